@@ -1,0 +1,24 @@
+"""npopt: a laboratory for the optimisation of deep learning, in arrays.
+
+    from npopt import minimize, HeavyBall, RandomReshuffling
+    from problems import LeastSquares
+
+    run = minimize(LeastSquares(A, b), HeavyBall(0.9), RandomReshuffling(16), schedule=0.01, stop=dict(epochs=20))
+    run.final
+"""
+
+__version__ = "0.1.0"
+
+from npopt import backend
+from npopt.backend import elementwise
+from npopt.estimators import Accumulated, Clipped, Minibatch
+from npopt.minimize import Events, Run, Stop, minimize
+from npopt.optimizers import SGD, Adam, AdamW, HeavyBall, Nesterov
+from npopt.samplers import Batch, RandomReshuffling, ShuffleOnce, WithReplacement
+from npopt.schedules import Constant, Cosine, Exponential, Linear, Piecewise, Polynomial, WithWarmup
+
+__all__ = [
+    "SGD", "Accumulated", "Adam", "AdamW", "Batch", "Clipped", "Constant", "Cosine", "Events", "Exponential",
+    "HeavyBall", "Linear", "Minibatch", "Nesterov", "Piecewise", "Polynomial", "RandomReshuffling", "Run",
+    "ShuffleOnce", "Stop", "WithReplacement", "WithWarmup", "backend", "elementwise", "minimize",
+]

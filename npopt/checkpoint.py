@@ -1,0 +1,72 @@
+"""Files that are whole or absent: nested dicts of arrays and plain values, in one .npz, without pickle."""
+
+import json
+import os
+import pathlib
+import tempfile
+import zipfile
+
+import numpy as np
+
+from npopt import backend
+
+
+class Damaged(ValueError):
+    """A file that is not a whole checkpoint."""
+
+
+def _split(tree, path, arrays):
+    """The JSON part of a tree; arrays go into `arrays` under their path."""
+    if isinstance(tree, dict):
+        return {str(k): _split(v, f"{path}/{k}" if path else str(k), arrays) for k, v in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_split(v, f"{path}/{i}", arrays) for i, v in enumerate(tree)]
+    if isinstance(tree, np.generic):
+        return tree.item()
+    if getattr(tree, "shape", None) is not None:
+        arrays[path] = np.asarray(backend.to_host(tree))
+        return {"array": path}
+    return tree
+
+
+def _join(tree, arrays):
+    if isinstance(tree, dict):
+        return arrays[tree["array"]] if set(tree) == {"array"} else {k: _join(v, arrays) for k, v in tree.items()}
+    return [_join(v, arrays) for v in tree] if isinstance(tree, list) else tree
+
+
+def save(path, tree):
+    """Write a tree to a file, through a temporary name beside it: a reader sees the old file or the new one."""
+    path, arrays = pathlib.Path(path), {}
+    text = json.dumps(_split(tree, "", arrays))
+    replace(path, lambda file: np.savez(file, **{f"array:{k}": v for k, v in arrays.items()},
+                                        tree=np.frombuffer(text.encode(), np.uint8)))
+
+
+def load(path):
+    """The tree of a file that `save` wrote. A truncated or foreign file raises Damaged, naming it."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name[6:]: file[name] for name in file.files if name.startswith("array:")}
+            return _join(json.loads(file["tree"].tobytes().decode()), arrays)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise Damaged(f"{path} is not a whole checkpoint ({error}); remove it to start afresh") from None
+
+
+def replace(path, write):
+    """Atomically replace a file: `write(file)` fills a temporary one in the same folder, which then takes the name."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,8 @@
+"""Where the gradient comes from: one algorithm a file. An estimator may wrap another; the innermost is Minibatch()."""
+
+from npopt.estimators.accumulated import Accumulated
+from npopt.estimators.base import Estimator, Wrapper
+from npopt.estimators.clipped import Clipped
+from npopt.estimators.minibatch import Minibatch
+
+__all__ = ["Accumulated", "Clipped", "Estimator", "Minibatch", "Wrapper"]

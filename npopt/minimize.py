@@ -1,0 +1,401 @@
+"""The loop, and what a long run needs around it: stretches, timing, columns, checkpoints, reasons to stop."""
+
+import copy
+import math
+import os
+import platform
+import signal
+import threading
+import time
+
+import numpy as np
+
+import npopt
+from npopt import backend, checkpoint
+from npopt.estimators import Minibatch
+from npopt.samplers import RandomReshuffling
+from npopt.schedules import as_schedule
+from npopt.values import Value, number, whole
+
+STRETCH = 0.5                                                   # seconds of steps between two looks at clock and losses
+LONGEST = 8192                                                  # steps
+
+
+class Stop(Value):
+    """When a run ends: whichever comes first of epochs (may be a fraction), steps, evaluations (rows differentiated
+    plus rows evaluated), seconds (of steps; metrics and files do not count), and target=(column, value) or (column,
+    "<=" or ">=", value), looked at when metrics are taken."""
+
+    def __init__(self, epochs=None, steps=None, evaluations=None, seconds=None, target=None):
+        for name, value in dict(epochs=epochs, evaluations=evaluations, seconds=seconds).items():
+            if value is not None:
+                number("Stop", name, value, low=0)
+        if steps is not None:
+            steps = whole("Stop", "steps", steps, low=0)
+        if target is not None:
+            target = tuple(target)
+            if len(target) not in (2, 3) or (len(target) == 3 and target[1] not in ("<=", ">=")):
+                raise ValueError(f'Stop: target must be (column, value) or (column, "<=" or ">=", value), got {target}')
+        self.epochs, self.steps, self.evaluations = epochs, steps, evaluations
+        self.seconds, self.target = seconds, target
+        if all(v is None for v in (epochs, steps, evaluations, seconds, target)):
+            raise ValueError("Stop: give at least one of epochs, steps, evaluations, seconds, target")
+
+    def total(self, steps_per_epoch):
+        """The number of steps, as far as epochs and steps say it; else None."""
+        known = [] if self.steps is None else [self.steps]
+        if self.epochs is not None:
+            known.append(math.ceil(self.epochs * steps_per_epoch - 1e-9))
+        return min(known) if known else None
+
+    def reached(self, row):
+        """Whether a row of columns meets the target."""
+        if self.target is None:
+            return False
+        column, value = self.target[0], self.target[-1]
+        if column not in row:
+            raise ValueError(f"Stop: the target's column {column!r} is not measured; there are {', '.join(row)}")
+        return row[column] >= value if self.target[1] == ">=" else row[column] <= value
+
+
+class Events(Value):
+    """What happens between stretches of steps. metrics: a row of columns every so many epochs (may be a fraction) or
+    steps (per), None: at the start and the end only; checkpoint: a path, saved every `seconds` and at the end;
+    progress: a function of (fraction done, epoch, loss), called about twice a second."""
+
+    def __init__(self, metrics=1, per="epoch", checkpoint=None, seconds=30, progress=None):
+        if metrics is not None:
+            number("Events", "metrics", metrics, low=0, open_low=True)
+        if per not in ("epoch", "step"):
+            raise ValueError(f'Events: per must be "epoch" or "step", got {per!r}')
+        number("Events", "seconds", seconds, low=0)
+        self.metrics, self.per, self.checkpoint = metrics, per, checkpoint
+        self.seconds, self.progress = seconds, progress
+
+    def next(self, step, steps_per_epoch):
+        """The first step after `step` at which a row is due."""
+        if self.metrics is None:
+            return math.inf
+        unit = self.metrics * (steps_per_epoch if self.per == "epoch" else 1)
+        k = math.floor(step / unit + 1e-9) + 1
+        return max(step + 1, math.ceil(k * unit - 1e-9))
+
+
+class Run:
+    """A finished, stopped or interrupted run.
+
+    columns: dict of lists, one entry a row: epoch, step, seconds, gradients, values, bytes, lr, loss (the mean of the
+    steps' losses since the row before; NaN in the first row), then the problem's metrics at the optimizer's answer.
+    x, answer: arrays on the device. reason: "epochs", "steps", "evaluations", "seconds", "target", "diverged: ...",
+    "interrupted". config: the printed ingredients. loop: "python" or "compiled".
+    """
+
+    def __init__(self, columns, x, answer, reason, config, loop):
+        self.columns, self.x, self.answer = columns, x, answer
+        self.reason, self.config, self.loop = reason, config, loop
+
+    @property
+    def final(self):
+        """The last row, a dict."""
+        return {name: column[-1] for name, column in self.columns.items() if column}
+
+    @property
+    def diverged(self):
+        return self.reason.startswith("diverged")
+
+    def __repr__(self):
+        numbers = ", ".join(f"{k} {v:.6g}" for k, v in self.final.items() if v)
+        return f"Run({self.config.get('optimizer')} on {self.config.get('problem')}: {self.reason}; {numbers})"
+
+
+def minimize(problem, optimizer, sampler=None, schedule=0.1, estimator=None, vary=None, stop=None, seed=0, x=None,
+             events=None):
+    """Run one method on one problem.
+
+    problem: see problems/base.py. optimizer, sampler, schedule, estimator: values, copied before they are started;
+    the defaults are RandomReshuffling(min(64, n)), Constant(0.1) (a number is Constant) and Minibatch().
+    vary: {"beta": schedule}, hyper-parameters of the optimizer that follow a schedule of their own.
+    stop: a Stop or a dict of its arguments; default 10 epochs. seed: of x0, of the order of rows, of everything drawn.
+    x: the start, shape (problem.dim,), float32 or float64, copied; default problem.x0.
+    events: an Events or a dict of its arguments; with a checkpoint path the run resumes from that file if it exists,
+    and then ends bit for bit where it would have ended without a break (same device, same number of threads).
+
+    Returns a Run. Ctrl-C ends the step at hand, saves the checkpoint and returns the run so far, reason "interrupted";
+    a second Ctrl-C raises KeyboardInterrupt at once. A loss or an x that is not finite stops the run.
+    """
+    return _Loop(problem, optimizer, sampler, schedule, estimator, vary, stop, seed, x, events).run()
+
+
+class _Loop:
+    def __init__(self, problem, optimizer, sampler, schedule, estimator, vary, stop, seed, x, events):
+        self.problem, self.seed = problem, whole("minimize", "seed", seed, low=0)
+        self.optimizer = copy.deepcopy(optimizer)
+        if sampler is None:
+            sampler = RandomReshuffling(min(64, problem.n))
+        self.sampler, self.schedule = copy.deepcopy(sampler), copy.deepcopy(as_schedule(schedule))
+        self.estimator = copy.deepcopy(Minibatch() if estimator is None else estimator)
+        self.vary = {name: copy.deepcopy(as_schedule(s)) for name, s in (vary or {}).items()}
+        for name in self.vary:
+            if name not in optimizer.arguments():
+                raise ValueError(f"minimize: vary names {name!r}, but {optimizer!r} has no such argument")
+        self.stop = _made(Stop, stop, dict(epochs=10))
+        self.events = _made(Events, events, {})
+        if getattr(problem, "has_penalty", False) and not getattr(optimizer, "proximal", False):
+            raise ValueError(f"minimize: {problem.name} has a non-smooth penalty, which {type(optimizer).__name__} "
+                             "cannot handle; use a proximal method")
+        self.x = self.starting_point(x)
+        self.sampler.start(problem, self.seed)
+        self.steps_per_epoch = self.sampler.steps_per_epoch
+        self.total = self.stop.total(self.steps_per_epoch)
+        for s in (self.schedule, *self.vary.values()):
+            s.start(self.steps_per_epoch, self.total)
+        self.g = self.estimator.start(problem, self.x, self.seed)
+        self.optimizer.start(self.x, self.estimator)
+        self.compiled = None if self.vary else self.estimator.compiled(self.optimizer, self.sampler)
+        self.t, self.seconds, self.columns, self.reason = 0, 0.0, {}, None
+        self.loss_sum, self.loss_count, self.last_loss, self.length = 0.0, 0, math.nan, 1
+        self.config = {
+            "problem": problem.name, "optimizer": repr(optimizer), "sampler": repr(sampler),
+            "schedule": repr(as_schedule(schedule)), "estimator": repr(Minibatch() if estimator is None else estimator),
+            "vary": {k: repr(as_schedule(v)) for k, v in (vary or {}).items()}, "seed": self.seed,
+            "dtype": self.x.dtype.name, "dim": int(self.x.size), "n": problem.n, "device": backend.device(),
+            "threads": backend.threads(),
+        }
+
+    def starting_point(self, x):
+        problem = self.problem
+        if x is None:
+            return problem.x0(backend.generator(self.seed, "x0"))
+        dtype = getattr(x, "dtype", None)
+        if dtype is None or dtype.name not in ("float32", "float64") or tuple(x.shape) != (problem.dim,):
+            got = f"{dtype} {tuple(getattr(x, 'shape', ()))}"
+            raise ValueError(f"minimize: x must be a float32 or float64 array of shape ({problem.dim},) for "
+                             f"{problem.name}, got {got}")
+        wanted = getattr(problem, "dtype", None)
+        if wanted is not None and dtype != wanted:
+            raise ValueError(f"minimize: x is {dtype}, {problem.name} computes in {np.dtype(wanted)}; convert x")
+        return backend.asarray(x).copy()
+
+    @property
+    def diverged(self):
+        return (self.reason or "").startswith("diverged")
+
+    # ---------------------------------------------------------------------------------------------- saving and loading
+    def state(self):
+        return {
+            "format": 1, "config": self.config, "x": self.x, "t": self.t, "seconds": self.seconds,
+            "columns": self.columns,
+            "reason": self.reason if self.diverged or self.reason == "target" else None,
+            "loss": [self.loss_sum, self.loss_count, self.last_loss],
+            "optimizer": self.optimizer.state(), "estimator": self.estimator.state(),
+            "sampler": self.sampler.state(), "problem": self.problem.state(),
+        }
+
+    def load_state(self, state, path):
+        theirs, ours = state["config"], self.config
+        different = [f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in ours if theirs.get(k) != ours[k]]
+        if different:
+            raise ValueError(f"minimize: {path} is the checkpoint of another run ({'; '.join(different)}); remove it "
+                             "or choose another path")
+        self.x[...] = backend.asarray(state["x"], self.x.dtype)
+        self.t, self.seconds, self.columns = state["t"], state["seconds"], state["columns"]
+        self.loss_sum, self.loss_count, self.last_loss = state["loss"]
+        for name in ("optimizer", "estimator", "sampler", "problem"):
+            getattr(self, name).load_state(state[name])
+        self.reason = state["reason"]
+        if self.reason == "target" and not self.stop.reached({k: v[-1] for k, v in self.columns.items()}):
+            self.reason = None                                  # this call asks for more than that one did
+
+    # -------------------------------------------------------------------------------------------------- the five lines
+    def steps(self, k):
+        """k steps; returns their losses. Nothing here reads a device."""
+        problem, optimizer, estimator, sampler = self.problem, self.optimizer, self.estimator, self.sampler
+        schedule, x, g, t, vary, losses = self.schedule, self.x, self.g, self.t, self.vary, []
+        limit, counts = self.stop.evaluations, estimator.counts
+        for batch in sampler.take(k):
+            problem.begin(t)
+            lr = schedule(t)
+            for name, s in vary.items():
+                setattr(optimizer, name, s(t))
+            loss = estimator(x, batch, out=g)
+            estimator.loss = loss
+            losses.append(loss)
+            if sampler.learns:
+                sampler.observe(batch, problem)
+            if not estimator.skip:
+                optimizer.step(x, g, lr)
+                problem.commit()
+                t += 1
+            if limit is not None and counts["gradients"] + counts["values"] >= limit:
+                break
+        self.t = t
+        return losses
+
+    def compiled_steps(self, k):
+        done, sampler = self.sampler.taken % self.steps_per_epoch, self.sampler
+        if sampler.size * self.steps_per_epoch > sampler.n:     # a short last batch is a stretch of its own
+            k = min(k, max(1, self.steps_per_epoch - 1 - done))
+        batches = list(self.sampler.take(k))
+        rows = np.concatenate([np.arange(self.sampler.n) if b.rows is None else b.rows for b in batches])
+        weights = None if batches[0].weights is None else np.concatenate([b.weights for b in batches])
+        rates = np.array([self.schedule(t) for t in range(self.t, self.t + k)])
+        losses = self.compiled(self.x, rows, weights, rates)
+        self.t += k
+        return list(losses)
+
+    # -------------------------------------------------------------------------------------------------------- the rest
+    def row(self, measured=True):
+        """Append a row of columns: the state after step t."""
+        rate = self.schedule(max(self.t - 1, 0))
+        row = {
+            "epoch": self.sampler.taken / self.steps_per_epoch, "step": self.t, "seconds": self.seconds,
+            **self.estimator.counts, "lr": math.nan if getattr(rate, "ndim", 0) else float(backend.to_host(rate)),
+            "loss": self.loss_sum / self.loss_count if self.loss_count else math.nan,
+        }
+        if measured:
+            row.update(self.problem.metrics(self.optimizer.answer(self.x)))
+        for name in [*row, *self.columns]:
+            self.columns.setdefault(name, [math.nan] * len(self.columns.get("epoch", ())))
+        for name, column in self.columns.items():
+            column.append(row.get(name, math.nan))
+        self.loss_sum, self.loss_count = 0.0, 0
+        return {name: column[-1] for name, column in self.columns.items()}
+
+    def finished(self):
+        """The reason why no further step is due, or None. Time and evaluations are looked at between stretches."""
+        if self.total is not None and self.t >= self.total:
+            return "steps" if self.stop.steps == self.total else "epochs"
+        counts = self.estimator.counts
+        if self.stop.evaluations is not None and counts["gradients"] + counts["values"] >= self.stop.evaluations:
+            return "evaluations"
+        if self.stop.seconds is not None and self.seconds >= self.stop.seconds:
+            return "seconds"
+        return None
+
+    def stretch(self, due):
+        """Some steps, timed, up to the step `due` at most; their losses are read once."""
+        k = self.length
+        for bound in (due, self.total):
+            if bound is not None and bound != math.inf:
+                k = min(k, bound - self.t)
+        backend.synchronize()
+        start = time.perf_counter()
+        first = self.t
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            losses = self.compiled_steps(k) if self.compiled else self.steps(k)
+        losses = _read(losses)
+        took = time.perf_counter() - start
+        self.seconds += took
+        if len(losses) == self.length:                          # aim at STRETCH seconds
+            self.length = min(LONGEST, max(1, int(self.length * min(4.0, STRETCH / max(took, 1e-9)))))
+        total = self.loss_sum
+        for i, loss in enumerate(losses):
+            if loss - loss != 0 and not self.estimator.skip:    # inf or NaN
+                return f"diverged: the loss is {loss} at step {first + i}"
+            total += loss                                       # in order: a resumed run must round alike
+        self.loss_sum, self.last_loss = total, losses[-1]
+        self.loss_count += len(losses)
+        return None
+
+    def fraction(self):
+        done = [0.0]
+        if self.total:
+            done.append(self.t / self.total)
+        if self.stop.seconds:
+            done.append(self.seconds / self.stop.seconds)
+        if self.stop.evaluations:
+            counts = self.estimator.counts
+            done.append((counts["gradients"] + counts["values"]) / self.stop.evaluations)
+        return min(1.0, max(done))
+
+    def run(self):
+        path, events = self.events.checkpoint, self.events
+        if path is not None and os.path.exists(path):
+            self.load_state(checkpoint.load(path), path)
+        with _Interrupt() as interrupt:
+            if not self.columns and self.stop.reached(self.row()):
+                self.reason = "target"
+            due, saved = events.next(self.t, self.steps_per_epoch), time.perf_counter()
+            while self.reason is None:
+                self.reason = self.finished() or self.stretch(due)
+                if events.progress is not None:
+                    events.progress(self.fraction(), self.sampler.taken / self.steps_per_epoch, self.last_loss)
+                if self.reason is None and self.t >= due:
+                    self.event()
+                    due = events.next(self.t, self.steps_per_epoch)
+                if interrupt.asked and self.reason is None:
+                    self.reason = "interrupted"
+                elif path is not None and self.reason is None and time.perf_counter() - saved >= events.seconds:
+                    checkpoint.save(path, self.state())
+                    saved = time.perf_counter()
+            # A run that merely came to its end can be continued by a longer `stop`: its checkpoint lacks the last row.
+            if self.diverged and self.columns["step"][-1] != self.t:
+                self.row(measured=False)
+            if path is not None:
+                checkpoint.save(path, self.state())
+            if self.reason != "interrupted" and self.columns["step"][-1] != self.t:
+                self.row()
+        return self.result()
+
+    def event(self):
+        """A row is due: measure, and look whether the target is met or x has left the finite numbers."""
+        finite = backend.to_host(backend.xp(self.x).isfinite(self.x).all())
+        if not finite:
+            self.reason = f"diverged: x is not finite after step {self.t - 1}"
+            self.row(measured=False)
+            return
+        if self.stop.reached(self.row()):
+            self.reason = "target"
+
+    def result(self):
+        config = {**self.config, "stop": repr(self.stop), "versions": versions()}
+        answer = self.optimizer.answer(self.x)
+        loop = "compiled" if self.compiled else "python"
+        return Run(self.columns, self.x, answer, self.reason, config, loop)
+
+
+def _made(kind, value, default):
+    """A Stop or an Events from itself, a dict of its arguments, or None."""
+    if value is None:
+        return kind(**default)
+    if isinstance(value, dict):
+        return kind(**value)
+    if not isinstance(value, kind):
+        raise ValueError(f"minimize: {kind.__name__.lower()} must be a {kind.__name__} or a dict of its arguments, got "
+                         f"{value!r}")
+    return value
+
+
+def _read(losses):
+    """Losses as Python floats; those of a device come over in one transfer."""
+    if losses and getattr(losses[0], "shape", None) is not None and not isinstance(losses[0], np.generic):
+        stacked = backend.to_host(backend.xp(losses[0]).stack(losses))
+        return [float(v) for v in stacked]
+    return losses
+
+
+def versions():
+    """What a result depends on: npopt, Python, NumPy, numba."""
+    import numba
+
+    return {"npopt": npopt.__version__, "python": platform.python_version(), "numpy": np.__version__,
+            "numba": numba.__version__}
+
+
+class _Interrupt:
+    """Within it the first Ctrl-C sets `asked`, so that the step at hand ends; the second raises KeyboardInterrupt."""
+
+    def __enter__(self):
+        self.asked, self.before = False, None
+        if threading.current_thread() is threading.main_thread():
+            self.before = signal.signal(signal.SIGINT, self.note)
+        return self
+
+    def note(self, number, frame):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *error):
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)

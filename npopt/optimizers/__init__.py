@@ -1,0 +1,10 @@
+"""How x moves: one algorithm a file."""
+
+from npopt.optimizers.adam import Adam
+from npopt.optimizers.adamw import AdamW
+from npopt.optimizers.base import Optimizer
+from npopt.optimizers.heavy_ball import HeavyBall
+from npopt.optimizers.nesterov import Nesterov
+from npopt.optimizers.sgd import SGD
+
+__all__ = ["SGD", "Adam", "AdamW", "HeavyBall", "Nesterov", "Optimizer"]

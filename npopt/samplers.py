@@ -1,0 +1,118 @@
+"""Which rows, in which order, with which weights.
+
+A sampler is started with a problem and a seed; an epoch's order is then a function of (seed, epoch) alone, so the state
+of a sampler is one number: how many batches it has handed out. A batch is a slice of the order. The convention for
+weights is that of the gradient, g = (1/B) sum_b w_b grad f_b(x): rows drawn with probability p_i carry w_i = 1/(n p_i).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npopt import backend
+from npopt.values import Value, whole
+
+
+class Batch(NamedTuple):
+    """rows: (B,) int64 on the device in use, or None for all n rows in order; weights: (B,) or None for ones;
+    key: the number of a fixed batch (the same rows in every epoch), or None; epoch: the epoch it belongs to."""
+
+    rows: Any
+    weights: Any = None
+    key: int | None = None
+    epoch: int = 0
+
+
+class Sampler(Value):
+    """Base: subclasses give `epoch(e)`. batch_size None means all n rows."""
+
+    fixed = False                                               # the same batches in every epoch
+    learns = False                                              # `observe` does something
+
+    def __init__(self, batch_size=1, drop_last=False):
+        if batch_size is not None:
+            batch_size = whole(type(self).__name__, "batch_size", batch_size)
+        self.batch_size, self.drop_last = batch_size, bool(drop_last)
+
+    def start(self, problem, seed):
+        self.n, self.seed, self.taken, self._held = problem.n, seed, 0, (None, None)
+        if self.n is None:
+            raise ValueError(f"{self!r}: the problem {problem.name} has no fixed rows to put in order")
+        self.size = self.n if self.batch_size is None else self.batch_size
+        if self.size > self.n:
+            raise ValueError(f"{type(self).__name__}: batch_size {self.size} is larger than the {self.n} rows of "
+                             f"{problem.name}; choose 1 to {self.n}, or None for all")
+        self.steps_per_epoch = self.n // self.size if self.drop_last else -(-self.n // self.size)
+
+    def epoch(self, e):
+        """The order of epoch e, (n,), and the weights of its rows, (n,) or None; NumPy arrays, a function of (seed, e)."""
+        raise ValueError(f"{type(self).__name__} does not say in which order rows come")
+
+    def _order(self, e):
+        if self._held[0] != e:
+            order, weights = self.epoch(e)
+            self._held = (e, (backend.asarray(order), None if weights is None else backend.asarray(weights)))
+        return self._held[1]
+
+    def take(self, k):
+        """The next k batches, one by one; each counts as taken when it is handed out."""
+        size, fixed = self.size, self.fixed
+        while k:
+            e, j = divmod(self.taken, self.steps_per_epoch)
+            order, weights = self._order(e)
+            count = min(k, self.steps_per_epoch - j)
+            for b in range(j, j + count):
+                self.taken += 1
+                s = slice(b * size, b * size + size)
+                yield Batch(order[s], None if weights is None else weights[s], b if fixed else None, e)
+            k -= count
+
+    def rows(self, k):
+        """The rows of the next k batches as one host array, for compiled loops over batches of one size."""
+        return np.concatenate([np.asarray(backend.to_host(b.rows)) for b in self.take(k)])
+
+    def observe(self, batch, problem):
+        """Told after each pass; samplers that learn probabilities use it, and set `learns`."""
+
+    def state(self):
+        return {"taken": self.taken}
+
+    def load_state(self, state):
+        self.taken = int(state["taken"])
+
+
+class WithReplacement(Sampler):
+    """Rows drawn independently and uniformly; an epoch is n draws, so some rows come twice and about n/e not at all."""
+
+    def epoch(self, e):
+        return backend.generator(self.seed, "with replacement", e).integers(0, self.n, self.n), None
+
+
+class _Shuffled(Sampler):
+    def take(self, k):
+        return super().take(k) if self.size < self.n else self._whole(k)
+
+    def _whole(self, k):
+        """A full batch has no order: one pass over all rows."""
+        for _ in range(k):
+            self.taken += 1
+            yield Batch(None, None, 0, self.taken - 1)
+
+    def rows(self, k):
+        return super().rows(k) if self.size < self.n else np.tile(np.arange(self.n), sum(1 for _ in self.take(k)))
+
+
+class ShuffleOnce(_Shuffled):
+    """One random order, the same in every epoch: batch j holds the same rows each time, and has the key j."""
+
+    fixed = True
+
+    def epoch(self, e):
+        return backend.generator(self.seed, "shuffle once").permutation(self.n), None
+
+
+class RandomReshuffling(_Shuffled):
+    """A new random order each epoch: every row once an epoch."""
+
+    def epoch(self, e):
+        return backend.generator(self.seed, "random reshuffling", e).permutation(self.n), None

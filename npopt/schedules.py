@@ -1,0 +1,138 @@
+"""How far: the learning rate as a function of the step.
+
+t counts steps from 0, and step t runs at schedule(t): the schedule is read before the update, so epoch e (from 0) uses
+s(e). Schedules have no memory, hence drawing one does not disturb it. Each says its unit: per="step" changes at every
+step, per="epoch" holds a value through an epoch; k below is the step or the epoch, T the length in the same unit
+(default: the whole run, as far as `stop` says how long that is). Lengths of PyTorch, Keras and the papers differ by one
+here and there; ours are the equations.
+"""
+
+import math
+
+from npopt.values import Value, number, whole
+
+
+def _unit(owner, per):
+    if per not in ("step", "epoch"):
+        raise ValueError(f'{owner}: per must be "step" or "epoch", got {per!r}')
+    return per
+
+
+class Schedule(Value):
+    """Base: a subclass gives `at(k)`. start(steps_per_epoch, steps) tells the run's length, steps may be None."""
+
+    per = "step"
+    length = None
+
+    def start(self, steps_per_epoch, steps):
+        self.steps_per_epoch, self.steps = steps_per_epoch, steps
+        self.T = self.length
+        if self.T is None and steps is not None:
+            self.T = steps if self.per == "step" else -(-steps // steps_per_epoch)
+
+    def __call__(self, t):
+        return self.at(t if self.per == "step" else t // self.steps_per_epoch)
+
+    def fraction(self, k):
+        """k/T, at most 1."""
+        if self.T is None:
+            raise ValueError(f"{self!r}: the length of the run is not known; pass length=, or stop by epochs or steps")
+        return min(k / self.T, 1.0) if self.T else 1.0
+
+
+class Constant(Schedule):
+    """s = lr."""
+
+    def __init__(self, lr):
+        self.lr = number("Constant", "lr", lr, low=0)
+
+    def at(self, k):
+        return self.lr
+
+
+class Exponential(Schedule):
+    """s(k) = max(floor, lr factor^k)."""
+
+    def __init__(self, lr, factor, floor=0.0, per="epoch"):
+        self.lr, self.factor = number("Exponential", "lr", lr, low=0), number("Exponential", "factor", factor, low=0)
+        self.floor, self.per = number("Exponential", "floor", floor, low=0), _unit("Exponential", per)
+
+    def at(self, k):
+        return max(self.floor, self.lr * self.factor**k)
+
+
+class Piecewise(Schedule):
+    """s(k) = lr factor^(number of milestones <= k): with milestones (30, 60), epoch 30 is the first at lr factor."""
+
+    def __init__(self, lr, milestones, factor=0.1, per="epoch"):
+        self.lr, self.factor = number("Piecewise", "lr", lr, low=0), number("Piecewise", "factor", factor, low=0)
+        self.milestones, self.per = tuple(milestones), _unit("Piecewise", per)
+        if list(self.milestones) != sorted(set(self.milestones)) or any(m < 0 for m in self.milestones):
+            raise ValueError(f"Piecewise: milestones must rise from 0 upwards, got {self.milestones}")
+
+    def at(self, k):
+        return self.lr * self.factor ** sum(m <= k for m in self.milestones)
+
+
+class Polynomial(Schedule):
+    """s(k) = end + (lr - end) (1 - k/T)^power, and end from k = T on."""
+
+    def __init__(self, lr, power, end=0.0, length=None, per="step"):
+        name = type(self).__name__
+        self.lr, self.end = number(name, "lr", lr, low=0), number(name, "end", end, low=0)
+        self.power, self.per = number(name, "power", power, low=0, open_low=True), _unit(name, per)
+        self.length = None if length is None else whole(name, "length", length)
+
+    def at(self, k):
+        return self.end + (self.lr - self.end) * (1 - self.fraction(k)) ** self.power
+
+
+class Linear(Polynomial):
+    """s(k) = end + (lr - end) (1 - k/T)."""
+
+    def __init__(self, lr, end=0.0, length=None, per="step"):
+        super().__init__(lr, 1, end, length, per)
+
+
+class Cosine(Schedule):
+    """s(k) = end + (lr - end) (1 + cos(pi k/T)) / 2, and end from k = T on (PyTorch's climbs again).
+
+    Loshchilov & Hutter, ICLR 2017, arXiv:1608.03983, equation 5, without restarts.
+    """
+
+    def __init__(self, lr, end=0.0, length=None, per="step"):
+        self.lr, self.end = number("Cosine", "lr", lr, low=0), number("Cosine", "end", end, low=0)
+        self.per, self.length = _unit("Cosine", per), None if length is None else whole("Cosine", "length", length)
+
+    def at(self, k):
+        return self.end + (self.lr - self.end) * (1 + math.cos(math.pi * self.fraction(k))) / 2
+
+
+class WithWarmup(Schedule):
+    """A linear rise over W steps or epochs, then the schedule, whose own k and T count from the end of the warm-up.
+
+        s(k) = begin + (schedule(0) - begin) (k+1)/W   for k < W
+
+    Step 0 takes a small step, not none (transformers' runs at rate 0); the W-th runs at schedule(0).
+    """
+
+    def __init__(self, schedule, length, begin=0.0, per="step"):
+        self.schedule = as_schedule(schedule)
+        self.length, self.per = whole("WithWarmup", "length", length), _unit("WithWarmup", per)
+        self.begin = number("WithWarmup", "begin", begin, low=0)
+
+    def start(self, steps_per_epoch, steps):
+        super().start(steps_per_epoch, steps)
+        self.lead = self.length * (1 if self.per == "step" else steps_per_epoch)
+        self.schedule.start(steps_per_epoch, None if steps is None else max(steps - self.lead, 0))
+
+    def __call__(self, t):
+        if t >= self.lead:
+            return self.schedule(t - self.lead)
+        k = t if self.per == "step" else t // self.steps_per_epoch
+        return self.begin + (self.schedule(0) - self.begin) * (k + 1) / self.length
+
+
+def as_schedule(value):
+    """A schedule as it is; a number as Constant."""
+    return value if isinstance(value, Schedule) else Constant(value)

@@ -1,0 +1,46 @@
+"""Fixtures of all tests; `--device gpu` runs those that take `device` on a GPU as well."""
+
+import os
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import strict  # noqa: E402
+
+from npopt import backend  # noqa: E402
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", choices=("cpu", "gpu"), default="cpu", help="also run the `device` tests on a GPU")
+
+
+def pytest_generate_tests(metafunc):
+    if "device" in metafunc.fixturenames:
+        names = ["cpu", "strict"] + (["gpu"] if metafunc.config.getoption("--device") == "gpu" else [])
+        metafunc.parametrize("device", names, indirect=True)
+
+
+@pytest.fixture
+def device(request):
+    """The test runs on the CPU, on the strict stand-in for a GPU, and with --device gpu on a real one."""
+    backend.use(request.param)
+    yield request.param
+    backend.use("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    """Results must not depend on what an earlier test set."""
+    backend.use("cpu")
+    backend.threads(min(2, backend.cores()))
+    yield
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(12345)
+
+
+backend.DEVICES["strict"] = strict.Strict

@@ -1,0 +1,49 @@
+"""Files that are whole or absent."""
+
+import math
+
+import numpy as np
+import pytest
+
+from npopt import backend, checkpoint
+
+
+def test_a_tree_comes_back_as_it_went(tmp_path, device):
+    tree = {"a": {"x": backend.asarray(np.arange(4, dtype="float32")), "t": 3, "none": None, "text": "é"},
+            "list": [1.5, math.inf, True], "empty": {}, "big": 2**63, "deep": [{"y": np.zeros((2, 0))}],
+            "scalar": np.float64(0.1)}
+    checkpoint.save(tmp_path / "deep" / "c.npz", tree)
+    back = checkpoint.load(tmp_path / "deep" / "c.npz")
+    np.testing.assert_array_equal(back["a"]["x"], [0, 1, 2, 3])
+    assert back["a"]["x"].dtype == np.float32 and back["deep"][0]["y"].shape == (2, 0)
+    assert back["a"]["t"] == 3 and back["a"]["none"] is None and back["a"]["text"] == "é" and back["empty"] == {}
+    assert back["list"] == [1.5, math.inf, True] and back["big"] == 2**63 and back["scalar"] == 0.1
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "c.npz"
+    checkpoint.save(path, {"v": 1})
+
+    def broken(file):
+        file.write(b"half")
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        checkpoint.replace(path, broken)
+    assert checkpoint.load(path) == {"v": 1} and [p.name for p in tmp_path.iterdir()] == ["c.npz"]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"text", lambda b: b[:-30]])
+def test_a_damaged_file_is_named(tmp_path, damage):
+    path = tmp_path / "c.npz"
+    checkpoint.save(path, {"x": np.arange(1000.0)})
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(checkpoint.Damaged, match="c.npz is not a whole checkpoint"):
+        checkpoint.load(path)
+
+
+def test_pickles_are_never_read(tmp_path):
+    path = tmp_path / "c.npz"
+    np.savez(path, tree=np.array([{"x": 1}], dtype=object))
+    with pytest.raises(checkpoint.Damaged):
+        checkpoint.load(path)

@@ -1,0 +1,188 @@
+"""Formulas against the same formulas in plain NumPy, and what a formula may not be."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from npopt import backend
+from npopt.backend import elementwise
+from npopt.optimizers.adam import adam
+from npopt.optimizers.adamw import adamw
+from npopt.optimizers.heavy_ball import heavy_ball
+from npopt.optimizers.nesterov import nesterov
+from npopt.optimizers.sgd import sgd
+
+
+@elementwise
+def everything(y, z, a, b, c, d):
+    t = sqrt(abs(a)) + exp(-(b**2)) * tanh(a) / (1 + c**0.5)  # noqa: F821
+    u = min(a, b) - max(t, c) if a > b and not t < 0 or d == 3 else sign(a) * log(1 + abs(b))  # noqa: F821
+    y = t + u - a**3
+    z = z * (1 - d) + (2.0 if c > 1 else 3.0) * b
+    return y, z
+
+
+def everything_in_numpy(z, a, b, c, d):
+    t = np.sqrt(np.abs(a)) + np.exp(-(b**2)) * np.tanh(a) / (1 + c**0.5)
+    u = np.where(((a > b) & ~(t < 0)) | (d == 3), np.minimum(a, b) - np.maximum(t, c), np.sign(a) * np.log(1 + np.abs(b)))
+    return t + u - a**3, z * (1 - d) + np.where(c > 1, 2.0, 3.0) * b
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-14), ("float32", 2e-6)])
+def test_every_operation_equals_numpy(rng, dtype, tolerance, device):
+    a, b, y, z = (rng.standard_normal(1003).astype(dtype) for _ in range(4))
+    for c, d in ((0.3, 0.7), (1.7, 3.0)):
+        expected = everything_in_numpy(z, a, b, c, d)
+        moved = [backend.asarray(v.copy()) for v in (y, z, a, b)]
+        everything(*moved, c, d)
+        for got, want in zip(moved, [*expected, a, b], strict=True):       # a and b are only read
+            np.testing.assert_allclose(backend.to_host(got), want, rtol=tolerance, atol=tolerance * 10)
+            assert got.dtype == dtype
+
+
+def test_scalar_arguments_may_be_arrays_and_0d_arrays(rng, device):
+    x, g = rng.standard_normal(50), rng.standard_normal(50)
+    lr = rng.random(50)
+    for rate in (lr, np.asarray(0.25), 0.25):
+        moved = backend.asarray(x.copy())
+        sgd(moved, backend.asarray(g), backend.asarray(rate) if isinstance(rate, np.ndarray) else rate)
+        np.testing.assert_allclose(backend.to_host(moved), x - rate * g, rtol=1e-15, atol=1e-16)
+
+
+def test_scalar_expressions_are_taken_in_float64_before_they_are_rounded():
+    @elementwise
+    def complement(x, b2):
+        x = x * (1 - b2)
+        return x
+
+    x = np.ones(4, "float32")
+    complement(x, 0.99999999)                                   # 1 - float32(b2) would be 0
+    np.testing.assert_array_equal(x, np.float32(1 - 0.99999999))
+
+
+def test_parallel_and_serial_loops_agree_bitwise(rng):
+    n = 300_001
+    x, m, v, g = (rng.standard_normal(n).astype("float32") for _ in range(4))
+    v = np.abs(v)
+    results = []
+    for threads in (1, 2):
+        backend.threads(threads)
+        copies = x.copy(), m.copy(), v.copy()
+        adamw(*copies, g, 0.1, 0.9, 0.99, 1e-8, 0.1, 1.5, 2.5)
+        results.append(copies)
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_min_max_and_sign_let_nan_through():
+    @elementwise
+    def three(a, b, c, x):
+        a = max(x, 0.5)
+        b = min(0.5, x)
+        c = sign(x)  # noqa: F821
+        return a, b, c
+
+    out = [np.zeros(3) for _ in range(3)]
+    three(*out, np.array([np.nan, -2.0, 0.0]))
+    np.testing.assert_array_equal(out, [[np.nan, 0.5, 0.5], [np.nan, -2, 0], [np.nan, -1, 0]])
+
+
+def test_draws_replay_by_index_and_offset(device):
+    @elementwise
+    def perturb(x, a, key):
+        x = x + a * normal(key)  # noqa: F821
+        return x
+
+    key = backend.key(7, "perturb")
+    x = backend.zeros(100, "float64")
+    perturb(x, 0.5, key)
+    whole = backend.to_host(x)
+    np.testing.assert_allclose(whole, 0.5 * backend.to_host(backend.normals(key, backend.zeros(100, "float64"))), rtol=1e-15)
+    piece = backend.zeros(30, "float64")
+    perturb(piece, 0.5, key, offset=40)
+    np.testing.assert_array_equal(backend.to_host(piece), whole[40:70])
+    perturb(x, -0.5, key)
+    assert np.abs(backend.to_host(x)).max() < 1e-15
+
+
+def test_an_empty_vector_is_no_error():
+    x = np.empty(0)
+    sgd(x, np.empty(0), 0.1)
+    assert x.size == 0
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (lambda: (np.zeros(3), np.zeros(4), 0.1), "differ in length"),
+    (lambda: (np.zeros(3), np.zeros(3, "float32"), 0.1), "one dtype"),
+    (lambda: (np.zeros(6)[::2], np.zeros(3), 0.1), "not contiguous"),
+    (lambda: (np.zeros((3, 1)), np.zeros((3, 1)), 0.1), "flat"),
+    (lambda: (np.zeros(3, int), np.zeros(3, int), 0.1), "float32 or float64"),
+    (lambda: (1.0, np.zeros(3), 0.1), "x must be arrays"),
+    (lambda: (np.zeros(3), np.zeros(3)), "takes 3 arguments"),
+])
+def test_wrong_arguments_get_one_sentence(arguments, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        sgd(*arguments())
+
+
+def test_what_is_not_a_formula_is_refused_where_it_is_written():
+    with pytest.raises(SyntaxError, match="not part of the language"):
+        @elementwise
+        def wrong(x):
+            x = foo(x)  # noqa: F821
+            return x
+        wrong(np.zeros(2))
+    with pytest.raises(SyntaxError, match="only assignments"):
+        @elementwise
+        def loops(x):
+            for _ in range(3):
+                x = x + 1
+            return x
+    with pytest.raises(SyntaxError, match="returns arguments"):
+        @elementwise
+        def returns(x):
+            y = x + 1
+            return y
+    with pytest.raises(SyntaxError, match="must return"):
+        @elementwise
+        def nothing(x):
+            x = x + 1
+    with pytest.raises(SyntaxError, match="the generated loop uses"):
+        @elementwise
+        def reserved(x, i):
+            x = x + i
+            return x
+    with pytest.raises(SyntaxError, match="whole powers"):
+        @elementwise
+        def root(x):
+            x = x**0.5
+            return x
+        root(np.zeros(2))
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")
+@pytest.mark.parametrize("formula, arrays", [
+    (adamw, ("x", "m", "v", "g")), (adamw, ("x", "m", "v", "g", "lr", "weight_decay")), (adam, ("x", "m", "v", "g")),
+    (heavy_ball, ("x", "m", "g")), (nesterov, ("x", "m", "g")), (sgd, ("x", "g")),
+    (everything, ("y", "z", "a", "b")), (everything, ("y", "z", "a", "b", "d")), (backend._normals, ("out",)),
+], ids=lambda v: getattr(v, "name", None) or "-".join(v))
+def test_the_cuda_form_compiles(formula, arrays, tmp_path):
+    for dtype in ("float32", "float64"):
+        source = tmp_path / f"{dtype}.cu"
+        source.write_text(formula.cuda_source(arrays, dtype))
+        done = subprocess.run(["nvcc", "-ptx", "-o", source.with_suffix(".ptx"), source], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        if dtype == "float32" and formula is adamw:             # scalars are prepared before the loop, in double
+            text = source.read_text()
+            assert text.index("1.0 - ((double)b2)") < text.index("for (")
+            assert "double" not in text[text.index("for ("):]
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")
+def test_the_cuda_kernels_compile(tmp_path):
+    source = tmp_path / "kernel.cu"
+    source.write_text(backend._row_uniforms.gpu)
+    done = subprocess.run(["nvcc", "-ptx", "-o", tmp_path / "kernel.ptx", source], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
