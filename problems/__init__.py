@@ -1,0 +1,21 @@
+"""What is minimised: functions with their data. Each is a Problem (problems/base.py)."""
+
+from problems.base import Problem, Restricted
+from problems.datasets import Dataset, load
+from problems.linear import LeastSquares, Logistic
+from problems.quadratic import Quadratic
+from problems.splits import split, standardise
+
+__all__ = [
+    "Dataset", "LeastSquares", "Logistic", "Neural", "Problem", "Quadratic", "Restricted", "load", "split",
+    "standardise"
+]
+
+
+def __getattr__(name):
+    """Neural is imported when it is asked for: the convex problems need no layers."""
+    if name == "Neural":
+        from problems.neural import Neural
+
+        return Neural
+    raise AttributeError(f"module 'problems' has no attribute {name!r}")

@@ -1,0 +1,229 @@
+"""What is minimised: the interface between a function with its data and the methods that see it row by row."""
+
+import numpy as np
+
+from npopt import backend
+from npopt.segments import Segments
+
+
+class Problem:
+    """f(x) = (1/n) sum_i f_i(x), x a flat vector of `dim` numbers of one `dtype`; plus penalty(x) if has_penalty.
+
+    A subclass sets `dim` and `dtype` (with `set_shape`), and `n` and `name`; it defines `loss` (or `value`) and
+    `value_and_gradient`. Over given rows, with B their number, repeats counted, and weights w (None: all one):
+
+        value               (1/B) sum_b w_b f_b(x)
+        value_and_gradient  the same number, and out = (1/B) sum_b w_b grad f_b(x), written, not added
+
+    rows None is all n rows in order; n None means that rows are keys from which samples are generated. The number
+    returned is a Python float on the host, a 0-d device array elsewhere. Only problems that have them define
+
+        scalars(x, rows, out), combine(s, rows, out)                  linear models
+        smoothness(), row_smoothness(), strong_convexity(), minimum() -> (x, f)
+
+    so that `hasattr` is the question whether they exist.
+    """
+
+    name = "problem"
+    n = None
+    t = 0
+    has_penalty = False
+    _shifted = None
+
+    def __repr__(self):
+        return self.name
+
+    def set_shape(self, dim, dtype, segments=None):
+        """Store dim, dtype and the table of segments, by default one segment "w" of kind vector."""
+        self.dim, self.dtype = int(dim), np.dtype(dtype)
+        if self.dtype not in (np.float32, np.float64):
+            raise ValueError(f"{self.name}: numbers must be float32 or float64, got {self.dtype}")
+        self.segments = Segments.of(("w", (self.dim,), "vector", "w")) if segments is None else segments
+
+    def check(self, x, what="x"):
+        """x itself, if it is a contiguous vector of the right length and dtype; a ValueError says what else it is."""
+        shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
+        if shape != (self.dim,) or dtype != self.dtype or not x.flags.c_contiguous:
+            came = type(x).__name__ if shape is None else f"shape {shape} of {dtype}"
+            gaps = " with gaps between its numbers" if shape == (self.dim,) and not x.flags.c_contiguous else ""
+            raise ValueError(
+                f"{self.name}: {what} must be a contiguous vector of {self.dim} numbers of {self.dtype}, "
+                f"got {came}{gaps}"
+            )
+        return x
+
+    # ------------------------------------------------------------------------------------------------ the function
+
+    def x0(self, rng):
+        """The start: zeros unless a problem says otherwise. rng is a NumPy Generator."""
+        return backend.zeros((self.dim,), self.dtype)
+
+    def loss(self, x, rows, weights):
+        """value at exactly x; what a subclass defines when the scratch copy below will do for `shift`."""
+        raise TypeError(f"{type(self).__name__} defines neither loss nor value")
+
+    def value(self, x, rows=None, weights=None, shift=None):
+        """(1/B) sum_b w_b f_b at x; with shift = (a, key) at x + a z(key), z the normal numbers of key, x untouched."""
+        return self.loss(self.check(x) if shift is None else self.shifted(x, *shift), rows, weights)
+
+    def shifted(self, x, a, key):
+        """x + a z(key) in a scratch vector of this problem, valid until the next call."""
+        self.check(x)
+        if self._shifted is None:
+            self._shifted = backend.empty((self.dim,), self.dtype)
+        z = self._shifted
+        backend.normals(key, z)
+        z *= a
+        z += x
+        return z
+
+    def value_and_gradient(self, x, rows=None, weights=None, out=None, inputs=None, dinputs=None):
+        """The loss; out takes the gradient. inputs replaces the rows' inputs, dinputs receives d loss / d inputs."""
+        raise TypeError(f"{type(self).__name__} defines no value_and_gradient")
+
+    def penalty(self, x):
+        """The non-smooth part of the objective, which is value + penalty."""
+        return 0.0
+
+    def prox(self, x, step):
+        """argmin_u penalty(u) + |u - x|^2 / (2 step), written into x and returned; the identity without a penalty."""
+        return x
+
+    def metrics(self, x):
+        """{name: float} for the log, in evaluation mode, on the host; changes nothing."""
+        found = {"objective": float(backend.to_host(self.value(x)))}
+        if self.has_penalty:
+            found["objective"] += float(backend.to_host(self.penalty(x)))
+        return found
+
+    def row_norms(self):
+        """Gradient norms of the rows of the last pass, shape (B,), or None where they are not known."""
+        return None
+
+    # ------------------------------------------------------------------------------------------------ a step
+
+    def begin(self, t):
+        """Step t starts: until the next begin the problem is one fixed function."""
+        self.t = t
+
+    def commit(self):
+        """The step was taken: what its first pass left pending becomes part of the state. Here there is nothing."""
+
+    def reset(self):
+        """Forget what steps left behind: a run from x0 starts with a problem as good as new."""
+        self.t = 0
+
+    def state(self):
+        """What changes from step to step."""
+        return {"t": self.t}
+
+    def load_state(self, state):
+        """Take back what state() returned."""
+        self.t = state["t"]
+
+    # ------------------------------------------------------------------------------------------------ blocks
+
+    def restrict(self, x, names):
+        """The problem in the named segments (or blocks) alone, the rest held at x."""
+        return Restricted(self, x, names)
+
+
+class Restricted(Problem):
+    """A problem in the compact vector y of some segments; the others keep the values that x had. Works on any problem.
+
+    gather(v, out)   the pieces of any vector like x, as a compact vector
+    scatter(y, v)    a compact vector, into those pieces of any vector like x
+    place(y)         the whole x with y in its place, a vector of this problem, valid until the next call
+
+    Step, statistics and draws are those of the whole problem. penalty(y) counts the held part too, a constant; prox is
+    right where the penalty is a sum over segments. The gradient is taken whole and gathered: a problem that can leave
+    the held part out (a network) defines its own restrict.
+    """
+
+    def __init__(self, problem, x, names):
+        table = problem.segments.select(names)
+        self.problem, self.n, self.has_penalty = problem, problem.n, problem.has_penalty
+        self.name = f"{problem.name}[{', '.join(table.names)}]"
+        self.set_shape(table.dim, problem.dtype, table)
+        self.pairs = spans(table, problem.segments)
+        self.whole = problem.check(x).copy()
+        self.gradient = None
+
+    def gather(self, v, out=None):
+        out = backend.empty((self.dim,), v.dtype) if out is None else out
+        for compact, whole in self.pairs:
+            out[compact] = v[whole]
+        return out
+
+    def scatter(self, y, v):
+        for compact, whole in self.pairs:
+            v[whole] = y[compact]
+        return v
+
+    def place(self, y):
+        return self.scatter(self.check(y), self.whole)
+
+    def x0(self, rng):
+        """The values that the held vector has there."""
+        return self.gather(self.whole)
+
+    def loss(self, y, rows, weights):
+        return self.problem.value(self.place(y), rows, weights)
+
+    def value_and_gradient(self, x, rows=None, weights=None, out=None, inputs=None, dinputs=None):
+        if self.gradient is None:
+            self.gradient = backend.empty((self.problem.dim,), self.dtype)
+        g = self.gradient if out is not None else None
+        loss = self.problem.value_and_gradient(self.place(x), rows, weights, out=g, inputs=inputs, dinputs=dinputs)
+        if out is not None:
+            self.gather(g, self.check(out, "out"))
+        return loss
+
+    def penalty(self, x):
+        return self.problem.penalty(self.place(x))
+
+    def prox(self, x, step):
+        if not self.has_penalty:
+            return x
+        return self.gather(self.problem.prox(self.place(x).copy(), step), x)
+
+    def metrics(self, x):
+        return self.problem.metrics(self.place(x))
+
+    def row_norms(self):
+        return self.problem.row_norms()
+
+    def begin(self, t):
+        self.problem.begin(t)
+
+    def commit(self):
+        self.problem.commit()
+
+    def state(self):
+        return self.problem.state()
+
+    def load_state(self, state):
+        self.problem.load_state(state)
+
+    def restrict(self, x, names):
+        """Of a restricted problem: the whole problem in fewer segments, the rest held where it is now."""
+        wanted = self.segments.select(names).names
+        return self.problem.restrict(self.place(x), wanted)
+
+
+def number(value):
+    """A Python float of a NumPy number; a 0-d device array is left where it is."""
+    return float(value) if isinstance(value, np.generic) else value
+
+
+def spans(table, whole):
+    """Pairs (slice of the compact vector, slice of the whole one), neighbours merged: copies are few and long."""
+    pairs = []
+    for segment in table:
+        there = whole.find(segment.name)
+        if pairs and pairs[-1][1].stop == there.start:
+            compact, found = pairs.pop()
+            pairs.append((slice(compact.start, segment.stop), slice(found.start, there.stop)))
+        else:
+            pairs.append((segment.slice, there.slice))
+    return pairs

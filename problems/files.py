@@ -1,0 +1,194 @@
+"""Finding, checking and downloading data files, and reading their formats. Nothing here unpickles anything.
+
+A file is looked for in $NPOPT_DATA, then ./data, then the user's cache, always under the same folder and name, and is
+then downloaded into the cache: through a temporary name, so that an interrupted download leaves nothing that looks
+whole.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import os
+import pathlib
+import re
+import tarfile
+import zipfile
+import zlib
+
+import numpy as np
+import pooch
+from tqdm import tqdm
+
+from npopt import checkpoint
+
+
+def cache():
+    """The user's cache folder."""
+    return pathlib.Path(pooch.os_cache("npopt"))
+
+
+def folders():
+    """Where data is looked for, in order."""
+    named = os.environ.get("NPOPT_DATA")
+    return [*([pathlib.Path(named)] if named else []), pathlib.Path("data"), cache()]
+
+
+def find(folder, name):
+    """The first existing path of folder/name, or of the same file packed or unpacked (.bz2, .gz); or None."""
+    plain = re.sub(r"\.(bz2|gz)$", "", name)
+    for root in folders():
+        for file in dict.fromkeys((name, plain, plain + ".bz2", plain + ".gz")):
+            if (root / folder / file).is_file():
+                return root / folder / file
+    return None
+
+
+def digest(path, kind="sha256"):
+    """The hexadecimal checksum of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+def fetch(what, folder, name, url, known, check=True, text=False):
+    """The path of a file, found or downloaded, and checked; known: {file name: sha256, or "md5:..."}.
+
+    text=True is for LIBSVM's files: they may differ from the known copy by their line ends (CRLF for LF), and since
+    LIBSVM publishes no checksums, a download from there is taken as it is and written with a note of its checksum,
+    name.sha256. A file with such a note beside it is held to the note.
+    """
+    path = find(folder, name)
+    if path is None:
+        path = download(what, folder, name, url, None if text or not check else known.get(url.rsplit("/", 1)[1]))
+        if text:
+            text_of_note = f"{digest(path)}  {path.name}\n".encode()
+            checkpoint.replace(path.with_name(path.name + ".sha256"), lambda file: file.write(text_of_note))
+    note = path.with_name(path.name + ".sha256")
+    expected = note.read_text().split()[0] if note.is_file() else known.get(path.name)
+    if check and expected:
+        verify(path, expected, text)
+    return path
+
+
+def verify(path, expected, text=False):
+    kind, _, wanted = expected.rpartition(":")
+    found = digest(path, kind or "sha256")
+    if found != wanted and text and hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == wanted:
+        return
+    if found != wanted:
+        raise ValueError(
+            f"{path}: wrong checksum: expected {kind or 'sha256'} {wanted}, found {found}; "
+            "the file is damaged, or another version: replace it, or load with check=False"
+        )
+
+
+def download(what, folder, name, url, expected):
+    """The path of the file in the cache, after its download."""
+    pooch.get_logger().setLevel("WARNING")
+    target = cache() / folder
+    bar = tqdm(total=1, disable=None, unit="B", unit_scale=True, desc=name, leave=False)    # the total is set by pooch
+    try:
+        loader = pooch.HTTPDownloader(progressbar=bar, timeout=30)
+        return pathlib.Path(
+            pooch.retrieve(url, expected, fname=url.rsplit("/", 1)[1], path=target, downloader=loader)
+        )
+    except (OSError, ValueError) as error:                  # of requests; of pooch, for a wrong checksum
+        places = ", ".join(str(root / folder) for root in folders())
+        why = str(error).split("\n")[0][:200]
+        hint = "" if os.environ.get("NPOPT_DATA") else ", or set NPOPT_DATA to the folder that holds it"
+        raise FileNotFoundError(
+            f"{what}: {name} is in none of {places}, and downloading {url} failed ({why}); "
+            f"put the file at {folders()[0] / folder / name}{hint}"
+        ) from None
+    finally:
+        bar.close()
+
+
+# --------------------------------------------------------------------------------------------------------- formats
+def read_idx(path, dims):
+    """The uint8 array of an idx file (LeCun's format: 0 0 8 dims, then big-endian int32 sizes), gzipped or not."""
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise ValueError(f"{path}: the file is damaged or cut short: it does not unpack as gzip") from None
+    head = 4 + 4 * dims
+    if len(data) < head or data[:4] != bytes([0, 0, 8, dims]):
+        raise ValueError(
+            f"{path}: not an idx file of {dims}-dimensional bytes: "
+            f"it starts with {data[:4].hex(' ')}, not 00 00 08 0{dims}"
+        )
+    shape = tuple(int(v) for v in np.frombuffer(data, ">i4", dims, 4))
+    size = int(np.prod(shape, dtype=np.int64))
+    if min(shape) < 1 or len(data) - head != size:
+        raise ValueError(f"{path}: the header says {shape}, that is {size} bytes, but {len(data) - head} follow")
+    return np.frombuffer(data, np.uint8, size, head).reshape(shape).copy()
+
+
+RECORD = 1 + 3 * 32 * 32
+
+
+def cifar_records(data, where, classes=10):
+    """(images (n, 32, 32, 3), labels (n,)) of CIFAR-10's records: a label, then a red, a green and a blue plane."""
+    if not data or len(data) % RECORD:
+        raise ValueError(f"{where}: cut short: {len(data)} bytes are not a whole number of records of {RECORD}")
+    records = np.frombuffer(data, np.uint8).reshape(-1, RECORD)
+    labels = records[:, 0].astype(np.int64)
+    if labels.max() >= classes:
+        raise ValueError(f"{where}: record {labels.argmax()} has label {labels.max()}, not one of 0..{classes - 1}")
+    return np.ascontiguousarray(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels
+
+
+def read_tar(path, names):
+    """The bytes of the members with these file names, whatever folder they are in."""
+    found = {}
+    with damage(path), tarfile.open(path) as archive:
+        for member in archive:
+            name = member.name.rsplit("/", 1)[-1]
+            if name in names and member.isfile():
+                found[name] = archive.extractfile(member).read()
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"{path}: the archive does not hold {', '.join(missing)}")
+    return [found[name] for name in names]
+
+
+def image_names(path):
+    """(entries, labels, classes) of a zip of class/name.jpg, entries and classes in alphabetical order."""
+    with damage(path), zipfile.ZipFile(path) as archive:
+        pictures = (n for n in archive.namelist() if "/" in n and n.lower().endswith((".jpg", ".jpeg", ".png")))
+        entries = sorted(pictures)
+    if not entries:
+        raise ValueError(f"{path}: the archive holds no images under class/name.jpg")
+    folders = [entry.split("/")[-2] for entry in entries]
+    classes = sorted(set(folders))
+    return entries, np.searchsorted(classes, folders), tuple(classes)
+
+
+def read_images(path, entries):
+    """The uint8 array (n, H, W, 3) of these images of a zip archive, decoded with Pillow; all of one size."""
+    from PIL import Image
+
+    images = None
+    with damage(path), zipfile.ZipFile(path) as archive:
+        for i, entry in enumerate(tqdm(entries, disable=None, unit="image", desc=f"decoding {path.name}", leave=False)):
+            data = archive.read(entry)
+            try:
+                image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+            except (OSError, SyntaxError) as error:         # what Pillow raises on a file that is no picture
+                raise ValueError(f"{path}: {entry} is not a readable image: {error}") from None
+            if images is None:
+                images = np.empty((len(entries), *image.shape), np.uint8)
+            if image.shape != images.shape[1:]:
+                raise ValueError(f"{path}: {entry} has shape {image.shape}, the images before it {images.shape[1:]}")
+            images[i] = image
+    return images
+
+
+@contextlib.contextmanager
+def damage(path):
+    """Turn what a broken archive raises into one sentence."""
+    try:
+        yield
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise ValueError(f"{path}: the archive is damaged or cut short: {error}") from None
