@@ -104,7 +104,7 @@ class Run:
         return self.reason.startswith("diverged")
 
     def __repr__(self):
-        numbers = ", ".join(f"{k} {v:.6g}" for k, v in self.final.items() if v)
+        numbers = ", ".join(f"{k} {v:.6g}" for k, v in self.final.items() if np.ndim(v) == 0 and v)
         return f"Run({self.config.get('optimizer')} on {self.config.get('problem')}: {self.reason}; {numbers})"
 
 
@@ -116,7 +116,8 @@ def minimize(problem, optimizer, sampler=None, schedule=0.1, estimator=None, var
     the defaults are RandomReshuffling(min(64, n)), Constant(0.1) (a number is Constant) and Minibatch().
     vary: {"beta": schedule}, hyper-parameters of the optimizer that follow a schedule of their own.
     stop: a Stop or a dict of its arguments; default 10 epochs. seed: of x0, of the order of rows, of everything drawn.
-    x: the start, shape (problem.dim,), float32 or float64, copied; default problem.x0.
+    x: the start, shape (problem.dim,), float32 or float64, copied; then the problem goes on with what it gathered before
+    (batch-norm statistics). Default: problem.x0, with the problem as if it were new.
     events: an Events or a dict of its arguments; with a checkpoint path the run resumes from that file if it exists,
     and then ends bit for bit where it would have ended without a break (same device, same number of threads).
 
@@ -165,6 +166,7 @@ class _Loop:
     def starting_point(self, x):
         problem = self.problem
         if x is None:
+            problem.reset()
             return problem.x0(backend.generator(self.seed, "x0"))
         dtype = getattr(x, "dtype", None)
         if dtype is None or dtype.name not in ("float32", "float64") or tuple(x.shape) != (problem.dim,):
@@ -208,7 +210,7 @@ class _Loop:
 
     # -------------------------------------------------------------------------------------------------- the five lines
     def steps(self, k):
-        """k steps; returns their losses. Nothing here reads a device."""
+        """The next k batches; returns the losses of the steps taken. Nothing here reads a device."""
         problem, optimizer, estimator, sampler = self.problem, self.optimizer, self.estimator, self.sampler
         schedule, x, g, t, vary, losses = self.schedule, self.x, self.g, self.t, self.vary, []
         limit, counts = self.stop.evaluations, estimator.counts
@@ -219,12 +221,12 @@ class _Loop:
                 setattr(optimizer, name, s(t))
             loss = estimator(x, batch, out=g)
             estimator.loss = loss
-            losses.append(loss)
             if sampler.learns:
                 sampler.observe(batch, problem)
             if not estimator.skip:
                 optimizer.step(x, g, lr)
                 problem.commit()
+                losses.append(loss)
                 t += 1
             if limit is not None and counts["gradients"] + counts["values"] >= limit:
                 break
@@ -290,11 +292,11 @@ class _Loop:
             self.length = min(LONGEST, max(1, int(self.length * min(4.0, STRETCH / max(took, 1e-9)))))
         total = self.loss_sum
         for i, loss in enumerate(losses):
-            if loss - loss != 0 and not self.estimator.skip:    # inf or NaN
+            if loss - loss != 0:                                # inf or NaN
                 return f"diverged: the loss is {loss} at step {first + i}"
             total += loss                                       # in order: a resumed run must round alike
-        self.loss_sum, self.last_loss = total, losses[-1]
-        self.loss_count += len(losses)
+        self.loss_sum, self.loss_count = total, self.loss_count + len(losses)
+        self.last_loss = losses[-1] if losses else self.last_loss
         return None
 
     def fraction(self):

@@ -2,14 +2,15 @@
 
 A StrictArray refuses to become a NumPy array, a Python number or a truth value; to_host is the only way back. It
 refuses to meet a NumPy array in any operation (0-d NumPy scalars too: on a GPU they would be copied over in silence,
-step after step). Reductions give 0-d StrictArrays, as CuPy's do. Its module offers what NumPy and CuPy share: a name that
-CuPy lacks is refused, so that NumPy-only calls do not creep in.
+step after step). Reductions give 0-d StrictArrays, as CuPy's do. Its module offers what NumPy and CuPy share: a name
+that CuPy lacks is refused, so that NumPy-only calls do not creep in.
 """
 
 import numpy as np
 
 # Functions that exist in NumPy but not in CuPy (CuPy 13's comparison table), and that code here might reach for.
-NOT_IN_CUPY = {"float128", "errstate", "seterr", "load", "save", "apply_over_axes", "frompyfunc", "nditer", "add.reduceat"}
+NOT_IN_CUPY = {"float128", "errstate", "seterr", "load", "save", "apply_over_axes", "frompyfunc", "nditer",
+               "add.reduceat"}
 HOST_RESULT = {"dtype", "finfo", "iinfo", "result_type", "ndim", "shape", "issubdtype", "isscalar"}
 
 

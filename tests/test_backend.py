@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from npopt import backend
+from npopt.backend import devices, draws
 
 MASK = (1 << 64) - 1
 
@@ -19,8 +20,9 @@ def splitmix(z):
 
 def test_mix_reproduces_the_published_first_outputs_of_splitmix64():
     # Seed 1234567: the sequence that the reference C code prints.
-    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
-    assert [backend.mix((1234567 + (i + 1) * backend.GOLDEN) & MASK) for i in range(5)] == expected
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431,
+                16408922859458223821]
+    assert [draws.mix((1234567 + (i + 1) * draws.GOLDEN) & MASK) for i in range(5)] == expected
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -28,7 +30,7 @@ def test_normals_are_box_muller_of_the_counter(dtype):
     key = backend.key(3, "test", 5)
     z = backend.normals(key, np.empty(7, dtype), offset=11)
     for i in range(7):
-        a, b = (splitmix((key + (2 * (11 + i) + k) * backend.GOLDEN) & MASK) >> 11 for k in (1, 2))
+        a, b = (splitmix((key + (2 * (11 + i) + k) * draws.GOLDEN) & MASK) >> 11 for k in (1, 2))
         u, v = (a + 0.5) * 2.0**-53, (b + 0.5) * 2.0**-53
         expected = np.sqrt(-2 * np.log(u)) * np.cos(2 * np.pi * v)
         assert abs(z[i] - expected) <= (1e-14 if dtype == "float64" else 1e-6) * max(1, abs(expected))
@@ -74,7 +76,7 @@ def test_generators_replay_and_differ():
 
 def test_a_gpu_without_cupy_is_refused_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)               # import cupy now raises ImportError
-    monkeypatch.delitem(backend._made, "gpu", raising=False)
+    monkeypatch.delitem(devices._made, "gpu", raising=False)
     with pytest.raises(RuntimeError, match="pip install -r requirements-gpu.txt"):
         backend.use("gpu")
     assert backend.device() == "cpu"

@@ -71,7 +71,9 @@ def test_again_is_the_same_batch_at_another_point(rng):
         np.testing.assert_allclose(h, slow_gradient(A, b, 0, y, ROWS, np.ones(7)), rtol=1e-12)
 
 
-@pytest.mark.parametrize("order", [lambda c: Clipped(c), lambda c: Clipped(c, Accumulated(3)), lambda c: Accumulated(7, Clipped(c))])
+@pytest.mark.parametrize("order", [
+    lambda c: Clipped(c), lambda c: Clipped(c, Accumulated(3)), lambda c: Accumulated(7, Clipped(c)),
+])
 def test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone(order, rng):
     A, b = data(rng)
     x = rng.standard_normal(5)
@@ -112,7 +114,9 @@ def test_counts_are_one_for_the_whole_chain_and_survive_a_save(rng):
     assert other.counts is other.inner.inner.counts
 
 
-@pytest.mark.parametrize("wrong", [lambda: Clipped(0), lambda: Clipped(-1.0), lambda: Clipped(float("nan")), lambda: Accumulated(0)])
+@pytest.mark.parametrize("wrong", [
+    lambda: Clipped(0), lambda: Clipped(-1.0), lambda: Clipped(float("nan")), lambda: Accumulated(0),
+])
 def test_bad_arguments(wrong):
     with pytest.raises(ValueError, match="(Clipped: c|Accumulated: rows) must"):
         wrong()

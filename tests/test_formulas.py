@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from npopt import backend
-from npopt.backend import elementwise
+from npopt.backend import draws, elementwise
 from npopt.optimizers.adam import adam
 from npopt.optimizers.adamw import adamw
 from npopt.optimizers.heavy_ball import heavy_ball
@@ -26,7 +26,8 @@ def everything(y, z, a, b, c, d):
 
 def everything_in_numpy(z, a, b, c, d):
     t = np.sqrt(np.abs(a)) + np.exp(-(b**2)) * np.tanh(a) / (1 + c**0.5)
-    u = np.where(((a > b) & ~(t < 0)) | (d == 3), np.minimum(a, b) - np.maximum(t, c), np.sign(a) * np.log(1 + np.abs(b)))
+    one, two = np.minimum(a, b) - np.maximum(t, c), np.sign(a) * np.log(1 + np.abs(b))
+    u = np.where(((a > b) & ~(t < 0)) | (d == 3), one, two)
     return t + u - a**3, z * (1 - d) + np.where(c > 1, 2.0, 3.0) * b
 
 
@@ -99,7 +100,8 @@ def test_draws_replay_by_index_and_offset(device):
     x = backend.zeros(100, "float64")
     perturb(x, 0.5, key)
     whole = backend.to_host(x)
-    np.testing.assert_allclose(whole, 0.5 * backend.to_host(backend.normals(key, backend.zeros(100, "float64"))), rtol=1e-15)
+    z = backend.to_host(backend.normals(key, backend.zeros(100, "float64")))
+    np.testing.assert_allclose(whole, 0.5 * z, rtol=1e-15)
     piece = backend.zeros(30, "float64")
     perturb(piece, 0.5, key, offset=40)
     np.testing.assert_array_equal(backend.to_host(piece), whole[40:70])
@@ -166,13 +168,14 @@ def test_what_is_not_a_formula_is_refused_where_it_is_written():
 @pytest.mark.parametrize("formula, arrays", [
     (adamw, ("x", "m", "v", "g")), (adamw, ("x", "m", "v", "g", "lr", "weight_decay")), (adam, ("x", "m", "v", "g")),
     (heavy_ball, ("x", "m", "g")), (nesterov, ("x", "m", "g")), (sgd, ("x", "g")),
-    (everything, ("y", "z", "a", "b")), (everything, ("y", "z", "a", "b", "d")), (backend._normals, ("out",)),
+    (everything, ("y", "z", "a", "b")), (everything, ("y", "z", "a", "b", "d")), (draws._normals, ("out",)),
 ], ids=lambda v: getattr(v, "name", None) or "-".join(v))
 def test_the_cuda_form_compiles(formula, arrays, tmp_path):
     for dtype in ("float32", "float64"):
         source = tmp_path / f"{dtype}.cu"
         source.write_text(formula.cuda_source(arrays, dtype))
-        done = subprocess.run(["nvcc", "-ptx", "-o", source.with_suffix(".ptx"), source], capture_output=True, text=True)
+        command = ["nvcc", "-ptx", "-o", source.with_suffix(".ptx"), source]
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         if dtype == "float32" and formula is adamw:             # scalars are prepared before the loop, in double
             text = source.read_text()
@@ -183,6 +186,6 @@ def test_the_cuda_form_compiles(formula, arrays, tmp_path):
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")
 def test_the_cuda_kernels_compile(tmp_path):
     source = tmp_path / "kernel.cu"
-    source.write_text(backend._row_uniforms.gpu)
+    source.write_text(draws._row_uniforms.gpu)
     done = subprocess.run(["nvcc", "-ptx", "-o", tmp_path / "kernel.ptx", source], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -71,7 +71,8 @@ def test_what_is_given_is_not_started_or_changed(problem):
 
 @pytest.mark.parametrize("stop, reason, step", [
     (dict(epochs=2), "epochs", 14), (dict(steps=5), "steps", 5), (dict(epochs=9, steps=10), "steps", 10),
-    (dict(evaluations=31), "evaluations", 11), (dict(target=("step", ">=", 7)), "target", 7), (dict(epochs=0), "epochs", 0),
+    (dict(evaluations=31), "evaluations", 11), (dict(target=("step", ">=", 7)), "target", 7),
+    (dict(epochs=0), "epochs", 0),
     (dict(target=("objective", 1e9)), "target", 0), (dict(epochs=0.5), "epochs", 4), (dict(seconds=0), "seconds", 0),
 ])
 def test_stops(problem, stop, reason, step):
@@ -108,11 +109,11 @@ def test_a_diverging_run_stops_with_its_reason_and_keeps_what_it_measured(proble
     path = tmp_path / "c.npz"
     for _ in range(2):                                           # the second call reads the checkpoint of the first
         run = minimize(problem, SGD(), ShuffleOnce(None), 1e6, stop=dict(epochs=500), events=Events(5, checkpoint=path))
-        assert run.diverged and run.reason.startswith("diverged: ") and "at step" in run.reason or "after step" in run.reason
+        assert run.diverged and ("at step" in run.reason or "after step" in run.reason)
         assert run.columns["step"][:3] == [0, 5, 10] and math.isnan(run.final["objective"])
 
 
-@pytest.mark.parametrize("method", [SGD(), HeavyBall(0.8), Nesterov(0.8), Adam(), AdamW()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("method", [SGD(), HeavyBall(0.8), Nesterov(0.8), Adam(), AdamW()], ids=repr)
 @pytest.mark.parametrize("estimator", [Minibatch(), Clipped(0.5, Accumulated(2))], ids=repr)
 def test_two_halves_equal_the_whole_bitwise(method, estimator, tmp_path):
     rng = np.random.default_rng(1)
@@ -235,21 +236,25 @@ def test_a_compiled_stretch_sees_the_same_rows_and_rates(problem, size):
 def test_the_loop_never_reads_the_device_inside_a_step(device):
     rng = np.random.default_rng(5)
     A, b = rng.standard_normal((20, 3)), rng.standard_normal(20)
-    run = minimize(LeastSquares(A, b), AdamW(), RandomReshuffling(3), 0.1, Clipped(1.0, Accumulated(2)), stop=dict(epochs=3))
+    method = (AdamW(), RandomReshuffling(3), 0.1, Clipped(1.0, Accumulated(2)))
+    run = minimize(LeastSquares(A, b), *method, stop=dict(epochs=3))
     backend.use("cpu")
-    host = minimize(LeastSquares(A, b), AdamW(), RandomReshuffling(3), 0.1, Clipped(1.0, Accumulated(2)), stop=dict(epochs=3))
+    host = minimize(LeastSquares(A, b), *method, stop=dict(epochs=3))
     np.testing.assert_allclose(backend.to_host(run.x), host.x, rtol=1e-10)
     np.testing.assert_allclose(run.columns["loss"][1:], host.columns["loss"][1:], rtol=1e-10)
 
 
 def test_progress_is_told(problem):
     seen = []
-    minimize(problem, SGD(), RandomReshuffling(3), 0.01, stop=dict(epochs=3), events=Events(progress=lambda *a: seen.append(a)))
+    events = Events(progress=lambda *told: seen.append(told))
+    minimize(problem, SGD(), RandomReshuffling(3), 0.01, stop=dict(epochs=3), events=events)
     fractions = [s[0] for s in seen]
     assert fractions == sorted(fractions) and fractions[-1] == 1.0 and seen[-1][1] == 3.0 and seen[-1][2] > 0
 
 
-@pytest.mark.parametrize("x", [np.zeros(4), np.zeros(3, int), np.zeros((3, 1)), [0.0, 0.0, 0.0], np.zeros(3, "float32")])
+@pytest.mark.parametrize("x", [
+    np.zeros(4), np.zeros(3, int), np.zeros((3, 1)), [0.0, 0.0, 0.0], np.zeros(3, "float32"),
+])
 def test_a_wrong_start_is_named(problem, x):
     with pytest.raises(ValueError, match="minimize: x (must be|is float32)"):
         minimize(problem, SGD(), x=x)

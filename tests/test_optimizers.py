@@ -48,7 +48,8 @@ def test_trajectory(optimizer, dtype, tolerance, rng, device):
     x, gradients, lr = rng.standard_normal(6), rng.standard_normal((30, 6)), 0.03
     moving = backend.asarray(x.astype(dtype))
     optimizer.start(moving)
-    for g, expected in zip(gradients, SLOW[type(optimizer)](x, gradients, lr, *optimizer.arguments().values()), strict=True):
+    slow = SLOW[type(optimizer)](x, gradients, lr, *optimizer.arguments().values())
+    for g, expected in zip(gradients, slow, strict=True):
         given = backend.asarray(g.astype(dtype))
         optimizer.step(moving, given, lr)
         np.testing.assert_allclose(backend.to_host(moving), expected, rtol=tolerance, atol=tolerance)
@@ -98,8 +99,9 @@ def test_saved_and_loaded_state_continues_bitwise(optimizer, rng, tmp_path):
     np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("optimizer, copies", [(SGD(), 0), (HeavyBall(), 1), (Nesterov(), 1), (Adam(), 2), (AdamW(), 2)],
-                         ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize("optimizer, copies", [
+    (SGD(), 0), (HeavyBall(), 1), (Nesterov(), 1), (Adam(), 2), (AdamW(), 2),
+], ids=lambda v: type(v).__name__)
 def test_state_takes_as_many_copies_of_x_as_the_method_says(optimizer, copies):
     x = np.zeros(1000, "float32")
     optimizer.start(x)

@@ -1,0 +1,62 @@
+"""The cost of the five lines: AdamW on a large vector beside PyTorch, a formula beside its maths, a step of the loop.
+
+    python benchmarks/backend.py --write
+"""
+
+import numpy as np
+from pairs import Table, arguments, repeat, timed
+
+from npopt import SGD, Accumulated, Adam, AdamW, Clipped, WithReplacement, backend, minimize
+from npopt.optimizers.adamw import adamw
+from problems import LeastSquares
+
+args = arguments(__doc__).parse_args()
+backend.threads(args.threads)
+try:
+    import torch
+
+    torch.set_num_threads(args.threads)
+except ImportError:
+    torch = None
+
+N = 11_173_962
+rng = np.random.default_rng(0)
+x, g = rng.standard_normal(N).astype("float32"), rng.standard_normal(N).astype("float32")
+ours = AdamW()
+ours.start(x)
+theirs = None
+if torch:
+    p = torch.nn.Parameter(torch.from_numpy(x.copy()))
+    p.grad = torch.from_numpy(g.copy())
+    theirs = torch.optim.AdamW([p], lr=1e-3, fused=True).step
+
+table = Table(f"AdamW on {N:,} float32 parameters, {args.threads} threads", "npopt",
+              f"PyTorch {torch.__version__.split('+')[0]}" if torch else "no PyTorch")
+ratio = table.add("AdamW step (PyTorch: fused)", lambda: ours.step(x, g, 1e-3), theirs, args.rounds)
+if torch:
+    table.note(f"Target: at most 1.00; measured {ratio:.2f}.")
+
+small = [np.zeros(10) for _ in range(4)]
+numbers = (0.1, 0.9, 0.99, 1e-8, 0.1, 1.0, 1.0)
+compiled = adamw.loop(("x", "m", "v", "g"), "float64", False)
+n = repeat(lambda: adamw(*small, *numbers))
+pair = (lambda: adamw(*small, *numbers), lambda: compiled(*small, *numbers, 0))
+whole, maths = (min(timed(f, n) for _ in range(args.rounds)) * 1e6 for f in pair)
+table.note(f"A formula with 4 arrays of 10 numbers and 7 scalars: {whole:.2f} us, of which the compiled loop with its "
+           f"own call {maths:.2f} us; beside the maths: {whole - maths:.2f} us (target 3).")
+
+A, b = rng.standard_normal((1000, 10)), rng.standard_normal(1000)
+problem, lines = LeastSquares(A, b), []
+for name, optimizer, estimator in (
+    ("SGD", SGD(), None), ("Adam", Adam(), None),
+    ("SGD with Clipped(Accumulated(1))", SGD(), Clipped(1.0, Accumulated(1))),
+):
+    best = min(
+        run.final["seconds"] / run.final["step"] for run in (
+            minimize(problem, optimizer, WithReplacement(1), 1e-3, estimator, stop=dict(epochs=50),
+                     events=dict(metrics=None)) for _ in range(args.rounds)))
+    lines.append(f"{name} {best * 1e6:.1f} us")
+table.note("One step of the loop, least squares with 10 weights, batch 1, best of the rounds (target 8 for SGD and "
+           "Adam): " + ", ".join(lines) + ".")
+if args.write:
+    table.write("backend.txt")

@@ -1,0 +1,32 @@
+"""Arrays, draws, threads and kernels on two devices. The only module that imports CuPy, or asks which device is in use.
+
+    backend.use("gpu")                      # or "cpu", the default
+    x = backend.zeros(10, "float32")        # on the device in use
+    backend.xp(x).sqrt(x)                   # the array module of x
+    backend.to_host(x)                      # a NumPy array; a float for a 0-d array
+
+A draw is a function of (seed, stream, counter): see draws.py. Formulas: see formulas.py.
+"""
+
+from npopt.backend.pools import cores, threads  # isort: skip (before NumPy: it says how pools of threads wait)
+from npopt.backend.devices import (
+    DEVICES,
+    asarray,
+    device,
+    empty,
+    kernel,
+    memory,
+    owner,
+    synchronize,
+    to_host,
+    use,
+    xp,
+    zeros,
+)
+from npopt.backend.draws import generator, key, normals, row_uniform
+from npopt.backend.formulas import elementwise
+
+__all__ = [
+    "DEVICES", "asarray", "cores", "device", "elementwise", "empty", "generator", "kernel", "key", "memory", "normals",
+    "owner", "row_uniform", "synchronize", "threads", "to_host", "use", "xp", "zeros",
+]

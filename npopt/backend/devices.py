@@ -1,0 +1,163 @@
+"""Devices: what an array is, where a new one is made, how it comes back to the host. CuPy is imported here alone."""
+
+import os
+import pathlib
+
+import numpy as np
+
+GPU_HELP = (
+    "the GPU was asked for, but CuPy cannot be used here ({why}); install it with "
+    "'pip install -r requirements-gpu.txt' on a machine with an NVIDIA GPU, or choose the CPU"
+)
+
+
+class Cpu:
+    """NumPy arrays; formulas and kernels run as numba loops."""
+
+    name = "cpu"
+    module = np
+    array_type = np.ndarray
+
+    def asarray(self, a, dtype=None):
+        return np.asarray(a, dtype=dtype)
+
+    def to_host(self, a):
+        return a
+
+    def elementwise(self, formula, arguments, offset):
+        return formula.on_cpu(arguments, offset)
+
+    def kernel(self, pair, arguments):
+        return pair.cpu(*arguments)
+
+    def synchronize(self):
+        """Wait until the device has done what it was asked to do."""
+
+    def memory(self):
+        return {}
+
+
+class Gpu:
+    """CuPy arrays; formulas become ElementwiseKernels, kernels RawKernels."""
+
+    name = "gpu"
+
+    def __init__(self):
+        try:
+            import cupy
+
+            cupy.cuda.runtime.getDeviceCount()
+        except Exception as error:                              # ImportError, a driver that is missing or too old, ...
+            raise RuntimeError(GPU_HELP.format(why=str(error).split("\n")[0])) from None
+        self.module, self.array_type = cupy, cupy.ndarray
+
+    def asarray(self, a, dtype=None):
+        return self.module.asarray(a, dtype=dtype)
+
+    def to_host(self, a):
+        return self.module.asnumpy(a)
+
+    def elementwise(self, formula, arguments, offset):
+        return formula.on_gpu(self.module, arguments, offset)
+
+    def kernel(self, pair, arguments):
+        function = pair.compiled.get("gpu")
+        if function is None:
+            function = pair.compiled["gpu"] = self.module.RawKernel(pair.gpu, pair.name)
+        threads = 256
+        function(((pair.size(*arguments) + threads - 1) // threads,), (threads,), pair.gpu_arguments(*arguments))
+
+    def synchronize(self):
+        self.module.cuda.Stream.null.synchronize()
+
+    def memory(self):
+        pool = self.module.get_default_memory_pool()
+        return {"device": pool.used_bytes(), "device_peak": pool.total_bytes()}
+
+
+DEVICES = {"cpu": Cpu, "gpu": Gpu}                              # name -> how to make it
+_made = {}
+_owner = {}                                                     # array type -> device
+_current = None
+
+
+def _make(name):
+    if name not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {name!r}")
+    if name not in _made:
+        made = _made[name] = DEVICES[name]()
+        _owner[made.array_type] = made
+    return _made[name]
+
+
+def use(name):
+    """Choose the device on which new arrays are made: "cpu" or "gpu". Asking for an absent GPU is a RuntimeError."""
+    global _current
+    _current = _make(name)
+
+
+def device():
+    """The name of the device in use."""
+    return _current.name
+
+
+def owner(array):
+    """The device on which an array lives; lists and Python numbers belong to the CPU."""
+    return _owner.get(type(array), _made["cpu"])
+
+
+def xp(array=None):
+    """The array module of an array (numpy or cupy); without one, of the device in use."""
+    return _current.module if array is None else owner(array).module
+
+
+def asarray(a, dtype=None):
+    """The array on the device in use; no copy where it is there already with that dtype."""
+    return _current.asarray(a, dtype)
+
+
+def to_host(a):
+    """A NumPy array of a device array; a Python float of a 0-d one or of a number."""
+    a = owner(a).to_host(a)
+    return a if isinstance(a, np.ndarray) and a.ndim else float(a)
+
+
+def empty(shape, dtype):
+    return _current.module.empty(shape, dtype=dtype)
+
+
+def zeros(shape, dtype):
+    return _current.module.zeros(shape, dtype=dtype)
+
+
+def synchronize():
+    """Wait for the device in use; call it before reading a clock."""
+    _current.synchronize()
+
+
+def memory():
+    """Bytes in use: "host" and "host_peak" (resident set), and on a GPU "device" and "device_peak" (CuPy's pool)."""
+    import resource
+
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) if os.path.exists("/proc/self/statm") else 0
+    unit = 1 if os.uname().sysname == "Darwin" else 1024        # ru_maxrss: bytes there, kilobytes elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {"host": pages * os.sysconf("SC_PAGE_SIZE"), "host_peak": peak, **_current.memory()}
+
+
+class kernel:
+    """One function on two devices: a numba function, and CUDA source of the kernel called `name`.
+
+    On the CPU the call is cpu(*arguments). On a GPU, size(*arguments) threads run the kernel with
+    gpu_arguments(*arguments). Which one runs is decided by the type of the first argument.
+    """
+
+    def __init__(self, cpu, gpu, name, size, gpu_arguments=lambda *a: a):
+        self.cpu, self.gpu, self.name, self.size, self.gpu_arguments = cpu, gpu, name, size, gpu_arguments
+        self.compiled = {}
+
+    def __call__(self, *arguments):
+        return owner(arguments[0]).kernel(self, arguments)
+
+
+use("cpu")

@@ -1,0 +1,447 @@
+"""Is momentum SGD just SGD with the step lr / (1 - beta)?   Course task A1; Yuan, Ying & Sayed, JMLR 17, 2016.
+
+The paper proves it for strongly convex risks, constant small steps and noisy gradients, and finds it in simulations of
+others: HeavyBall(beta) at lr and SGD at lr/(1-beta) coincide after a transient of about 1/(1-beta) steps. The mean
+square distance of the two iterates is of order lr^2, their distance to the minimum of order lr. The control, SGD at lr
+itself, has to lag clearly behind: without that the test has no power. Where lr/(1-beta) is beyond SGD's stable range,
+momentum is not SGD. Beside it: how the rate and the batch size act on LeNet.
+
+Run time on 2 cores: --quick about one minute; --data real 100 minutes, of which part c takes 35 and part b 35.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from nn.networks import lenet5, resnet18
+from npopt import SGD, Cosine, HeavyBall, RandomReshuffling, Stop, WithReplacement
+from npopt.lab import Entry, Experiment, Option, Part, Recipe, Results, Undecided, dataset, different, spread
+from npopt.lab.figures import curves, look, panels, sweep
+from problems import LeastSquares
+from problems.neural import CropFlip, Neural
+
+experiment = Experiment(
+    __doc__,
+    task="A1",
+    source="Yuan, Ying & Sayed, On the influence of momentum acceleration on online learning, JMLR 17, 2016",
+    parts={
+        "a": Part("linear regression: curves, and slopes in the step size", "diabetes", ("abalone", "housing")),
+        "b": Part("LeNet-5: momentum, SGD at lr/(1-beta), and the control", "digits", "mnist"),
+        "c": Part("ResNet-18: the same", "digits", "cifar-10-jpeg"),
+        "d": Part("learning rates of plain SGD, LeNet-5", "digits", "mnist"),
+        "e": Part("batch sizes of plain SGD, LeNet-5", "digits", "mnist"),
+    },
+    options=[
+        Option("--beta", type=float, default=0.9, help="momentum"),
+        Option("--width", type=int, default=8, help="channels of ResNet-18's first stage; the full network has 64"),
+        Option("--rows", type=int, default=4096, help="training images of part c"),
+    ],
+    seeds=5,
+)
+
+BATCHES = (1, 16)                                               # of part a
+HALVINGS = (1, 2, 4, 8)                                         # of the step, part a
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)               # of part d
+SIZES = (1, 16, 64, 256, 1024, 4096)                            # of part e
+BASE = 0.02                                                     # rate of part e; scaled: BASE B/64
+PAIR, CONTROL = ("momentum", "sgd"), "control"
+
+
+# --------------------------------------------------------------------------------------------------------- problems
+class Traced(LeastSquares):
+    """Least squares that logs the iterate and its squared distance to the minimum; it can start at the minimum."""
+
+    at_minimum = False
+
+    def x0(self, rng):
+        return self.minimum()[0].copy() if self.at_minimum else super().x0(rng)
+
+    def metrics(self, x):
+        return {**super().metrics(x), "w": x.copy(), "distance": float(np.sum((x - self.minimum()[0]) ** 2))}
+
+
+def regression(data, at_minimum=False):
+    """1/2 |Xw + c - y|^2 / n + 1e-3/2 |w|^2 on all rows of a set; the intercept c is not penalised."""
+    d = dataset(data)
+    problem = Traced(np.vstack([d.x_train, d.x_test]), np.concatenate([d.y_train, d.y_test]), 1e-3, intercept=True)
+    problem.at_minimum = at_minimum
+    return problem
+
+
+def part_of(d, rows):
+    """The data set with its first `rows` training rows in a fixed random order."""
+    if rows is None or rows >= len(d.y_train):
+        return d
+    chosen = np.random.default_rng(0).permutation(len(d.y_train))[:rows]
+    return dataclasses.replace(d, x_train=d.x_train[chosen], y_train=d.y_train[chosen])
+
+
+def lenet(data, rows=None):
+    d = part_of(dataset(data), rows)
+    return Neural(lenet5(input_shape=d.x_train.shape[1:]), d, metrics_rows=min(10_000, len(d.y_train)))
+
+
+def resnet(data, width, rows=None):
+    d = part_of(dataset(data), rows)
+    network = resnet18(width, in_channels=d.x_train.shape[3], image=d.x_train.shape[1])
+    augment = CropFlip(4) if d.x_train.shape[1] == 32 else None  # digits are 8x8, and a mirrored digit is another one
+    return Neural(network, d, l2=5e-4, augment=augment, metrics_rows=2000)
+
+
+# ------------------------------------------------------------------------------------------------------------- grid
+def methods(lr, beta):
+    """The three methods of parts a, b and c: (name, optimizer, rate)."""
+    return (("momentum", HeavyBall(beta), lr), ("sgd", SGD(), lr / (1 - beta)), (CONTROL, SGD(), lr))
+
+
+def slow(problem):
+    """1/(rate x curvature) in steps at the largest rate of part a: how long SGD remembers."""
+    return problem.row_smoothness().max() / (0.1 * problem.strong_convexity())
+
+
+@experiment.runs
+def runs(args):
+    few = args.seeds[:3]
+    for data in args.data_of("a")[: args.pick(None, 1)]:
+        problem = regression(data)
+        rate = 0.1 / problem.row_smoothness().max()             # lr/(1-beta) of the recipe
+        for size in BATCHES:
+            for name, optimizer, lr in methods(rate * (1 - args.beta), args.beta):
+                yield Entry("a", f"{data}, B={size}: {name}", Recipe(regression, data=data), optimizer,
+                            WithReplacement(size), lr, stop=Stop(steps=args.pick(4000, 1500)), metrics=20, per="step")
+        for k in HALVINGS:
+            steps = int(args.pick(6, 1) * k * slow(problem))
+            for name, optimizer, lr in methods(rate / k * (1 - args.beta), args.beta)[:2]:
+                yield Entry("a", f"{data}, step/{k}: {name}", Recipe(regression, data=data, at_minimum=True), optimizer,
+                            WithReplacement(1), lr, stop=Stop(steps=steps), metrics=max(1, steps // 150), per="step")
+
+    for data in args.data_of("b"):
+        rows, epochs = args.pick(None, 6000), args.budget(*((30, 15) if data == "digits" else (10, 2)))
+        for name, optimizer, lr in methods(0.005, args.beta):
+            yield Entry("b", name, Recipe(lenet, data=data, rows=rows), optimizer, RandomReshuffling(64), lr,
+                        stop=Stop(epochs=epochs))
+
+    for data in args.data_of("c"):
+        width, rows, epochs = args.pick(args.width, 4), args.pick(args.rows, 1024), args.budget(15, 6 if data == "digits" else 2)
+        for name, optimizer, lr in methods(0.01, args.beta):
+            yield Entry("c", name, Recipe(resnet, data=data, width=width, rows=rows), optimizer, RandomReshuffling(128),
+                        Cosine(lr, per="epoch"), stop=Stop(epochs=epochs), metrics=args.pick(3, 1), seeds=few)
+
+    for data in args.data_of("d"):
+        rows, epochs = args.pick(None, 6000), args.budget(*((10, 8) if data == "digits" else (3, 1)))
+        for lr in args.pick(RATES, RATES[::2]):
+            yield Entry("d", f"lr {lr:g}", Recipe(lenet, data=data, rows=rows), SGD(), RandomReshuffling(64), lr,
+                        stop=Stop(epochs=epochs), metrics=0.5, seeds=few)
+
+    for data in args.data_of("e"):
+        rows, epochs = args.pick(None, 6000), args.budget(*((10, 8) if data == "digits" else (3, 1)))
+        n = min(len(dataset(data).y_train), rows or 10**9)
+        for size in [s for s in args.pick(SIZES, SIZES[1:5]) if s <= n]:
+            recipe, sampler = Recipe(lenet, data=data, rows=rows), RandomReshuffling(size)
+            some = dict(stop=Stop(epochs=epochs if size > 1 else 1), metrics=0.5, seeds=few)
+            yield Entry("e", f"epochs, B={size}", recipe, SGD(), sampler, BASE, **some)
+            if size > 1:
+                yield Entry("e", f"scaled, B={size}", recipe, SGD(), sampler, BASE * size / 64, **some)
+            yield Entry("e", f"steps, B={size}", recipe, SGD(), sampler, BASE, stop=Stop(steps=args.pick(200, 40)),
+                        metrics=args.pick(20, 10), per="step", seeds=few)
+
+
+# ----------------------------------------------------------------------------------------------------------- claims
+def sets(results):
+    """The data sets of part a."""
+    return list(dict.fromkeys(name.split(",")[0] for name in results.select("a").names))
+
+
+def apart(results, data, size, beta):
+    """Mean over the steps after 3/(1-beta) of |log gap - log gap| for the pair, and for SGD and the control."""
+    t, gaps = None, {}
+    for name in (*PAIR, CONTROL):
+        t, values = results.select("a", f"{data}, B={size}: {name}").stack("gap", "step")
+        gaps[name] = np.log(values.mean(0))
+    late = t >= 3 / (1 - beta)
+    return (np.abs(gaps[a] - gaps[b])[late].mean() for a, b in (PAIR, ("sgd", CONTROL)))
+
+
+@experiment.claim("a-same", "linear regression: the curves of momentum and of SGD at lr/(1-beta) differ, in log gap, by less "
+                  "than 5 % of SGD's distance to the control", expected="< 0.05 for every set and batch size")
+def a_same(results, args):
+    ratios = {}
+    for data in sets(results):
+        for size in BATCHES:
+            pair, control = apart(results, data, size, args.beta)
+            ratios[f"{data} B={size}"] = pair / control
+    return text(ratios), max(ratios.values()) < 0.05
+
+
+@experiment.claim("a-power", "linear regression: the control lags behind, so that the comparison has power",
+                  expected="mean |log gap ratio| > 0.1 for every set and batch size", source="control of the recipe")
+def a_power(results, args):
+    found = {f"{d} B={s}": list(apart(results, d, s, args.beta))[1] for d in sets(results) for s in BATCHES}
+    return text(found), min(found.values()) > 0.1
+
+
+def steady(results, data, k):
+    """(E|w_mom - w_sgd|^2, E|w_mom - w*|^2, E|w_sgd - w*|^2) over the last two thirds of the runs and the seeds."""
+    momentum, sgd = (results.select("a", f"{data}, step/{k}: {name}") for name in PAIR)
+    one, two = momentum.by_seed(), sgd.by_seed()
+    found = []
+    for seed in sorted(set(one) & set(two)):
+        a, b = one[seed].columns, two[seed].columns
+        rows = slice(len(a["step"]) // 3, None)
+        found.append((np.sum((a["w"] - b["w"])[rows] ** 2, 1).mean(), a["distance"][rows].mean(),
+                      b["distance"][rows].mean()))
+    return np.mean(found, 0)
+
+
+def slopes(results, data):
+    """Slopes of log E|w_mom - w_sgd|^2 and of log E|w_sgd - w*|^2 against log step, by least squares."""
+    table = np.array([steady(results, data, k) for k in HALVINGS])
+    logs = -np.log(HALVINGS)
+    return [float(np.polyfit(logs, np.log(table[:, column]), 1)[0]) for column in (0, 2)]
+
+
+@experiment.claim("a-slope-2", "linear regression: E|w_momentum - w_sgd|^2 is of order step^2", expected="slope 2 ± 0.3")
+def a_slope_two(results):
+    found = {data: slopes(results, data)[0] for data in sets(results)}
+    return text(found), all(abs(s - 2) <= 0.3 for s in found.values())
+
+
+@experiment.claim("a-slope-1", "linear regression: the noise floor E|w_sgd - w*|^2 is of order step",
+                  expected="slope 1 ± 0.2")
+def a_slope_one(results):
+    found = {data: slopes(results, data)[1] for data in sets(results)}
+    return text(found), all(abs(s - 1) <= 0.2 for s in found.values())
+
+
+@experiment.claim("a-floor", "linear regression: both methods have the same noise floor, at every step size",
+                  expected="ratio of the mean square errors in 0.9 to 1.1")
+def a_floor(results):
+    found = {}
+    for data in sets(results):
+        ratios = [m / s for _, m, s in (steady(results, data, k) for k in HALVINGS)]
+        found[data] = f"{min(ratios):.3f} to {max(ratios):.3f}"
+        found[data, "ok"] = 0.9 <= min(ratios) and max(ratios) <= 1.1
+    return text({d: found[d] for d in sets(results)}), all(found[d, "ok"] for d in sets(results))
+
+
+def compared(part, first, column, above=False):
+    """A claim's function: two methods' last values are the same within noise; or, above: the first is clearly larger."""
+
+    def judged(results):
+        a, b = (results.select(part, name).final(column) for name in (first, "sgd"))
+        mean, two, clear = different(a, b)
+        found = f"{spread(a)} and {spread(b)}; difference {mean:.2g}, two deviations {two:.2g}"
+        return found, clear and mean > 0 if above else not clear
+
+    return judged
+
+
+for part, network in (("b", "LeNet-5"), ("c", "ResNet-18")):
+    for column, word in (("test_accuracy", "test accuracy"), ("train_loss", "training loss")):
+        experiment.claim(f"{part}-same-{column.replace('_', '-')}",
+                         f"{network}: momentum and SGD at lr/(1-beta) end with the same {word}",
+                         expected="difference under two standard deviations over seeds",
+                         )(compared(part, "momentum", column))
+    experiment.claim(f"{part}-control", f"{network}: SGD at lr without momentum ends with the larger training loss",
+                     expected="more than two standard deviations above SGD at lr/(1-beta)",
+                     source="control of the recipe")(compared(part, CONTROL, "train_loss", above=True))
+
+
+@experiment.claim("b-accuracy", "LeNet-5 with momentum reaches 98.8 % on MNIST's test set in 10 epochs",
+                  expected=">= 98.8 % (mean over seeds)", source="usual range 98.8 to 99.2 %, from memory")
+def b_accuracy(results, args):
+    found = 100 * results.select("b", "momentum").final("test_accuracy")
+    if args.data_of("b") != ["mnist"] or args.quick or args.budget(10, 2) != 10:
+        raise Undecided(f"it speaks of 10 epochs on all of MNIST; here the accuracy is {spread(found)} %")
+    return f"{spread(found)} %", found.mean() >= 98.8
+
+
+def by_number(results, part, prefix):
+    """{number behind the prefix: runs}."""
+    chosen = results.select(part, lambda name: name.startswith(prefix))
+    return {float(name.removeprefix(prefix)): group for name, group in chosen.groups()}
+
+
+@experiment.claim("d-small", "a rate too small is slow: the smallest of the grid ends far above the best",
+                  expected="training loss at least twice the best", source="course task A1")
+def d_small(results):
+    losses = {lr: np.mean(group.final("train_loss")) for lr, group in by_number(results, "d", "lr ").items()}
+    least, best = min(losses), min(losses, key=lambda lr: losses[lr] if np.isfinite(losses[lr]) else math.inf)
+    return (f"{losses[least]:.3g} at {least:g}, {losses[best]:.3g} at the best rate {best:g}",
+            losses[least] >= 2 * losses[best])
+
+
+@experiment.claim("d-large", "a rate too large diverges, or sticks at the loss of a uniform guess",
+                  expected="diverged, or training loss of at least 2.2 (ln 10 = 2.303), for every seed at the largest rate",
+                  source="course task A1")
+def d_large(results):
+    groups = by_number(results, "d", "lr ")
+    found = [math.inf if run.diverged else run.final["train_loss"] for run in groups[max(groups)]]
+    return f"at {max(groups):g}: {', '.join(f'{v:.3g}' for v in found)}", min(found) >= 2.2
+
+
+def ends(results, prefix):
+    """{batch size: mean final training loss}, without batch size 1, which runs for one epoch only."""
+    return {int(k): float(np.mean(g.final("train_loss"))) for k, g in by_number(results, "e", prefix).items() if k > 1}
+
+
+@experiment.claim("e-epochs", "after equally many epochs at one rate, smaller batches have the smaller training loss",
+                  expected="rising from each batch size (16 and up) to the next", source="course task A1")
+def e_epochs(results):
+    found = ends(results, "epochs, B=")
+    order = sorted(found)
+    return text(found), all(found[a] < found[b] for a, b in zip(order, order[1:], strict=False))
+
+
+@experiment.claim("e-steps", "after equally many steps at one rate, a larger batch is never clearly worse",
+                  expected="no batch worse than the next smaller one by more than two standard deviations",
+                  source="course task A1")
+def e_steps(results):
+    groups = {int(k): g for k, g in by_number(results, "e", "steps, B=").items()}
+    order = sorted(groups)
+    worse = []
+    for a, b in zip(order, order[1:], strict=False):
+        mean, _, apart_ = different(groups[b].final("train_loss"), groups[a].final("train_loss"))
+        if apart_ and mean > 0:
+            worse.append(f"{b} against {a}")
+    found = {k: float(np.mean(g.final("train_loss"))) for k, g in groups.items()}
+    return text(found), not worse, "worse: " + ", ".join(worse) if worse else ""
+
+
+@experiment.claim("e-scaling", "a rate proportional to the batch size removes most of the gap between batch sizes after "
+                  "equally many epochs", expected="spread of log training loss, B = 16 to 1024, at most half", source="course task A1")
+def e_scaling(results):
+    spans = []
+    for prefix in ("epochs, B=", "scaled, B="):
+        found = {k: v for k, v in ends(results, prefix).items() if k <= 1024}
+        if not all(np.isfinite(v) for v in found.values()):
+            return f"{prefix[:-4]}: {text(found)}", False, "a run diverged"
+        logs = np.log(list(found.values()))
+        spans.append(float(logs.max() - logs.min()))
+    return f"{spans[1]:.3g} with scaling, {spans[0]:.3g} without", spans[1] <= spans[0] / 2
+
+
+def text(found):
+    """'a 0.1, b 0.2' of a dict."""
+    return ", ".join(f"{k} {v if isinstance(v, str) else f'{v:.3g}'}" for k, v in found.items())
+
+
+# ---------------------------------------------------------------------------------------------------------- figures
+LEGEND = {"momentum": "momentum {b} at lr", "sgd": "SGD at lr/(1-{b})", CONTROL: "control: SGD at lr"}
+
+
+def legend(args):
+    return lambda name: LEGEND[name.split(": ")[-1]].format(b=f"{args.beta:g}")
+
+
+@experiment.figure("regression.png", caption="Linear regression: the gap to the minimum under one sampling of rows with "
+                   "replacement. Momentum and SGD at lr/(1-beta) run on top of each other after the first steps.")
+def regression_figure(results, args):
+    names = sets(results)
+    figure, grid = panels(len(names), len(BATCHES), squeeze=False)
+    for row, data in zip(grid, names, strict=True):
+        for ax, size in zip(row, BATCHES, strict=True):
+            curves(ax, results.select("a", lambda n, d=data, s=size: n.startswith(f"{d}, B={s}:")), "gap", "step",
+                   label=legend(args), logy=True, ylabel="f(w) - f*")
+            ax.set_title(f"{data}, batch size {size}")
+    return figure
+
+
+@experiment.figure("slopes.png", caption="Linear regression, batch size 1, started at the minimum: mean square distances in "
+                   "the steady state against the step size, with least-squares lines. The two methods are closer to each "
+                   "other than to the minimum, by a factor that grows as the step shrinks.")
+def slopes_figure(results):
+    names = sets(results)
+    figure, grid = panels(1, len(names), squeeze=False)
+    for ax, data in zip(grid[0], names, strict=True):
+        steps = 1 / np.array(HALVINGS)
+        table = np.array([steady(results, data, k) for k in HALVINGS])
+        labels = ("E|w_mom - w_sgd|²", "E|w_mom - w*|²", "E|w_sgd - w*|²")
+        for i, (label, marker) in enumerate(zip(labels, "os^", strict=True)):
+            slope, level = np.polyfit(np.log(steps), np.log(table[:, i]), 1)
+            colour = look(i)["color"]
+            ax.plot(steps, table[:, i], marker, color=colour, ms=9 - 2 * i, label=f"{label}, slope {slope:.2f}")
+            ax.plot(steps, np.exp(level) * steps**slope, color=colour, lw=1.2)
+        ax.set(xscale="log", yscale="log", xlabel="step size lr/(1-beta), in units of 0.1 / L_max", ylabel="mean square distance")
+        ax.set_xticks(steps, [f"1/{k}" if k > 1 else "1" for k in HALVINGS])
+        ax.minorticks_off()
+        ax.set_title(data)
+        ax.legend()
+    return figure
+
+
+def network_figure(results, part, args):
+    figure, (left, right) = panels(1, 2)
+    chosen = results.select(part)
+    curves(left, chosen, "train_loss", label=legend(args), logy=True, ylabel="training loss")
+    curves(right, with_error(chosen), "test_error", label=legend(args), logy=True, ylabel="test error [%]")
+    return figure
+
+
+def with_error(results):
+    """The runs with a column test_error, in per cent."""
+    error = lambda run: 100 * (1 - np.asarray(run.columns["test_accuracy"]))  # noqa: E731
+    return Results(dataclasses.replace(run, columns={**run.columns, "test_error": error(run)}) for run in results)
+
+
+@experiment.figure("lenet.png", caption="LeNet-5, batch size 64, constant rate (lr = 0.005): the first 10,000 training "
+                   "images, and all test images, in evaluation mode.")
+def lenet_figure(results, args):
+    return network_figure(results, "b", args)
+
+
+@experiment.figure("resnet.png", caption="ResNet-18 at reduced width on part of the training set, batch size 128, l2 = 5e-4, "
+                   "cosine from lr = 0.01: the first 2,000 training images, and all test images, in evaluation mode.")
+def resnet_figure(results, args):
+    return network_figure(results, "c", args)
+
+
+@experiment.figure("learning_rates.png", caption="Plain SGD on LeNet-5, batch size 64. Left: training loss by epoch. Right: "
+                   "its last value against the rate; a run that diverged is a cross at the top.")
+def rates_figure(results):
+    figure, (left, right) = panels(1, 2)
+    curves(left, results.select("d"), "train_loss", logy=True, ylabel="training loss")
+    left.legend(fontsize=9)
+    sweep(right, by_number(results, "d", "lr "), "train_loss", xlabel="learning rate", ylabel="training loss at the end", logy=True)
+    for ax in (left, right):
+        ax.axhline(math.log(10), color="#888888", lw=1, ls=":")
+        ax.annotate("ln 10: a uniform guess", (0.02, math.log(10)), xycoords=("axes fraction", "data"), fontsize=9,
+                    va="bottom", color="#666666")
+    return figure
+
+
+@experiment.figure("batch_sizes.png", caption="Plain SGD on LeNet-5. Top left: one rate for all batch sizes, by epoch; small "
+                   "batches win because they take more steps. Top right: the same rate by step; large batches are not worse. "
+                   "Bottom left: a rate proportional to the batch size. Bottom right: the last training loss of both.")
+def batches_figure(results):
+    figure, ((a, b), (c, d)) = panels(2, 2)
+    for ax, prefix, x, title in (
+        (a, "epochs, B=", "epoch", f"one rate, {BASE:g}"), (b, "steps, B=", "step", f"one rate, {BASE:g}"),
+        (c, "scaled, B=", "epoch", f"rate {BASE:g} B/64"),
+    ):
+        curves(ax, results.select("e", lambda n, p=prefix: n.startswith(p)), "train_loss", x, logy=True,
+               label=lambda name: name.split(", ")[1], ylabel="training loss", first=1 if prefix.startswith("scaled") else 0)
+        ax.set_title(title)
+    for i, (prefix, label) in enumerate((("epochs, B=", "one rate"), ("scaled, B=", "rate proportional to B"))):
+        groups = {k: g for k, g in by_number(results, "e", prefix).items() if k > 1}
+        sweep(d, groups, "train_loss", label=label, xlabel="batch size", ylabel="training loss at the end", logy=True, index=i)
+    d.set_title("after equally many epochs")
+    return figure
+
+
+@experiment.conclusion
+def conclusion(results, claims):
+    words = {True: "held", False: "did not hold", None: "could not be decided"}
+    parts = []
+    for part, title in (("a", "Linear regression"), ("b", "LeNet-5"), ("c", "ResNet-18"), ("d", "Learning rates"), ("e", "Batch sizes")):
+        mine = [c for c in claims.values() if c.id.startswith(part + "-")]
+        if part in results.parts:
+            said = "; ".join(f"{c.id} {words[c.holds]}" + (f" ({c.measured})" if c.measured else "") for c in mine)
+            scale = {(run.config["n"], run.config["dim"]) for run in results.select(part)}
+            parts.append(f"{title} ({', '.join(f'{n} rows, {dim} parameters' for n, dim in sorted(scale))}): {said}.")
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    experiment.main()

@@ -1,0 +1,97 @@
+"""Every public algorithm and the tests that prove it: a name without an entry fails, an entry without a test too."""
+
+import ast
+import importlib
+import inspect
+import pathlib
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+BASES = {"Estimator", "Wrapper", "Optimizer", "Sampler", "Schedule", "Layer", "Loss", "Initialiser", "Problem",
+         "Activation", "Pool", "Dataset", "Restricted", "Batch"}
+
+ONE = "test_optimizers.py::"
+FORMULA = [ONE + "test_trajectory", ONE + "test_saved_and_loaded_state_continues_bitwise",
+           ONE + "test_pieces_of_the_gradient_give_the_step_of_the_whole",
+           ONE + "test_state_takes_as_many_copies_of_x_as_the_method_says"]
+LAYER = ["nn/test_layers.py::test_gradients_of_inputs_and_parameters",
+         "nn/test_layers.py::test_layers_never_touch_the_host",
+         "nn/test_layers.py::test_backward_twice_writes_the_same_gradient"]
+LOSS = ["nn/test_losses.py::test_gradient_is_the_derivative_of_the_weighted_mean",
+        "nn/test_losses.py::test_losses_never_touch_the_host"]
+MEAN = ["test_estimators.py::test_minibatch_and_unequal_micro_batches_give_the_mean_of_the_weighted_row_gradients"]
+ORDER = ["test_samplers.py::test_batches_are_slices_of_the_epochs_order",
+         "test_samplers.py::test_an_order_is_a_function_of_seed_and_epoch"]
+
+TABLE = {
+    "npopt.optimizers": {
+        "SGD": FORMULA, "HeavyBall": [*FORMULA, ONE + "test_equal_gradients_move_heavy_ball_by_lr_over_one_minus_beta"],
+        "Nesterov": FORMULA, "Adam": [*FORMULA, ONE + "test_first_steps"],
+        "AdamW": [*FORMULA, ONE + "test_decay_shrinks_x_at_zero_gradient_and_only_where_it_is_asked_for"],
+    },
+    "npopt.estimators": {
+        "Minibatch": MEAN, "Accumulated": MEAN,
+        "Clipped": ["test_estimators.py::test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone"],
+    },
+    "npopt.samplers": {
+        "WithReplacement": [*ORDER, "test_samplers.py::test_with_replacement_is_uniform"],
+        "ShuffleOnce": [*ORDER, "test_samplers.py::test_shuffle_once_repeats_its_batches_and_reshuffling_does_not"],
+        "RandomReshuffling": [*ORDER, "test_samplers.py::test_without_replacement_every_row_comes_once_an_epoch"],
+    },
+    "npopt.schedules": {name: ["test_schedules.py::test_table"] for name in (
+        "Constant", "Exponential", "Piecewise", "Polynomial", "Linear", "Cosine", "WithWarmup")},
+    "nn.layers": {name: LAYER for name in (
+        "Linear", "Conv2d", "BatchNorm", "LayerNorm", "ReLU", "LeakyReLU", "PReLU", "Tanh", "Sigmoid", "GELU",
+        "MaxPool2d", "AvgPool2d", "GlobalAvgPool", "Flatten", "Dropout")},
+    "nn.losses": {name: LOSS for name in ("SoftmaxCrossEntropy", "SquaredError", "BinaryCrossEntropy")},
+    "nn.init": {
+        **{name: ["nn/test_init.py::test_standard_deviation_and_bound"] for name in (
+            "Normal", "LeCun", "XavierNormal", "XavierUniform", "KaimingNormal", "KaimingUniform", "PyTorchDefault")},
+        "Orthogonal": ["nn/test_init.py::test_orthogonal_rows_or_columns"],
+        **{name: ["nn/test_init.py::test_constants_and_printing"] for name in ("Zeros", "Ones", "Constant")},
+    },
+    "problems": {
+        "LeastSquares": ["problems/test_linear.py::"], "Logistic": ["problems/test_linear.py::"],
+        "Quadratic": ["problems/test_quadratic.py::"], "Neural": ["problems/test_neural.py::"],
+    },
+}
+
+
+def public(module):
+    """Classes that a module offers under their own name: those of its folder, without bases and private ones."""
+    found = importlib.import_module(module)
+    names = getattr(found, "__all__", None) or [
+        name for name, value in vars(found).items()
+        if inspect.isclass(value) and value.__module__ == module and not name.startswith("_")]
+    classes = {name for name in names if inspect.isclass(getattr(found, name))}
+    return classes - BASES
+
+
+@pytest.mark.parametrize("module", TABLE)
+def test_every_public_algorithm_has_an_entry(module):
+    missing = public(module) - set(TABLE[module])
+    gone = set(TABLE[module]) - public(module)
+    assert not missing, f"{module}: no test is listed for {', '.join(sorted(missing))}"
+    assert not gone, f"{module}: listed, but not there: {', '.join(sorted(gone))}"
+
+
+@pytest.mark.parametrize("module", TABLE)
+def test_every_entry_names_tests_that_exist_and_mention_it(module):
+    for name, tests in TABLE[module].items():
+        for test in tests:
+            file, function = test.split("::")
+            path = HERE / file
+            assert path.exists(), f"{name}: no file {file}"
+            tree = ast.parse(path.read_text())
+            names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+            assert not function or function in names, f"{name}: {file} has no test {function}"
+            used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {
+                n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+            assert name in used, f"{name}: {file} never uses it"
+
+
+def test_every_public_algorithm_has_a_docstring():
+    for module, entries in TABLE.items():
+        for name in entries:
+            assert (getattr(importlib.import_module(module), name).__doc__ or "").strip(), f"{module}.{name}"
