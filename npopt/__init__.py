@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 from npopt import backend
 from npopt.backend import elementwise
 from npopt.estimators import Accumulated, Clipped, Minibatch
+from npopt.gradcheck import gradcheck
 from npopt.minimize import Events, Run, Stop, minimize
 from npopt.optimizers import SGD, Adam, AdamW, HeavyBall, Nesterov
 from npopt.samplers import Batch, RandomReshuffling, ShuffleOnce, WithReplacement
@@ -20,5 +21,5 @@ from npopt.schedules import Constant, Cosine, Exponential, Linear, Piecewise, Po
 __all__ = [
     "SGD", "Accumulated", "Adam", "AdamW", "Batch", "Clipped", "Constant", "Cosine", "Events", "Exponential",
     "HeavyBall", "Linear", "Minibatch", "Nesterov", "Piecewise", "Polynomial", "RandomReshuffling", "Run",
-    "ShuffleOnce", "Stop", "WithReplacement", "WithWarmup", "backend", "elementwise", "minimize",
+    "ShuffleOnce", "Stop", "WithReplacement", "WithWarmup", "backend", "elementwise", "gradcheck", "minimize",
 ]

@@ -3,8 +3,9 @@
     D(h) = (f(x + h d) - f(x - h d)) / (2h) = g.d + h^2 f'''/6 + ...,      R(h) = (4 D(h/2) - D(h)) / 3 = g.d + O(h^4)
 
 Directions d are standard normal: over the whole vector, and, where the problem has more than one segment, over each
-segment alone. For every direction R is taken at several steps h, and the two neighbours that agree best choose h, without
-a look at the gradient: too large a step feels curvature, or a kink of ReLU or a maximum; too small a step feels rounding.
+segment alone. For every direction R is taken at smaller and smaller steps h until two neighbours agree to tol/100, or
+else the two that agree best are taken, without a look at the gradient: too large a step feels curvature, or crosses a
+kink of ReLU or of a maximum; too small a step feels rounding.
 
 The error is |numeric - analytic| / max(|numeric|, |analytic|, floor). The floor stands for what rounding hides from any
 difference quotient: with e the change of f when every x_i changes by one unit in its last place (signs at random, the
@@ -18,7 +19,7 @@ import numpy as np
 
 from npopt import backend
 
-STEPS = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
+STEPS = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7, 1e-7)
 EPS = float(np.finfo(np.float64).eps)
 
 
@@ -69,6 +70,19 @@ class Report:
         return "\n".join(rows)
 
 
+def settle(slope, d, steps, tol):
+    """(R(h), h) for the pair of neighbouring steps that agree; of the two the larger, which has less rounding."""
+    gap, best, before = np.inf, None, None
+    for step in steps:
+        now = ((4 * slope(d, step / 2) - slope(d, step)) / 3, step)
+        if before is not None and not abs(now[0] - before[0]) >= gap:
+            gap, best = abs(now[0] - before[0]), before
+            if gap <= 1e-2 * tol * abs(now[0]):
+                break
+        before = now
+    return best or before
+
+
 def gradcheck(problem, x, rows=None, directions=3, h=None, tol=1e-7, seed=0):
     """Compare value_and_gradient with value at x.
 
@@ -79,15 +93,18 @@ def gradcheck(problem, x, rows=None, directions=3, h=None, tol=1e-7, seed=0):
     -> Report
     """
     if str(x.dtype) != "float64":
-        raise ValueError(f"gradcheck: x must be float64, because differences of {x.dtype} values carry no derivative; got "
-                         f"{x.dtype}")
+        raise ValueError(
+            f"gradcheck: x must be float64, got {x.dtype}; rounding would hide the derivative in differences of values"
+        )
     name, rng = getattr(problem, "name", type(problem).__name__), np.random.default_rng(seed)
     g = backend.zeros(x.shape, x.dtype)
     value = backend.to_host(problem.value_and_gradient(x, rows, out=g))
     again = backend.to_host(problem.value(x, rows))
     if not abs(again - value) <= 1e-12 * max(1.0, abs(value)):
-        raise ValueError(f"gradcheck: {name} gives f = {value!r} with the gradient and {again!r} without; the function must "
-                         "be the same in both passes")
+        raise ValueError(
+            f"gradcheck: {name} gives f = {value!r} with the gradient and {again!r} without; it must be the same "
+            "in both passes"
+        )
     gradient = np.array(backend.to_host(g), dtype=np.float64).reshape(x.shape)
     point, report = np.array(backend.to_host(x)).reshape(x.shape), Report(name, tol, value)
     pieces = [(f"all {i + 1}", slice(None)) for i in range(directions)]
@@ -108,12 +125,7 @@ def gradcheck(problem, x, rows=None, directions=3, h=None, tol=1e-7, seed=0):
         d = np.zeros(point.shape)
         d[piece] = rng.standard_normal(d[piece].shape)
         analytic = float(gradient[piece] @ d[piece])
-        steps = STEPS if h is None else (h,)
-        found = [(4 * slope(d, step / 2) - slope(d, step)) / 3 for step in steps]
-        best = 0
-        if len(found) > 1:                              # of the two that agree, the larger step has less rounding
-            best = int(np.argmin([abs(a - b) for a, b in zip(found[:-1], found[1:], strict=True)]))
-        numeric, step = found[best], steps[best]
+        numeric, step = settle(slope, d, STEPS if h is None else (h,), tol)
         floor = 2 * noise / (step * tol)
         scale = max(abs(numeric), abs(analytic), floor)
         report.lines.append(Line(where, numeric, analytic, step, abs(numeric - analytic) / scale if scale else 0.0,

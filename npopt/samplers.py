@@ -45,7 +45,7 @@ class Sampler(Value):
         self.steps_per_epoch = self.n // self.size if self.drop_last else -(-self.n // self.size)
 
     def epoch(self, e):
-        """The order of epoch e, (n,), and the weights of its rows, (n,) or None; NumPy arrays, a function of (seed, e)."""
+        """The order of epoch e, (n,), and its rows' weights, (n,) or None: NumPy arrays, a function of (seed, e)."""
         raise ValueError(f"{type(self).__name__} does not say in which order rows come")
 
     def _order(self, e):

@@ -225,7 +225,7 @@ class Neural(Problem):
     def _evaluate(self, x, part, rows=None):
         """(outputs, targets) of the rows of a part, batch by batch, in evaluation mode."""
         network, ctx, targets = self.network, self.context, self.parts[part][1]
-        rows = backend.asarray(np.arange(targets.shape[0])) if rows is None else rows
+        rows = backend.asarray(np.arange(targets.shape[0])) if rows is None else backend.asarray(rows)
         network.bind(self.check(x))
         ctx.training = ctx.recalibrating = False
         for start in range(0, rows.shape[0], self.metrics_batch):

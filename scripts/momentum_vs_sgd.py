@@ -16,7 +16,7 @@ import numpy as np
 
 from nn.networks import lenet5, resnet18
 from npopt import SGD, Cosine, HeavyBall, RandomReshuffling, Stop, WithReplacement
-from npopt.lab import Entry, Experiment, Option, Part, Recipe, Results, Undecided, dataset, different, spread
+from npopt.lab import Entry, Experiment, Option, Part, Recipe, Undecided, dataset, different, larger, listed, no_difference, spread
 from npopt.lab.figures import curves, look, panels, sweep
 from problems import LeastSquares
 from problems.neural import CropFlip, Neural
@@ -123,7 +123,8 @@ def runs(args):
                         stop=Stop(epochs=epochs))
 
     for data in args.data_of("c"):
-        width, rows, epochs = args.pick(args.width, 4), args.pick(args.rows, 1024), args.budget(15, 6 if data == "digits" else 2)
+        width, rows = args.pick(args.width, 4), args.pick(args.rows, 1024)
+        epochs = args.budget(15, 6 if data == "digits" else 2)
         for name, optimizer, lr in methods(0.01, args.beta):
             yield Entry("c", name, Recipe(resnet, data=data, width=width, rows=rows), optimizer, RandomReshuffling(128),
                         Cosine(lr, per="epoch"), stop=Stop(epochs=epochs), metrics=args.pick(3, 1), seeds=few)
@@ -163,22 +164,22 @@ def apart(results, data, size, beta):
     return (np.abs(gaps[a] - gaps[b])[late].mean() for a, b in (PAIR, ("sgd", CONTROL)))
 
 
-@experiment.claim("a-same", "linear regression: the curves of momentum and of SGD at lr/(1-beta) differ, in log gap, by less "
-                  "than 5 % of SGD's distance to the control", expected="< 0.05 for every set and batch size")
+@experiment.claim("a-same", "linear regression: the curves of momentum and of SGD at lr/(1-beta) differ, in log gap, by "
+                  "less than 5 % of SGD's distance to the control", expected="< 0.05 for every set and batch size")
 def a_same(results, args):
     ratios = {}
     for data in sets(results):
         for size in BATCHES:
             pair, control = apart(results, data, size, args.beta)
             ratios[f"{data} B={size}"] = pair / control
-    return text(ratios), max(ratios.values()) < 0.05
+    return listed(ratios), max(ratios.values()) < 0.05
 
 
 @experiment.claim("a-power", "linear regression: the control lags behind, so that the comparison has power",
                   expected="mean |log gap ratio| > 0.1 for every set and batch size", source="control of the recipe")
 def a_power(results, args):
     found = {f"{d} B={s}": list(apart(results, d, s, args.beta))[1] for d in sets(results) for s in BATCHES}
-    return text(found), min(found.values()) > 0.1
+    return listed(found), min(found.values()) > 0.1
 
 
 def steady(results, data, k):
@@ -201,17 +202,18 @@ def slopes(results, data):
     return [float(np.polyfit(logs, np.log(table[:, column]), 1)[0]) for column in (0, 2)]
 
 
-@experiment.claim("a-slope-2", "linear regression: E|w_momentum - w_sgd|^2 is of order step^2", expected="slope 2 ± 0.3")
+@experiment.claim("a-slope-2", "linear regression: E|w_momentum - w_sgd|^2 is of order step^2",
+                  expected="slope 2 ± 0.3")
 def a_slope_two(results):
     found = {data: slopes(results, data)[0] for data in sets(results)}
-    return text(found), all(abs(s - 2) <= 0.3 for s in found.values())
+    return listed(found), all(abs(s - 2) <= 0.3 for s in found.values())
 
 
 @experiment.claim("a-slope-1", "linear regression: the noise floor E|w_sgd - w*|^2 is of order step",
                   expected="slope 1 ± 0.2")
 def a_slope_one(results):
     found = {data: slopes(results, data)[1] for data in sets(results)}
-    return text(found), all(abs(s - 1) <= 0.2 for s in found.values())
+    return listed(found), all(abs(s - 1) <= 0.2 for s in found.values())
 
 
 @experiment.claim("a-floor", "linear regression: both methods have the same noise floor, at every step size",
@@ -222,19 +224,7 @@ def a_floor(results):
         ratios = [m / s for _, m, s in (steady(results, data, k) for k in HALVINGS)]
         found[data] = f"{min(ratios):.3f} to {max(ratios):.3f}"
         found[data, "ok"] = 0.9 <= min(ratios) and max(ratios) <= 1.1
-    return text({d: found[d] for d in sets(results)}), all(found[d, "ok"] for d in sets(results))
-
-
-def compared(part, first, column, above=False):
-    """A claim's function: two methods' last values are the same within noise; or, above: the first is clearly larger."""
-
-    def judged(results):
-        a, b = (results.select(part, name).final(column) for name in (first, "sgd"))
-        mean, two, clear = different(a, b)
-        found = f"{spread(a)} and {spread(b)}; difference {mean:.2g}, two deviations {two:.2g}"
-        return found, clear and mean > 0 if above else not clear
-
-    return judged
+    return listed({d: found[d] for d in sets(results)}), all(found[d, "ok"] for d in sets(results))
 
 
 for part, network in (("b", "LeNet-5"), ("c", "ResNet-18")):
@@ -242,10 +232,10 @@ for part, network in (("b", "LeNet-5"), ("c", "ResNet-18")):
         experiment.claim(f"{part}-same-{column.replace('_', '-')}",
                          f"{network}: momentum and SGD at lr/(1-beta) end with the same {word}",
                          expected="difference under two standard deviations over seeds",
-                         )(compared(part, "momentum", column))
+                         )(no_difference(part, *PAIR, column))
     experiment.claim(f"{part}-control", f"{network}: SGD at lr without momentum ends with the larger training loss",
                      expected="more than two standard deviations above SGD at lr/(1-beta)",
-                     source="control of the recipe")(compared(part, CONTROL, "train_loss", above=True))
+                     source="control of the recipe")(larger(part, CONTROL, "sgd", "train_loss"))
 
 
 @experiment.claim("b-accuracy", "LeNet-5 with momentum reaches 98.8 % on MNIST's test set in 10 epochs",
@@ -257,33 +247,27 @@ def b_accuracy(results, args):
     return f"{spread(found)} %", found.mean() >= 98.8
 
 
-def by_number(results, part, prefix):
-    """{number behind the prefix: runs}."""
-    chosen = results.select(part, lambda name: name.startswith(prefix))
-    return {float(name.removeprefix(prefix)): group for name, group in chosen.groups()}
-
-
 @experiment.claim("d-small", "a rate too small is slow: the smallest of the grid ends far above the best",
                   expected="training loss at least twice the best", source="course task A1")
 def d_small(results):
-    losses = {lr: np.mean(group.final("train_loss")) for lr, group in by_number(results, "d", "lr ").items()}
+    losses = {lr: np.mean(group.final("train_loss")) for lr, group in results.select("d").numbered("lr ").items()}
     least, best = min(losses), min(losses, key=lambda lr: losses[lr] if np.isfinite(losses[lr]) else math.inf)
     return (f"{losses[least]:.3g} at {least:g}, {losses[best]:.3g} at the best rate {best:g}",
             losses[least] >= 2 * losses[best])
 
 
 @experiment.claim("d-large", "a rate too large diverges, or sticks at the loss of a uniform guess",
-                  expected="diverged, or training loss of at least 2.2 (ln 10 = 2.303), for every seed at the largest rate",
+                  expected="diverged, or training loss >= 2.2 (ln 10 = 2.303), for every seed at the largest rate",
                   source="course task A1")
 def d_large(results):
-    groups = by_number(results, "d", "lr ")
+    groups = results.select("d").numbered("lr ")
     found = [math.inf if run.diverged else run.final["train_loss"] for run in groups[max(groups)]]
     return f"at {max(groups):g}: {', '.join(f'{v:.3g}' for v in found)}", min(found) >= 2.2
 
 
 def ends(results, prefix):
     """{batch size: mean final training loss}, without batch size 1, which runs for one epoch only."""
-    return {int(k): float(np.mean(g.final("train_loss"))) for k, g in by_number(results, "e", prefix).items() if k > 1}
+    return {int(k): float(np.mean(g.final("train_loss"))) for k, g in results.select("e").numbered(prefix).items() if k > 1}
 
 
 @experiment.claim("e-epochs", "after equally many epochs at one rate, smaller batches have the smaller training loss",
@@ -291,14 +275,14 @@ def ends(results, prefix):
 def e_epochs(results):
     found = ends(results, "epochs, B=")
     order = sorted(found)
-    return text(found), all(found[a] < found[b] for a, b in zip(order, order[1:], strict=False))
+    return listed(found), all(found[a] < found[b] for a, b in zip(order, order[1:], strict=False))
 
 
 @experiment.claim("e-steps", "after equally many steps at one rate, a larger batch is never clearly worse",
                   expected="no batch worse than the next smaller one by more than two standard deviations",
                   source="course task A1")
 def e_steps(results):
-    groups = {int(k): g for k, g in by_number(results, "e", "steps, B=").items()}
+    groups = {int(k): g for k, g in results.select("e").numbered("steps, B=").items()}
     order = sorted(groups)
     worse = []
     for a, b in zip(order, order[1:], strict=False):
@@ -306,25 +290,21 @@ def e_steps(results):
         if apart_ and mean > 0:
             worse.append(f"{b} against {a}")
     found = {k: float(np.mean(g.final("train_loss"))) for k, g in groups.items()}
-    return text(found), not worse, "worse: " + ", ".join(worse) if worse else ""
+    return listed(found), not worse, "worse: " + ", ".join(worse) if worse else ""
 
 
 @experiment.claim("e-scaling", "a rate proportional to the batch size removes most of the gap between batch sizes after "
-                  "equally many epochs", expected="spread of log training loss, B = 16 to 1024, at most half", source="course task A1")
+                  "equally many epochs", expected="spread of log training loss, B = 16 to 1024, at most half",
+                  source="course task A1")
 def e_scaling(results):
     spans = []
     for prefix in ("epochs, B=", "scaled, B="):
         found = {k: v for k, v in ends(results, prefix).items() if k <= 1024}
         if not all(np.isfinite(v) for v in found.values()):
-            return f"{prefix[:-4]}: {text(found)}", False, "a run diverged"
+            return f"{prefix[:-4]}: {listed(found)}", False, "a run diverged"
         logs = np.log(list(found.values()))
         spans.append(float(logs.max() - logs.min()))
     return f"{spans[1]:.3g} with scaling, {spans[0]:.3g} without", spans[1] <= spans[0] / 2
-
-
-def text(found):
-    """'a 0.1, b 0.2' of a dict."""
-    return ", ".join(f"{k} {v if isinstance(v, str) else f'{v:.3g}'}" for k, v in found.items())
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
@@ -335,8 +315,8 @@ def legend(args):
     return lambda name: LEGEND[name.split(": ")[-1]].format(b=f"{args.beta:g}")
 
 
-@experiment.figure("regression.png", caption="Linear regression: the gap to the minimum under one sampling of rows with "
-                   "replacement. Momentum and SGD at lr/(1-beta) run on top of each other after the first steps.")
+@experiment.figure("regression.png", caption="Linear regression: the gap to the minimum under one sampling of rows "
+                   "with replacement. Momentum and SGD at lr/(1-beta) run on top of each other after the first steps.")
 def regression_figure(results, args):
     names = sets(results)
     figure, grid = panels(len(names), len(BATCHES), squeeze=False)
@@ -348,9 +328,9 @@ def regression_figure(results, args):
     return figure
 
 
-@experiment.figure("slopes.png", caption="Linear regression, batch size 1, started at the minimum: mean square distances in "
-                   "the steady state against the step size, with least-squares lines. The two methods are closer to each "
-                   "other than to the minimum, by a factor that grows as the step shrinks.")
+@experiment.figure("slopes.png", caption="Linear regression, batch size 1, started at the minimum: mean square distances "
+                   "in the steady state against the step size, with least-squares lines. The two methods are closer to "
+                   "each other than to the minimum, by a factor that grows as the step shrinks.")
 def slopes_figure(results):
     names = sets(results)
     figure, grid = panels(1, len(names), squeeze=False)
@@ -363,7 +343,8 @@ def slopes_figure(results):
             colour = look(i)["color"]
             ax.plot(steps, table[:, i], marker, color=colour, ms=9 - 2 * i, label=f"{label}, slope {slope:.2f}")
             ax.plot(steps, np.exp(level) * steps**slope, color=colour, lw=1.2)
-        ax.set(xscale="log", yscale="log", xlabel="step size lr/(1-beta), in units of 0.1 / L_max", ylabel="mean square distance")
+        ax.set(xscale="log", yscale="log", xlabel="step size lr/(1-beta), in units of 0.1 / L_max",
+               ylabel="mean square distance")
         ax.set_xticks(steps, [f"1/{k}" if k > 1 else "1" for k in HALVINGS])
         ax.minorticks_off()
         ax.set_title(data)
@@ -375,14 +356,9 @@ def network_figure(results, part, args):
     figure, (left, right) = panels(1, 2)
     chosen = results.select(part)
     curves(left, chosen, "train_loss", label=legend(args), logy=True, ylabel="training loss")
-    curves(right, with_error(chosen), "test_error", label=legend(args), logy=True, ylabel="test error [%]")
+    curves(right, chosen.with_column("test_error", lambda c: 100 * (1 - c["test_accuracy"])), "test_error",
+           label=legend(args), logy=True, ylabel="test error [%]")
     return figure
-
-
-def with_error(results):
-    """The runs with a column test_error, in per cent."""
-    error = lambda run: 100 * (1 - np.asarray(run.columns["test_accuracy"]))  # noqa: E731
-    return Results(dataclasses.replace(run, columns={**run.columns, "test_error": error(run)}) for run in results)
 
 
 @experiment.figure("lenet.png", caption="LeNet-5, batch size 64, constant rate (lr = 0.005): the first 10,000 training "
@@ -391,19 +367,20 @@ def lenet_figure(results, args):
     return network_figure(results, "b", args)
 
 
-@experiment.figure("resnet.png", caption="ResNet-18 at reduced width on part of the training set, batch size 128, l2 = 5e-4, "
-                   "cosine from lr = 0.01: the first 2,000 training images, and all test images, in evaluation mode.")
+@experiment.figure("resnet.png", caption="ResNet-18 at reduced width on part of the training set, batch size 128, "
+                   "l2 = 5e-4, cosine from lr = 0.01: the first 2,000 training images, and all test images, in evaluation mode.")
 def resnet_figure(results, args):
     return network_figure(results, "c", args)
 
 
-@experiment.figure("learning_rates.png", caption="Plain SGD on LeNet-5, batch size 64. Left: training loss by epoch. Right: "
-                   "its last value against the rate; a run that diverged is a cross at the top.")
+@experiment.figure("learning_rates.png", caption="Plain SGD on LeNet-5, batch size 64. Left: training loss by epoch. "
+                   "Right: its last value against the rate; a run that diverged is a cross at the top.")
 def rates_figure(results):
     figure, (left, right) = panels(1, 2)
     curves(left, results.select("d"), "train_loss", logy=True, ylabel="training loss")
     left.legend(fontsize=9)
-    sweep(right, by_number(results, "d", "lr "), "train_loss", xlabel="learning rate", ylabel="training loss at the end", logy=True)
+    sweep(right, results.select("d").numbered("lr "), "train_loss", xlabel="learning rate",
+          ylabel="training loss at the end", logy=True)
     for ax in (left, right):
         ax.axhline(math.log(10), color="#888888", lw=1, ls=":")
         ax.annotate("ln 10: a uniform guess", (0.02, math.log(10)), xycoords=("axes fraction", "data"), fontsize=9,
@@ -411,36 +388,28 @@ def rates_figure(results):
     return figure
 
 
-@experiment.figure("batch_sizes.png", caption="Plain SGD on LeNet-5. Top left: one rate for all batch sizes, by epoch; small "
-                   "batches win because they take more steps. Top right: the same rate by step; large batches are not worse. "
+@experiment.figure("batch_sizes.png", caption="Plain SGD on LeNet-5. Top left: one rate for all batch sizes, by epoch; "
+                   "small batches take more steps. Top right: the same rate, by step. "
                    "Bottom left: a rate proportional to the batch size. Bottom right: the last training loss of both.")
 def batches_figure(results):
     figure, ((a, b), (c, d)) = panels(2, 2)
+    colours = {f"B={size}": i for i, size in enumerate(SIZES)}
     for ax, prefix, x, title in (
-        (a, "epochs, B=", "epoch", f"one rate, {BASE:g}"), (b, "steps, B=", "step", f"one rate, {BASE:g}"),
-        (c, "scaled, B=", "epoch", f"rate {BASE:g} B/64"),
+        (a, "epochs, ", "epoch", f"one rate, {BASE:g}"), (b, "steps, ", "step", f"one rate, {BASE:g}"),
+        (c, "scaled, ", "epoch", f"rate {BASE:g} B/64"),
     ):
-        curves(ax, results.select("e", lambda n, p=prefix: n.startswith(p)), "train_loss", x, logy=True,
-               label=lambda name: name.split(", ")[1], ylabel="training loss", first=1 if prefix.startswith("scaled") else 0)
+        chosen = results.select("e", lambda n, p=prefix: n.startswith(p))
+        curves(ax, chosen, "train_loss", x, logy=True, label=lambda name: name.split(", ")[1], ylabel="training loss",
+               colours=lambda name: colours[name.split(", ")[1]])
         ax.set_title(title)
     for i, (prefix, label) in enumerate((("epochs, B=", "one rate"), ("scaled, B=", "rate proportional to B"))):
-        groups = {k: g for k, g in by_number(results, "e", prefix).items() if k > 1}
-        sweep(d, groups, "train_loss", label=label, xlabel="batch size", ylabel="training loss at the end", logy=True, index=i)
+        groups = {k: g for k, g in results.select("e").numbered(prefix).items() if k > 1}
+        sweep(d, groups, "train_loss", label=label, xlabel="batch size", ylabel="training loss at the end", logy=True,
+              index=i)
+        d.set_xticks(list(groups), [f"{k:g}" for k in groups])
+    d.minorticks_off()
     d.set_title("after equally many epochs")
     return figure
-
-
-@experiment.conclusion
-def conclusion(results, claims):
-    words = {True: "held", False: "did not hold", None: "could not be decided"}
-    parts = []
-    for part, title in (("a", "Linear regression"), ("b", "LeNet-5"), ("c", "ResNet-18"), ("d", "Learning rates"), ("e", "Batch sizes")):
-        mine = [c for c in claims.values() if c.id.startswith(part + "-")]
-        if part in results.parts:
-            said = "; ".join(f"{c.id} {words[c.holds]}" + (f" ({c.measured})" if c.measured else "") for c in mine)
-            scale = {(run.config["n"], run.config["dim"]) for run in results.select(part)}
-            parts.append(f"{title} ({', '.join(f'{n} rows, {dim} parameters' for n, dim in sorted(scale))}): {said}.")
-    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,121 @@
+"""Initialisers, as values: init(rng, shape, fan_in, fan_out, dtype) -> NumPy array.
+
+The first axis of a weight is the output unit: Linear (out, in), Conv (out, kh, kw, in), so that a convolution's fan-in
+is in kh kw and its fan-out out kh kw. Draws are made in float64 and rounded, so that float32 and float64 start alike.
+"""
+
+from math import prod, sqrt
+
+import numpy as np
+
+from npopt.values import Value, number
+
+
+def normal(rng, shape, std, dtype):
+    return (std * rng.standard_normal(shape)).astype(dtype)
+
+
+def uniform(rng, shape, bound, dtype):
+    return rng.uniform(-bound, bound, shape).astype(dtype)
+
+
+class Zeros(Value):
+    """0."""
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        return np.zeros(shape, dtype)
+
+
+class Ones(Value):
+    """1."""
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        return np.ones(shape, dtype)
+
+
+class Constant(Value):
+    """c."""
+
+    def __init__(self, c):
+        self.c = number("Constant", "c", c)
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        return np.full(shape, self.c, dtype)
+
+
+class Normal(Value):
+    """N(0, std^2)."""
+
+    def __init__(self, std=0.01):
+        self.std = number("Normal", "std", std, low=0)
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        return normal(rng, shape, self.std, dtype)
+
+
+class LeCun(Value):
+    """N(0, 1/fan_in) keeps a linear layer's variance.   LeCun, Bottou, Orr & Müller 1998, Efficient BackProp, 4.6."""
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        return normal(rng, shape, sqrt(1 / fan_in), dtype)
+
+
+class XavierNormal(Value):
+    """N(0, 2/(fan_in + fan_out)).   Glorot & Bengio, AISTATS 2010, equation 12."""
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        return normal(rng, shape, sqrt(2 / (fan_in + fan_out)), dtype)
+
+
+class XavierUniform(Value):
+    """U(-b, b), b = sqrt(6/(fan_in + fan_out)), of the same variance.   Glorot & Bengio, AISTATS 2010, equation 16."""
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        return uniform(rng, shape, sqrt(6 / (fan_in + fan_out)), dtype)
+
+
+class KaimingNormal(Value):
+    """N(0, 2/((1 + a^2) fan_in)), a the activation's slope on the negative side.   He et al., ICCV 2015, eq. 15."""
+
+    def __init__(self, a=0.0):
+        self.a = number("KaimingNormal", "a", a)
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        return normal(rng, shape, sqrt(2 / ((1 + self.a**2) * fan_in)), dtype)
+
+
+class KaimingUniform(Value):
+    """U(-b, b), b = sqrt(6/((1 + a^2) fan_in)), of the same variance as KaimingNormal."""
+
+    def __init__(self, a=0.0):
+        self.a = number("KaimingUniform", "a", a)
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        return uniform(rng, shape, sqrt(6 / ((1 + self.a**2) * fan_in)), dtype)
+
+
+class Orthogonal(Value):
+    """gain Q: orthonormal rows if out <= fan_in, else orthonormal columns.   Saxe, McClelland & Ganguli, ICLR 2014.
+
+    Q is the QR factor of a Gaussian matrix, its columns multiplied by sign(diag R): without that the law is not uniform
+    over orthogonal matrices (Mezzadri, Notices of the AMS 54, 2007). gain sqrt(2) suits ReLU.
+    """
+
+    def __init__(self, gain=1.0):
+        self.gain = number("Orthogonal", "gain", gain)
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        out, inputs = shape[0], prod(shape[1:])
+        q, r = np.linalg.qr(rng.standard_normal((max(out, inputs), min(out, inputs))))
+        q *= np.where(np.diag(r) < 0, -1.0, 1.0)
+        return (self.gain * (q.T if out < inputs else q)).reshape(shape).astype(dtype)
+
+
+class PyTorchDefault(Value):
+    """U(-b, b), b = 1/sqrt(fan_in), for weights and biases of linear and convolutional layers alike.
+
+    torch.nn.Linear and Conv2d ask for kaiming_uniform with a = sqrt(5), which is sqrt(6/(6 fan_in)): the same bound.
+    """
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        return uniform(rng, shape, sqrt(1 / fan_in), dtype)

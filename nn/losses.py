@@ -1,0 +1,148 @@
+"""Losses of a network's outputs against its targets, with row weights.
+
+    L = (1/B) sum_b w_b l_b,    dL/dz_b = (w_b / B) dl_b/dz_b
+
+z: (B, K) outputs; t: targets; w: (B,) or None for ones; l: (B,). `rows(z, t, ctx)` gives l, `value(z, t, w, ctx)` L,
+and `value_and_gradient(z, t, w, ctx)` (L, dL/dz), the latter in memory of ctx, valid until the next call. L is summed
+in float64: a Python float on the host, a 0-d device array elsewhere.
+"""
+
+import numpy as np
+
+from npopt.backend import xp
+from npopt.values import Value, number
+
+
+def weighted_mean(rows, weights):
+    """(1/B) sum_b w_b l_b in float64."""
+    if weights is not None:
+        rows = rows * weights
+    mean = rows.sum(dtype="float64") * (1 / rows.shape[0])
+    return float(mean) if isinstance(mean, np.generic) else mean
+
+
+class Loss(Value):
+    """A loss; subclasses define rows(z, t, ctx), gradient(z, t, ctx) (of the rows that rows(...) saw last, without
+    weights), check, and right(z, t) where `accuracy`, the share of right answers, has a meaning."""
+
+    accuracy = True
+
+    def check(self, outputs, targets):
+        """The network's output shape (K,) against all targets, a NumPy array; one sentence where they do not fit."""
+
+    def value(self, z, t, weights=None, ctx=None):
+        return weighted_mean(self.rows(z, t, ctx), weights)
+
+    def value_and_gradient(self, z, t, weights=None, ctx=None):
+        loss = weighted_mean(self.rows(z, t, ctx), weights)
+        dz = self.gradient(z, t, ctx)
+        dz *= 1 / z.shape[0]
+        if weights is not None:
+            dz *= weights.reshape(-1, 1)
+        return loss, dz
+
+
+class SoftmaxCrossEntropy(Loss):
+    """l = -sum_k q_k log p_k, p = softmax(z), q = (1 - s) e_t + s/K: cross-entropy with label smoothing s.
+
+    t: (B,) classes 0..K-1. With z_max subtracted and S = log sum_k e^(z_k), log p_k = z_k - S, so
+        l = S - (1 - s) z_t - s mean(z),      dl/dz_k = p_k - q_k,    because dS/dz_k = p_k and sum_k q_k = 1.
+    Szegedy et al., CVPR 2016, section 7, for the smoothing.
+    """
+
+    def __init__(self, label_smoothing=0.0):
+        self.label_smoothing = number("SoftmaxCrossEntropy", "label_smoothing", label_smoothing, low=0, high=1)
+
+    def check(self, outputs, targets):
+        if len(outputs) != 1:
+            raise ValueError(f"SoftmaxCrossEntropy: a row of outputs must be (classes,), got {tuple(outputs)}")
+        if targets.ndim != 1 or targets.dtype.kind not in "iu":
+            raise ValueError(f"SoftmaxCrossEntropy: targets must be class numbers, shape (n,), got {targets.dtype} "
+                             f"{targets.shape}")
+        low, high = int(targets.min()), int(targets.max())
+        if low < 0 or high >= outputs[0]:
+            raise ValueError(
+                f"SoftmaxCrossEntropy: the labels run from {low} to {high}, but the network has {outputs[0]} outputs, "
+                f"for labels 0 to {outputs[0] - 1}"
+            )
+
+    def right(self, z, t):
+        """(B,) truth values: the largest output is the target's."""
+        return z.argmax(axis=1) == t
+
+    def rows(self, z, t, ctx):
+        m, s, b = xp(z), self.label_smoothing, z.shape[0]
+        p, lane = ctx.lasting(self, "p", z.shape, z.dtype), m.arange(b)
+        m.subtract(z, z.max(axis=1, keepdims=True), out=p)
+        loss = -(1 - s) * p[lane, t]
+        if s:
+            loss -= s * p.mean(axis=1)
+        m.exp(p, out=p)
+        total = p.sum(axis=1)
+        p /= total.reshape(-1, 1)
+        loss += m.log(total)
+        return loss
+
+    def gradient(self, z, t, ctx):
+        s, p = self.label_smoothing, ctx.lasting(self, "p", z.shape, z.dtype)
+        lane = xp(z).arange(z.shape[0])
+        if s:
+            p -= s / z.shape[1]
+        p[lane, t] -= 1 - s
+        return p
+
+
+class SquaredError(Loss):
+    """l = (1/2) sum_k (z_k - t_k)^2: with the 1/2, the sum and not the mean over outputs; dl/dz = z - t.
+
+    t: (B, K) or, for one output, (B,).
+    """
+
+    accuracy = False
+
+    def check(self, outputs, targets):
+        width = int(np.prod(targets.shape[1:])) if targets.ndim > 1 else 1
+        if len(outputs) != 1 or width != outputs[0]:
+            raise ValueError(
+                f"SquaredError: a row of targets has {width} numbers, a row of outputs shape {tuple(outputs)}"
+            )
+
+    def rows(self, z, t, ctx):
+        d = self.gradient(z, t, ctx)
+        return 0.5 * (d * d).sum(axis=1)
+
+    def gradient(self, z, t, ctx):
+        d = ctx.lasting(self, "d", z.shape, z.dtype)
+        xp(z).subtract(z, t.reshape(z.shape), out=d)
+        return d
+
+
+class BinaryCrossEntropy(Loss):
+    """l = sum_k log(1 + e^(z_k)) - t_k z_k, from logits z and targets t in [0, 1]; dl/dz = sigmoid(z) - t.
+
+    With u = e^(-|z|), which cannot overflow: log(1 + e^z) = max(z, 0) + log(1 + u), and sigmoid(z) = 1/(1 + u) for
+    z >= 0, u/(1 + u) for z < 0. t: (B, K) or, for one output, (B,).
+    """
+
+    def check(self, outputs, targets):
+        width = int(np.prod(targets.shape[1:])) if targets.ndim > 1 else 1
+        if len(outputs) != 1 or width != outputs[0]:
+            raise ValueError(f"BinaryCrossEntropy: a row of targets has {width} numbers, a row of outputs shape "
+                             f"{tuple(outputs)}; classes 0..K-1 belong to SoftmaxCrossEntropy")
+        if targets.min() < 0 or targets.max() > 1:
+            raise ValueError(f"BinaryCrossEntropy: targets must lie in [0, 1], got {targets.min()} to {targets.max()}")
+
+    def right(self, z, t):
+        """(B, K) or (B,) truth values: the sign of the output is the target's."""
+        return (z > 0) == (t.reshape(z.shape) > 0.5)
+
+    def rows(self, z, t, ctx):
+        m = xp(z)
+        return (m.maximum(z, 0) + m.log1p(m.exp(-m.abs(z))) - t.reshape(z.shape) * z).sum(axis=1)
+
+    def gradient(self, z, t, ctx):
+        m, d = xp(z), ctx.lasting(self, "d", z.shape, z.dtype)
+        u = m.exp(-m.abs(z))
+        m.divide(m.where(z >= 0, 1, u), 1 + u, out=d)
+        d -= t.reshape(z.shape)
+        return d

@@ -1,0 +1,156 @@
+"""Networks: multi-layer perceptrons, LeNet-5, ResNet-18, VGG-11 and VGG-16, with readable parameter names.
+
+`init` is the initialiser of all weight matrices and convolutions (None: PyTorch's default for weights and biases; with
+an initialiser given, biases start at 0). `activation` makes a layer: a class such as ReLU, or a function without
+arguments.
+"""
+
+from . import init as initialisers
+from .core import Network, Residual, Sequential
+from .layers import (
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    LayerNorm,
+    Linear,
+    MaxPool2d,
+    ReLU,
+)
+
+KAIMING = initialisers.KaimingNormal()
+
+
+def _starts(init):
+    """Keyword arguments of Linear and Conv2d for this initialiser."""
+    return {} if init is None else {"init": init, "bias_init": initialisers.Zeros()}
+
+
+def mlp(sizes=(784, 128, 56, 10), activation=ReLU, norm=None, dropout=0.0, init=None, name=None):
+    """Linear layers fc1, fc2, ... of these sizes with an activation between them; the last one's outputs are plain.
+
+    norm: None, "batch" or "layer", before the activation. Inputs of any shape with sizes[0] numbers a row are flattened
+    by the problem, so that images can be given: input_shape is (sizes[0],).
+    """
+    if len(sizes) < 2:
+        raise ValueError(f"mlp: sizes must name at least inputs and outputs, got {tuple(sizes)}")
+    if norm not in (None, "batch", "layer"):
+        raise ValueError(f"mlp: norm must be None, 'batch' or 'layer', got {norm!r}")
+    layers = {}
+    for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True), 1):
+        layers[f"fc{i}"] = Linear(a, b, **_starts(init))
+        if i < len(sizes) - 1:
+            if norm:
+                layers[f"norm{i}"] = BatchNorm(b) if norm == "batch" else LayerNorm(b)
+            layers[f"act{i}"] = activation()
+            if dropout:
+                layers[f"drop{i}"] = Dropout(dropout)
+    return Network(Sequential(**layers), (sizes[0],), name or "mlp-" + "-".join(str(s) for s in sizes))
+
+
+POOLS = {"max": MaxPool2d, "avg": AvgPool2d}
+
+
+def lenet5(activation=ReLU, pool="max", classes=10, input_shape=(28, 28, 1), init=None):
+    """LeNet-5 for 28x28 images: 61,706 parameters with one channel and 10 classes.   LeCun et al., Proc. IEEE 1998.
+
+        conv 5x5, 6, padding 2 - pool 2 - conv 5x5, 16 - pool 2 - fc 120 - fc 84 - fc classes
+
+    Differences from the paper, as usual today: full connections in the second convolution, plain pooling, linear
+    outputs.
+    For images smaller than 12x12, such as the 8x8 digits, the second convolution has padding 2, so that 2x2x16 numbers
+    are left for 8x8.
+    """
+    if pool not in POOLS:
+        raise ValueError(f"lenet5: pool must be 'max' or 'avg', got {pool!r}")
+    height, width, channels = input_shape
+    inner = 0 if min(height, width) >= 12 else 2
+    starts = _starts(init)
+    body = dict(
+        conv1=Conv2d(channels, 6, 5, padding=2, **starts), act1=activation(), pool1=POOLS[pool](2),
+        conv2=Conv2d(6, 16, 5, padding=inner, **starts), act2=activation(), pool2=POOLS[pool](2), flatten=Flatten(),
+    )
+    (features,) = Sequential(**body).output_shape(input_shape)
+    head = dict(
+        fc1=Linear(features, 120, **starts), act3=activation(),
+        fc2=Linear(120, 84, **starts), act4=activation(), fc3=Linear(84, classes, **starts),
+    )
+    return Network(Sequential(**body, **head), input_shape, "lenet5")
+
+
+def basic_block(inputs, outputs, stride=1, activation=ReLU, init=None):
+    """y = act(BN(conv3x3(act(BN(conv3x3(x))))) + shortcut(x)).   He et al., CVPR 2016, figure 2.
+
+    The shortcut is x, or a 1x1 convolution with batch norm where the shape changes (option B).
+    """
+    starts = _starts(init)
+    block = Sequential(
+        conv1=Conv2d(inputs, outputs, 3, stride, 1, bias=False, **starts), bn1=BatchNorm(outputs), act1=activation(),
+        conv2=Conv2d(outputs, outputs, 3, 1, 1, bias=False, **starts), bn2=BatchNorm(outputs),
+    )
+    shortcut = None
+    if stride != 1 or inputs != outputs:
+        shortcut = Sequential(conv=Conv2d(inputs, outputs, 1, stride, bias=False, **starts), bn=BatchNorm(outputs))
+    return Residual(block, shortcut, activation())
+
+
+def resnet18(width=64, in_channels=3, classes=10, image=32, activation=ReLU, init=KAIMING):
+    """ResNet-18 for small images: 11,173,962 parameters at width 64, 3 channels and 10 classes.   He et al., CVPR 2016.
+
+        conv 3x3, stride 1 - BN - stages of widths 1, 2, 4, 8 x width, two blocks each, stride 2 from the second on -
+        global average - fc
+
+    The 3x3 stem without pooling is the usual form for 32x32 images. Weights start as KaimingNormal.
+    """
+    starts = _starts(init)
+    layers = dict(
+        conv1=Conv2d(in_channels, width, 3, 1, 1, bias=False, **starts), bn1=BatchNorm(width), act1=activation()
+    )
+    inputs = width
+    for stage in range(4):
+        outputs, stride = width << stage, 1 if stage == 0 else 2
+        layers[f"layer{stage + 1}"] = Sequential(
+            basic_block(inputs, outputs, stride, activation, init), basic_block(outputs, outputs, 1, activation, init)
+        )
+        inputs = outputs
+    layers.update(pool=GlobalAvgPool(), fc=Linear(inputs, classes, **starts))
+    size = (image, image, in_channels)
+    return Network(Sequential(**layers), size, "resnet18" if width == 64 else f"resnet18-w{width}")
+
+
+VGG = {
+    11: (1, "M", 2, "M", 4, 4, "M", 8, 8, "M", 8, 8, "M"),
+    16: (1, 1, "M", 2, 2, "M", 4, 4, 4, "M", 8, 8, 8, "M", 8, 8, 8, "M"),
+}
+
+
+def vgg(depth=11, width=64, in_channels=3, classes=10, image=32, batch_norm=True, dropout=0.0, activation=ReLU,
+        init=KAIMING):
+    """VGG-11 or VGG-16 for 32x32 images: 3x3 convolutions in five groups with a 2x2 maximum after each, then one linear
+    layer (the three large ones of the paper are for 224x224 images).   Simonyan & Zisserman, ICLR 2015, table 1, A, D.
+
+    With width 64, 3 channels and 10 classes: 9,231,114 (VGG-11) and 14,728,266 (VGG-16) parameters with batch norm.
+    """
+    if depth not in VGG:
+        raise ValueError(f"vgg: depth must be one of {', '.join(map(str, VGG))}, got {depth!r}")
+    starts, layers, inputs, i = _starts(init), {}, in_channels, 0
+    for group, item in enumerate(VGG[depth]):
+        if item == "M":
+            layers[f"pool{group}"] = MaxPool2d(2)
+            continue
+        i, outputs = i + 1, item * width
+        layers[f"conv{i}"] = Conv2d(inputs, outputs, 3, 1, 1, **starts)
+        if batch_norm:
+            layers[f"bn{i}"] = BatchNorm(outputs)
+        layers[f"act{i}"] = activation()
+        inputs = outputs
+    layers["flatten"] = Flatten()
+    if dropout:
+        layers["drop"] = Dropout(dropout)
+    size = (image, image, in_channels)
+    (features,) = Sequential(**layers).output_shape(size)
+    layers["fc"] = Linear(features, classes, **starts)
+    name = f"vgg{depth}" + ("-bn" if batch_norm else "") + ("" if width == 64 else f"-w{width}")
+    return Network(Sequential(**layers), size, name)

@@ -1,0 +1,99 @@
+"""Claims: what theory or a paper predicts, what the runs say, and whether it holds.
+
+A claim is a function of the results. It returns (measured, holds) or (measured, holds, note); measured is a number or
+a text. It may raise `Undecided("reason")`. Claims are computed, never typed in, and a false one is a result too:
+
+    @experiment.claim("slope", "the gap to SGD shrinks like gamma^2", expected="2 ± 0.3", source="Theorem 3")
+    def slope(results):
+        s = ...
+        return s, abs(s - 2) <= 0.3
+"""
+
+import dataclasses
+import sys
+import traceback
+
+import numpy as np
+
+from npopt.lab.results import MissingRuns
+
+
+class Undecided(Exception):
+    """Raised by a claim that the runs at hand cannot decide; the reason is shown beside it."""
+
+
+@dataclasses.dataclass
+class Claim:
+    """One line of the claims table. holds is True, False, or None: undecided, for the reason in the note."""
+
+    id: str
+    statement: str
+    expected: str
+    source: str = ""
+    measured: str = ""
+    holds: bool | None = None
+    note: str = ""
+
+    @property
+    def mark(self):
+        return {True: "holds", False: "does not hold", None: "undecided"}[self.holds]
+
+
+def judge(claim, function):
+    """The claim with what `function()` measured. Whatever it raises leaves the claim undecided, with the reason."""
+    try:
+        outcome = function()
+        if not isinstance(outcome, tuple) or len(outcome) not in (2, 3):
+            raise TypeError(f"the function must return (measured, holds) or (measured, holds, note), got {outcome!r}")
+        measured, holds, note = (*outcome, "")[:3]
+        if isinstance(measured, (float, np.floating)) and np.isnan(measured) and holds is not None:
+            holds, note = None, note or "the measured value is not a number"
+        holds = None if holds is None else bool(holds)
+        return dataclasses.replace(claim, measured=show(measured), holds=holds, note=str(note))
+    except (Undecided, MissingRuns) as reason:
+        return dataclasses.replace(claim, holds=None, note=str(reason))
+    except Exception as error:
+        print(f"claim {claim.id} could not be computed:", file=sys.stderr)
+        traceback.print_exc()
+        return dataclasses.replace(claim, holds=None, note=f"not computed, {type(error).__name__}: {error}")
+
+
+def show(value):
+    """A number as a table shows it: 4 digits; everything else as text."""
+    if value is None:
+        return ""
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (int, np.integer)):
+        return f"{value:d}"
+    if isinstance(value, (float, np.floating)):
+        return f"{int(value):d}" if np.isfinite(value) and value == int(value) and abs(value) < 1e6 else f"{value:.4g}"
+    return str(value)
+
+
+def spread(values, digits=4):
+    """'mean +- standard deviation (n seeds)', as claims about noise must report it."""
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        return f"{values.mean():.{digits}g} (1 seed)"
+    size = np.abs(values).max()  # scaled, so that squares of huge values do not overflow
+    deviation = (values / size).std(ddof=1) * size if 0 < size < np.inf else 0.0 if size == 0 else np.nan
+    return f"{values.mean():.{digits}g} ± {deviation:.2g} ({len(values)} seeds)"
+
+
+def different(a, b):
+    """(mean of a - b over paired seeds, twice its standard deviation, whether the first exceeds the second in size).
+
+    a, b: (seeds,), the same seeds in the same order. Under 3 seeds it raises Undecided: one cannot tell from noise.
+    """
+    d = np.asarray(a, float) - np.asarray(b, float)
+    if len(d) < 3:
+        raise Undecided(f"a difference needs at least 3 seeds, there are {len(d)}")
+    mean, two = float(d.mean()), float(2 * d.std(ddof=1))
+    return mean, two, abs(mean) > two
+
+
+def counts(claims):
+    """(held, failed, undecided) of a list of claims, or of their dicts."""
+    holds = [c["holds"] if isinstance(c, dict) else c.holds for c in claims]
+    return tuple(sum(h is which for h in holds) for which in (True, False, None))

@@ -1,0 +1,216 @@
+"""Figures in one style: readable at slide size, safe for colour-blind eyes, with units and the spread over seeds.
+
+    @experiment.figure("loss.png", caption="...")
+    def loss(results):
+        figure, (left, right) = panels(1, 2)
+        curves(left, results.select(part="a"), y="loss", logy=True)
+        sweep(right, {0.1: results.select(name="lr 0.1"), ...}, y="loss", xlabel="learning rate", logx=True)
+        return figure
+
+Colours: Okabe & Ito 2008, without the yellow that vanishes on white. Lines beyond the seventh change their dashes.
+"""
+
+import contextlib
+import io
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from npopt import checkpoint
+from npopt.lab.results import middle_and_band
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
+DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+MARKERS = "os^Dv<>P"
+
+STYLE = {
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "savefig.dpi": 130,
+    "font.size": 13,
+    "axes.titlesize": 14,
+    "axes.labelsize": 13,
+    "legend.fontsize": 11,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.75,
+    "lines.linewidth": 2.0,
+    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "image.cmap": "cividis",
+    "axes.formatter.useoffset": False,
+}
+
+LABELS = {
+    "epoch": "epoch",
+    "step": "step",
+    "seconds": "time of the steps [s]",
+    "gradients": "gradients [rows differentiated]",
+    "values": "function values [rows evaluated]",
+    "bytes": "sent [bytes]",
+    "lr": "learning rate",
+    "loss": "mini-batch loss, mean since the last row",
+}
+
+
+def style():
+    """A context in which matplotlib draws in the style of the house; the lab opens it around every figure function."""
+    return matplotlib.rc_context(STYLE)
+
+
+def panels(rows=1, columns=1, size=None, **more):
+    """(figure, axes) as plt.subplots gives them; panels of 6.4 x 4.4 inches (one: 8 x 4.8) unless `size` is set."""
+    size = size or ((8, 4.8) if rows * columns == 1 else (6.4 * columns, 4.4 * rows))
+    with style():
+        return plt.subplots(rows, columns, figsize=size, **more)
+
+
+def look(index):
+    """The colour and the dashes of line number `index`."""
+    n = len(COLOURS)
+    return {"color": COLOURS[index % n], "linestyle": DASHES[index // n % len(DASHES)]}
+
+
+def curves(
+    ax,
+    results,
+    y="loss",
+    x="epoch",
+    label=None,
+    floor=0.0,
+    logx=False,
+    logy=False,
+    xlabel=None,
+    ylabel=None,
+    first=0,
+    legend=True,
+):
+    """Draw y against x for every method among the results: the median over seeds as a line, the spread as a band.
+
+    label   function name -> text in the legend (default: the name)
+    floor   is subtracted from y, e.g. the minimum of the problem; ylabel should say so
+    first   number of the first colour, to keep colours apart where panels are drawn call by call
+    The legend's title says how many seeds there are and what the band is; a long legend stands beside the axes.
+    """
+    said = set()
+    with style():
+        for index, (name, runs) in enumerate(results.groups(), first):
+            grid, values = runs.stack(y, x)
+            middle, low, high, band = middle_and_band(values - floor)
+            appearance = look(index)
+            text = label(name) if label else name
+            lost = sum(run.diverged for run in runs)
+            ax.plot(grid, middle, label=text + (f" ({lost} of {len(runs)} diverged)" if lost else ""), **appearance)
+            if len(runs) > 1:
+                ax.fill_between(grid, low, high, color=appearance["color"], alpha=0.18, linewidth=0)
+            said.add(f"median, band: {band} of {len(runs)} seeds" if len(runs) > 1 else "1 seed")
+        axes(ax, x, y, xlabel, ylabel, logx, logy)
+        if legend:
+            aside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if len(ax.lines) > 5 else {"loc": "best"}
+            box = ax.legend(title="; ".join(sorted(said)), alignment="left", **aside)
+            box.get_title().set_fontsize(10)
+            box.get_title().set_color("#666666")
+    return ax
+
+
+def sweep(
+    ax, groups, y="loss", label=None, xlabel=None, ylabel=None, logx=True, logy=False, index=0, floor=0.0, top=np.inf
+):
+    """The last value of y against a hyper-parameter: the median over seeds, with bars from the lowest to the highest.
+
+    groups   {value of the hyper-parameter: Results}
+    top      values above it are off the scale
+    Runs that diverged or are off the scale are a cross at the upper edge, with their count: no line leads there.
+    """
+    xs = sorted(groups)
+    values = [groups[at].final(y) - floor for at in xs]
+    gone = [np.array([run.diverged for run in groups[at]]) for at in xs]
+    values = [np.where(d | ~(v <= top), np.nan, v) for d, v in zip(gone, values, strict=True)]
+    alive = [np.isfinite(v).any() for v in values]
+    with style():
+        at = [x for x, a in zip(xs, alive, strict=True) if a]
+        some = [v[np.isfinite(v)] for v, a in zip(values, alive, strict=True) if a]
+        middle = np.array([np.median(v) for v in some])
+        span = np.array([[m - v.min(), v.max() - m] for m, v in zip(middle, some, strict=True)]).reshape(-1, 2).T
+        appearance = look(index) | {"marker": MARKERS[index % len(MARKERS)], "capsize": 4}
+        ax.errorbar(at, middle, yerr=span, label=label, **appearance)
+        for x, v, d in zip(xs, values, gone, strict=True):
+            lost = int(np.isnan(v).sum())
+            if lost:
+                edge, what = ax.get_xaxis_transform(), "diverged" if d.sum() == lost else "off the scale"
+                ax.plot([x], [0.97], "x", color=appearance["color"], ms=9, mew=2.2, transform=edge, clip_on=False)
+                ax.annotate(
+                    f"{lost}/{len(v)} {what}",
+                    (x, 0.97),
+                    xycoords=edge,
+                    textcoords="offset points",
+                    xytext=(0, -8),
+                    fontsize=9,
+                    color="#666666",
+                    ha="center",
+                    va="top",
+                    rotation=90,
+                )
+        axes(ax, None, y, xlabel, ylabel, logx, logy)
+        if label:
+            ax.legend()
+    return ax
+
+
+def axes(ax, x, y, xlabel, ylabel, logx, logy):
+    ax.set_xlabel(xlabel or LABELS.get(x, x))
+    ax.set_ylabel(ylabel or LABELS.get(y, y))
+    if logx:
+        ax.set_xscale("log")
+    if logy:
+        ax.set_yscale("log")
+
+
+def save(figure, path):
+    """Write a Figure (PNG, 256 colours: a third of the bytes) or an animation (GIF), whole or not at all."""
+    with style():
+        if hasattr(figure, "savefig"):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png")
+            plt.close(figure)
+            picture = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+            checkpoint.replace(path, lambda file: picture.save(file, format="png", optimize=True))
+        else:
+            first, *rest = animate(figure)
+            moving = {"save_all": True, "append_images": rest, "duration": 80, "loop": 0, "optimize": True}
+            checkpoint.replace(path, lambda file: first.save(file, format="gif", **moving))
+
+
+def step(animation, data):
+    """Draw the next frame of a matplotlib animation into its figure, and return that."""
+    animation._draw_next_frame(data, blit=False)
+    return animation._fig
+
+
+def animate(animation):
+    """The frames of a matplotlib animation, or of an iterable of figures, as images."""
+    figures = animation
+    if hasattr(animation, "new_frame_seq"):
+        animation._init_draw()
+        figures = (step(animation, data) for data in animation.new_frame_seq())
+    frames = []
+    for figure in figures:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=80)
+        frames.append(Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE))
+        if not hasattr(animation, "new_frame_seq"):
+            plt.close(figure)
+    with contextlib.suppress(AttributeError):
+        plt.close(animation._fig)
+    if not frames:
+        raise ValueError("an animation needs at least one frame")
+    return frames

@@ -1,0 +1,177 @@
+"""The results store: one file a finished run, one checkpoint an unfinished one, one lock a running one.
+
+    runs/<key>.npz              a finished run: columns, x, config, reason; written whole or not at all
+    runs/<key>.checkpoint.npz   where minimize saves an unfinished run, and resumes it
+    runs/<key>.lock             held with flock by the process that works on the run, and gone with that process
+
+A key is the sha256 of everything that decides the numbers: the printed method and problem, the code of the script's own
+functions in it, the seed, the sha256 of the data, device, threads, kernels, and `RESULTS`, which is raised whenever a
+change of the library moves trajectories. Part and name of an entry are labels, not ingredients: two parts that ask for
+the same run share it. What a run was is therefore never a matter of trust in a folder's name.
+
+Locks are advisory locks of the file system (POSIX; NFS since version 4): no clock, no stale lock after a kill -9.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import time
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from npopt import checkpoint
+
+RESULTS = 1  # raised when a change of the library alters the trajectory of an unchanged method
+
+
+def write_text(path, text):
+    """Write a text file whole or not at all."""
+    checkpoint.replace(path, lambda file: file.write(text.encode()))
+
+
+def plain(value):
+    """`value` as JSON can hold it: arrays become lists, NaN and infinities None, unknown objects their repr."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, bool, int)) else repr(value)
+
+
+def key_of(**ingredients):
+    """32 hexadecimal digits, a function of the named ingredients (strings, numbers, dicts, lists)."""
+    return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class Store:
+    """The folder `runs/` of one script. It holds only its path, so it travels to worker processes."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise ValueError(
+                f"results folder {str(folder)!r} is not writable ({error.strerror}); choose another one with --out"
+            ) from None
+
+    def path(self, key):
+        return self.folder / f"{key}.npz"
+
+    def checkpoint(self, key):
+        return self.folder / f"{key}.checkpoint.npz"
+
+    def has(self, key):
+        return self.path(key).exists()
+
+    def save(self, key, tree):
+        """Write a finished run, a dict of arrays and plain values; then its checkpoint has served."""
+        checkpoint.save(self.path(key), {"key": key, "run": tree})
+        self.checkpoint(key).unlink(missing_ok=True)
+
+    def load(self, key):
+        """The dict of a finished run; None if there is none, or if its file is damaged, which is then set aside."""
+        try:
+            found = checkpoint.load(self.path(key))
+            if found["key"] != key:
+                raise checkpoint.Damaged(f"it holds run {found['key']}")
+            return found["run"]
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # whatever a damaged archive makes zipfile, NumPy or the lines above say
+            self.set_aside(self.path(key), error)
+            return None
+
+    def set_aside(self, path, error):
+        """Rename a damaged file, with a warning, so that its run starts again and the file can still be looked at."""
+        try:
+            os.replace(path, f"{path}.damaged")
+        except FileNotFoundError:  # another process was faster
+            return
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'unreadable'}"
+        warnings.warn(f"{path.name} is damaged, it is kept as {path.name}.damaged ({reason})", stacklevel=3)
+
+    def discard(self, key):
+        """Forget a run, finished or not, unless a process is at work on it."""
+        with self.lock(key) as lock:
+            if lock:
+                self.path(key).unlink(missing_ok=True)
+                self.checkpoint(key).unlink(missing_ok=True)
+
+    def sweep(self, age=3600):
+        """Remove temporary files that a killed process left more than `age` seconds ago."""
+        for file in self.folder.glob(".*.tmp"):
+            try:
+                if time.time() - file.stat().st_mtime > age:
+                    file.unlink()
+            except FileNotFoundError:
+                pass
+
+    @contextmanager
+    def lock(self, key, wait=False):
+        """The lock of a run as a `Lock`, or None if another process (or thread) holds it; `wait` until it is free."""
+        path = self.folder / f"{key}.lock"
+        while True:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                os.close(handle)
+                yield None
+                return
+            except BaseException:
+                os.close(handle)
+                raise
+            if is_still(handle, path):
+                break
+            os.close(handle)  # its holder removed the file while this process waited: take the lock of the new one
+        try:
+            yield Lock(handle)
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(handle)
+
+    def note(self, key):
+        """(fraction, loss) that the run's process last noted in its lock; None if there is no such process or note."""
+        try:
+            fraction, loss = (self.folder / f"{key}.lock").read_text().split()
+            return float(fraction), float(loss)
+        except (OSError, ValueError):
+            return None
+
+
+class Lock:
+    """A held lock. `note` is minimize's progress callable: it leaves where the run is for whoever draws the bar."""
+
+    def __init__(self, handle):
+        self.handle, self.noted = handle, 0.0
+
+    def note(self, fraction, epoch=None, loss=None):
+        now = time.monotonic()
+        if now - self.noted >= 0.2:
+            self.noted = now
+            loss = float("nan") if loss is None else float(loss)
+            os.pwrite(self.handle, f"{fraction:10.6f} {loss:16.8g}\n".encode(), 0)  # always 28 bytes: no truncation
+
+
+def is_still(handle, path):
+    """Whether an open file is the one that the path names now."""
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    here = os.fstat(handle)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)

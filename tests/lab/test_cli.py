@@ -1,0 +1,82 @@
+"""The command npopt: scripts are found without being run, and one that fails does not stop the others."""
+
+import json
+
+import pytest
+
+from npopt.lab import cli
+from npopt.lab.report import task_order, write_index
+
+BROKEN = '''"""Does it break?  Yes."""
+import sys
+if False:
+    Experiment(__doc__, task="A2")
+print("words:", *sys.argv[1:])
+raise SystemExit(3)
+'''
+
+
+@pytest.fixture
+def folder(toy, monkeypatch):
+    """A folder with the toy and a script that fails, in front of an empty results folder."""
+    (toy.parent / "broken.py").write_text(BROKEN)
+    (toy.parent / "plain.py").write_text("raise AssertionError('not an experiment')\n")
+    found = {path.stem: path for path in sorted(toy.parent.glob("*.py")) if cli.described(path)}
+    monkeypatch.setattr(cli, "scripts", lambda: found)
+    monkeypatch.setenv("PYTHONPATH", str(cli.Path(cli.__file__).resolve().parents[2]))
+    monkeypatch.chdir(toy.parent)
+    return toy.parent
+
+
+def test_list_shows_task_name_and_question_without_running(folder, capsys):
+    assert cli.main(["list"]) == 0
+    assert [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()] == [
+        ["A2", "broken", "Does it break?"],
+        ["T1", "toy", "Does the toy descend?"],
+    ]
+
+
+def test_an_unknown_name_has_a_nearest_match(folder, capsys):
+    for words, said in [
+        (["run", "tpy"], "no script is called 'tpy'; did you mean 'toy'?"),
+        (["run", "momentum"], "no script is called 'momentum'; there is broken, toy"),
+        (["report", "to"], "no script is called 'to'; did you mean 'toy'?"),
+        (["rum"], "no command is called 'rum'; did you mean 'run'?"),
+        (["run"], "name a script"),
+        (["report"], "no results in 'results'"),
+    ]:
+        assert cli.main(words) == 2
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1
+
+
+def test_help_is_printed_without_a_command(capsys):
+    assert cli.main([]) == 0
+    assert "npopt run NAME" in capsys.readouterr().out
+
+
+def test_all_goes_on_after_a_failure_and_writes_the_index(folder, capfd):
+    assert cli.main(["all", "--seeds", "1", "--threads", "1"]) == 1
+    out, err = capfd.readouterr()
+    index = (folder / "results/index.html").read_text()
+    assert index.count("toy/report.html") == 1 and "broken" not in index
+    assert "failed (3)" in out and "failed: broken" in err and "results/index.html" in out
+    assert json.loads((folder / "results/toy/summary.json").read_text())["seeds"] == [0]
+
+    (folder / "results/toy/report.html").unlink()
+    assert cli.main(["report"]) == 0
+    assert (folder / "results/toy/report.html").exists() and "0 to make" not in capfd.readouterr().out
+
+
+def test_run_passes_the_status_and_the_words_on(folder, capfd):
+    assert cli.main(["run", "broken.py", "--seeds", "3"]) == 3
+    assert capfd.readouterr().out == "words: --seeds 3\n"
+
+
+def test_the_index_is_ordered_by_task(tmp_path):
+    assert sorted(["B1", "", "A10", "A2", "A2, B2", "C", "R"], key=task_order) == [
+        "A2", "A2, B2", "A10", "B1", "C", "R", "",
+    ]  # fmt: skip
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/summary.json").write_text("{")
+    assert "No results yet" in write_index(tmp_path).read_text()

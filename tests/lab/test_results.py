@@ -1,0 +1,109 @@
+"""Results and claims: stacking over seeds, medians and bands, the three states of a claim."""
+
+import numpy as np
+import pytest
+
+from npopt.lab import Claim, Finished, MissingRuns, Results, Undecided, different, middle_and_band, show, spread
+from npopt.lab.claims import counts, judge
+
+
+def finished(part="a", name="m", seed=0, reason="epochs", **columns):
+    columns = {k: np.asarray(v, float) for k, v in columns.items()}
+    final = {k: float(v[-1]) for k, v in columns.items()}
+    return Finished(part, name, seed, {}, columns, final, 1.0, reason)
+
+
+def test_select_names_what_is_missing():
+    results = Results([finished("a", "x"), finished("a", "y", 1), finished("b", "x")])
+    assert [run.part for run in results.select(name="x")] == ["a", "b"]
+    assert results.select("a", ["x", "y"]).names == ["x", "y"] and results.select("a", seed=1).names == ["y"]
+    assert results.select(name=lambda name: name > "x").parts == ["a"]
+    with pytest.raises(MissingRuns, match="no finished run of part 'b', name 'y'"):
+        results.select("b", "y")
+    assert [(name, len(runs)) for name, runs in results.groups()] == [("x", 2), ("y", 1)]
+
+
+def test_final_is_nan_where_a_diverged_run_has_no_value():
+    results = Results([finished(epoch=[0, 1], gap=[2, 1]), finished(epoch=[0], reason="diverged: loss is nan")])
+    np.testing.assert_array_equal(results.final("gap"), [1, np.nan])
+    with pytest.raises(MissingRuns, match="no run has a column 'nothing'; the columns are epoch, gap"):
+        results.final("nothing")
+
+
+def test_stack_puts_runs_on_a_common_grid_and_interpolates_inside_a_run_only():
+    results = Results([finished(epoch=[0, 1, 2], y=[4, 2, 0]), finished(seed=1, epoch=[0, 1.5], y=[3, 0])])
+    grid, values = results.stack("y")
+    np.testing.assert_array_equal(grid, [0, 1, 1.5, 2])
+    np.testing.assert_allclose(values, [[4, 2, 1, 0], [3, 1, 0, np.nan]], rtol=1e-15)
+
+
+def test_stack_passes_over_rows_without_a_value():
+    grid, values = Results([finished(epoch=[0, 1, 2], loss=[np.nan, 5, 4])]).stack("loss")
+    np.testing.assert_array_equal(values, [[np.nan, 5, 4]])
+    with pytest.raises(MissingRuns, match="no run has the columns 'epoch' and 'y'"):
+        Results([finished(epoch=[0], loss=[1])]).stack("y")
+
+
+def test_the_band_is_the_range_of_few_runs_and_the_quartiles_of_many():
+    few, many = np.array([[1.0], [2], [9]]), np.arange(9.0)[:, None]
+    middle, low, high, what = middle_and_band(few)
+    assert (middle[0], low[0], high[0], what) == (2, 1, 9, "min to max")
+    middle, low, high, what = middle_and_band(many)
+    assert (middle[0], low[0], high[0], what) == (4, 2, 6, "quartiles")
+    middle, *_ = middle_and_band(np.array([[np.nan, 1], [np.nan, 3]]))
+    np.testing.assert_array_equal(middle, [np.nan, 2])
+
+
+def test_spread_survives_huge_numbers():
+    assert spread([1.0, 3.0]) == "2 ± 1.4 (2 seeds)" and spread([0.0, 0.0]) == "0 ± 0 (2 seeds)"
+    assert spread([0.5]) == "0.5 (1 seed)"
+    assert spread([1e200, 3e200]) == "2e+200 ± 1.4e+200 (2 seeds)"
+
+
+def test_a_difference_counts_beyond_two_standard_deviations_of_the_pairs():
+    mean, two, real = different([1.0, 2.0, 3.0], [0.9, 1.9, 2.8])  # d = 0.1, 0.1, 0.2: mean 0.1333, std 0.0577
+    assert (round(mean, 4), round(two, 4), real) == (0.1333, 0.1155, True)
+    assert not different([1.0, 2.0, 3.0], [1.1, 1.9, 2.8])[2]
+    with pytest.raises(Undecided, match="at least 3 seeds"):
+        different([1, 2], [0, 0])
+
+
+def test_show():
+    assert [show(v) for v in (0.98765432, 3.0, 7, True, "text", None, np.float32(0.25), 1e9)] == [
+        "0.9877", "3", "7", "yes", "text", "", "0.25", "1e+09",
+    ]  # fmt: skip
+
+
+def raising(error):
+    def function():
+        raise error
+
+    return function
+
+
+def test_a_claim_holds_fails_or_is_undecided_for_a_reason(capsys):
+    claim = Claim("c", "it is so", "1")
+    states = {
+        "holds": judge(claim, lambda: (0.98765432, np.bool_(True))),
+        "does not hold": judge(claim, lambda: ("text", False, "why")),
+        "undecided": judge(claim, lambda: (1.5, None, "one seed")),
+    }
+    assert [c.mark for c in states.values()] == list(states)
+    assert [c.holds for c in states.values()] == [True, False, None] and type(states["holds"].holds) is bool
+    assert states["holds"].measured == "0.9877" and states["does not hold"].note == "why"
+    assert judge(claim, raising(Undecided("too small"))).note == "too small"
+    assert judge(claim, raising(MissingRuns("no finished run"))).note == "no finished run"
+    assert judge(claim, lambda: (float("nan"), False)).holds is None
+    assert capsys.readouterr().err == ""
+
+
+def test_a_claim_that_cannot_be_computed_is_undecided_and_its_traceback_shown(capsys):
+    broken = judge(Claim("c", "it is so", "1"), lambda: 1 / 0)
+    assert broken.holds is None and broken.note == "not computed, ZeroDivisionError: division by zero"
+    assert "Traceback" in capsys.readouterr().err
+    assert "must return (measured, holds)" in judge(Claim("c", "it is so", "1"), lambda: True).note
+
+
+def test_counts():
+    claims = [Claim("a", "", "", holds=True), Claim("b", "", "", holds=None), {"holds": False}, {"holds": None}]
+    assert counts(claims) == (1, 1, 2)

@@ -1,0 +1,148 @@
+"""Fast kernels against the reference path, in float32 and float64."""
+
+import numpy as np
+import pytest
+import scipy.special
+
+from nn import Context, kernels
+from nn.kernels import cpu, reference
+
+WINDOWS = [
+    ((6, 7), (3, 3), (1, 1), (1, 1)),
+    ((7, 6), (3, 2), (2, 1), (0, 1)),
+    ((5, 5), (1, 1), (2, 2), (0, 0)),
+    ((4, 3), (5, 5), (1, 1), (2, 2)),
+    ((2, 3), (5, 4), (2, 3), (4, 3)),
+    ((6, 6), (2, 2), (3, 3), (0, 0)),
+]
+TOLERANCE = {"float32": 3e-6, "float64": 1e-12}  # sums of up to 500 terms in another order
+
+
+def outputs(size, kernel, stride, padding):
+    return tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("channels", [1, 3, 20])
+@pytest.mark.parametrize("size, kernel, stride, padding", WINDOWS)
+def test_gather_windows_and_its_adjoint(size, kernel, stride, padding, channels, dtype, rng):
+    x = rng.standard_normal((3, *size, channels)).astype(dtype)
+    shape = (3, *outputs(size, kernel, stride, padding), *kernel, channels)
+    fast, slow = np.full(shape, np.nan, dtype), np.full(shape, np.nan, dtype)
+    cpu.gather_windows(x, fast, stride, padding)
+    reference.gather_windows(x, slow, stride, padding)
+    np.testing.assert_array_equal(fast, slow)
+    columns = rng.standard_normal(shape).astype(dtype)
+    dx, other = np.full_like(x, np.nan), np.full_like(x, np.nan)
+    cpu.sum_windows(columns, dx, stride, padding)
+    reference.sum_windows(columns, other, stride, padding)
+    np.testing.assert_allclose(dx, other, rtol=0, atol=10 * TOLERANCE[dtype])
+    # <gather x, columns> = <x, sum columns>, whatever either does
+    assert np.vdot(slow.astype("f8"), columns) == pytest.approx(np.vdot(x.astype("f8"), dx), rel=100 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "size, kernel, stride, padding", [w for w in WINDOWS if all(2 * p <= k for p, k in zip(w[3], w[1], strict=True))]
+)
+def test_max_pool(size, kernel, stride, padding, dtype, rng):
+    x = rng.integers(0, 4, (3, *size, 5)).astype(dtype)  # many ties
+    shape, ctx, found = (3, *outputs(size, kernel, stride, padding), 5), Context(), []
+    dy = rng.standard_normal(shape).astype(dtype)
+    for module in (cpu, reference):
+        y, index, dx = np.empty(shape, dtype), np.empty(shape, "uint8"), np.empty_like(x)
+        module.max_pool(x, y, index, kernel, stride, padding, ctx)
+        module.max_pool_backward(dy, index, dx, kernel, stride, padding, ctx)
+        found.append((y, index, dx))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    np.testing.assert_allclose(found[0][2], found[1][2], rtol=0, atol=10 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n, d", [(1, 3), (5, 1), (37, 6), (500, 70)])
+def test_batch_norm_passes(n, d, dtype, rng):
+    x, dy, ctx = (2 + rng.standard_normal((n, d))).astype(dtype), rng.standard_normal((n, d)).astype(dtype), Context()
+    vectors = [rng.standard_normal(d).astype(dtype) for _ in range(4)]
+    found = []
+    for module in (cpu, reference):
+        mean, variance, da, db = (np.empty(d, dtype) for _ in range(4))
+        y, dx = np.empty_like(x), np.empty_like(x)
+        module.moments(x, mean, variance, ctx)
+        module.normalise(x, *vectors[:3], y)
+        module.normalise_sums(x, vectors[0], vectors[1], dy, da, db, ctx)
+        module.normalise_backward(x, vectors[0], vectors[1], dy, vectors[2], vectors[3], dx, ctx)
+        found.append((mean, variance, y, da / n, db / n, dx))
+    for fast, slow in zip(*found, strict=True):
+        np.testing.assert_allclose(fast, slow, rtol=0, atol=10 * TOLERANCE[dtype])
+    np.testing.assert_allclose(found[0][0], x.astype("f8").mean(0), rtol=TOLERANCE[dtype])
+    np.testing.assert_allclose(found[0][1], x.astype("f8").var(0), rtol=10 * TOLERANCE[dtype], atol=1e-12)
+
+
+@pytest.mark.parametrize("data", ["uint8", "float32"])
+def test_gathered_images_equal_the_reference_and_a_loop(data, rng):
+    images = rng.integers(0, 256, (9, 5, 6, 3)).astype(data)
+    rows = np.array([8, 0, 3, 3])
+    moves = np.array([[0, 0, 0], [2, -3, 0], [-1, 2, 1], [5, 0, 1]])
+    scale, shift = rng.random(3).astype("f4"), rng.standard_normal(3).astype("f4")
+    for r, m in ((rows, moves), (rows, None), (None, None)):
+        shape = (9 if r is None else 4, 5, 6, 3)
+        fast, slow, loop = np.empty(shape, "f4"), np.empty(shape, "f4"), np.empty(shape, "f4")
+        cpu.gather_images(images, r, m, scale, shift, fast)
+        reference.gather_images(images, r, m, scale, shift, slow)
+        for b in range(shape[0]):
+            source = images[b if r is None else r[b]]
+            down, right, flip = (0, 0, 0) if m is None else m[b]
+            for h in range(5):
+                for w in range(6):
+                    i, j = h + down, (5 - w if flip else w) + right
+                    pixel = source[i, j] if 0 <= i < 5 and 0 <= j < 6 else 0
+                    loop[b, h, w] = scale * pixel + shift
+        np.testing.assert_allclose(fast, loop, rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(slow, loop, rtol=1e-6, atol=1e-5)
+
+
+def test_relu_backward_is_zero_at_and_below_the_kink(rng):
+    y, dy = np.array([0.0, 2.0, 0.0, 1e-30]), np.array([1.0, 2.0, np.nan, 4.0])
+    fast, slow = np.empty(4), np.empty(4)
+    cpu.relu_backward(y, dy, fast, Context())
+    np.testing.assert_array_equal(fast, [0, 2, 0, 4])
+    dy[2] = 3.0
+    reference.relu_backward(y, dy, slow, Context())
+    np.testing.assert_array_equal(slow, [0, 2, 0, 4])
+
+
+def test_reference_erf_has_all_digits():
+    x = np.concatenate([np.linspace(-7, 7, 4001), [1e-12, -1e-300, 40.0, -np.inf, np.inf]])
+    y = x.copy()
+    reference.erf(y)
+    np.testing.assert_allclose(y, scipy.special.erf(x), rtol=2e-14, atol=0)
+
+
+def test_results_do_not_depend_on_the_number_of_threads(rng):
+    from npopt import backend
+
+    x, found = rng.standard_normal((3000, 17)).astype("f4"), []
+    for n in (1, 2):
+        backend.threads(n)
+        mean, variance = np.empty(17, "f4"), np.empty(17, "f4")
+        cpu.moments(x, mean, variance, None)
+        found.append((mean, variance))
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_use_chooses_the_path(rng):
+    x, out, calls = np.zeros((1, 2, 2, 1)), np.empty((1, 2, 2, 1, 1, 1)), []
+    before = kernels.FAST["cpu"]["gather_windows"]
+    kernels.FAST["cpu"]["gather_windows"] = lambda *a: calls.append("fast")
+    try:
+        kernels.gather_windows(x, out, (1, 1), (0, 0))
+        kernels.use("reference")
+        assert kernels.chosen() == "reference"
+        kernels.gather_windows(x, out, (1, 1), (0, 0))
+    finally:
+        kernels.use("fast")
+        kernels.FAST["cpu"]["gather_windows"] = before
+    assert calls == ["fast"]
+    with pytest.raises(ValueError, match="'fast' or 'reference'"):
+        kernels.use("slow")

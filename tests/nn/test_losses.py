@@ -1,0 +1,109 @@
+"""Losses: values against formulas, gradients against differences, weights, stability, and targets that do not fit."""
+
+import numpy as np
+import pytest
+import scipy.special
+
+import nn
+from npopt import backend
+
+CASES = {
+    "cross-entropy": (nn.SoftmaxCrossEntropy(), "classes", 4),
+    "smoothed cross-entropy": (nn.SoftmaxCrossEntropy(label_smoothing=0.2), "classes", 4),
+    "squared error": (nn.SquaredError(), "numbers", 3),
+    "squared error, one output": (nn.SquaredError(), "column", 1),
+    "binary cross-entropy": (nn.BinaryCrossEntropy(), "shares", 3),
+    "binary cross-entropy, one output": (nn.BinaryCrossEntropy(), "column", 1),
+}
+
+
+def targets(kind, rng, outputs, rows=6):
+    return {
+        "classes": rng.integers(0, outputs, rows),
+        "numbers": rng.standard_normal((rows, outputs)),
+        "shares": rng.random((rows, outputs)),
+        "column": rng.random(rows),
+    }[kind]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradient_is_the_derivative_of_the_weighted_mean(name, weighted, rng):
+    loss, kind, outputs = CASES[name]
+    ctx, z, t = nn.Context(), rng.standard_normal((6, outputs)), targets(kind, rng, outputs)
+    w = 3 * rng.random(6) if weighted else None
+    value, dz = loss.value_and_gradient(z, t, w, ctx)
+    dz = dz.copy()
+    rows = loss.rows(z, t, ctx)
+    assert value == loss.value(z, t, w, ctx) and isinstance(value, float)
+    assert value == pytest.approx(np.mean(rows if w is None else w * rows), rel=1e-13)
+    d, h = rng.standard_normal(z.shape), 1e-5
+    numeric = (loss.value(z + h * d, t, w, ctx) - loss.value(z - h * d, t, w, ctx)) / (2 * h)
+    assert numeric == pytest.approx(np.sum(dz * d), rel=1e-8)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_losses_never_touch_the_host(name, device, rng):
+    loss, kind, outputs = CASES[name]
+    z, t, w, found = rng.standard_normal((6, outputs)), targets(kind, rng, outputs), rng.random(6), []
+    for where in ("cpu", device):
+        backend.use(where)
+        on = [backend.asarray(v) for v in (z, t, w)]
+        found.append([backend.to_host(v) for v in loss.value_and_gradient(*on, nn.Context())])
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-14)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-13)
+
+
+def test_cross_entropy_is_minus_the_log_of_the_softmax(rng):
+    z, t, ctx = rng.standard_normal((5, 4)), np.array([0, 3, 1, 1, 2]), nn.Context()
+    logp = scipy.special.log_softmax(z, axis=1)
+    np.testing.assert_allclose(nn.SoftmaxCrossEntropy().rows(z, t, ctx), -logp[np.arange(5), t], rtol=1e-13)
+    smoothed = -(0.9 * logp[np.arange(5), t] + 0.1 * logp.mean(axis=1))
+    np.testing.assert_allclose(nn.SoftmaxCrossEntropy(0.1).rows(z, t, ctx), smoothed, rtol=1e-13)
+
+
+def test_squared_error_has_the_half_and_sums_over_outputs():
+    rows = nn.SquaredError().rows(np.array([[1.0, 2.0], [0.0, 0.0]]), np.array([[0.0, 4.0], [3.0, 4.0]]), nn.Context())
+    np.testing.assert_array_equal(rows, [2.5, 12.5])
+
+
+def test_binary_cross_entropy_is_its_definition(rng):
+    z, t = rng.standard_normal((5, 2)), rng.integers(0, 2, (5, 2)).astype(float)
+    p = scipy.special.expit(z)
+    expected = -(t * np.log(p) + (1 - t) * np.log(1 - p)).sum(1)
+    np.testing.assert_allclose(nn.BinaryCrossEntropy().rows(z, t, nn.Context()), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_huge_outputs_stay_finite(dtype):
+    z, ctx = np.array([[1e4, -1e4], [-1e4, 1e4]], dtype), nn.Context()
+    value, dz = nn.SoftmaxCrossEntropy().value_and_gradient(z, np.array([0, 0]), None, ctx)
+    assert value == 1e4 and dz.dtype == dtype
+    np.testing.assert_array_equal(dz, [[0, 0], [-0.5, 0.5]])
+    value, dz = nn.BinaryCrossEntropy().value_and_gradient(z, np.array([[1, 0], [1, 0]], dtype), None, ctx)
+    assert value == 1e4
+    np.testing.assert_array_equal(dz, [[0, 0], [-0.5, 0.5]])
+
+
+@pytest.mark.parametrize(
+    "loss, outputs, t, words",
+    [
+        (nn.SoftmaxCrossEntropy(), (3,), np.array([0, 3]), "labels run from 0 to 3, but the network has 3 outputs"),
+        (nn.SoftmaxCrossEntropy(), (3,), np.array([-1, 2]), "labels run from -1 to 2"),
+        (nn.SoftmaxCrossEntropy(), (3,), np.array([0.5, 2]), "targets must be class numbers"),
+        (nn.SoftmaxCrossEntropy(), (3, 2), np.array([0, 1]), r"must be \(classes,\)"),
+        (nn.SquaredError(), (3,), np.zeros((4, 2)), "a row of targets has 2 numbers"),
+        (nn.BinaryCrossEntropy(), (1,), np.array([0, 2]), r"must lie in \[0, 1\]"),
+        (nn.BinaryCrossEntropy(), (10,), np.array([0, 1]), "belong to SoftmaxCrossEntropy"),
+    ],
+)
+def test_targets_that_do_not_fit_get_one_sentence(loss, outputs, t, words):
+    with pytest.raises(ValueError, match=words):
+        loss.check(outputs, t)
+
+
+def test_losses_are_values():
+    assert nn.SoftmaxCrossEntropy() == nn.SoftmaxCrossEntropy(label_smoothing=0.0)
+    assert repr(nn.SoftmaxCrossEntropy(0.1)) == "SoftmaxCrossEntropy(label_smoothing=0.1)"
+    with pytest.raises(ValueError, match="label_smoothing must lie in"):
+        nn.SoftmaxCrossEntropy(1.5)

@@ -1,0 +1,62 @@
+"""Networks: parameter counts, names, and gradients of all of them at 1e-7."""
+
+import pytest
+
+import nn
+from nn import init
+
+
+@pytest.mark.parametrize(
+    "make, count",
+    [
+        (lambda: nn.mlp((784, 128, 56, 10)), 784 * 128 + 128 + 128 * 56 + 56 + 56 * 10 + 10),
+        (nn.lenet5, 61_706),
+        (nn.resnet18, 11_173_962),
+        (lambda: nn.resnet18(in_channels=1), 11_173_962 - 2 * 9 * 64),
+        (nn.vgg, 9_231_114),
+        (lambda: nn.vgg(16), 14_728_266),
+        (lambda: nn.vgg(11, batch_norm=False), 9_231_114 - 2 * 2752),
+    ],
+)
+def test_parameter_counts(make, count):
+    network = make()
+    assert network.dim == network.segments.dim == count
+
+
+def test_names_and_blocks_of_resnet18():
+    network = nn.resnet18(width=2)
+    names = network.segments.names
+    assert len(names) == 62 and names[0] == "conv1.W" and names[-1] == "fc.b"
+    assert {"layer1.0.conv1.W", "layer2.0.shortcut.conv.W", "layer4.1.bn2.a"} <= set(names)
+    assert network.segments.blocks == ["conv1", "bn1", *(f"layer{i}.{j}" for i in (1, 2, 3, 4) for j in (0, 1)), "fc"]
+
+
+NETWORKS = {
+    "mlp": lambda: nn.mlp((6, 7, 5, 3)),
+    "mlp with batch norm and dropout": lambda: nn.mlp((6, 7, 5, 3), nn.Tanh, norm="batch", dropout=0.2),
+    "mlp with layer norm": lambda: nn.mlp((6, 7, 5, 3), nn.PReLU, norm="layer", init=init.Orthogonal()),
+    "lenet5": nn.lenet5,
+    "lenet5 as in 1998": lambda: nn.lenet5(nn.Tanh, "avg", init=init.LeCun()),
+    "lenet5 for 8x8 digits": lambda: nn.lenet5(input_shape=(8, 8, 1)),
+    "resnet18": lambda: nn.resnet18(width=2, in_channels=1, image=16),
+    "vgg11": lambda: nn.vgg(11, width=2),
+    "vgg16": lambda: nn.vgg(16, width=1, batch_norm=False, dropout=0.1),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients(name):
+    network = NETWORKS[name]()
+    report = nn.gradcheck_layer(network, network.input_shape, batch=4, directions=1)
+    assert report.ok, str(report)
+
+
+def test_what_does_not_fit_gets_one_sentence():
+    with pytest.raises(ValueError, match="depth must be one of 11, 16"):
+        nn.vgg(13)
+    with pytest.raises(ValueError, match="pool must be"):
+        nn.lenet5(pool="min")
+    with pytest.raises(ValueError, match="sizes must name"):
+        nn.mlp((3,))
+    with pytest.raises(ValueError, match="norm must be"):
+        nn.mlp((3, 4), norm="group")
