@@ -143,11 +143,11 @@ class Layer:
 
     def forward(self, x, ctx):
         """y for inputs x, (B, ...)."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
+        raise TypeError(f"{type(self).__name__} has no forward")
 
     def backward(self, dy, need_dx=True):
         """Write the gradients of the parameters that are not frozen; dx, or None where it is not needed."""
-        raise NotImplementedError(f"{type(self).__name__} has no backward")
+        raise TypeError(f"{type(self).__name__} has no backward")
 
     def activate(self):
         """After bind: `active` says whether a parameter in or below this layer is trained."""

@@ -116,7 +116,7 @@ def minimize(problem, optimizer, sampler=None, schedule=0.1, estimator=None, var
     the defaults are RandomReshuffling(min(64, n)), Constant(0.1) (a number is Constant) and Minibatch().
     vary: {"beta": schedule}, hyper-parameters of the optimizer that follow a schedule of their own.
     stop: a Stop or a dict of its arguments; default 10 epochs. seed: of x0, of the order of rows, of everything drawn.
-    x: the start, shape (problem.dim,), float32 or float64, copied; then the problem goes on with what it gathered before
+    x: the start, shape (problem.dim,), float32 or float64, copied; the problem then goes on with what it has gathered
     (batch-norm statistics). Default: problem.x0, with the problem as if it were new.
     events: an Events or a dict of its arguments; with a checkpoint path the run resumes from that file if it exists,
     and then ends bit for bit where it would have ended without a break (same device, same number of threads).

@@ -68,13 +68,15 @@ class Neural(Problem):
         self.loss_function = SoftmaxCrossEntropy() if loss is None else loss
         self.l2 = number("Neural", "l2", l2, low=0)
         self.metrics_batch = whole("Neural", "metrics_batch", metrics_batch)
-        self.name = name or f"{network.name} on {data.name}"
+        more = [f"l2={self.l2:g}"] * bool(l2) + [repr(augment)] * (augment is not None)
+        self.name = name or ", ".join([f"{network.name} on {data.name}", *more])
         self.n, self.t = len(data.y_train), 0
         self.metrics_rows = self.n if metrics_rows is None else whole("Neural", "metrics_rows", metrics_rows)
         self.set_shape(network.dim, dtype, network.segments)
         self.context = Context(seed)
         self.parts = {part: self._part(part) for part in ("train", "test") if getattr(data, f"x_{part}") is not None}
         self.scale, self.shift = self._normalisation()
+        self.fresh = network.state()
         if augment is not None and len(self.row_shape) != 3:
             raise ValueError(f"{self.name}: {augment!r} is for images (H, W, C), a row has shape {self.row_shape}")
 
@@ -206,6 +208,9 @@ class Neural(Problem):
 
     def commit(self):
         self.network.commit()
+
+    def reset(self):
+        self.load_state({"t": 0, "statistics": self.fresh})
 
     def state(self):
         return {"t": self.t, "statistics": self.network.state()}

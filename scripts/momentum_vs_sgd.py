@@ -16,7 +16,20 @@ import numpy as np
 
 from nn.networks import lenet5, resnet18
 from npopt import SGD, Cosine, HeavyBall, RandomReshuffling, Stop, WithReplacement
-from npopt.lab import Entry, Experiment, Option, Part, Recipe, Undecided, dataset, different, larger, listed, no_difference, spread
+from npopt.lab import (
+    Entry,
+    Experiment,
+    Option,
+    Part,
+    Recipe,
+    Undecided,
+    dataset,
+    different,
+    larger,
+    listed,
+    no_difference,
+    spread,
+)
 from npopt.lab.figures import curves, look, panels, sweep
 from problems import LeastSquares
 from problems.neural import CropFlip, Neural
@@ -164,8 +177,8 @@ def apart(results, data, size, beta):
     return (np.abs(gaps[a] - gaps[b])[late].mean() for a, b in (PAIR, ("sgd", CONTROL)))
 
 
-@experiment.claim("a-same", "linear regression: the curves of momentum and of SGD at lr/(1-beta) differ, in log gap, by "
-                  "less than 5 % of SGD's distance to the control", expected="< 0.05 for every set and batch size")
+@experiment.claim("a-same", "linear regression: the curves of momentum and of SGD at lr/(1-beta) differ, in log gap, "
+                  "by less than 5 % of SGD's distance to the control", expected="< 0.05 for every set and batch size")
 def a_same(results, args):
     ratios = {}
     for data in sets(results):
@@ -267,7 +280,8 @@ def d_large(results):
 
 def ends(results, prefix):
     """{batch size: mean final training loss}, without batch size 1, which runs for one epoch only."""
-    return {int(k): float(np.mean(g.final("train_loss"))) for k, g in results.select("e").numbered(prefix).items() if k > 1}
+    groups = results.select("e").numbered(prefix)
+    return {int(size): float(np.mean(group.final("train_loss"))) for size, group in groups.items() if size > 1}
 
 
 @experiment.claim("e-epochs", "after equally many epochs at one rate, smaller batches have the smaller training loss",
@@ -293,8 +307,8 @@ def e_steps(results):
     return listed(found), not worse, "worse: " + ", ".join(worse) if worse else ""
 
 
-@experiment.claim("e-scaling", "a rate proportional to the batch size removes most of the gap between batch sizes after "
-                  "equally many epochs", expected="spread of log training loss, B = 16 to 1024, at most half",
+@experiment.claim("e-scaling", "a rate proportional to the batch size removes most of the gap between batch sizes "
+                  "after equally many epochs", expected="spread of log training loss, B = 16 to 1024, at most half",
                   source="course task A1")
 def e_scaling(results):
     spans = []
@@ -308,11 +322,10 @@ def e_scaling(results):
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
-LEGEND = {"momentum": "momentum {b} at lr", "sgd": "SGD at lr/(1-{b})", CONTROL: "control: SGD at lr"}
-
-
 def legend(args):
-    return lambda name: LEGEND[name.split(": ")[-1]].format(b=f"{args.beta:g}")
+    texts = {"momentum": f"momentum {args.beta:g} at lr", "sgd": f"SGD at lr/(1-beta) = {1 / (1 - args.beta):.3g} lr",
+             CONTROL: "control: SGD at lr"}
+    return lambda name: texts[name.split(": ")[-1]]
 
 
 @experiment.figure("regression.png", caption="Linear regression: the gap to the minimum under one sampling of rows "
@@ -328,9 +341,9 @@ def regression_figure(results, args):
     return figure
 
 
-@experiment.figure("slopes.png", caption="Linear regression, batch size 1, started at the minimum: mean square distances "
-                   "in the steady state against the step size, with least-squares lines. The two methods are closer to "
-                   "each other than to the minimum, by a factor that grows as the step shrinks.")
+@experiment.figure("slopes.png", caption="Linear regression, batch size 1, started at the minimum: mean square "
+                   "distances in the steady state against the step size, with least-squares lines. The two methods are "
+                   "closer to each other than to the minimum, by a factor that grows as the step shrinks.")
 def slopes_figure(results):
     names = sets(results)
     figure, grid = panels(1, len(names), squeeze=False)
@@ -368,7 +381,8 @@ def lenet_figure(results, args):
 
 
 @experiment.figure("resnet.png", caption="ResNet-18 at reduced width on part of the training set, batch size 128, "
-                   "l2 = 5e-4, cosine from lr = 0.01: the first 2,000 training images, and all test images, in evaluation mode.")
+                   "l2 = 5e-4, cosine from lr = 0.01: the first 2,000 training images, and all test images, in "
+                   "evaluation mode.")
 def resnet_figure(results, args):
     return network_figure(results, "c", args)
 
@@ -383,8 +397,8 @@ def rates_figure(results):
           ylabel="training loss at the end", logy=True)
     for ax in (left, right):
         ax.axhline(math.log(10), color="#888888", lw=1, ls=":")
-        ax.annotate("ln 10: a uniform guess", (0.02, math.log(10)), xycoords=("axes fraction", "data"), fontsize=9,
-                    va="bottom", color="#666666")
+        ax.annotate("ln 10: a uniform guess", (0.99, math.log(10)), xycoords=("axes fraction", "data"), fontsize=9,
+                    ha="right", va="bottom", color="#666666")
     return figure
 
 

@@ -3,9 +3,11 @@
 import os
 
 # Waiting threads must sleep: with active waiting, a pool that waits takes the cores from the pool that works (BLAS and
-# numba have one each). These settings are read when the libraries load, hence before the imports below.
+# numba have one each). These settings are read when the libraries load, hence before the imports below (OpenBLAS's
+# when NumPy loads: it counts only if npopt is imported first, or in the processes of --jobs).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 os.environ.setdefault("NUMBA_THREADING_LAYER_PRIORITY", "omp tbb workqueue")
 

@@ -1,6 +1,6 @@
 """The laboratory: a grid of runs with one progress bar, a store that survives a kill, claims, figures, one report."""
 
-from npopt.lab.claims import Claim, Undecided, different, show, spread
+from npopt.lab.claims import Claim, Undecided, different, larger, listed, no_difference, show, spread
 from npopt.lab.data import dataset
 from npopt.lab.experiment import Experiment
 from npopt.lab.grid import Entry, Part, Recipe
@@ -9,5 +9,5 @@ from npopt.lab.results import Finished, MissingRuns, Results, middle_and_band
 
 __all__ = [
     "Arguments", "Claim", "Entry", "Experiment", "Finished", "MissingRuns", "Option", "Part", "Recipe", "Results",
-    "Undecided", "dataset", "different", "middle_and_band", "show", "spread",
+    "Undecided", "dataset", "different", "larger", "listed", "middle_and_band", "no_difference", "show", "spread",
 ]  # fmt: skip

@@ -93,6 +93,27 @@ def different(a, b):
     return mean, two, abs(mean) > two
 
 
+def no_difference(part, one, two, column):
+    """The function of a claim: two methods end with the same value, within two standard deviations over seeds."""
+    return lambda results: compared(results, part, one, two, column, lambda mean, clear: not clear)
+
+
+def larger(part, one, two, column):
+    """The function of a claim: method one ends above method two by more than two standard deviations over seeds."""
+    return lambda results: compared(results, part, one, two, column, lambda mean, clear: clear and mean > 0)
+
+
+def compared(results, part, one, two, column, holds):
+    a, b = (results.select(part, name).final(column) for name in (one, two))
+    mean, twice, clear = different(a, b)
+    return f"{spread(a)} and {spread(b)}; difference {mean:.2g}, two deviations {twice:.2g}", holds(mean, clear)
+
+
+def listed(found):
+    """'a 0.1, b 0.2' of a dict."""
+    return ", ".join(f"{name} {show(value)}" for name, value in found.items())
+
+
 def counts(claims):
     """(held, failed, undecided) of a list of claims, or of their dicts."""
     holds = [c["holds"] if isinstance(c, dict) else c.holds for c in claims]

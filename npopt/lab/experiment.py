@@ -261,7 +261,7 @@ class Experiment:
     def conclude(self, results, args, claims):
         """(the text, whether a bug kept it from being drawn)."""
         if self.concluding is None:
-            return "", False
+            return self.list_claims(results, claims), False
         try:
             text = given(self.concluding, results, args=args, claims={claim.id: claim for claim in claims})
             return str(text), False
@@ -271,6 +271,21 @@ class Experiment:
             print("the conclusion could not be drawn:", file=sys.stderr)
             traceback.print_exc()
             return f"No conclusion, {type(error).__name__}: {error}.", True
+
+    def list_claims(self, results, claims):
+        """Where no conclusion is written: a paragraph a part, with its scale, and what held and what did not.
+
+        A claim belongs to the part that its id begins with ("b-control").
+        """
+        words = {True: "held", False: "did NOT hold", None: "could not be decided"}
+        blocks = []
+        for part in results.parts:
+            scales = sorted({(run.config.get("n"), run.config.get("dim")) for run in results.select(part)}, key=str)
+            scale = ", ".join(f"{n} rows, {dim} parameters" for n, dim in scales)
+            mine = [c for c in claims if c.id.split("-")[0] == part or len(self.parts) == 1]
+            said = "; ".join(f"{c.statement}: {words[c.holds]}" + f" ({c.measured})" * bool(c.measured) for c in mine)
+            blocks.append(f"Part {part}, {self.parts[part].title} [{scale}]. {said or 'No claims'}.")
+        return "\n\n".join(blocks)
 
     def tell(self, folder, results, claims, text, elapsed):
         """The end of the script in the terminal: final numbers, claims, conclusion, where the report is."""

@@ -19,6 +19,7 @@ matplotlib.use("Agg")
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 from PIL import Image
 
 from npopt import checkpoint
@@ -93,12 +94,14 @@ def curves(
     ylabel=None,
     first=0,
     legend=True,
+    colours=None,
 ):
     """Draw y against x for every method among the results: the median over seeds as a line, the spread as a band.
 
     label   function name -> text in the legend (default: the name)
     floor   is subtracted from y, e.g. the minimum of the problem; ylabel should say so
     first   number of the first colour, to keep colours apart where panels are drawn call by call
+    colours function name -> number of its colour, to keep a method's colour where panels show different methods
     The legend's title says how many seeds there are and what the band is; a long legend stands beside the axes.
     """
     said = set()
@@ -106,7 +109,7 @@ def curves(
         for index, (name, runs) in enumerate(results.groups(), first):
             grid, values = runs.stack(y, x)
             middle, low, high, band = middle_and_band(values - floor)
-            appearance = look(index)
+            appearance = look(colours(name) if colours else index)
             text = label(name) if label else name
             lost = sum(run.diverged for run in runs)
             ax.plot(grid, middle, label=text + (f" ({lost} of {len(runs)} diverged)" if lost else ""), **appearance)
@@ -173,6 +176,17 @@ def axes(ax, x, y, xlabel, ylabel, logx, logy):
         ax.set_xscale("log")
     if logy:
         ax.set_yscale("log")
+        plain(ax.yaxis)
+
+
+def plain(axis):
+    """Numbers such as 0.3 on a logarithmic axis that spans less than two decades, instead of 3 x 10^-1."""
+    low, high = axis.get_view_interval()
+    if 0 < low and high < 100 * low:
+        fine = ticker.MaxNLocator(6) if high < 3 * low else ticker.LogLocator(subs=(1, 2, 5), numticks=12)
+        axis.set_major_locator(fine)
+        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def save(figure, path):

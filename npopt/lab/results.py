@@ -77,6 +77,17 @@ class Results(list):
         """[(name, its runs)] in the order of the grid."""
         return [(name, self.select(name=name)) for name in self.names]
 
+    def numbered(self, prefix):
+        """{number behind the prefix of the name: its runs}, for sweeps: numbered("lr ") of "lr 0.1", "lr 1"."""
+        chosen = self.select(name=lambda name: name.startswith(prefix))
+        return {float(name.removeprefix(prefix)): runs for name, runs in chosen.groups()}
+
+    def with_column(self, column, function):
+        """The runs with one more column, computed from the dict of the others: with_column("error", lambda c: ...)."""
+        return Results(
+            dataclasses.replace(run, columns={**run.columns, column: np.asarray(function(run.columns))}) for run in self
+        )
+
     def by_seed(self):
         """{seed: run} of one method."""
         return {run.seed: run for run in self}
