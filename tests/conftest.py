@@ -18,8 +18,16 @@ def pytest_addoption(parser):
 
 def pytest_generate_tests(metafunc):
     if "device" in metafunc.fixturenames:
-        names = ["cpu", "strict"] + (["gpu"] if metafunc.config.getoption("--device") == "gpu" else [])
+        names = ["cpu", "strict", pytest.param("gpu", marks=pytest.mark.gpu)]
         metafunc.parametrize("device", names, indirect=True)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without --device gpu, the tests marked gpu are left out, not counted as skipped."""
+    if config.getoption("--device") != "gpu":
+        left = [item for item in items if item.get_closest_marker("gpu")]
+        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+        config.hook.pytest_deselected(items=left)
 
 
 @pytest.fixture

@@ -293,3 +293,55 @@ def test_with_replacement_sees_rows_twice(problem):
     rows.start(problem, 0)
     rows = rows.epoch(0)[0]
     np.testing.assert_allclose(run.x, 0.01 * problem.host_X[rows].T @ problem.host_y[rows] / 20, rtol=1e-12)
+
+
+@pytest.fixture
+def network():
+    """A network with all that changes from step to step: batch statistics, dropout masks, augmentation."""
+    from types import SimpleNamespace
+
+    from nn import BatchNorm, Conv2d, Dropout, Flatten, Linear, Network, ReLU, Sequential
+    from problems.neural import CropFlip, Neural
+
+    rng = np.random.default_rng(3)
+    x = rng.integers(0, 255, (24, 6, 6, 2)).astype("uint8")
+    data = SimpleNamespace(name="toy", x_train=x[:18], y_train=rng.integers(0, 3, 18), x_test=x[18:],
+                           y_test=rng.integers(0, 3, 6), mean=np.array([120.0, 130.0]), std=np.array([70.0, 60.0]),
+                           scale=255.0, classes=("a", "b", "c"))
+    layers = Sequential(Conv2d(2, 4, 3, padding=1), BatchNorm(4), ReLU(), Flatten(), Dropout(0.3), Linear(144, 3))
+    return Neural(Network(layers, (6, 6, 2), name="toy"), data, l2=1e-3, augment=CropFlip(1))
+
+
+def test_a_network_resumes_bitwise_and_starts_afresh_from_x0(network, tmp_path):
+    method = dict(optimizer=HeavyBall(0.9), sampler=RandomReshuffling(5), schedule=Cosine(0.1, length=20), seed=2)
+    whole = minimize(network, **method, stop=Stop(steps=18))
+    path = tmp_path / "c.npz"
+    minimize(network, **method, stop=Stop(steps=7), events=Events(checkpoint=path))
+    rest = minimize(network, **method, stop=Stop(steps=18), events=Events(checkpoint=path))
+    again = minimize(network, **method, stop=Stop(steps=18))
+    for other in (rest, again):
+        np.testing.assert_array_equal(whole.x, other.x)
+        for name in ("loss", "train_loss", "test_loss", "test_accuracy"):
+            np.testing.assert_array_equal(whole.columns[name], other.columns[name], err_msg=name)
+
+
+def test_given_x_a_run_goes_on_with_the_statistics_that_were_gathered(network):
+    half = dict(optimizer=SGD(), sampler=ShuffleOnce(6), schedule=0.05)
+    first = minimize(network, **half, stop=Stop(steps=6))
+    gathered = network.state()["statistics"]["1"]["mean"].copy()
+    second = minimize(network, **half, stop=Stop(steps=0), x=first.x)
+    np.testing.assert_array_equal(network.state()["statistics"]["1"]["mean"], gathered)
+    assert second.columns["test_loss"][0] == first.final["test_loss"] and np.abs(gathered).max() > 0
+
+
+def test_accumulated_micro_batches_leave_one_update_of_the_statistics_the_first_ones(network):
+    run = minimize(network, SGD(), ShuffleOnce(None), 0.0, Accumulated(5), stop=Stop(steps=1))
+    several = network.state()["statistics"]["1"]
+    network.reset()
+    network.begin(0)
+    network.value_and_gradient(run.x, np.arange(5), None, np.empty_like(run.x))
+    network.commit()
+    once = network.state()["statistics"]["1"]
+    for name in ("mean", "variance"):
+        np.testing.assert_array_equal(several[name], once[name])
+    assert np.abs(once["mean"]).max() > 0
