@@ -328,6 +328,15 @@ def legend(args):
     return lambda name: texts[name.split(": ")[-1]]
 
 
+def overlaid(ax):
+    """SGD's line dashed, so that momentum's is seen under it."""
+    for line in ax.lines:
+        if line.get_label().startswith("SGD"):
+            line.set_linestyle((0, (4, 3)))
+    legend = ax.get_legend()
+    ax.legend(title=legend.get_title().get_text(), alignment="left")
+
+
 @experiment.figure("regression.png", caption="Linear regression: the gap to the minimum under one sampling of rows "
                    "with replacement. Momentum and SGD at lr/(1-beta) run on top of each other after the first steps.")
 def regression_figure(results, args):
@@ -337,6 +346,7 @@ def regression_figure(results, args):
         for ax, size in zip(row, BATCHES, strict=True):
             curves(ax, results.select("a", lambda n, d=data, s=size: n.startswith(f"{d}, B={s}:")), "gap", "step",
                    label=legend(args), logy=True, ylabel="f(w) - f*")
+            overlaid(ax)
             ax.set_title(f"{data}, batch size {size}")
     return figure
 
@@ -371,6 +381,12 @@ def network_figure(results, part, args):
     curves(left, chosen, "train_loss", label=legend(args), logy=True, ylabel="training loss")
     curves(right, chosen.with_column("test_error", lambda c: 100 * (1 - c["test_accuracy"])), "test_error",
            label=legend(args), logy=True, ylabel="test error [%]")
+    for ax in (left, right):
+        overlaid(ax)
+    start = max(run.columns["train_loss"][0] for run in chosen)
+    if start > 4:                                               # batch norm before its first statistics
+        left.set_ylim(top=2.6)
+        left.set_title(f"epoch 0: up to {start:.0f}, off the scale", fontsize=11, color="#666666")
     return figure
 
 
@@ -392,13 +408,13 @@ def resnet_figure(results, args):
 def rates_figure(results):
     figure, (left, right) = panels(1, 2)
     curves(left, results.select("d"), "train_loss", logy=True, ylabel="training loss")
-    left.legend(fontsize=9)
+    left.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     sweep(right, results.select("d").numbered("lr "), "train_loss", xlabel="learning rate",
           ylabel="training loss at the end", logy=True)
     for ax in (left, right):
         ax.axhline(math.log(10), color="#888888", lw=1, ls=":")
-        ax.annotate("ln 10: a uniform guess", (0.99, math.log(10)), xycoords=("axes fraction", "data"), fontsize=9,
-                    ha="right", va="bottom", color="#666666")
+        ax.annotate("ln 10: a uniform guess", (0.5, math.log(10)), xycoords=("axes fraction", "data"), fontsize=9,
+                    ha="center", va="bottom", color="#666666")
     return figure
 
 
