@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import linecache
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -169,6 +170,8 @@ def pool(engine, address, workers, settings):
         yield lambda jobs, *rest, wait: (execute(job, *rest, wait) for job in jobs)
         return
     with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())  # loky replaces workers that hold much memory, and says so
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         config = {"local": local, "dask": dask, "ray": ray}[engine](stack, address, workers, settings)
         stack.enter_context(joblib.parallel_config(**config))
         ship = engine != "local"

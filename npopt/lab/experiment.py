@@ -273,18 +273,12 @@ class Experiment:
             return f"No conclusion, {type(error).__name__}: {error}.", True
 
     def list_claims(self, results, claims):
-        """Where no conclusion is written: a paragraph a part, with its scale, and what held and what did not.
-
-        A claim belongs to the part that its id begins with ("b-control").
-        """
-        words = {True: "held", False: "did NOT hold", None: "could not be decided"}
-        blocks = []
-        for part in results.parts:
-            scales = sorted({(run.config.get("n"), run.config.get("dim")) for run in results.select(part)}, key=str)
-            scale = ", ".join(f"{n} rows, {dim} parameters" for n, dim in scales)
-            mine = [c for c in claims if c.id.split("-")[0] == part or len(self.parts) == 1]
-            said = "; ".join(f"{c.statement}: {words[c.holds]}" + f" ({c.measured})" * bool(c.measured) for c in mine)
-            blocks.append(f"Part {part}, {self.parts[part].title} [{scale}]. {said or 'No claims'}.")
+        """Where no conclusion is written: how many claims held, and the others by name."""
+        failed, open_ = ([c for c in claims if c.holds is mark] for mark in (False, None))
+        blocks = [f"{len(claims) - len(failed) - len(open_)} of {len(claims)} claims held."] if claims else []
+        for title, some in (("Did not hold", failed), ("Could not be decided", open_)):
+            if some:
+                blocks.append(f"{title}: " + "; ".join(f"{c.statement} ({c.measured or c.note})" for c in some) + ".")
         return "\n\n".join(blocks)
 
     def tell(self, folder, results, claims, text, elapsed):
