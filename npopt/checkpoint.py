@@ -55,6 +55,17 @@ def load(path):
         raise Damaged(f"{path} is not a whole checkpoint ({error}); remove it to start afresh") from None
 
 
+def writable(path):
+    """Make the file's folder and see that it takes files; else a ValueError that names the file."""
+    folder = pathlib.Path(path).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}); choose another folder") from None
+
+
 def replace(path, write):
     """Atomically replace a file: `write(file)` fills a temporary one in the same folder, which then takes the name."""
     path = pathlib.Path(path)

@@ -1,6 +1,7 @@
 """The loop, and what a long run needs around it: stretches, timing, columns, checkpoints, reasons to stop."""
 
 import copy
+import inspect
 import math
 import os
 import platform
@@ -12,8 +13,9 @@ import numpy as np
 
 import npopt
 from npopt import backend, checkpoint
-from npopt.estimators import Minibatch
-from npopt.samplers import RandomReshuffling
+from npopt.estimators import Estimator, Minibatch
+from npopt.optimizers import Optimizer
+from npopt.samplers import RandomReshuffling, Sampler
 from npopt.schedules import as_schedule
 from npopt.values import Value, number, whole
 
@@ -130,6 +132,12 @@ def minimize(problem, optimizer, sampler=None, schedule=0.1, estimator=None, var
 class _Loop:
     def __init__(self, problem, optimizer, sampler, schedule, estimator, vary, stop, seed, x, events):
         self.problem, self.seed = problem, whole("minimize", "seed", seed, low=0)
+        for what, value, kind, example in (
+            ("optimizer", optimizer, Optimizer, "Adam()"), ("sampler", sampler, Sampler, "RandomReshuffling(64)"),
+            ("estimator", estimator, Estimator, "Minibatch()"),
+        ):
+            if not isinstance(value, kind) and (value is not None or what == "optimizer"):
+                raise ValueError(f"minimize: {what} must be a value such as {example}, got {value!r}")
         self.optimizer = copy.deepcopy(optimizer)
         if sampler is None:
             sampler = RandomReshuffling(min(64, problem.n))
@@ -312,6 +320,8 @@ class _Loop:
 
     def run(self):
         path, events = self.events.checkpoint, self.events
+        if path is not None:
+            checkpoint.writable(path)
         if path is not None and os.path.exists(path):
             self.load_state(checkpoint.load(path), path)
         with _Interrupt() as interrupt:
@@ -361,6 +371,11 @@ def _made(kind, value, default):
     if value is None:
         return kind(**default)
     if isinstance(value, dict):
+        known = list(inspect.signature(kind).parameters)
+        unknown = [name for name in value if name not in known]
+        if unknown:
+            raise ValueError(f"minimize: {kind.__name__.lower()} has no {', '.join(map(repr, unknown))}; there is "
+                             f"{', '.join(known)}")
         return kind(**value)
     if not isinstance(value, kind):
         raise ValueError(f"minimize: {kind.__name__.lower()} must be a {kind.__name__} or a dict of its arguments, got "

@@ -72,7 +72,8 @@ ROWS = np.array([3, 17, 3, 29, 0, 8, 11])
 
 def test_the_problem_says_what_it_is():
     problem = make()
-    assert problem.name == f"tiny on noise, l2={problem.l2:g}, {problem.augment!r}" and problem.n == 30 and problem.dim == problem.network.dim
+    assert problem.name == f"tiny on noise, l2={problem.l2:g}, {problem.augment!r}"
+    assert problem.n == 30 and problem.dim == problem.network.dim
     assert problem.dtype == np.float64 and problem.segments is problem.network.segments
 
 
