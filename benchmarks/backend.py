@@ -3,21 +3,18 @@
     python benchmarks/backend.py --write
 """
 
-import numpy as np
-from pairs import Table, arguments, repeat, timed
+from pairs import Table, arguments, repeat, timed, torch  # isort: skip (before NumPy)
 
 from npopt import SGD, Accumulated, Adam, AdamW, Clipped, WithReplacement, backend, minimize
 from npopt.optimizers.adamw import adamw
 from problems import LeastSquares
 
+import numpy as np
+
 args = arguments(__doc__).parse_args()
 backend.threads(args.threads)
-try:
-    import torch
-
+if torch:
     torch.set_num_threads(args.threads)
-except ImportError:
-    torch = None
 
 N = 11_173_962
 rng = np.random.default_rng(0)

@@ -10,8 +10,9 @@ that has made a step of batch 2 before, so that libraries and compiled code are 
 import subprocess
 import sys
 
+from pairs import Table, arguments, repeat, timed, torch  # isort: skip (before NumPy)
+
 import numpy as np
-from pairs import Table, arguments, repeat, timed
 
 CASES = {"LeNet-5, batch 64": ("lenet", 64), "LeNet-5, batch 256": ("lenet", 256), "MLP, batch 256": ("mlp", 256),
          "ResNet-18, batch 128": ("resnet", 128)}
@@ -56,7 +57,6 @@ def ours(case, size, threads):
 
 def theirs(case, size, threads, channels_last):
     """A function that makes one step of PyTorch."""
-    import torch
     from torch import nn
     from torch.nn import functional as F
 
@@ -137,12 +137,7 @@ def main():
             step()
         print(max(resident()[1] - before, 0))
         return
-    try:
-        import torch
-
-        rival = f"PyTorch {torch.__version__.split('+')[0]}"
-    except ImportError:
-        torch, rival = None, "no PyTorch"
+    rival = f"PyTorch {torch.__version__.split('+')[0]}" if torch else "no PyTorch"
     table = Table(f"Full training step, float32, {args.threads} threads each, alternated", "npopt", rival,
                   ("format", "peak npopt", f"peak {rival.split()[0]}"))
     for name, (case, size) in CASES.items():

@@ -4,6 +4,9 @@
     table.add("step", ours, theirs)
     table.write("backend.txt")
 
+Each side waits for its threads in the way that suits it: OpenBLAS, which npopt uses, goes to sleep soon (npopt sets
+this when it is imported before NumPy); PyTorch is loaded before npopt and keeps its own policy.
+
 A row is the median time of each side, the median of the ratios of neighbours, and their quartiles. Wall-clock time.
 """
 
@@ -14,7 +17,14 @@ import pathlib
 import platform
 import time
 
-import numpy as np
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+import numpy as np  # noqa: E402, I001
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 

@@ -2,11 +2,11 @@
 
 from types import SimpleNamespace
 
-import numpy as np
-
 from npopt import backend
 from npopt.gradcheck import gradcheck
 from npopt.segments import Segments
+
+import numpy as np
 
 from .core import Context, Network
 

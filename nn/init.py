@@ -6,9 +6,9 @@ is in kh kw and its fan-out out kh kw. Draws are made in float64 and rounded, so
 
 from math import prod, sqrt
 
-import numpy as np
-
 from npopt.values import Value, number
+
+import numpy as np
 
 
 def normal(rng, shape, std, dtype):

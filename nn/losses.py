@@ -7,10 +7,10 @@ and `value_and_gradient(z, t, w, ctx)` (L, dL/dz), the latter in memory of ctx, 
 in float64: a Python float on the host, a 0-d device array elsewhere.
 """
 
-import numpy as np
-
 from npopt.backend import xp
 from npopt.values import Value, number
+
+import numpy as np
 
 
 def weighted_mean(rows, weights):

@@ -6,9 +6,9 @@ import pathlib
 import tempfile
 import zipfile
 
-import numpy as np
-
 from npopt import backend
+
+import numpy as np
 
 
 class Damaged(ValueError):

@@ -15,9 +15,9 @@ only asked to be small; the report shows the floor where it was used.
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from npopt import backend
+
+import numpy as np
 
 STEPS = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7, 1e-7)
 EPS = float(np.finfo(np.float64).eps)

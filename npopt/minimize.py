@@ -9,8 +9,6 @@ import signal
 import threading
 import time
 
-import numpy as np
-
 import npopt
 from npopt import backend, checkpoint
 from npopt.estimators import Estimator, Minibatch
@@ -18,6 +16,8 @@ from npopt.optimizers import Optimizer
 from npopt.samplers import RandomReshuffling, Sampler
 from npopt.schedules import as_schedule
 from npopt.values import Value, number, whole
+
+import numpy as np
 
 STRETCH = 0.5                                                   # seconds of steps between two looks at clock and losses
 LONGEST = 8192                                                  # steps

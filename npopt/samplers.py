@@ -7,10 +7,10 @@ weights is that of the gradient, g = (1/B) sum_b w_b grad f_b(x): rows drawn wit
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from npopt import backend
 from npopt.values import Value, whole
+
+import numpy as np
 
 
 class Batch(NamedTuple):

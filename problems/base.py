@@ -1,9 +1,9 @@
 """What is minimised: the interface between a function with its data and the methods that see it row by row."""
 
-import numpy as np
-
 from npopt import backend
 from npopt.segments import Segments
+
+import numpy as np
 
 
 class Problem:

@@ -15,12 +15,12 @@ import dataclasses
 import difflib
 import hashlib
 
-import numpy as np
-import scipy.sparse
-
 from npopt import checkpoint
 from problems import files, libsvm
 from problems.splits import channel_statistics, column_statistics, split, standardise
+
+import numpy as np
+import scipy.sparse
 
 SPLIT = {"fraction": 0.2, "seed": 0}                        # where a set comes without test rows
 

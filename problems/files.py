@@ -16,11 +16,11 @@ import tarfile
 import zipfile
 import zlib
 
+from npopt import checkpoint
+
 import numpy as np
 import pooch
 from tqdm import tqdm
-
-from npopt import checkpoint
 
 
 def cache():

@@ -15,14 +15,14 @@ With weights the l2 term is weighted too, as part of f_i: the gradient over rows
 
 import functools
 
-import numpy as np
-import scipy.sparse
-
 from npopt import backend
 from npopt.segments import Segments
 from npopt.values import number as checked
 from problems import kernels, solve
 from problems.base import Problem, number
+
+import numpy as np
+import scipy.sparse
 
 GAP_LIMIT = 5000                                            # unknowns up to which `metrics` finds the minimum unasked
 

@@ -8,9 +8,6 @@ they are. They are made batch by batch, from bytes. The l2 term counts all param
 not in the logged train_loss and test_loss.
 """
 
-import numpy as np
-import scipy.sparse
-
 from nn.core import Context
 from nn.kernels import gather_images
 from nn.losses import SoftmaxCrossEntropy, SquaredError
@@ -18,6 +15,9 @@ from npopt import backend
 from npopt.backend import elementwise
 from npopt.values import Value, number, whole
 from problems.base import Problem, Restricted
+
+import numpy as np
+import scipy.sparse
 
 
 @elementwise

@@ -1,11 +1,11 @@
 """A quadratic with known answer, whose rows differ by gradient noise of known size."""
 
-import numpy as np
-
 from npopt import backend
 from npopt.values import number as checked
 from npopt.values import whole
 from problems.base import Problem, number
+
+import numpy as np
 
 
 class Quadratic(Problem):

@@ -1,9 +1,9 @@
 """Splitting rows with a recorded seed, and standardising columns by the training rows alone."""
 
+from npopt.values import number, whole
+
 import numpy as np
 import scipy.sparse
-
-from npopt.values import number, whole
 
 
 def split(n, fraction=0.2, seed=0):

@@ -12,8 +12,6 @@ Run time on 2 cores: --quick about one minute; --data real 100 minutes, of which
 import dataclasses
 import math
 
-import numpy as np
-
 from nn.networks import lenet5, resnet18
 from npopt import SGD, Cosine, HeavyBall, RandomReshuffling, Stop, WithReplacement
 from npopt.lab import (
@@ -33,6 +31,8 @@ from npopt.lab import (
 from npopt.lab.figures import curves, look, panels, sweep
 from problems import LeastSquares
 from problems.neural import CropFlip, Neural
+
+import numpy as np
 
 experiment = Experiment(
     __doc__,
@@ -430,8 +430,10 @@ def batches_figure(results):
     ):
         chosen = results.select("e", lambda n, p=prefix: n.startswith(p))
         curves(ax, chosen, "train_loss", x, logy=True, label=lambda name: name.split(", ")[1], ylabel="training loss",
-               colours=lambda name: colours[name.split(", ")[1]])
+               colours=lambda name: colours[name.split(", ")[1]], legend=False)
         ax.set_title(title)
+    figure.legend(*a.get_legend_handles_labels(), loc="outside lower center", ncols=len(SIZES),
+                  title="median over seeds, band from the lowest to the highest")
     for i, (prefix, label) in enumerate((("epochs, B=", "one rate"), ("scaled, B=", "rate proportional to B"))):
         groups = {k: g for k, g in results.select("e").numbered(prefix).items() if k > 1}
         sweep(d, groups, "train_loss", label=label, xlabel="batch size", ylabel="training loss at the end", logy=True,

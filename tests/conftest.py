@@ -7,9 +7,9 @@ import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import strict  # noqa: E402
-
 from npopt import backend  # noqa: E402
+
+import strict  # noqa: E402
 
 
 def pytest_addoption(parser):

@@ -2,11 +2,11 @@
 
 import sys
 
-import numpy as np
-import pytest
-
 from npopt import backend
 from npopt.backend import devices, draws
+
+import numpy as np
+import pytest
 
 MASK = (1 << 64) - 1
 

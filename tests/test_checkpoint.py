@@ -2,10 +2,10 @@
 
 import math
 
+from npopt import backend, checkpoint
+
 import numpy as np
 import pytest
-
-from npopt import backend, checkpoint
 
 
 def test_a_tree_comes_back_as_it_went(tmp_path, device):

@@ -1,11 +1,11 @@
 """Where the gradient comes from, against sums written out."""
 
+from npopt import Accumulated, Batch, Clipped, Minibatch, backend
+from problems.linear import LeastSquares, Logistic
+
 import numpy as np
 import pytest
 import scipy.sparse
-
-from npopt import Accumulated, Batch, Clipped, Minibatch, backend
-from problems.linear import LeastSquares, Logistic
 
 
 def data(rng, n=23, d=5):

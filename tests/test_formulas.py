@@ -3,9 +3,6 @@
 import shutil
 import subprocess
 
-import numpy as np
-import pytest
-
 from npopt import backend
 from npopt.backend import draws, elementwise
 from npopt.optimizers.adam import adam
@@ -13,6 +10,9 @@ from npopt.optimizers.adamw import adamw
 from npopt.optimizers.heavy_ball import heavy_ball
 from npopt.optimizers.nesterov import nesterov
 from npopt.optimizers.sgd import sgd
+
+import numpy as np
+import pytest
 
 
 @elementwise

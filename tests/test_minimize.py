@@ -8,9 +8,6 @@ import sys
 import textwrap
 import time
 
-import numpy as np
-import pytest
-
 from npopt import (
     SGD,
     Accumulated,
@@ -33,6 +30,9 @@ from npopt import (
     minimize,
 )
 from problems.linear import LeastSquares, Logistic
+
+import numpy as np
+import pytest
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """Trajectories against slow loops written from the papers, no hyper-parameter at its default; then identities."""
 
+from npopt import SGD, Adam, AdamW, HeavyBall, Nesterov, backend
+
 import numpy as np
 import pytest
-
-from npopt import SGD, Adam, AdamW, HeavyBall, Nesterov, backend
 
 ALL = [SGD(), HeavyBall(0.7), Nesterov(0.7), Adam(0.7, 0.95, 1e-2), AdamW(0.7, 0.95, 1e-2, 0.2)]
 

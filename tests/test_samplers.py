@@ -2,10 +2,10 @@
 
 from types import SimpleNamespace
 
+from npopt import RandomReshuffling, ShuffleOnce, WithReplacement, backend
+
 import numpy as np
 import pytest
-
-from npopt import RandomReshuffling, ShuffleOnce, WithReplacement, backend
 
 ALL = [WithReplacement, ShuffleOnce, RandomReshuffling]
 

@@ -2,9 +2,9 @@
 
 import math
 
-import pytest
-
 from npopt import Constant, Cosine, Exponential, Linear, Piecewise, Polynomial, WithWarmup
+
+import pytest
 
 # schedule, {step: rate}; the run has 40 steps, 10 an epoch
 TABLE = [

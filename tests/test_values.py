@@ -3,11 +3,11 @@
 import copy
 import pickle
 
-import numpy as np
-import pytest
-
 from npopt import SGD, Accumulated, Adam, AdamW, Clipped, Constant, HeavyBall, RandomReshuffling, Stop, WithWarmup
 from npopt.values import number, printed, whole
+
+import numpy as np
+import pytest
 
 
 @pytest.mark.parametrize("value", [

@@ -4,11 +4,11 @@ Sums over rows go by blocks that fit the first cache, in the arrays' dtype, and 
 into PARTS pieces whatever the number of threads, so that results do not depend on it.
 """
 
+from npopt.backend import elementwise
+
 import numba
 import numpy as np
 import scipy.special
-
-from npopt.backend import elementwise
 
 from . import reference
 

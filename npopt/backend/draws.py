@@ -15,11 +15,11 @@ read at any position.
 import functools
 import hashlib
 
-import numba
-import numpy as np
-
 from npopt.backend.devices import kernel
 from npopt.backend.formulas import CUDA_DRAWS, elementwise, hashed_uniform
+
+import numba
+import numpy as np
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15

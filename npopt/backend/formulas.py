@@ -27,10 +27,10 @@ import sys
 import tempfile
 import textwrap
 
+from npopt.backend.devices import owner
+
 import numba
 import numpy as np
-
-from npopt.backend.devices import owner
 
 PARALLEL_FROM = 100_000                                         # below, one thread is faster than waking two
 UNARY = ("sqrt", "exp", "log", "tanh", "abs", "sign")

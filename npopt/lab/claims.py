@@ -13,9 +13,9 @@ import dataclasses
 import sys
 import traceback
 
-import numpy as np
-
 from npopt.lab.results import MissingRuns
+
+import numpy as np
 
 
 class Undecided(Exception):

@@ -13,13 +13,13 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import joblib
-import numpy as np
-
 from nn import kernels
 from npopt import backend
 from npopt.checkpoint import Damaged
 from npopt.lab.store import Store
+
+import joblib
+import numpy as np
 
 KEPT = 1_000_000  # numbers of x up to which the store keeps it unasked
 REFUSALS = (ValueError, OSError, ImportError, RuntimeError)  # among which `on_purpose` finds the sentences for the user

@@ -17,13 +17,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+from npopt import checkpoint
+from npopt.lab.results import middle_and_band
+
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 from PIL import Image
-
-from npopt import checkpoint
-from npopt.lab.results import middle_and_band
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))

@@ -8,9 +8,9 @@ import shlex
 import textwrap
 from pathlib import Path
 
-import joblib
-
 from npopt.lab.grid import Part
+
+import joblib
 
 BUNDLED, REAL = "bundled", "real"
 

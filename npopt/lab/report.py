@@ -16,13 +16,13 @@ import textwrap
 from importlib import metadata
 from pathlib import Path
 
-import jinja2
-import numpy as np
-from PIL import Image
-
 from npopt.lab import claims as claims_room
 from npopt.lab.claims import show, spread
 from npopt.lab.store import plain, write_text
+
+import jinja2
+import numpy as np
+from PIL import Image
 
 PACKAGES = ("npopt", "numpy", "scipy", "scikit-learn", "numba", "matplotlib", "joblib", "cupy")
 COUNTERS = ("epoch", "step", "seconds", "gradients", "values", "bytes", "lr")

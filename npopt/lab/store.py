@@ -22,9 +22,9 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from npopt import checkpoint
+
+import numpy as np
 
 RESULTS = 1  # raised when a change of the library alters the trajectory of an unchanged method
 

@@ -2,10 +2,10 @@
 
 import json
 
-import pytest
-
 from npopt.lab import cli
 from npopt.lab.report import task_order, write_index
+
+import pytest
 
 BROKEN = '''"""Does it break?  Yes."""
 import sys

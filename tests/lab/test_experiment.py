@@ -9,15 +9,15 @@ import platform
 import re
 import sys
 
-import numpy as np
-import pytest
-from matplotlib.animation import FuncAnimation
-from PIL import Image
-
 from npopt import SGD, RandomReshuffling, Stop
 from npopt.lab import Entry, Experiment, Option, Part, Recipe, engine
 from npopt.lab.figures import animate, curves, panels, save, sweep
 from problems.quadratic import Quadratic
+
+import numpy as np
+import pytest
+from matplotlib.animation import FuncAnimation
+from PIL import Image
 
 
 def quadratic(scale=1.0):

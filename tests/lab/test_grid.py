@@ -3,12 +3,12 @@
 import linecache
 from types import SimpleNamespace
 
-import pytest
-
 from npopt import SGD, Constant, HeavyBall, Minibatch, RandomReshuffling, Stop, WithReplacement
 from npopt.lab import Entry, Experiment, Part, Recipe
 from npopt.lab import data as data_room
 from npopt.lab.options import lasting, parse, seeds
+
+import pytest
 
 
 def build(data=None, l2=0.0):

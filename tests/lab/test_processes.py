@@ -5,12 +5,12 @@ import os
 import signal
 import time
 
-import numpy as np
-import pytest
-
 from npopt import HeavyBall, Stop, WithReplacement, backend, checkpoint, minimize
 from npopt.lab.store import Store
 from problems.quadratic import Quadratic
+
+import numpy as np
+import pytest
 
 LONG = 12_000  # steps: about a second a run
 

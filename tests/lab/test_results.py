@@ -1,10 +1,10 @@
 """Results and claims: stacking over seeds, medians and bands, the three states of a claim."""
 
-import numpy as np
-import pytest
-
 from npopt.lab import Claim, Finished, MissingRuns, Results, Undecided, different, middle_and_band, show, spread
 from npopt.lab.claims import counts, judge
+
+import numpy as np
+import pytest
 
 
 def finished(part="a", name="m", seed=0, reason="epochs", **columns):

@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 
-import numpy as np
-import pytest
-
 from npopt import checkpoint
 from npopt.lab.store import Store, plain
+
+import numpy as np
+import pytest
 
 
 def a_run():

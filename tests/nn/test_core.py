@@ -4,12 +4,12 @@ import gc
 import time
 import tracemalloc
 
-import numpy as np
-import pytest
-
 import nn
 from nn.networks import resnet18
 from npopt import backend
+
+import numpy as np
+import pytest
 
 
 def small():

@@ -2,12 +2,12 @@
 
 from types import SimpleNamespace
 
-import numpy as np
-import pytest
-
 import nn
 from npopt.gradcheck import gradcheck
 from npopt.segments import Segments
+
+import numpy as np
+import pytest
 
 
 def bowl(n=6, wrong=0.0, kink=False):

@@ -2,11 +2,11 @@
 
 from math import sqrt
 
-import numpy as np
-import pytest
-
 import nn
 from nn import init
+
+import numpy as np
+import pytest
 
 FANS = 30, 20
 CASES = [

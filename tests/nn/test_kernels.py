@@ -1,11 +1,11 @@
 """Fast kernels against the reference path, in float32 and float64."""
 
+from nn import Context, kernels
+from nn.kernels import cpu, reference
+
 import numpy as np
 import pytest
 import scipy.special
-
-from nn import Context, kernels
-from nn.kernels import cpu, reference
 
 WINDOWS = [
     ((6, 7), (3, 3), (1, 1), (1, 1)),

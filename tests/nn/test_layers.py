@@ -1,11 +1,11 @@
 """Layers: every gradient against central differences, every value against a formula written here."""
 
+import nn
+from npopt import backend
+
 import numpy as np
 import pytest
 import scipy.special
-
-import nn
-from npopt import backend
 
 LAYERS = {
     "linear": (lambda: nn.Linear(5, 4), (5,)),

@@ -1,11 +1,11 @@
 """Losses: values against formulas, gradients against differences, weights, stability, and targets that do not fit."""
 
+import nn
+from npopt import backend
+
 import numpy as np
 import pytest
 import scipy.special
-
-import nn
-from npopt import backend
 
 CASES = {
     "cross-entropy": (nn.SoftmaxCrossEntropy(), "classes", 4),

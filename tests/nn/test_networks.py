@@ -1,9 +1,9 @@
 """Networks: parameter counts, names, and gradients of all of them at 1e-7."""
 
-import pytest
-
 import nn
 from nn import init
+
+import pytest
 
 
 @pytest.mark.parametrize(

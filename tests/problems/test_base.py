@@ -1,12 +1,12 @@
 """Problem's defaults, checks of x, shift, and restriction to segments."""
 
-import numpy as np
-import pytest
-
 from npopt import backend
 from npopt.segments import Segments
 from problems import LeastSquares, Logistic, Problem, Quadratic
 from problems.base import number
+
+import numpy as np
+import pytest
 
 
 class Pieces(Problem):

@@ -14,12 +14,12 @@ import tarfile
 import threading
 import zipfile
 
+from problems import LeastSquares, Logistic, datasets, files, load
+from problems.splits import split
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
-
-from problems import LeastSquares, Logistic, datasets, files, load
-from problems.splits import split
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import gzip
 import os
 import pathlib
 
+from problems import libsvm
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
-
-from problems import libsvm
 
 
 @pytest.fixture

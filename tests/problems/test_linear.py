@@ -4,13 +4,13 @@ import copy
 import pickle
 import time
 
+from npopt import backend
+from problems import LeastSquares, Logistic
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import scipy.special
-
-from npopt import backend
-from problems import LeastSquares, Logistic
 
 LOSSES = ["squares", "binary", "classes"]
 DTYPES = [np.float64, np.float32]

@@ -2,13 +2,13 @@
 
 from types import SimpleNamespace
 
-import numpy as np
-import pytest
-
 import nn
 from npopt import backend
 from npopt.gradcheck import gradcheck
 from problems.neural import CropFlip, Neural
+
+import numpy as np
+import pytest
 
 
 def images(n=30, size=6, channels=2, classes=3, seed=0):

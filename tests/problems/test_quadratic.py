@@ -1,10 +1,10 @@
 """Quadratic: rows whose mean is exact, closed-form answers, bad input."""
 
-import numpy as np
-import pytest
-
 from npopt import backend
 from problems import Quadratic
+
+import numpy as np
+import pytest
 
 
 def dense(rng, d=4):

@@ -1,11 +1,11 @@
 """Splits and standardisation."""
 
+from problems import split, standardise
+from problems.splits import channel_statistics
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
-
-from problems import split, standardise
-from problems.splits import channel_statistics
 
 
 def test_a_split_is_a_partition_of_the_asked_size_and_a_function_of_the_seed():
