@@ -152,6 +152,17 @@ def lasting(words):
     return kept
 
 
+def merged(words):
+    """The words with each option once: the last that was given stands."""
+    found, name = {}, None
+    for word in words:
+        if word.startswith("--"):
+            name = word.split("=")[0]
+            found[name] = []
+        found[name].append(word)
+    return [word for group in found.values() for word in group]
+
+
 def parse(experiment, script, words):
     """Arguments, with every default filled in. With --redraw the words of the stored results go before those given."""
     p = parser(experiment, script)
@@ -163,7 +174,7 @@ def parse(experiment, script, words):
             before = before if "--threads" in before else [*before, "--threads", str(facts["threads"])]
         except (OSError, ValueError, KeyError):
             before = []
-        words = [*before, *words]
+        words = merged([*before, *words])
         args = p.parse_args(words, Arguments())
     args.words = lasting(words)
     wanted = list(experiment.parts) if args.parts is None else [w for w in args.parts.replace(",", " ").split()]

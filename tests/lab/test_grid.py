@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from npopt import SGD, Constant, HeavyBall, Minibatch, RandomReshuffling, Stop, WithReplacement
 from npopt.lab import Entry, Experiment, Part, Recipe
 from npopt.lab import data as data_room
-from npopt.lab.options import lasting, parse, seeds
+from npopt.lab.options import lasting, merged, parse, seeds
 
 import pytest
 
@@ -170,3 +170,8 @@ def test_bad_arguments_are_one_sentence_and_status_2(words, capsys):
 def test_the_kept_words_name_no_place():
     words = ["--quick", "--out", "/somewhere", "--address=host:1", "--beta", "0.5", "--redraw", "--fresh", "--out=x"]
     assert lasting(words) == ["--quick", "--beta", "0.5"]
+
+
+def test_words_said_again_replace_those_said_before():
+    words = ["--data", "real", "--quick", "--jobs=2", "--data", "mnist", "--quick", "--jobs", "3"]
+    assert merged(words) == ["--data", "mnist", "--quick", "--jobs", "3"]
