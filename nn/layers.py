@@ -263,7 +263,7 @@ class BatchNorm(Layer):
             if n < 2 and ctx.training:
                 raise ValueError(
                     f"BatchNorm: {self.path or 'the layer'} needs more than one value per feature in training; use a "
-                    "larger batch"
+                    "larger batch, or leave a last batch of one row out (drop_last=True)"
                 )
             kernels.moments(x2, m, v, ctx)
             if ctx.track:

@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import tempfile
-import zipfile
 
 from npopt import backend
 
@@ -51,7 +50,7 @@ def load(path):
             return _join(json.loads(file["tree"].tobytes().decode()), arrays)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:                                  # zipfile, zlib, NumPy and json each have their own
         raise Damaged(f"{path} is not a whole checkpoint ({error}); remove it to start afresh") from None
 
 

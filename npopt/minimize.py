@@ -35,9 +35,11 @@ class Stop(Value):
         if steps is not None:
             steps = whole("Stop", "steps", steps, low=0)
         if target is not None:
-            target = tuple(target)
-            if len(target) not in (2, 3) or (len(target) == 3 and target[1] not in ("<=", ">=")):
-                raise ValueError(f'Stop: target must be (column, value) or (column, "<=" or ">=", value), got {target}')
+            fits = isinstance(target, (tuple, list)) and len(target) in (2, 3) and isinstance(target[0], str)
+            if not fits or (len(target) == 3 and target[1] not in ("<=", ">=")):
+                raise ValueError(
+                    f'Stop: target must be (column, value) or (column, "<=" or ">=", value), got {target!r}')
+            target = (*target[:-1], number("Stop", "the target's value", target[-1]))
         self.epochs, self.steps, self.evaluations = epochs, steps, evaluations
         self.seconds, self.target = seconds, target
         if all(v is None for v in (epochs, steps, evaluations, seconds, target)):
@@ -117,7 +119,8 @@ def minimize(problem, optimizer, sampler=None, schedule=0.1, estimator=None, var
     problem: see problems/base.py. optimizer, sampler, schedule, estimator: values, copied before they are started;
     the defaults are RandomReshuffling(min(64, n)), Constant(0.1) (a number is Constant) and Minibatch().
     vary: {"beta": schedule}, hyper-parameters of the optimizer that follow a schedule of their own.
-    stop: a Stop or a dict of its arguments; default 10 epochs. seed: of x0, of the order of rows, of everything drawn.
+    stop: a Stop or a dict of its arguments; default 10 epochs.
+    seed: of x0, of the order of rows, of dropout and augmentation.
     x: the start, shape (problem.dim,), float32 or float64, copied; the problem then goes on with what it has gathered
     (batch-norm statistics). Default: problem.x0, with the problem as if it were new.
     events: an Events or a dict of its arguments; with a checkpoint path the run resumes from that file if it exists,
@@ -147,6 +150,7 @@ class _Loop:
         for name in self.vary:
             if name not in optimizer.arguments():
                 raise ValueError(f"minimize: vary names {name!r}, but {optimizer!r} has no such argument")
+        self.check_varied(optimizer)
         self.stop = _made(Stop, stop, dict(epochs=10))
         self.events = _made(Events, events, {})
         if getattr(problem, "has_penalty", False) and not getattr(optimizer, "proximal", False):
@@ -170,9 +174,18 @@ class _Loop:
             "dtype": self.x.dtype.name, "dim": int(self.x.size), "n": problem.n, "device": backend.device(),
             "threads": backend.threads(),
         }
+        if any(s.needs_length for s in (self.schedule, *self.vary.values())):
+            self.config["steps"] = self.total                   # a longer run has another schedule: no continuing
+
+    def check_varied(self, optimizer):
+        """Let the optimizer's constructor check the first values of what varies."""
+        for name, s in copy.deepcopy(self.vary).items():
+            s.start(1, 1)
+            type(optimizer)(**{**optimizer.arguments(), name: s(0)})
 
     def starting_point(self, x):
         problem = self.problem
+        problem.set_seed(self.seed)
         if x is None:
             problem.reset()
             return problem.x0(backend.generator(self.seed, "x0"))
@@ -202,6 +215,8 @@ class _Loop:
         }
 
     def load_state(self, state, path):
+        if state.get("format") != 1 or "config" not in state:
+            raise checkpoint.Damaged(f"{path} is a file of another kind, not a run's checkpoint; choose another path")
         theirs, ours = state["config"], self.config
         different = [f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in ours if theirs.get(k) != ours[k]]
         if different:
@@ -229,6 +244,9 @@ class _Loop:
                 setattr(optimizer, name, s(t))
             loss = estimator(x, batch, out=g)
             estimator.loss = loss
+            if loss.__class__ is float and loss - loss != 0 and not estimator.skip:
+                losses.append(loss)                             # inf or NaN (a device is read later)
+                break
             if sampler.learns:
                 sampler.observe(batch, problem)
             if not estimator.skip:
@@ -301,6 +319,7 @@ class _Loop:
         total = self.loss_sum
         for i, loss in enumerate(losses):
             if loss - loss != 0:                                # inf or NaN
+                self.loss_sum, self.loss_count = total, self.loss_count + i
                 return f"diverged: the loss is {loss} at step {first + i}"
             total += loss                                       # in order: a resumed run must round alike
         self.loss_sum, self.loss_count = total, self.loss_count + len(losses)
@@ -324,6 +343,7 @@ class _Loop:
             checkpoint.writable(path)
         if path is not None and os.path.exists(path):
             self.load_state(checkpoint.load(path), path)
+        over = self.reason is not None
         with _Interrupt() as interrupt:
             if not self.columns and self.stop.reached(self.row()):
                 self.reason = "target"
@@ -341,7 +361,9 @@ class _Loop:
                     checkpoint.save(path, self.state())
                     saved = time.perf_counter()
             # A run that merely came to its end can be continued by a longer `stop`: its checkpoint lacks the last row.
-            if self.diverged and self.columns["step"][-1] != self.t:
+            if self.reason not in ("interrupted", "target") and not self.diverged and not self.finite():
+                self.reason = f"diverged: x is not finite after step {self.t - 1}"
+            if self.diverged and not over:
                 self.row(measured=False)
             if path is not None:
                 checkpoint.save(path, self.state())
@@ -349,14 +371,14 @@ class _Loop:
                 self.row()
         return self.result()
 
+    def finite(self):
+        return bool(backend.to_host(backend.xp(self.x).isfinite(self.x).all()))
+
     def event(self):
         """A row is due: measure, and look whether the target is met or x has left the finite numbers."""
-        finite = backend.to_host(backend.xp(self.x).isfinite(self.x).all())
-        if not finite:
+        if not self.finite():
             self.reason = f"diverged: x is not finite after step {self.t - 1}"
-            self.row(measured=False)
-            return
-        if self.stop.reached(self.row()):
+        elif self.stop.reached(self.row()):
             self.reason = "target"
 
     def result(self):

@@ -30,6 +30,8 @@ class Schedule(Value):
         if self.T is None and steps is not None:
             self.T = steps if self.per == "step" else -(-steps // steps_per_epoch)
 
+    needs_length = False                                        # whether the rates depend on the length of the run
+
     def __call__(self, t):
         return self.at(t if self.per == "step" else t // self.steps_per_epoch)
 
@@ -66,8 +68,11 @@ class Piecewise(Schedule):
 
     def __init__(self, lr, milestones, factor=0.1, per="epoch"):
         self.lr, self.factor = number("Piecewise", "lr", lr, low=0), number("Piecewise", "factor", factor, low=0)
-        self.milestones, self.per = tuple(milestones), _unit("Piecewise", per)
-        if list(self.milestones) != sorted(set(self.milestones)) or any(m < 0 for m in self.milestones):
+        self.per = _unit("Piecewise", per)
+        if not isinstance(milestones, (list, tuple)):
+            raise ValueError(f"Piecewise: milestones must be a list of numbers such as (30, 60), got {milestones!r}")
+        self.milestones = tuple(number("Piecewise", "a milestone", m, low=0) for m in milestones)
+        if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"Piecewise: milestones must rise from 0 upwards, got {self.milestones}")
 
     def at(self, k):
@@ -85,6 +90,11 @@ class Polynomial(Schedule):
 
     def at(self, k):
         return self.end + (self.lr - self.end) * (1 - self.fraction(k)) ** self.power
+
+
+    @property
+    def needs_length(self):
+        return self.length is None
 
 
 class Linear(Polynomial):
@@ -107,14 +117,23 @@ class Cosine(Schedule):
     def at(self, k):
         return self.end + (self.lr - self.end) * (1 + math.cos(math.pi * self.fraction(k))) / 2
 
+    @property
+    def needs_length(self):
+        return self.length is None
+
 
 class WithWarmup(Schedule):
     """A linear rise over W steps or epochs, then the schedule, whose own k and T count from the end of the warm-up.
 
         s(k) = begin + (schedule(0) - begin) (k+1)/W   for k < W
 
-    Step 0 takes a small step, not none (transformers' runs at rate 0); the W-th runs at schedule(0).
+    Step 0 takes a small step, not none (transformers' runs at rate 0); the W-th runs at schedule(0). The epochs of a
+    schedule per epoch count from the end of the warm-up, too.
     """
+
+    @property
+    def needs_length(self):
+        return self.schedule.needs_length
 
     def __init__(self, schedule, length, begin=0.0, per="step"):
         self.schedule = as_schedule(schedule)

@@ -1,6 +1,7 @@
 """Values: objects that are what their constructor was given, so that they can be printed, compared, copied, hashed."""
 
 import inspect
+import math
 
 import numpy as np
 
@@ -58,12 +59,12 @@ def printed(value):
 
 
 def number(owner, name, value, low=None, high=None, open_low=False, open_high=False):
-    """Check a scalar argument and return it; the error names the owner, the range and what came. NaN never passes."""
+    """Check a scalar argument and return it; the error names owner, range and what came. NaN and inf never pass."""
     try:
         x = float(value)
     except (TypeError, ValueError):
         raise ValueError(f"{owner}: {name} must be a number, got {value!r}") from None
-    inside = x == x
+    inside = math.isfinite(x)
     inside = inside and (low is None or (x > low if open_low else x >= low))
     inside = inside and (high is None or (x < high if open_high else x <= high))
     if not inside:
@@ -75,6 +76,10 @@ def number(owner, name, value, low=None, high=None, open_low=False, open_high=Fa
 
 def whole(owner, name, value, low=1):
     """Check a whole-number argument and return it as an int."""
-    if isinstance(value, bool) or int(value) != value or value < low:
+    try:
+        fits = not isinstance(value, bool) and int(value) == value and value >= low
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits:
         raise ValueError(f"{owner}: {name} must be a whole number of at least {low}, got {value!r}")
     return int(value)

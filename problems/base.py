@@ -109,6 +109,9 @@ class Problem:
     def commit(self):
         """The step was taken: what its first pass left pending becomes part of the state. Here there is nothing."""
 
+    def set_seed(self, seed):
+        """The seed of what a step draws (dropout, augmentation); minimize passes its own. Here nothing is drawn."""
+
     def reset(self):
         """Forget what steps left behind: a run from x0 starts with a problem as good as new."""
         self.t = 0
@@ -147,6 +150,7 @@ class Restricted(Problem):
         self.set_shape(table.dim, problem.dtype, table)
         self.pairs = spans(table, problem.segments)
         self.whole = problem.check(x).copy()
+        self.first = self.gather(self.whole)
         self.gradient = None
 
     def gather(self, v, out=None):
@@ -164,8 +168,14 @@ class Restricted(Problem):
         return self.scatter(self.check(y), self.whole)
 
     def x0(self, rng):
-        """The values that the held vector has there."""
-        return self.gather(self.whole)
+        """The values that x had there."""
+        return self.first.copy()
+
+    def set_seed(self, seed):
+        self.problem.set_seed(seed)
+
+    def reset(self):
+        self.problem.reset()
 
     def loss(self, y, rows, weights):
         return self.problem.value(self.place(y), rows, weights)

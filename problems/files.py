@@ -46,8 +46,11 @@ def find(folder, name):
 
 def digest(path, kind="sha256"):
     """The hexadecimal checksum of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, kind).hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); see to its permissions") from None
 
 
 def fetch(what, folder, name, url, known, check=True, text=False):

@@ -53,7 +53,7 @@ class Neural(Problem):
     loss           nn.losses; SoftmaxCrossEntropy by default. Labels -1 and +1 become 0 and 1, except for SquaredError.
     l2             weight of |x|^2 / 2, at least 0
     augment        None or CropFlip(), on training passes only
-    seed           of dropout and augmentation
+    seed           of dropout and augmentation; minimize sets its own
     metrics_rows   training rows that the metrics use: the first so many, or None for all
     metrics_batch  rows in one evaluation pass
 
@@ -208,6 +208,9 @@ class Neural(Problem):
 
     def commit(self):
         self.network.commit()
+
+    def set_seed(self, seed):
+        self.seed = self.context.seed = seed
 
     def reset(self):
         self.load_state({"t": 0, "statistics": self.fresh})

@@ -33,6 +33,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert checkpoint.load(path) == {"v": 1} and [p.name for p in tmp_path.iterdir()] == ["c.npz"]
 
 
+def test_no_flipped_byte_is_an_unnamed_error(tmp_path):
+    path = tmp_path / "c.npz"
+    checkpoint.save(path, {"x": np.arange(50.0), "t": 3})
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 5):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1:])
+        try:
+            checkpoint.load(path)
+        except checkpoint.Damaged as error:
+            assert "c.npz is not a whole checkpoint" in str(error)
+    np.save(tmp_path / "other.npy", np.arange(3))
+    with pytest.raises(checkpoint.Damaged):
+        checkpoint.load(tmp_path / "other.npy")
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"text", lambda b: b[:-30]])
 def test_a_damaged_file_is_named(tmp_path, damage):
     path = tmp_path / "c.npz"

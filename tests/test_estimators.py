@@ -88,6 +88,20 @@ def test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone(order, 
         np.testing.assert_allclose(g, plain * min(1, c / np.linalg.norm(plain)), rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype, size", [("float32", 1e20), ("float64", 1e120)])
+def test_clipping_a_gradient_whose_squares_overflow(dtype, size, device):
+    from types import SimpleNamespace
+
+    def gradient(x, rows, weights, out):
+        out[...] = size
+        return 1.0
+
+    estimator, x = Clipped(2.0), backend.zeros(4, dtype)
+    g = estimator.start(SimpleNamespace(n=1, value_and_gradient=gradient), x, 0)
+    estimator(x, Batch(None), out=g)
+    np.testing.assert_allclose(backend.to_host(g), 1.0, rtol=1e-6)                     # 2 / |(1, 1, 1, 1)|
+
+
 def test_clipping_a_zero_gradient_and_one_that_is_not_a_number(rng):
     problem = LeastSquares(np.eye(3), np.zeros(3))
     estimator = Clipped(1.0)

@@ -267,6 +267,10 @@ def test_a_wrong_start_is_named(problem, x):
     (lambda p: minimize(p, SGD(), stop=dict()), "give at least one"),
     (lambda p: minimize(p, SGD(), stop=10), "must be a Stop or a dict"),
     (lambda p: minimize(p, SGD(), stop=dict(epoch=3)), "stop has no 'epoch'; there is epochs, steps"),
+    (lambda p: Stop(target=5), "target must be"), (lambda p: Stop(target=("a", "b")), "value must be a number"),
+    (lambda p: Stop(epochs=float("inf")), "epochs must lie"), (lambda p: minimize(p, SGD(), seed="a"), "seed must be"),
+    (lambda p: RandomReshuffling(float("nan")), "batch_size must be"),
+    (lambda p: RandomReshuffling("all"), "batch_size must be"),
     (lambda p: minimize(p, "adam"), r"optimizer must be a value such as Adam\(\), got 'adam'"),
     (lambda p: minimize(p, SGD), "optimizer must be a value"), (lambda p: minimize(p, None), "optimizer must be"),
     (lambda p: minimize(p, SGD(), RandomReshuffling), "sampler must be a value"),
@@ -351,3 +355,60 @@ def test_accumulated_micro_batches_leave_one_update_of_the_statistics_the_first_
     for name in ("mean", "variance"):
         np.testing.assert_array_equal(several[name], once[name])
     assert np.abs(once["mean"]).max() > 0
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1e-9])
+def test_the_record_of_a_diverged_run_does_not_depend_on_the_clock(problem, monkeypatch, seconds):
+    monkeypatch.setattr(sys.modules["npopt.minimize"], "STRETCH", seconds)
+    run = minimize(problem, SGD(), RandomReshuffling(3), 30.0, stop=dict(epochs=500), events=Events(10))
+    x, g, losses = np.zeros(3), np.empty(3), []
+    sampler = RandomReshuffling(3)
+    sampler.start(problem, 0)
+    with np.errstate(all="ignore"):
+        for batch in sampler.take(3500):
+            losses.append(problem.value_and_gradient(x, batch.rows, None, g))
+            if not math.isfinite(losses[-1]):
+                break
+            x -= 30.0 * g
+    t = len(losses) - 1
+    assert run.reason == f"diverged: the loss is {losses[-1]} at step {t}" and run.final["step"] == t
+    since = t - run.columns["step"][-2]
+    assert run.final["loss"] == sum(losses[-1 - since:-1]) / since and math.isnan(run.final["objective"])
+    assert run.columns["epoch"][-1] == (t + 1) / 7
+
+
+def test_an_x_that_is_not_finite_at_the_end_is_a_divergence(problem):
+    steep = LeastSquares(100 * problem.host_X, 100 * problem.host_y)
+    run = minimize(steep, SGD(), ShuffleOnce(None), 1e308, stop=dict(steps=1), events=Events(None))
+    assert run.reason == "diverged: x is not finite after step 0" and not np.isfinite(run.x).all()
+
+
+def test_the_seed_reaches_masks_and_augmentation(network):
+    x = network.x0(np.random.default_rng(0))
+    runs = [minimize(network, SGD(), ShuffleOnce(None), 0.1, stop=Stop(steps=1), x=x, seed=s).x for s in (0, 1, 0)]
+    assert not np.array_equal(runs[0], runs[1])
+    network.reset()
+    np.testing.assert_array_equal(minimize(network, SGD(), ShuffleOnce(None), 0.1, stop=Stop(steps=1), seed=3).x,
+                                  minimize(network, SGD(), ShuffleOnce(None), 0.1, stop=Stop(steps=1), seed=3).x)
+
+
+def test_a_restricted_problem_starts_where_it_was_restricted_each_time(network):
+    whole = minimize(network, SGD(), RandomReshuffling(6), 0.1, stop=Stop(steps=2)).x
+    part = network.restrict(whole, ["5.W"])
+    first, second = (minimize(part, HeavyBall(), RandomReshuffling(6), 0.1, stop=Stop(epochs=2)) for _ in range(2))
+    np.testing.assert_array_equal(first.x, second.x)
+    np.testing.assert_array_equal(first.columns["test_loss"], second.columns["test_loss"])
+    assert not np.array_equal(first.x, part.x0(None))
+
+
+def test_a_longer_run_with_a_schedule_of_the_whole_length_is_not_a_continuation(problem, tmp_path):
+    path = tmp_path / "c.npz"
+    common = dict(optimizer=SGD(), sampler=RandomReshuffling(3), events=Events(checkpoint=path))
+    minimize(problem, **common, schedule=Cosine(0.1), stop=Stop(steps=5))
+    with pytest.raises(ValueError, match="steps 5 there, 9 here"):
+        minimize(problem, **common, schedule=Cosine(0.1), stop=Stop(steps=9))
+
+
+def test_what_varies_is_checked_by_the_optimizer(problem):
+    with pytest.raises(ValueError, match="HeavyBall: beta must lie in"):
+        minimize(problem, HeavyBall(0.9), vary={"beta": 1.5})

@@ -50,7 +50,11 @@ def test_a_schedule_that_needs_the_length_says_so():
 @pytest.mark.parametrize("wrong, message", [
     (lambda: Constant(-0.1), "Constant: lr must lie in"), (lambda: Constant(float("nan")), "Constant: lr must lie in"),
     (lambda: Cosine(0.1, length=0), "length"), (lambda: Linear(0.1, per="batch"), "per must be"),
-    (lambda: Piecewise(1.0, (3, 2)), "milestones must rise"), (lambda: Polynomial(1.0, 0), "power"),
+    (lambda: Piecewise(1.0, (3, 2)), "milestones must rise"),
+    (lambda: Piecewise(1.0, 5), "milestones must be"),
+    (lambda: Piecewise(1.0, (float("nan"),)), "a milestone must lie in"),
+    (lambda: Constant(float("inf")), "lr must lie"),
+    (lambda: Polynomial(1.0, 0), "power"),
     (lambda: WithWarmup(-1.0, 3), "lr must lie in"),
 ])
 def test_bad_arguments(wrong, message):

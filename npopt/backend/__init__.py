@@ -16,6 +16,7 @@ from npopt.backend.devices import (
     empty,
     kernel,
     memory,
+    norm,
     owner,
     synchronize,
     to_host,
@@ -27,6 +28,6 @@ from npopt.backend.draws import generator, key, normals, row_uniform
 from npopt.backend.formulas import elementwise
 
 __all__ = [
-    "DEVICES", "asarray", "cores", "device", "elementwise", "empty", "generator", "kernel", "key", "memory", "normals",
-    "owner", "row_uniform", "synchronize", "threads", "to_host", "use", "xp", "zeros",
+    "DEVICES", "asarray", "cores", "device", "elementwise", "empty", "generator", "kernel", "key", "memory", "norm",
+    "normals", "owner", "row_uniform", "synchronize", "threads", "to_host", "use", "xp", "zeros",
 ]

@@ -30,6 +30,14 @@ class Cpu:
     def kernel(self, pair, arguments):
         return pair.cpu(*arguments)
 
+    def norm(self, x):
+        """In blocks, so that squares of float32 numbers are added in float64 and do not overflow."""
+        total = 0.0
+        for i in range(0, x.size, 1 << 16):
+            block = x[i : i + (1 << 16)].astype(np.float64, copy=False)
+            total += float(block.dot(block))
+        return total**0.5
+
     def synchronize(self):
         """Wait until the device has done what it was asked to do."""
 
@@ -66,6 +74,13 @@ class Gpu:
             function = pair.compiled["gpu"] = self.module.RawKernel(pair.gpu, pair.name)
         threads = 256
         function(((pair.size(*arguments) + threads - 1) // threads,), (threads,), pair.gpu_arguments(*arguments))
+
+    def norm(self, x):
+        if not hasattr(self, "squares"):
+            self.squares = self.module.ReductionKernel(
+                "T x", "float64 y", "(double)x * (double)x", "a + b", "y = sqrt(a)", "0", "npopt_norm"
+            )
+        return self.squares(x)
 
     def synchronize(self):
         self.module.cuda.Stream.null.synchronize()
@@ -128,6 +143,11 @@ def empty(shape, dtype):
 
 def zeros(shape, dtype):
     return _current.module.zeros(shape, dtype=dtype)
+
+
+def norm(x):
+    """|x|, Euclidean, of a flat array, summed in float64: a Python float; on a GPU a 0-d array."""
+    return owner(x).norm(x)
 
 
 def synchronize():

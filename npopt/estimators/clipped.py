@@ -1,22 +1,22 @@
 """Clipping by the norm of the whole gradient: Pascanu, Mikolov & Bengio, ICML 2013, arXiv:1211.5063, Algorithm 1."""
 
-from npopt.backend import elementwise, xp
+from npopt.backend import elementwise, norm
 from npopt.estimators.base import Wrapper
 from npopt.estimators.minibatch import Minibatch
 from npopt.values import number
 
 
 @elementwise
-def shrink(g, norm, c):
-    g = g * (c / norm if norm > c else 1.0)
+def shrink(g, size, c):
+    g = g * (c / size if size > c else 1.0)
     return g
 
 
 class Clipped(Wrapper):
     """g <- min(1, c / |g|) g, with |g| the Euclidean norm over all coordinates.
 
-    Exactly so: PyTorch divides by |g| + 1e-6. The norm stays on the device. A gradient with a NaN stays one, so that
-    the loop sees the divergence.
+    Exactly so: PyTorch divides by |g| + 1e-6. The norm is summed in float64 and stays on the device. A gradient that is
+    not finite stays so, and the loop sees the divergence.
     """
 
     def __init__(self, c, inner=None):
@@ -26,10 +26,10 @@ class Clipped(Wrapper):
     def __call__(self, x, batch, out):
         self.batch = batch
         loss = self.inner(x, batch, out)
-        shrink(out, xp(out).linalg.norm(out), self.c)
+        shrink(out, norm(out), self.c)
         return loss
 
     def again(self, y, out):
         loss = self.inner.again(y, out)
-        shrink(out, xp(out).linalg.norm(out), self.c)
+        shrink(out, norm(out), self.c)
         return loss

@@ -84,8 +84,13 @@ def spread(values, digits=4):
 def different(a, b):
     """(mean of a - b over paired seeds, twice its standard deviation, whether the first exceeds the second in size).
 
-    a, b: (seeds,), the same seeds in the same order. Under 3 seeds it raises Undecided: one cannot tell from noise.
+    a, b: (seeds,), the same seeds in the same order. Under 3 seeds, or with values that are not finite (diverged runs),
+    it raises Undecided: one cannot tell from noise.
     """
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    lost = int((~np.isfinite(a)).sum() + (~np.isfinite(b)).sum())
+    if lost:
+        raise Undecided(f"{lost} of {len(a) + len(b)} values are not finite (diverged runs)")
     d = np.asarray(a, float) - np.asarray(b, float)
     if len(d) < 3:
         raise Undecided(f"a difference needs at least 3 seeds, there are {len(d)}")
@@ -104,7 +109,10 @@ def larger(part, one, two, column):
 
 
 def compared(results, part, one, two, column, holds):
-    a, b = (results.select(part, name).final(column) for name in (one, two))
+    first, second = (results.select(part, name) for name in (one, two))
+    if first.seeds != second.seeds:
+        raise Undecided(f"the seeds differ: {first.seeds} and {second.seeds}")
+    a, b = first.final(column), second.final(column)
     mean, twice, clear = different(a, b)
     return f"{spread(a)} and {spread(b)}; difference {mean:.2g}, two deviations {twice:.2g}", holds(mean, clear)
 

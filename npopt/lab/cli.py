@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from npopt import checkpoint
 from npopt.lab import report
 from npopt.lab.claims import counts
 from npopt.lab.options import nearest
@@ -54,7 +55,10 @@ def scripts():
 
 def described(path):
     """(task, question) of a script, read from its text without running it; None where it makes no Experiment."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        return "", f"(cannot be read: {error})"
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "Experiment":
             words = {word.arg: getattr(word.value, "value", "") for word in node.keywords}
@@ -105,6 +109,10 @@ def run_all(words):
         return 0
     if not known:
         return refuse("no scripts here; run it in a checkout of the repository")
+    try:
+        checkpoint.writable(folder_of(words) / "index.html")
+    except ValueError as error:
+        return refuse(f"{error} with --out")
     order = sorted(known, key=lambda name: report.task_order(described(known[name])[0]))
     rows, failed = [], []
     for name in order:
@@ -117,7 +125,6 @@ def run_all(words):
             failed.append(name)
         rows.append([name, f"failed ({status})" if status else "done", report.duration(time.monotonic() - before)])
         rows[-1] += tally(folder_of(words) / name / "summary.json") if not status else ["", "", ""]
-    folder_of(words).mkdir(parents=True, exist_ok=True)
     index = report.write_index(folder_of(words))
     print("\n" + report.text_table(["script", "", "time", "holds", "fails", "undecided"], rows))
     if failed:
