@@ -1,0 +1,58 @@
+"""Scripts as modules: their help, and their problems on a device whose arrays nobody may read."""
+
+import importlib.util
+import pathlib
+import sys
+from types import SimpleNamespace
+
+from npopt import Events, Stop, backend, minimize
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+SCRIPTS = sorted((pathlib.Path(__file__).parents[1] / "scripts").glob("[!_]*.py"))
+
+
+def module(path):
+    spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
+    found = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
+def test_help_says_the_question_and_the_parts(path, capsys):
+    script = module(path)
+    with pytest.raises(SystemExit) as ended:
+        script.experiment.main(["--help"], script=path.stem)
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and script.__doc__.splitlines()[0] in said
+    assert all(part.title in said for part in script.experiment.parts.values())
+
+
+@pytest.mark.parametrize("build, arguments, column", [
+    ("regression", dict(data="diabetes"), "gap"), ("regression", dict(data="diabetes", at_minimum=True), "distance"),
+    ("lenet", dict(data="digits", rows=40), "test_loss"),
+    ("resnet", dict(data="digits", width=2, rows=40), "test_loss"),
+], ids=lambda v: str(v))
+def test_the_problems_of_momentum_vs_sgd_run_where_nothing_may_be_read(build, arguments, column, device):
+    script = module(SCRIPTS[[p.stem for p in SCRIPTS].index("momentum_vs_sgd")])
+    found = []
+    for name in (device, "cpu"):
+        backend.use(name)
+        problem = getattr(script, build)(**arguments)
+        found.append(minimize(problem, script.HeavyBall(0.9), script.RandomReshuffling(16), 1e-3, stop=Stop(steps=2),
+                              events=Events(metrics=1, per="step")))
+    # the two paths add in different orders: float64 for the regression, float32 for the networks
+    np.testing.assert_allclose(found[0].columns[column], found[1].columns[column], rtol=2e-3, atol=1e-12)
+
+
+def test_part_a_takes_sparse_sets(monkeypatch):
+    script = module(SCRIPTS[[p.stem for p in SCRIPTS].index("momentum_vs_sgd")])
+    rng = np.random.default_rng(0)
+    x = scipy.sparse.random(60, 30, 0.1, "csr", random_state=rng)
+    some = SimpleNamespace(x_train=x[:40], x_test=x[40:], y_train=rng.random(40), y_test=rng.random(20))
+    monkeypatch.setattr(script, "dataset", lambda name: some)
+    problem = script.regression("any")
+    assert problem.n == 60 and minimize(problem, script.SGD(), schedule=0.01, stop=Stop(steps=3)).final["gap"] > 0
