@@ -288,6 +288,11 @@ class Residual(Layer):
         return f"Residual({self.block!r}, shortcut={self.shortcut!r}, activation={self.activation!r})"
 
 
+def named(layer, parameter):
+    """The full name of a layer's parameter: "conv1.W", or "W" where the layer is the whole network."""
+    return f"{layer.path}.{parameter}" if layer.path else parameter
+
+
 class Network:
     """A layer with names for its parameters: `segments`, `x0`, `bind`, `forward`, `backward`, and batch statistics.
 
@@ -305,7 +310,7 @@ class Network:
         self.output_shape = tuple(layer.output_shape(self.input_shape))
         self.users = {}                                 # segment name: [(layer, parameter)] in forward order
         entries, seen = [], {}
-        for child, path, block in self._walk(layer, "", ""):
+        for child, path, block in self._walk(layer, "", None):
             if id(child) in seen:
                 raise ValueError(
                     f"Network: {child!r} occurs twice, as {seen[id(child)]!r} and {path!r}; make two layers and share "
@@ -313,7 +318,7 @@ class Network:
                 )
             seen[id(child)], child.path = path, path
             for parameter, (shape, kind) in child.shapes.items():
-                full = f"{path}.{parameter}" if path else parameter
+                full = named(child, parameter)
                 target = self.share.get(full, full)
                 if target == full:
                     entries.append((full, tuple(shape), kind, block or parameter))
@@ -333,9 +338,9 @@ class Network:
 
     def _walk(self, layer, path, residual):
         """(layer, path, block) for every layer, parents first."""
-        if layer.is_block and not residual:
+        if layer.is_block and residual is None:
             residual = path
-        yield layer, path, residual or path.split(".")[0]
+        yield layer, path, path.split(".")[0] if residual is None else residual
         for name, child in layer.children():
             yield from self._walk(child, f"{path}.{name}" if path and name else path or name, residual)
 
@@ -347,7 +352,7 @@ class Network:
 
         x = np.empty(self.dim, dtype)
         for segment in self.segments:
-            layer, parameter = self.users[segment.name][0]
+            layer, parameter = next(user for user in self.users[segment.name] if named(*user) == segment.name)
             fan_in, fan_out = layer.fans(parameter)
             x[segment.slice] = layer.init[parameter](rng, segment.shape, fan_in, fan_out, dtype).reshape(-1)
         return backend.asarray(x)

@@ -133,8 +133,8 @@ class BinaryCrossEntropy(Loss):
             raise ValueError(f"BinaryCrossEntropy: targets must lie in [0, 1], got {targets.min()} to {targets.max()}")
 
     def right(self, z, t):
-        """(B, K) or (B,) truth values: the sign of the output is the target's."""
-        return (z > 0) == (t.reshape(z.shape) > 0.5)
+        """(B,): the share of a row's outputs whose sign is the target's."""
+        return ((z > 0) == (t.reshape(z.shape) > 0.5)).reshape(z.shape[0], -1).mean(axis=1)
 
     def rows(self, z, t, ctx):
         m = xp(z)

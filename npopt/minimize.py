@@ -126,8 +126,9 @@ def minimize(problem, optimizer, sampler=None, schedule=0.1, estimator=None, var
     events: an Events or a dict of its arguments; with a checkpoint path the run resumes from that file if it exists,
     and then ends bit for bit where it would have ended without a break (same device, same number of threads).
 
-    Returns a Run. Ctrl-C ends the step at hand, saves the checkpoint and returns the run so far, reason "interrupted";
-    a second Ctrl-C raises KeyboardInterrupt at once. A loss or an x that is not finite stops the run.
+    Returns a Run. Ctrl-C ends the stretch at hand (half a second, or one long step), saves the checkpoint and returns
+    the run so far, reason "interrupted"; a second Ctrl-C raises KeyboardInterrupt at once. A loss or an x that is not
+    finite stops the run.
     """
     return _Loop(problem, optimizer, sampler, schedule, estimator, vary, stop, seed, x, events).run()
 
@@ -142,7 +143,7 @@ class _Loop:
             if not isinstance(value, kind) and (value is not None or what == "optimizer"):
                 raise ValueError(f"minimize: {what} must be a value such as {example}, got {value!r}")
         self.optimizer = copy.deepcopy(optimizer)
-        if sampler is None:
+        if sampler is None and problem.n is not None:
             sampler = RandomReshuffling(min(64, problem.n))
         self.sampler, self.schedule = copy.deepcopy(sampler), copy.deepcopy(as_schedule(schedule))
         self.estimator = copy.deepcopy(Minibatch() if estimator is None else estimator)
@@ -264,7 +265,8 @@ class _Loop:
         if sampler.size * self.steps_per_epoch > sampler.n:     # a short last batch is a stretch of its own
             k = min(k, max(1, self.steps_per_epoch - 1 - done))
         batches = list(self.sampler.take(k))
-        rows = np.concatenate([np.arange(self.sampler.n) if b.rows is None else b.rows for b in batches])
+        host = [np.arange(sampler.n) if b.rows is None else backend.to_host(b.rows) for b in batches]
+        rows = np.concatenate(host)
         weights = None if batches[0].weights is None else np.concatenate([b.weights for b in batches])
         rates = np.array([self.schedule(t) for t in range(self.t, self.t + k)])
         losses = self.compiled(self.x, rows, weights, rates)
@@ -367,8 +369,8 @@ class _Loop:
                 self.row(measured=False)
             if path is not None:
                 checkpoint.save(path, self.state())
-            if self.reason != "interrupted" and self.columns["step"][-1] != self.t:
-                self.row()
+            if self.reason != "interrupted" and self.columns["step"][-1] != self.t and self.stop.reached(self.row()):
+                self.reason = "target"
         return self.result()
 
     def finite(self):
@@ -422,7 +424,7 @@ def versions():
 
 
 class _Interrupt:
-    """Within it the first Ctrl-C sets `asked`, so that the step at hand ends; the second raises KeyboardInterrupt."""
+    """Within it the first Ctrl-C sets `asked`, which ends the stretch at hand; the second raises KeyboardInterrupt."""
 
     def __enter__(self):
         self.asked, self.before = False, None

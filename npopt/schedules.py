@@ -143,7 +143,7 @@ class WithWarmup(Schedule):
     def start(self, steps_per_epoch, steps):
         super().start(steps_per_epoch, steps)
         self.lead = self.length * (1 if self.per == "step" else steps_per_epoch)
-        self.schedule.start(steps_per_epoch, None if steps is None else max(steps - self.lead, 0))
+        self.schedule.start(steps_per_epoch, None if steps is None else max(steps - self.lead, 1))
 
     def __call__(self, t):
         if t >= self.lead:

@@ -249,6 +249,8 @@ class LinearModel(Problem):
         rows = backend.xp(x).arange(self.n) if rows is None else rows
         s = out.reshape(-1, self.outputs)
         try:
+            if s.shape[0] != len(rows):
+                raise ValueError("lengths differ")          # said below
             self.run(x, rows, self.no_weights, 0.0, s, self.no_out)
         except (TypeError, ValueError):
             rows = self.check_rows(rows)

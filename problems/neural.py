@@ -91,7 +91,7 @@ class Neural(Problem):
             raise ValueError(
                 f"{self.name}: a row has shape {x.shape[1:]}, the network expects {self.network.input_shape}"
             )
-        if not isinstance(self.loss_function, SquaredError) and y.dtype.kind == "f" and np.isin(y, (-1.0, 1.0)).all():
+        if not isinstance(self.loss_function, SquaredError) and y.dtype.kind in "fi" and np.isin(y, (-1, 1)).all():
             y = (y + 1) / 2                             # -1, +1
         if isinstance(self.loss_function, SoftmaxCrossEntropy):
             if y.dtype.kind == "f" and (y == np.floor(y)).all():
@@ -127,12 +127,14 @@ class Neural(Problem):
         if rows is None:
             return None
         if isinstance(rows, (list, tuple, range)):
-            rows = backend.asarray(np.asarray(rows, np.int64))
+            rows = np.asarray(rows, np.int64)
+        if rows.dtype.kind not in "iu":
+            raise ValueError(f"{self.name}: rows must be whole numbers, got {rows.dtype}")
         if rows.ndim != 1 or not rows.shape[0]:
             raise ValueError(f"{self.name}: rows must be a vector of at least one row number, got shape {rows.shape}")
         if isinstance(rows, np.ndarray) and not (0 <= rows.min() and rows.max() < self.n):
             raise ValueError(f"{self.name}: rows must lie in 0..{self.n - 1}, got {rows.min()} to {rows.max()}")
-        return rows
+        return backend.asarray(rows, "int64")
 
     def _gather(self, part, rows, augmented, owner="inputs"):
         """Inputs of these rows of a part, (B, *input_shape), valid until the next call with this owner."""

@@ -57,9 +57,9 @@ class Quadratic(Problem):
         """(A x, b - noise, mean weight): the gradient is mean * A x - that."""
         count = self.n if rows is None else len(rows)
         if rows is not None:
-            rows = backend.asarray(rows)
-            if not count or not 0 <= int(backend.to_host(rows.min())) <= int(backend.to_host(rows.max())) < self.n:
+            if not count or (isinstance(rows, np.ndarray) and not 0 <= rows.min() <= rows.max() < self.n):
                 raise ValueError(f"{self.name}: rows must be one or more of 0..{self.n - 1}")
+            rows = backend.asarray(rows)
         if weights is None:
             mean, b = 1.0, self.b
             if self.e is not None and rows is not None:

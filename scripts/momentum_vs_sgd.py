@@ -106,6 +106,17 @@ def resnet(data, width, rows=None):
     return Neural(network, d, l2=5e-4, augment=augment, metrics_rows=2000)
 
 
+def brief(data, build, **arguments):
+    """The same problem with 2,000 test rows: for --quick."""
+    problem = build(data, **arguments)
+    problem.parts["test"] = tuple(part[:2000] for part in problem.parts["test"])
+    return problem
+
+
+def recipe(args, build, **arguments):
+    return Recipe(brief, build=build, **arguments) if args.quick else Recipe(build, **arguments)
+
+
 # ------------------------------------------------------------------------------------------------------------- grid
 def methods(lr, beta):
     """The three methods of parts a, b and c: (name, optimizer, rate)."""
@@ -128,7 +139,7 @@ def runs(args):
                 yield Entry("a", f"{data}, B={size}: {name}", Recipe(regression, data=data), optimizer,
                             WithReplacement(size), lr, stop=Stop(steps=args.pick(4000, 1500)), metrics=20, per="step")
         for k in HALVINGS:
-            steps = int(args.pick(6, 1) * k * slow(problem))
+            steps = int(args.pick(6, 0.5) * k * slow(problem))
             for name, optimizer, lr in methods(rate / k * (1 - args.beta), args.beta)[:2]:
                 yield Entry("a", f"{data}, step/{k}: {name}", Recipe(regression, data=data, at_minimum=True), optimizer,
                             WithReplacement(1), lr, stop=Stop(steps=steps), metrics=max(1, steps // 150), per="step")
@@ -136,32 +147,33 @@ def runs(args):
     for data in args.data_of("b"):
         rows, epochs = args.pick(None, 6000), args.budget(*((30, 15) if data == "digits" else (10, 2)))
         for name, optimizer, lr in methods(0.005, args.beta):
-            yield Entry("b", name, Recipe(lenet, data=data, rows=rows), optimizer, RandomReshuffling(64), lr,
+            yield Entry("b", name, recipe(args, lenet, data=data, rows=rows), optimizer, RandomReshuffling(64), lr,
                         stop=Stop(epochs=epochs))
 
     for data in args.data_of("c"):
         width, rows = args.width or args.pick(8, 4), args.rows or args.pick(4096, 1024)
         epochs = args.budget(15, 6 if data == "digits" else 2)
         for name, optimizer, lr in methods(0.01, args.beta):
-            yield Entry("c", name, Recipe(resnet, data=data, width=width, rows=rows), optimizer, RandomReshuffling(128),
-                        Cosine(lr, per="epoch"), stop=Stop(epochs=epochs), metrics=args.pick(3, 1), seeds=few)
+            yield Entry("c", name, recipe(args, resnet, data=data, width=width, rows=rows), optimizer,
+                        RandomReshuffling(128), Cosine(lr, per="epoch"), stop=Stop(epochs=epochs),
+                        metrics=args.pick(3, 1), seeds=few)
 
     for data in args.data_of("d"):
         rows, epochs = args.pick(None, 6000), args.budget(*((10, 8) if data == "digits" else (3, 1)))
         for lr in args.pick(RATES, RATES[::2]):
-            yield Entry("d", f"lr {lr:g}", Recipe(lenet, data=data, rows=rows), SGD(), RandomReshuffling(64), lr,
+            yield Entry("d", f"lr {lr:g}", recipe(args, lenet, data=data, rows=rows), SGD(), RandomReshuffling(64), lr,
                         stop=Stop(epochs=epochs), metrics=0.5, seeds=few)
 
     for data in args.data_of("e"):
         rows, epochs = args.pick(None, 6000), args.budget(*((10, 8) if data == "digits" else (3, 1)))
         n = min(len(dataset(data).y_train), rows or 10**9)
         for size in [s for s in args.pick(SIZES, SIZES[1:5]) if s <= n]:
-            recipe, sampler = Recipe(lenet, data=data, rows=rows), RandomReshuffling(size)
+            problem, sampler = recipe(args, lenet, data=data, rows=rows), RandomReshuffling(size)
             some = dict(stop=Stop(epochs=epochs if size > 1 else 1), metrics=0.5, seeds=few)
-            yield Entry("e", f"epochs, B={size}", recipe, SGD(), sampler, BASE, **some)
+            yield Entry("e", f"epochs, B={size}", problem, SGD(), sampler, BASE, **some)
             if size > 1:
-                yield Entry("e", f"scaled, B={size}", recipe, SGD(), sampler, BASE * size / 64, **some)
-            yield Entry("e", f"steps, B={size}", recipe, SGD(), sampler, BASE, stop=Stop(steps=args.pick(200, 40)),
+                yield Entry("e", f"scaled, B={size}", problem, SGD(), sampler, BASE * size / 64, **some)
+            yield Entry("e", f"steps, B={size}", problem, SGD(), sampler, BASE, stop=Stop(steps=args.pick(200, 40)),
                         metrics=args.pick(20, 10), per="step", seeds=few)
 
 
@@ -394,14 +406,14 @@ def network_figure(results, part, args):
     return figure
 
 
-@experiment.figure("lenet.png", caption="LeNet-5, batch size 64, constant rate (lr = 0.005): the first 10,000 training "
+@experiment.figure("lenet.png", caption="LeNet-5, batch size 64, constant rate (lr = 0.005): at most 10,000 training "
                    "images, and all test images, in evaluation mode.")
 def lenet_figure(results, args):
     return network_figure(results, "b", args)
 
 
 @experiment.figure("resnet.png", caption="ResNet-18 at reduced width on part of the training set, batch size 128, "
-                   "l2 = 5e-4, cosine from lr = 0.01: the first 2,000 training images, and all test images, in "
+                   "l2 = 5e-4, cosine from lr = 0.01: at most 2,000 training images, and all test images, in "
                    "evaluation mode.")
 def resnet_figure(results, args):
     return network_figure(results, "c", args)

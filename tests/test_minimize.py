@@ -412,3 +412,13 @@ def test_a_longer_run_with_a_schedule_of_the_whole_length_is_not_a_continuation(
 def test_what_varies_is_checked_by_the_optimizer(problem):
     with pytest.raises(ValueError, match="HeavyBall: beta must lie in"):
         minimize(problem, HeavyBall(0.9), vary={"beta": 1.5})
+
+
+def test_a_target_met_in_the_last_row_is_the_reason(problem):
+    run = minimize(problem, SGD(), ShuffleOnce(None), 0.1, stop=dict(steps=3, target=("objective", 1e9, )),
+                   events=Events(None))
+    assert run.reason == "target" and run.final["step"] == 0
+    low = minimize(problem, SGD(), ShuffleOnce(None), 0.1, stop=dict(steps=50)).final["objective"]
+    run = minimize(problem, SGD(), ShuffleOnce(None), 0.1, stop=dict(steps=50, target=("objective", low)),
+                   events=Events(None))
+    assert run.reason == "target" and run.final["step"] == 50

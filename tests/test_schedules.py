@@ -60,3 +60,10 @@ def test_a_schedule_that_needs_the_length_says_so():
 def test_bad_arguments(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize("steps", [1, 5, 10])
+def test_a_run_no_longer_than_its_warm_up_still_moves(steps):
+    schedule = WithWarmup(Cosine(0.1), 10)
+    schedule.start(5, steps)
+    assert [schedule(t) for t in range(steps)] == pytest.approx([0.01 * (t + 1) for t in range(steps)])

@@ -244,8 +244,9 @@ def _max_pool(x, y, index, kh, kw, down, right, top, left):
                 for e in range(max(0, left - j * right), min(kw, width + left - j * right)):
                     source, tap = x[b, i * down - top + a, j * right - left + e], np.uint8(a * kw + e)
                     for k in range(c):
-                        which[k] = tap if source[k] > best[k] else which[k]
-                        best[k] = source[k] if source[k] > best[k] else best[k]
+                        better = source[k] > best[k] or source[k] != source[k]              # NaN stays
+                        which[k] = tap if better else which[k]
+                        best[k] = source[k] if better else best[k]
 
 
 def max_pool_backward(dy, index, dx, kernel, stride, padding, ctx):

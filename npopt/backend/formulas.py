@@ -62,6 +62,9 @@ def hashed_normal(key, i):
     return np.sqrt(-2.0 * np.log(u)) * np.cos(6.283185307179586 * v)
 
 
+# Compiled formulas inline these three: their text is part of the cache's key.
+DRAWS = "".join(inspect.getsource(f.py_func) for f in (_mix, hashed_uniform, hashed_normal))
+
 CUDA_DRAWS = """
 __device__ inline unsigned long long mix64(unsigned long long z) {
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
@@ -441,7 +444,7 @@ def _cache():
 
 def _module(name, source):
     """Import generated source from a file named after its hash: numba then caches its machine code beside it."""
-    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    digest = hashlib.sha256((source + DRAWS).encode()).hexdigest()[:16]
     path = _cache() / f"{name}_{digest}.py"
     if not path.exists():                                       # whole or absent: another process may be writing too
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")

@@ -297,3 +297,12 @@ def test_what_does_not_fit_gets_one_sentence(rng):
         nn.Network(nn.Sequential(a=nn.Linear(3, 4), b=nn.Linear(4, 3)), (3,), share={"b.W": "a.W"})
     with pytest.raises(ValueError, match="no segment is named"):
         nn.Network(nn.Sequential(a=nn.Linear(3, 3)), (3,), share={"a.W": "z.W"})
+
+
+def test_a_shared_segment_starts_as_its_owner_says(rng):
+    from nn import Linear, Network, Sequential
+    from nn.init import Constant
+
+    net = Network(Sequential(one=Linear(3, 3, init=Constant(1.0)), two=Linear(3, 3, init=Constant(2.0))), (3,),
+                  share={"one.W": "two.W"})
+    assert (net.segments.view(net.x0(rng), "two.W") == 2.0).all()

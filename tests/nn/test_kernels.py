@@ -146,3 +146,15 @@ def test_use_chooses_the_path(rng):
     assert calls == ["fast"]
     with pytest.raises(ValueError, match="'fast' or 'reference'"):
         kernels.use("slow")
+
+
+@pytest.mark.parametrize("chosen", ["fast", "reference"])
+def test_max_pool_keeps_nan(chosen):
+    from nn import Context, MaxPool2d
+
+    x = np.array([[np.nan, 1.0, 3.0, 2.0], [2.0, 0.0, np.nan, 1.0], [np.nan] * 4, [np.nan] * 4]).reshape(1, 4, 4, 1)
+    kernels.use(chosen)
+    try:
+        assert np.isnan(MaxPool2d(2).forward(x, Context(0))).all()
+    finally:
+        kernels.use("fast")

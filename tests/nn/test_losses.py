@@ -107,3 +107,8 @@ def test_losses_are_values():
     assert repr(nn.SoftmaxCrossEntropy(0.1)) == "SoftmaxCrossEntropy(label_smoothing=0.1)"
     with pytest.raises(ValueError, match="label_smoothing must lie in"):
         nn.SoftmaxCrossEntropy(1.5)
+
+
+def test_the_accuracy_of_several_binary_outputs_is_a_share():
+    z, t = np.array([[2.0, -1.0, 3.0], [1.0, 1.0, 1.0]]), np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    np.testing.assert_allclose(nn.BinaryCrossEntropy().right(z, t), [1.0, 1 / 3])
