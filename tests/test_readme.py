@@ -55,3 +55,12 @@ def test_the_program_runs(tmp_path, capsys):
 def test_every_script_is_listed():
     for script in (ROOT / "scripts").glob("[!_]*.py"):
         assert re.search(rf"^    \S+ +{script.stem} ", TEXT, re.M), f"readme.txt does not list {script.stem}"
+
+
+def test_requirements_and_pyproject_name_the_same_versions():
+    import tomllib
+
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert set(wanted) == set(lines[1:-1]) - {line for line in lines if line.startswith(("pytest", "ruff"))}
+    assert lines[-1] == "-e ."
