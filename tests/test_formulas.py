@@ -1,15 +1,24 @@
 """Formulas against the same formulas in plain NumPy, and what a formula may not be."""
 
+import importlib
+import pkgutil
 import shutil
 import subprocess
 
+import nn
+import npopt
+import problems
+from nn.kernels.cpu import _relu_backward
 from npopt import backend
 from npopt.backend import draws, elementwise
+from npopt.estimators.accumulated import add, scale
+from npopt.estimators.clipped import shrink
 from npopt.optimizers.adam import adam
 from npopt.optimizers.adamw import adamw
 from npopt.optimizers.heavy_ball import heavy_ball
 from npopt.optimizers.nesterov import nesterov
 from npopt.optimizers.sgd import sgd
+from problems.neural import add_scaled
 
 import numpy as np
 import pytest
@@ -164,12 +173,27 @@ def test_what_is_not_a_formula_is_refused_where_it_is_written():
         root(np.zeros(2))
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")
-@pytest.mark.parametrize("formula, arrays", [
+COMPILED = [
     (adamw, ("x", "m", "v", "g")), (adamw, ("x", "m", "v", "g", "lr", "weight_decay")), (adam, ("x", "m", "v", "g")),
     (heavy_ball, ("x", "m", "g")), (nesterov, ("x", "m", "g")), (sgd, ("x", "g")),
     (everything, ("y", "z", "a", "b")), (everything, ("y", "z", "a", "b", "d")), (draws._normals, ("out",)),
-], ids=lambda v: getattr(v, "name", None) or "-".join(v))
+    (draws._uniforms, ("out",)), (scale, ("out",)), (add, ("out", "piece")), (shrink, ("g",)), (add_scaled, ("y", "x")),
+    (_relu_backward, ("dx", "dy", "y")),
+]
+
+
+def test_every_formula_of_the_packages_is_in_the_list():
+    known, found = {id(formula) for formula, _ in COMPILED}, {}
+    for package in (npopt, nn, problems):
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            for name, value in vars(importlib.import_module(info.name)).items():
+                if isinstance(value, elementwise):
+                    found[id(value)] = f"{info.name}.{name}"
+    assert len(found) >= 12 and not [name for key, name in found.items() if key not in known]
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")
+@pytest.mark.parametrize("formula, arrays", COMPILED, ids=lambda v: getattr(v, "name", None) or "-".join(v))
 def test_the_cuda_form_compiles(formula, arrays, tmp_path):
     for dtype in ("float32", "float64"):
         source = tmp_path / f"{dtype}.cu"
