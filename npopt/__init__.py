@@ -11,15 +11,17 @@ __version__ = "0.1.0"
 
 from npopt import backend
 from npopt.backend import elementwise
-from npopt.estimators import Accumulated, Clipped, Minibatch
+from npopt.estimators import SAGA, SVRG, Accumulated, Clipped, Minibatch
 from npopt.gradcheck import gradcheck
 from npopt.minimize import Events, Run, Stop, minimize
-from npopt.optimizers import SGD, Adam, AdamW, HeavyBall, Nesterov
+from npopt.optimizers import SGD, Adam, AdamW, HeavyBall, Nesterov, Proximal
+from npopt.proximal import L1, L1L2, L2, Box, Simplex
 from npopt.samplers import Batch, RandomReshuffling, ShuffleOnce, WithReplacement
 from npopt.schedules import Constant, Cosine, Exponential, Linear, Piecewise, Polynomial, WithWarmup
 
 __all__ = [
-    "SGD", "Accumulated", "Adam", "AdamW", "Batch", "Clipped", "Constant", "Cosine", "Events", "Exponential",
-    "HeavyBall", "Linear", "Minibatch", "Nesterov", "Piecewise", "Polynomial", "RandomReshuffling", "Run",
-    "ShuffleOnce", "Stop", "WithReplacement", "WithWarmup", "backend", "elementwise", "gradcheck", "minimize",
+    "L1", "L1L2", "L2", "SAGA", "SGD", "SVRG", "Accumulated", "Adam", "AdamW", "Batch", "Box", "Clipped", "Constant",
+    "Cosine", "Events", "Exponential", "HeavyBall", "Linear", "Minibatch", "Nesterov", "Piecewise", "Polynomial",
+    "Proximal", "RandomReshuffling", "Run", "ShuffleOnce", "Simplex", "Stop", "WithReplacement", "WithWarmup",
+    "backend", "elementwise", "gradcheck", "minimize",
 ]

@@ -65,16 +65,18 @@ class Stop(Value):
 class Events(Value):
     """What happens between stretches of steps. metrics: a row of columns every so many epochs (may be a fraction) or
     steps (per), None: at the start and the end only; checkpoint: a path, saved every `seconds` and at the end;
-    progress: a function of (fraction done, epoch, loss), called about twice a second."""
+    progress: a function of (fraction done, epoch, loss), called about twice a second; variance: a column of that name,
+    the exact variance of the estimator's gradient for one drawn row (linear models; a pass over all rows a row of
+    columns, not timed)."""
 
-    def __init__(self, metrics=1, per="epoch", checkpoint=None, seconds=30, progress=None):
+    def __init__(self, metrics=1, per="epoch", checkpoint=None, seconds=30, progress=None, variance=False):
         if metrics is not None:
             number("Events", "metrics", metrics, low=0, open_low=True)
         if per not in ("epoch", "step"):
             raise ValueError(f'Events: per must be "epoch" or "step", got {per!r}')
         number("Events", "seconds", seconds, low=0)
         self.metrics, self.per, self.checkpoint = metrics, per, checkpoint
-        self.seconds, self.progress = seconds, progress
+        self.seconds, self.progress, self.variance = seconds, progress, bool(variance)
 
     def next(self, step, steps_per_epoch):
         """The first step after `step` at which a row is due."""
@@ -90,6 +92,7 @@ class Run:
 
     columns: dict of lists, one entry a row: epoch, step, seconds, gradients, values, bytes, lr, loss (the mean of the
     steps' losses since the row before; NaN in the first row), then the problem's metrics at the optimizer's answer.
+    Compiled on sparse data, the l2 term of those losses is that at the start of their stretch (an epoch, or less).
     x, answer: arrays on the device. reason: "epochs", "steps", "evaluations", "seconds", "target", "diverged: ...",
     "interrupted". config: the printed ingredients. loop: "python" or "compiled".
     """
@@ -165,7 +168,8 @@ class _Loop:
             s.start(self.steps_per_epoch, self.total)
         self.g = self.estimator.start(problem, self.x, self.seed)
         self.optimizer.start(self.x, self.estimator)
-        self.compiled = None if self.vary else self.estimator.compiled(self.optimizer, self.sampler)
+        steady = not self.vary and self.schedule.rates(0, 1) is not None
+        self.compiled = self.estimator.compiled(self.optimizer, self.sampler) if steady else None
         self.t, self.seconds, self.columns, self.reason = 0, 0.0, {}, None
         self.loss_sum, self.loss_count, self.last_loss, self.length = 0.0, 0, math.nan, 1
         self.config = {
@@ -260,18 +264,25 @@ class _Loop:
         self.t = t
         return losses
 
-    def compiled_steps(self, k):
-        done, sampler = self.sampler.taken % self.steps_per_epoch, self.sampler
-        if sampler.size * self.steps_per_epoch > sampler.n:     # a short last batch is a stretch of its own
-            k = min(k, max(1, self.steps_per_epoch - 1 - done))
-        batches = list(self.sampler.take(k))
-        host = [np.arange(sampler.n) if b.rows is None else backend.to_host(b.rows) for b in batches]
-        rows = np.concatenate(host)
-        weights = None if batches[0].weights is None else np.concatenate([b.weights for b in batches])
-        rates = np.array([self.schedule(t) for t in range(self.t, self.t + k)])
-        losses = self.compiled(self.x, rows, weights, rates)
-        self.t += k
-        return list(losses)
+    def compiled_steps(self, due):
+        """A compiled stretch: up to `due`, the end of the epoch, or LONGEST steps of it, whichever comes first.
+
+        Where it ends does not depend on the clock: a stretch rounds as a whole, and a run has to be repeatable.
+        """
+        sampler, counts, t = self.sampler, self.estimator.counts, self.t
+        done = sampler.taken % self.steps_per_epoch
+        k = self.steps_per_epoch - done
+        if sampler.size * self.steps_per_epoch > sampler.n and k > 1:
+            k -= 1                                              # a short last batch is a stretch of its own
+        k = min(k, LONGEST - done % LONGEST, *(bound - t for bound in (due, self.total) if bound is not None))
+        if self.stop.evaluations is not None:
+            left = self.stop.evaluations - counts["gradients"] - counts["values"]
+            k = min(k, max(1, math.ceil(left / sampler.size)))
+        started = self.optimizer.t
+        losses = self.compiled(self.x, *sampler.span(k), self.schedule.rates(t, k))
+        self.t, self.optimizer.t = t + k, started + k
+        self.problem.begin(self.t - 1)
+        return losses
 
     # -------------------------------------------------------------------------------------------------------- the rest
     def row(self, measured=True):
@@ -283,7 +294,10 @@ class _Loop:
             "loss": self.loss_sum / self.loss_count if self.loss_count else math.nan,
         }
         if measured:
-            row.update(self.problem.metrics(self.optimizer.answer(self.x)))
+            answer = self.optimizer.answer(self.x)
+            row.update(self.problem.metrics(answer))
+            if self.events.variance:
+                row["variance"] = self.estimator.variance(answer, self.sampler.probabilities)
         for name in [*row, *self.columns]:
             self.columns.setdefault(name, [math.nan] * len(self.columns.get("epoch", ())))
         for name, column in self.columns.items():
@@ -310,18 +324,20 @@ class _Loop:
                 k = min(k, bound - self.t)
         backend.synchronize()
         start = time.perf_counter()
-        first = self.t
+        first, taken = self.t, self.sampler.taken
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            losses = self.compiled_steps(k) if self.compiled else self.steps(k)
+            losses = self.compiled_steps(due) if self.compiled else self.steps(k)
         losses = _read(losses)
         took = time.perf_counter() - start
         self.seconds += took
-        if len(losses) == self.length:                          # aim at STRETCH seconds
+        if len(losses) == self.length and not self.compiled:    # aim at STRETCH seconds
             self.length = min(LONGEST, max(1, int(self.length * min(4.0, STRETCH / max(took, 1e-9)))))
         total = self.loss_sum
         for i, loss in enumerate(losses):
             if loss - loss != 0:                                # inf or NaN
                 self.loss_sum, self.loss_count = total, self.loss_count + i
+                if self.compiled:                               # it stopped there, but has counted the whole stretch
+                    self.t, self.sampler.taken = first + i, taken + i + 1
                 return f"diverged: the loss is {loss} at step {first + i}"
             total += loss                                       # in order: a resumed run must round alike
         self.loss_sum, self.loss_count = total, self.loss_count + len(losses)
@@ -408,7 +424,9 @@ def _made(kind, value, default):
 
 
 def _read(losses):
-    """Losses as Python floats; those of a device come over in one transfer."""
+    """Losses as Python floats; those of a device come over in one transfer, those of a compiled stretch at once."""
+    if isinstance(losses, np.ndarray):
+        return losses.tolist()
     if losses and getattr(losses[0], "shape", None) is not None and not isinstance(losses[0], np.generic):
         stacked = backend.to_host(backend.xp(losses[0]).stack(losses))
         return [float(v) for v in stacked]

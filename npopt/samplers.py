@@ -28,6 +28,7 @@ class Sampler(Value):
 
     fixed = False                                               # the same batches in every epoch
     learns = False                                              # `observe` does something
+    probabilities = None                                        # (n,) on the host where rows are not drawn uniformly
 
     def __init__(self, batch_size=1, drop_last=False):
         if batch_size is not None:
@@ -70,6 +71,14 @@ class Sampler(Value):
     def rows(self, k):
         """The rows of the next k batches as one host array, for compiled loops over batches of one size."""
         return np.concatenate([np.asarray(backend.to_host(b.rows)) for b in self.take(k)])
+
+    def span(self, k):
+        """The next k batches, all of one epoch, as host arrays (rows, weights or None), for compiled loops."""
+        e, j = divmod(self.taken, self.steps_per_epoch)
+        order, weights = (None if part is None else backend.to_host(part) for part in self._order(e))
+        self.taken += k
+        cut = slice(j * self.size, (j + k) * self.size)
+        return order[cut], None if weights is None else weights[cut]
 
     def observe(self, batch, problem):
         """Told after each pass; samplers that learn probabilities use it, and set `learns`."""

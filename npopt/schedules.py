@@ -11,6 +11,8 @@ import math
 
 from npopt.values import Value, number, whole
 
+import numpy as np
+
 
 def _unit(owner, per):
     if per not in ("step", "epoch"):
@@ -35,6 +37,11 @@ class Schedule(Value):
     def __call__(self, t):
         return self.at(t if self.per == "step" else t // self.steps_per_epoch)
 
+    def rates(self, t, k):
+        """The rates of the k steps from t on, (k,) float64, for compiled loops; None if a rate is an array like x."""
+        found = [self(u) for u in range(t, t + k)]
+        return None if any(getattr(rate, "ndim", 0) for rate in found) else np.array(found, np.float64)
+
     def fraction(self, k):
         """k/T, at most 1."""
         if self.T is None:
@@ -50,6 +57,9 @@ class Constant(Schedule):
 
     def at(self, k):
         return self.lr
+
+    def rates(self, t, k):
+        return np.full(k, self.lr, np.float64)
 
 
 class Exponential(Schedule):

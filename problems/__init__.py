@@ -2,13 +2,13 @@
 
 from problems.base import Problem, Restricted
 from problems.datasets import Dataset, load
-from problems.linear import LeastSquares, Logistic
+from problems.linear import ElasticNet, Lasso, LeastSquares, Logistic
 from problems.quadratic import Quadratic
 from problems.splits import split, standardise
 
 __all__ = [
-    "Dataset", "LeastSquares", "Logistic", "Neural", "Problem", "Quadratic", "Restricted", "load", "split",
-    "standardise"
+    "Dataset", "ElasticNet", "Lasso", "LeastSquares", "Logistic", "Neural", "Problem", "Quadratic", "Restricted",
+    "load", "split", "standardise",
 ]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Problem:
-    """f(x) = (1/n) sum_i f_i(x), x a flat vector of `dim` numbers of one `dtype`; plus penalty(x) if has_penalty.
+    """f(x) = (1/n) sum_i f_i(x), x a flat vector of `dim` numbers of one `dtype`; the objective is f + penalty.
 
     A subclass sets `dim` and `dtype` (with `set_shape`), and `n` and `name`; it defines `loss` (or `value`) and
     `value_and_gradient`. Over given rows, with B their number, repeats counted, and weights w (None: all one):
@@ -18,16 +18,17 @@ class Problem:
     rows None is all n rows in order; n None means that rows are keys from which samples are generated. The number
     returned is a Python float on the host, a 0-d device array elsewhere. Only problems that have them define
 
-        scalars(x, rows, out), combine(s, rows, out)                  linear models
+        scalars(x, rows, out, weights), combine(s, rows, out)         linear models
         smoothness(), row_smoothness(), strong_convexity(), minimum() -> (x, f)
 
-    so that `hasattr` is the question whether they exist.
+    so that `hasattr` is the question whether they exist. They speak of f, without the penalty; minimum() of the
+    objective. The penalty is `regulariser`, a value of npopt.proximal, or None.
     """
 
     name = "problem"
     n = None
     t = 0
-    has_penalty = False
+    regulariser = None
     _shifted = None
 
     def __repr__(self):
@@ -81,19 +82,34 @@ class Problem:
         """The loss; out takes the gradient. inputs replaces the rows' inputs, dinputs receives d loss / d inputs."""
         raise TypeError(f"{type(self).__name__} defines no value_and_gradient")
 
+    @property
+    def has_penalty(self):
+        """Whether the objective has a part beside f."""
+        return self.regulariser is not None
+
     def penalty(self, x):
-        """The non-smooth part of the objective, which is value + penalty."""
-        return 0.0
+        """The non-smooth part of the objective, a Python float: on a device it waits."""
+        return 0.0 if self.regulariser is None else self.regulariser.value(self.regularised(x))
 
     def prox(self, x, step):
         """argmin_u penalty(u) + |u - x|^2 / (2 step), written into x and returned; the identity without a penalty."""
+        if self.regulariser is not None:
+            self.regulariser.prox(self.regularised(x), step)
         return x
+
+    def regularised(self, x):
+        """The piece of x on which the penalty acts, a view."""
+        return x
+
+    def targets(self):
+        """Labels or values to predict, (n,), on the host."""
+        raise ValueError(f"{self.name} has no targets, by which rows could be put in order")
 
     def metrics(self, x):
         """{name: float} for the log, in evaluation mode, on the host; changes nothing."""
         found = {"objective": float(backend.to_host(self.value(x)))}
         if self.has_penalty:
-            found["objective"] += float(backend.to_host(self.penalty(x)))
+            found["objective"] += self.penalty(x)
         return found
 
     def row_norms(self):
@@ -145,13 +161,17 @@ class Restricted(Problem):
 
     def __init__(self, problem, x, names):
         table = problem.segments.select(names)
-        self.problem, self.n, self.has_penalty = problem, problem.n, problem.has_penalty
+        self.problem, self.n = problem, problem.n
         self.name = f"{problem.name}[{', '.join(table.names)}]"
         self.set_shape(table.dim, problem.dtype, table)
         self.pairs = spans(table, problem.segments)
         self.whole = problem.check(x).copy()
         self.first = self.gather(self.whole)
         self.gradient = None
+
+    @property
+    def has_penalty(self):
+        return self.problem.has_penalty
 
     def gather(self, v, out=None):
         out = backend.empty((self.dim,), v.dtype) if out is None else out
@@ -196,6 +216,9 @@ class Restricted(Problem):
         if not self.has_penalty:
             return x
         return self.gather(self.problem.prox(self.place(x).copy(), step), x)
+
+    def targets(self):
+        return self.problem.targets()
 
     def metrics(self, x):
         return self.problem.metrics(self.place(x))

@@ -1,4 +1,4 @@
-"""Least squares and logistic regression, binary and multinomial, on dense or CSR rows.
+"""Least squares (also Lasso, elastic net) and logistic regression, binary and multinomial, on dense or CSR rows.
 
     f(x) = (1/n) sum_i f_i(x)          f_i(x) = l(W a_i + c; y_i) + l2/2 |W|^2
 
@@ -11,19 +11,23 @@ flattened, (d,) or (C, d), and with intercept=True the 1 or C numbers c behind i
 there is none.
 
 With weights the l2 term is weighted too, as part of f_i: the gradient over rows is (1/B) sum_b w_b grad f_b, exactly.
+
+A penalty h (npopt.proximal) may be added, on W alone: the objective is then f(x) + h(W).
 """
 
 import functools
 
 from npopt import backend
+from npopt.proximal import L1, L1L2, L2, Regulariser
 from npopt.segments import Segments
 from npopt.values import number as checked
-from problems import kernels, solve
+from problems import kernels, penalised, solve, stretches
 from problems.base import Problem, number
 
 import numpy as np
 import scipy.sparse
 
+DEEPEST = 200.0                                             # exp(-DEEPEST) is the smallest scale of a compiled stretch
 GAP_LIMIT = 5000                                            # unknowns up to which `metrics` finds the minimum unasked
 
 
@@ -36,15 +40,18 @@ class LinearModel(Problem):
     data is array code, which does not look whether row numbers are in range, and sparse data is refused.
     """
 
-    def __init__(self, X, y, l2=0.0, intercept=False, test=None, name=None, dtype=None):
+    def __init__(self, X, y, l2=0.0, intercept=False, test=None, name=None, dtype=None, regulariser=None):
         own = type(self).__name__
         self.name = own if name is None else name
+        if regulariser is not None and not isinstance(regulariser, Regulariser):
+            raise ValueError(f"{self.name}: regulariser must be a penalty such as L1(0.1), got {regulariser!r}")
+        self.regulariser = regulariser
         X = self.data(X, dtype)
         self.n, self.d = X.shape
         y = self.labels(np.asarray(y), self.n)
         self.l2, self.intercept = float(checked(own, "l2", l2, low=0, high=1e300)), bool(intercept)
         if name is None:
-            self.name = f"{own}({self.n}x{self.d}, l2={self.l2:g}{', intercept' if intercept else ''})"
+            self.name = f"{own}({self.n}x{self.d}, {self.terms()})"
         K, d = self.outputs, self.d
         shape, kind = ((d,), "vector") if K == 1 else ((K, d), "matrix")
         ends = [("intercept", (K,), "bias", "intercept")] if intercept else []
@@ -54,15 +61,31 @@ class LinearModel(Problem):
         self.rows, self.s_all = None, None                  # of the last pass
         self.place_on_device()
 
+    def terms(self):
+        """What the name says beside the data: "l2=0.1, L1(l1=0.2), intercept"."""
+        parts = [f"l2={self.l2:g}", "" if self.regulariser is None else repr(self.regulariser)]
+        return ", ".join(filter(None, [*parts, "intercept" if self.intercept else ""]))
+
     @classmethod
-    def of(cls, dataset, l2=0.0, intercept=False):
-        """The problem of a Dataset (datasets.load), its test rows for `metrics`; images flattened, in [0, 1]."""
+    def of(cls, dataset, *arguments, **named):
+        """The problem of a Dataset (datasets.load), its test rows for `metrics`; images flattened, in [0, 1].
+
+        The arguments behind the data set are those of the constructor behind y.
+        """
         def flat(x):
             return x if x.ndim == 2 else x.reshape(len(x), -1) / dataset.scale
 
         test = None if dataset.x_test is None else (flat(dataset.x_test), dataset.y_test)
-        name = f"{cls.__name__}({dataset.name}, l2={float(l2):g}{', intercept' if intercept else ''})"
-        return cls(flat(dataset.x_train), dataset.y_train, l2, intercept, test=test, name=name)
+        problem = cls(flat(dataset.x_train), dataset.y_train, *arguments, test=test, **named)
+        problem.name = f"{cls.__name__}({dataset.name}, {problem.terms()})"
+        return problem
+
+    def regularised(self, x):
+        """W, flat: the penalty leaves the intercept alone."""
+        return x[: self.outputs * self.d]
+
+    def targets(self):
+        return self.host_y
 
     # ------------------------------------------------------------------------------------------------ the data
 
@@ -129,8 +152,9 @@ class LinearModel(Problem):
             run, combine = kernels.passes(storage, kind)
             self.run = functools.partial(run, self.kind, *storage, self.y, self.dim)
             self.mix = functools.partial(combine, *storage)
+            self.stretch = self.compiled_stretch
         else:
-            self.run, self.mix = self.array_pass, self.array_combine
+            self.run, self.mix, self.stretch = self.array_pass, self.array_combine, None
 
     # ------------------------------------------------------------------------------------------------ passes
 
@@ -244,14 +268,17 @@ class LinearModel(Problem):
 
     # ------------------------------------------------------------------------------------------------ linear structure
 
-    def scalars(self, x, rows, out):
-        """out[b] = l'(a_i . x; y_i), i = rows[b], so that grad l_i = out[b] a_i; out: (B,), or (B, C) for C classes."""
+    def scalars(self, x, rows, out, weights=None):
+        """out[b] = l'(a_i . x; y_i), i = rows[b], so that grad l_i = out[b] a_i; out: (B,), or (B, C) for C classes.
+
+        Returns value(x, rows, weights); the scalars have no weights in them.
+        """
         rows = backend.xp(x).arange(self.n) if rows is None else rows
         s = out.reshape(-1, self.outputs)
         try:
             if s.shape[0] != len(rows):
                 raise ValueError("lengths differ")          # said below
-            self.run(x, rows, self.no_weights, 0.0, s, self.no_out)
+            return self.run(x, rows, self.no_weights if weights is None else weights, self.l2, s, self.no_out)
         except (TypeError, ValueError):
             rows = self.check_rows(rows)
             self.check(x)
@@ -260,8 +287,7 @@ class LinearModel(Problem):
                     f"{self.name}: {rows.shape[0]} rows need out of {rows.shape[0] * self.outputs} numbers of "
                     f"{self.dtype}, got {out.shape} of {out.dtype}"
                 ) from None
-            self.run(x, rows, self.no_weights, 0.0, s, self.no_out)
-        return out
+            return self.run(x, rows, self.check_weights(weights, rows.shape[0]), self.l2, s, self.no_out)
 
     def combine(self, s, rows, out):
         """out = (1/B) sum_b s_b grad (a_i . x): the gradient's data part from its scalars; `add_l2` adds the rest."""
@@ -281,6 +307,55 @@ class LinearModel(Problem):
         weighted = self.outputs * self.d
         out[:weighted] += self.l2 * x[:weighted]
         return out
+
+    # ------------------------------------------------------------------------------------------------ stretches
+
+    def steps(self, size):
+        """The compiled loop for batches of that size."""
+        X = self.X
+        storage = (X.data, X.indices, X.indptr, self.d) if scipy.sparse.issparse(X) else (X,)
+        loop = stretches.stretch(storage, self.dtype, single=size == self.outputs == 1)
+        return functools.partial(loop, self.kind, *storage, self.y)
+
+    def compiled_stretch(self, x, rows, weights, rates, table=None, mean=None, moves=False):
+        """Steps of SGD (no table), SVRG or SAGA (`moves`) in compiled code: see problems/stretches.py. Host only.
+
+        rows: the batches one behind the other, all of one size; weights: like rows, or None; rates: one a step. table:
+        (n,) or (n, C); mean: like x. x is written in place, and where it `moves` so are table and mean. Returns the
+        losses, (steps,); on sparse rows their l2 term is that of the first x.
+
+        The penalty may be L1, L2 or L1L2 (`takes_stretches`), the rates what `allows` allows.
+        """
+        steps, K = len(rates), self.outputs
+        size = len(rows) // steps
+        rates, decay = np.ascontiguousarray(rates, np.float64), self.l2
+        weights = self.no_weights if weights is None else np.ascontiguousarray(weights, np.float64)
+        if table is None:
+            if weights.size:                                # SGD weights the l2 term too, as part of f_i
+                decay = self.l2 * weights.reshape(steps, size).mean(1)
+            table, mean = np.empty((0, K), self.dtype), self.no_out
+        l1, l2 = (0.0, 0.0) if self.regulariser is None else (self.regulariser.l1, self.regulariser.l2)
+        shrink, grow = 1 - rates * decay, 1 / (1 + rates * l2)
+        depth = -np.cumsum(np.log(shrink * grow))           # -log of the scale S, which must not underflow
+        losses, first, loop = np.full(steps, np.nan), 0, self.steps(size)
+        while first < steps:
+            before = depth[first - 1] if first else 0.0
+            stop = max(first + 1, int(np.searchsorted(depth, before + DEEPEST, side="right")))
+            cut, part = slice(first, stop), slice(first * size, stop * size)
+            loop(x, rows[part], weights[part], size, rates[cut], shrink[cut], grow[cut], l1, self.l2,
+                 table.reshape(-1, K), mean, moves, losses[cut])
+            first = stop if np.isfinite(losses[stop - 1]) else steps
+        return losses
+
+    def allows(self, rates, weights):
+        """Whether compiled_stretch takes these rates: positive and, with the weights, below 1/l2."""
+        most = 1.0 if weights is None else max(1.0, float(weights.max()))
+        return bool((rates > 0).all() and (rates * (self.l2 * most) < 1).all())
+
+    @property
+    def takes_stretches(self):
+        """Whether compiled_stretch knows the penalty, and the data lie where compiled code reads them."""
+        return self.stretch is not None and (self.regulariser is None or type(self.regulariser) in (L1, L2, L1L2))
 
     def row_norms(self):
         """|grad l_i| of the last pass's rows, without weights and without the l2 term (the same for every row)."""
@@ -319,16 +394,22 @@ class LinearModel(Problem):
     def metrics(self, x):
         """objective f(x), gap f(x) - f* (not clipped: rounding may make it -1e-16), gradient_norm, test_... if given.
 
-        The gap is left out where no minimum exists, and beyond GAP_LIMIT unknowns unless minimum() was called before.
+        With a penalty h: objective f + h and its gap; gradient_norm is that of the shortest subgradient; nonzeros
+        counts W's. The gap is left out where no minimum exists, and beyond GAP_LIMIT unknowns unless minimum() was
+        called before.
         """
         x = np.asarray(backend.to_host(self.check(x)), dtype=np.float64)
         f, g = self.exact(x)
-        found = {"objective": f}
+        found = {"objective": f + self.penalty(x)}
         if self.dim <= GAP_LIMIT or "answer" in self.__dict__:
             best = self.answer[1]
             if best is not None:
-                found["gap"] = f - best
-        found["gradient_norm"] = float(np.linalg.norm(g))
+                found["gap"] = found["objective"] - best
+        if self.regulariser is None:
+            found["gradient_norm"] = float(np.linalg.norm(g))
+        else:
+            found["gradient_norm"] = penalised.stationarity(self, x, g)
+            found["nonzeros"] = int(np.count_nonzero(self.regularised(x)))
         if self.test is not None:
             found.update(self.test_metrics(x, *self.test))
         return found
@@ -341,6 +422,36 @@ class LinearModel(Problem):
         """W a + c for the rows a of X, shape (rows, K)."""
         weighted = self.outputs * self.d
         return X @ x[:weighted].reshape(self.outputs, self.d).T + (x[weighted:] if self.intercept else 0.0)
+
+    def duality_gap(self, x):
+        """objective(x) - dual(u) >= objective(x) - objective*, with the dual point u of problems/penalised.py."""
+        return penalised.duality_gap(self, np.asarray(backend.to_host(self.check(x)), np.float64))
+
+    def gradient_variance(self, x, table=None, probabilities=None):
+        """E|g - E g|^2 of the gradient estimate from one drawn row, exactly, by one pass (classical fact; float64).
+
+            plain      g = w_i (s_i(x) a_i + l2 W)                              w_i = 1/(n p_i), p_i = 1/n unless given
+            reduced    g = w_i (s_i(x) - table_i) a_i + mean_i table_i a_i + l2 W
+
+        Var = sum_i |v_i|^2 / (n^2 p_i) - |(1/n) sum_i v_i|^2 with v_i = s_i a_i + l2 W, or (s_i - table_i) a_i: no
+        gradient is formed row by row. table: (n,) or (n, C), host or device.
+        """
+        x = np.asarray(backend.to_host(self.check(x)), np.float64)
+        z = self.outputs_at(x, self.exact_X)
+        a = self.losses_and_slopes(z, self.host_y, np)[1]
+        shares = np.full(self.n, 1 / self.n) if probabilities is None else 1 / (self.n**2 * probabilities)
+        weighted = self.outputs * self.d
+        if table is None:
+            W = x[:weighted]
+            inner = (a * (z - (x[weighted:] if self.intercept else 0.0))).sum(1)        # s_i a_i . W
+            squares = (a * a).sum(1) * self.square_norms + 2 * self.l2 * inner + self.l2**2 * (W @ W)
+            mean = self.from_design((self.design.T @ a).T / self.n)
+            mean[:weighted] += self.l2 * W
+        else:
+            a = a - np.asarray(backend.to_host(table), np.float64).reshape(a.shape)
+            squares = (a * a).sum(1) * self.square_norms
+            mean = self.from_design((self.design.T @ a).T / self.n)
+        return float(max(shares @ squares - mean @ mean, 0.0))
 
     @functools.cached_property
     def design(self):
@@ -423,10 +534,11 @@ class LinearModel(Problem):
         return self.curvature * self.square_norms + self.l2
 
     def minimum(self):
-        """(x*, f*) in float64 on the host, found once, by a method independent of the optimizers here.
+        """(x*, objective*) in float64 on the host, found once, by a method independent of the optimizers here.
 
-        The gradient norm there is kept in `certificate`; it is below 1e-12 times the rows' root mean square norm (at
-        least 1) where float64 reaches that. Data without a minimiser (separable classes with l2 = 0) is a ValueError.
+        The gradient norm (with a penalty: of the shortest subgradient) there is kept in `certificate`; it is below
+        1e-12 times the rows' root mean square norm (at least 1) where float64 reaches that. Data without a minimiser
+        (separable classes with l2 = 0) is a ValueError.
         """
         x, f, why = self.answer
         if x is None:
@@ -442,10 +554,15 @@ class LinearModel(Problem):
         except ArithmeticError as error:
             return None, None, str(error)
         f, g = self.exact(x)
+        if self.regulariser is not None:
+            self.certificate = float(penalised.stationarity(self, x, g))
+            return x, f + self.penalty(x), None
         self.certificate = float(np.linalg.norm(g))
         return x, f, None
 
     def solve(self):
+        if self.regulariser is not None:
+            return penalised.minimiser(self)
         scale = max(1.0, float(np.sqrt(self.square_norms.mean())))
         start = np.zeros(self.dim)
         x, _, _ = solve.newton(self.exact, self.hessian, self.hessian_product, start, 1e-12 * scale, 1e-9 * scale)
@@ -485,12 +602,35 @@ class LeastSquares(LinearModel):
 
     def solve(self):
         """By singular values (lstsq) of the stacked matrix (X / sqrt n; sqrt l2); wide or huge data by Newton-CG."""
-        if self.dim > solve.DIRECT or self.n * self.dim > 5e7:
+        if self.regulariser is not None or self.dim > solve.DIRECT or self.n * self.dim > 5e7:
             return super().solve()
         A = self.design.toarray() if scipy.sparse.issparse(self.design) else self.design
         stacked = np.vstack([A / np.sqrt(self.n), np.diag(np.sqrt(self.penalised))])
         target = np.concatenate([self.host_y / np.sqrt(self.n), np.zeros(self.dim)])
         return np.linalg.lstsq(stacked, target, rcond=None)[0]
+
+
+class Lasso(LeastSquares):
+    """F(x) = 1/(2n) |X w + c - y|^2 + l1 |w|_1, the 1/2 and the 1/n included; the intercept c is not penalised.
+
+    With l1 >= |X'(y - mean)|_inf / n (without an intercept: |X'y|_inf / n) the minimiser is w = 0. scikit-learn's alpha
+    is l1; the form 1/2 |X w - y|^2 + lam |w|_1 of many papers has lam = n l1.
+    """
+
+    def __init__(self, X, y, l1, intercept=False, **more):
+        self.l1 = checked(type(self).__name__, "l1", l1, low=0)
+        super().__init__(X, y, 0.0, intercept, regulariser=L1(l1), **more)
+
+
+class ElasticNet(LeastSquares):
+    """F(x) = 1/(2n) |X w + c - y|^2 + l1 |w|_1 + l2/2 |w|^2; the l2 term is part of the smooth f, and of every f_i.
+
+    scikit-learn's alpha and l1_ratio are l1 = alpha l1_ratio, l2 = alpha (1 - l1_ratio).
+    """
+
+    def __init__(self, X, y, l1, l2, intercept=False, **more):
+        self.l1 = checked(type(self).__name__, "l1", l1, low=0)
+        super().__init__(X, y, l2, intercept, regulariser=L1(l1), **more)
 
 
 class Logistic(LinearModel):
@@ -567,7 +707,7 @@ class Logistic(LinearModel):
 
     def solve(self):
         x = super().solve()
-        if self.l2 == 0 and np.all(self.predict(x, self.exact_X) == self.host_y):
+        if self.regulariser is None and self.l2 == 0 and np.all(self.predict(x, self.exact_X) == self.host_y):
             raise ArithmeticError(
                 "no minimum exists: a hyperplane separates the classes, so the loss falls for ever; give l2 > 0"
             )

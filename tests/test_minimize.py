@@ -9,6 +9,7 @@ import textwrap
 import time
 
 from npopt import (
+    L1,
     SGD,
     Accumulated,
     Adam,
@@ -286,7 +287,7 @@ def test_bad_input_gets_one_sentence(problem, wrong, message):
 
 
 def test_a_penalty_is_refused_by_methods_that_would_ignore_it(problem):
-    problem.has_penalty = True
+    problem.regulariser = L1(0.1)
     with pytest.raises(ValueError, match="use a proximal method"):
         minimize(problem, SGD())
 

@@ -4,5 +4,7 @@ from npopt.estimators.accumulated import Accumulated
 from npopt.estimators.base import Estimator, Wrapper
 from npopt.estimators.clipped import Clipped
 from npopt.estimators.minibatch import Minibatch
+from npopt.estimators.saga import SAGA
+from npopt.estimators.svrg import SVRG
 
-__all__ = ["Accumulated", "Clipped", "Estimator", "Minibatch", "Wrapper"]
+__all__ = ["SAGA", "SVRG", "Accumulated", "Clipped", "Estimator", "Minibatch", "Wrapper"]

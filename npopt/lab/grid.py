@@ -89,6 +89,7 @@ class Entry:
     problem         Recipe that builds the problem
     stop            None: Stop(epochs=args.epochs)
     metrics, per    an events row every `metrics` epochs or steps
+    variance        a column with the variance of the gradient estimate (linear models)
     seeds           None: those of --seeds
     keep            whether x stays in the store; None: if it has at most a million numbers
     run             instead of all this, Recipe of a function that does the work itself: it is called with the recipe's
@@ -107,6 +108,7 @@ class Entry:
     stop: Any = None
     metrics: Any = 1
     per: str = "epoch"
+    variance: bool = False
     seeds: Any = None
     keep: bool | None = None
     run: Recipe | None = None
@@ -127,6 +129,8 @@ class Entry:
         shown = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for label in ("part", "name", "seeds", "keep"):
             shown.pop(label)
+        if not self.variance:
+            shown.pop("variance")
         if self.run is not None:
             shown = {name: shown[name] for name in ("run", "metrics", "per")}
         else:

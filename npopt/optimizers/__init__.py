@@ -5,6 +5,7 @@ from npopt.optimizers.adamw import AdamW
 from npopt.optimizers.base import Optimizer
 from npopt.optimizers.heavy_ball import HeavyBall
 from npopt.optimizers.nesterov import Nesterov
+from npopt.optimizers.proximal import Proximal
 from npopt.optimizers.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "HeavyBall", "Nesterov", "Optimizer"]
+__all__ = ["SGD", "Adam", "AdamW", "HeavyBall", "Nesterov", "Optimizer", "Proximal"]

@@ -20,11 +20,14 @@ class Optimizer(Value):
     x and the state are written in place, g is only read; self.t counts steps from 1 and is already advanced when
     `update` runs. lr may be an array like x. `options` names the hyper-parameters that may be one, too ("no decay on
     biases"): update takes them after the arrays, cut to the piece. A subclass that needs more than elementwise updates
-    overrides `step`.
+    overrides `step`. `proximal`: it takes the problem's prox, too. `plain`: a step is x <- prox_{lr h}(x - lr g) and
+    nothing else, so that an estimator may run it in compiled code.
     """
 
     arrays = ()
     options = ()
+    proximal = False
+    plain = False
 
     def start(self, x, oracle=None):
         """Allocate state for x, shape (n,); the oracle is the started estimator, which most methods never ask."""

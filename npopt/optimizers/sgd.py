@@ -17,5 +17,7 @@ class SGD(Optimizer):
     Momentum is HeavyBall or Nesterov.
     """
 
+    plain = True
+
     def update(self, x, g, lr):
         sgd(x, g, lr)

@@ -1,0 +1,260 @@
+"""SAGA: Defazio, Bach & Lacoste-Julien, NIPS 2014, equations 1 to 3; a table of past gradients reduces the variance."""
+
+from npopt import backend
+from npopt.estimators.accumulated import add
+from npopt.estimators.base import Estimator, takes_stretches
+from npopt.values import number
+
+import numpy as np
+
+
+class SAGA(Estimator):
+    """With a table T_i of past gradients and their mean Tbar = (1/n) sum_i T_i:
+
+        g    = (1/B) sum_b w_b (grad f_b(x) - T_b) + Tbar
+        Tbar <- Tbar + (1/n) sum_b (grad f_b(x) - T_b),  T_b <- grad f_b(x)          over the distinct rows of the batch
+
+    g is formed with the old mean (SAG uses the new one, and is biased). With SGD x then moves by -lr g; with
+    Proximal(SGD()) it is the paper's proximal form. lr = 1/(3 L_max) needs no mu.
+
+    table    "scalars": on a linear model grad f_i = s_i a_i + l2 W; the table holds the n numbers s_i (n C for C
+             classes), whatever the dimension, and l2 W is taken at x, outside the table. "gradients": n vectors, on any
+             problem; with fixed batches of B > 1 rows (ShuffleOnce) one vector a batch, weighted so that g stays
+             unbiased: g = (B_k K / n) (grad_k - T_k) + Tbar with Tbar = sum_k (B_k / n) T_k, K batches.
+    initial  "gradients": the table starts with those at the first x, one pass, counted; "zeros": with zeros and
+             Tbar = 0, unbiased too, with a noisier first pass (fixed batches need it)
+    refresh  every so many passes Tbar is summed anew from the table, against rounding; None: never
+
+    Memory of "scalars": n C + dim numbers, and dim more in the Python loop or 4 C d while a compiled stretch runs.
+    """
+
+    def __init__(self, table="scalars", initial="gradients", refresh=10):
+        if table not in ("scalars", "gradients") or initial not in ("gradients", "zeros"):
+            raise ValueError('SAGA: table must be "scalars" or "gradients", initial "gradients" or "zeros", got '
+                             f"table={table!r}, initial={initial!r}")
+        self.table, self.initial = table, initial
+        self.refresh = None if refresh is None else number("SAGA", "refresh", refresh, low=0, open_low=True)
+
+    def start(self, problem, x, seed):
+        g = super().start(problem, x, seed)
+        if self.table == "scalars" and not hasattr(problem, "scalars"):
+            raise ValueError(f"SAGA: {problem.name} is not a linear model, so that there is no number a row to keep; "
+                             f"table='gradients' keeps {problem.n} x {problem.dim} numbers")
+        self.mean = backend.xp(x).zeros_like(x)
+        self.kept = (Scalars if self.table == "scalars" else Gradients)(problem, x, self.counts)
+        self.seen = 0
+        if self.initial == "gradients":
+            self.kept.fill(x)
+            self.kept.average(self.mean)
+        return g
+
+    def __call__(self, x, batch, out):
+        self.refreshed()
+        loss = super().__call__(x, batch, out)
+        self.kept.store(batch, self.mean)
+        self.seen += self.problem.n if batch.rows is None else len(batch.rows)
+        return loss
+
+    def again(self, y, out):
+        return self.kept.estimate(y, self.batch, self.mean, out)
+
+    def refreshed(self):
+        """Sum the mean anew when it is time."""
+        if self.refresh is not None and self.seen >= self.refresh * self.problem.n:
+            self.kept.average(self.mean)
+            self.seen = 0
+
+    def variance(self, x, probabilities=None):
+        """With the table as it is."""
+        if self.table != "scalars":
+            return super().variance(x)
+        return self.problem.gradient_variance(x, self.kept.table, probabilities)
+
+    def compiled(self, optimizer, sampler):
+        if self.table != "scalars" or not takes_stretches(self.problem, optimizer, sampler):
+            return None
+
+        def stretch(x, rows, weights, rates):
+            problem = self.problem
+            if not problem.allows(rates, None):
+                return self.one_by_one(optimizer, x, rows, weights, rates)
+            size, done, losses = len(rows) // len(rates), 0, []
+            while done < len(rates):
+                self.refreshed()
+                k = len(rates) - done
+                if self.refresh is not None:
+                    k = min(k, max(1, int(np.ceil((self.refresh * problem.n - self.seen) / size))))
+                cut = slice(done * size, (done + k) * size)
+                losses.append(problem.compiled_stretch(
+                    x, rows[cut], None if weights is None else weights[cut], rates[done : done + k], self.kept.table,
+                    self.mean, moves=True))
+                self.counts["gradients"] += k * size
+                self.seen += k * size
+                done += k if np.isfinite(losses[-1][-1]) else len(rates)            # diverged: no further
+            return np.concatenate(losses)
+
+        return stretch
+
+    def state(self):
+        return {"table": self.kept.table, "mean": self.mean, "seen": self.seen, **super().state()}
+
+    def load_state(self, state):
+        super().load_state(state)
+        self.seen = int(state["seen"])
+        self.kept.load(state["table"])
+        self.mean[...] = backend.asarray(state["mean"], self.mean.dtype)
+
+
+class Scalars:
+    """One number a row and output, s_i: the table of a linear model."""
+
+    def __init__(self, problem, x, counts):
+        self.problem, self.counts = problem, counts
+        self.table = backend.zeros((problem.n, problem.outputs), x.dtype)
+        self.place = self.piece = None
+
+    def load(self, table):
+        self.table[...] = backend.asarray(table, self.table.dtype)
+
+    def fill(self, x):
+        self.counts["gradients"] += self.problem.n
+        self.problem.scalars(x, None, self.table)
+
+    def average(self, mean):
+        self.problem.combine(self.table, None, mean)
+
+    def estimate(self, y, batch, mean, out):
+        problem, rows, weights = self.problem, batch.rows, batch.weights
+        size = problem.n if rows is None else len(rows)
+        self.counts["gradients"] += size
+        self.fresh = backend.empty((size, problem.outputs), y.dtype)
+        loss = problem.scalars(y, rows, self.fresh, weights)
+        self.change = self.fresh - (self.table if rows is None else self.table[rows])
+        weighted = self.change if weights is None else self.change * weights.astype(y.dtype)[:, None]
+        problem.combine(weighted, rows, out)
+        add(out, mean, 1)
+        problem.add_l2(y, out)
+        return loss
+
+    def store(self, batch, mean):
+        rows, change = batch.rows, self.change
+        size = len(change)
+        if rows is not None and size > 1:                   # a row that comes twice counts once
+            xp = backend.xp(change)
+            if self.place is None:
+                self.place = backend.empty(self.problem.n, np.int64)
+            order = xp.arange(size)
+            self.place[rows] = order
+            change = change * (self.place[rows] == order)[:, None]
+        if self.piece is None:
+            self.piece = backend.xp(mean).zeros_like(mean)
+        self.problem.combine(change, rows, self.piece)
+        add(mean, self.piece, size / self.problem.n)
+        self.table[slice(None) if rows is None else rows] = self.fresh
+
+
+class Gradients:
+    """One vector a row, or a fixed batch. On a linear model without the l2 term, like Scalars."""
+
+    def __init__(self, problem, x, counts):
+        self.problem, self.counts, self.x = problem, counts, x
+        self.table = self.fresh = None
+        self.shares = None                                  # B_k / n of the fixed batches
+
+    def load(self, table):
+        self.table = None if table is None else backend.asarray(table, self.x.dtype)
+
+    def allocate(self, rows):
+        problem = self.problem
+        try:
+            self.table = backend.zeros((rows, problem.dim), self.x.dtype)
+        except MemoryError:
+            need = rows * problem.dim * self.x.dtype.itemsize / 1e9
+            raise ValueError(f"SAGA: a table of {rows} x {problem.dim} numbers takes {need:.3g} GB, more than there "
+                             "is; use fixed batches (ShuffleOnce), or on a linear model table='scalars'") from None
+
+    def gradient(self, x, rows, out):
+        """The mean gradient of the rows, without the l2 term where the model is linear; returns the value there."""
+        problem = self.problem
+        if not hasattr(problem, "scalars"):
+            return problem.value_and_gradient(x, rows, None, out)
+        s = backend.empty((len(rows), problem.outputs), x.dtype)
+        loss = problem.scalars(x, rows, s)
+        problem.combine(s, rows, out)
+        return loss
+
+    def fill(self, x):
+        n = self.problem.n
+        self.allocate(n)
+        self.counts["gradients"] += n
+        rows = backend.asarray(np.arange(n))
+        for i in range(n):
+            self.gradient(x, rows[i : i + 1], self.table[i])
+
+    def average(self, mean):
+        if self.shares is not None:
+            mean[...] = backend.asarray(self.shares, mean.dtype) @ self.table
+        elif self.table is not None:
+            mean[...] = self.table.mean(0)
+
+    def estimate(self, y, batch, mean, out):
+        problem, rows = self.problem, batch.rows
+        if batch.key is not None and rows is not None and len(rows) > 1:
+            loss = self.estimate_batch(y, batch, mean, out)
+        else:
+            loss = self.estimate_rows(y, batch, mean, out)
+        if hasattr(problem, "add_l2"):
+            problem.add_l2(y, out)
+        return loss
+
+    def estimate_rows(self, y, batch, mean, out):
+        problem = self.problem
+        rows = backend.asarray(np.arange(problem.n)) if batch.rows is None else batch.rows
+        if self.table is None:
+            self.allocate(problem.n)
+        size, loss = len(rows), 0.0
+        if self.fresh is None or len(self.fresh) != size:
+            self.fresh = backend.empty((size, problem.dim), y.dtype)
+        self.counts["gradients"] += size
+        out[...] = mean
+        for b in range(size):
+            row, w = rows[b : b + 1], 1.0 if batch.weights is None else batch.weights[b]
+            loss = loss + w * self.gradient(y, row, self.fresh[b])
+            add(out, self.fresh[b], w / size)
+            add(out, self.table[row][0], -w / size)
+        return loss / size
+
+    def estimate_batch(self, y, batch, mean, out):
+        problem, rows, key = self.problem, batch.rows, batch.key
+        if self.shares is None:
+            if self.table is not None and len(self.table) == problem.n:
+                raise ValueError("SAGA: with fixed batches the table holds one gradient a batch; use initial='zeros'")
+            count = -(-problem.n // len(rows))
+            if self.table is None:
+                self.allocate(count)
+            self.shares = np.full(count, len(rows) / problem.n)
+            self.shares[-1] = 1 - self.shares[:-1].sum()
+        self.counts["gradients"] += len(rows)
+        if self.fresh is None:
+            self.fresh = backend.empty((1, problem.dim), y.dtype)
+        loss = self.gradient(y, rows, self.fresh[0])
+        out[...] = mean
+        scale = float(self.shares[key]) * len(self.shares)
+        add(out, self.fresh[0], scale)
+        add(out, self.table[key], -scale)
+        return loss
+
+    def store(self, batch, mean):
+        if self.shares is not None:
+            share, key = float(self.shares[batch.key]), batch.key
+            add(mean, self.fresh[0], share)
+            add(mean, self.table[key], -share)
+            self.table[key] = self.fresh[0]
+            return
+        n = self.problem.n
+        rows = backend.asarray(np.arange(n)) if batch.rows is None else batch.rows
+        for b in range(len(rows)):
+            row = rows[b : b + 1]
+            add(mean, self.fresh[b], 1 / n)
+            add(mean, self.table[row][0], -1 / n)           # the second time that a row comes both are the same
+            self.table[row] = self.fresh[b][None]

@@ -1,0 +1,138 @@
+"""Stochastic variance reduced gradient: Johnson & Zhang, NIPS 2013; Xiao & Zhang, SIAM J. Optim. 24, 2014."""
+
+from npopt import backend
+from npopt.backend import elementwise
+from npopt.estimators.accumulated import add
+from npopt.estimators.base import Estimator, takes_stretches
+from npopt.values import number
+
+import numpy as np
+
+
+@elementwise
+def reduced(out, old, mean):
+    out = out - old + mean
+    return out
+
+
+class SVRG(Estimator):
+    """Stages of m steps. At the start of each:   w~ <- x,   G <- grad f(w~), a pass over all rows. Then
+
+        g = (1/B) sum_b w_b (grad f_b(x) - grad f_b(w~)) + G
+
+    passes  m = passes n / B steps, rounded up; 2 as in the paper for convex problems (5 for others)
+    option  "I": the next w~ is the last iterate, as in practice; "II": one of w_0, ..., w_{m-1} of the stage, drawn
+            uniformly, from which x itself goes on (the estimator then writes x): the proof is about this
+
+    On a linear model G and the n scalars of w~ are kept, so that an inner step differentiates B rows, a stage n + m B;
+    l2 W is then taken at x, outside the difference. Elsewhere an inner step costs 2 B, and one more vector like x. With
+    SGD a step is the paper's; with Proximal(SGD()) it is Prox-SVRG.
+    """
+
+    def __init__(self, passes=2.0, option="I"):
+        self.passes = number("SVRG", "passes", passes, low=0, open_low=True)
+        if option not in ("I", "II"):
+            raise ValueError(f'SVRG: option must be "I" or "II", got {option!r}')
+        self.option = option
+
+    def start(self, problem, x, seed):
+        g = super().start(problem, x, seed)
+        xp = backend.xp(x)
+        self.G, self.seed, self.stage, self.left, self.pick = xp.zeros_like(x), seed, 0, 0, -1
+        self.linear = hasattr(problem, "scalars")
+        if self.linear:
+            self.table = backend.zeros((problem.n, problem.outputs), x.dtype)
+        else:
+            self.snapshot, self._piece = xp.zeros_like(x), xp.zeros_like(x)
+        self.chosen = xp.zeros_like(x) if self.option == "II" else None
+        return g
+
+    def begin_stage(self, x, size):
+        """Take the snapshot and its gradient; size is that of the stage's batches."""
+        problem = self.problem
+        self.left = max(1, int(np.ceil(self.passes * problem.n / size - 1e-9)))
+        if self.option == "II":
+            if self.stage:
+                x[...] = self.chosen
+            draw = backend.generator(self.seed, "svrg", self.stage)
+            self.pick = int(draw.integers(1, self.left, endpoint=True))         # the steps left when x is kept
+        self.stage += 1
+        self.counts["gradients"] += problem.n
+        if self.linear:
+            problem.scalars(x, None, self.table)
+            problem.combine(self.table, None, self.G)
+        else:
+            self.snapshot[...] = x
+            problem.value_and_gradient(x, None, None, self.G)
+
+    def __call__(self, x, batch, out):
+        if self.left == 0:
+            self.begin_stage(x, self.problem.n if batch.rows is None else len(batch.rows))
+        if self.left == self.pick:
+            self.chosen[...] = x
+        self.left -= 1
+        return super().__call__(x, batch, out)
+
+    def again(self, y, out):
+        problem, rows, weights = self.problem, self.batch.rows, self.batch.weights
+        size = problem.n if rows is None else len(rows)
+        if not self.linear:
+            self.counts["gradients"] += 2 * size
+            loss = problem.value_and_gradient(y, rows, weights, out)
+            problem.value_and_gradient(self.snapshot, rows, weights, self._piece)
+            reduced(out, self._piece, self.G)
+            return loss
+        self.counts["gradients"] += size
+        s = backend.empty((size, problem.outputs), y.dtype)
+        loss = problem.scalars(y, rows, s, weights)
+        s -= self.table if rows is None else self.table[rows]
+        if weights is not None:
+            s *= weights.astype(y.dtype)[:, None]
+        problem.combine(s, rows, out)
+        add(out, self.G, 1)
+        problem.add_l2(y, out)
+        return loss
+
+    def variance(self, x, probabilities=None):
+        """With the snapshot of the last step; before the first stage that of the plain gradient."""
+        if not hasattr(self.problem, "gradient_variance"):
+            return super().variance(x)
+        return self.problem.gradient_variance(x, self.table if self.stage else None, probabilities)
+
+    def compiled(self, optimizer, sampler):
+        if not self.linear or not takes_stretches(self.problem, optimizer, sampler):
+            return None
+
+        def stretch(x, rows, weights, rates):
+            if not self.problem.allows(rates, None):
+                return self.one_by_one(optimizer, x, rows, weights, rates)
+            size, done, losses = len(rows) // len(rates), 0, []
+            while done < len(rates):
+                if self.left == 0:
+                    self.begin_stage(x, size)
+                if self.left == self.pick:
+                    self.chosen[...] = x
+                k = min(self.left - self.pick if self.left > self.pick > 0 else self.left, len(rates) - done)
+                cut = slice(done * size, (done + k) * size)
+                part = None if weights is None else weights[cut]
+                now = rates[done : done + k]
+                losses.append(self.problem.compiled_stretch(x, rows[cut], part, now, self.table, self.G))
+                self.counts["gradients"] += k * size
+                self.left -= k
+                done += k if np.isfinite(losses[-1][-1]) else len(rates)            # diverged: no further
+            return np.concatenate(losses)
+
+        return stretch
+
+    def state(self):
+        kept = {"G": self.G, "stage": self.stage, "left": self.left, "pick": self.pick, **super().state()}
+        kept["old"] = self.table if self.linear else self.snapshot
+        return kept if self.chosen is None else {**kept, "chosen": self.chosen}
+
+    def load_state(self, state):
+        super().load_state(state)
+        self.stage, self.left, self.pick = int(state["stage"]), int(state["left"]), int(state["pick"])
+        old = self.table if self.linear else self.snapshot
+        for array, name in ((self.G, "G"), (old, "old"), (self.chosen, "chosen")):
+            if array is not None:
+                array[...] = backend.asarray(state[name], array.dtype)

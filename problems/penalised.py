@@ -1,0 +1,1 @@
+"""Exact minima of penalised linear models."""
