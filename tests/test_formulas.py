@@ -13,11 +13,13 @@ from npopt import backend
 from npopt.backend import draws, elementwise
 from npopt.estimators.accumulated import add, scale
 from npopt.estimators.clipped import shrink
+from npopt.estimators.svrg import reduced
 from npopt.optimizers.adam import adam
 from npopt.optimizers.adamw import adamw
 from npopt.optimizers.heavy_ball import heavy_ball
 from npopt.optimizers.nesterov import nesterov
 from npopt.optimizers.sgd import sgd
+from npopt.proximal import clip, soft_threshold, subtract_and_cut
 from problems.neural import add_scaled
 
 import numpy as np
@@ -178,7 +180,8 @@ COMPILED = [
     (heavy_ball, ("x", "m", "g")), (nesterov, ("x", "m", "g")), (sgd, ("x", "g")),
     (everything, ("y", "z", "a", "b")), (everything, ("y", "z", "a", "b", "d")), (draws._normals, ("out",)),
     (draws._uniforms, ("out",)), (scale, ("out",)), (add, ("out", "piece")), (shrink, ("g",)), (add_scaled, ("y", "x")),
-    (_relu_backward, ("dx", "dy", "y")),
+    (_relu_backward, ("dx", "dy", "y")), (reduced, ("out", "old", "mean")), (soft_threshold, ("x",)), (clip, ("x",)),
+    (subtract_and_cut, ("x",)),
 ]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 BASES = {"Estimator", "Wrapper", "Optimizer", "Sampler", "Schedule", "Layer", "Loss", "Initialiser", "Problem",
-         "Activation", "Pool", "Dataset", "Restricted", "Batch"}
+         "Activation", "Pool", "Dataset", "Restricted", "Batch", "Regulariser"}
 
 ONE = "test_optimizers.py::"
 FORMULA = [ONE + "test_trajectory", ONE + "test_saved_and_loaded_state_continues_bitwise",
@@ -24,8 +24,16 @@ MEAN = ["test_estimators.py::test_minibatch_and_unequal_micro_batches_give_the_m
 ORDER = ["test_samplers.py::test_batches_are_slices_of_the_epochs_order",
          "test_samplers.py::test_an_order_is_a_function_of_seed_and_epoch"]
 
+REDUCED = ["test_variance_reduced.py::" + test for test in (
+    "test_trajectories", "test_estimates_are_unbiased_by_enumeration", "test_linear_convergence_to_the_minimum",
+    "test_variance_is_that_of_the_enumerated_estimates", "test_two_halves_equal_the_whole_bitwise",
+    "test_where_nothing_may_be_read")] + ["problems/test_stretches.py::test_compiled_steps_are_those_of_the_loop"]
+PENALTY = ["test_proximal.py::test_three_point_inequality", "test_proximal.py::test_closed_forms_at_step_two"]
+
 TABLE = {
     "npopt.optimizers": {
+        "Proximal": ["test_proximal.py::test_proximal_sgd_is_the_step_of_the_definition",
+                     "test_variance_reduced.py::test_trajectories"],
         "SGD": FORMULA, "HeavyBall": [*FORMULA, ONE + "test_equal_gradients_move_heavy_ball_by_lr_over_one_minus_beta"],
         "Nesterov": FORMULA, "Adam": [*FORMULA, ONE + "test_first_steps"],
         "AdamW": [*FORMULA, ONE + "test_decay_shrinks_x_at_zero_gradient_and_only_where_it_is_asked_for"],
@@ -33,7 +41,9 @@ TABLE = {
     "npopt.estimators": {
         "Minibatch": MEAN, "Accumulated": MEAN,
         "Clipped": ["test_estimators.py::test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone"],
+        "SVRG": REDUCED, "SAGA": REDUCED,
     },
+    "npopt.proximal": {name: PENALTY for name in ("L1", "L2", "L1L2", "Box", "Simplex")},
     "npopt.samplers": {
         "WithReplacement": [*ORDER, "test_samplers.py::test_with_replacement_is_uniform"],
         "ShuffleOnce": [*ORDER, "test_samplers.py::test_shuffle_once_repeats_its_batches_and_reshuffling_does_not"],
@@ -52,6 +62,7 @@ TABLE = {
         **{name: ["nn/test_init.py::test_constants_and_printing"] for name in ("Zeros", "Ones", "Constant")},
     },
     "problems": {
+        "Lasso": ["problems/test_penalised.py::"], "ElasticNet": ["problems/test_penalised.py::"],
         "LeastSquares": ["problems/test_linear.py::"], "Logistic": ["problems/test_linear.py::"],
         "Quadratic": ["problems/test_quadratic.py::"], "Neural": ["problems/test_neural.py::"],
     },

@@ -296,8 +296,10 @@ class Experiment:
 
 
 def given(function, results, **known):
-    """Call the function with the results and those of the known things that it has an argument for."""
-    names = list(inspect.signature(function).parameters)[1:]
+    """Call the function with the results and those of the known things that it has an argument for; an argument with a
+    default that names no such thing keeps its default."""
+    wanted = list(inspect.signature(function).parameters.values())[1:]
+    names = [a.name for a in wanted if a.name in known or a.default is a.empty]
     unknown = [name for name in names if name not in known]
     if unknown:
         there = ", ".join(known)

@@ -1,0 +1,169 @@
+"""Compiled stretches: equal to the Python loop on the same rows, for every loss, penalty, storage and batch size."""
+
+import itertools
+
+from npopt import L1, L1L2, L2, SAGA, SGD, SVRG, Exponential, Minibatch, Proximal, RandomReshuffling, Stop, minimize
+from problems import LeastSquares, Logistic, stretches
+from problems.linear import LinearModel
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+N, D = 60, 12
+
+
+def make(loss, sparse, rng, dtype=np.float64, **more):
+    """Data with an empty row and an empty column; None as metrics, which are not the question here."""
+    X = rng.standard_normal((N, D)) * (rng.random((N, D)) < 0.4)
+    X[3], X[:, 2] = 0, 0
+    y = {"squares": rng.standard_normal(N), "binary": np.where(rng.random(N) < 0.4, -1, 1),
+         "classes": np.r_[0, 1, 2, rng.integers(0, 3, N - 3)]}[loss]
+    X = X.astype(dtype)
+    problem = (LeastSquares if loss == "squares" else Logistic)(scipy.sparse.csr_matrix(X) if sparse else X, y, **more)
+    problem.metrics = lambda x: {}
+    return problem
+
+
+def in_python(problem):
+    """The same problem, whose steps the loop has to make one by one."""
+    problem.__class__ = type("InPython", (type(problem),), {"takes_stretches": False})
+    return problem
+
+
+@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize("penalty", [None, L1(0.02), L2(0.1), L1L2(0.01, 0.05)], ids=repr)
+@pytest.mark.parametrize("loss, sparse", list(itertools.product(["squares", "binary", "classes"], [0, 1])))
+def test_compiled_steps_are_those_of_the_loop(loss, sparse, penalty, size, rng):
+    for intercept, weights in ((False, None), (True, rng.random(N) + 0.1)):
+        problem = make(loss, sparse, rng, l2=0.1, intercept=intercept, regulariser=penalty)
+
+        class Weighted(RandomReshuffling):
+            def epoch(self, e, weights=weights):
+                order, _ = super().epoch(e)
+                return order, None if weights is None else weights[order]
+
+        rates = Exponential(0.3 / problem.row_smoothness().max(), 0.9)
+        common = dict(optimizer=Proximal(SGD()), sampler=Weighted(size), schedule=rates, seed=3, stop=Stop(epochs=6))
+        for estimator in (Minibatch(), SVRG(1.3, "II"), SAGA(refresh=2.5)):
+            fast = minimize(problem, **common, estimator=estimator)
+            slow = minimize(in_python(problem), **common, estimator=estimator)
+            problem.__class__ = type(problem).__bases__[0]
+            assert (fast.loop, slow.loop) == ("compiled", "python")
+            np.testing.assert_allclose(fast.x, slow.x, rtol=1e-12, atol=1e-13)
+            for name in ("gradients", "step", "epoch", "lr"):
+                assert fast.columns[name] == slow.columns[name]
+            if not sparse:                                      # on sparse rows the l2 term of the loss is an older one
+                np.testing.assert_allclose(fast.columns["loss"][1:], slow.columns["loss"][1:], rtol=1e-12)
+
+
+def test_losses_on_sparse_rows_lack_only_the_change_of_the_l2_term(rng):
+    problem = make("binary", True, rng, l2=0.1)
+    x, rows = rng.standard_normal(D), rng.integers(0, N, 40)
+    losses, at = problem.compiled_stretch(x.copy(), rows, None, np.full(40, 0.05)), x.copy()
+    g = np.empty(D)
+    for t, i in enumerate(rows):
+        exact = problem.value_and_gradient(at, rows[t : t + 1], None, g) - 0.05 * (at @ at) + 0.05 * (x @ x)
+        assert losses[t] == pytest.approx(exact, rel=1e-12)
+        at -= 0.05 * g
+
+
+@pytest.mark.parametrize("l1", [0.0, 0.3])
+def test_catching_up_equals_the_steps_one_by_one(l1, rng):
+    for _ in range(3000):
+        steps = int(rng.integers(1, 25))
+        d = rng.random(steps) * 0.4 + 1e-3
+        v = w = rng.standard_normal() * (rng.random() < 0.9)
+        m = rng.standard_normal() * (rng.random() < 0.9) * 0.5
+        C = np.concatenate([[0.0], np.cumsum(d)])
+        first = int(rng.integers(0, steps + 1))
+        for t in range(first, steps):
+            u = w - d[t] * m
+            w = np.sign(u) * max(abs(u) - d[t] * l1, 0)
+        assert stretches.caught_up(v, m, C, first, steps, l1) == pytest.approx(w, rel=1e-11, abs=1e-12)
+
+
+@pytest.mark.parametrize("penalty", [None, L1(0.05)], ids=repr)
+def test_the_scale_may_shrink_below_every_float(penalty, rng):
+    """4,000 steps of x <- x/2 - ...: the scale alone would be 1e-1204."""
+    problem = make("squares", True, rng, l2=5.0, regulariser=penalty)
+    x, y, rows = np.ones(D), np.ones(D), rng.integers(0, N, 4000)
+    problem.compiled_stretch(x, rows, None, np.full(4000, 0.1))
+    g = np.empty(D)
+    for t in range(4000):
+        problem.value_and_gradient(y, rows[t : t + 1], None, g)
+        y -= 0.1 * g
+        problem.prox(y, 0.1)
+    np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-14)
+
+
+def test_steps_beyond_one_over_l2_are_made_one_by_one(rng):
+    for rate in (0.25, 0.2):                                    # 1 - lr l2 is -0.25 and 0
+        problem = make("squares", True, rng, l2=5.0)
+        fast = minimize(problem, SGD(), RandomReshuffling(1), rate / 4, SAGA(), stop=Stop(epochs=2))
+        assert problem.allows(np.array([0.1]), None) and not problem.allows(np.array([rate]), None)
+        problem.host_X *= 0.1                                   # so that such a step is stable
+        problem = LeastSquares(problem.host_X, problem.host_y, l2=5.0)
+        runs = [minimize(p, SGD(), RandomReshuffling(3), rate, e, stop=Stop(epochs=4)).x
+                for p in (problem, in_python(LeastSquares(problem.host_X, problem.host_y, l2=5.0)))
+                for e in (SAGA(), SVRG(1.5))]
+        np.testing.assert_array_equal(runs[:2], runs[2:])
+        assert np.isfinite(fast.x).all() and np.isfinite(runs).all()
+
+
+def test_the_compiled_loops_say_the_same_without_the_compiler(rng):
+    numbers = np.full(9, 0.2), np.full(9, 0.98), np.full(9, 0.95)
+    for loss, sparse, size, loop in (("binary", True, 1, stretches.single_stretch),
+                                     ("classes", True, 3, stretches.sparse_stretch),
+                                     ("classes", False, 3, stretches.dense_stretch)):
+        problem = make(loss, sparse, rng, intercept=True)
+        K, rows = problem.outputs, rng.integers(0, N, 9 * size)
+        storage = (problem.X.data, problem.X.indices, problem.X.indptr, D) if sparse else (problem.X,)
+        found = []
+        for run in (loop, stretches.stretch(storage, np.float64, single=size == 1)):
+            x, mean, table, losses = np.ones(problem.dim), np.full(problem.dim, 0.1), np.full((N, K), 0.2), np.empty(9)
+            run(problem.kind, *storage, problem.y, x, rows, np.empty(0), size, *numbers, 0.05, 0.1, table, mean, True,
+                losses)
+            found.append((x, mean, table.ravel(), losses))
+        for plain, fast in zip(*found, strict=True):
+            np.testing.assert_allclose(plain, fast, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_float32_stays_close_to_float64(sparse, rng):
+    found = []
+    for dtype in (np.float32, np.float64):
+        problem = make("binary", sparse, np.random.default_rng(5), dtype, l2=0.1, regulariser=L1(0.01))
+        run = minimize(problem, Proximal(SGD()), RandomReshuffling(1), 0.05, SAGA(), stop=Stop(epochs=5))
+        assert run.x.dtype == dtype and run.loop == "compiled"
+        found.append(run.x)
+    np.testing.assert_allclose(found[0], found[1], atol=2e-6)
+
+
+def test_a_run_that_diverges_stops_before_the_step_of_the_bad_loss(rng):
+    for sparse in (False, True):
+        problem = make("squares", sparse, rng)
+        common = dict(optimizer=SGD(), sampler=RandomReshuffling(1), schedule=1e6, stop=Stop(epochs=50))
+        fast, slow = minimize(problem, **common), minimize(in_python(problem), **common)
+        assert fast.diverged and slow.diverged and fast.final["step"] == slow.final["step"]
+        assert fast.final["epoch"] == slow.final["epoch"]
+
+
+def test_stretches_end_where_the_clock_has_no_say(rng, monkeypatch):
+    """Metrics twice an epoch and LONGEST in between: the losses and x of a run repeat bit for bit."""
+    import sys
+
+    problem = make("binary", True, rng, l2=0.1)
+    loop, found = sys.modules["npopt.minimize"], []
+    for seconds in (0.5, 1e-9):
+        monkeypatch.setattr(loop, "STRETCH", seconds)
+        monkeypatch.setattr(loop, "LONGEST", 7)
+        run = minimize(problem, SGD(), RandomReshuffling(1), 0.1, SAGA(), stop=Stop(epochs=5), events=dict(metrics=0.5))
+        found.append((run.x, run.columns["loss"][1:], run.final["step"]))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert found[0][1:] == found[1][1:] and found[0][2] == 5 * N
+
+
+def test_takes_stretches_says_which_problems_do(rng):
+    assert make("squares", True, rng).takes_stretches and isinstance(make("squares", True, rng), LinearModel)
+    assert not in_python(make("squares", True, rng)).takes_stretches
