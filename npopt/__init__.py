@@ -16,12 +16,20 @@ from npopt.gradcheck import gradcheck
 from npopt.minimize import Events, Run, Stop, minimize
 from npopt.optimizers import SGD, Adam, AdamW, HeavyBall, Nesterov, Proximal
 from npopt.proximal import L1, L1L2, L2, Box, Simplex
-from npopt.samplers import Batch, RandomReshuffling, ShuffleOnce, WithReplacement
+from npopt.samplers import (
+    AdaptiveImportance,
+    Batch,
+    ByClass,
+    Importance,
+    RandomReshuffling,
+    ShuffleOnce,
+    WithReplacement,
+)
 from npopt.schedules import Constant, Cosine, Exponential, Linear, Piecewise, Polynomial, WithWarmup
 
 __all__ = [
-    "L1", "L1L2", "L2", "SAGA", "SGD", "SVRG", "Accumulated", "Adam", "AdamW", "Batch", "Box", "Clipped", "Constant",
-    "Cosine", "Events", "Exponential", "HeavyBall", "Linear", "Minibatch", "Nesterov", "Piecewise", "Polynomial",
-    "Proximal", "RandomReshuffling", "Run", "ShuffleOnce", "Simplex", "Stop", "WithReplacement", "WithWarmup",
-    "backend", "elementwise", "gradcheck", "minimize",
+    "L1", "L1L2", "L2", "SAGA", "SGD", "SVRG", "Accumulated", "Adam", "AdamW", "AdaptiveImportance", "Batch", "Box",
+    "ByClass", "Clipped", "Constant", "Cosine", "Events", "Exponential", "HeavyBall", "Importance", "Linear",
+    "Minibatch", "Nesterov", "Piecewise", "Polynomial", "Proximal", "RandomReshuffling", "Run", "ShuffleOnce",
+    "Simplex", "Stop", "WithReplacement", "WithWarmup", "backend", "elementwise", "gradcheck", "minimize",
 ]

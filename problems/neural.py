@@ -80,6 +80,10 @@ class Neural(Problem):
         if augment is not None and len(self.row_shape) != 3:
             raise ValueError(f"{self.name}: {augment!r} is for images (H, W, C), a row has shape {self.row_shape}")
 
+    def targets(self):
+        """The training targets, on the host."""
+        return np.asarray(self.data.y_train)
+
     def _part(self, part):
         """(rows as (n, H, W, C) or (n, 1, 1, D), targets), on the device in use."""
         x, y = getattr(self.data, f"x_{part}"), np.asarray(getattr(self.data, f"y_{part}"))

@@ -72,7 +72,7 @@ def test_limits_of_the_elastic_net(rng):
 
 
 def test_outside_of_a_set_the_value_is_infinite(device):
-    for h, x in ((Box(0, 1), [0.5, 1.1]), (Box(None, 0), [-3.0, 0.1]), (Simplex(), [0.5, 0.6]), (Simplex(), [-0.5, 1.5])):
+    for h, x in ((Box(0, 1), [0.5, 1.1]), (Box(None, 0), [-3, 0.1]), (Simplex(), [0.5, 0.6]), (Simplex(), [-0.5, 1.5])):
         assert h.value(backend.asarray(np.array(x))) == np.inf
     assert Box(None, None).value(backend.asarray(np.array([1e300]))) == 0
 

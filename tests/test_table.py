@@ -48,6 +48,14 @@ TABLE = {
         "WithReplacement": [*ORDER, "test_samplers.py::test_with_replacement_is_uniform"],
         "ShuffleOnce": [*ORDER, "test_samplers.py::test_shuffle_once_repeats_its_batches_and_reshuffling_does_not"],
         "RandomReshuffling": [*ORDER, "test_samplers.py::test_without_replacement_every_row_comes_once_an_epoch"],
+        "Importance": [
+            *ORDER, "test_samplers.py::test_rows_come_as_often_as_the_probabilities_say",
+            "test_samplers.py::test_weights_keep_the_gradient_unbiased_and_the_variance_is_the_identity"],
+        "AdaptiveImportance": [
+            "test_samplers.py::test_adaptive_draws_follow_the_probabilities_of_the_moment",
+            "test_samplers.py::test_adaptive_first_pass_sets_the_norms_and_later_ones_smooth_them",
+            "test_samplers.py::test_adaptive_runs_resume_bitwise_and_lower_the_variance"],
+        "ByClass": [*ORDER, "test_samplers.py::test_classes_come_in_order_and_are_reshuffled_within"],
     },
     "npopt.schedules": {name: ["test_schedules.py::test_table"] for name in (
         "Constant", "Exponential", "Piecewise", "Polynomial", "Linear", "Cosine", "WithWarmup")},

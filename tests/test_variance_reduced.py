@@ -56,7 +56,7 @@ def soft(v, t):
 
 def slow_svrg(X, y, batches, lr, m, picks=None, l1=0.0):
     """Johnson & Zhang's procedure: a snapshot every m steps; picks: the inner iterate of each stage (option II)."""
-    w, stage = np.zeros(D), -1
+    w, stage, inner = np.zeros(D), -1, []
     for t, rows in enumerate(batches):
         if t % m == 0:
             if picks is not None and t:
@@ -197,7 +197,7 @@ def test_scalars_and_vectors_are_the_same_method(data):
     classes = np.r_[0, 1, 2, np.arange(N - 3) % 3]
     for problem in (LeastSquares(X, y, L2, intercept=True), Logistic(X, classes, L2, intercept=True)):
         one, two = (
-            minimize(problem, SGD(), WithReplacement(3), Exponential(0.2, 0.8), SAGA(table), stop=Stop(epochs=5), seed=4)
+            minimize(problem, SGD(), WithReplacement(3), Exponential(0.2, 0.8), SAGA(table), stop=Stop(epochs=5))
             for table in ("scalars", "gradients"))
         np.testing.assert_allclose(one.x, two.x, rtol=1e-12, atol=1e-14)
         assert (one.loop, two.loop) == ("compiled", "python")
@@ -261,8 +261,8 @@ def test_two_halves_equal_the_whole_bitwise(estimator, data, tmp_path):
             np.testing.assert_array_equal(whole.columns[name], rest.columns[name], err_msg=name)
 
 
-@pytest.mark.parametrize("estimator", [SVRG(1.3, "II"), SAGA(refresh=1.5), SAGA("gradients"), SAGA("gradients", "zeros")],
-                         ids=repr)
+@pytest.mark.parametrize("estimator", [SVRG(1.3, "II"), SAGA(refresh=1.5), SAGA("gradients"),
+                                       SAGA("gradients", "zeros")], ids=repr)
 @pytest.mark.parametrize("sampler", [WithReplacement(3), ShuffleOnce(3)], ids=repr)
 def test_where_nothing_may_be_read(estimator, sampler, data, device):
     fixed = isinstance(sampler, ShuffleOnce) and estimator.arguments().get("table") == "gradients"

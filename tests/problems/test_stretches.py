@@ -62,7 +62,7 @@ def test_losses_on_sparse_rows_lack_only_the_change_of_the_l2_term(rng):
     x, rows = rng.standard_normal(D), rng.integers(0, N, 40)
     losses, at = problem.compiled_stretch(x.copy(), rows, None, np.full(40, 0.05)), x.copy()
     g = np.empty(D)
-    for t, i in enumerate(rows):
+    for t in range(40):
         exact = problem.value_and_gradient(at, rows[t : t + 1], None, g) - 0.05 * (at @ at) + 0.05 * (x @ x)
         assert losses[t] == pytest.approx(exact, rel=1e-12)
         at -= 0.05 * g
