@@ -9,12 +9,12 @@
 
 __version__ = "0.1.0"
 
-from npopt import backend
+from npopt import backend, theory
 from npopt.backend import elementwise
 from npopt.estimators import SAGA, SVRG, Accumulated, Clipped, Minibatch
 from npopt.gradcheck import gradcheck
 from npopt.minimize import Events, Run, Stop, minimize
-from npopt.optimizers import SGD, Adam, AdamW, HeavyBall, Nesterov, Proximal
+from npopt.optimizers import FISTA, ISTA, SGD, Adam, AdamW, Anderson, HeavyBall, Nesterov, Proximal
 from npopt.proximal import L1, L1L2, L2, Box, Simplex
 from npopt.samplers import (
     AdaptiveImportance,
@@ -28,8 +28,9 @@ from npopt.samplers import (
 from npopt.schedules import Constant, Cosine, Exponential, Linear, Piecewise, Polynomial, WithWarmup
 
 __all__ = [
-    "L1", "L1L2", "L2", "SAGA", "SGD", "SVRG", "Accumulated", "Adam", "AdamW", "AdaptiveImportance", "Batch", "Box",
-    "ByClass", "Clipped", "Constant", "Cosine", "Events", "Exponential", "HeavyBall", "Importance", "Linear",
-    "Minibatch", "Nesterov", "Piecewise", "Polynomial", "Proximal", "RandomReshuffling", "Run", "ShuffleOnce",
-    "Simplex", "Stop", "WithReplacement", "WithWarmup", "backend", "elementwise", "gradcheck", "minimize",
+    "FISTA", "ISTA", "L1", "L1L2", "L2", "SAGA", "SGD", "SVRG", "Accumulated", "Adam", "AdamW", "AdaptiveImportance",
+    "Anderson", "Batch", "Box", "ByClass", "Clipped", "Constant", "Cosine", "Events", "Exponential", "HeavyBall",
+    "Importance", "Linear", "Minibatch", "Nesterov", "Piecewise", "Polynomial", "Proximal", "RandomReshuffling", "Run",
+    "ShuffleOnce", "Simplex", "Stop", "WithReplacement", "WithWarmup", "backend", "elementwise", "gradcheck",
+    "minimize", "theory",
 ]

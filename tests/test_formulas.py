@@ -16,7 +16,10 @@ from npopt.estimators.clipped import shrink
 from npopt.estimators.svrg import reduced
 from npopt.optimizers.adam import adam
 from npopt.optimizers.adamw import adamw
+from npopt.optimizers.anderson import rotate
+from npopt.optimizers.fista import extrapolate
 from npopt.optimizers.heavy_ball import heavy_ball
+from npopt.optimizers.ista import descent
 from npopt.optimizers.nesterov import nesterov
 from npopt.optimizers.sgd import sgd
 from npopt.proximal import clip, soft_threshold, subtract_and_cut
@@ -181,7 +184,7 @@ COMPILED = [
     (everything, ("y", "z", "a", "b")), (everything, ("y", "z", "a", "b", "d")), (draws._normals, ("out",)),
     (draws._uniforms, ("out",)), (scale, ("out",)), (add, ("out", "piece")), (shrink, ("g",)), (add_scaled, ("y", "x")),
     (_relu_backward, ("dx", "dy", "y")), (reduced, ("out", "old", "mean")), (soft_threshold, ("x",)), (clip, ("x",)),
-    (subtract_and_cut, ("x",)),
+    (subtract_and_cut, ("x",)), (rotate, ("a", "b")), (extrapolate, ("y", "x", "p")), (descent, ("x", "y", "g")),
 ]
 
 

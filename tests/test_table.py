@@ -32,6 +32,14 @@ PENALTY = ["test_proximal.py::test_three_point_inequality", "test_proximal.py::t
 
 TABLE = {
     "npopt.optimizers": {
+        "Anderson": ["test_anderson.py::test_accepted_iterates_are_those_of_the_paper",
+                     "test_anderson.py::test_a_quadratic_ends_after_as_many_steps_as_there_are_eigenvalues",
+                     "test_anderson.py::test_every_accepted_point_descends", "test_anderson.py::test_resume_is_bitwise"],
+        "FISTA": ["test_full_batch.py::test_fista_trajectory",
+                  "test_full_batch.py::test_the_bounds_of_beck_and_teboulle",
+                  "test_full_batch.py::test_fista_resumes_bitwise"],
+        "ISTA": ["test_full_batch.py::test_ista_trajectory_and_it_is_proximal_sgd_without_backtracking",
+                 "test_full_batch.py::test_the_bounds_of_beck_and_teboulle"],
         "Proximal": ["test_proximal.py::test_proximal_sgd_is_the_step_of_the_definition",
                      "test_variance_reduced.py::test_trajectories"],
         "SGD": FORMULA, "HeavyBall": [*FORMULA, ONE + "test_equal_gradients_move_heavy_ball_by_lr_over_one_minus_beta"],

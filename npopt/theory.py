@@ -1,0 +1,92 @@
+"""Step sizes and rates that theory gives for L-smooth, mu-strongly convex functions, k = L/mu.
+
+    tuned = heavy_ball(L, mu)
+    minimize(problem, HeavyBall(tuned.beta), RandomReshuffling(None), schedule=tuned.lr)
+    iterations(tuned.factor, first_gap, 1e-7)
+
+`factor` is the factor rho of the error |x - x*| a step, asymptotically; f - f* falls by rho^2. Rates of quadratics are
+exact there; on other functions Nesterov's is a bound, heavy ball's a local statement (it need not converge from afar:
+Lessard, Recht & Packard, SIAM J. Optim. 26, 2016, section 4.6). npopt's HeavyBall and Nesterov with a constant lr are
+the forms used here, with the same lr and beta: x+ = x - lr g + beta (x - x_prev), and x+ = y - lr g(y),
+y+ = x+ + beta (x+ - x), where the optimizer's vector holds y.
+"""
+
+import math
+import warnings
+from typing import NamedTuple
+
+from npopt.values import number
+
+
+class Tuned(NamedTuple):
+    """lr, beta, and the factor of the error a step."""
+
+    lr: float
+    beta: float
+    factor: float
+
+
+def root(name, L, mu):
+    """sqrt(mu / L), checked."""
+    number(name, "L", L, low=0, open_low=True)
+    if not mu > 0:
+        raise ValueError(f"{name}: mu is {mu}, and without strong convexity no linear rate exists; give l2 > 0, or use "
+                         "a method that needs no mu, such as FISTA(restart='gradient')")
+    if mu > L * (1 + 1e-9):
+        raise ValueError(f"{name}: mu = {mu:.6g} exceeds L = {L:.6g}")
+    return math.sqrt(min(mu / L, 1.0))
+
+
+def gradient_descent(L, mu):
+    """lr = 1/L, factor 1 - mu/L on a quadratic (and f - f* at least by 1 - mu/L in general)."""
+    r = root("gradient_descent", L, mu)
+    return Tuned(1 / L, 0.0, 1 - r**2)
+
+
+def heavy_ball(L, mu):
+    """Polyak's constants for quadratics, USSR Comp. Math. 4(5), 1964:
+
+    lr = 4 / (sqrt L + sqrt mu)^2,   beta = factor^2,   factor = (sqrt k - 1) / (sqrt k + 1)
+    """
+    r = root("heavy_ball", L, mu)
+    factor = (1 - r) / (1 + r)
+    return Tuned(4 / (math.sqrt(L) + math.sqrt(mu)) ** 2, factor**2, factor)
+
+
+def nesterov(L, mu):
+    """Nesterov's constant scheme (Introductory Lectures on Convex Optimization, 2004, section 2.2):
+
+    lr = 1/L,   beta = (sqrt k - 1) / (sqrt k + 1);   f - f* falls at least by 1 - 1/sqrt k a step
+    """
+    r = root("nesterov", L, mu)
+    return Tuned(1 / L, (1 - r) / (1 + r), math.sqrt(1 - r))
+
+
+def nesterov_quadratic(L, mu):
+    """The constants that are best for quadratics (Lessard, Recht & Packard, 2016, table 1):
+
+    lr = 4 / (3 L + mu),   beta = (sqrt(3 k + 1) - 2) / (sqrt(3 k + 1) + 2),   factor = 1 - 2 / sqrt(3 k + 1)
+    """
+    root("nesterov_quadratic", L, mu)
+    q = math.sqrt(3 * L / mu + 1)
+    return Tuned(4 / (3 * L + mu), (q - 2) / (q + 2), 1 - 2 / q)
+
+
+def iterations(factor, first, target):
+    """Steps until a gap `first` of f is below `target` when the error falls by `factor` a step:
+
+    ln(first / target) / (-2 ln factor), 0 where it is below already
+    """
+    number("iterations", "factor", factor, low=0, high=1, open_high=True)
+    number("iterations", "target", target, low=0, open_low=True)
+    if first <= target:
+        return 0.0
+    return math.log(first / target) / (-2 * math.log(factor)) if factor > 0 else 1.0
+
+
+def check_step(lr, L):
+    """Warn, with the bound, where gradient descent with this lr must be expected to diverge; returns lr."""
+    if lr > 2 / L:
+        warnings.warn(f"lr = {lr:.4g} is above 2/L = {2 / L:.4g}: gradient descent diverges on a quadratic of this "
+                      "curvature; take at most 1/L", RuntimeWarning, stacklevel=2)
+    return lr
