@@ -34,7 +34,8 @@ TABLE = {
     "npopt.optimizers": {
         "Anderson": ["test_anderson.py::test_accepted_iterates_are_those_of_the_paper",
                      "test_anderson.py::test_a_quadratic_ends_after_as_many_steps_as_there_are_eigenvalues",
-                     "test_anderson.py::test_every_accepted_point_descends", "test_anderson.py::test_resume_is_bitwise"],
+                     "test_anderson.py::test_every_accepted_point_descends",
+                     "test_anderson.py::test_resume_is_bitwise"],
         "FISTA": ["test_full_batch.py::test_fista_trajectory",
                   "test_full_batch.py::test_the_bounds_of_beck_and_teboulle",
                   "test_full_batch.py::test_fista_resumes_bitwise"],
