@@ -170,6 +170,8 @@ class _Loop:
         self.optimizer.start(self.x, self.estimator)
         steady = not self.vary and self.schedule.rates(0, 1) is not None
         self.compiled = self.estimator.compiled(self.optimizer, self.sampler) if steady else None
+        if self.compiled:
+            self.g = None                                       # the compiled loop needs no gradient vector
         self.t, self.seconds, self.columns, self.reason = 0, 0.0, {}, None
         self.loss_sum, self.loss_count, self.last_loss, self.length = 0.0, 0, math.nan, 1
         self.config = {
@@ -332,16 +334,24 @@ class _Loop:
         self.seconds += took
         if len(losses) == self.length and not self.compiled:    # aim at STRETCH seconds
             self.length = min(LONGEST, max(1, int(self.length * min(4.0, STRETCH / max(took, 1e-9)))))
-        total = self.loss_sum
-        for i, loss in enumerate(losses):
-            if loss - loss != 0:                                # inf or NaN
-                self.loss_sum, self.loss_count = total, self.loss_count + i
-                if self.compiled:                               # it stopped there, but has counted the whole stretch
-                    self.t, self.sampler.taken = first + i, taken + i + 1
-                return f"diverged: the loss is {loss} at step {first + i}"
-            total += loss                                       # in order: a resumed run must round alike
-        self.loss_sum, self.loss_count = total, self.loss_count + len(losses)
-        self.last_loss = losses[-1] if losses else self.last_loss
+        if self.compiled:                                       # in order, too: cumsum adds one by one
+            bad = np.flatnonzero(~np.isfinite(losses))
+            good = losses[: bad[0]] if bad.size else losses
+            self.loss_sum = float(np.cumsum(np.append(self.loss_sum, good))[-1])
+        else:
+            good = []
+            for loss in losses:                                 # in order: a resumed run must round alike
+                if loss - loss != 0:                            # inf or NaN
+                    break
+                self.loss_sum += loss
+                good.append(loss)
+        i = len(good)
+        self.loss_count += i
+        if i < len(losses):
+            if self.compiled:                                   # it stopped there, but has counted the whole stretch
+                self.t, self.sampler.taken = first + i, taken + i + 1
+            return f"diverged: the loss is {losses[i]} at step {first + i}"
+        self.last_loss = float(losses[-1]) if i else self.last_loss
         return None
 
     def fraction(self):
@@ -424,9 +434,9 @@ def _made(kind, value, default):
 
 
 def _read(losses):
-    """Losses as Python floats; those of a device come over in one transfer, those of a compiled stretch at once."""
+    """Losses on the host: an array of a compiled stretch as it is, those of a device in one transfer."""
     if isinstance(losses, np.ndarray):
-        return losses.tolist()
+        return losses
     if losses and getattr(losses[0], "shape", None) is not None and not isinstance(losses[0], np.generic):
         stacked = backend.to_host(backend.xp(losses[0]).stack(losses))
         return [float(v) for v in stacked]

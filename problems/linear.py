@@ -334,17 +334,14 @@ class LinearModel(Problem):
             if weights.size:                                # SGD weights the l2 term too, as part of f_i
                 decay = self.l2 * weights.reshape(steps, size).mean(1)
             table, mean = np.empty((0, K), self.dtype), self.no_out
-        l1, l2 = (0.0, 0.0) if self.regulariser is None else (self.regulariser.l1, self.regulariser.l2)
-        shrink, grow = 1 - rates * decay, 1 / (1 + rates * l2)
-        depth = -np.cumsum(np.log(shrink * grow))           # -log of the scale S, which must not underflow
-        losses, first, loop = np.full(steps, np.nan), 0, self.steps(size)
-        while first < steps:
-            before = depth[first - 1] if first else 0.0
-            stop = max(first + 1, int(np.searchsorted(depth, before + DEEPEST, side="right")))
+        l1, ridge = (0.0, 0.0) if self.regulariser is None else (self.regulariser.l1, self.regulariser.l2)
+        losses, loop = np.full(steps, np.nan), self.steps(size)
+        for first, stop in pieces(rates, decay, ridge):
             cut, part = slice(first, stop), slice(first * size, stop * size)
-            loop(x, rows[part], weights[part], size, rates[cut], shrink[cut], grow[cut], l1, self.l2,
-                 table.reshape(-1, K), mean, moves, losses[cut])
-            first = stop if np.isfinite(losses[stop - 1]) else steps
+            loop(x, rows[part], weights[part], size, rates[cut], self.l2, l1, ridge, table.reshape(-1, K), mean, moves,
+                 losses[cut])
+            if not np.isfinite(losses[stop - 1]):
+                break
         return losses
 
     def allows(self, rates, weights):
@@ -567,6 +564,24 @@ class LinearModel(Problem):
         start = np.zeros(self.dim)
         x, _, _ = solve.newton(self.exact, self.hessian, self.hessian_product, start, 1e-12 * scale, 1e-9 * scale)
         return x
+
+
+def pieces(rates, decay, ridge):
+    """[(first, stop)] of stretches in which the scale S, the product of (1 - lr decay)/(1 + lr ridge), does not
+    underflow."""
+    top = rates.max()
+    if -np.log((1 - top * np.max(decay)) / (1 + top * ridge)) * len(rates) <= DEEPEST:
+        return [(0, len(rates))]
+    depth = (1 - rates * decay) / (1 + rates * ridge)
+    np.log(depth, out=depth)
+    np.negative(np.cumsum(depth, out=depth), out=depth)
+    first, found = 0, []
+    while first < len(depth):
+        before = depth[first - 1] if first else 0.0
+        stop = max(first + 1, int(np.searchsorted(depth, before + DEEPEST, side="right")))
+        found.append((first, stop))
+        first = stop
+    return found
 
 
 class LeastSquares(LinearModel):

@@ -7,7 +7,8 @@ One step over B rows, with a table of scalars T (n, K) and a vector m, both abse
     W  <- q_t S_{lr_t l1}(r_t W - lr_t g)          c <- c - lr_t g_c      S: the soft threshold; c has no r, q and l1
     SAGA, after that:   m <- m + (1/n) sum_b e_b a_b' over the distinct rows,   T_b <- s_b
 
-r_t = 1 - lr_t l2 is the smooth l2 term, q_t = 1 / (1 + lr_t l2') that of a penalty. SVRG keeps T and m.
+r_t = 1 - lr_t l2 is the smooth l2 term (l2 times the batch's mean weight for SGD, where it is part of f_i), q_t =
+1 / (1 + lr_t ridge) that of a penalty; both have to be positive. SVRG keeps T and m.
 
 On CSR rows a step touches the columns of its rows only. Write W = S_t v with S_{t+1} = S_t r_t q_t, S_0 = 1, and
 d_t = lr_t / (S_t r_t): every column j then makes the step
@@ -123,6 +124,15 @@ def output(data, indices, first, last, column, cells, C, t, l1):
 
 
 @inlined
+def mean_weight(weights, t, size):
+    """Of the rows of batch t; empty weights are ones."""
+    total = 0.0
+    for b in range(size if weights.size else 0):
+        total += weights[t * size + b]
+    return total / size if weights.size else 1.0
+
+
+@inlined
 def square(x, weighted):
     total = 0.0
     for j in range(weighted):
@@ -132,8 +142,8 @@ def square(x, weighted):
 
 @inlined
 def start(x, mean, reduced, weighted):
-    """(weighted, 4): v, m, and the clock, which is C at the last touch (without l1) or the step after it."""
-    cells = np.zeros((weighted, 4))
+    """(weighted, 3): v, m, and the clock, which is C at the last touch (without l1) or the step after it."""
+    cells = np.zeros((weighted, 3))
     for j in range(weighted):
         cells[j, 0] = x[j]
         if reduced:
@@ -175,19 +185,21 @@ def add_row(data, indices, first, last, column, cells, place, factor):
         cells[column + np.uintp(indices[p]), place] += factor * data[p]
 
 
-def single_stretch(kind, data, indices, indptr, d, y, x, rows, weights, size, rates, shrink, grow, l1, l2, table, mean,
-                   moves, losses):
+def single_stretch(kind, data, indices, indptr, d, y, x, rows, weights, size, rates, l2, l1, ridge, table, mean, moves,
+                   losses):
     """sparse_stretch for one row a step and one output: the same steps without the loops over B and K, and twice as
     fast."""
     steps, n = rates.size, indptr.size - 1
     reduced, inner = table.shape[0] > 0, x.size > d
     cells, C, S, s = start(x, mean, reduced, d), np.zeros(steps + 1), 1.0, np.empty(1)
-    ridge, share, taken = 0.5 * l2 * square(x, d), 1.0 / n, 0
+    start_loss, share, taken = 0.5 * l2 * square(x, d), 1.0 / n, 0
     constant, drift = x[d] if inner else 0.0, mean[d] if inner and reduced else 0.0
     for t in range(steps):
         i = rows[t]
         fetch_ahead(rows, t, data, indices, indptr, y, table)
-        now, d_t = C[t], rates[t] / (S * shrink[t])
+        w = weights[t] if weights.size else 1.0
+        shrink = 1.0 - rates[t] * (l2 if reduced else l2 * w)
+        now, d_t = C[t], rates[t] / (S * shrink)
         then = now + d_t
         C[t + 1] = then
         first, last = indptr[i], indptr[i + 1]
@@ -203,8 +215,7 @@ def single_stretch(kind, data, indices, indptr, d, y, x, rows, weights, size, ra
                 cells[j, 0] = v
                 z += data[p] * v
         s[0] = S * z + constant
-        w = weights[t] if weights.size else 1.0
-        losses[t] = w * (slope(kind, y[i], s) + ridge)
+        losses[t] = w * (slope(kind, y[i], s) + start_loss)
         if not np.isfinite(losses[t]):                      # diverged: x stays as it is
             break
         taken += 1
@@ -233,7 +244,7 @@ def single_stretch(kind, data, indices, indptr, d, y, x, rows, weights, size, ra
                 cells[j, 0] = soft(cells[j, 0] - change * data[p] - d_t * m, d_t * l1)
                 cells[j, 1] = m + shift * data[p]
                 cells[j, 2] = t + 1
-        S *= shrink[t] * grow[t]
+        S *= shrink / (1.0 + rates[t] * ridge)
     finish(cells, C, S, taken, l1, x, mean, moves)
     if inner:
         x[d] = constant
@@ -241,11 +252,11 @@ def single_stretch(kind, data, indices, indptr, d, y, x, rows, weights, size, ra
             mean[d] = drift
 
 
-def sparse_stretch(kind, data, indices, indptr, d, y, x, rows, weights, size, rates, shrink, grow, l1, l2, table, mean,
-                   moves, losses):
+def sparse_stretch(kind, data, indices, indptr, d, y, x, rows, weights, size, rates, l2, l1, ridge, table, mean, moves,
+                   losses):
     """rates.size steps of `size` rows each; x, and where it `moves` table and mean, are written in place.
 
-    shrink, grow: r_t and q_t, both positive; table: (n, K), or (0, K) for SGD; mean: like x, or empty.
+    table: (n, K), or (0, K) for SGD; mean: like x, or empty.
     losses[t] = (1/B) sum_b w_b (l_b + l2/2 |W|^2), the last with the first W: at each step it would cost O(d). Before a
     step whose loss is not finite the loop ends, and the rest of the losses is left alone.
     """
@@ -258,9 +269,10 @@ def sparse_stretch(kind, data, indices, indptr, d, y, x, rows, weights, size, ra
         if reduced:
             drift[k] = mean[weighted + k]
     s, e = np.empty((size, K)), np.empty((size, K))
-    C, S, ridge, taken = np.zeros(steps + 1), 1.0, 0.5 * l2 * square(x, weighted), 0
+    C, S, start_loss, taken = np.zeros(steps + 1), 1.0, 0.5 * l2 * square(x, weighted), 0
     for t in range(steps):
-        d_t = rates[t] / (S * shrink[t])
+        shrink = 1.0 - rates[t] * (l2 if reduced else l2 * mean_weight(weights, t, size))
+        d_t = rates[t] / (S * shrink)
         C[t + 1] = C[t] + d_t
         loss = 0.0
         for b in range(size):
@@ -270,7 +282,7 @@ def sparse_stretch(kind, data, indices, indptr, d, y, x, rows, weights, size, ra
             for k in range(K):
                 z = output(data, indices, indptr[i], indptr[i + 1], np.uintp(k * d), cells, C, t, l1)
                 s[b, k] = S * z + constant[k]
-            loss += w * (slope(kind, y[i], s[b]) + ridge)
+            loss += w * (slope(kind, y[i], s[b]) + start_loss)
             for k in range(K):
                 e[b, k] = (s[b, k] - table[i, k] if reduced else s[b, k]) * w / size
         losses[t] = loss / size
@@ -298,7 +310,7 @@ def sparse_stretch(kind, data, indices, indptr, d, y, x, rows, weights, size, ra
                 shift = (table[i, k] - old) / n             # 0 the second time that a row comes in one batch
                 drift[k] += shift
                 add_row(data, indices, indptr[i], indptr[i + 1], np.uintp(k * d), cells, 1, shift)
-        S *= shrink[t] * grow[t]
+        S *= shrink / (1.0 + rates[t] * ridge)
     finish(cells, C, S, taken, l1, x, mean, moves)
     for k in range(K if inner else 0):
         x[weighted + k] = constant[k]
@@ -306,7 +318,7 @@ def sparse_stretch(kind, data, indices, indptr, d, y, x, rows, weights, size, ra
             mean[weighted + k] = drift[k]
 
 
-def dense_stretch(kind, X, y, x, rows, weights, size, rates, shrink, grow, l1, l2, table, mean, moves, losses):
+def dense_stretch(kind, X, y, x, rows, weights, size, rates, l2, l1, ridge, table, mean, moves, losses):
     """The same on dense rows, where every step touches every column, and the l2 term of the losses is exact."""
     n, d = X.shape
     steps, K = rates.size, table.shape[1]
@@ -314,7 +326,9 @@ def dense_stretch(kind, X, y, x, rows, weights, size, rates, shrink, grow, l1, l
     inner = x.size > weighted
     s, g = np.empty((size, K)), np.zeros(x.size)
     for t in range(steps):
-        loss, rate, ridge = 0.0, rates[t], 0.5 * l2 * square(x, weighted)
+        loss, rate, start_loss = 0.0, rates[t], 0.5 * l2 * square(x, weighted)
+        shrink = 1.0 - rate * (l2 if reduced else l2 * mean_weight(weights, t, size))
+        grow = 1.0 / (1.0 + rate * ridge)
         for j in range(x.size):
             g[j] = mean[j] if reduced else 0.0
         for b in range(size):
@@ -325,7 +339,7 @@ def dense_stretch(kind, X, y, x, rows, weights, size, rates, shrink, grow, l1, l
                 for j in range(d):
                     z += X[i, j] * x[k * d + j]
                 s[b, k] = z
-            loss += w * (slope(kind, y[i], s[b]) + ridge)
+            loss += w * (slope(kind, y[i], s[b]) + start_loss)
             for k in range(K):
                 e = (s[b, k] - table[i, k] if reduced else s[b, k]) * w / size
                 for j in range(d):
@@ -337,10 +351,10 @@ def dense_stretch(kind, X, y, x, rows, weights, size, rates, shrink, grow, l1, l
             break
         if l1 == 0.0:
             for j in range(weighted):
-                x[j] = grow[t] * (shrink[t] * x[j] - rate * g[j])
+                x[j] = grow * (shrink * x[j] - rate * g[j])
         else:
             for j in range(weighted):
-                x[j] = grow[t] * soft(shrink[t] * x[j] - rate * g[j], rate * l1)
+                x[j] = grow * soft(shrink * x[j] - rate * g[j], rate * l1)
         for j in range(weighted, x.size):
             x[j] -= rate * g[j]
         for b in range(size if moves else 0):
@@ -360,7 +374,7 @@ def stretch(storage, dtype, single):
     real = numba.from_dtype(np.dtype(dtype))
     held = tuple(numba.int64 if isinstance(a, int) else numba.typeof(a) for a in storage)
     numbers, vector, table = numba.float64[::1], real[::1], real[:, ::1]
-    signature = (numba.int64, *held, vector, vector, numba.int64[::1], numbers, numba.int64, numbers, numbers, numbers,
+    signature = (numba.int64, *held, vector, vector, numba.int64[::1], numbers, numba.int64, numbers, numba.float64,
                  numba.float64, numba.float64, table, vector, numba.boolean, numbers)
     loop = dense_stretch if len(storage) == 1 else single_stretch if single else sparse_stretch
     return compiled(loop, *signature)

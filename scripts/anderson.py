@@ -59,7 +59,7 @@ experiment = Experiment(
 FULL = RandomReshuffling(None)
 WINDOWS = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50)
 STARTS = (2.1, 17.0, 100.0, 246.0)
-LONGEST = 10_000                                                # steps
+LONGEST = 5000                                                # steps
 
 
 # --------------------------------------------------------------------------------------------------------- problems
@@ -162,9 +162,11 @@ def runs(args):
         for data in args.data_of(part):
             problem = linear(data)
             for name, optimizer, lr in methods(problem.smoothness(), problem.strong_convexity()):
-                often = 10 if name == "gradient descent" else 1
+                slow = name == "gradient descent"           # for which one repetition has to do
+                often = 10 if slow else 5 if problem.n > 5000 and not isinstance(optimizer, Anderson) else 1
                 yield Entry(part, f"{data}: {name}", Recipe(linear, data=data), narrow(optimizer, problem.dim), FULL,
-                            lr, stop=Stop(steps=LONGEST, target=("gap", TARGET)), metrics=often, per="step")
+                            lr, stop=Stop(steps=LONGEST, target=("gap", TARGET)), metrics=often, per="step",
+                            seeds=args.seeds[:1] if slow else None)
             yield Entry(part, f"{data}: L-BFGS (SciPy)", run=Recipe(lbfgs, data=data))
     for data in args.data_of("c"):
         dim = linear(data).dim

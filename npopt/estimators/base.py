@@ -4,6 +4,8 @@ from npopt import backend
 from npopt.samplers import Batch
 from npopt.values import Value
 
+import numpy as np
+
 
 class Estimator(Value):
     """g = estimator.start(problem, x, seed); loss = estimator(x, batch, out=g).
@@ -51,7 +53,7 @@ class Estimator(Value):
             cut = slice(t * size, t * size + size)
             losses.append(self(x, Batch(rows[cut], None if weights is None else weights[cut]), g))
             optimizer.step(x, g, float(lr))
-        return losses
+        return np.array(losses)
 
     def state(self):
         return {"counts": dict(self.counts)}

@@ -25,7 +25,7 @@ class SAGA(Estimator):
              Tbar = 0, unbiased too, with a noisier first pass (fixed batches need it)
     refresh  every so many passes Tbar is summed anew from the table, against rounding; None: never
 
-    Memory of "scalars": n C + dim numbers, and dim more in the Python loop or 4 C d while a compiled stretch runs.
+    Memory of "scalars": n C + dim numbers, and dim more in the Python loop or 3 C d while a compiled stretch runs.
     """
 
     def __init__(self, table="scalars", initial="gradients", refresh=10):

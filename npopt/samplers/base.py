@@ -51,6 +51,7 @@ class Sampler(Value):
 
     def _order(self, e):
         if self._held[0] != e:
+            self._held = (None, None)                           # one order at a time in memory
             order, weights = self.epoch(e)
             self._held = (e, (backend.asarray(order), None if weights is None else backend.asarray(weights)))
         return self._held[1]
