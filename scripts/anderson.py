@@ -13,6 +13,7 @@ repetitions, for the timing, which leaves the measuring of f out.
 Run time on 2 cores: --quick about 15 seconds; --data real --jobs 1 --threads 1 about ten minutes.
 """
 
+import math
 import time
 
 from npopt import (
@@ -88,7 +89,7 @@ class Kinked(Problem):
         v = float(backend.to_host(x)[0])
         inner = abs(v) < 1
         if out is not None:
-            out[0] = 25 * v if inner else 0.1 * v + 24.9 * np.sign(v)
+            out[0] = 25 * v if inner else 0.1 * v + math.copysign(24.9, v)
         return 12.5 * v * v if inner else 0.05 * v * v + 24.9 * abs(v) - 12.45
 
     def loss(self, x, rows, weights):
