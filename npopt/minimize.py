@@ -10,7 +10,7 @@ import threading
 import time
 
 import npopt
-from npopt import backend, checkpoint
+from npopt import backend, checkpoint, theory
 from npopt.estimators import Estimator, Minibatch
 from npopt.optimizers import Optimizer
 from npopt.samplers import RandomReshuffling, Sampler
@@ -21,6 +21,7 @@ import numpy as np
 
 STRETCH = 0.5                                                   # seconds of steps between two looks at clock and losses
 LONGEST = 8192                                                  # steps
+CHEAP = 500                                                     # unknowns up to which the smoothness is looked up
 
 
 class Stop(Value):
@@ -172,6 +173,7 @@ class _Loop:
         self.compiled = self.estimator.compiled(self.optimizer, self.sampler) if steady else None
         if self.compiled:
             self.g = None                                       # the compiled loop needs no gradient vector
+        self.warn_of_long_steps()
         self.t, self.seconds, self.columns, self.reason = 0, 0.0, {}, None
         self.loss_sum, self.loss_count, self.last_loss, self.length = 0.0, 0, math.nan, 1
         self.config = {
@@ -183,6 +185,15 @@ class _Loop:
         }
         if any(s.needs_length for s in (self.schedule, *self.vary.values())):
             self.config["steps"] = self.total                   # a longer run has another schedule: no continuing
+
+    def warn_of_long_steps(self):
+        """A gradient step of all rows above 2/L: say so beforehand, where L is cheap to know."""
+        optimizer, problem = self.optimizer, self.problem
+        steps = (optimizer.plain or optimizer.proximal) and not getattr(optimizer, "backtracking", False)
+        rate = self.schedule(0)
+        if steps and self.sampler.size == self.sampler.n and self.x.size <= CHEAP and not getattr(rate, "ndim", 0):
+            if hasattr(problem, "smoothness"):
+                theory.check_step(float(backend.to_host(rate)), problem.smoothness(), stacklevel=5)
 
     def check_varied(self, optimizer):
         """Let the optimizer's constructor check the first values of what varies."""

@@ -84,9 +84,9 @@ def iterations(factor, first, target):
     return math.log(first / target) / (-2 * math.log(factor)) if factor > 0 else 1.0
 
 
-def check_step(lr, L):
+def check_step(lr, L, stacklevel=2):
     """Warn, with the bound, where gradient descent with this lr must be expected to diverge; returns lr."""
-    if lr > 2 / L:
+    if lr * L > 2 * (1 + 1e-9):
         warnings.warn(f"lr = {lr:.4g} is above 2/L = {2 / L:.4g}: gradient descent diverges on a quadratic of this "
-                      "curvature; take at most 1/L", RuntimeWarning, stacklevel=2)
+                      "curvature; take at most 1/L", RuntimeWarning, stacklevel=stacklevel)
     return lr

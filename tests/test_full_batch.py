@@ -1,6 +1,7 @@
 """ISTA, FISTA and theory's constants: slow loops, the bounds of the papers as certificates, closed forms."""
 
 import math
+import warnings
 
 from npopt import (
     FISTA,
@@ -195,8 +196,14 @@ def test_bad_input_gets_one_sentence(wrong, message):
 def test_a_step_above_the_bound_is_warned_of():
     with pytest.warns(RuntimeWarning, match=r"lr = 3 is above 2/L = 2.*at most 1/L"):
         assert theory.check_step(3.0, 1.0) == 3.0
-    run = minimize(Quadratic([1.0, 0.5]), SGD(), FULL, 3.0, stop=Stop(steps=5000), events=Events(100, "step"))
+    with pytest.warns(RuntimeWarning, match="lr = 3 is above 2/L = 2"):
+        run = minimize(Quadratic([1.0, 0.5]), SGD(), FULL, 3.0, stop=Stop(steps=5000), events=Events(None))
     assert run.diverged
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for method, lr in ((SGD(), 2.0), (ISTA(True), 3.0), (HeavyBall(0.5), 3.0)):
+            minimize(Quadratic([1.0, 0.5]), method, FULL, lr, stop=Stop(steps=3))
+        minimize(Quadratic([1.0, 0.5], n=4), SGD(), RandomReshuffling(2), 3.0, stop=Stop(steps=3))
     assert Logistic(np.eye(2), [1, -1], regulariser=L1(0.1)).has_penalty
 
 
