@@ -106,6 +106,7 @@ def test_another_hyper_parameter_can_follow_a_schedule(problem):
         minimize(problem, HeavyBall(), vary={"b2": 0.5})
 
 
+@pytest.mark.filterwarnings("ignore:lr = .* is above 2/L")
 def test_a_diverging_run_stops_with_its_reason_and_keeps_what_it_measured(problem, tmp_path):
     path = tmp_path / "c.npz"
     for _ in range(2):                                           # the second call reads the checkpoint of the first
@@ -378,6 +379,7 @@ def test_the_record_of_a_diverged_run_does_not_depend_on_the_clock(problem, monk
     assert run.columns["epoch"][-1] == (t + 1) / 7
 
 
+@pytest.mark.filterwarnings("ignore:lr = .* is above 2/L")
 def test_an_x_that_is_not_finite_at_the_end_is_a_divergence(problem):
     steep = LeastSquares(100 * problem.host_X, 100 * problem.host_y)
     run = minimize(steep, SGD(), ShuffleOnce(None), 1e308, stop=dict(steps=1), events=Events(None))
