@@ -23,16 +23,21 @@ OPTIONS = {"error_model": "numpy", "fastmath": {"reassoc", "contract"}, "cache":
 
 
 @numba.njit
+def slope_of_one(kind, y, z):
+    """(loss, its derivative in z) for one output."""
+    if kind == SQUARED:                                     # 1/2 (z - y)^2
+        return 0.5 * (z - y) * (z - y), z - y
+    m = y * z                                               # log(1 + exp(-m));  s = -y / (1 + exp(m))
+    e = np.exp(-abs(m))                                     # never overflows
+    return max(-m, 0.0) + np.log1p(e), -y * (e / (1.0 + e) if m > 0 else 1.0 / (1.0 + e))
+
+
+@numba.njit
 def slope(kind, y, s):
     """The loss at the outputs z, which s, shape (K,), holds; s becomes the loss's derivative in z."""
-    if kind == SQUARED:                                     # 1/2 (z - y)^2
-        s[0] -= y
-        return 0.5 * s[0] * s[0]
-    if kind == LOGISTIC:                                    # log(1 + exp(-m)), m = y z;  s = -y / (1 + exp(m))
-        m = y * s[0]
-        e = np.exp(-abs(m))                                 # never overflows
-        s[0] = -y * (e / (1.0 + e) if m > 0 else 1.0 / (1.0 + e))
-        return max(-m, 0.0) + np.log1p(e)
+    if kind != SOFTMAX:
+        loss, s[0] = slope_of_one(kind, y, s[0])
+        return loss
     top = s[0]                                              # log sum_k exp(z_k) - z_y;  s_k = p_k - [k = y]
     for k in range(1, s.size):
         top = max(top, s[k])

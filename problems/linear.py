@@ -152,7 +152,7 @@ class LinearModel(Exact, Problem):
             run, combine = kernels.passes(storage, kind)
             self.run = functools.partial(run, self.kind, *storage, self.y, self.dim)
             self.mix = functools.partial(combine, *storage)
-            self.stretch = self.compiled_stretch
+            self.stretch, self.loops = self.compiled_stretch, {}
         else:
             self.run, self.mix, self.stretch = self.array_pass, self.array_combine, None
 
@@ -312,10 +312,13 @@ class LinearModel(Exact, Problem):
 
     def steps(self, size):
         """The compiled loop for batches of that size."""
-        X = self.X
-        storage = (X.data, X.indices, X.indptr, self.d) if scipy.sparse.issparse(X) else (X,)
-        loop = stretches.stretch(storage, self.dtype, single=size == self.outputs == 1)
-        return functools.partial(loop, self.kind, *storage, self.y)
+        single = size == self.outputs == 1
+        if single not in self.loops:                        # finding the loop of a signature takes 0.2 ms
+            X = self.X
+            storage = (X.data, X.indices, X.indptr, self.d) if scipy.sparse.issparse(X) else (X,)
+            loop = stretches.stretch(storage, self.dtype, single)
+            self.loops[single] = functools.partial(loop, self.kind, *storage, self.y)
+        return self.loops[single]
 
     def compiled_stretch(self, x, rows, weights, rates, table=None, mean=None, moves=False):
         """Steps of SGD (no table), SVRG or SAGA (`moves`) in compiled code: see problems/stretches.py. Host only.
