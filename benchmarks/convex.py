@@ -124,7 +124,7 @@ def paths(table, rounds):
     rng = np.random.default_rng(0)
     dense = np.asfortranarray(rng.standard_normal((400, 8000)))
     response = dense[:, :40] @ rng.standard_normal(40) + rng.standard_normal(400)
-    for name, X, y in (*sets("news20", "a9a"), ("dense 400x8000", dense, response)):
+    for name, X, y in (*sets("news20", "a9a"), ("400x8000", dense, response)):
         X = scipy.sparse.csc_matrix(X) if scipy.sparse.issparse(X) else X
         l1s = coordinate.lam_max(X, y) * np.logspace(0, -2, 50)
         columns, n = coordinate.Columns(X, y, gram=False), len(y)

@@ -2,8 +2,9 @@
 
 Constant steps, one row a step. With replacement, and with importance sampling, f - f* ends at a floor proportional to
 the step; with every row once an epoch, shuffled once or anew, at one proportional to its square, seen at the ends of
-epochs (inside an epoch the iterate swings). That is theory for steps that remember longer than an epoch: hence
-l2 = 1/n, and floors are measured from the minimum on, over six times the 1/(step mu n) epochs that a step remembers.
+epochs (inside an epoch the iterate swings). The square is theory for steps well below 1/(n L): parts a and b have usual
+steps, l2 = 1/n, part s has such small ones, with l2 = L_max/10, so that they can be waited for. Floors are measured
+from the minimum on, over six times the 1/(step mu n) epochs that a step remembers.
 Rows in the order of their class, or of their target, should be worst at usual steps. Importance sampling with p_i
 prop. to L_i or |a_i| gains 1 + CV^2 of the row norms in the bound of the variance: nothing on rows of one length, much
 on rows that differ; without the weights 1/(n p_i) it goes to another point. Learned probabilities: Yuan et al., 2016.
@@ -41,6 +42,8 @@ experiment = Experiment(
         "a": Part("logistic regression: floors, and 20 epochs from 0", "breast_cancer",
                   ("a9a", "phishing", "mushrooms")),
         "b": Part("LASSO: the same, with a proximal step", "diabetes", ("abalone", "housing", "mg", "mpg")),
+        "s": Part("logistic regression, steps below 1/(n L): floors", "breast_cancer",
+                  ("phishing", "mushrooms", "splice")),
         "i": Part("importance sampling: what it gains, and what the weights are for", "breast_cancer",
                   ("phishing", "splice")),
     },
@@ -48,6 +51,8 @@ experiment = Experiment(
 )
 
 HALVINGS = (1, 2, 4, 8, 16)                                     # of the step, in units of 1/L_max
+PATHS = (*HALVINGS, 32, 64)                                     # the same, for the runs from 0
+SMALL = 8                                                       # part s: the unit of the steps is SMALL/(n L_max)
 COMMON = 4                                                      # the step at which all orders are compared
 EPOCHS = 20                                                     # from 0
 LENGTHS = ("as they are", "normalised", "log-normal")           # of the rows, part i
@@ -145,13 +150,24 @@ def runs(args):
             problem = build(data, **more)
             L, epochs = problem.row_smoothness().max(), int(np.ceil(max(20, 6 * problem.memory)))
             for order, sampler in ORDERS.items():
+                still = Recipe(build, data=data, at_minimum=True, **more)
                 for k in args.pick(HALVINGS, HALVINGS[1:]):
-                    rate, name = 1 / (k * L), f"1/{k}: {order}"
-                    still = Recipe(build, data=data, at_minimum=True, **more)
-                    yield Entry(part, f"{data}, floor, {name}", still, optimizer, sampler, rate,
+                    yield Entry(part, f"{data}, floor, 1/{k}: {order}", still, optimizer, sampler, 1 / (k * L),
                                 stop=Stop(epochs=epochs * k), metrics=k)
+                for k in args.pick(PATHS, HALVINGS[1:]):
+                    rate, name = 1 / (k * L), f"1/{k}: {order}"
                     yield Entry(part, f"{data}, path, {name}", Recipe(build, data=data, **more), optimizer, sampler,
                                 rate, stop=Stop(epochs=EPOCHS))
+    for data in args.data_of("s"):
+        strength = float(logistic(data, strength=0).row_smoothness().max() * logistic(data).n / 10)
+        problem = logistic(data, strength=strength)
+        L, still = problem.row_smoothness().max(), Recipe(logistic, data=data, at_minimum=True, strength=strength)
+        for order, sampler in ORDERS.items():
+            for k in HALVINGS:
+                rate = SMALL / (k * problem.n * L)
+                epochs = int(np.ceil(max(20, 6 / (rate * problem.strong_convexity() * problem.n))))
+                yield Entry("s", f"{data}, floor, 1/{k}: {order}", still, SGD(), sampler, rate,
+                            stop=Stop(epochs=epochs), metrics=max(1, epochs // 40))
     for data in args.data_of("i"):
         for lengths in LENGTHS:
             yield Entry("i", f"{data}, {lengths}: gain", run=Recipe(gains, data=data, lengths=lengths), seeds=[0])
@@ -169,8 +185,8 @@ def sets(results, part):
     return list(dict.fromkeys(name.split(", ")[0] for name in results.select(part).names))
 
 
-def halvings(results, part):
-    names = results.select(part, lambda n: ", floor, " in n).names
+def halvings(results, part, kind="floor"):
+    names = results.select(part, lambda n: f", {kind}, " in n).names
     return sorted({int(n.split("1/")[1].split(":")[0]) for n in names})
 
 
@@ -198,7 +214,7 @@ def slope_claim(part, wanted, tolerance, orders):
     return function
 
 
-for part, model in (("a", "logistic regression"), ("b", "LASSO")):
+for part, model in (("a", "logistic regression"), ("b", "LASSO"), ("s", "logistic regression, steps below 1/(n L)")):
     experiment.claim(f"{part}-one", f"{model}: with replacement and with importance the floor is proportional to the "
                      "step", expected="slope 1 ± 0.25 over three halvings, mean over seeds")(
         slope_claim(part, 1, 0.25, ("with replacement", "importance")))
@@ -207,6 +223,16 @@ for part, model in (("a", "logistic regression"), ("b", "LASSO")):
                      source="Mishchenko et al. 2020; Ying et al. 2018")(
         slope_claim(part, 2, 0.4, ("shuffle once", "reshuffling")))
 
+@experiment.claim("s-least", "logistic regression, steps below 1/(n L): with every row once an epoch, by class too, "
+                  "the floor falls with the square of the step or faster", expected="slope at least 1.6, over seeds",
+                  source="the bounds are upper bounds")
+def at_least(results):
+    found = {f"{data} {order}": slopes(results, "s", data, order) for data in sets(results, "s")
+             for order in ("shuffle once", "reshuffling", "by class")}
+    return listed({k: spread(v, 3) for k, v in found.items()}), all(v.mean() >= 1.6 for v in found.values())
+
+
+for part, model in (("a", "logistic regression"), ("b", "LASSO")):
     @experiment.claim(f"{part}-below", f"{model}: at the smallest step reshuffling has a lower floor than with "
                       "replacement", expected="lower by more than two standard deviations of the log, on every set")
     def below(results, part=part):
@@ -245,7 +271,7 @@ def at_best(results, part, data):
     found = {}
     for order in ORDERS:
         ends = {}
-        for k in halvings(results, part):
+        for k in halvings(results, part, "path"):
             gaps = results.select(part, f"{data}, path, 1/{k}: {order}").final("gap")
             ends[k] = np.exp(np.mean(np.log(np.maximum(gaps, 1e-17)))) if np.isfinite(gaps).all() else np.inf
         k = min(ends, key=ends.get)
@@ -344,7 +370,7 @@ def each_set(results, part, draw):
     return figure
 
 
-def draw_floors(results, part, ax, data):
+def draw_floors(results, part, unit, ax, data):
     for order in ORDERS:
         steps, levels = floors(results, part, data, order)
         middle = np.exp(np.log(levels).mean(0))
@@ -352,11 +378,11 @@ def draw_floors(results, part, ax, data):
         ax.errorbar(steps, middle, [middle - levels.min(0), levels.max(0) - middle], **look(i), marker=MARKERS[i],
                     capsize=3, label=f"{LABELS.get(order, order)}")
         slope = slopes(results, part, data, order).mean()
-        ax.annotate(f"{slope:.2f}", (steps[-1], middle[-1]), textcoords="offset points", xytext=(-8, 0), fontsize=10,
-                    ha="right", va="center", color=look(i)["color"])
-    ax.set(xscale="log", yscale="log", xlabel="step, in units of 1/L_max", ylabel="floor of F(w) - F*")
+        ax.annotate(f"{slope:.2f}", (0.98, 0.03 + 0.07 * i), xycoords="axes fraction", fontsize=11, ha="right",
+                    color=look(i)["color"], fontweight="bold")
+    ax.set(xscale="log", yscale="log", xlabel=f"step, in units of {unit}", ylabel="floor of F(w) - F*")
     ax.set_xticks(steps, [f"1/{1 / s:g}" if s < 1 else "1" for s in steps])
-    ax.set_xlim(steps[-1] / 1.9, steps[0] * 1.15)
+    ax.set_xlim(steps[-1] / 1.2, steps[0] * 1.9)
     ax.minorticks_off()
 
 
@@ -366,12 +392,15 @@ def draw_paths(results, part, ax, data):
            ylabel="F(w) - F*", colours=lambda n: colour(n.split(": ")[1]))
 
 
-for part, model in (("a", "Logistic regression, l2 = 1/n"), ("b", "LASSO, l1 = 0.05 of the largest")):
+for part, model, unit in (("a", "Logistic regression, l2 = 1/n", "1/L_max"),
+                          ("b", "LASSO, l1 = 0.05 of the largest", "1/L_max"),
+                          ("s", "Logistic regression, l2 = L_max/10, small steps", f"{SMALL}/(n L_max)")):
     @experiment.figure(f"floors_{part}.png", caption=f"{model}: the floor of the gap at the ends of epochs against the "
                        "step, from the lowest to the highest seed; numbers are slopes over the four smallest steps.")
-    def floor_figure(results, part=part):
-        return each_set(results, part, functools.partial(draw_floors, results, part))
+    def floor_figure(results, part=part, unit=unit):
+        return each_set(results, part, functools.partial(draw_floors, results, part, unit))
 
+for part, model in (("a", "Logistic regression, l2 = 1/n"), ("b", "LASSO, l1 = 0.05 of the largest")):
     @experiment.figure(f"paths_{part}.png", caption=f"{model}: from 0 at the step 1/({COMMON} L_max), at the ends of "
                        "epochs; the median over seeds with its band.")
     def path_figure(results, part=part):
@@ -395,6 +424,7 @@ def importance_figure(results):
         right.bar(at + 0.27 * (i - 1), ratio, 0.25, label=order, color=look(i + 2)["color"])
     right.set(ylabel="variance / that of uniform draws")
     for ax in (left, right):
+        ax.set_ylim(top=1.3 * ax.get_ylim()[1])
         ax.axhline(1, color="#888888", lw=1, ls=":")
         ax.set_xticks(at, [f"{data}\n{lengths}" for data, lengths in groups], fontsize=10)
         ax.grid(axis="x", visible=False)

@@ -235,7 +235,7 @@ class Experiment:
             {k: figure[k] for k in ("name", "caption", "reason")} for figure in figures
         ]) | {"conclusion": text}  # fmt: skip
         report.write_csv(folder / "runs.csv", results)
-        write_text(folder / "summary.json", report.json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        write_text(folder / "summary.json", report.as_json(facts))
         report.write_report(folder, self, facts, results, claims, figures, text)
         report.write_index(args.out)
         self.tell(folder, results, claims, text, elapsed)

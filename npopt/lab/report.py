@@ -70,7 +70,8 @@ def summary(experiment, script, args, results, claims, data, figures):
         "machine": machine(),
         "runs": [
             {
-                "part": run.part, "name": run.name, "seed": run.seed, "config": run.config, "final": run.final,
+                "part": run.part, "name": run.name, "seed": run.seed, "config": own(run.config, args),
+                "final": run.final,
                 "seconds": run.seconds, "reason": run.reason, "loop": run.loop, "key": run.key,
             }
             for run in results
@@ -79,6 +80,21 @@ def summary(experiment, script, args, results, claims, data, figures):
         "figures": figures,
         "seconds": sum(run.seconds for run in results),
     })  # fmt: skip
+
+
+def own(config, args):
+    """A run's config without what the summary says once for all runs, or the run beside it."""
+    common = {"device": args.device, "threads": args.threads, "seed": config.get("seed")}
+    if config.get("versions", {}).items() <= versions().items():
+        common["versions"] = config.get("versions")
+    return {k: v for k, v in config.items() if k not in common or v != common[k]}
+
+
+def as_json(facts):
+    """The text of summary.json: readable, with one line a run."""
+    runs = ",\n".join(json.dumps(run, ensure_ascii=False, separators=(",", ":")) for run in facts["runs"])
+    rest = json.dumps({**facts, "runs": ["RUNS"]}, indent=1, ensure_ascii=False)
+    return rest.replace('"RUNS"', runs, 1) + "\n"
 
 
 def arguments(args):
