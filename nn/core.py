@@ -63,6 +63,20 @@ class Context:
             flat[...] = 1
         return flat[:count].reshape(1, count)
 
+    def zeros(self, count, dtype):
+        """(count,) zeros, to read."""
+        flat = self.owned.get(("zeros", dtype))
+        if flat is None or flat.size < count:
+            flat = self.owned["zeros", dtype] = backend.zeros((count,), dtype)
+        return flat[:count]
+
+    def zeroed(self, owner, shape, dtype):
+        """Lasting memory that is zero when it is made; what stays zero after that is up to its user."""
+        flat = self.owned.get((owner, dtype))
+        if flat is None or flat.size != prod(shape):
+            flat = self.owned[owner, dtype] = backend.zeros((prod(shape),), dtype)
+        return flat.reshape(shape)
+
     def release(self, layers):
         """Take back what these layers were lent."""
         for layer in layers:
@@ -116,10 +130,14 @@ class Layer:
     shapes          {name: (shape, kind)} of the parameters; init {name: initialiser}
     needs_output    backward reads what forward returned, so that nobody may overwrite it
     view            forward or backward may return (a view of) what it was given
+    rectifier       it is y = max(x, 0)
+    merges          forward(x, ctx, skip, rectify) makes y = f(x) + skip, and the larger of that and 0 where `rectify` is
+                    set, in its own passes over memory; backward(dy, need_dx, ds) fills ds, unless None, with what flows
+                    back to skip
     """
 
     shapes, init = {}, {}
-    needs_output, view, is_block = True, False, False
+    needs_output, view, is_block, rectifier, merges = True, False, False, False, False
     path, active = "", False
 
     def children(self):
@@ -164,7 +182,8 @@ class Sequential(Layer):
     """Layers one after the other. Positional children are named "0", "1", ...; keyword children by their keyword.
 
     y = f_n(...f_1(x)), so dx = J_1' ... J_n' dy, taken from the right. Backward stops at the lowest layer with a
-    trained parameter unless dx is wanted; layers below that one keep nothing.
+    trained parameter unless dx is wanted; layers below that one keep nothing. A rectifier behind a layer that merges is
+    that layer's work.
     """
 
     def __init__(self, *layers, **named):
@@ -174,6 +193,8 @@ class Sequential(Layer):
             if not isinstance(layer, Layer):
                 raise ValueError(f"Sequential: child {name} must be a Layer, got {layer!r}")
         self.view = all(layer.view for layer in self.layers)
+        self.merged = [i > 0 and layer.rectifier and self.layers[i - 1].merges for i, layer in enumerate(self.layers)]
+        self.merges = bool(self.layers) and self.layers[-1].merges
         self.lowest = 0
 
     def children(self):
@@ -189,12 +210,20 @@ class Sequential(Layer):
         trained = [i for i, layer in enumerate(self.layers) if layer.active]
         self.lowest = trained[0] if trained else len(self.layers)
 
-    def forward(self, x, ctx):
-        self.ctx, keep, dx, held, previous = ctx, ctx.keep, ctx.dx, [], None
+    def forward(self, x, ctx, skip=None, rectify=False):
+        self.ctx, keep, dx, held, previous, last = ctx, ctx.keep, ctx.dx, [], None, len(self.layers) - 1
         for i, layer in enumerate(self.layers):
-            ctx.keep, ctx.dx = keep and (dx or i >= self.lowest), keep and (dx or i > self.lowest)
+            if self.merged[i]:
+                previous = layer
+                continue
+            ctx.keep, ctx.dx = keep and (dx or i >= min(self.lowest, last)), keep and (dx or i > self.lowest)
             ctx.overwrite = previous is not None and not previous.needs_output
-            x = layer.forward(x, ctx)
+            if layer.merges and i == last:
+                x = layer.forward(x, ctx, skip, rectify)
+            elif layer.merges:
+                x = layer.forward(x, ctx, None, self.merged[i + 1])
+            else:
+                x = layer.forward(x, ctx)
             if not layer.view:                          # the input was read; where backward needs it, it stays lent
                 if not ctx.keep:
                     ctx.release(held)
@@ -204,11 +233,17 @@ class Sequential(Layer):
         ctx.keep, ctx.dx, ctx.overwrite = keep, dx, False
         return x
 
-    def backward(self, dy, need_dx=True):
-        held = []
-        for i in range(len(self.layers) - 1, (0 if need_dx else self.lowest) - 1, -1):
-            layer = self.layers[i]
-            dy = layer.backward(dy, need_dx or i > self.lowest)
+    def backward(self, dy, need_dx=True, ds=None):
+        held, last = [], len(self.layers) - 1
+        lowest = 0 if need_dx else self.lowest if ds is None else min(self.lowest, last)
+        for i in range(last, lowest - 1, -1):
+            layer, below = self.layers[i], need_dx or i > self.lowest
+            if self.merged[i]:
+                continue
+            if layer.merges and i == last:
+                dy = layer.backward(dy, below, ds)
+            else:
+                dy = layer.backward(dy, below)
             if not layer.view:
                 self.ctx.release(held)
                 held = []
@@ -224,13 +259,15 @@ class Residual(Layer):
     """y = act(block(x) + shortcut(x)); no shortcut means x itself, no activation means the sum.
 
     With s = block(x) + shortcut(x) and ds = act'(s) dy:    dx = J_block' ds + J_shortcut' ds.
-    The names of the block's children stand directly under this layer's, those of the shortcut under "shortcut".
+    The names of the block's children stand directly under this layer's, those of the shortcut under "shortcut". Where the
+    block's last layer merges, it adds the shortcut and rectifies.
     """
 
     is_block = True
 
     def __init__(self, block, shortcut=None, activation=None):
         self.block, self.shortcut, self.activation = block, shortcut, activation
+        self.merged = block.merges and (activation is None or activation.rectifier)
 
     def children(self):
         found = [("", self.block), ("shortcut", self.shortcut), ("activation", self.activation)]
@@ -247,35 +284,41 @@ class Residual(Layer):
         return out
 
     def forward(self, x, ctx):
-        self.ctx, keep, dx = ctx, ctx.keep, ctx.dx
-        ctx.overwrite = False
-        ctx.keep = keep and (dx or self.block.active)
-        inner = self.block.forward(x, ctx)
-        skip = x
+        self.ctx, keep, dx, skip = ctx, ctx.keep, ctx.dx, x
+        inner = [layer for layer in (self.block, self.shortcut) if layer is not None]
         if self.shortcut is not None:
             ctx.keep, ctx.overwrite = keep and (dx or self.shortcut.active), False
             skip = self.shortcut.forward(x, ctx)
-        ctx.keep = keep
-        y = ctx.buffer(self, "y", inner.shape, inner.dtype)
-        backend.xp(x).add(inner, skip, out=y)
-        if not keep:
-            ctx.release([layer for layer in (self.block, self.shortcut) if layer is not None])
-        if self.activation is not None:
-            ctx.overwrite, ctx.dx = True, keep
-            y = self.activation.forward(y, ctx)
+        through, beside = dx or self.block.active, self.shortcut is not None and self.shortcut.active
+        ctx.keep, ctx.overwrite = keep and (through or self.merged and beside), False
+        if self.merged:
+            y = self.block.forward(x, ctx, skip, self.activation is not None)
+        else:
+            y = self.block.forward(x, ctx)
+            ctx.keep = keep
+            total = ctx.buffer(self, "y", y.shape, y.dtype)
+            backend.xp(y).add(y, skip, out=total)
+            y = total
+            if not keep:
+                ctx.release(inner)
+            if self.activation is not None:
+                ctx.overwrite, ctx.dx = True, keep
+                y = self.activation.forward(y, ctx)
         ctx.keep, ctx.dx, ctx.overwrite = keep, dx, False
         return y
 
     def backward(self, dy, need_dx=True):
-        ctx = self.ctx
-        below = need_dx or self.block.active or (self.shortcut is not None and self.shortcut.active)
-        ds = dy if self.activation is None else self.activation.backward(dy, below)
-        inner = skip = None
-        if need_dx or self.block.active:
-            inner = self.block.backward(ds, need_dx)
+        ctx, inner, skip = self.ctx, None, None
+        through, beside = need_dx or self.block.active, self.shortcut is not None and self.shortcut.active
+        if self.merged:
+            ds = ctx.buffer(self, "ds", dy.shape, dy.dtype) if need_dx or beside else None
+            inner = self.block.backward(dy, need_dx, ds) if through or beside else None
+        else:
+            ds = dy if self.activation is None else self.activation.backward(dy, through or beside)
+            inner = self.block.backward(ds, need_dx) if through else None
         if self.shortcut is None:
             skip = ds
-        elif need_dx or self.shortcut.active:
+        elif need_dx or beside:
             skip = self.shortcut.backward(ds, need_dx)
         if not need_dx:
             return None

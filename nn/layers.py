@@ -24,25 +24,6 @@ def pair(owner, name, value, low=1):
     return tuple(whole(owner, name, v, low) for v in both)
 
 
-def add_row(y, b, ctx):
-    """y += b over the last axis. Narrow rows are joined into wide ones: a loop over 6 numbers is all overhead."""
-    n, d = y.size // y.shape[-1], y.shape[-1]
-    times = 1
-    while d * times < 256 and n % 2 == 0:
-        n, times = n // 2, times * 2
-    if times > 1:
-        wide = ctx.scratch("row", (times, d), y.dtype)
-        wide[...] = b
-        b = wide.reshape(-1)
-    flat = y.reshape(n, d * times)
-    flat += b
-
-
-def sum_rows(a, out, ctx):
-    """out = sum over the rows of the matrix a, (N, D), as a product with a row of ones (BLAS)."""
-    xp(a).matmul(ctx.ones(a.shape[0], a.dtype), a, out=out.reshape(1, -1))
-
-
 class Linear(Layer):
     """y = x W' + b.   x: (..., in)   W: (out, in)   b: (out,)   y: (..., out)
 
@@ -71,21 +52,20 @@ class Linear(Layer):
     def forward(self, x, ctx):
         self.ctx, self.x = ctx, x
         y = ctx.buffer(self, "y", (*x.shape[:-1], self.outputs), x.dtype)
-        xp(x).matmul(x.reshape(-1, self.inputs), self.W.T, out=y.reshape(-1, self.outputs))
-        if self.bias:
-            add_row(y, self.b, ctx)
+        bias = self.b if self.bias else None
+        kernels.linear(x.reshape(-1, self.inputs), self.W, bias, y.reshape(-1, self.outputs), ctx)
         return y
 
     def backward(self, dy, need_dx=True):
         x, dy2 = self.x.reshape(-1, self.inputs), dy.reshape(-1, self.outputs)
         if self.dW is not None:
-            xp(x).matmul(dy2.T, x, out=self.dW)
+            kernels.linear_weights(x, dy2, self.dW, self.ctx)
         if self.db is not None:
-            sum_rows(dy2, self.db, self.ctx)
+            kernels.sum_rows(dy2, self.db, self.ctx)
         if not need_dx:
             return None
         dx = self.ctx.buffer(self, "dx", self.x.shape, dy.dtype)
-        xp(x).matmul(dy2, self.W, out=dx.reshape(-1, self.inputs))
+        kernels.linear_inputs(dy2, self.W, dx.reshape(-1, self.inputs), self.ctx)
         return dx
 
     def __repr__(self):
@@ -97,16 +77,8 @@ class Conv2d(Layer):
 
     x: (B, H, W, in)   W: (out, kh, kw, in)   y: (B, H', W', out), H' = (H + 2p - kh) // s + 1
 
-    Forward: windows of x are gathered into columns, one row a position, (B H' W', kh kw in), and y = columns W' is one
-    matrix product. dW = dy' columns, db = sum of dy over positions. This goes over chunks of the batch, so that the
-    columns stay in the cache; those of a single chunk are kept for dW, others are gathered again.
-
-    dx without scatter-add: dcolumns = dy W holds, for each output position and tap, what flows back to one input, and
-
-        dx_{b h w c} = sum_{i,j} dcolumns_{b, (h + p - i)/s, (w + p - j)/s, i, j, c}
-
-    over the taps for which both quotients are positions of outputs: every input gathers its own terms in a fixed order.
-    Kept: x, or its columns, for dW.
+    With dy, columns of x and dcolumns as in nn/kernels/reference.py: dW = dy' columns, db = sum of dy over positions, dx by
+    its gather. Kept: x, for dW.
     """
 
     needs_output = False
@@ -136,91 +108,31 @@ class Conv2d(Layer):
         return self.inputs * area, self.outputs * area
 
     def forward(self, x, ctx):
-        b, out = x.shape[0], self.output_shape(x.shape[1:])
-        self.ctx, self.x, self.columns = ctx, x, None
-        y = ctx.buffer(self, "y", (b, *out), x.dtype)
-        weight = self.W.reshape(self.outputs, -1).T                     # (kh kw in, out)
-        for part in chunks(b, prod(out[:2]) * weight.shape[0] * x.dtype.itemsize):
-            whole_batch = part.stop - part.start == b
-            keep = self if ctx.keep and self.dW is not None and whole_batch else None
-            columns = windows(x[part], out[:2], self.kernel, self.stride, self.padding, ctx, keep)
-            xp(x).matmul(columns, weight, out=y[part].reshape(-1, self.outputs))
-            self.columns = columns if keep is self else None
-        if self.bias:
-            add_row(y, self.b, ctx)
+        self.ctx, self.x = ctx, x
+        y = ctx.buffer(self, "y", (x.shape[0], *self.output_shape(x.shape[1:])), x.dtype)
+        kernels.convolve(x, self.W, self.b if self.bias else None, y, self.stride, self.padding, ctx)
         return y
 
     def backward(self, dy, need_dx=True):
-        x, ctx, dy2 = self.x, self.ctx, dy.reshape(-1, self.outputs)
+        x, ctx = self.x, self.ctx
         if self.dW is not None:
-            self._weight_gradient(x, dy, dy2)
+            kernels.convolve_weights(x, dy, self.dW, self.stride, self.padding, ctx)
         if self.db is not None:
-            sum_rows(dy2, self.db, ctx)
+            kernels.sum_rows(dy.reshape(-1, self.outputs), self.db, ctx)
         if not need_dx:
             return None
         dx = ctx.buffer(self, "dx", x.shape, dy.dtype)
-        weight = self.W.reshape(self.outputs, -1)
-        direct = is_plain(self.kernel, self.stride, self.padding)
-        for part in chunks(x.shape[0], prod(dy.shape[1:3]) * weight.shape[1] * x.dtype.itemsize):
-            some = dy[part]
-            shape = (*some.shape[:3], *self.kernel, self.inputs)
-            columns = dx[part] if direct else ctx.scratch("columns", shape, dy.dtype)
-            xp(dy).matmul(some.reshape(-1, self.outputs), weight, out=columns.reshape(-1, weight.shape[1]))
-            if not direct:
-                kernels.sum_windows(columns, dx[part], self.stride, self.padding)
+        kernels.convolve_inputs(dy, self.W, dx, self.stride, self.padding, ctx)
         return dx
-
-    def _weight_gradient(self, x, dy, dy2):
-        dw = self.dW.reshape(self.outputs, -1)
-        if self.columns is not None:
-            xp(x).matmul(dy2.T, self.columns, out=dw)
-            return
-        more = self.ctx.scratch("dW", dw.shape, dw.dtype)
-        size = prod(dy.shape[1:3])
-        for part in chunks(x.shape[0], size * dw.shape[1] * x.dtype.itemsize):
-            columns = windows(x[part], dy.shape[1:3], self.kernel, self.stride, self.padding, self.ctx)
-            xp(x).matmul(dy[part].reshape(-1, self.outputs).T, columns, out=more if part.start else dw)
-            if part.start:
-                dw += more
 
     def __repr__(self):
         return (f"Conv2d({self.inputs}, {self.outputs}, {self.kernel}, stride={self.stride}, padding={self.padding}, "
                 f"bias={self.bias})")
 
 
-CHUNK = 4 << 20             # bytes of columns at a time
-KEEP = 8 << 20              # columns of a whole batch up to this size are made at once and serve dW too
-
-
-def chunks(batch, row_bytes):
-    """Slices of the batch, of nearly equal lengths, whose columns take about CHUNK bytes; a row takes row_bytes."""
-    count = max(1, min(batch, -(-batch * row_bytes // CHUNK)))
-    if batch * row_bytes <= KEEP:
-        count = 1
-    ends = [batch * i // count for i in range(count + 1)]
-    return [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
-
-
 def window_counts(shape, kernel, stride, padding):
     """How many windows fit in each direction of an image (H, W, ...)."""
     return tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape[:2], kernel, stride, padding, strict=True))
-
-
-def is_plain(kernel, stride, padding):
-    """Every window is one pixel and every pixel a window: the columns are x itself."""
-    return kernel == (1, 1) and stride == (1, 1) and padding == (0, 0)
-
-
-def windows(x, count, kernel, stride, padding, ctx, keep=None):
-    """Columns (B count_h count_w, kh kw C) of x, (B, H, W, C): row (b, h, w) holds x at s h + i - p, s w + j - p, zero
-    outside. `keep` names a layer that keeps them."""
-    b, c = x.shape[0], x.shape[3]
-    if is_plain(kernel, stride, padding):
-        return x.reshape(-1, c)
-    shape = (b, *count, *kernel, c)
-    out = ctx.scratch("columns", shape, x.dtype) if keep is None else ctx.lasting(keep, "columns", shape, x.dtype)
-    kernels.gather_windows(x, out, stride, padding)
-    return out.reshape(-1, prod(shape[3:]))
 
 
 class BatchNorm(Layer):
@@ -237,9 +149,11 @@ class BatchNorm(Layer):
 
     Running estimates, as in PyTorch: R <- (1 - momentum) R + momentum (batch value), with the batch's *unbiased*
     variance N/(N-1) v. A training pass leaves them pending; `Network.commit` folds them in. Kept: x, m, r.
+
+    On request the same passes over memory serve y = max(0, a xh + b + skip): see Layer.merges.
     """
 
-    needs_output = False
+    needs_output, merges = False, True
 
     def __init__(self, features, momentum=0.1, eps=1e-5, init=ONES, bias_init=ZEROS):
         self.features = whole("BatchNorm", "features", features)
@@ -247,14 +161,14 @@ class BatchNorm(Layer):
         self.eps = number("BatchNorm", "eps", eps, low=0)
         self.shapes = {"a": ((features,), "norm"), "b": ((features,), "bias")}
         self.init = {"a": init, "b": bias_init}
-        self.mean = self.variance = self.pending = self.sums = None
+        self.mean = self.variance = self.pending = self.seen = None
 
     def output_shape(self, shape):
         if shape[-1] != self.features:
             raise ValueError(f"BatchNorm: x has {shape[-1]} features, the layer {self.features}")
         return tuple(shape)
 
-    def forward(self, x, ctx):
+    def forward(self, x, ctx, skip=None, rectify=False):
         n = x.size // self.features
         self.ctx, self.x, self.batch = ctx, x, ctx.training or ctx.recalibrating
         m, r, v = (ctx.lasting(self, name, (self.features,), x.dtype) for name in "mrv")
@@ -279,16 +193,19 @@ class BatchNorm(Layer):
         xp(x).divide(1, r, out=r)
         xp(x).multiply(self.a, r, out=v)                # from here v holds a r
         y = ctx.buffer(self, "y", x.shape, x.dtype)
-        kernels.normalise(x2, m, v, self.b, y.reshape(n, self.features))
-        self.m, self.r, self.ar = m, r, v
+        y2 = y.reshape(n, self.features)
+        kernels.normalise(x2, m, v, self.b, None if skip is None else skip.reshape(n, -1), rectify, y2)
+        self.m, self.r, self.ar, self.y = m, r, v, y2 if rectify else None
         return y
 
-    def backward(self, dy, need_dx=True):
-        n, ctx = dy.size // self.features, self.ctx
+    def backward(self, dy, need_dx=True, ds=None):
+        n, ctx, y = dy.size // self.features, self.ctx, self.y
         x2, dy2 = self.x.reshape(n, self.features), dy.reshape(n, self.features)
         da, db = (ctx.scratch(name, (self.features,), dy.dtype) for name in ("norm da", "norm db"))
-        if self.active or self.batch and need_dx:
-            kernels.normalise_sums(x2, self.m, self.r, dy2, da, db, ctx)
+        if self.active or self.batch and need_dx or ds is not None:
+            kernels.normalise_sums(x2, self.m, self.r, dy2, y, None if ds is None else ds.reshape(n, -1), da, db, ctx)
+        if ds is not None:
+            dy, dy2, y = ds, ds.reshape(n, -1), None
         for sums, target in ((da, self.da), (db, self.db)):
             if target is not None:
                 target[...] = sums
@@ -299,9 +216,10 @@ class BatchNorm(Layer):
             da *= 1 / n
             db *= 1 / n
             da *= self.r                                # dx = a r (dy - db/N - (x - m) r da/N)
-            kernels.normalise_backward(x2, self.m, self.ar, dy2, da, db, dx.reshape(n, self.features), ctx)
         else:
-            xp(dy).multiply(dy, self.ar, out=dx)
+            da[...] = 0
+            db[...] = 0
+        kernels.normalise_backward(x2, self.m, self.ar, dy2, y, da, db, dx.reshape(n, self.features), ctx)
         return dx
 
     # running estimates, in float64 on the device in use
@@ -323,18 +241,18 @@ class BatchNorm(Layer):
     def _accumulate(self, n, mean, variance):
         """Join a batch to the statistics of the batches before: Chan, Golub & LeVeque 1979, equation 2.1."""
         mean, square = mean.astype("float64"), variance.astype("float64") * n
-        if self.sums is not None:
-            before, old, total = self.sums
+        if self.seen is not None:
+            before, old, total = self.seen
             step = mean - old
             mean = old + step * (n / (before + n))
             square = total + square + step * step * (before * n / (before + n))
             n += before
-        self.sums = (n, mean, square)
+        self.seen = (n, mean, square)
 
     def recalibrate(self):
         """Replace the running estimates by what recalibrating passes accumulated."""
-        n, self.mean, square = self.sums
-        self.variance, self.sums = square * (1 / max(n - 1, 1)), None
+        n, self.mean, square = self.seen
+        self.variance, self.seen = square * (1 / max(n - 1, 1)), None
 
     def state(self):
         self._running()
@@ -394,9 +312,9 @@ class LayerNorm(Layer):
         product = ctx.scratch("norm product", dy.shape, dy.dtype)
         if self.da is not None:
             m.multiply(dy, xh, out=product)
-            sum_rows(product.reshape(-1, self.features), self.da, ctx)
+            kernels.sum_rows(product.reshape(-1, self.features), self.da, ctx)
         if self.db is not None:
-            sum_rows(dy.reshape(-1, self.features), self.db, ctx)
+            kernels.sum_rows(dy.reshape(-1, self.features), self.db, ctx)
         if not need_dx:
             return None
         mean = ctx.scratch("row mean", self.r.shape, dy.dtype)
@@ -439,8 +357,10 @@ class Activation(Layer):
 class ReLU(Activation):
     """y = max(x, 0); dx = dy where y > 0, else 0 (0 at the kink). Kept: y."""
 
+    rectifier = True
+
     def apply(self, x, y):
-        xp(x).maximum(x, 0, out=y)
+        kernels.relu(x.reshape(-1), y.reshape(-1))
 
     def derive(self, dy, dx):
         kernels.relu_backward(self.y.reshape(-1), dy.reshape(-1), dx.reshape(-1), self.ctx)
@@ -499,7 +419,7 @@ class PReLU(Layer):
         if self.da is not None:
             m.minimum(x, 0, out=work)
             work *= dy
-            sum_rows(work.reshape(-1, self.features), self.da, ctx)
+            kernels.sum_rows(work.reshape(-1, self.features), self.da, ctx)
         if not need_dx:
             return None
         dx, positive = ctx.buffer(self, "dx", dy.shape, dy.dtype), ctx.scratch("mask", dy.shape, bool)

@@ -7,6 +7,7 @@ and `value_and_gradient(z, t, w, ctx)` (L, dL/dz), the latter in memory of ctx, 
 in float64: a Python float on the host, a 0-d device array elsewhere.
 """
 
+from nn import kernels
 from npopt.backend import xp
 from npopt.values import Value, number
 
@@ -71,25 +72,16 @@ class SoftmaxCrossEntropy(Loss):
         return z.argmax(axis=1) == t
 
     def rows(self, z, t, ctx):
-        m, s, b = xp(z), self.label_smoothing, z.shape[0]
-        p, lane = ctx.lasting(self, "p", z.shape, z.dtype), m.arange(b)
-        m.subtract(z, z.max(axis=1, keepdims=True), out=p)
-        loss = -(1 - s) * p[lane, t]
-        if s:
-            loss -= s * p.mean(axis=1)
-        m.exp(p, out=p)
-        total = p.sum(axis=1)
-        p /= total.reshape(-1, 1)
-        loss += m.log(total)
-        return loss
+        return self._pass(z, t, None, ctx)[0]
 
-    def gradient(self, z, t, ctx):
-        s, p = self.label_smoothing, ctx.lasting(self, "p", z.shape, z.dtype)
-        lane = xp(z).arange(z.shape[0])
-        if s:
-            p -= s / z.shape[1]
-        p[lane, t] -= 1 - s
-        return p
+    def value_and_gradient(self, z, t, weights=None, ctx=None):
+        rows, dz = self._pass(z, t, weights, ctx)
+        return weighted_mean(rows, weights), dz
+
+    def _pass(self, z, t, weights, ctx):
+        rows, dz = ctx.lasting(self, "rows", z.shape[:1], z.dtype), ctx.lasting(self, "dz", z.shape, z.dtype)
+        kernels.softmax(z, t, self.label_smoothing, weights, dz, rows)
+        return rows, dz
 
 
 class SquaredError(Loss):

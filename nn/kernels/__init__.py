@@ -1,18 +1,19 @@
 """The pieces of the layers that have a fast path: one function each, two ways to compute it.
 
-`reference` is array code for every device. `cpu` holds the numba loops that replace it on NumPy arrays. A test holds
-the two equal. use("reference") switches the replacements off.
+`reference` is array code for every device. `cpu`, `matrices`, `norms` and `pools` hold what replaces it on NumPy arrays. A test
+holds the two equal. use("reference") switches the replacements off.
 """
 
 from npopt import backend
 
-from . import cpu, reference
+from . import cpu, matrices, norms, pools, reference
 from .reference import taps
 
 __all__ = ["chosen", "taps", "use", *reference.NAMES]
 
 # device name -> {function name: replacement}
-FAST = {"cpu": {name: getattr(cpu, name) for name in reference.NAMES if hasattr(cpu, name)}}
+MODULES = (cpu, matrices, norms, pools)
+FAST = {"cpu": {name: vars(module)[name] for module in MODULES for name in reference.NAMES if name in vars(module)}}
 _chosen = "fast"
 
 

@@ -1,7 +1,6 @@
 """Numba loops in place of array code, where NumPy is clearly slow on a CPU: same arguments, same results.
 
-Sums over rows go by blocks that fit the first cache, in the arrays' dtype, and over blocks in float64. The work is cut
-into PARTS pieces whatever the number of threads, so that results do not depend on it.
+Convolutions are in winograd and direct, batch norm in norms, pooling in pools. No result depends on the number of threads.
 """
 
 from npopt.backend import elementwise
@@ -10,10 +9,9 @@ import numba
 import numpy as np
 import scipy.special
 
-from . import reference
-
-PARTS = 16
-jit = numba.njit(cache=True, error_model="numpy", parallel=True)
+from . import direct, reference, winograd
+from .matrices import SMALL
+from .products import inside, jit
 
 
 def gather_windows(x, out, stride, before):
@@ -89,11 +87,31 @@ def _sum_windows(columns, dx, down, right, top, left):
                     inner[p] += terms[p]
 
 
-NO_ROWS, NO_MOVES = np.empty(0, np.int64), np.empty((0, 3), np.int64)
+NO_ROWS = np.empty(0, np.int64)
 
 
 def gather_images(data, rows, moves, scale, shift, out):
-    _gather_images(data, NO_ROWS if rows is None else rows, NO_MOVES if moves is None else moves, scale, shift, out)
+    rows = NO_ROWS if rows is None else rows
+    if moves is None:
+        _copy_images(data, rows, scale, shift, out)
+    else:
+        _gather_images(data, rows, moves, scale, shift, out)
+
+
+@jit
+def _copy_images(data, rows, scale, shift, out):
+    batch, height, width, c = out.shape
+    size = width * c                                    # the channels' numbers for a line of pixels: long plain loops
+    times, plus = np.empty(size, out.dtype), np.empty(size, out.dtype)
+    for j in range(size):
+        times[j], plus[j] = scale[j % c], shift[j % c]
+    for number in numba.prange(batch):
+        b = np.int64(number)
+        image, target = data[rows[b] if rows.size else b], out[b]
+        for i in range(height):
+            source, to = image[i].reshape(-1), target[i].reshape(-1)
+            for j in range(size):
+                to[j] = times[j] * source[j] + plus[j]
 
 
 @jit
@@ -101,7 +119,7 @@ def _gather_images(data, rows, moves, scale, shift, out):
     batch, height, width, c = out.shape
     for b in numba.prange(batch):
         image, target = data[rows[b] if rows.size else np.int64(b)], out[b]     # prange counts unsigned
-        down, right, flip = (moves[b, 0], moves[b, 1], moves[b, 2]) if moves.size else (0, 0, 0)
+        down, right, flip = moves[b, 0], moves[b, 1], moves[b, 2]
         for i in range(height):
             h = i + down
             for j in range(width):
@@ -114,106 +132,14 @@ def _gather_images(data, rows, moves, scale, shift, out):
                         target[i, j, k] = shift[k]
 
 
-def moments(x, mean, variance, ctx):
-    _moments(x, mean, variance)
+@elementwise
+def _relu(y, x):
+    y = x if x > 0 or x != x else 0.0                   # NaN stays
+    return y
 
 
-@jit
-def _moments(x, mean, variance):
-    n, d = x.shape
-    block = max(1, 4096 // d)
-    means, squares, counts = np.zeros((PARTS, d)), np.zeros((PARTS, d)), np.zeros(PARTS)
-    for part in numba.prange(PARTS):
-        first, last = n * part // PARTS, n * (part + 1) // PARTS
-        m, s = np.empty(d, x.dtype), np.empty(d, x.dtype)
-        total, square, seen = means[part], squares[part], 0.0
-        for lo in range(first, last, block):
-            hi = min(lo + block, last)
-            m[:] = 0
-            s[:] = 0
-            for i in range(lo, hi):
-                for j in range(d):
-                    m[j] += x[i, j]
-            for j in range(d):
-                m[j] /= x.dtype.type(hi - lo)
-            for i in range(lo, hi):
-                for j in range(d):
-                    s[j] += (x[i, j] - m[j]) * (x[i, j] - m[j])
-            count = float(hi - lo)                      # join the blocks: Chan, Golub & LeVeque 1979
-            for j in range(d):
-                step = m[j] - total[j]
-                total[j] += step * (count / (seen + count))
-                square[j] += s[j] + step * step * (seen * count / (seen + count))
-            seen += count
-        counts[part] = seen
-    for j in range(d):
-        total, square, seen = 0.0, 0.0, 0.0
-        for part in range(PARTS):
-            count = counts[part]
-            if count > 0:
-                step = means[part, j] - total
-                total += step * (count / (seen + count))
-                square += squares[part, j] + step * step * (seen * count / (seen + count))
-                seen += count
-        mean[j] = total
-        variance[j] = square / n
-
-
-def normalise(x, mean, scale, offset, y):
-    _normalise(x, mean, scale, offset, y)
-
-
-@jit
-def _normalise(x, mean, scale, offset, y):
-    n, d = x.shape
-    for part in numba.prange(PARTS):
-        for i in range(n * part // PARTS, n * (part + 1) // PARTS):
-            for j in range(d):
-                y[i, j] = (x[i, j] - mean[j]) * scale[j] + offset[j]
-
-
-def normalise_sums(x, mean, r, dy, da, db, ctx):
-    _normalise_sums(x, mean, r, dy, da, db)
-
-
-@jit
-def _normalise_sums(x, mean, r, dy, da, db):
-    n, d = x.shape
-    block = max(1, 4096 // d)
-    products, sums = np.zeros((PARTS, d)), np.zeros((PARTS, d))
-    for part in numba.prange(PARTS):
-        first, last = n * part // PARTS, n * (part + 1) // PARTS
-        p, s = np.empty(d, x.dtype), np.empty(d, x.dtype)
-        for lo in range(first, last, block):
-            p[:] = 0
-            s[:] = 0
-            for i in range(lo, min(lo + block, last)):
-                for j in range(d):
-                    p[j] += (x[i, j] - mean[j]) * dy[i, j]
-                    s[j] += dy[i, j]
-            for j in range(d):
-                products[part, j] += p[j]
-                sums[part, j] += s[j]
-    for j in range(d):
-        product, total = 0.0, 0.0
-        for part in range(PARTS):
-            product += products[part, j]
-            total += sums[part, j]
-        da[j] = product * r[j]
-        db[j] = total
-
-
-def normalise_backward(x, mean, scale, dy, slope, offset, dx, ctx):
-    _normalise_backward(x, mean, scale, dy, slope, offset, dx)
-
-
-@jit
-def _normalise_backward(x, mean, scale, dy, slope, offset, dx):
-    n, d = x.shape
-    for part in numba.prange(PARTS):
-        for i in range(n * part // PARTS, n * (part + 1) // PARTS):
-            for j in range(d):
-                dx[i, j] = scale[j] * (dy[i, j] - offset[j] - (x[i, j] - mean[j]) * slope[j])
+def relu(x, y):
+    _relu(y, x)
 
 
 @elementwise
@@ -226,43 +152,84 @@ def relu_backward(y, dy, dx, ctx):
     _relu_backward(dx, dy, y)
 
 
-def max_pool(x, y, index, kernel, stride, padding, ctx):
-    _max_pool(x, y, index, *kernel, *stride, *padding)
+def algorithm(kernel, stride, padding, out, c, o):
+    """m for Winograd's F(m x m, 3 x 3), 0 for the direct way, by the products that each needs and what was measured.
+
+    A tile of m x m outputs takes (m + 2)^2 products for each pair of channels, and the maps about as much work as MAPS
+    more channels; the direct way takes 9 for each output.
+    """
+    if tuple(kernel) != (3, 3) or tuple(stride) != (1, 1) or max(padding) > 2:
+        return 0
+
+    def cost(m):
+        tiles = -(-out[0] // m) * -(-out[1] // m)
+        return tiles * (m + 2) ** 2 * (c * o + MAPS * (c + o))
+
+    return min((0, 2, 4), key=lambda m: cost(m) if m else 9 * out[0] * out[1] * c * o)
+
+
+MAPS = 8
+
+
+def convolve(x, w, bias, y, stride, padding, ctx):
+    m = algorithm(w.shape[1:3], stride, padding, y.shape[1:3], w.shape[3], w.shape[0])
+    if m:
+        winograd.forward(x, w, bias, y, m, padding, ctx)
+    else:
+        direct.forward(x, w, bias, y, stride, padding, ctx)
+
+
+def convolve_inputs(dy, w, dx, stride, padding, ctx):
+    m = algorithm(w.shape[1:3], stride, padding, dx.shape[1:3], w.shape[3], w.shape[0])
+    if m:
+        winograd.backward_inputs(dy, w, dx, m, padding, ctx)
+    else:
+        direct.backward_inputs(dy, w, dx, stride, padding, ctx)
+
+
+def convolve_weights(x, dy, dw, stride, padding, ctx):
+    m = algorithm(dw.shape[1:3], stride, padding, dy.shape[1:3], dw.shape[3], dw.shape[0])
+    if m:
+        winograd.backward_weights(x, dy, dw, m, padding, ctx)
+    else:
+        direct.backward_weights(x, dy, dw, stride, padding, ctx)
+
+
+def softmax(z, t, smoothing, weights, p, rows):
+    loop = _softmax if z.size > SMALL else _softmax_alone
+    loop(z, t, smoothing, rows if weights is None else weights, weights is not None, p, rows)
+
+
+@inside
+def _softmax_row(z, t, smoothing, factor, p):
+    """The loss of one row; p = factor times its gradient."""
+    k = z.size
+    share, top = smoothing / k, z[0]
+    for j in range(1, k):
+        top = z[j] if z[j] > top or z[j] != z[j] else top
+    total, mean = 0.0, 0.0
+    for j in range(k):
+        p[j] = np.exp(z[j] - top)
+        total += p[j]
+        mean += z[j] - top
+    loss = np.log(total) - (1 - smoothing) * (z[t] - top) - share * mean
+    for j in range(k):
+        p[j] = factor * (p[j] / total - share)
+    p[t] -= factor * (1 - smoothing)
+    return loss
+
+
+@inside
+def _softmax_alone(z, t, smoothing, weights, weighted, p, rows):
+    for b in range(len(rows)):
+        rows[b] = _softmax_row(z[b], t[b], smoothing, (weights[b] if weighted else 1.0) / len(rows), p[b])
 
 
 @jit
-def _max_pool(x, y, index, kh, kw, down, right, top, left):
-    _, height, width, c = x.shape
-    batch, rows, columns, _ = y.shape
-    for line in numba.prange(batch * rows):
-        b, i = line // rows, line % rows
-        for j in range(columns):
-            best, which = y[b, i, j], index[b, i, j]
-            best[:] = -np.inf
-            which[:] = 0
-            for a in range(max(0, top - i * down), min(kh, height + top - i * down)):
-                for e in range(max(0, left - j * right), min(kw, width + left - j * right)):
-                    source, tap = x[b, i * down - top + a, j * right - left + e], np.uint8(a * kw + e)
-                    for k in range(c):
-                        better = source[k] > best[k] or source[k] != source[k]              # NaN stays
-                        which[k] = tap if better else which[k]
-                        best[k] = source[k] if better else best[k]
-
-
-def max_pool_backward(dy, index, dx, kernel, stride, padding, ctx):
-    _max_pool_backward(dy, index, dx, kernel[1], *stride, *padding)
-
-
-@jit
-def _max_pool_backward(dy, index, dx, kw, down, right, top, left):
-    batch, rows, columns, c = dy.shape
-    for b in numba.prange(batch):                       # one image is one thread's: the order of additions is fixed
-        dx[b] = 0
-        for i in range(rows):
-            for j in range(columns):
-                for k in range(c):
-                    tap = index[b, i, j, k]
-                    dx[b, i * down - top + tap // kw, j * right - left + tap % kw, k] += dy[b, i, j, k]
+def _softmax(z, t, smoothing, weights, weighted, p, rows):
+    for number in numba.prange(len(rows)):
+        b = np.int64(number)
+        rows[b] = _softmax_row(z[b], t[b], smoothing, (weights[b] if weighted else 1.0) / len(rows), p[b])
 
 
 def erf(x):

@@ -1,12 +1,13 @@
 """The reference path: array code that runs on NumPy and CuPy alike."""
 
-from math import pi, sqrt
+from math import pi, prod, sqrt
 
 from npopt.backend import xp
 
 NAMES = (
-    "gather_windows", "sum_windows", "gather_images", "moments", "normalise", "normalise_sums", "normalise_backward",
-    "relu_backward", "max_pool", "max_pool_backward", "erf",
+    "linear", "linear_inputs", "linear_weights", "sum_rows",
+    "convolve", "convolve_inputs", "convolve_weights", "gather_windows", "sum_windows", "gather_images", "moments",
+    "normalise", "normalise_sums", "normalise_backward", "relu", "relu_backward", "max_pool", "max_pool_backward", "softmax", "erf",
 )
 
 
@@ -30,6 +31,111 @@ def taps(inputs, outputs, kernel, stride, padding):
         for j in range(kernel[1]):
             columns, out_columns = _span(inputs[2], outputs[2], stride[1], j - padding[1])
             yield (i, j), (slice(None), rows, columns), (slice(None), out_rows, out_columns)
+
+
+def linear(x, w, bias, y, ctx):
+    """y = x w' + bias, bias may be None; x: (N, in)   w: (out, in)   y: (N, out)"""
+    xp(x).matmul(x, w.T, out=y)
+    if bias is not None:
+        add_row(y, bias, ctx)
+
+
+def linear_inputs(dy, w, dx, ctx):
+    """dx = dy w."""
+    xp(dy).matmul(dy, w, out=dx)
+
+
+def linear_weights(x, dy, dw, ctx):
+    """dw = dy' x."""
+    xp(x).matmul(dy.T, x, out=dw)
+
+
+def sum_rows(a, out, ctx):
+    """out = sum over the rows of the matrix a, (N, D), as a product with a row of ones."""
+    xp(a).matmul(ctx.ones(a.shape[0], a.dtype), a, out=out.reshape(1, -1))
+
+
+def convolve(x, w, bias, y, stride, padding, ctx):
+    """y_bhwo = sum_{i,j,c} w_oijc x_{b, s h + i - p, s w + j - p, c} + bias_o, x being zero outside; bias may be None.
+
+    Windows of x are gathered into columns, one row a position, (B H' W', kh kw C), and y = columns w' is one product.
+    This goes over chunks of the batch, so that the columns stay in the cache.
+    """
+    o, out = w.shape[0], y.shape[1:3]
+    weight = w.reshape(o, -1).T                                         # (kh kw C, O)
+    for part in _chunks(x.shape[0], prod(out) * weight.shape[0] * x.dtype.itemsize):
+        columns = _windows(x[part], out, w.shape[1:3], stride, padding, ctx)
+        xp(x).matmul(columns, weight, out=y[part].reshape(-1, o))
+    if bias is not None:
+        add_row(y, bias, ctx)
+
+
+def convolve_inputs(dy, w, dx, stride, padding, ctx):
+    """dx of convolve, without scatter-add. dcolumns = dy w holds what flows back to one input from each position and tap;
+
+        dx_{b h w c} = sum_{i,j} dcolumns_{b, (h + p - i)/s, (w + p - j)/s, i, j, c}
+
+    over the taps for which both quotients are positions: every input gathers its own terms in a fixed order.
+    """
+    o, c, kernel = w.shape[0], w.shape[3], w.shape[1:3]
+    weight, plain = w.reshape(o, -1), _is_plain(kernel, stride, padding)
+    for part in _chunks(dx.shape[0], prod(dy.shape[1:3]) * weight.shape[1] * dy.dtype.itemsize):
+        some = dy[part]
+        columns = dx[part] if plain else ctx.scratch("columns", (*some.shape[:3], *kernel, c), dy.dtype)
+        xp(dy).matmul(some.reshape(-1, o), weight, out=columns.reshape(-1, weight.shape[1]))
+        if not plain:
+            sum_windows(columns, dx[part], stride, padding)
+
+
+def convolve_weights(x, dy, dw, stride, padding, ctx):
+    """dw = dy' columns."""
+    o, flat = dw.shape[0], dw.reshape(dw.shape[0], -1)
+    more = ctx.scratch("dW", flat.shape, dw.dtype)
+    for part in _chunks(x.shape[0], prod(dy.shape[1:3]) * flat.shape[1] * x.dtype.itemsize):
+        columns = _windows(x[part], dy.shape[1:3], dw.shape[1:3], stride, padding, ctx)
+        xp(x).matmul(dy[part].reshape(-1, o).T, columns, out=more if part.start else flat)
+        if part.start:
+            flat += more
+
+
+CHUNK = 4 << 20             # bytes of columns at a time
+
+
+def _chunks(batch, row_bytes):
+    """Slices of the batch, of nearly equal lengths, whose columns take about CHUNK bytes; a row takes row_bytes."""
+    count = max(1, min(batch, -(-batch * row_bytes // CHUNK)))
+    ends = [batch * i // count for i in range(count + 1)]
+    return [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def _is_plain(kernel, stride, padding):
+    """Every window is one pixel and every pixel a window: the columns are x itself."""
+    return tuple(kernel) == (1, 1) and tuple(stride) == (1, 1) and tuple(padding) == (0, 0)
+
+
+def _windows(x, count, kernel, stride, padding, ctx):
+    """Columns (B count_h count_w, kh kw C) of x, (B, H, W, C): row (b, h, w) holds x at s h + i - p, s w + j - p, zero
+    outside."""
+    b, c = x.shape[0], x.shape[3]
+    if _is_plain(kernel, stride, padding):
+        return x.reshape(-1, c)
+    out = ctx.scratch("columns", (b, *count, *kernel, c), x.dtype)
+    gather_windows(x, out, stride, padding)
+    return out.reshape(-1, prod(out.shape[3:]))
+
+
+def add_row(y, b, ctx):
+    """y += b over the last axis. Narrow rows are joined into wide ones: a loop over 6 numbers is all overhead."""
+    n, d = y.size // y.shape[-1], y.shape[-1]
+    times = 1
+    while d * times < 256 and n % 2 == 0:
+        n, times = n // 2, times * 2
+    if times > 1:
+        wide = ctx.scratch("row", (times, d), y.dtype)
+        wide[...] = b
+        b = wide.reshape(-1)
+    flat = y.reshape(n, d * times)
+    flat += b
 
 
 def gather_windows(x, out, stride, before):
@@ -90,26 +196,48 @@ def moments(x, mean, variance, ctx):
     variance *= 1 / n
 
 
-def normalise(x, mean, scale, offset, y):
-    """y = (x - mean) scale + offset; x, y: (N, D), the others (D,)."""
-    xp(x).subtract(x, mean, out=y)
+def normalise(x, mean, scale, offset, skip, rectify, y):
+    """y = (x - mean) scale + offset, plus skip unless it is None, and where `rectify` is set the larger of that and 0.
+
+    x, skip, y: (N, D), the others (D,)
+    """
+    m = xp(x)
+    m.subtract(x, mean, out=y)
     y *= scale
     y += offset
+    if skip is not None:
+        y += skip
+    if rectify:
+        m.maximum(y, 0, out=y)
 
 
-def normalise_sums(x, mean, r, dy, da, db, ctx):
-    """da = r sum_n dy_n (x_n - mean), db = sum_n dy_n; x, dy: (N, D), the others (D,)."""
+def normalise_sums(x, mean, r, dy, y, ds, da, db, ctx):
+    """With ds = dy, or dy where y > 0 and else 0 unless y is None:  da = r sum_n ds_n (x_n - mean), db = sum_n ds_n.
+
+    x, dy, y, ds: (N, D), the others (D,); ds None where it is not wanted, else it receives the masked dy.
+    """
     m, one, product = xp(x), ctx.ones(x.shape[0], x.dtype), ctx.scratch("kernel a", x.shape, x.dtype)
+    if y is not None:
+        ds = ctx.scratch("kernel b", x.shape, x.dtype) if ds is None else ds
+        relu_backward(y, dy, ds, ctx)
+    elif ds is None:
+        ds = dy
+    else:
+        ds[...] = dy
     m.subtract(x, mean, out=product)
-    product *= dy
+    product *= ds
     m.matmul(one, product, out=da.reshape(1, -1))
-    m.matmul(one, dy, out=db.reshape(1, -1))
+    m.matmul(one, ds, out=db.reshape(1, -1))
     da *= r
 
 
-def normalise_backward(x, mean, scale, dy, slope, offset, dx, ctx):
-    """dx = scale (dy - offset - (x - mean) slope); x, dy, dx: (N, D), the others (D,)."""
+def normalise_backward(x, mean, scale, dy, y, slope, offset, dx, ctx):
+    """dx = scale (ds - offset - (x - mean) slope), ds as above; x, dy, y, dx: (N, D), the others (D,)."""
     m, product = xp(x), ctx.scratch("kernel a", x.shape, x.dtype)
+    if y is not None:
+        ds = ctx.scratch("kernel b", x.shape, x.dtype)
+        relu_backward(y, dy, ds, ctx)
+        dy = ds
     m.subtract(x, mean, out=product)
     product *= slope
     m.subtract(dy, offset, out=dx)
@@ -117,8 +245,13 @@ def normalise_backward(x, mean, scale, dy, slope, offset, dx, ctx):
     dx *= scale
 
 
+def relu(x, y):
+    """y = max(x, 0)."""
+    xp(x).maximum(x, 0, out=y)
+
+
 def relu_backward(y, dy, dx, ctx):
-    """dx = dy where y > 0, else 0, for flat arrays."""
+    """dx = dy where y > 0, else 0."""
     positive = ctx.scratch("mask", y.shape, bool)
     xp(y).greater(y, 0, out=positive)
     xp(y).multiply(dy, positive, out=dx)
@@ -147,6 +280,28 @@ def max_pool_backward(dy, index, dx, kernel, stride, padding, ctx):
         m.multiply(dy[there], mask[there], out=part[there])
         target = dx[here]
         target += part[there]
+
+
+def softmax(z, t, smoothing, weights, p, rows):
+    """rows_b = l_b and p = (w_b / B) dl_b/dz of the cross-entropy l_b of softmax(z_b) and (1 - s) e_(t_b) + s/K.
+
+    z, p: (B, K)   t: (B,) classes   weights: (B,) or None for ones   rows: (B,)
+    """
+    m, lane = xp(z), xp(z).arange(z.shape[0])
+    m.subtract(z, z.max(axis=1, keepdims=True), out=p)
+    m.multiply(p[lane, t], smoothing - 1, out=rows)
+    if smoothing:
+        rows -= smoothing * p.mean(axis=1)
+    m.exp(p, out=p)
+    total = p.sum(axis=1)
+    p /= total.reshape(-1, 1)
+    rows += m.log(total)
+    if smoothing:
+        p -= smoothing / z.shape[1]
+    p[lane, t] -= 1 - smoothing
+    p *= 1 / z.shape[0]
+    if weights is not None:
+        p *= weights.reshape(-1, 1)
 
 
 def erf(x):

@@ -1,0 +1,125 @@
+"""The products of a linear layer, and sums over rows, on the same threads as everything else.
+
+A pool of threads of its own, such as a BLAS library has, would have to be woken and put to sleep around each product:
+for layers of a few hundred units that costs more than the product.
+"""
+
+from npopt import backend
+
+import numba
+import numpy as np
+
+from .products import inside, jit, lanes, multiply, panel
+
+ROWS = 32                               # rows of a piece of work
+DEPTH = 256                             # terms of a sum that are taken at a time: a panel of them fits the first cache
+
+
+@inside
+def copy_panel(a, k0, depth, j0, count, out):
+    """Rows k0.. and columns j0.. of a, as a panel."""
+    for k in range(depth):
+        source, to = a[k0 + k, j0:j0 + count], out[k * count:(k + 1) * count]
+        for j in range(count):
+            to[j] = source[j]
+
+
+@inside
+def copy_panel_transposed(a, k0, depth, j0, count, out):
+    """The same of a'."""
+    for j in range(count):
+        source, to = a[j0 + j, k0:k0 + depth], out[j:]
+        for k in range(depth):
+            to[k * count] = source[k]
+
+
+@jit
+def product(a, a_row, a_step, b, transposed, bias, c, panels, pieces, width):
+    """C = A B + bias, A[i, k] = a[a_row i + a_step k], B = b or b'; work is cut into panels of columns and some pieces
+    of the rows each. panels: (threads, DEPTH wide)"""
+    m, n = c.shape
+    depth = b.shape[1] if transposed else b.shape[0]
+    wide, flat = 2 * width, c.reshape(-1)
+    count_of_panels = (n + wide - 1) // wide
+    a_rows, c_rows = np.arange(m) * a_row, np.arange(m) * n
+    for item in numba.prange(count_of_panels * pieces):
+        j0, piece = np.int64(item) // pieces * wide, np.int64(item) % pieces
+        first, last, count = m * piece // pieces, m * (piece + 1) // pieces, min(wide, n - j0)
+        mine = panels[numba.get_thread_id()]
+        for k0 in range(0, depth, DEPTH):
+            size = min(DEPTH, depth - k0)
+            if transposed:
+                copy_panel_transposed(b, k0, size, j0, count, mine)
+            else:
+                copy_panel(b, k0, size, j0, count, mine)
+            start, s0, scale = (flat, j0, 1) if k0 > 0 else (bias, j0, 0)
+            multiply(a, k0 * a_step, a_rows, first, 0, a_step, mine, 0, count, flat, j0, c_rows, first, start, s0, scale,
+                     last - first, count, 1, size, width)
+
+
+def _product(a, a_row, a_step, b, transposed, bias, c, ctx):
+    m, n = c.shape
+    threads, wide = backend.threads(), panel(c.dtype)
+    panels = -(-n // wide)
+    pieces = max(1, min(-(-m // ROWS), -(-2 * threads // panels)))
+    mine = ctx.scratch("panels", (threads, DEPTH * wide), c.dtype)
+    product(a.reshape(-1), a_row, a_step, b, transposed, ctx.zeros(n, c.dtype) if bias is None else bias, c, mine, pieces,
+            lanes(c.dtype))
+
+
+def linear(x, w, bias, y, ctx):
+    _product(x, x.shape[1], 1, w, True, bias, y, ctx)
+
+
+def linear_inputs(dy, w, dx, ctx):
+    _product(dy, dy.shape[1], 1, w, False, None, dx, ctx)
+
+
+def linear_weights(x, dy, dw, ctx):
+    _product(dy, 1, dy.shape[1], x, False, None, dw, ctx)
+
+
+PARTS = 16
+SMALL = 1 << 14                         # numbers that one thread sums before others are awake
+
+
+def sum_rows(a, out, ctx):
+    if a.size <= SMALL:
+        _sum_few_rows(a, out)
+        return
+    n, d = a.shape
+    joined = 1                                          # narrow rows are joined: loops over 6 numbers are all overhead
+    while d * joined < 64 and n % (2 * joined) == 0:
+        joined *= 2
+    _sum_rows(a.reshape(n // joined, d * joined), out)
+
+
+@inside
+def _sum_few_rows(a, out):
+    n, d = a.shape
+    total = np.zeros(d)
+    for i in range(n):
+        row = a[i]
+        for j in range(d):
+            total[j] += row[j]
+    for j in range(d):
+        out[j] = total[j]
+
+
+@jit
+def _sum_rows(a, out):
+    n, d = a.shape
+    sums = np.zeros((PARTS, d))
+    for number in numba.prange(PARTS):
+        part = np.int64(number)
+        total = sums[part]
+        for i in range(n * part // PARTS, n * (part + 1) // PARTS):
+            row = a[i]
+            for j in range(d):
+                total[j] += row[j]
+    for j in range(out.size):
+        total_j = 0.0
+        for part in range(PARTS):
+            for k in range(j, d, out.size):
+                total_j += sums[part, k]
+        out[j] = total_j

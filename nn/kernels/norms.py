@@ -1,0 +1,139 @@
+"""Batch norm in as few passes over memory as it has: two forward (moments, then y), two backward (sums, then dx).
+
+Sums over rows go by blocks that fit the first cache, in the arrays' dtype, and over blocks in float64. The work is cut
+into PARTS pieces whatever the number of threads, so that results do not depend on it.
+"""
+
+import numba
+import numpy as np
+
+from .products import jit
+
+PARTS = 16
+
+
+def moments(x, mean, variance, ctx):
+    _moments(x, mean, variance)
+
+
+@jit
+def _moments(x, mean, variance):
+    n, d = x.shape
+    block = max(1, 4096 // d)
+    means, squares, counts = np.zeros((PARTS, d)), np.zeros((PARTS, d)), np.zeros(PARTS)
+    for part in numba.prange(PARTS):
+        first, last = n * part // PARTS, n * (part + 1) // PARTS
+        m, s = np.empty(d, x.dtype), np.empty(d, x.dtype)
+        total, square, seen = means[part], squares[part], 0.0
+        for lo in range(first, last, block):
+            hi = min(lo + block, last)
+            m[:] = 0
+            s[:] = 0
+            for i in range(lo, hi):
+                for j in range(d):
+                    m[j] += x[i, j]
+            for j in range(d):
+                m[j] /= x.dtype.type(hi - lo)
+            for i in range(lo, hi):
+                for j in range(d):
+                    s[j] += (x[i, j] - m[j]) * (x[i, j] - m[j])
+            count = float(hi - lo)                      # join the blocks: Chan, Golub & LeVeque 1979
+            for j in range(d):
+                step = m[j] - total[j]
+                total[j] += step * (count / (seen + count))
+                square[j] += s[j] + step * step * (seen * count / (seen + count))
+            seen += count
+        counts[part] = seen
+    for j in range(d):
+        total, square, seen = 0.0, 0.0, 0.0
+        for part in range(PARTS):
+            count = counts[part]
+            if count > 0:
+                step = means[part, j] - total
+                total += step * (count / (seen + count))
+                square += squares[part, j] + step * step * (seen * count / (seen + count))
+                seen += count
+        mean[j] = total
+        variance[j] = square / n
+
+
+def normalise(x, mean, scale, offset, skip, rectify, y):
+    _normalise(x, mean, scale, offset, x if skip is None else skip, skip is not None, rectify, y)
+
+
+@jit
+def _normalise(x, mean, scale, offset, skip, add, rectify, y):
+    n, d = x.shape
+    floor = x.dtype.type(0 if rectify else -np.inf)
+    for part in numba.prange(PARTS):
+        for i in range(n * np.int64(part) // PARTS, n * (np.int64(part) + 1) // PARTS):
+            if add:
+                for j in range(d):
+                    v = (x[i, j] - mean[j]) * scale[j] + offset[j] + skip[i, j]
+                    y[i, j] = floor if v < floor else v                 # NaN stays
+            else:
+                for j in range(d):
+                    v = (x[i, j] - mean[j]) * scale[j] + offset[j]
+                    y[i, j] = floor if v < floor else v
+
+
+def normalise_sums(x, mean, r, dy, y, ds, da, db, ctx):
+    _normalise_sums(x, mean, r, dy, dy if y is None else y, y is not None, dy if ds is None else ds, ds is not None, da, db)
+
+
+@jit
+def _normalise_sums(x, mean, r, dy, y, rectify, ds, write, da, db):
+    n, d = x.shape
+    block, zero = max(1, 4096 // d), x.dtype.type(0)
+    products, sums = np.zeros((PARTS, d)), np.zeros((PARTS, d))
+    for part in numba.prange(PARTS):
+        first, last = n * np.int64(part) // PARTS, n * (np.int64(part) + 1) // PARTS
+        p, s = np.empty(d, x.dtype), np.empty(d, x.dtype)
+        for lo in range(first, last, block):
+            p[:] = 0
+            s[:] = 0
+            for i in range(lo, min(lo + block, last)):
+                if write:
+                    for j in range(d):
+                        v = dy[i, j] if y[i, j] > 0 or not rectify else zero
+                        ds[i, j] = v
+                        p[j] += (x[i, j] - mean[j]) * v
+                        s[j] += v
+                elif rectify:
+                    for j in range(d):
+                        v = dy[i, j] if y[i, j] > 0 else zero
+                        p[j] += (x[i, j] - mean[j]) * v
+                        s[j] += v
+                else:
+                    for j in range(d):
+                        p[j] += (x[i, j] - mean[j]) * dy[i, j]
+                        s[j] += dy[i, j]
+            for j in range(d):
+                products[part, j] += p[j]
+                sums[part, j] += s[j]
+    for j in range(d):
+        product, total = 0.0, 0.0
+        for part in range(PARTS):
+            product += products[part, j]
+            total += sums[part, j]
+        da[j] = product * r[j]
+        db[j] = total
+
+
+def normalise_backward(x, mean, scale, dy, y, slope, offset, dx, ctx):
+    _normalise_backward(x, mean, scale, dy, dy if y is None else y, y is not None, slope, offset, dx)
+
+
+@jit
+def _normalise_backward(x, mean, scale, dy, y, rectify, slope, offset, dx):
+    n, d = x.shape
+    zero = x.dtype.type(0)
+    for part in numba.prange(PARTS):
+        for i in range(n * np.int64(part) // PARTS, n * (np.int64(part) + 1) // PARTS):
+            if rectify:
+                for j in range(d):
+                    v = dy[i, j] if y[i, j] > 0 else zero
+                    dx[i, j] = scale[j] * (v - offset[j] - (x[i, j] - mean[j]) * slope[j])
+            else:
+                for j in range(d):
+                    dx[i, j] = scale[j] * (dy[i, j] - offset[j] - (x[i, j] - mean[j]) * slope[j])

@@ -1,0 +1,58 @@
+"""Matrix products out of register blocks, for use inside numba loops: one thread each, nothing allocated.
+
+The right-hand matrix comes in panels: PANEL columns beside one another, row after row. A panel that is the last and
+narrower has rows of its own width, so that K rows of n columns are K n numbers whatever n is.
+"""
+
+import numba
+import numpy as np
+
+from . import simd
+
+jit = numba.njit(cache=True, error_model="numpy", parallel=True)
+inside = numba.njit(cache=True, error_model="numpy")
+ROWS = simd.ROWS
+full_two, full_one = simd.block_product(2, False), simd.block_product(1, False)
+part_two, part_one = simd.block_product(2, True), simd.block_product(1, True)
+
+
+def lanes(dtype):
+    """Numbers to a vector."""
+    return simd.BYTES // np.dtype(dtype).itemsize
+
+
+def panel(dtype):
+    """Columns of a panel."""
+    return 2 * lanes(dtype)
+
+
+@inside
+def multiply(a, a0, a_rows, a_row, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row, s, s0, s_scale, m, n, times, run,
+             width):
+    """C = S + A B for one panel: m rows, n <= 2 width columns; the arguments are those of simd.block_product."""
+    for i in range(0, m, ROWS):
+        count = min(ROWS, m - i)
+        if n == 2 * width:
+            full_two(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, s_scale,
+                     count, n, times, run)
+        elif n > width:
+            part_two(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, s_scale,
+                     count, n, times, run)
+        elif n == width:
+            full_one(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, s_scale,
+                     count, n, times, run)
+        else:
+            part_one(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, s_scale,
+                     count, n, times, run)
+
+
+@jit
+def transpose(a, b):
+    """b = a', in blocks of 16 rows of b."""
+    rows, columns = b.shape
+    for block in numba.prange((rows + 15) // 16):
+        lo, hi = np.int64(block) * 16, min(np.int64(block) * 16 + 16, rows)
+        for j in range(columns):
+            source = a[j]
+            for i in range(lo, hi):
+                b[i, j] = source[i]
