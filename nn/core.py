@@ -30,19 +30,21 @@ class Context:
     rows            row numbers of the batch, a device array of whole numbers, or None for 0..B-1
 
     During a pass the composites set, layer by layer: `keep` (this layer's backward will be called), `dx` (it will be
-    asked for dx), `overwrite` (its input may be overwritten), `track` (this pass's statistics are to be remembered).
+    asked for dx), `overwrite` (its input may be overwritten), `track` (this pass's statistics are to be remembered); and on
+    the way back `spare` (dy may be overwritten).
     """
 
     def __init__(self, seed=0):
         self.training, self.recalibrating, self.seed, self.step, self.rows = False, False, seed, 0, None
-        self.keep = self.dx = self.overwrite = self.track = False
-        self.owned, self.free, self.lent, self.habit = {}, [], {}, {}
+        self.keep = self.dx = self.overwrite = self.track = self.spare = False
+        self.owned, self.free, self.lent, self.habit, self.widest = {}, [], {}, {}, {}
 
     def buffer(self, layer, name, shape, dtype):
         """An array for a layer: lasting where its backward will read it, else lent."""
+        size, key = prod(shape), (id(layer), name)
+        self.widest[dtype] = max(self.widest.get(dtype, 0), size)
         if self.keep:
             return self.lasting(layer, name, shape, dtype)
-        size, key = prod(shape), (id(layer), name)
         flat = self._take(key, size, dtype)
         self.lent.setdefault(id(layer), []).append(flat)
         return flat[:size].reshape(shape)
@@ -77,11 +79,27 @@ class Context:
             flat = self.owned[owner, dtype] = backend.zeros((prod(shape),), dtype)
         return flat.reshape(shape)
 
-    def release(self, layers):
-        """Take back what these layers were lent."""
+    def release(self, layers, but=None, heir=None):
+        """Take back what these layers were lent; the memory of the array `but` goes over to the layer `heir`."""
+        kept = None if but is None else root(but)
         for layer in layers:
             for leaf in layer.leaves:
-                self.free += self.lent.pop(id(leaf), ())
+                for flat in self.lent.pop(id(leaf), ()):
+                    if flat is kept:
+                        self.lent.setdefault(id(heir), []).append(flat)
+                    else:
+                        self.free.append(flat)
+
+    def adopt(self, array):
+        """A layer to which the memory of this array is lent from now on, whoever had it."""
+        memory, heir = root(array), Layer()
+        for flats in self.lent.values():
+            for i, flat in enumerate(flats):
+                if flat is memory:
+                    del flats[i]
+                    self.lent[id(heir)] = [memory]
+                    return heir
+        return heir
 
     def reclaim(self):
         """Take back everything that was lent: the start of a pass."""
@@ -119,9 +137,16 @@ class Context:
             if worst is not None:
                 self.habit = {k: v for k, v in self.habit.items() if v is not self.free[worst]}
                 del self.free[worst]
-            flat = backend.empty((size,), dtype)
+            flat = backend.empty((self.widest[dtype],), dtype)          # room for every layer, so that it need not grow
         self.habit[key] = flat
         return flat
+
+
+def root(array):
+    """The array whose memory this one shows."""
+    while array.base is not None:
+        array = array.base
+    return array
 
 
 class Layer:
@@ -131,9 +156,9 @@ class Layer:
     needs_output    backward reads what forward returned, so that nobody may overwrite it
     view            forward or backward may return (a view of) what it was given
     rectifier       it is y = max(x, 0)
-    merges          forward(x, ctx, skip, rectify) makes y = f(x) + skip, and the larger of that and 0 where `rectify` is
-                    set, in its own passes over memory; backward(dy, need_dx, ds) fills ds, unless None, with what flows
-                    back to skip
+    merges          forward(x, ctx, skip, rectify, onto) makes y = f(x) + skip, or the larger of that and 0 where
+                    `rectify` is set, in its own passes over memory; `onto`: y may take the place of skip.
+                    backward(dy, need_dx, ds) fills ds, unless None, with what flows back to skip; ds may be dy
     """
 
     shapes, init = {}, {}
@@ -195,6 +220,7 @@ class Sequential(Layer):
         self.view = all(layer.view for layer in self.layers)
         self.merged = [i > 0 and layer.rectifier and self.layers[i - 1].merges for i, layer in enumerate(self.layers)]
         self.merges = bool(self.layers) and self.layers[-1].merges
+        self.needs_output = self.view or self.layers[-1].view or self.layers[-1].needs_output
         self.lowest = 0
 
     def children(self):
@@ -210,7 +236,7 @@ class Sequential(Layer):
         trained = [i for i, layer in enumerate(self.layers) if layer.active]
         self.lowest = trained[0] if trained else len(self.layers)
 
-    def forward(self, x, ctx, skip=None, rectify=False):
+    def forward(self, x, ctx, skip=None, rectify=False, onto=False):
         self.ctx, keep, dx, held, previous, last = ctx, ctx.keep, ctx.dx, [], None, len(self.layers) - 1
         for i, layer in enumerate(self.layers):
             if self.merged[i]:
@@ -219,7 +245,7 @@ class Sequential(Layer):
             ctx.keep, ctx.dx = keep and (dx or i >= min(self.lowest, last)), keep and (dx or i > self.lowest)
             ctx.overwrite = previous is not None and not previous.needs_output
             if layer.merges and i == last:
-                x = layer.forward(x, ctx, skip, rectify)
+                x = layer.forward(x, ctx, skip, rectify, onto)
             elif layer.merges:
                 x = layer.forward(x, ctx, None, self.merged[i + 1])
             else:
@@ -234,7 +260,8 @@ class Sequential(Layer):
         return x
 
     def backward(self, dy, need_dx=True, ds=None):
-        held, last = [], len(self.layers) - 1
+        last, ctx = len(self.layers) - 1, self.ctx
+        held = [ctx.adopt(dy)] if ctx.spare else []     # nobody else will read dy
         lowest = 0 if need_dx else self.lowest if ds is None else min(self.lowest, last)
         for i in range(last, lowest - 1, -1):
             layer, below = self.layers[i], need_dx or i > self.lowest
@@ -244,9 +271,9 @@ class Sequential(Layer):
                 dy = layer.backward(dy, below, ds)
             else:
                 dy = layer.backward(dy, below)
-            if not layer.view:
-                self.ctx.release(held)
-                held = []
+            if not layer.view:                          # dy is new, or is the old one overwritten
+                ctx.release(held, dy, layer)
+                held, ctx.spare = [], True
             held.append(layer)
         return dy if need_dx else None
 
@@ -292,7 +319,8 @@ class Residual(Layer):
         through, beside = dx or self.block.active, self.shortcut is not None and self.shortcut.active
         ctx.keep, ctx.overwrite = keep and (through or self.merged and beside), False
         if self.merged:
-            y = self.block.forward(x, ctx, skip, self.activation is not None)
+            onto = self.shortcut is not None and not self.shortcut.view and not self.shortcut.needs_output
+            y = self.block.forward(x, ctx, skip, self.activation is not None, onto)
         else:
             y = self.block.forward(x, ctx)
             ctx.keep = keep
@@ -311,20 +339,25 @@ class Residual(Layer):
         ctx, inner, skip = self.ctx, None, None
         through, beside = need_dx or self.block.active, self.shortcut is not None and self.shortcut.active
         if self.merged:
-            ds = ctx.buffer(self, "ds", dy.shape, dy.dtype) if need_dx or beside else None
+            ds = None
+            if need_dx or beside:
+                ds = dy if ctx.spare else ctx.buffer(self, "ds", dy.shape, dy.dtype)
+            ctx.spare = False
             inner = self.block.backward(dy, need_dx, ds) if through or beside else None
         else:
             ds = dy if self.activation is None else self.activation.backward(dy, through or beside)
+            ctx.spare = False
             inner = self.block.backward(ds, need_dx) if through else None
         if self.shortcut is None:
             skip = ds
         elif need_dx or beside:
+            ctx.spare = True
             skip = self.shortcut.backward(ds, need_dx)
         if not need_dx:
             return None
-        dx = ctx.buffer(self, "dx", inner.shape, inner.dtype)
+        dx = ctx.buffer(self, "dx", inner.shape, inner.dtype) if self.block.view else inner
         backend.xp(dx).add(inner, skip, out=dx)
-        ctx.release([layer for _, layer in self.children()])
+        ctx.release([layer for _, layer in self.children()], dx, self)
         return dx
 
     def __repr__(self):
@@ -465,6 +498,7 @@ class Network:
 
     def backward(self, dy, need_dx=False):
         """Write g for the last forward pass; the gradient of its inputs, or None."""
+        self.ctx.spare = False
         dx = self.layer.backward(dy, need_dx) if need_dx or self.layer.active else None
         for (name, _), extra in self.sums.items():
             layer, parameter = self.users[name][-1]

@@ -168,7 +168,7 @@ class BatchNorm(Layer):
             raise ValueError(f"BatchNorm: x has {shape[-1]} features, the layer {self.features}")
         return tuple(shape)
 
-    def forward(self, x, ctx, skip=None, rectify=False):
+    def forward(self, x, ctx, skip=None, rectify=False, onto=False):
         n = x.size // self.features
         self.ctx, self.x, self.batch = ctx, x, ctx.training or ctx.recalibrating
         m, r, v = (ctx.lasting(self, name, (self.features,), x.dtype) for name in "mrv")
@@ -192,9 +192,9 @@ class BatchNorm(Layer):
         xp(x).sqrt(r, out=r)
         xp(x).divide(1, r, out=r)
         xp(x).multiply(self.a, r, out=v)                # from here v holds a r
-        y = ctx.buffer(self, "y", x.shape, x.dtype)
+        y = skip if onto else ctx.buffer(self, "y", x.shape, x.dtype)
         y2 = y.reshape(n, self.features)
-        kernels.normalise(x2, m, v, self.b, None if skip is None else skip.reshape(n, -1), rectify, y2)
+        kernels.normalise(x2, m, v, self.b, None if skip is None else skip.reshape(n, -1), rectify, y2, ctx)
         self.m, self.r, self.ar, self.y = m, r, v, y2 if rectify else None
         return y
 
@@ -211,7 +211,7 @@ class BatchNorm(Layer):
                 target[...] = sums
         if not need_dx:
             return None
-        dx = ctx.buffer(self, "dx", self.x.shape, dy.dtype)
+        dx = dy if ctx.spare and ds is None else ctx.buffer(self, "dx", self.x.shape, dy.dtype)
         if self.batch:
             da *= 1 / n
             db *= 1 / n

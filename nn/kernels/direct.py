@@ -20,7 +20,7 @@ from npopt import backend
 import numba
 import numpy as np
 
-from .products import inside, jit, lanes, multiply, panel, transpose
+from .products import inside, jit, lanes, multiply, panel, transpose, transpose_part
 
 ENOUGH = 64                             # positions that share one pass over the weights
 
@@ -181,9 +181,7 @@ def correlate_images(x, dy, dw, partial, buffers, starts, ends, down, right, top
             for k in range(lo, hi):
                 for j in range(o):
                     partial[0, k, j] += partial[p, k, j]
-        for j in range(o):
-            for k in range(lo, hi):
-                dw[j, k] = partial[0, k, j]
+        transpose_part(to, lo * o, o, dw.reshape(-1), lo, depth, hi - lo, o, width)
 
 
 @lru_cache(maxsize=256)
@@ -266,9 +264,9 @@ def forward(x, w, bias, y, stride, padding, ctx):
         y, stride, bias = y.reshape(batch, *out, o), (stride[0], stride[1] * f), None if bias is None else np.tile(bias, f)
     group = _group(prod(out), batch)
     high, wide, starts, ends, phases = forward_plan(tuple(image), out, c, o, (rows, columns), stride, padding, group)
-    turned = ctx.scratch("direct w", (w.size // o, o), w.dtype)
-    packed = ctx.scratch("direct packed", (w.size,), w.dtype)
-    transpose(w.reshape(o, -1), turned)
+    turned = ctx.scratch("kernel v", (w.size // o, o), w.dtype)
+    packed = ctx.scratch("kernel u", (w.size,), w.dtype)
+    transpose(w.reshape(o, -1), turned, width)
     pack(turned, packed, 2 * width)
     buffers = _buffers(x, group, high, wide, padding, ctx)
     correlate(x, packed, ctx.zeros(o, x.dtype) if bias is None else bias, y, buffers, group, *padding, high, wide, starts,
@@ -286,8 +284,8 @@ def backward_inputs(dy, w, dx, stride, padding, ctx):
     group = _group(prod(image) // prod(stride) or 1, batch)
     high, wide, top, left, starts, ends, phases, taps, clear = backward_plan(tuple(image), out, c, o, kernel, stride,
                                                                              padding, group)
-    packed = ctx.scratch("direct packed", (sum(map(len, taps)) * o * c,), w.dtype)
-    turned = ctx.scratch("direct w", (w.size,), w.dtype)
+    packed = ctx.scratch("kernel u", (sum(map(len, taps)) * o * c,), w.dtype)
+    turned = ctx.scratch("kernel v", (w.size,), w.dtype)
     for (_, _, begin, _, _), some in zip(phases, taps, strict=True):
         these = turned[:len(some) * o * c].reshape(len(some), o, c)
         for k, (i, j) in enumerate(some):
@@ -309,13 +307,13 @@ def backward_weights(x, dy, dw, stride, padding, ctx):
     parts = max(1, min(16, PARTIAL // dw.nbytes))
     if prod(out) >= ENOUGH:
         high, wide = (n + 2 * p for n, p in zip(x.shape[1:3], padding, strict=True))
-        partial = ctx.scratch("direct dw", (parts, depth, o), dw.dtype)
+        partial = ctx.scratch("kernel z", (parts, depth, o), dw.dtype)
         starts, ends = weights_plan(rows, columns, c, wide, o)
         correlate_images(x, dy, dw.reshape(o, depth), partial, _buffers(x, 1, high, wide, padding, ctx), starts, ends,
                          *stride, *padding, high, wide, width)
         return
-    partial = dw.reshape(1, o, depth) if parts == 1 else ctx.scratch("direct dw", (parts, o, depth), dw.dtype)
+    partial = dw.reshape(1, o, depth) if parts == 1 else ctx.scratch("kernel z", (parts, o, depth), dw.dtype)
     lines = max(1, CHUNK // out[1])
-    buffers = ctx.scratch("direct columns", (backend.threads(), lines * out[1] * panel(x.dtype)), x.dtype)
+    buffers = ctx.scratch("kernel v", (backend.threads(), lines * out[1] * panel(x.dtype)), x.dtype)
     places = np.arange(o) * np.array([[1], [depth]])
     correlate_weights(x, dy, dw, partial, buffers, columns, *stride, *padding, places, lines, width)

@@ -9,7 +9,7 @@ from npopt import backend
 import numba
 import numpy as np
 
-from .products import inside, jit, lanes, multiply, panel
+from .products import inside, jit, lanes, multiply, panel, transpose_part
 
 ROWS = 32                               # rows of a piece of work
 DEPTH = 256                             # terms of a sum that are taken at a time: a panel of them fits the first cache
@@ -22,15 +22,6 @@ def copy_panel(a, k0, depth, j0, count, out):
         source, to = a[k0 + k, j0:j0 + count], out[k * count:(k + 1) * count]
         for j in range(count):
             to[j] = source[j]
-
-
-@inside
-def copy_panel_transposed(a, k0, depth, j0, count, out):
-    """The same of a'."""
-    for j in range(count):
-        source, to = a[j0 + j, k0:k0 + depth], out[j:]
-        for k in range(depth):
-            to[k * count] = source[k]
 
 
 @jit
@@ -49,7 +40,7 @@ def product(a, a_row, a_step, b, transposed, bias, c, panels, pieces, width):
         for k0 in range(0, depth, DEPTH):
             size = min(DEPTH, depth - k0)
             if transposed:
-                copy_panel_transposed(b, k0, size, j0, count, mine)
+                transpose_part(b.reshape(-1), j0 * depth + k0, depth, mine, 0, count, count, size, width)
             else:
                 copy_panel(b, k0, size, j0, count, mine)
             start, s0, scale = (flat, j0, 1) if k0 > 0 else (bias, j0, 0)

@@ -57,7 +57,7 @@ def _moments(x, mean, variance):
         variance[j] = square / n
 
 
-def normalise(x, mean, scale, offset, skip, rectify, y):
+def normalise(x, mean, scale, offset, skip, rectify, y, ctx):
     _normalise(x, mean, scale, offset, x if skip is None else skip, skip is not None, rectify, y)
 
 

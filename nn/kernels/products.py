@@ -46,13 +46,23 @@ def multiply(a, a0, a_rows, a_row, a_jump, a_step, b, b0, b_step, c, c0, c_rows,
                      count, n, times, run)
 
 
+@inside
+def transpose_part(a, a0, a_row, b, b0, b_row, rows, columns, width):
+    """b[b0 + b_row j + i] = a[a0 + a_row i + j] for i < rows, j < columns."""
+    whole_rows, whole_columns = rows // width * width, columns // width * width
+    for i in range(0, whole_rows, width):
+        for j in range(0, whole_columns, width):
+            simd.transpose_block(a, a0 + a_row * i + j, a_row, b, b0 + b_row * j + i, b_row)
+    for i in range(rows):
+        for j in range(whole_columns if i < whole_rows else 0, columns):
+            b[b0 + b_row * j + i] = a[a0 + a_row * i + j]
+
+
 @jit
-def transpose(a, b):
-    """b = a', in blocks of 16 rows of b."""
-    rows, columns = b.shape
-    for block in numba.prange((rows + 15) // 16):
-        lo, hi = np.int64(block) * 16, min(np.int64(block) * 16 + 16, rows)
-        for j in range(columns):
-            source = a[j]
-            for i in range(lo, hi):
-                b[i, j] = source[i]
+def transpose(a, b, width):
+    """b = a'."""
+    rows, columns = a.shape
+    source, to = a.reshape(-1), b.reshape(-1)
+    for block in numba.prange((columns + width - 1) // width):
+        j = np.int64(block) * width
+        transpose_part(source, j, columns, to, j * rows, rows, rows, min(width, columns - j), width)

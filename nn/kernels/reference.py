@@ -196,17 +196,18 @@ def moments(x, mean, variance, ctx):
     variance *= 1 / n
 
 
-def normalise(x, mean, scale, offset, skip, rectify, y):
+def normalise(x, mean, scale, offset, skip, rectify, y, ctx):
     """y = (x - mean) scale + offset, plus skip unless it is None, and where `rectify` is set the larger of that and 0.
 
-    x, skip, y: (N, D), the others (D,)
+    x, skip, y: (N, D), the others (D,); skip may be y
     """
     m = xp(x)
-    m.subtract(x, mean, out=y)
-    y *= scale
-    y += offset
+    work = y if skip is None else ctx.scratch("kernel a", x.shape, x.dtype)
+    m.subtract(x, mean, out=work)
+    work *= scale
+    work += offset
     if skip is not None:
-        y += skip
+        m.add(work, skip, out=y)
     if rectify:
         m.maximum(y, 0, out=y)
 

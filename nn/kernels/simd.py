@@ -327,6 +327,37 @@ def pool_pixel(taps):
     return there, back
 
 
+@intrinsic
+def transpose_block(typing, a, a0, a_row, b, b0, b_row):
+    """b[b0 + b_row j + i] = a[a0 + a_row i + j] for i, j < lanes, in registers: block by block, halves change places."""
+    number = types.int64
+
+    def emit(context, builder, signature, arguments):
+        kind = scalar(signature.args[0])
+        a, a0, a_row, b, b0, b_row = [
+            data(context, builder, t, v) if isinstance(t, types.Array) else v
+            for t, v in zip(signature.args, arguments, strict=True)
+        ]
+        e = Emitter(builder, kind, width(kind))
+        n = e.lanes
+        rows = [e.load(a, builder.add(a0, builder.mul(I64(i), a_row))).value for i in range(n)]
+        half = n // 2
+        while half:
+            low = ir.Constant(ir.VectorType(I32, n), [I32(j if not j & half else n + j - half) for j in range(n)])
+            high = ir.Constant(ir.VectorType(I32, n), [I32(j + half if not j & half else n + j) for j in range(n)])
+            for i in range(n):
+                if not i & half:
+                    one, two = rows[i], rows[i + half]
+                    rows[i] = builder.shuffle_vector(one, two, low)
+                    rows[i + half] = builder.shuffle_vector(one, two, high)
+            half //= 2
+        for j in range(n):
+            e.store(b, builder.add(b0, builder.mul(I64(j), b_row)), Lanes(e, rows[j]))
+        return context.get_dummy_value()
+
+    return types.void(a, number, number, b, number, number), emit
+
+
 def each_vector(builder, kind, count, body):
     """body(emitter, c, mask) for c = 0, lanes, ... below count: full vectors with mask None, then what is left."""
     e = Emitter(builder, kind, width(kind))

@@ -243,7 +243,7 @@ def correlate_weights(x, dy, dw, u, stride, v, z, border, rows, m, chunk, top, l
 
 
 NEAR = 640 << 10                        # bytes of V and M that a thread works on: most of a second cache
-SHARED = 8 << 20                        # bytes of V and dM that all threads work on: some of a third cache
+SHARED = 4 << 20                        # bytes of V and dM that all threads work on: some of a third cache
 
 
 def _pad(size):
@@ -255,13 +255,13 @@ def _points(w, m, turned, ctx):
     """(U in panels, numbers between points) of a filter w, (O, 3, 3, C)."""
     o, c = w.shape[0], w.shape[3]
     stride = _pad(o * c)
-    u = ctx.scratch("winograd u", ((m + 2) ** 2 * stride,), w.dtype)
+    u = ctx.scratch("kernel u", ((m + 2) ** 2 * stride,), w.dtype)
     width = lanes(w.dtype)
     if turned:                                          # rows o, columns c, the filter from its last tap to its first
         weights_to_points(w.reshape(-1), u, m, o, c, 8 * c, -3 * c, -c, 9 * c, stride, width)
     else:                                               # rows c, columns o
-        turn = ctx.scratch("winograd w", (9 * c, o), w.dtype)
-        transpose(w.reshape(o, -1), turn)
+        turn = ctx.scratch("kernel v", (9 * c, o), w.dtype)       # until V is made
+        transpose(w.reshape(o, -1), turn, width)
         weights_to_points(turn.reshape(-1), u, m, c, o, 0, 3 * c * o, c * o, o, stride, width)
     return u, stride
 
@@ -274,8 +274,8 @@ def _correlate(x, w, bias, y, m, padding, turned, ctx):
     tiles = b * -(-out_height // m) * -(-out_across // m)
     chunk = max(32, NEAR // (n * n * (c + o) * x.itemsize) // 8 * 8)
     chunk = max(8, min(chunk, -(-tiles // threads)))
-    v = ctx.scratch("winograd v", (threads, n * n * _pad(chunk * c)), x.dtype)
-    z = ctx.scratch("winograd z", (threads, n * n * _pad(chunk * o)), x.dtype)
+    v = ctx.scratch("kernel v", (threads, n * n * _pad(chunk * c)), x.dtype)
+    z = ctx.scratch("kernel z", (threads, n * n * _pad(chunk * o)), x.dtype)
     border = ctx.scratch("winograd border", (threads, n * n * max(c, o)), x.dtype)
     rows = np.arange(chunk) * np.array([[c], [o]])
     correlate(x, u, stride, ctx.zeros(o, x.dtype) if bias is None else bias, y, v, z, border, rows, m, *padding,
@@ -300,9 +300,9 @@ def backward_weights(x, dy, dw, m, padding, ctx):
     chunk = max(DEPTH, SHARED // (points * (c + o) * x.itemsize) // DEPTH * DEPTH)
     chunk = min(chunk, tiles)
     stride, wide = _pad(o * c), panel(x.dtype)
-    u = ctx.scratch("winograd u", (points * stride,), x.dtype)
-    v = ctx.scratch("winograd v", (points * _pad(chunk * c),), x.dtype)
-    z = ctx.scratch("winograd z", (points * _pad(chunk * o),), x.dtype)
+    u = ctx.scratch("kernel u", (points * stride,), x.dtype)
+    v = ctx.scratch("kernel v", (points * _pad(chunk * c),), x.dtype)
+    z = ctx.scratch("kernel z", (points * _pad(chunk * o),), x.dtype)
     border = ctx.scratch("winograd border", (16, n * n * max(c, o)), x.dtype)
     rows = np.arange(wide) * np.array([[1], [c]])
     correlate_weights(x, dy, dw, u, stride, v, z, border, rows, m, chunk, *padding, lanes(x.dtype))

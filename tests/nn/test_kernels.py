@@ -1,7 +1,9 @@
 """Fast kernels against the reference path, in float32 and float64."""
 
+import itertools
+
 from nn import Context, kernels
-from nn.kernels import cpu, reference
+from nn.kernels import cpu, matrices, norms, pools, reference
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ WINDOWS = [
     ((4, 3), (5, 5), (1, 1), (2, 2)),
     ((2, 3), (5, 4), (2, 3), (4, 3)),
     ((6, 6), (2, 2), (3, 3), (0, 0)),
+    ((7, 5), (2, 2), (2, 2), (0, 0)),
 ]
 TOLERANCE = {"float32": 3e-6, "float64": 1e-12}  # sums of up to 500 terms in another order
 
@@ -46,10 +49,10 @@ def test_gather_windows_and_its_adjoint(size, kernel, stride, padding, channels,
     "size, kernel, stride, padding", [w for w in WINDOWS if all(2 * p <= k for p, k in zip(w[3], w[1], strict=True))]
 )
 def test_max_pool(size, kernel, stride, padding, dtype, rng):
-    x = rng.integers(0, 4, (3, *size, 5)).astype(dtype)  # many ties
-    shape, ctx, found = (3, *outputs(size, kernel, stride, padding), 5), Context(), []
+    x = rng.integers(0, 4, (3, *size, 21)).astype(dtype)  # many ties
+    shape, ctx, found = (3, *outputs(size, kernel, stride, padding), 21), Context(), []
     dy = rng.standard_normal(shape).astype(dtype)
-    for module in (cpu, reference):
+    for module in (pools, reference):
         y, index, dx = np.empty(shape, dtype), np.empty(shape, "uint8"), np.empty_like(x)
         module.max_pool(x, y, index, kernel, stride, padding, ctx)
         module.max_pool_backward(dy, index, dx, kernel, stride, padding, ctx)
@@ -63,18 +66,24 @@ def test_max_pool(size, kernel, stride, padding, dtype, rng):
 @pytest.mark.parametrize("n, d", [(1, 3), (5, 1), (37, 6), (500, 70)])
 def test_batch_norm_passes(n, d, dtype, rng):
     x, dy, ctx = (2 + rng.standard_normal((n, d))).astype(dtype), rng.standard_normal((n, d)).astype(dtype), Context()
-    vectors = [rng.standard_normal(d).astype(dtype) for _ in range(4)]
-    found = []
-    for module in (cpu, reference):
-        mean, variance, da, db = (np.empty(d, dtype) for _ in range(4))
-        y, dx = np.empty_like(x), np.empty_like(x)
-        module.moments(x, mean, variance, ctx)
-        module.normalise(x, *vectors[:3], y)
-        module.normalise_sums(x, vectors[0], vectors[1], dy, da, db, ctx)
-        module.normalise_backward(x, vectors[0], vectors[1], dy, vectors[2], vectors[3], dx, ctx)
-        found.append((mean, variance, y, da / n, db / n, dx))
-    for fast, slow in zip(*found, strict=True):
-        np.testing.assert_allclose(fast, slow, rtol=0, atol=10 * TOLERANCE[dtype])
+    skip, vectors = rng.standard_normal((n, d)).astype(dtype), [rng.standard_normal(d).astype(dtype) for _ in range(4)]
+    for add, rectify, keep in itertools.product((False, True), repeat=3):
+        found = []
+        for module in (norms, reference):
+            mean, variance, da, db = (np.empty(d, dtype) for _ in range(4))
+            y, ds, dx = np.empty_like(x), np.full_like(x, np.nan), np.empty_like(x)
+            module.moments(x, mean, variance, ctx)
+            module.normalise(x, *vectors[:3], skip if add else None, rectify, y, ctx)
+            mask = y if rectify else None
+            module.normalise_sums(x, vectors[0], vectors[1], dy, mask, ds if keep else None, da, db, ctx)
+            module.normalise_backward(x, vectors[0], vectors[1], dy, mask, vectors[2], vectors[3], dx, ctx)
+            found.append((mean, variance, y, da / n, db / n, dx, ds))
+        for fast, slow in zip(*found, strict=True):
+            np.testing.assert_allclose(fast, slow, rtol=0, atol=10 * TOLERANCE[dtype])
+        plain = (x.astype("f8") - vectors[0]) * vectors[1] + vectors[2] + add * skip
+        np.testing.assert_allclose(found[0][2], np.maximum(plain, 0) if rectify else plain, atol=20 * TOLERANCE[dtype])
+        if keep:
+            np.testing.assert_array_equal(found[0][6], dy * (found[0][2] > 0) if rectify else dy)
     np.testing.assert_allclose(found[0][0], x.astype("f8").mean(0), rtol=TOLERANCE[dtype])
     np.testing.assert_allclose(found[0][1], x.astype("f8").var(0), rtol=10 * TOLERANCE[dtype], atol=1e-12)
 
@@ -126,7 +135,7 @@ def test_results_do_not_depend_on_the_number_of_threads(rng):
     for n in (1, 2):
         backend.threads(n)
         mean, variance = np.empty(17, "f4"), np.empty(17, "f4")
-        cpu.moments(x, mean, variance, None)
+        norms.moments(x, mean, variance, None)
         found.append((mean, variance))
     np.testing.assert_array_equal(found[0], found[1])
 
@@ -158,3 +167,32 @@ def test_max_pool_keeps_nan(chosen):
         assert np.isnan(MaxPool2d(2).forward(x, Context(0))).all()
     finally:
         kernels.use("fast")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("batch", [3, 4000])  # one thread, and more
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_softmax(batch, weighted, smoothing, dtype, rng):
+    z, t = 3 * rng.standard_normal((batch, 7)).astype(dtype), rng.integers(0, 7, batch)
+    weights, found = rng.random(batch).astype(dtype) if weighted else None, []
+    for module in (cpu, reference):
+        p, rows = np.empty_like(z), np.empty(batch, dtype)
+        module.softmax(z, t, smoothing, weights, p, rows)
+        found.append((rows, p * batch))
+    for fast, slow in zip(*found, strict=True):
+        np.testing.assert_allclose(fast, slow, rtol=0, atol=10 * TOLERANCE[dtype])
+    wide = z.astype("f8")
+    logp = wide - scipy.special.logsumexp(wide, axis=1, keepdims=True)
+    q = np.full((batch, 7), smoothing / 7)
+    q[np.arange(batch), t] += 1 - smoothing
+    np.testing.assert_allclose(found[0][0], -(q * logp).sum(1), atol=10 * TOLERANCE[dtype])
+    w = 1 if weights is None else weights[:, None]
+    np.testing.assert_allclose(found[0][1], w * (np.exp(logp) - q), atol=10 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("chosen", [cpu, reference])
+def test_a_nan_in_the_outputs_is_one_in_the_loss(chosen):
+    z, rows = np.array([[0.0, np.nan, 1.0], [np.nan, 0.0, 0.0]]), np.empty(2)
+    chosen.softmax(z, np.array([0, 1]), 0.0, None, np.empty_like(z), rows)
+    assert np.isnan(rows).all()

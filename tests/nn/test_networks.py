@@ -3,6 +3,7 @@
 import nn
 from nn import init
 
+import numpy as np
 import pytest
 
 
@@ -49,6 +50,33 @@ def test_gradients(name):
     network = NETWORKS[name]()
     report = nn.gradcheck_layer(network, network.input_shape, batch=4, directions=1)
     assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("dtype, near", [("float32", 2e-4), ("float64", 1e-10)])
+@pytest.mark.parametrize("name", [*NETWORKS, "resnet18 with wide layers"])
+def test_the_fast_path_is_the_reference_path(name, dtype, near, rng):
+    """One training step of every network on both paths: outputs, gradients of parameters and inputs, and statistics."""
+    make = NETWORKS.get(name, lambda: nn.resnet18(width=16, image=16))
+    found, seed = [], rng.integers(1 << 30)
+    for chosen in ("fast", "reference"):
+        draws, network, ctx = np.random.default_rng(seed), make(), nn.Context(3)
+        x, a = network.x0(draws, dtype), draws.standard_normal((6, *network.input_shape)).astype(dtype)
+        g, ctx.training = np.full_like(x, np.nan), True
+        nn.kernels.use(chosen)
+        try:
+            network.bind(x, g)
+            y = network.forward(a, ctx, need_dx=True).copy()
+            dx = network.backward(np.cos(y), need_dx=True).copy()
+            network.commit()
+            ctx.training = False
+            after = network.forward(a, ctx, backward=False).copy()
+        finally:
+            nn.kernels.use("fast")
+        found.append([y, dx, after, *(g[s.slice] for s in network.segments)])
+    scale = np.sqrt(np.mean(np.concatenate([v.ravel() for v in found[1][3:]]) ** 2))
+    for i, (fast, slow) in enumerate(zip(*found, strict=True)):
+        size = max(np.abs(slow).max(), scale if i > 2 else 0)
+        np.testing.assert_allclose(fast, slow, rtol=0, atol=near * size)
 
 
 def test_what_does_not_fit_gets_one_sentence():
