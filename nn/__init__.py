@@ -22,10 +22,11 @@ from .layers import (
 )
 from .losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from .networks import basic_block, lenet5, mlp, resnet18, vgg
+from .profile import Profile
 
 __all__ = [
     "GELU", "AvgPool2d", "BatchNorm", "BinaryCrossEntropy", "Context", "Conv2d", "Dropout", "Flatten", "GlobalAvgPool",
-    "Layer", "LayerNorm", "LeakyReLU", "Linear", "MaxPool2d", "Network", "PReLU", "ReLU", "Residual", "Sequential",
-    "Sigmoid", "SoftmaxCrossEntropy", "SquaredError", "Tanh", "basic_block", "gradcheck_layer", "init", "lenet5", "mlp",
-    "resnet18", "vgg",
+    "Layer", "LayerNorm", "LeakyReLU", "Linear", "MaxPool2d", "Network", "PReLU", "Profile", "ReLU", "Residual",
+    "Sequential", "Sigmoid", "SoftmaxCrossEntropy", "SquaredError", "Tanh", "basic_block", "gradcheck_layer", "init",
+    "lenet5", "mlp", "resnet18", "vgg",
 ]

@@ -30,8 +30,8 @@ class Context:
     rows            row numbers of the batch, a device array of whole numbers, or None for 0..B-1
 
     During a pass the composites set, layer by layer: `keep` (this layer's backward will be called), `dx` (it will be
-    asked for dx), `overwrite` (its input may be overwritten), `track` (this pass's statistics are to be remembered); and on
-    the way back `spare` (dy may be overwritten).
+    asked for dx), `overwrite` (its input may be overwritten), `track` (this pass's statistics are to be remembered);
+    and on the way back `spare` (dy may be overwritten).
     """
 
     def __init__(self, seed=0):
@@ -286,8 +286,8 @@ class Residual(Layer):
     """y = act(block(x) + shortcut(x)); no shortcut means x itself, no activation means the sum.
 
     With s = block(x) + shortcut(x) and ds = act'(s) dy:    dx = J_block' ds + J_shortcut' ds.
-    The names of the block's children stand directly under this layer's, those of the shortcut under "shortcut". Where the
-    block's last layer merges, it adds the shortcut and rectifies.
+    The names of the block's children stand directly under this layer's, those of the shortcut under "shortcut". Where
+    the block's last layer merges, it adds the shortcut and rectifies.
     """
 
     is_block = True

@@ -77,8 +77,8 @@ class Conv2d(Layer):
 
     x: (B, H, W, in)   W: (out, kh, kw, in)   y: (B, H', W', out), H' = (H + 2p - kh) // s + 1
 
-    With dy, columns of x and dcolumns as in nn/kernels/reference.py: dW = dy' columns, db = sum of dy over positions, dx by
-    its gather. Kept: x, for dW.
+    With dy, columns of x and dcolumns as in nn/kernels/reference.py: dW = dy' columns, db = sum of dy over positions,
+    dx by its gather. Kept: x, for dW.
     """
 
     needs_output = False
@@ -203,9 +203,10 @@ class BatchNorm(Layer):
         x2, dy2 = self.x.reshape(n, self.features), dy.reshape(n, self.features)
         da, db = (ctx.scratch(name, (self.features,), dy.dtype) for name in ("norm da", "norm db"))
         if self.active or self.batch and need_dx or ds is not None:
-            kernels.normalise_sums(x2, self.m, self.r, dy2, y, None if ds is None else ds.reshape(n, -1), da, db, ctx)
+            ds2 = dy2 if ds is dy else None if ds is None else ds.reshape(n, self.features)
+            kernels.normalise_sums(x2, self.m, self.r, dy2, y, ds2, da, db, ctx)
         if ds is not None:
-            dy, dy2, y = ds, ds.reshape(n, -1), None
+            dy, dy2, y = ds, ds2, None
         for sums, target in ((da, self.da), (db, self.db)):
             if target is not None:
                 target[...] = sums

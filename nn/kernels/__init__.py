@@ -1,7 +1,7 @@
 """The pieces of the layers that have a fast path: one function each, two ways to compute it.
 
-`reference` is array code for every device. `cpu`, `matrices`, `norms` and `pools` hold what replaces it on NumPy arrays. A test
-holds the two equal. use("reference") switches the replacements off.
+`reference` is array code for every device. `cpu`, `matrices`, `norms` and `pools` hold what replaces it on NumPy
+arrays. A test holds the two equal. use("reference") switches the replacements off.
 """
 
 from npopt import backend

@@ -1,6 +1,7 @@
 """Numba loops in place of array code, where NumPy is clearly slow on a CPU: same arguments, same results.
 
-Convolutions are in winograd and direct, batch norm in norms, pooling in pools. No result depends on the number of threads.
+Convolutions are in winograd and direct, batch norm in norms, pooling in pools. No result depends on the number of
+threads.
 """
 
 from npopt.backend import elementwise

@@ -89,7 +89,7 @@ def gather(line_of_x, out, columns, first, length, step, count, across):
         for n in range(length):
             at = first + step * w + n
             out[w * columns + n] = line_of_x[at] if 0 <= at < across else 0
-    if length < 8:                                      # short pieces: along the line, one number of the piece at a time
+    if length < 8:                                      # short pieces: along the line, one of its numbers at a time
         for n in range(length):
             target, source = out[n:], line_of_x[first + n + step * lowest:]
             for w in range(highest - lowest):
@@ -173,8 +173,8 @@ def correlate_images(x, dy, dw, partial, buffers, starts, ends, down, right, top
                 count, here = min(columns, o - o0), part * depth * o + o0
                 add = b > begin
                 start, s0 = (to, here) if add else (nothing, np.int64(0))
-                multiply(source, at, starts, 0, down * wide * c, right * c, from_dy, b * positions * o + o0, o, to, here,
-                         ends, 0, start, s0, np.int64(add), depth, count, out_height, out_across, width)
+                multiply(source, at, starts, 0, down * wide * c, right * c, from_dy, b * positions * o + o0, o, to,
+                         here, ends, 0, start, s0, np.int64(add), depth, count, out_height, out_across, width)
     for number in numba.prange((depth + 15) // 16):
         lo, hi = np.int64(number) * 16, min(np.int64(number) * 16 + 16, depth)
         for p in range(1, parts):
@@ -261,7 +261,8 @@ def forward(x, w, bias, y, stride, padding, ctx):
         for k in range(f):
             wider[k, :, :, k * stride[1]:k * stride[1] + columns] = w
         w, o, out, columns = wider.reshape(f * o, rows, -1, c), f * o, (out[0], out[1] // f), wider.shape[3]
-        y, stride, bias = y.reshape(batch, *out, o), (stride[0], stride[1] * f), None if bias is None else np.tile(bias, f)
+        y, stride = y.reshape(batch, *out, o), (stride[0], stride[1] * f)
+        bias = None if bias is None else np.tile(bias, f)
     group = _group(prod(out), batch)
     high, wide, starts, ends, phases = forward_plan(tuple(image), out, c, o, (rows, columns), stride, padding, group)
     turned = ctx.scratch("kernel v", (w.size // o, o), w.dtype)
@@ -269,8 +270,8 @@ def forward(x, w, bias, y, stride, padding, ctx):
     transpose(w.reshape(o, -1), turned, width)
     pack(turned, packed, 2 * width)
     buffers = _buffers(x, group, high, wide, padding, ctx)
-    correlate(x, packed, ctx.zeros(o, x.dtype) if bias is None else bias, y, buffers, group, *padding, high, wide, starts,
-              ends, phases, False, width)
+    bias = ctx.zeros(o, x.dtype) if bias is None else bias
+    correlate(x, packed, bias, y, buffers, group, *padding, high, wide, starts, ends, phases, False, width)
 
 
 def backward_inputs(dy, w, dx, stride, padding, ctx):
@@ -292,8 +293,8 @@ def backward_inputs(dy, w, dx, stride, padding, ctx):
             these[k] = w[:, i, j]
         pack(these.reshape(-1, c), packed[begin:begin + these.size], panel(w.dtype))
     buffers = _buffers(dy, group, high, wide, (top, left), ctx)
-    correlate(dy, packed, ctx.zeros(c, dy.dtype), dx, buffers, group, top, left, high, wide, starts, ends, phases, clear,
-              lanes(dy.dtype))
+    correlate(dy, packed, ctx.zeros(c, dy.dtype), dx, buffers, group, top, left, high, wide, starts, ends, phases,
+              clear, lanes(dy.dtype))
 
 
 CHUNK = 256                             # positions whose columns are gathered at a time, or a line if that is longer

@@ -44,8 +44,8 @@ def product(a, a_row, a_step, b, transposed, bias, c, panels, pieces, width):
             else:
                 copy_panel(b, k0, size, j0, count, mine)
             start, s0, scale = (flat, j0, 1) if k0 > 0 else (bias, j0, 0)
-            multiply(a, k0 * a_step, a_rows, first, 0, a_step, mine, 0, count, flat, j0, c_rows, first, start, s0, scale,
-                     last - first, count, 1, size, width)
+            multiply(a, k0 * a_step, a_rows, first, 0, a_step, mine, 0, count, flat, j0, c_rows, first, start, s0,
+                     scale, last - first, count, 1, size, width)
 
 
 def _product(a, a_row, a_step, b, transposed, bias, c, ctx):
@@ -54,8 +54,8 @@ def _product(a, a_row, a_step, b, transposed, bias, c, ctx):
     panels = -(-n // wide)
     pieces = max(1, min(-(-m // ROWS), -(-2 * threads // panels)))
     mine = ctx.scratch("panels", (threads, DEPTH * wide), c.dtype)
-    product(a.reshape(-1), a_row, a_step, b, transposed, ctx.zeros(n, c.dtype) if bias is None else bias, c, mine, pieces,
-            lanes(c.dtype))
+    bias = ctx.zeros(n, c.dtype) if bias is None else bias
+    product(a.reshape(-1), a_row, a_step, b, transposed, bias, c, mine, pieces, lanes(c.dtype))
 
 
 def linear(x, w, bias, y, ctx):

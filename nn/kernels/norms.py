@@ -78,11 +78,14 @@ def _normalise(x, mean, scale, offset, skip, add, rectify, y):
 
 
 def normalise_sums(x, mean, r, dy, y, ds, da, db, ctx):
-    _normalise_sums(x, mean, r, dy, dy if y is None else y, y is not None, dy if ds is None else ds, ds is not None, da, db)
+    if ds is not None and ds is not dy:                 # the loop overwrites: one array read and written, not two
+        np.copyto(ds, dy)
+    write, mask = ds is not None and y is not None, dy if y is None else y
+    _normalise_sums(x, mean, r, dy if ds is None else ds, mask, y is not None, write, da, db)
 
 
 @jit
-def _normalise_sums(x, mean, r, dy, y, rectify, ds, write, da, db):
+def _normalise_sums(x, mean, r, dy, y, rectify, write, da, db):
     n, d = x.shape
     block, zero = max(1, 4096 // d), x.dtype.type(0)
     products, sums = np.zeros((PARTS, d)), np.zeros((PARTS, d))
@@ -95,8 +98,8 @@ def _normalise_sums(x, mean, r, dy, y, rectify, ds, write, da, db):
             for i in range(lo, min(lo + block, last)):
                 if write:
                     for j in range(d):
-                        v = dy[i, j] if y[i, j] > 0 or not rectify else zero
-                        ds[i, j] = v
+                        v = dy[i, j] if y[i, j] > 0 else zero
+                        dy[i, j] = v
                         p[j] += (x[i, j] - mean[j]) * v
                         s[j] += v
                 elif rectify:

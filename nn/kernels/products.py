@@ -27,8 +27,8 @@ def panel(dtype):
 
 
 @inside
-def multiply(a, a0, a_rows, a_row, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row, s, s0, s_scale, m, n, times, run,
-             width):
+def multiply(a, a0, a_rows, a_row, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row, s, s0, s_scale, m, n, times,
+             run, width):
     """C = S + A B for one panel: m rows, n <= 2 width columns; the arguments are those of simd.block_product."""
     for i in range(0, m, ROWS):
         count = min(ROWS, m - i)

@@ -5,9 +5,9 @@ from math import pi, prod, sqrt
 from npopt.backend import xp
 
 NAMES = (
-    "linear", "linear_inputs", "linear_weights", "sum_rows",
-    "convolve", "convolve_inputs", "convolve_weights", "gather_windows", "sum_windows", "gather_images", "moments",
-    "normalise", "normalise_sums", "normalise_backward", "relu", "relu_backward", "max_pool", "max_pool_backward", "softmax", "erf",
+    "linear", "linear_inputs", "linear_weights", "sum_rows", "convolve", "convolve_inputs", "convolve_weights",
+    "gather_windows", "sum_windows", "gather_images", "moments", "normalise", "normalise_sums", "normalise_backward",
+    "relu", "relu_backward", "max_pool", "max_pool_backward", "softmax", "erf",
 )
 
 
@@ -71,7 +71,7 @@ def convolve(x, w, bias, y, stride, padding, ctx):
 
 
 def convolve_inputs(dy, w, dx, stride, padding, ctx):
-    """dx of convolve, without scatter-add. dcolumns = dy w holds what flows back to one input from each position and tap;
+    """dx of convolve, without scatter-add: dcolumns = dy w is what flows back to an input from a position and a tap,
 
         dx_{b h w c} = sum_{i,j} dcolumns_{b, (h + p - i)/s, (w + p - j)/s, i, j, c}
 

@@ -5,8 +5,8 @@ is said and not hoped for. It works on every processor that LLVM knows; only its
 
     LANES(dtype) numbers to a vector: 64 bytes with AVX-512, 32 with AVX, else 16
 
-`block_product` is the inner loop of every convolution here; `emitter` turns a function of `Lanes` into a numba function.
-Pointers are an array and an offset in numbers: nothing is checked, callers stay inside.
+`block_product` is the inner loop of every convolution and every linear layer here. Pointers are an array and an offset
+in numbers: nothing is checked, callers stay inside.
 """
 
 from llvmlite import binding, ir
@@ -134,8 +134,8 @@ def block_product(vectors, masked):
         A[i, r, k] = a[a0 + a_rows[a_row + i] + a_jump r + a_step k]        B[k, j] = b[b0 + b_step k + j]
         C[i, j] = c[c0 + c_rows[c_row + i] + j]        S[i, j] = s[s0 + s_scale c_rows[c_row + i] + j]
 
-    S: a bias (s_scale 0), or C itself. m <= ROWS: rows beyond it repeat row m - 1. masked: n <= vectors lanes; else n is
-    not looked at and taken as vectors lanes. times and run are at least 1.
+    S: a bias (s_scale 0), or C itself. m <= ROWS: rows beyond it repeat row m - 1. masked: n <= vectors lanes; else n
+    is not looked at and taken as vectors lanes. times and run are at least 1.
     """
 
     @intrinsic
@@ -329,7 +329,7 @@ def pool_pixel(taps):
 
 @intrinsic
 def transpose_block(typing, a, a0, a_row, b, b0, b_row):
-    """b[b0 + b_row j + i] = a[a0 + a_row i + j] for i, j < lanes, in registers: block by block, halves change places."""
+    """b[b0 + b_row j + i] = a[a0 + a_row i + j] for i, j < lanes, in registers: halves of blocks change places."""
     number = types.int64
 
     def emit(context, builder, signature, arguments):

@@ -100,7 +100,8 @@ def weights2_adjoint(u):
 
 of_input4, of_input2 = simd.tile_transform(inputs4, 6, 6), simd.tile_transform(inputs2, 4, 4)
 of_weight4, of_weight2 = simd.tile_transform(weights4, 3, 6), simd.tile_transform(weights2, 3, 4)
-of_product4, of_product2 = simd.tile_transform(outputs4, 6, 4, bias=True), simd.tile_transform(outputs2, 4, 2, bias=True)
+of_product4 = simd.tile_transform(outputs4, 6, 4, bias=True)
+of_product2 = simd.tile_transform(outputs2, 4, 2, bias=True)
 of_output4, of_output2 = simd.tile_transform(outputs4_adjoint, 4, 6), simd.tile_transform(outputs2_adjoint, 2, 4)
 to_weight4, to_weight2 = simd.tile_transform(weights4_adjoint, 6, 3), simd.tile_transform(weights2_adjoint, 4, 3)
 
@@ -144,7 +145,7 @@ def weights_to_points(w, u, m, outer, inner, first, down, right, row, stride, wi
 
 @jit
 def correlate(x, u, stride, bias, y, v, z, border, rows, m, top, left, width):
-    """y = the convolution of x with the filter whose points are u, plus bias. v, z, border: (threads, ...) workspace."""
+    """y = the convolution of x with the filter whose points are u, plus bias. v, z, border: (threads, ...)."""
     batch, height, across, c = x.shape
     _, out_height, out_across, o = y.shape
     n, flat, wide = m + 2, y.reshape(-1), 2 * width
@@ -231,8 +232,8 @@ def correlate_weights(x, dy, dw, u, stride, v, z, border, rows, m, chunk, top, l
                     add = lo > 0 or k > 0
                     start, begin = (u, to) if add else (nothing, np.int64(0))
                     multiply(z, p * z_point + o0 * chunk + k * high, rows[0], 0, 0, high, v,
-                             p * v_point + c0 * chunk + k * count, count, u, to, rows[1], 0, start, begin, np.int64(add),
-                             high, count, 1, min(DEPTH, size - k), width)
+                             p * v_point + c0 * chunk + k * count, count, u, to, rows[1], 0, start, begin,
+                             np.int64(add), high, count, 1, min(DEPTH, size - k), width)
     out = dw.reshape(-1)
     for k in numba.prange(o):
         at, to = np.int64(k) * c, np.int64(k) * 9 * c

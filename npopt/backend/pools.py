@@ -4,12 +4,12 @@ import os
 
 # Waiting threads must soon sleep: while it waits actively, a pool takes the cores from the pool that works (BLAS and
 # numba have one each) and from other processes. But to wake a thread takes 40 us, and a small network's step enters a
-# parallel loop every 50 us: numba's threads look around 300 times before they sleep. A parallel loop then costs 2 us
-# (sleeping at once: 45), and 22 us with another busy process on the two cores (spinning without a limit: 100 and more).
-# These settings are read when the libraries load, hence before the imports below (OpenBLAS's when NumPy loads: it counts
-# only if npopt is imported first, or in the processes of --jobs).
+# parallel loop every 50 us: numba's threads look around 1,000 times before they sleep. A parallel loop then costs 2 us
+# (sleeping at once: 45), and up to 50 us with another busy process on the two cores (spinning without a limit: 8 ms).
+# These settings are read when the libraries load, hence before the imports below (OpenBLAS's when NumPy loads: it
+# counts only if npopt is imported first, or in the processes of --jobs).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "300")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 os.environ.setdefault("NUMBA_THREADING_LAYER_PRIORITY", "omp tbb workqueue")

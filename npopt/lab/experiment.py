@@ -116,6 +116,9 @@ class Experiment:
         try:
             self.settings = Settings(args.device, args.threads, args.kernels, self.seconds)
             self.settings.apply()
+            if args.profile:
+                profile(script, self.jobs(args)[0])
+                return
             store = Store((args.out / script / "runs").absolute())
             labelled, data = self.jobs(args)
             broken = self.make(script, args, store, labelled)
@@ -293,6 +296,36 @@ class Experiment:
         if text:
             print("\n" + "\n\n".join(re.sub(r"\s+", " ", block) for block in text.strip().split("\n\n")))
         print(f"\n{len(results)} runs, {report.duration(elapsed)}; report: {folder / 'report.html'}", flush=True)
+
+
+PROFILED = 10  # steps
+
+
+def profile(script, labelled):
+    """Print where the time of a step goes, layer by layer, for every network and batch that the grid trains."""
+    from nn import Profile
+    from npopt.minimize import Events, Stop, minimize
+
+    seen = {}
+    for entry, _ in labelled:
+        if entry.problem is None or (repr(entry.problem), repr(entry.sampler)) in seen:
+            continue
+        problem = entry.problem()
+        known = (problem.name, repr(entry.sampler)) in seen.values()
+        seen[repr(entry.problem), repr(entry.sampler)] = problem.name, repr(entry.sampler)
+        if known or not hasattr(problem, "network"):
+            continue
+        problem.metrics = lambda x: {}
+        given = dict(sampler=entry.sampler, schedule=0.0, events=Events(None))
+        minimize(problem, entry.optimizer, **given, stop=Stop(steps=2))  # compiled and warm
+        with Profile() as found:
+            run = minimize(problem, entry.optimizer, **given, stop=Stop(steps=PROFILED))
+        step = run.columns["seconds"][-1] / PROFILED * 1e3
+        print(f"\n{problem.name}, {entry.sampler}, {entry.optimizer}: {step:.2f} ms a step, clocks included")
+        print(found.table(), flush=True)
+        seen["a network"] = None
+    if "a network" not in seen:
+        raise ValueError("--profile is for networks, and the chosen parts train none")
 
 
 def given(function, results, **known):

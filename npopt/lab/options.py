@@ -24,7 +24,7 @@ class Option:
 
 class Arguments(argparse.Namespace):
     """What the command line said: data, device, seeds (a list), epochs, quick, jobs, threads, out, engine, address,
-    kernels, parts (a list), fresh, redraw, and the script's own options."""
+    kernels, parts (a list), profile, fresh, redraw, and the script's own options."""
 
     def budget(self, full, quick):
         """The number of epochs of an entry: --epochs if it was given, else `quick` under --quick, else `full`."""
@@ -131,6 +131,7 @@ def parser(experiment, script):
     add("--engine", "who makes the runs (default: local)", choices=("local", "dask", "ray"), default="local")
     add("--address", "of a running Dask or Ray cluster (default: start one here)", metavar="HOST:PORT")
     add("--kernels", "compiled network kernels, or plain array code", choices=("fast", "reference"), default="fast")
+    add("--profile", "store nothing: a few steps of each network, and the time of each layer", action="store_true")
     add("--out", "results go to FOLDER/<script> (default: results)", default="results", metavar="FOLDER")
     add("--fresh", "forget the stored runs of this grid and start again", action="store_true")
     add("--redraw", "run nothing: figures and report again from the stored runs", action="store_true")

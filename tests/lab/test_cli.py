@@ -1,12 +1,16 @@
 """The command npopt: scripts are found without being run, and one that fails does not stop the others."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 from npopt.lab import cli
 from npopt.lab.report import task_order, write_index
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 BROKEN = '''"""Does it break?  Yes."""
 import sys
 if False:
@@ -80,3 +84,16 @@ def test_the_index_is_ordered_by_task(tmp_path):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/summary.json").write_text("{")
     assert "No results yet" in write_index(tmp_path).read_text()
+
+
+def test_a_profile_prints_a_table_of_layers_and_stores_nothing(tmp_path):
+    script = str(ROOT / "scripts" / "momentum_vs_sgd.py")
+    words = [sys.executable, script, "--profile", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run([*words, "--parts", "b", "--threads", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any("lenet5 on digits" in line and "ms a step" in line for line in lines)
+    assert {"conv1", "fc3", "sum"} <= {line.split()[0] for line in lines if line}
+    assert not list(tmp_path.iterdir())
+    done = subprocess.run([*words, "--parts", "a"], capture_output=True, text=True)
+    assert done.returncode == 2 and "--profile is for networks" in done.stderr and "Traceback" not in done.stderr

@@ -154,7 +154,8 @@ def test_no_result_depends_on_the_number_of_threads(rng):
 @pytest.mark.parametrize("dtype", NEAR)
 @pytest.mark.parametrize("n, inputs, outputs", [(1, 1, 1), (5, 3, 40), (70, 300, 17), (257, 16, 64), (33, 64, 10)])
 def test_linear_products(n, inputs, outputs, dtype, rng):
-    x, w, bias, dy = (rng.standard_normal(s).astype(dtype) for s in ((n, inputs), (outputs, inputs), outputs, (n, outputs)))
+    shapes = (n, inputs), (outputs, inputs), outputs, (n, outputs)
+    x, w, bias, dy = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
     found = []
     for module in (matrices, reference):
         y, dx, dw, db = (np.full_like(v, np.nan) for v in (dy, x, w, bias))

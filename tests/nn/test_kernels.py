@@ -3,7 +3,7 @@
 import itertools
 
 from nn import Context, kernels
-from nn.kernels import cpu, matrices, norms, pools, reference
+from nn.kernels import cpu, norms, pools, reference
 
 import numpy as np
 import pytest

@@ -1,0 +1,136 @@
+"""Each convolution of ResNet-18 beside the machine's best matrix product, each pass over memory beside a copy.
+
+    python benchmarks/nn_layers.py --write
+
+GFLOP/s count 2 x 9 H W C O (or 2 H W C O k^2) for each image, whatever the algorithm; "done" are those that Winograd's
+form really does in its products. The limit of a convolution is the time of its products at the speed of the best
+product, plus that of reading and writing each of its arrays once at the speed of a copy. GB/s count every array that a
+pass reads or writes, once.
+"""
+
+from pairs import Table, arguments, timed  # isort: skip (before NumPy)
+
+from nn import kernels
+from nn.core import Context
+from nn.kernels import cpu
+from npopt import backend
+
+import numpy as np
+
+args = arguments(__doc__, rounds=7).parse_args()
+backend.threads(args.threads)
+rng, ctx, B = np.random.default_rng(0), Context(), 128
+table = Table(f"Layers of ResNet-18, batch {B}, float32, {args.threads} threads", "", "")
+table.lines.clear()
+
+
+def noise(*shape):
+    return rng.standard_normal(shape).astype("float32")
+
+
+def best(function, rounds=args.rounds):
+    function()
+    return min(timed(function, 1) for _ in range(rounds))
+
+
+def row(*cells):
+    widths = (34, 7, 9, 10, 9, 9, 9, 22)
+    line = f"{cells[0]:{widths[0]}}" + "".join(f"{c:>{w}}" for c, w in zip(cells[1:], widths[1:], strict=False))
+    table.lines.append(line)
+    print(line, flush=True)
+
+
+# ------------------------------------------------------------------------------------------------------- the limits
+n = 2048
+a, b, c = noise(n, n), noise(n, n), np.empty((n, n), "float32")
+products = {"NumPy's BLAS": best(lambda: np.matmul(a, b, out=c)),
+            "register blocks (nn/kernels/matrices.py)": best(lambda: kernels.linear_inputs(a, b, c, ctx))}
+flops = 2 * n**3 / min(products.values())
+big = noise(1 << 25)
+other = np.empty_like(big)
+
+
+def copy():
+    kernels.relu(big, other)
+
+
+rate = 2 * big.nbytes / best(copy)
+row(f"Product of two {n} x {n} matrices: " + ", ".join(f"{k} {2 * n**3 / t / 1e9:.0f}" for k, t in products.items())
+    + " GFLOP/s.")
+row(f"An array of 134 MB read, another written (ReLU): {rate / 1e9:.1f} GB/s.")
+row("")
+row("convolution, pass", "form", "ms", "GFLOP/s", "done", "of best", "of limit", "limited by")
+row("-" * 109)
+
+CONVOLUTIONS = [  # size of the image, inputs, outputs, kernel, stride, how many of them
+    (32, 3, 64, 3, 1, 1), (32, 64, 64, 3, 1, 4),
+    (32, 64, 128, 3, 2, 1), (32, 64, 128, 1, 2, 1), (16, 128, 128, 3, 1, 3),
+    (16, 128, 256, 3, 2, 1), (16, 128, 256, 1, 2, 1), (8, 256, 256, 3, 1, 3),
+    (8, 256, 512, 3, 2, 1), (8, 256, 512, 1, 2, 1), (4, 512, 512, 3, 1, 3),
+]
+whole = 0.0
+for size, i, o, k, s, count in CONVOLUTIONS:
+    p = (k - 1) // 2
+    out = (size + 2 * p - k) // s + 1
+    x, w, y = noise(B, size, size, i), noise(o, k, k, i), noise(B, out, out, o)
+    dx, dw, st, pad = np.empty_like(x), np.empty_like(w), (s, s), (p, p)
+    passes = {
+        "forward": lambda x=x, w=w, y=y, st=st, pad=pad: kernels.convolve(x, w, None, y, st, pad, ctx),
+        "dx": lambda x=x, w=w, y=y, dx=dx, st=st, pad=pad: kernels.convolve_inputs(y, w, dx, st, pad, ctx),
+        "dW": lambda x=x, dw=dw, y=y, st=st, pad=pad: kernels.convolve_weights(x, y, dw, st, pad, ctx),
+    }
+    m = cpu.algorithm((k, k), st, pad, (out, out), i, o)
+    direct = 2 * B * out * out * k * k * i * o
+    done = 2 * B * (-(-out // m)) ** 2 * (m + 2) ** 2 * i * o if m else direct
+    for name, function in passes.items():
+        if i == 3 and name == "dx":
+            continue                                    # the first layer has none
+        t = best(function)
+        whole += count * t
+        moved = x.nbytes + w.nbytes + y.nbytes
+        limit, share = done / flops + moved / rate, done / flops / t
+        what = "products" if share > 0.75 else "products, memory" if moved / rate > 0.15 * t else "products, maps"
+        row(f"{size}x{size}, {i} -> {o}, {k}x{k}/{s}, {name}" + f" (x{count})" * (count > 1),
+            f"F({m},3)" if m else "direct", f"{t * 1e3:.2f}", f"{direct / t / 1e9:.0f}", f"{done / t / 1e9:.0f}",
+            f"{share:.2f}", f"{limit / t:.2f}", what)
+row("")
+row(f"All convolutions of a step, the first layer's dx left out: {whole * 1e3:.0f} ms.")
+row("")
+row("pass over memory", "", "ms", "MB", "GB/s", "of copy")
+row("-" * 79)
+
+rows, d = B * 32 * 32, 64
+x, dy, y, z, skip = (noise(rows, d) for _ in range(5))
+np.maximum(y, 0, out=y)
+vectors = [noise(d) for _ in range(6)]
+one = x.nbytes
+images, pooled = x.reshape(B, 32, 32, d), np.empty((B, 16, 16, d), "float32")
+index = np.empty((B, 16, 16, d), "uint8")
+kernels.max_pool(images, pooled, index, (2, 2), (2, 2), (0, 0), ctx)
+raw, picked = rng.integers(0, 256, (1000, 32, 32, 3)).astype("uint8"), rng.integers(0, 1000, B)
+batch, three = np.empty((B, 32, 32, 3), "float32"), noise(3)
+PASSES = {
+    "moments": (lambda: kernels.moments(x, *vectors[:2], ctx), one),
+    "normalise, ReLU": (lambda: kernels.normalise(x, *vectors[:3], None, True, z, ctx), 2 * one),
+    "normalise, + skip, ReLU": (lambda: kernels.normalise(x, *vectors[:3], skip, True, z, ctx), 3 * one),
+    "sums, ReLU's mask": (lambda: kernels.normalise_sums(x, *vectors[:2], dy, y, None, *vectors[4:], ctx), 3 * one),
+    "sums, mask, dy masked in place": (
+        lambda: kernels.normalise_sums(x, *vectors[:2], dy, y, dy, *vectors[4:], ctx), 4 * one),
+    "dx of batch norm, in place": (
+        lambda: kernels.normalise_backward(x, *vectors[:2], dy, y, *vectors[2:4], dy, ctx), 4 * one),
+    "dx of batch norm": (
+        lambda: kernels.normalise_backward(x, *vectors[:2], dy, None, *vectors[2:4], z, ctx), 3 * one),
+    "sum of a residual block's dx": (lambda: np.add(x, skip, out=x), 3 * one),
+    "max pool 2x2": (
+        lambda: kernels.max_pool(images, pooled, index, (2, 2), (2, 2), (0, 0), ctx),
+        one + pooled.nbytes + index.nbytes),
+    "max pool 2x2, backward": (
+        lambda: kernels.max_pool_backward(pooled, index, images, (2, 2), (2, 2), (0, 0), ctx),
+        one + pooled.nbytes + index.nbytes),
+    "images from bytes": (lambda: kernels.gather_images(raw, picked, None, three, three, batch), batch.nbytes * 5 // 4),
+}
+for name, (function, moved) in PASSES.items():
+    t = best(function)
+    row(name, "", f"{t * 1e3:.2f}", f"{moved / 1e6:.0f}", f"{moved / t / 1e9:.1f}", f"{moved / t / rate:.2f}")
+if args.write:
+    table.write("nn_layers.txt")

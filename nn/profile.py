@@ -1,0 +1,90 @@
+"""How long each layer takes, there and back.
+
+    with Profile() as profile:
+        step()                          # passes of any networks
+    print(profile.table())
+
+Times are a layer's own, without its children's; a rectifier that a batch norm takes over counts there, the sum of a
+residual block too. On a GPU the clock waits for the device around every layer, which a step without it does not do.
+"""
+
+import time
+
+from npopt import backend
+
+from .core import Layer, Network
+
+DIRECTIONS = ("forward", "backward")
+
+
+def family(kind):
+    """A class and all classes below it."""
+    return [kind] + [one for child in kind.__subclasses__() for one in family(child)]
+
+
+class Profile:
+    """Takes the time of every layer's forward and backward while it is open.
+
+    seconds: {network's name: {layer: [forward, backward]}}   passes: {network's name: [forward, backward]}
+    """
+
+    def __init__(self):
+        self.seconds, self.passes, self.patched, self.inner = {}, {}, [], [0.0]
+        self.network, self.own = None, {}
+
+    def __enter__(self):
+        for kind in (*family(Layer), *family(Network)):
+            for which, name in enumerate(DIRECTIONS):
+                if name in vars(kind):
+                    function = vars(kind)[name]
+                    self.patched.append((kind, name, function))
+                    setattr(kind, name, self._timed(function, which))
+        return self
+
+    def __exit__(self, *_):
+        for kind, name, function in self.patched:
+            setattr(kind, name, function)
+        self.patched.clear()
+
+    def _timed(self, function, which):
+        def call(this, *arguments, **named):
+            if isinstance(this, Network):
+                self.network = this.name
+                self.passes.setdefault(this.name, [0, 0])[which] += 1
+            backend.synchronize()
+            self.inner.append(0.0)
+            begin = time.perf_counter()
+            try:
+                result = function(this, *arguments, **named)
+                backend.synchronize()
+            finally:
+                taken = time.perf_counter() - begin
+                own = taken - self.inner.pop()
+                self.inner[-1] += taken
+                layers = self.seconds.setdefault(self.network, {})
+                label = ("network",) if isinstance(this, Network) else (this.path, type(this).__name__, id(this))
+                layers.setdefault(label, [0.0, 0.0])[which] += own
+            return result
+
+        return call
+
+    def rows(self, network):
+        """[(layer, kind, forward, backward, share of both)] of one network, seconds a pass, in forward order of a first
+        call; what takes no time is left out."""
+        passes = self.passes[network]
+        found = [(key[0], key[1] if len(key) > 1 else "", *(t / max(1, n) for t, n in zip(times, passes, strict=True)))
+                 for key, times in self.seconds[network].items()]
+        total = sum(there + back for *_, there, back in found)
+        return [(*row, (row[2] + row[3]) / total) for row in found if row[2] + row[3] > 1e-4 * total]
+
+    def table(self, network=None):
+        """The rows as text, in ms a pass; for the only network if none is named."""
+        name = network or next(iter(self.passes))
+        rows = self.rows(name)
+        there, back = sum(row[2] for row in rows), sum(row[3] for row in rows)
+        shown = [(path or "(all)", kind, *times) for path, kind, *times in rows] + [("sum", "", there, back, 1.0)]
+        wide = max(len(row[0]) for row in shown) + 2
+        lines = [f"{'layer':{wide}}{'':16}{'forward [ms]':>13}{'backward [ms]':>15}{'share':>8}"]
+        for path, kind, a, b, share in shown:
+            lines.append(f"{path:{wide}}{kind:16}{a * 1e3:13.3f}{b * 1e3:15.3f}{share:8.1%}")
+        return "\n".join(lines)
