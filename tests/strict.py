@@ -46,8 +46,13 @@ class StrictArray:
     __array_ufunc__ = None                                      # NumPy's operators give up: ours, or a TypeError
     __array_priority__ = 1000
 
-    def __init__(self, inner):
-        self.inner = inner
+    def __init__(self, inner, base=None):
+        self.inner, self.base = inner, base                     # base: as CuPy's, the array whose memory a view shows
+
+    def _view(self, result):
+        if isinstance(result, np.ndarray) and np.may_share_memory(result, self.inner):
+            return StrictArray(result, self if self.base is None else self.base)
+        return wrap(result)
 
     def _refuse(self, *_, **__):
         raise Refused("a device array was read on the host; inside a step nobody may, elsewhere use backend.to_host")
@@ -65,8 +70,7 @@ class StrictArray:
     itemsize = property(lambda self: self.inner.itemsize)
     strides = property(lambda self: self.inner.strides)
     flags = property(lambda self: self.inner.flags)
-    T = property(lambda self: StrictArray(self.inner.T))
-    base = property(lambda self: None if self.inner.base is None else StrictArray(self.inner.base))
+    T = property(lambda self: self._view(self.inner.T))
 
     def __len__(self):
         return len(self.inner)
@@ -75,7 +79,7 @@ class StrictArray:
         return f"StrictArray({self.dtype}, {self.shape})"
 
     def __getitem__(self, index):
-        return wrap(self.inner[unwrap(index)])
+        return self._view(self.inner[unwrap(index)])
 
     def __setitem__(self, index, value):
         self.inner[unwrap(index)] = unwrap(value)
@@ -87,7 +91,7 @@ class StrictArray:
         method = getattr(self.inner, name)                      # AttributeError where NumPy has none either
         if name.startswith("__") or not callable(method):
             raise AttributeError(name)
-        return lambda *args, **kwargs: wrap(method(*unwrap(args), **{k: unwrap(v) for k, v in kwargs.items()}))
+        return lambda *args, **kwargs: self._view(method(*unwrap(args), **{k: unwrap(v) for k, v in kwargs.items()}))
 
 
 def _operator(name):

@@ -8,7 +8,7 @@ import subprocess
 import nn
 import npopt
 import problems
-from nn.kernels.cpu import _relu_backward
+from nn.kernels.cpu import _relu, _relu_backward
 from npopt import backend
 from npopt.backend import draws, elementwise
 from npopt.estimators.accumulated import add, scale
@@ -183,7 +183,8 @@ COMPILED = [
     (heavy_ball, ("x", "m", "g")), (nesterov, ("x", "m", "g")), (sgd, ("x", "g")),
     (everything, ("y", "z", "a", "b")), (everything, ("y", "z", "a", "b", "d")), (draws._normals, ("out",)),
     (draws._uniforms, ("out",)), (scale, ("out",)), (add, ("out", "piece")), (shrink, ("g",)), (add_scaled, ("y", "x")),
-    (_relu_backward, ("dx", "dy", "y")), (reduced, ("out", "old", "mean")), (soft_threshold, ("x",)), (clip, ("x",)),
+    (_relu, ("y", "x")), (_relu_backward, ("dx", "dy", "y")),
+    (reduced, ("out", "old", "mean")), (soft_threshold, ("x",)), (clip, ("x",)),
     (subtract_and_cut, ("x",)), (rotate, ("a", "b")), (extrapolate, ("y", "x", "p")), (descent, ("x", "y", "g")),
 ]
 
