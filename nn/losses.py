@@ -71,6 +71,13 @@ class SoftmaxCrossEntropy(Loss):
         """(B,) truth values: the largest output is the target's."""
         return z.argmax(axis=1) == t
 
+    def draw(self, z, u):
+        """(B,) labels with the probabilities softmax(z), from uniform numbers u, (B,): the inverse of the cdf."""
+        m = xp(z)
+        p = m.exp((z - z.max(axis=1, keepdims=True)).astype("float64"))
+        below = m.cumsum(p, axis=1) < u.reshape(-1, 1) * p.sum(axis=1).reshape(-1, 1)
+        return m.minimum(below.sum(axis=1), z.shape[1] - 1)
+
     def rows(self, z, t, ctx):
         return self._pass(z, t, None, ctx)[0]
 

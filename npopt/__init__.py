@@ -14,8 +14,38 @@ from npopt.backend import elementwise
 from npopt.estimators import SAGA, SVRG, Accumulated, Clipped, Minibatch
 from npopt.gradcheck import gradcheck
 from npopt.minimize import Events, Run, Stop, minimize
-from npopt.optimizers import FISTA, ISTA, SGD, Adam, AdamW, Anderson, HeavyBall, Nesterov, Proximal
+from npopt.optimizers import (
+    EMA,
+    FISTA,
+    ISTA,
+    LAMB,
+    LARS,
+    SGD,
+    SWA,
+    SWATS,
+    AdaBound,
+    Adadelta,
+    Adafactor,
+    AdaGrad,
+    Adam,
+    AdamMini,
+    AdamW,
+    AMSBound,
+    AMSGrad,
+    Anderson,
+    HeavyBall,
+    Lion,
+    Lookahead,
+    NAdam,
+    Nesterov,
+    Proximal,
+    RAdam,
+    RMSProp,
+    SophiaG,
+    SophiaH,
+)
 from npopt.proximal import L1, L1L2, L2, Box, Simplex
+from npopt.range_test import range_test
 from npopt.samplers import (
     AdaptiveImportance,
     Batch,
@@ -25,12 +55,26 @@ from npopt.samplers import (
     ShuffleOnce,
     WithReplacement,
 )
-from npopt.schedules import Constant, Cosine, Exponential, Linear, Piecewise, Polynomial, WithWarmup
+from npopt.schedules import (
+    Constant,
+    Cosine,
+    CosineRestarts,
+    Cyclical,
+    Exponential,
+    InverseSquareRoot,
+    Linear,
+    OneCycle,
+    Piecewise,
+    Polynomial,
+    WithWarmup,
+)
 
 __all__ = [
-    "FISTA", "ISTA", "L1", "L1L2", "L2", "SAGA", "SGD", "SVRG", "Accumulated", "Adam", "AdamW", "AdaptiveImportance",
-    "Anderson", "Batch", "Box", "ByClass", "Clipped", "Constant", "Cosine", "Events", "Exponential", "HeavyBall",
-    "Importance", "Linear", "Minibatch", "Nesterov", "Piecewise", "Polynomial", "Proximal", "RandomReshuffling", "Run",
-    "ShuffleOnce", "Simplex", "Stop", "WithReplacement", "WithWarmup", "backend", "elementwise", "gradcheck",
-    "minimize", "theory",
+    "EMA", "FISTA", "ISTA", "L1", "L1L2", "L2", "LAMB", "LARS", "SAGA", "SGD", "SVRG", "SWA", "SWATS", "AMSBound",
+    "AMSGrad", "Accumulated", "AdaBound", "AdaGrad", "Adadelta", "Adafactor", "Adam", "AdamMini", "AdamW",
+    "AdaptiveImportance", "Anderson", "Batch", "Box", "ByClass", "Clipped", "Constant", "Cosine", "CosineRestarts",
+    "Cyclical", "Events", "Exponential", "HeavyBall", "Importance", "InverseSquareRoot", "Linear", "Lion",
+    "Lookahead", "Minibatch", "NAdam", "Nesterov", "OneCycle", "Piecewise", "Polynomial", "Proximal", "RAdam",
+    "RMSProp", "RandomReshuffling", "Run", "ShuffleOnce", "Simplex", "SophiaG", "SophiaH", "Stop",
+    "WithReplacement", "WithWarmup", "backend", "elementwise", "gradcheck", "minimize", "range_test", "theory",
 ]

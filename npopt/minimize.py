@@ -308,7 +308,13 @@ class _Loop:
         }
         if measured:
             answer = self.optimizer.answer(self.x)
-            row.update(self.problem.metrics(answer))
+            if answer is self.x or not hasattr(self.problem, "recalibrate"):
+                row.update(self.problem.metrics(answer))
+            else:                                               # an average of iterates has batch statistics of its own
+                kept = self.problem.state()
+                self.problem.recalibrate(answer)
+                row.update(self.problem.metrics(answer))
+                self.problem.load_state(kept)
             if self.events.variance:
                 row["variance"] = self.estimator.variance(answer, self.sampler.probabilities)
         for name in [*row, *self.columns]:

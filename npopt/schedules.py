@@ -132,6 +132,122 @@ class Cosine(Schedule):
         return self.length is None
 
 
+class InverseSquareRoot(Schedule):
+    """s(k) = min(cap, lr (k+1)^(-1/2)).   With lr 1 and cap 0.01: Adafactor's relative step, t = k + 1."""
+
+    def __init__(self, lr, cap=math.inf, per="step"):
+        self.lr, self.per = number("InverseSquareRoot", "lr", lr, low=0), _unit("InverseSquareRoot", per)
+        self.cap = cap if cap == math.inf else number("InverseSquareRoot", "cap", cap, low=0)
+
+    def at(self, k):
+        return min(self.cap, self.lr / math.sqrt(k + 1))
+
+
+class CosineRestarts(Schedule):
+    """SGDR, a cosine that starts anew: in cycle i, of length T_i = T_0 grow^i, with k' steps or epochs of it behind,
+
+        s = end + (lr - end) (1 + cos(pi k' / T_i)) / 2
+
+    `first` is T_0, in epochs, or in steps where unit="step". per="step" moves at every step, through fractions of an
+    epoch, as the paper does. The restart runs at lr. Loshchilov & Hutter, ICLR 2017, arXiv:1608.03983, equation 5.
+    """
+
+    def __init__(self, lr, first, grow=1, end=0.0, unit="epoch", per="step"):
+        self.lr, self.end = number("CosineRestarts", "lr", lr, low=0), number("CosineRestarts", "end", end, low=0)
+        self.first = number("CosineRestarts", "first", first, low=0, open_low=True)
+        self.grow = number("CosineRestarts", "grow", grow, low=1)
+        self.unit, self.per = _unit("CosineRestarts", unit), _unit("CosineRestarts", per)
+
+    def __call__(self, t):
+        t = t if self.per == "step" else t // self.steps_per_epoch * self.steps_per_epoch
+        k = t if self.unit == "step" else t / self.steps_per_epoch
+        length = self.first
+        while k >= length:
+            k, length = k - length, length * self.grow
+        return self.end + (self.lr - self.end) * (1 + math.cos(math.pi * k / length)) / 2
+
+
+class Cyclical(Schedule):
+    """c = floor(1 + t/(2 s)),  x = |t/s - 2 c + 1|,  s(t) = low + (high - low) max(0, 1 - x) z,  s the half cycle in steps.
+
+        shape "triangular"     z = 1
+        shape "triangular2"    z = 2^-(c-1): half the height with every cycle
+        shape "exp_range"      z = factor^t
+
+    Smith, WACV 2017, arXiv:1506.01186.
+    """
+
+    SHAPES = ("triangular", "triangular2", "exp_range")
+
+    def __init__(self, low, high, half, shape="triangular", factor=0.99994):
+        self.low, self.high = number("Cyclical", "low", low, low=0), number("Cyclical", "high", high, low=0)
+        self.half, self.factor = whole("Cyclical", "half", half), number("Cyclical", "factor", factor, low=0, high=1)
+        if shape not in self.SHAPES:
+            raise ValueError(f"Cyclical: shape must be one of {', '.join(self.SHAPES)}, got {shape!r}")
+        self.shape = shape
+
+    def at(self, t):
+        cycle = t // (2 * self.half)
+        x = abs(t / self.half - 2 * cycle - 1)
+        z = {"triangular": 1.0, "triangular2": 0.5**cycle, "exp_range": self.factor**t}[self.shape]
+        return self.low + (self.high - self.low) * max(0.0, 1 - x) * z
+
+
+class OneCycle(Schedule):
+    """One rise and one fall over T steps: high/divide -> high over the first `rise` T steps, then -> high/final.
+
+    Each piece is linear, or half a cosine where cosine=True (PyTorch's default). Step 0 runs at high/divide, step
+    round(rise T) at high, the last one, T - 1, at high/final. `mirrored(low, high)` is the momentum that goes the other way:
+    pass it as vary={"beta": schedule.mirrored(0.85, 0.95)}.   Smith & Topin 2018, arXiv:1708.07120.
+    """
+
+    def __init__(self, high, divide=25.0, final=1e4, rise=0.3, cosine=False, length=None):
+        self.high, self.divide = number("OneCycle", "high", high, low=0), number("OneCycle", "divide", divide, low=1)
+        self.final = number("OneCycle", "final", final, low=1)
+        self.rise = number("OneCycle", "rise", rise, low=0, high=1, open_low=True, open_high=True)
+        self.cosine, self.length = bool(cosine), None if length is None else whole("OneCycle", "length", length)
+
+    @property
+    def needs_length(self):
+        return self.length is None
+
+    def between(self, t, values):
+        """values = (at step 0, at the peak, at the last step)."""
+        self.fraction(0)                                # says so where the length is not known
+        peak, last = max(1, round(self.rise * self.T)), max(self.T - 1, 2)
+        if t <= peak:
+            a, b, k = values[0], values[1], t / peak
+        else:
+            a, b, k = values[1], values[2], min(1.0, (t - peak) / max(1, last - peak))
+        return a + (b - a) * ((1 - math.cos(math.pi * k)) / 2 if self.cosine else k)
+
+    def at(self, t):
+        return self.between(t, (self.high / self.divide, self.high, self.high / self.final))
+
+    def mirrored(self, low, high):
+        """The schedule that is high where this one is low, at both ends, and low at its peak."""
+        return Mirrored(self, low, high)
+
+
+class Mirrored(Schedule):
+    """high at step 0 and at the end, low at the peak of a OneCycle."""
+
+    def __init__(self, cycle, low, high):
+        self.cycle, self.low = cycle, number("Mirrored", "low", low, low=0)
+        self.high = number("Mirrored", "high", high, low=0)
+
+    @property
+    def needs_length(self):
+        return self.cycle.needs_length
+
+    def start(self, steps_per_epoch, steps):
+        super().start(steps_per_epoch, steps)
+        self.cycle.start(steps_per_epoch, steps)
+
+    def at(self, t):
+        return self.cycle.between(t, (self.high, self.low, self.high))
+
+
 class WithWarmup(Schedule):
     """A linear rise over W steps or epochs, then the schedule, whose own k and T count from the end of the warm-up.
 

@@ -14,7 +14,24 @@ from npopt.backend import draws, elementwise
 from npopt.estimators.accumulated import add, scale
 from npopt.estimators.clipped import shrink
 from npopt.estimators.svrg import reduced
-from npopt.optimizers.adam import adam
+from npopt.optimizers import (
+    adabound,
+    adadelta,
+    adafactor,
+    adagrad,
+    adam_mini,
+    amsgrad,
+    averaging,
+    lamb,
+    lars,
+    lion,
+    nadam,
+    radam,
+    rmsprop,
+    sophia,
+    swats,
+)
+from npopt.optimizers.adam import adam, adam_l2
 from npopt.optimizers.adamw import adamw
 from npopt.optimizers.anderson import rotate
 from npopt.optimizers.fista import extrapolate
@@ -27,6 +44,13 @@ from problems.neural import add_scaled
 
 import numpy as np
 import pytest
+
+
+@elementwise
+def named_like_a_function(x, s):
+    s = s + x * x
+    x = x - sqrt(s)  # noqa: F821
+    return x, s
 
 
 @elementwise
@@ -186,6 +210,25 @@ COMPILED = [
     (_relu, ("y", "x")), (_relu_backward, ("dx", "dy", "y")),
     (reduced, ("out", "old", "mean")), (soft_threshold, ("x",)), (clip, ("x",)),
     (subtract_and_cut, ("x",)), (rotate, ("a", "b")), (extrapolate, ("y", "x", "p")), (descent, ("x", "y", "g")),
+]
+
+
+def test_an_array_inside_a_root_is_an_array():
+    x, s = np.array([1.0, 2.0]), np.array([3.0, 5.0])
+    named_like_a_function(x, s)
+    np.testing.assert_array_equal(s, [4, 9])
+    np.testing.assert_array_equal(x, [-1, -1])
+
+
+ARRAYS = set("x y m v u w s h p c g".split()) | {"slow", "right", "left"}     # names of vectors in the optimizers
+COMPILED += [
+    (formula, tuple(name for name in formula.arguments if name in ARRAYS)) for formula in (
+        adabound.adabound, adabound.amsbound, adadelta.adadelta, adafactor.full_direction, adafactor.relative_step,
+        adagrad.adagrad, adam_l2, adam_mini.adam_mini, amsgrad.amsgrad, averaging.toward, lamb.lamb_direction, lamb.along,
+        lars.lars_direction, lars.lars, lion.lion, nadam.nadam, radam.momentum_and_moment, rmsprop.rmsprop,
+        rmsprop.rmsprop_momentum, rmsprop.rmsprop_centred, rmsprop.rmsprop_centred_momentum, sophia.sophia,
+        sophia.hutchinson, sophia.gauss_newton, sophia.shifted, swats.adam_step, swats.add, swats.sgd_of_swats,
+    )
 ]
 
 

@@ -1,11 +1,43 @@
 """Trajectories against slow loops written from the papers, no hyper-parameter at its default; then identities."""
 
-from npopt import SGD, Adam, AdamW, HeavyBall, Nesterov, backend
+import copy
+
+from npopt import (
+    EMA,
+    SGD,
+    SWA,
+    SWATS,
+    AdaBound,
+    Adadelta,
+    AdaGrad,
+    Adam,
+    AdamW,
+    AMSBound,
+    AMSGrad,
+    HeavyBall,
+    Lion,
+    Lookahead,
+    NAdam,
+    Nesterov,
+    RAdam,
+    RMSProp,
+    backend,
+)
 
 import numpy as np
 import pytest
 
-ALL = [SGD(), HeavyBall(0.7), Nesterov(0.7), Adam(0.7, 0.95, 1e-2), AdamW(0.7, 0.95, 1e-2, 0.2)]
+ALL = [
+    SGD(), HeavyBall(0.7), Nesterov(0.7), Adam(0.7, 0.95, 1e-2), Adam(0.7, 0.95, 1e-2, 0.3), AdamW(0.7, 0.95, 1e-2, 0.2),
+    AdaGrad(1e-2, 0.3), RMSProp(0.8, 1e-2), RMSProp(0.8, 1e-2, True), RMSProp(0.8, 1e-2, False, 0.6),
+    RMSProp(0.8, 1e-2, True, 0.6, True), Adadelta(0.8, 1e-2), AMSGrad(0.7, 0.8, 1e-2, "original"),
+    AMSGrad(0.7, 0.8, 1e-2, "raw"), AMSGrad(0.7, 0.8, 1e-2, "corrected"), NAdam(0.7, 0.95, 1e-2, 0.05),
+    NAdam(0.7, 0.95, 1e-2, None), RAdam(0.7, 0.9, 1e-2, 4), RAdam(0.7, 0.9, 1e-2, 5),
+    AdaBound(0.7, 0.8, 1e-2, 0.05, 0.2), AMSBound(0.7, 0.8, 1e-2, 0.05, 0.2, 0.06), Lion(0.7, 0.95, 0.2),
+    Lookahead(Adam(0.7, 0.95, 1e-2), 4, 0.3), Lookahead(HeavyBall(0.7), 4, 0.3, True), EMA(HeavyBall(0.7), 0.8),
+    SWA(HeavyBall(0.7), 5, 3),
+]
+WHOLE = [SWATS(0.7, 0.8, 1e-2, 0.3, True)]              # need the whole gradient at once
 
 
 def slow_sgd(x, gradients, lr):
@@ -30,20 +62,159 @@ def slow_nesterov(x, gradients, lr, beta):
         yield w + beta * v
 
 
-def slow_adam(x, gradients, lr, b1, b2, eps, decay=0.0):
+def slow_adam(x, gradients, lr, b1, b2, eps, l2=0.0):
+    m = v = 0 * x
+    for t, g in enumerate(gradients, 1):
+        g = g + l2 * x
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        x = x - lr * m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
+        yield x
+
+
+def slow_adamw(x, gradients, lr, b1, b2, eps, decay):
     m = v = 0 * x
     for t, g in enumerate(gradients, 1):
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * g**2
-        x = x - lr * (m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps) + decay * x)
+        x = (1 - lr * decay) * x - lr * m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
         yield x
 
 
-SLOW = {SGD: slow_sgd, HeavyBall: slow_heavy_ball, Nesterov: slow_nesterov, Adam: slow_adam, AdamW: slow_adam}
+def slow_adagrad(x, gradients, lr, eps, initial):
+    for t in range(1, len(gradients) + 1):
+        x = x - lr * gradients[t - 1] / (np.sqrt(initial + np.sum(np.square(gradients[:t]), axis=0)) + eps)
+        yield x
 
 
-@pytest.mark.parametrize("optimizer", ALL, ids=lambda o: type(o).__name__)
-@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 2e-5)])
+def weighted(gradients, t, a, power):
+    """The moving average (1-a) sum_i a^(t-i) g_i^power, i from 1 to t, from its definition."""
+    return (1 - a) * sum(a ** (t - i) * gradients[i - 1] ** power for i in range(1, t + 1))
+
+
+def slow_rmsprop(x, gradients, lr, a, eps, centred, momentum, inside):
+    buffer = 0 * x
+    for t, g in enumerate(gradients, 1):
+        v = weighted(gradients, t, a, 2) - (weighted(gradients, t, a, 1) ** 2 if centred else 0)
+        buffer = momentum * buffer + g / (np.sqrt(v + eps) if inside else np.sqrt(v) + eps)
+        x = x - lr * buffer
+        yield x
+
+
+def slow_adadelta(x, gradients, lr, rho, eps):
+    moved = []
+    for t, g in enumerate(gradients, 1):
+        u = (1 - rho) * sum(rho ** (t - 1 - i) * moved[i - 1] ** 2 for i in range(1, t))
+        moved.append(np.sqrt(u + eps) / np.sqrt(weighted(gradients, t, rho, 2) + eps) * g)
+        x = x - lr * moved[-1]
+        yield x
+
+
+def slow_amsgrad(x, gradients, lr, b1, b2, eps, variant):
+    largest = 0 * x
+    for t in range(1, len(gradients) + 1):
+        m, v = weighted(gradients, t, b1, 1), weighted(gradients, t, b2, 2)
+        largest = np.maximum(largest, v / (1 - b2**t) if variant == "corrected" else v)
+        mh = m if variant == "original" else m / (1 - b1**t)
+        x = x - lr * mh / (np.sqrt(largest / (1 - b2**t) if variant == "raw" else largest) + eps)
+        yield x
+
+
+def slow_nadam(x, gradients, lr, b1, b2, eps, decay):
+    mu = [b1 if decay is None else b1 * (1 - 0.5 * 0.96 ** (t * decay)) for t in range(len(gradients) + 3)]
+    for t, g in enumerate(gradients, 1):
+        m, v = weighted(gradients, t, b1, 1), weighted(gradients, t, b2, 2) / (1 - b2**t)
+        mh = mu[t + 1] * m / (1 - np.prod(mu[1:t + 2])) + (1 - mu[t]) * g / (1 - np.prod(mu[1:t + 1]))
+        x = x - lr * mh / (np.sqrt(v) + eps)
+        yield x
+
+
+def slow_radam(x, gradients, lr, b1, b2, eps, threshold):
+    longest = 2 / (1 - b2) - 1
+    for t in range(1, len(gradients) + 1):
+        m, v = weighted(gradients, t, b1, 1) / (1 - b1**t), weighted(gradients, t, b2, 2)
+        length = longest - 2 * t * b2**t / (1 - b2**t)
+        if (length > 4) if threshold == 4 else (length >= 5):
+            l = np.sqrt((1 - b2**t) / v)  # noqa: E741
+            r = np.sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length))
+            x = x - lr * m * r / (1 / l + eps)
+        else:
+            x = x - lr * m
+        yield x
+
+
+def slow_adabound(x, gradients, lr, b1, b2, eps, final_lr, gamma, base_lr, largest=False):
+    w, final = 0 * x, final_lr * lr / (lr if base_lr is None else base_lr)
+    for t in range(1, len(gradients) + 1):
+        v = weighted(gradients, t, b2, 2)
+        w = np.maximum(w, v) if largest else v
+        rate = lr * np.sqrt(1 - b2**t) / (1 - b1**t) / (np.sqrt(w) + eps)
+        rate = np.clip(rate, final * (1 - 1 / (gamma * t + 1)), final * (1 + 1 / (gamma * t)))
+        x = x - rate * weighted(gradients, t, b1, 1)
+        yield x
+
+
+def slow_lion(x, gradients, lr, b1, b2, decay):
+    for t, g in enumerate(gradients, 1):
+        m = weighted(gradients, t - 1, b2, 1) if t > 1 else 0
+        x = x - lr * (np.sign(b1 * m + (1 - b1) * g) + decay * x)
+        yield x
+
+
+def slow_lookahead(x, gradients, lr, inner, k, alpha, reset):
+    slow, gradients = x, list(gradients)
+    if reset:
+        for i in range(0, len(gradients), k):
+            fast = list(SLOW[type(inner)](slow, gradients[i:i + k], lr, *inner.arguments().values()))
+            if len(fast) == k:
+                slow = fast[-1] = slow + alpha * (fast[-1] - slow)
+            yield from fast
+        return
+    assert isinstance(inner, Adam)                      # the moments run on
+    b1, b2, eps, _ = inner.arguments().values()
+    for t in range(1, len(gradients) + 1):
+        m, v = weighted(gradients, t, b1, 1) / (1 - b1**t), weighted(gradients, t, b2, 2) / (1 - b2**t)
+        x = x - lr * m / (np.sqrt(v) + eps)
+        if t % k == 0:
+            x = slow = slow + alpha * (x - slow)
+        yield x
+
+
+def slow_around(x, gradients, lr, inner, *_):
+    return SLOW[type(inner)](x, gradients, lr, *inner.arguments().values())
+
+
+def slow_swats(x, gradients, lr, b1, b2, eps, tolerance, relative):
+    average, momentum, rate = 0.0, None, None
+    for t, g in enumerate(gradients, 1):
+        if rate is None:
+            p = -lr * weighted(gradients, t, b1, 1) / (1 - b1**t)
+            p = p / (np.sqrt(weighted(gradients, t, b2, 2) / (1 - b2**t)) + eps)
+            x = x + p
+            if p @ g != 0:
+                s = p @ p / -(p @ g)
+                average = b2 * average + (1 - b2) * s
+                settled = average / (1 - b2**t)
+                if t > 1 and settled > 0 and abs(settled - s) < tolerance * (settled if relative else 1):
+                    rate, momentum = settled, 0 * x
+        else:
+            momentum = b1 * momentum + g
+            x = x - (1 - b1) * rate * momentum
+        yield x
+
+
+SLOW = {
+    SGD: slow_sgd, HeavyBall: slow_heavy_ball, Nesterov: slow_nesterov, Adam: slow_adam, AdamW: slow_adamw,
+    AdaGrad: slow_adagrad, RMSProp: slow_rmsprop, Adadelta: slow_adadelta, AMSGrad: slow_amsgrad, NAdam: slow_nadam,
+    RAdam: slow_radam, AdaBound: slow_adabound, Lion: slow_lion, Lookahead: slow_lookahead, EMA: slow_around,
+    SWA: slow_around, SWATS: slow_swats,
+    AMSBound: lambda *arguments: slow_adabound(*arguments, largest=True),
+}
+NAMES = lambda o: f"{type(o).__name__} {sum(map(ord, repr(o)))}"  # noqa: E731
+
+
+@pytest.mark.parametrize("optimizer", ALL + WHOLE, ids=NAMES)
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-4)])
 def test_trajectory(optimizer, dtype, tolerance, rng, device):
     x, gradients, lr = rng.standard_normal(6), rng.standard_normal((30, 6)), 0.03
     moving = backend.asarray(x.astype(dtype))
@@ -57,10 +228,8 @@ def test_trajectory(optimizer, dtype, tolerance, rng, device):
     assert optimizer.t == 30
 
 
-@pytest.mark.parametrize("optimizer", ALL, ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize("optimizer", ALL, ids=NAMES)
 def test_pieces_of_the_gradient_give_the_step_of_the_whole(optimizer, rng):
-    import copy
-
     whole, pieces = copy.deepcopy(optimizer), copy.deepcopy(optimizer)
     x = rng.standard_normal(10)
     y = x.copy()
@@ -74,10 +243,8 @@ def test_pieces_of_the_gradient_give_the_step_of_the_whole(optimizer, rng):
     assert whole.t == pieces.t == 5
 
 
-@pytest.mark.parametrize("optimizer", ALL, ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize("optimizer", ALL + WHOLE, ids=NAMES)
 def test_saved_and_loaded_state_continues_bitwise(optimizer, rng, tmp_path):
-    import copy
-
     from npopt import checkpoint
 
     gradients = rng.standard_normal((8, 5)).astype("float32")
@@ -100,7 +267,9 @@ def test_saved_and_loaded_state_continues_bitwise(optimizer, rng, tmp_path):
 
 
 @pytest.mark.parametrize("optimizer, copies", [
-    (SGD(), 0), (HeavyBall(), 1), (Nesterov(), 1), (Adam(), 2), (AdamW(), 2),
+    (SGD(), 0), (HeavyBall(), 1), (Nesterov(), 1), (Adam(), 2), (AdamW(), 2), (AdaGrad(), 1), (RMSProp(), 1),
+    (RMSProp(centred=True), 2), (RMSProp(momentum=0.5), 2), (RMSProp(centred=True, momentum=0.5), 3), (Adadelta(), 2),
+    (AMSGrad(), 3), (NAdam(), 2), (RAdam(), 2), (AdaBound(), 2), (AMSBound(), 3), (Lion(), 1), (SWATS(), 2),
 ], ids=lambda v: type(v).__name__)
 def test_state_takes_as_many_copies_of_x_as_the_method_says(optimizer, copies):
     x = np.zeros(1000, "float32")
@@ -110,7 +279,7 @@ def test_state_takes_as_many_copies_of_x_as_the_method_says(optimizer, copies):
 
 
 def test_a_reused_gradient_array_is_never_kept(rng):
-    for optimizer in ALL:
+    for optimizer in ALL + WHOLE:
         fresh, reused = np.ones(4), np.ones(4)
         gradients, buffer = rng.standard_normal((5, 4)), np.empty(4)
         optimizer.start(fresh)
@@ -126,11 +295,26 @@ def test_a_reused_gradient_array_is_never_kept(rng):
 
 def test_first_steps():
     g = np.array([3.0, -0.2, 1e-3])
-    for optimizer in (Adam(eps=0.0), AdamW(eps=0.0, weight_decay=0.0)):
+    signs = (Adam(eps=0.0), AdamW(eps=0.0, weight_decay=0.0), AdaGrad(eps=0.0), NAdam(eps=0.0, decay=None, b1=0.0),
+             AMSGrad(eps=0.0), AMSGrad(eps=0.0, variant="corrected"), Lion(), SWATS(eps=0.0))
+    for optimizer in signs:
         x = np.zeros(3)
         optimizer.start(x)
         optimizer.step(x, g, 0.1)
         np.testing.assert_allclose(x, -0.1 * np.sign(g), rtol=1e-12)                  # lr sign(g)
+    for optimizer, factor in (
+        (RMSProp(0.99, eps=0.0), 10.0), (RMSProp(0.9, eps=0.0), 10**0.5),
+        (AMSGrad(0.9, 0.999, 0.0, "original"), 0.1 / 0.001**0.5),
+    ):
+        x = np.zeros(3)
+        optimizer.start(x)
+        optimizer.step(x, g, 0.1)
+        np.testing.assert_allclose(x, -0.1 * factor * np.sign(g), rtol=1e-10)
+    x = np.zeros(3)
+    radam = RAdam()
+    radam.start(x)
+    radam.step(x, g, 0.1)
+    np.testing.assert_allclose(x, -0.1 * g)                                               # momentum alone, corrected
     x = np.zeros(3)
     nesterov = Nesterov(0.9)
     nesterov.start(x)
@@ -158,7 +342,11 @@ def test_heavy_ball_is_stable_up_to_its_bound_and_not_beyond():
 
 
 def test_beta_zero_is_sgd_and_no_decay_is_adam(rng):
-    for a, b in ((HeavyBall(0.0), SGD()), (Nesterov(0.0), SGD()), (AdamW(weight_decay=0.0), Adam())):
+    for a, b in (
+        (HeavyBall(0.0), SGD()), (Nesterov(0.0), SGD()), (AdamW(weight_decay=0.0), Adam()), (Adam(l2=0.0), Adam()),
+        (RMSProp(0.9, 1e-3, momentum=0.0), RMSProp(0.9, 1e-3)), (Lookahead(Adam(), 5, 1.0), Adam()),
+        (EMA(Adam()), Adam()), (SWA(HeavyBall(0.5), 2), HeavyBall(0.5)), (NAdam(0.0, decay=None), Adam(0.0)),
+    ):
         x, y = np.ones(4), np.ones(4)
         a.start(x)
         b.start(y)
@@ -194,8 +382,137 @@ def test_a_zero_gradient_in_float32_leaves_adam_where_it_is():
 
 @pytest.mark.parametrize("wrong", [
     lambda: HeavyBall(1.0), lambda: HeavyBall(1.5), lambda: HeavyBall(-0.1), lambda: Nesterov(1), lambda: Adam(b1=1.0),
-    lambda: Adam(b2=float("nan")), lambda: Adam(eps=-1e-8), lambda: AdamW(weight_decay=-0.1),
+    lambda: Adam(b2=float("nan")), lambda: Adam(eps=-1e-8), lambda: AdamW(weight_decay=-0.1), lambda: Adam(l2=-1),
+    lambda: AdaGrad(eps=-1), lambda: RMSProp(1.0), lambda: Adadelta(eps=0.0), lambda: NAdam(b1=1.0),
+    lambda: AdaBound(final_lr=0), lambda: Lion(b2=1.0), lambda: EMA(SGD(), 1.0), lambda: Lookahead(SGD(), alpha=0.0),
 ])
 def test_hyper_parameters_out_of_range_are_refused_by_name(wrong):
-    with pytest.raises(ValueError, match=r"(HeavyBall|Nesterov|Adam|AdamW): \w+ must lie in"):
+    with pytest.raises(ValueError, match=r"\w+: \w+ must lie in"):
         wrong()
+
+
+def test_names_that_are_not_there_get_one_sentence():
+    for wrong, words in (
+        (lambda: AMSGrad(variant="keras"), "AMSGrad: variant must be one of original, raw, corrected"),
+        (lambda: RAdam(threshold=6), "RAdam: threshold must be 4"),
+        (lambda: Lookahead("Adam"), "Lookahead: inner must be an optimizer"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            wrong()
+    swats, x = SWATS(), np.ones(4)
+    swats.start(x)
+    with pytest.raises(ValueError, match="whole gradient"):
+        swats.step(x, iter([(slice(0, 4), x)]), 0.1)
+
+
+def moved(optimizer, gradients, lr=1.0):
+    """The steps of a scalar."""
+    x, found = np.zeros(1), []
+    optimizer.start(x)
+    for g in gradients:
+        before = x[0]
+        optimizer.step(x, np.array([float(g)]), lr)
+        found.append(x[0] - before)
+    return np.array(found)
+
+
+def test_the_memory_of_adam_and_of_amsgrad_after_a_spike():
+    spike = [1.0] * 3000 + [1e5] + [1.0] * 20
+    adam = -moved(Adam(0.0, 0.999, 0.0), spike)
+    np.testing.assert_allclose(adam[:3000], 1)
+    assert adam[3000] == pytest.approx(1000**0.5 * 0.97, rel=0.01)  # the cap sqrt(1/(1-b2)), at t = 3001
+    np.testing.assert_allclose(adam[3001:], 1000**0.5 / 1e5, rtol=0.05)
+    for variant in AMSGrad.VARIANTS:
+        ams = -moved(AMSGrad(0.0, 0.999, 0.0, variant), spike)
+        assert ams[-1] <= ams[3001] * 1.001 and ams[-1] == pytest.approx(10**-3.5, rel=0.06)
+    many = -moved(AMSGrad(0.0, 0.9, 0.0, "original"), [1.0, 5.0] + [1.0] * 50)
+    assert (np.diff(many[2:]) <= 1e-12).all()
+
+
+def test_adam_goes_the_wrong_way_on_the_example_of_reddi_and_amsgrad_does_not():
+    big, found = 3.0, {}
+    for name, optimizer in (("adam", Adam(0.0, 1 / (1 + big**2), 0.0)),
+                            ("amsgrad", AMSGrad(0.0, 1 / (1 + big**2), 0.0, "original"))):
+        x = np.zeros(1)
+        optimizer.start(x)
+        for t in range(1, 30_001):
+            optimizer.step(x, np.array([big if t % 3 == 1 else -1.0]), 0.5 / t**0.5)
+            np.clip(x, -1, 1, out=x)
+        found[name] = x[0]
+    assert found["adam"] > 0.95 and found["amsgrad"] < -0.95
+
+
+def test_the_first_rectified_step_of_radam_and_its_factors():
+    first = {k: min(t for t in range(1, 20) if RAdam(threshold=k).rectifier(t) is not None) for k in (4, 5)}
+    assert first == {4: 5, 5: 6}
+    factors = {t: RAdam(threshold=4).rectifier(t) for t in (5, 100, 200, 1000, 5000)}
+    expected = {5: 0.017, 100: 0.215, 200: 0.307, 1000: 0.645, 5000: 0.983}
+    assert all(abs(factors[t] - expected[t]) < 6e-4 for t in expected), factors
+    assert all(RAdam(b2=0.5, threshold=k).rectifier(t) is None for k in (4, 5) for t in range(1, 50))
+
+
+def test_the_bounds_of_adabound_close_on_the_final_rate():
+    optimizer = AdaBound(final_lr=0.1, gamma=1e-3)
+    optimizer.start(np.zeros(1))
+    optimizer.first = 1e-3
+    np.testing.assert_allclose(optimizer.bounds(1e-3, 1000), (0.05, 0.2), rtol=1e-12)
+    np.testing.assert_allclose(optimizer.bounds(1e-3, 10**9), (0.1, 0.1), rtol=1e-5)
+    np.testing.assert_allclose(optimizer.bounds(1e-4, 1000), (0.005, 0.02), rtol=1e-12)      # a schedule scales them
+
+
+def test_adadelta_starts_by_its_eps():
+    found = moved(Adadelta(0.9, 1e-6), [2.0])
+    assert found[0] == pytest.approx(-2 * (1e-6 / (0.1 * 4 + 1e-6)) ** 0.5, rel=1e-12)
+
+
+def test_swats_switches_on_a_quadratic_and_then_is_sgd(rng):
+    optimizer, x = SWATS(b2=0.9, tolerance=0.2, relative=True), np.array([1.0, -2.0, 3.0])
+    optimizer.start(x)
+    for _ in range(300):
+        optimizer.step(x, x.copy(), 0.01)
+        if optimizer.switched:
+            break
+    assert 1 < optimizer.switched < 300 and optimizer.rate > 0
+    before, lr = x.copy(), 0.01
+    g = rng.standard_normal(3)
+    optimizer.step(x, g, lr)
+    np.testing.assert_allclose(x, before - (1 - 0.9) * optimizer.rate * lr * g, rtol=1e-12)
+
+
+def test_lookahead_ema_and_swa_report_their_own_point(rng):
+    gradients, lr = rng.standard_normal((12, 3)), 0.1
+    path = [np.zeros(3), *slow_sgd(np.zeros(3), gradients, lr)]
+    for optimizer, expected in (
+        (EMA(SGD(), 0.7), 0.7**12 * path[0] + sum(0.3 * 0.7 ** (12 - t) * path[t] for t in range(1, 13))),
+        (SWA(SGD(), 4, 3), np.mean([path[t] for t in (4, 7, 10)], axis=0)),
+        (SWA(SGD(), 13), path[12]),
+    ):
+        x = np.zeros(3)
+        optimizer.start(x)
+        for g in gradients:
+            optimizer.step(x, g, lr)
+        np.testing.assert_allclose(x, path[12], rtol=1e-12)
+        np.testing.assert_allclose(optimizer.answer(x), expected, rtol=1e-12)
+    x, optimizer = np.zeros(3), Lookahead(SGD(), 5, 0.5)
+    optimizer.start(x)
+    for g in gradients[:7]:
+        optimizer.step(x, g, lr)
+    np.testing.assert_allclose(optimizer.answer(x), 0.5 * path[5], rtol=1e-12)
+    np.testing.assert_allclose(x, 0.5 * path[5] + path[7] - path[5], rtol=1e-12)
+
+
+def test_coupled_and_decoupled_decay_differ_unless_there_is_none(rng):
+    gradients = rng.standard_normal((20, 4))
+
+    def end(optimizer):
+        x = np.ones(4)
+        optimizer.start(x)
+        for g in gradients:
+            optimizer.step(x, g, 0.05)
+        return x
+
+    np.testing.assert_array_equal(end(Adam(l2=0.0)), end(AdamW(weight_decay=0.0)))
+    assert np.abs(end(Adam(l2=0.1)) - end(AdamW(weight_decay=0.1))).max() > 1e-3
+    some = np.array([0.0, 0.1, 0.0, 0.1])
+    np.testing.assert_allclose(end(Adam(l2=some))[::2], end(Adam())[::2])
+    np.testing.assert_allclose(end(Adam(l2=some))[1::2], end(Adam(l2=0.1))[1::2])

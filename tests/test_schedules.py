@@ -2,9 +2,35 @@
 
 import math
 
-from npopt import Constant, Cosine, Exponential, Linear, Piecewise, Polynomial, WithWarmup
+from npopt import (
+    Adam,
+    Constant,
+    Cosine,
+    CosineRestarts,
+    Cyclical,
+    Exponential,
+    HeavyBall,
+    InverseSquareRoot,
+    Linear,
+    OneCycle,
+    Piecewise,
+    Polynomial,
+    RandomReshuffling,
+    Stop,
+    WithWarmup,
+    minimize,
+    range_test,
+)
+from problems import LeastSquares
 
+import numpy as np
 import pytest
+
+
+def half(k):
+    """Half a cosine, from 1 at 0 to 0 at 1."""
+    return (1 + math.cos(math.pi * k)) / 2
+
 
 # schedule, {step: rate}; the run has 40 steps, 10 an epoch
 TABLE = [
@@ -26,6 +52,22 @@ TABLE = [
     (WithWarmup(Linear(1.0), 8), {0: 1 / 8, 7: 1, 8: 1, 9: 31 / 32, 39: 1 / 32}),
     (WithWarmup(Cosine(1.0, per="epoch"), 1, per="epoch"), {0: 1, 9: 1, 10: 1, 20: 0.75, 39: 0.25}),
     (WithWarmup(Constant(1.0), 2, per="epoch"), {0: 0.5, 9: 0.5, 10: 1, 39: 1}),
+    (InverseSquareRoot(1.0), {0: 1, 1: 0.5**0.5, 3: 0.5, 39: 40**-0.5}),
+    (InverseSquareRoot(1.0, cap=0.5, per="epoch"), {0: 0.5, 20: 0.5, 30: 0.5, 39: 0.5}),
+    (WithWarmup(InverseSquareRoot(0.8), 4), {0: 0.2, 1: 0.4, 3: 0.8, 4: 0.8, 39: 0.8 / 6}),
+    (CosineRestarts(1.0, 1), {0: 1, 1: (1 + math.cos(math.pi / 10)) / 2, 5: 0.5, 10: 1, 15: 0.5, 39: half(0.9)}),
+    (CosineRestarts(1.0, 1, grow=2), {0: 1, 9: half(0.9), 10: 1, 20: 0.5, 29: half(0.95), 30: 1, 39: half(9 / 40)}),
+    (CosineRestarts(2.0, 0.5, end=1.0), {0: 2, 1: 1 + half(0.2), 4: 1 + half(0.8), 5: 2, 39: 1 + half(0.8)}),
+    (CosineRestarts(1.0, 8, unit="step", grow=1.5), {0: 1, 7: half(7 / 8), 8: 1, 20: 1, 38: 1, 39: half(1 / 27)}),
+    (CosineRestarts(1.0, 2, per="epoch"), {0: 1, 9: 1, 10: 0.5, 19: 0.5, 20: 1, 39: 0.5}),
+    (WithWarmup(CosineRestarts(1.0, 1), 5), {0: 0.2, 4: 1, 5: 1, 10: 0.5, 15: 1, 39: half(0.4)}),
+    (Cyclical(1.0, 3.0, 5), {0: 1, 1: 1.4, 5: 3, 6: 2.6, 10: 1, 15: 3, 39: 1.4}),
+    (Cyclical(1.0, 3.0, 5, "triangular2"), {0: 1, 5: 3, 10: 1, 15: 2, 25: 1.5, 35: 1.25, 39: 1.05}),
+    (Cyclical(1.0, 3.0, 5, "exp_range", 0.9), {0: 1, 5: 1 + 2 * 0.9**5, 15: 1 + 2 * 0.9**15, 39: 1 + 0.4 * 0.9**39}),
+    (OneCycle(1.0, 10, 100, 0.25), {0: 0.1, 1: 0.19, 5: 0.55, 10: 1, 39: 0.01, 24: 1 - 0.99 * 14 / 29}),
+    (OneCycle(1.0, 10, 100, 0.25, cosine=True), {0: 0.1, 5: 0.55, 10: 1, 39: 0.01}),
+    (OneCycle(1.0, 10, 100, 0.25).mirrored(0.85, 0.95), {0: 0.95, 5: 0.9, 10: 0.85, 39: 0.95}),
+    (OneCycle(1.0, 10, 100, 0.5, length=20), {0: 0.1, 10: 1, 19: 0.01, 39: 0.01}),
 ]
 
 
@@ -67,3 +109,48 @@ def test_a_run_no_longer_than_its_warm_up_still_moves(steps):
     schedule = WithWarmup(Cosine(0.1), 10)
     schedule.start(5, steps)
     assert [schedule(t) for t in range(steps)] == pytest.approx([0.01 * (t + 1) for t in range(steps)])
+
+
+def test_the_inverse_of_the_book():
+    """Smith's definition with floor and absolute value, against ours."""
+    cyclical, s = Cyclical(0.1, 0.9, 7, "triangular2"), 7
+    cyclical.start(10, None)
+    for t in range(60):
+        c = math.floor(1 + t / (2 * s))
+        x = abs(t / s - 2 * c + 1)
+        assert cyclical(t) == pytest.approx(0.1 + 0.8 * max(0, 1 - x) * 2.0 ** -(c - 1), rel=1e-12)
+
+
+def test_one_cycle_moves_momentum_the_other_way():
+    rng = np.random.default_rng(0)
+    problem, cycle = LeastSquares(rng.standard_normal((40, 3)), rng.standard_normal(40)), OneCycle(0.1, rise=0.4)
+    run = minimize(problem, HeavyBall(0.95), RandomReshuffling(8), cycle, vary={"beta": cycle.mirrored(0.8, 0.95)},
+                   stop=Stop(epochs=6), events=dict(metrics=1, per="step"))
+    cycle.start(5, 30)
+    assert run.columns["lr"][1:] == pytest.approx([cycle(t) for t in range(30)])
+    assert "Mirrored(cycle=OneCycle(high=0.1" in run.config["vary"]["beta"]
+
+
+def test_range_test_finds_where_the_loss_turns_up_and_leaves_nothing(tmp_path):
+    rng = np.random.default_rng(1)
+    A = rng.standard_normal((200, 5))
+    problem = LeastSquares(A, A @ np.ones(5) + 0.01 * rng.standard_normal(200))
+    found = range_test(problem, HeavyBall(0.0), RandomReshuffling(20), 1e-4, 1e3, 140, seed=1)
+    assert len(found.rates) == len(found.losses) < 140                                  # it stopped when it diverged
+    assert found.rates[0] == 1e-4 and found.rates[1] / found.rates[0] == pytest.approx(1e7 ** (1 / 139))
+    largest = np.linalg.eigvalsh(A.T @ A / 200).max()
+    assert 0.02 / largest < found.steepest < found.highest < 2 / largest * 1.5
+    again = range_test(problem, HeavyBall(0.0), RandomReshuffling(20), 1e-4, 1e3, 140, seed=1)
+    np.testing.assert_array_equal(found.losses, again.losses)
+    found.figure().savefig(tmp_path / "range.png")
+    with pytest.raises(ValueError, match="high must be above low"):
+        range_test(problem, Adam(), low=1.0, high=0.1)
+
+
+def test_names_that_are_not_there():
+    with pytest.raises(ValueError, match="shape must be one of triangular"):
+        Cyclical(0.1, 1.0, 5, "round")
+    cycle = OneCycle(1.0)
+    cycle.start(10, None)
+    with pytest.raises(ValueError, match="length of the run is not known"):
+        cycle(0)

@@ -9,12 +9,19 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 BASES = {"Estimator", "Wrapper", "Optimizer", "Sampler", "Schedule", "Layer", "Loss", "Initialiser", "Problem",
-         "Activation", "Pool", "Dataset", "Restricted", "Batch", "Regulariser"}
+         "Activation", "Pool", "Dataset", "Restricted", "Batch", "Regulariser", "Around", "BySegment", "Sophia",
+         "Mirrored"}
 
 ONE = "test_optimizers.py::"
 FORMULA = [ONE + "test_trajectory", ONE + "test_saved_and_loaded_state_continues_bitwise",
            ONE + "test_pieces_of_the_gradient_give_the_step_of_the_whole",
            ONE + "test_state_takes_as_many_copies_of_x_as_the_method_says"]
+TWO = "test_by_segment.py::"
+SEGMENTED = [TWO + "test_trajectory", TWO + "test_saved_and_loaded_state_continues_bitwise",
+             TWO + "test_pieces_of_whole_segments_give_the_step_of_the_whole_and_others_are_refused",
+             TWO + "test_state_bytes_for_each_parameter"]
+AROUND = [*FORMULA[:3], ONE + "test_lookahead_ema_and_swa_report_their_own_point",
+          TWO + "test_averages_are_measured_with_statistics_of_their_own"]
 LAYER = ["nn/test_layers.py::test_gradients_of_inputs_and_parameters",
          "nn/test_layers.py::test_layers_never_touch_the_host",
          "nn/test_layers.py::test_backward_twice_writes_the_same_gradient"]
@@ -46,6 +53,25 @@ TABLE = {
         "SGD": FORMULA, "HeavyBall": [*FORMULA, ONE + "test_equal_gradients_move_heavy_ball_by_lr_over_one_minus_beta"],
         "Nesterov": FORMULA, "Adam": [*FORMULA, ONE + "test_first_steps"],
         "AdamW": [*FORMULA, ONE + "test_decay_shrinks_x_at_zero_gradient_and_only_where_it_is_asked_for"],
+        "AdaGrad": [*FORMULA, ONE + "test_first_steps"], "RMSProp": [*FORMULA, ONE + "test_first_steps"],
+        "Adadelta": [*FORMULA, ONE + "test_adadelta_starts_by_its_eps"],
+        "AMSGrad": [*FORMULA, ONE + "test_the_memory_of_adam_and_of_amsgrad_after_a_spike",
+                    ONE + "test_adam_goes_the_wrong_way_on_the_example_of_reddi_and_amsgrad_does_not"],
+        "NAdam": FORMULA, "RAdam": [*FORMULA, ONE + "test_the_first_rectified_step_of_radam_and_its_factors"],
+        "AdaBound": [*FORMULA, ONE + "test_the_bounds_of_adabound_close_on_the_final_rate"], "AMSBound": FORMULA,
+        "Lion": [*FORMULA, ONE + "test_first_steps"],
+        "SWATS": [*FORMULA, ONE + "test_swats_switches_on_a_quadratic_and_then_is_sgd"],
+        "Lookahead": AROUND, "EMA": AROUND, "SWA": AROUND,
+        "LARS": [*SEGMENTED, TWO + "test_a_trust_ratio_of_one_where_a_norm_is_zero_and_outside_the_kinds"],
+        "LAMB": [*SEGMENTED, TWO + "test_a_trust_ratio_of_one_where_a_norm_is_zero_and_outside_the_kinds"],
+        "AdamMini": [*SEGMENTED, TWO + "test_adam_mini_with_blocks_of_one_number_is_adamw"],
+        "Adafactor": [*SEGMENTED, TWO + "test_adafactor_is_exact_for_squares_of_rank_one"],
+        "SophiaH": [TWO + "test_sophia_h_trajectory", TWO + "test_hutchinsons_estimate_has_the_diagonal_as_its_mean",
+                    TWO + "test_sophia_trains_resumes_and_counts_its_gradients",
+                    TWO + "test_state_bytes_for_each_parameter"],
+        "SophiaG": [TWO + "test_sophia_g_is_the_gauss_newton_diagonal_on_average",
+                    TWO + "test_sophia_trains_resumes_and_counts_its_gradients",
+                    TWO + "test_state_bytes_for_each_parameter"],
     },
     "npopt.estimators": {
         "Minibatch": MEAN, "Accumulated": MEAN,
@@ -67,7 +93,8 @@ TABLE = {
         "ByClass": [*ORDER, "test_samplers.py::test_classes_come_in_order_and_are_reshuffled_within"],
     },
     "npopt.schedules": {name: ["test_schedules.py::test_table"] for name in (
-        "Constant", "Exponential", "Piecewise", "Polynomial", "Linear", "Cosine", "WithWarmup")},
+        "Constant", "Exponential", "Piecewise", "Polynomial", "Linear", "Cosine", "WithWarmup", "InverseSquareRoot",
+        "CosineRestarts", "Cyclical", "OneCycle")},
     "nn.layers": {name: LAYER for name in (
         "Linear", "Conv2d", "BatchNorm", "LayerNorm", "ReLU", "LeakyReLU", "PReLU", "Tanh", "Sigmoid", "GELU",
         "MaxPool2d", "AvgPool2d", "GlobalAvgPool", "Flatten", "Dropout")},

@@ -63,7 +63,7 @@ def hashed_normal(key, i):
 
 
 # Compiled formulas inline these three: their text is part of the cache's key.
-DRAWS = "".join(inspect.getsource(f.py_func) for f in (_mix, hashed_uniform, hashed_normal))
+DRAWS_TEXT = "".join(inspect.getsource(f.py_func) for f in (_mix, hashed_uniform, hashed_normal))
 
 CUDA_DRAWS = """
 __device__ inline unsigned long long mix64(unsigned long long z) {
@@ -444,7 +444,7 @@ def _cache():
 
 def _module(name, source):
     """Import generated source from a file named after its hash: numba then caches its machine code beside it."""
-    digest = hashlib.sha256((source + DRAWS).encode()).hexdigest()[:16]
+    digest = hashlib.sha256((source + DRAWS_TEXT).encode()).hexdigest()[:16]
     path = _cache() / f"{name}_{digest}.py"
     if not path.exists():                                       # whole or absent: another process may be writing too
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")

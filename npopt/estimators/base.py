@@ -11,7 +11,7 @@ class Estimator(Value):
     """g = estimator.start(problem, x, seed); loss = estimator(x, batch, out=g).
 
     As the oracle it offers `problem`; `loss` of this step (set by the loop); `again(y, out)`, the estimate of the same
-    batch at another point, and `value(y)`, its loss; `counts`: rows differentiated ("gradients"), rows evaluated
+    batch at another point, `value(y)`, its loss, and `sampled(y, out, key)`; `seed`; `counts`: rows differentiated ("gradients"), rows evaluated
     ("values"), "bytes" sent; `skip`, True when no step may be taken; `variance(x)`, where it is known;
     `compiled(optimizer, sampler)`, None or a function (x, rows, weights, rates) -> losses that runs len(rates) steps of
     one batch size with the trajectory of the loop.
@@ -22,6 +22,7 @@ class Estimator(Value):
 
     def start(self, problem, x, seed):
         self.problem, self.counts, self.batch = problem, {"gradients": 0, "values": 0, "bytes": 0}, None
+        self.seed = seed
         return backend.xp(x).zeros_like(x)
 
     def __call__(self, x, batch, out):
@@ -37,6 +38,17 @@ class Estimator(Value):
         rows = self.batch.rows
         self.counts["values"] += self.problem.n if rows is None else len(rows)
         return self.problem.value(y, rows, self.batch.weights)
+
+    def sampled(self, y, out, key):
+        """The gradient at y of the mean loss of this step's rows with targets drawn from the model itself; their number."""
+        if not hasattr(self.problem, "sampled_gradient"):
+            raise ValueError(f"{self.problem.name} draws no targets from its model; that takes a network with "
+                             "SoftmaxCrossEntropy")
+        rows = self.batch.rows
+        count = self.problem.n if rows is None else len(rows)
+        self.counts["gradients"] += count
+        self.problem.sampled_gradient(y, rows, out, key)
+        return count
 
     def variance(self, x, probabilities=None):
         """E|g - E g|^2 of the estimate at x from one row, drawn with these probabilities (None: uniformly)."""
@@ -73,7 +85,7 @@ class Wrapper(Estimator):
 
     def start(self, problem, x, seed):
         g = self.inner.start(problem, x, seed)
-        self.problem, self.counts, self.batch = problem, self.inner.counts, None
+        self.problem, self.counts, self.batch, self.seed = problem, self.inner.counts, None, seed
         return g
 
     @property

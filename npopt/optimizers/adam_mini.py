@@ -1,0 +1,78 @@
+"""Adam-mini: Zhang et al., ICLR 2025, arXiv:2406.16793, Algorithm 1, with the partition of the authors' code (1.1.1)."""
+
+from npopt import backend
+from npopt.backend import elementwise
+from npopt.optimizers.adam import check_moments
+from npopt.optimizers.adamw import adamw
+from npopt.optimizers.base import number_or_array
+from npopt.optimizers.by_segment import BySegment
+
+
+@elementwise
+def adam_mini(x, m, g, lr, b1, c1, root, weight_decay):
+    m = b1 * m + (1 - b1) * g
+    x = x - lr * (c1 * m / root + weight_decay * x)
+    return x, m
+
+
+class AdamMini(BySegment):
+    """AdamW with one second moment for a block of parameters, v_k <- b2 v_k + (1-b2) mean over the block of g^2:
+
+    m <- b1 m + (1-b1) g            x <- x - lr (mh / (sqrt(v_k / (1-b2^t)) + eps) + weight_decay x)
+
+        kind of segment        blocks
+        matrix, embedding      one a row, which is one output unit or one token (weights are (out, in))
+        bias                   one a number: plain AdamW
+        all others             one for the segment (convolutions, gains of norms)
+
+    The decay is decoupled and multiplied by lr; weight_decay may be an array like x. State: m, and v with one number a
+    block. Heads of an attention layer are blocks of their own in the paper; that comes with attention layers.
+    """
+
+    arrays = ("m",)
+    options = ("weight_decay",)
+
+    def __init__(self, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0):
+        self.b1, self.b2, self.eps = check_moments("AdamMini", b1, b2, eps)
+        self.weight_decay = number_or_array("AdamMini", "weight_decay", weight_decay, low=0)
+
+    def start(self, x, oracle=None):
+        super().start(x, oracle)
+        self.rows, self.places, total = {}, {}, 0
+        for s in self.segments:
+            self.rows[s.name] = s.shape[0] if s.kind in ("matrix", "embedding") else s.size if s.kind == "bias" else 1
+            self.places[s.name] = slice(total, total + self.rows[s.name])
+            total = self.places[s.name].stop
+        self.v = backend.xp(x).zeros(total, dtype=x.dtype)
+
+    def update_segment(self, segment, x, g, lr, m, weight_decay):
+        c1, c2 = 1 / (1 - self.b1**self.t), 1 / (1 - self.b2**self.t)
+        v, rows = self.v[self.places[segment.name]], self.rows[segment.name]
+        if rows == x.size:
+            adamw(x, m, v, g, lr, self.b1, self.b2, self.eps, weight_decay, c1, c2)
+            return
+        v *= self.b2
+        v += (1 - self.b2) * mean_squares(g, rows)
+        root = v * c2
+        backend.xp(x).sqrt(root, out=root)
+        root += self.eps
+        if rows == 1:
+            adam_mini(x, m, g, lr, self.b1, c1, root.reshape(()) if backend.owner(x).name != "cpu" else float(root[0]),
+                      weight_decay)
+            return
+        spread = self.work(x)
+        spread.reshape(rows, -1)[...] = root.reshape(-1, 1)
+        adam_mini(x, m, g, lr, self.b1, c1, spread, weight_decay)
+
+    def state(self):
+        return {**super().state(), "v": self.v}
+
+    def load_state(self, state):
+        super().load_state(state)
+        self.v[...] = backend.asarray(state["v"], self.v.dtype)
+
+
+def mean_squares(g, rows):
+    """The mean of g^2 over each of so many rows, (rows,)."""
+    table = g.reshape(rows, -1)
+    return backend.xp(g).einsum("ij,ij->i", table, table) * (1 / table.shape[1])

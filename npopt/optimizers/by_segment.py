@@ -1,0 +1,71 @@
+"""What optimizers share that look at the pieces of x: the table of segments, norms, a trust ratio, kinds."""
+
+from npopt import backend
+from npopt.optimizers.base import Optimizer
+from npopt.segments import KINDS, Segments
+
+WEIGHTS = ("matrix", "conv", "embedding")
+
+
+def segments_of(x, oracle):
+    """The problem's table; without one, x is a single vector."""
+    table = getattr(getattr(oracle, "problem", None), "segments", None)
+    if table:
+        return table
+    return Segments.of(("x", (int(x.size),), "vector", "x"))
+
+
+def ratio(a, b, factor=1.0):
+    """factor a / b, or 1 where a or b is 0: Python floats, or 0-d arrays that stay on their device."""
+    if isinstance(a, float):
+        return factor * a / b if a > 0 and b > 0 else 1.0
+    m = backend.xp(a)
+    return m.where((a > 0) & (b > 0), factor * a / m.where(b > 0, b, 1), 1)
+
+
+def check_kinds(owner, kinds):
+    """Names of kinds of segments, as a tuple."""
+    kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ValueError(f"{owner}: kinds must be among {', '.join(KINDS)}, got {kind!r}")
+    return kinds
+
+
+class BySegment(Optimizer):
+    """A subclass gives `update_segment(segment, x, g, lr, *arrays, *options)`, all cut to the segment and flat.
+
+    The gradient may come in pieces, each of whole segments.
+    """
+
+    def start(self, x, oracle=None):
+        super().start(x, oracle)
+        self.segments = segments_of(x, oracle)
+        if self.segments.dim != x.size:
+            raise ValueError(f"{type(self).__name__}: the problem's segments have {self.segments.dim} numbers, x has "
+                             f"{x.size}")
+
+    def step(self, x, g, lr):
+        self.t += 1
+        options = [getattr(self, name) for name in self.options]
+        for piece, gradient in ((slice(0, x.size), g),) if hasattr(g, "dtype") else g:
+            first, stop, _ = piece.indices(x.size)
+            done = first
+            for segment in self.segments:
+                if segment.start >= first and segment.stop <= stop:
+                    cut = [v[segment.slice] if getattr(v, "ndim", 0) else v for v in (lr, *self._slots, *options)]
+                    part = gradient[segment.start - first:segment.stop - first]
+                    self.update_segment(segment, x[segment.slice], part, *cut)
+                    done = segment.stop
+            if done != stop:
+                raise ValueError(f"{type(self).__name__}: a piece of the gradient, {first}:{stop}, cuts a segment in two; "
+                                 "give pieces of whole segments")
+
+    def update_segment(self, segment, x, g, lr, *arrays):
+        raise ValueError(f"{type(self).__name__} has no update_segment")
+
+    def work(self, x):
+        """Memory like x, kept from step to step."""
+        if getattr(self, "_work", None) is None or self._work.size < x.size or self._work.dtype != x.dtype:
+            self._work = backend.xp(x).empty_like(x)
+        return self._work[:x.size]

@@ -1,0 +1,51 @@
+"""NAdam: Dozat, ICLR 2016 workshop, "Incorporating Nesterov momentum into Adam", Algorithm 2."""
+
+from npopt.backend import elementwise
+from npopt.optimizers.adam import check_moments
+from npopt.optimizers.base import Optimizer
+from npopt.values import number
+
+
+@elementwise
+def nadam(x, m, v, g, lr, b1, b2, eps, ahead, now, c2):
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g * g
+    x = x - lr * (ahead * m + now * g) / (sqrt(c2 * v) + eps)  # noqa: F821
+    return x, m, v
+
+
+class NAdam(Optimizer):
+    """m <- b1 m + (1-b1) g            v <- b2 v + (1-b2) g^2            vh = v / (1-b2^t)
+    x <- x - lr (mu_(t+1) m / (1 - P_(t+1)) + (1-mu_t) g / (1 - P_t)) / (sqrt(vh) + eps),    P_t = mu_1 ... mu_t
+
+        decay > 0    mu_t = b1 (1 - 0.96^(decay t) / 2)      the warm-up of the paper; PyTorch: 0.004, b1 in m, too
+        decay None   mu_t = b1                               Adam with Nesterov's look-ahead and nothing else
+
+    """
+
+    arrays = ("m", "v")
+
+    def __init__(self, b1=0.9, b2=0.999, eps=1e-8, decay=0.004):
+        self.b1, self.b2, self.eps = check_moments("NAdam", b1, b2, eps)
+        self.decay = None if decay is None else number("NAdam", "decay", decay, low=0)
+
+    def mu(self, t):
+        return self.b1 if self.decay is None else self.b1 * (1 - 0.5 * 0.96 ** (self.decay * t))
+
+    def start(self, x, oracle=None):
+        super().start(x, oracle)
+        self.product, self.counted = 1.0, 0
+
+    def update(self, x, g, lr, m, v):
+        if self.counted < self.t:                       # once a step, whatever the number of pieces
+            self.product, self.counted = self.product * self.mu(self.t), self.t
+        mu, following = self.mu(self.t), self.mu(self.t + 1)
+        ahead, now = following / (1 - self.product * following), (1 - mu) / (1 - self.product)
+        nadam(x, m, v, g, lr, self.b1, self.b2, self.eps, ahead, now, 1 / (1 - self.b2**self.t))
+
+    def state(self):
+        return {**super().state(), "product": self.product}
+
+    def load_state(self, state):
+        super().load_state(state)
+        self.product, self.counted = float(state["product"]), self.t

@@ -1,0 +1,79 @@
+"""SWATS: Keskar & Socher, arXiv:1712.07628, Algorithm 1."""
+
+from npopt import backend
+from npopt.backend import elementwise
+from npopt.optimizers.adam import check_moments
+from npopt.optimizers.base import Optimizer
+from npopt.values import number
+
+
+@elementwise
+def adam_step(p, m, v, g, lr, b1, b2, eps, c1, c2):
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g * g
+    p = -lr * c1 * m / (sqrt(c2 * v) + eps)  # noqa: F821
+    return p, m, v
+
+
+@elementwise
+def add(x, p):
+    x = x + p
+    return x
+
+
+@elementwise
+def sgd_of_swats(x, m, g, rate, b1):
+    m = b1 * m + g
+    x = x - (1 - b1) * rate * m
+    return x, m
+
+
+class SWATS(Optimizer):
+    """Adam, until the rate of SGD that its steps correspond to has settled; then SGD with momentum and that rate.
+
+        p = Adam's step            where p.g != 0:    s = p.p / (-p.g)    a <- b2 a + (1-b2) s    ah = a / (1-b2^t)
+        switch when t > 1, ah > 0 and |ah - s| < tolerance:    Lambda = ah (lr_t / lr at the switch)
+        m <- b1 m + g            x <- x - (1-b1) Lambda m            m_0 = 0
+
+    tolerance is absolute, 1e-9 in the paper, which often never fires; `relative` makes it a share of ah. A schedule scales
+    Lambda. The two inner products are read on the host, once a step, while Adam runs. `switched`: the step of the switch.
+    """
+
+    arrays = ("m", "v")
+
+    def __init__(self, b1=0.9, b2=0.999, eps=1e-8, tolerance=1e-9, relative=False):
+        self.b1, self.b2, self.eps = check_moments("SWATS", b1, b2, eps)
+        self.tolerance, self.relative = number("SWATS", "tolerance", tolerance, low=0), bool(relative)
+
+    def start(self, x, oracle=None):
+        super().start(x, oracle)
+        self.average, self.rate, self.switched = 0.0, 0.0, 0
+
+    def step(self, x, g, lr):
+        if not hasattr(g, "dtype"):
+            raise ValueError("SWATS: the switch is decided on the whole gradient; do not give it in pieces")
+        self.t += 1
+        m, v = self._slots
+        if self.switched:
+            sgd_of_swats(x, m, g, self.rate * lr, self.b1)
+            return
+        p = backend.xp(x).empty_like(x)
+        adam_step(p, m, v, g, lr, self.b1, self.b2, self.eps, 1 / (1 - self.b1**self.t), 1 / (1 - self.b2**self.t))
+        add(x, p)
+        along = float(backend.to_host(p.dot(g)))
+        if along != 0:
+            s = float(backend.to_host(p.dot(p))) / -along
+            self.average = self.b2 * self.average + (1 - self.b2) * s
+            settled = self.average / (1 - self.b2**self.t)
+            near = abs(settled - s) < self.tolerance * (abs(settled) if self.relative else 1.0)
+            if self.t > 1 and settled > 0 and near:
+                self.rate, self.switched = settled / lr, self.t
+                m[...] = 0
+
+    def state(self):
+        return {**super().state(), "average": self.average, "rate": self.rate, "switched": self.switched}
+
+    def load_state(self, state):
+        super().load_state(state)
+        self.average, self.rate = float(state["average"]), float(state["rate"])
+        self.switched = int(state["switched"])

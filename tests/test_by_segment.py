@@ -1,0 +1,392 @@
+"""Methods that look at segments, blocks, or the Hessian's diagonal, against slow loops; then the papers' identities."""
+
+import copy
+from types import SimpleNamespace
+
+from nn import networks
+from npopt import (
+    EMA,
+    LAMB,
+    LARS,
+    SWA,
+    Adafactor,
+    AdamMini,
+    AdamW,
+    Events,
+    HeavyBall,
+    InverseSquareRoot,
+    Lookahead,
+    Minibatch,
+    RandomReshuffling,
+    SophiaG,
+    SophiaH,
+    Stop,
+    backend,
+    checkpoint,
+    minimize,
+)
+from npopt.segments import Segments
+from problems import Neural, Quadratic, datasets
+
+import numpy as np
+import pytest
+
+TABLE = Segments.of(
+    ("fc.W", (3, 4), "matrix", "fc"), ("fc.b", (3,), "bias", "fc"), ("conv.W", (2, 1, 2, 3), "conv", "conv"),
+    ("bn.a", (2,), "norm", "bn"), ("embed", (5, 2), "embedding", "embed"), ("zero", (2, 2), "matrix", "zero"),
+)
+ORACLE = SimpleNamespace(problem=SimpleNamespace(segments=TABLE))
+DECAY = np.concatenate([np.full(s.size, 0.0 if s.kind in ("bias", "norm") else 0.3) for s in TABLE])
+SOME = [
+    LARS(0.7, 0.2, 0.05), LARS(0.7, 0.2, 0.05, ("matrix", "bias")), LAMB(0.7, 0.9, 1e-2, 0.2),
+    LAMB(0.7, 0.9, 1e-2, 0.2, 0.8, False, "conv"), AdamMini(0.7, 0.9, 1e-2, 0.2), Adafactor(0.6, 1e-3, 0.2, 0.7),
+    Adafactor(0.9, 1e-3, 0.2, 1.5, False, 3), LARS(0.7, DECAY, 0.05), LAMB(0.7, 0.9, 1e-2, DECAY),
+    AdamMini(0.7, 0.9, 1e-2, DECAY),
+]
+NAMES = lambda o: f"{type(o).__name__} {sum(map(ord, repr(o)))}"  # noqa: E731
+
+
+def start(rng):
+    x = rng.standard_normal(TABLE.dim)
+    x[TABLE.find("zero").slice] = 0
+    return x
+
+
+def by_segment(function):
+    """A slow trajectory out of function(x, gradients, lr, kind, decay, optimizer) -> list of x, for one segment."""
+
+    def slow(x, gradients, lr, o):
+        parts = []
+        for s in TABLE:
+            decay = getattr(o, "weight_decay", 0.0)
+            decay = decay[s.start] if np.ndim(decay) else decay
+            mine = [g[s.slice].reshape(s.shape) for g in gradients]
+            parts.append(function(x[s.slice].reshape(s.shape), mine, lr, s.kind, decay, o))
+        return [np.concatenate([p.ravel() for p in row]) for row in zip(*parts, strict=True)]
+
+    return slow
+
+
+@by_segment
+def slow_lars(x, gradients, lr, kind, decay, o):
+    m, found = 0 * x, []
+    for g in gradients:
+        u = g + decay * x
+        trust = 1.0
+        if kind in o.kinds and np.abs(x).max() > 0 and np.abs(u).max() > 0:
+            trust = o.coefficient * np.linalg.norm(x) / np.linalg.norm(u)
+        m = o.beta * m + lr * trust * u
+        x = x - m
+        found.append(x)
+    return found
+
+
+@by_segment
+def slow_lamb(x, gradients, lr, kind, decay, o):
+    m = v = 0 * x
+    found = []
+    for t, g in enumerate(gradients, 1):
+        m, v = o.b1 * m + (1 - o.b1) * g, o.b2 * v + (1 - o.b2) * g**2
+        a, b = (1 - o.b1**t, 1 - o.b2**t) if o.corrected else (1, 1)
+        u = m / a / (np.sqrt(v / b) + o.eps) + decay * x
+        size, trust = np.linalg.norm(x), 1.0
+        if kind in o.kinds and size > 0 and np.linalg.norm(u) > 0:
+            trust = (size if o.cap is None else min(size, o.cap)) / np.linalg.norm(u)
+        x = x - lr * trust * u
+        found.append(x)
+    return found
+
+
+@by_segment
+def slow_adam_mini(x, gradients, lr, kind, decay, o):
+    blocks = {"matrix": [(i,) for i in range(x.shape[0])], "embedding": [(i,) for i in range(x.shape[0])],
+              "bias": list(np.ndindex(x.shape))}.get(kind, [...])
+    m, v, found = 0 * x, [0.0] * len(blocks), []
+    for t, g in enumerate(gradients, 1):
+        x, m = x * (1 - lr * decay), o.b1 * m + (1 - o.b1) * g
+        for k, block in enumerate(blocks):
+            v[k] = o.b2 * v[k] + (1 - o.b2) * np.mean(g[block] ** 2)
+            x[block] -= lr * m[block] / (1 - o.b1**t) / (np.sqrt(v[k] / (1 - o.b2**t)) + o.eps)
+        found.append(x.copy())
+    return found
+
+
+@by_segment
+def slow_adafactor(x, gradients, lr, kind, decay, o):
+    shape = x.shape
+    if x.ndim > 1:
+        x = x.reshape(shape[0], -1)
+    full, rows, columns, found = 0 * x, np.zeros(x.shape[0]), np.zeros(x.shape[-1]), []
+    for t, g in enumerate(gradients, 1):
+        g = g.reshape(x.shape)
+        b, a = 1 - t ** (-o.decay), g**2 + o.eps1
+        full = b * full + (1 - b) * a
+        v = full
+        if x.ndim > 1 and min(x.shape) >= o.least:
+            rows, columns = b * rows + (1 - b) * a.sum(1), b * columns + (1 - b) * a.sum(0)
+            v = np.outer(rows, columns) / rows.sum()                                # the paper's form, with sums
+        u = g / np.sqrt(v)
+        u = u / max(1, np.sqrt(np.mean(u**2)) / o.clip)
+        x = x - lr * (max(o.eps2, np.sqrt(np.mean(x**2))) if o.relative else 1) * u
+        found.append(x.reshape(shape))
+    return found
+
+
+SLOW = {LARS: slow_lars, LAMB: slow_lamb, AdamMini: slow_adam_mini, Adafactor: slow_adafactor}
+
+
+@pytest.mark.parametrize("optimizer", SOME, ids=NAMES)
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-11), ("float32", 2e-4)])
+def test_trajectory(optimizer, dtype, tolerance, rng, device):
+    x, gradients, lr, optimizer = start(rng), rng.standard_normal((15, TABLE.dim)), 0.03, copy.deepcopy(optimizer)
+    moving, slow = backend.asarray(x.astype(dtype)), SLOW[type(optimizer)](x, gradients, lr, optimizer)
+    optimizer.start(moving, ORACLE)
+    for g, expected in zip(gradients, slow, strict=True):
+        given = backend.asarray(g.astype(dtype))
+        optimizer.step(moving, given, lr)
+        np.testing.assert_allclose(backend.to_host(moving), expected, rtol=tolerance, atol=tolerance)
+        np.testing.assert_array_equal(backend.to_host(given), g.astype(dtype))
+    assert optimizer.t == 15
+
+
+@pytest.mark.parametrize("optimizer", SOME, ids=NAMES)
+def test_pieces_of_whole_segments_give_the_step_of_the_whole_and_others_are_refused(optimizer, rng):
+    whole, pieces = copy.deepcopy(optimizer), copy.deepcopy(optimizer)
+    x = start(rng)
+    y = x.copy()
+    whole.start(x, ORACLE)
+    pieces.start(y, ORACLE)
+    cuts = [0, TABLE.find("fc.b").stop, TABLE.find("embed").start, TABLE.dim]
+    for _ in range(4):
+        g = rng.standard_normal(TABLE.dim)
+        whole.step(x, g, 0.1)
+        pieces.step(y, ((slice(a, b), g[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)), 0.1)
+    np.testing.assert_array_equal(x, y)
+    with pytest.raises(ValueError, match="cuts a segment in two"):
+        pieces.step(y, iter([(slice(0, 5), g[:5])]), 0.1)
+
+
+@pytest.mark.parametrize("optimizer", SOME, ids=NAMES)
+def test_saved_and_loaded_state_continues_bitwise(optimizer, rng, tmp_path):
+    gradients = rng.standard_normal((6, TABLE.dim)).astype("float32")
+    x = start(rng).astype("float32")
+    y, straight, second = x.copy(), copy.deepcopy(optimizer), copy.deepcopy(optimizer)
+    straight.start(x, ORACLE)
+    for g in gradients:
+        straight.step(x, g, 0.1)
+    first = copy.deepcopy(optimizer)
+    first.start(y, ORACLE)
+    for g in gradients[:3]:
+        first.step(y, g, 0.1)
+    checkpoint.save(tmp_path / "o.npz", first.state())
+    second.start(y, ORACLE)
+    second.load_state(checkpoint.load(tmp_path / "o.npz"))
+    for g in gradients[3:]:
+        second.step(y, g, 0.1)
+    np.testing.assert_array_equal(x, y)
+
+
+def bytes_of(optimizer, x, oracle):
+    optimizer.start(x, oracle)
+    return sum(v.nbytes for v in optimizer.state().values() if isinstance(v, np.ndarray)) / x.size
+
+
+def test_state_bytes_for_each_parameter():
+    network = networks.resnet18(width=8)
+    oracle, x = SimpleNamespace(problem=SimpleNamespace(segments=network.segments)), np.zeros(network.dim, "float32")
+    assert bytes_of(LARS(), x, oracle) == 4 and bytes_of(LAMB(), x, oracle) == 8
+    assert bytes_of(SophiaG(), x, oracle) == bytes_of(SophiaH(), x, oracle) == 8
+    assert bytes_of(Lookahead(AdamW()), x, oracle) == 4                                 # beside what Adam keeps
+    mini = sum(s.shape[0] if s.kind == "matrix" else s.size if s.kind == "bias" else 1 for s in network.segments)
+    assert bytes_of(AdamMini(), x, oracle) == 4 + 4 * mini / x.size < 4.1
+    factored = sum(s.shape[0] + s.size // s.shape[0] if len(s.shape) > 1 else s.size for s in network.segments)
+    assert bytes_of(Adafactor(), x, oracle) == 4 * factored / x.size < 0.35
+
+
+def test_a_trust_ratio_of_one_where_a_norm_is_zero_and_outside_the_kinds():
+    zero, bias = TABLE.find("zero"), TABLE.find("fc.b")
+    g, x = np.ones(TABLE.dim), start(np.random.default_rng(0))
+    before = x.copy()
+    lamb = LAMB(eps=0.0, weight_decay=0.0)
+    lamb.start(x, ORACLE)
+    lamb.step(x, g, 0.1)
+    for s in (zero, bias):
+        np.testing.assert_allclose(x[s.slice], before[s.slice] - 0.1)                   # Adam's first step
+    w = TABLE.find("fc.W").slice
+    assert np.linalg.norm(x[w] - before[w]) == pytest.approx(0.1 * np.linalg.norm(before[w]))
+    x, lamb = before.copy(), LAMB(weight_decay=0.0)
+    lamb.start(x, ORACLE)
+    lamb.step(x, 0 * g, 0.1)
+    np.testing.assert_array_equal(x, before)                                            # u = 0: nothing moves, no NaN
+    x = before.copy()
+    lars = LARS(0.0, 0.0, 0.01)
+    lars.start(x, ORACLE)
+    lars.step(x, g, 0.1)
+    np.testing.assert_allclose(x[zero.slice], before[zero.slice] - 0.1)
+    assert np.linalg.norm(x[w] - before[w]) == pytest.approx(0.1 * 0.01 * np.linalg.norm(before[w]))
+
+
+def test_adafactor_is_exact_for_squares_of_rank_one(rng):
+    table = Segments.of(("W", (6, 9), "matrix", "W"))
+    g = np.outer(rng.standard_normal(6), rng.standard_normal(9))
+    x = rng.standard_normal(54)
+    before = x.copy()
+    o = Adafactor(eps1=0.0, clip=1e9, relative=False)
+    o.start(x, SimpleNamespace(problem=SimpleNamespace(segments=table)))
+    for _ in range(3):
+        o.step(x, g.ravel(), 0.1)
+    np.testing.assert_allclose(x, before - 0.3 * np.sign(g.ravel()), rtol=1e-12)        # v = g^2 at all times
+    schedule = InverseSquareRoot(1.0, cap=1e-2)
+    schedule.start(1, None)
+    assert [schedule(t) for t in (0, 9_999, 39_999)] == pytest.approx([1e-2, 1e-2, 5e-3])
+
+
+def test_adam_mini_with_blocks_of_one_number_is_adamw(rng):
+    table = Segments.of(("b", (7,), "bias", "b"), ("W", (4, 1), "matrix", "W"))
+    oracle = SimpleNamespace(problem=SimpleNamespace(segments=table))
+    x = rng.standard_normal(11)
+    y, a, b = x.copy(), AdamMini(0.7, 0.9, 1e-2, 0.2), AdamW(0.7, 0.9, 1e-2, 0.2)
+    a.start(x, oracle)
+    b.start(y, oracle)
+    for _ in range(5):
+        g = rng.standard_normal(11)
+        a.step(x, g, 0.1)
+        b.step(y, g, 0.1)
+    np.testing.assert_array_equal(x, y)
+
+
+# ----------------------------------------------------------------------------------------------------------- Sophia
+
+
+def started(problem, optimizer, x, rows=None, seed=3):
+    estimator = Minibatch()
+    estimator.start(problem, x, seed)
+    g = np.empty_like(x)
+    optimizer.start(x, estimator)
+    return estimator, g, SimpleNamespace(rows=rows, weights=None)
+
+
+def test_sophia_h_trajectory(device):
+    diagonal = np.array([4.0, 1.0, 0.25])
+    optimizer = SophiaH(0.7, 0.8, 0.5, 1e-3, 0.2, every=2, radius=1e-2)
+    x = backend.asarray(np.array([1.0, -2.0, 3.0]))
+    problem = Quadratic(diagonal)
+    estimator, batch = Minibatch(), SimpleNamespace(rows=None, weights=None)
+    g = estimator.start(problem, x, 3)
+    optimizer.start(x, estimator)
+    w, m, h = backend.to_host(x).copy(), np.zeros(3), np.zeros(3)
+    for t in range(6):
+        estimator(x, batch, g)
+        gradient = diagonal * w
+        if t % 2 == 0:
+            u = np.empty(3)
+            backend.use("cpu")
+            backend.normals(backend.key(3, "SophiaH", t), u)
+            h = 0.8 * h + 0.2 * u * (diagonal * u)
+        m = 0.7 * m + 0.3 * gradient
+        w = w - 0.05 * (np.clip(m / np.maximum(0.5 * h, 1e-3), -1, 1) + 0.2 * w)
+        backend.use(device)
+        optimizer.step(x, g, 0.05)
+        np.testing.assert_allclose(backend.to_host(x), w, rtol=1e-9)
+    assert estimator.counts["gradients"] == 6 + 2 * 3 or problem.n is None
+
+
+def test_hutchinsons_estimate_has_the_diagonal_as_its_mean(rng):
+    a = rng.standard_normal((4, 4))
+    problem = Quadratic(a @ a.T)
+    x, total = np.zeros(4), np.zeros(4)
+    optimizer = SophiaH(b2=0.0, every=1)
+    for seed in range(4000):
+        started(problem, optimizer, x, seed=seed)
+        optimizer.oracle.batch = SimpleNamespace(rows=None, weights=None)
+        optimizer.estimate(x, optimizer.slot("h"))
+        total += optimizer.slot("h")
+    error = np.abs(total / 4000 - np.diag(a @ a.T))
+    assert (error < 5 * np.sqrt(3) * np.linalg.norm(a @ a.T, axis=1) / 4000**0.5).all()
+
+
+def small(loss=None):
+    return Neural(networks.mlp((64, 4, 10)), datasets.load("digits"), dtype="float64", loss=loss)
+
+
+def test_sophia_g_is_the_gauss_newton_diagonal_on_average():
+    problem, rows = small(), np.arange(6)
+    x = problem.x0(backend.generator(0, "x0"))
+    problem.begin(0)
+    z = problem.outputs(x, "train", rows)
+    p = np.exp(z - z.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    exact = np.zeros_like(x)                                    # (1/B) sum_b J_b' (diag p - p p') J_b, its diagonal
+    for b in rows:
+        jacobian = []
+        for k in range(10):
+            out = np.empty_like(x)
+            network, ctx = problem.network, problem.context
+            inputs, _ = problem._prepare(np.array([b]), None)
+            network.bind(x, out)
+            network.forward(inputs, ctx)
+            network.backward(np.eye(10)[k:k + 1])
+            jacobian.append(out)
+        jacobian = np.array(jacobian)
+        exact += (p[b] @ jacobian**2 - (p[b] @ jacobian) ** 2) / len(rows)
+    total, g, draws = np.zeros_like(x), np.empty_like(x), 3000
+    for seed in range(draws):
+        problem.sampled_gradient(x, rows, g, backend.key(seed, "labels"))
+        total += len(rows) * g**2 / draws
+    big = exact > 0.05 * exact.max()
+    np.testing.assert_allclose(total[big], exact[big], rtol=0.3)
+    assert abs(total[big].sum() / exact[big].sum() - 1) < 0.03
+
+
+def test_drawn_labels_have_the_probabilities_of_the_softmax():
+    from nn import SoftmaxCrossEntropy
+
+    z = np.tile(np.log([0.1, 0.6, 0.3]), (30_000, 1))
+    u = (np.arange(30_000) + 0.5) / 30_000
+    labels = SoftmaxCrossEntropy().draw(z, u)
+    np.testing.assert_allclose(np.bincount(labels) / 30_000, [0.1, 0.6, 0.3], atol=1e-4)
+    assert SoftmaxCrossEntropy().draw(np.array([[0.0, -1e9]]), np.array([1 - 1e-12]))[0] == 0
+
+
+@pytest.mark.parametrize("optimizer", [SophiaH(every=3, radius=1e-3), SophiaG(every=3)], ids=NAMES)
+def test_sophia_trains_resumes_and_counts_its_gradients(optimizer, tmp_path):
+    def run(steps, path=None):
+        return minimize(small(), optimizer, RandomReshuffling(30), 1e-2, stop=Stop(steps=steps), seed=2,
+                        events=Events(metrics=None, checkpoint=path))
+
+    straight = run(40)
+    run(17, tmp_path / "c.npz")
+    again = run(40, tmp_path / "c.npz")
+    np.testing.assert_array_equal(straight.x, again.x)
+    assert straight.columns["loss"][-1] < 2.0
+    more = 2 if isinstance(optimizer, SophiaH) else 1
+    assert straight.columns["gradients"][-1] == 30 * (40 + more * 14)
+
+
+def test_sophia_asks_for_what_it_needs():
+    x = np.zeros(3)
+    optimizer = SophiaH()
+    optimizer.start(x)
+    with pytest.raises(ValueError, match="run it by minimize"):
+        optimizer.step(x, x.copy(), 0.1)
+    with pytest.raises(ValueError, match="draws no targets"):
+        minimize(Quadratic([1.0, 2.0]), SophiaG(), stop=Stop(steps=1), schedule=0.1, sampler=None)
+
+
+# ------------------------------------------------------------------------------------------- averages report themselves
+
+
+@pytest.mark.parametrize("around", [Lookahead(HeavyBall(0.5), 3), EMA(HeavyBall(0.5), 0.9), SWA(HeavyBall(0.5), 4, 2)],
+                         ids=NAMES)
+def test_averages_are_measured_with_statistics_of_their_own(around):
+    def problem():
+        return Neural(networks.mlp((64, 8, 10), norm="batch"), datasets.load("digits"), metrics_rows=200)
+
+    run = minimize(problem(), around, RandomReshuffling(50), 0.1, stop=Stop(steps=20), events=Events(10, "step"))
+    assert not np.array_equal(run.answer, run.x)
+    fresh = problem()
+    fresh.recalibrate(run.answer)
+    for name, value in fresh.metrics(run.answer).items():
+        assert run.final[name] == pytest.approx(value, rel=1e-6), name
+    plain = minimize(problem(), around, RandomReshuffling(50), 0.1, stop=Stop(steps=20), events=Events(None))
+    np.testing.assert_array_equal(plain.x, run.x)               # measuring changes nothing
