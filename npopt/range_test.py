@@ -31,8 +31,9 @@ class RangeTest:
 
     @property
     def highest(self):
-        """The rate at the least smoothed loss: just before it turns up."""
-        return float(self.rates[np.nanargmin(self.smooth)])
+        """The rate just before the loss turns up: at the least smoothed loss, less the lag of the smoothing."""
+        lag = round(1 / (1 - self.fade)) if self.fade < 1 else 0
+        return float(self.rates[max(0, int(np.nanargmin(self.smooth)) - lag)])
 
     @property
     def steepest(self):
@@ -61,8 +62,8 @@ class RangeTest:
 def range_test(problem, optimizer, sampler=None, low=1e-6, high=10.0, steps=100, seed=0, worse=4.0):
     """Run `optimizer` with rates low (high/low)^(t/(steps-1)) from the problem's start, and return a RangeTest.
 
-    It ends early where the smoothed loss is above `worse` times its least value, or not finite. Nothing of it stays: the
-    problem is reset.
+    It ends early where the smoothed loss is above `worse` times its least value, or not finite. Nothing of it stays:
+    the problem is reset.
     """
     low, high = number("range_test", "low", low, low=0, open_low=True), number("range_test", "high", high, low=0)
     steps = whole("range_test", "steps", steps, 2)

@@ -168,7 +168,7 @@ class CosineRestarts(Schedule):
 
 
 class Cyclical(Schedule):
-    """c = floor(1 + t/(2 s)),  x = |t/s - 2 c + 1|,  s(t) = low + (high - low) max(0, 1 - x) z,  s the half cycle in steps.
+    """s(t) = low + (high - low) max(0, 1 - x) z,    c = floor(1 + t/(2 h)),    x = |t/h - 2 c + 1|,    h = `half` steps
 
         shape "triangular"     z = 1
         shape "triangular2"    z = 2^-(c-1): half the height with every cycle

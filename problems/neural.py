@@ -207,14 +207,15 @@ class Neural(Problem):
         return loss
 
     def sampled_gradient(self, x, rows, out, key):
-        """out: the gradient of the mean loss of these rows, with labels drawn from the network's own softmax by `key`."""
+        """out: the gradient of the mean loss of these rows, with labels drawn by `key` from the softmax."""
         if not hasattr(self.loss_function, "draw"):
             raise ValueError(f"{self.name}: labels are drawn from a softmax; the loss is {self.loss_function!r}")
         network, ctx = self.network, self.context
         inputs, targets = self._prepare(rows, None)
         network.bind(x, out)
         z = network.forward(inputs, ctx)
-        u = backend.row_uniform(key, self._rows(rows), ctx.lasting(self, "labels", (z.shape[0], 1), np.dtype("float64")))
+        u = ctx.lasting(self, "labels", (z.shape[0], 1), np.dtype("float64"))
+        backend.row_uniform(key, self._rows(rows), u)
         _, dz = self.loss_function.value_and_gradient(z, self.loss_function.draw(z, u[:, 0]), None, ctx)
         network.backward(dz)
 

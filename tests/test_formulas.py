@@ -224,8 +224,8 @@ ARRAYS = set("x y m v u w s h p c g".split()) | {"slow", "right", "left"}     # 
 COMPILED += [
     (formula, tuple(name for name in formula.arguments if name in ARRAYS)) for formula in (
         adabound.adabound, adabound.amsbound, adadelta.adadelta, adafactor.full_direction, adafactor.relative_step,
-        adagrad.adagrad, adam_l2, adam_mini.adam_mini, amsgrad.amsgrad, averaging.toward, lamb.lamb_direction, lamb.along,
-        lars.lars_direction, lars.lars, lion.lion, nadam.nadam, radam.momentum_and_moment, rmsprop.rmsprop,
+        adagrad.adagrad, adam_l2, adam_mini.adam_mini, amsgrad.amsgrad, averaging.toward, lamb.lamb_direction,
+        lamb.along, lars.lars_direction, lars.lars, lion.lion, nadam.nadam, radam.momentum_and_moment, rmsprop.rmsprop,
         rmsprop.rmsprop_momentum, rmsprop.rmsprop_centred, rmsprop.rmsprop_centred_momentum, sophia.sophia,
         sophia.hutchinson, sophia.gauss_newton, sophia.shifted, swats.adam_step, swats.add, swats.sgd_of_swats,
     )

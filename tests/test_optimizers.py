@@ -28,11 +28,11 @@ import numpy as np
 import pytest
 
 ALL = [
-    SGD(), HeavyBall(0.7), Nesterov(0.7), Adam(0.7, 0.95, 1e-2), Adam(0.7, 0.95, 1e-2, 0.3), AdamW(0.7, 0.95, 1e-2, 0.2),
-    AdaGrad(1e-2, 0.3), RMSProp(0.8, 1e-2), RMSProp(0.8, 1e-2, True), RMSProp(0.8, 1e-2, False, 0.6),
-    RMSProp(0.8, 1e-2, True, 0.6, True), Adadelta(0.8, 1e-2), AMSGrad(0.7, 0.8, 1e-2, "original"),
-    AMSGrad(0.7, 0.8, 1e-2, "raw"), AMSGrad(0.7, 0.8, 1e-2, "corrected"), NAdam(0.7, 0.95, 1e-2, 0.05),
-    NAdam(0.7, 0.95, 1e-2, None), RAdam(0.7, 0.9, 1e-2, 4), RAdam(0.7, 0.9, 1e-2, 5),
+    SGD(), HeavyBall(0.7), Nesterov(0.7), Adam(0.7, 0.95, 1e-2), Adam(0.7, 0.95, 1e-2, 0.3),
+    AdamW(0.7, 0.95, 1e-2, 0.2), AdaGrad(1e-2, 0.3), Adadelta(0.8, 1e-2),
+    RMSProp(0.8, 1e-2), RMSProp(0.8, 1e-2, True), RMSProp(0.8, 1e-2, False, 0.6), RMSProp(0.8, 1e-2, True, 0.6, True),
+    AMSGrad(0.7, 0.8, 1e-2, "original"), AMSGrad(0.7, 0.8, 1e-2, "raw"), AMSGrad(0.7, 0.8, 1e-2, "corrected"),
+    NAdam(0.7, 0.95, 1e-2, 0.05), NAdam(0.7, 0.95, 1e-2, None), RAdam(0.7, 0.9, 1e-2, 4), RAdam(0.7, 0.9, 1e-2, 5),
     AdaBound(0.7, 0.8, 1e-2, 0.05, 0.2), AMSBound(0.7, 0.8, 1e-2, 0.05, 0.2, 0.06), Lion(0.7, 0.95, 0.2),
     Lookahead(Adam(0.7, 0.95, 1e-2), 4, 0.3), Lookahead(HeavyBall(0.7), 4, 0.3, True), EMA(HeavyBall(0.7), 0.8),
     SWA(HeavyBall(0.7), 5, 3),

@@ -11,10 +11,10 @@ class Estimator(Value):
     """g = estimator.start(problem, x, seed); loss = estimator(x, batch, out=g).
 
     As the oracle it offers `problem`; `loss` of this step (set by the loop); `again(y, out)`, the estimate of the same
-    batch at another point, `value(y)`, its loss, and `sampled(y, out, key)`; `seed`; `counts`: rows differentiated ("gradients"), rows evaluated
-    ("values"), "bytes" sent; `skip`, True when no step may be taken; `variance(x)`, where it is known;
-    `compiled(optimizer, sampler)`, None or a function (x, rows, weights, rates) -> losses that runs len(rates) steps of
-    one batch size with the trajectory of the loop.
+    batch at another point, `value(y)`, its loss, and `sampled(y, out, key)`; `seed`; `counts`: rows differentiated
+    ("gradients"), rows evaluated ("values"), "bytes" sent; `skip`, True when no step may be taken; `variance(x)`, where
+    it is known; `compiled(optimizer, sampler)`, None or a function (x, rows, weights, rates) -> losses that runs
+    len(rates) steps of one batch size with the trajectory of the loop.
     """
 
     loss = None
@@ -40,7 +40,8 @@ class Estimator(Value):
         return self.problem.value(y, rows, self.batch.weights)
 
     def sampled(self, y, out, key):
-        """The gradient at y of the mean loss of this step's rows with targets drawn from the model itself; their number."""
+        """out: the gradient at y of the mean loss of this step's rows, their targets drawn from the model. The number
+        of rows."""
         if not hasattr(self.problem, "sampled_gradient"):
             raise ValueError(f"{self.problem.name} draws no targets from its model; that takes a network with "
                              "SoftmaxCrossEntropy")

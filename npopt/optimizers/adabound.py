@@ -29,9 +29,9 @@ class AdaBound(Optimizer):
 
         low = f (1 - 1/(gamma t + 1))        high = f (1 + 1/(gamma t))        f = final_lr lr / base_lr
 
-    Adam at first, SGD with momentum (EMA form) and rate f in the end: low = f/2 and high = 2 f at t = 1/gamma. A schedule
-    scales the bounds with the rate: base_lr is its rate without decay (None: that of the first step). eps is added to the
-    uncorrected root. The form of the authors' code; the paper's bounds divide by sqrt(t), too.
+    Adam at first, SGD with momentum (EMA form) and rate f in the end: low = f/2 and high = 2 f at t = 1/gamma. A
+    schedule scales the bounds with the rate: base_lr is its rate without decay (None: that of the first step). eps is
+    added to the uncorrected root. The form of the authors' code; the paper's bounds divide by sqrt(t), too.
     """
 
     arrays = ("m", "v")

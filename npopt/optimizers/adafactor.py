@@ -20,14 +20,14 @@ def relative_step(x, u, rate):
 
 
 class Adafactor(BySegment):
-    """For a segment seen as a matrix (n, k) (a convolution as (out, in kh kw)), with A = g^2 + eps1 and b_t = 1 - t^-decay:
+    """For a segment seen as a matrix (n, k), a convolution as (out, kh kw in), with A = g^2 + eps1, b_t = 1 - t^-decay:
 
-        R <- b_t R + (1-b_t) row means of A        C <- b_t C + (1-b_t) column means of A        V_ij = R_i C_j / mean(R)
+        R <- b_t R + (1-b_t) row means of A      C <- b_t C + (1-b_t) column means of A      V_ij = R_i C_j / mean(R)
         u = g / sqrt(V)        u <- u / max(1, rms(u) / clip)        x <- x - lr max(eps2, rms(x)) u
 
-    Segments with one axis, or with a side shorter than `least`, keep a full V. b_1 = 0, so there is no bias to correct. The
-    paper's rate is min(1e-2, 1/sqrt t): schedule=InverseSquareRoot(1.0, cap=1e-2). relative=False: x <- x - lr u. There is
-    no first moment. State: n + k numbers in place of n k.
+    Segments with one axis, or with a side shorter than `least`, keep a full V. b_1 = 0, so there is no bias to correct.
+    The paper's rate is min(1e-2, 1/sqrt t): schedule=InverseSquareRoot(1.0, cap=1e-2). relative=False: x <- x - lr u.
+    There is no first moment. State: n + k numbers in place of n k.
     """
 
     def __init__(self, decay=0.8, eps1=1e-30, eps2=1e-3, clip=1.0, relative=True, least=2):

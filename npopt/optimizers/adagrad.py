@@ -16,7 +16,8 @@ class AdaGrad(Optimizer):
     """s <- s + g^2            x <- x - lr g / (sqrt(s) + eps)            s_0 = initial
 
     eps stands outside the root, 1e-10 as in PyTorch and without weight beside a gradient; the first step is lr sign(g).
-    The paper's delta is added to s's root as well. The rate falls as 1/sqrt(t) for gradients of one size, and never rises.
+    The paper's delta is added to s's root as well. The rate falls as 1/sqrt(t) for gradients of one size, and never
+    rises.
     """
 
     arrays = ("s",)

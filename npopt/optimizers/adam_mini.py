@@ -1,4 +1,4 @@
-"""Adam-mini: Zhang et al., ICLR 2025, arXiv:2406.16793, Algorithm 1, with the partition of the authors' code (1.1.1)."""
+"""Adam-mini: Zhang et al., ICLR 2025, arXiv:2406.16793, Algorithm 1, partitioned as in the authors' code (1.1.1)."""
 
 from npopt import backend
 from npopt.backend import elementwise

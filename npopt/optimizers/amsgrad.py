@@ -18,7 +18,7 @@ class AMSGrad(Optimizer):
     """m <- b1 m + (1-b1) g            v <- b2 v + (1-b2) g^2            mh = m / (1-b1^t)
 
         variant      the largest so far              x <- x - lr ...
-        "original"   w <- max(w, v)                  m  / (sqrt(w) + eps)                 Algorithm 2: no bias correction
+        "original"   w <- max(w, v)                  m  / (sqrt(w) + eps)                 Algorithm 2, uncorrected
         "raw"        w <- max(w, v)                  mh / (sqrt(w / (1-b2^t)) + eps)      PyTorch
         "corrected"  w <- max(w, v / (1-b2^t))       mh / (sqrt(w) + eps)                 Keras and others
 
@@ -37,5 +37,5 @@ class AMSGrad(Optimizer):
 
     def update(self, x, g, lr, m, v, w):
         c1, c2 = 1 / (1 - self.b1**self.t), 1 / (1 - self.b2**self.t)
-        c1, before, after = {"original": (1.0, 1.0, 1.0), "raw": (c1, 1.0, c2), "corrected": (c1, c2, 1.0)}[self.variant]
-        amsgrad(x, m, v, w, g, lr, self.b1, self.b2, self.eps, c1, before, after)
+        corrections = {"original": (1.0, 1.0, 1.0), "raw": (c1, 1.0, c2), "corrected": (c1, c2, 1.0)}[self.variant]
+        amsgrad(x, m, v, w, g, lr, self.b1, self.b2, self.eps, *corrections)

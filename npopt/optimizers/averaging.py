@@ -12,7 +12,7 @@ def toward(slow, x, alpha):
 
 
 class Around(Optimizer):
-    """An optimizer around `inner`, with one more vector, which it reports. Statistics of batch norms are made anew for it."""
+    """An optimizer around `inner`, with one more vector, which it reports, with batch statistics made anew."""
 
     arrays = ("slow",)
 

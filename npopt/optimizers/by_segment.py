@@ -58,8 +58,9 @@ class BySegment(Optimizer):
                     self.update_segment(segment, x[segment.slice], part, *cut)
                     done = segment.stop
             if done != stop:
-                raise ValueError(f"{type(self).__name__}: a piece of the gradient, {first}:{stop}, cuts a segment in two; "
-                                 "give pieces of whole segments")
+                name = type(self).__name__
+                raise ValueError(f"{name}: a piece of the gradient, {first}:{stop}, cuts a segment in two; give pieces "
+                                 "of whole segments")
 
     def update_segment(self, segment, x, g, lr, *arrays):
         raise ValueError(f"{type(self).__name__} has no update_segment")

@@ -27,8 +27,8 @@ class LAMB(BySegment):
     u = mh / (sqrt(vh) + eps) + weight_decay x            x <- x - lr trust u
 
     trust = min(|x|, cap) / |u| segment by segment, 1 where |x| or |u| is 0 (a segment that starts at zero would never
-    move), and 1 in segments that are not of `kinds`. cap None: the paper's phi is the identity. `corrected`: Algorithm 2
-    divides by 1-b^t; without, mh = m and vh = v, as in some ports. weight_decay may be an array like x.
+    move), and 1 in segments that are not of `kinds`. cap None: the paper's phi is the identity. `corrected`: Algorithm
+    2 divides by 1-b^t; without, mh = m and vh = v, as in some ports. weight_decay may be an array like x.
     """
 
     arrays = ("m", "v")

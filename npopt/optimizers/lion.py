@@ -15,9 +15,9 @@ def lion(x, m, g, lr, b1, b2, weight_decay):
 class Lion(Optimizer):
     """c = b1 m + (1-b1) g            x <- x - lr (sign(c) + weight_decay x)            m <- b2 m + (1-b2) g
 
-    m follows g with its own b2; it is not set to c. The decay is decoupled and multiplied by lr. Every step has length lr in
-    every coordinate: rates are 3 to 10 times smaller, and decays as much larger, than AdamW's. weight_decay may be an
-    array like x.
+    m follows g with its own b2; it is not set to c. The decay is decoupled and multiplied by lr. Every step has length
+    lr in every coordinate: rates are 3 to 10 times smaller, and decays as much larger, than AdamW's. weight_decay may
+    be an array like x.
     """
 
     arrays = ("m",)

@@ -42,7 +42,7 @@ class RMSProp(Optimizer):
 
         centred     c <- a c + (1-a) g,    d = sqrt(max(v - c^2, 0)) + eps    (the variance; rounding may make it < 0)
         momentum    m <- momentum m + g / d,    x <- x - lr m
-        eps_inside  d = sqrt(v + eps) instead (the form of TensorFlow and of Graves; a larger eps, 1e-6 or more, suits it)
+        eps_inside  d = sqrt(v + eps) instead (TensorFlow, Graves; an eps of 1e-6 or more suits it)
 
     a = 0.99 as in PyTorch; the lecture has 0.9. No bias correction: the first step is lr / sqrt(1-a) sign(g), ten times
     lr for a = 0.99. Without momentum and centring the state is v alone.

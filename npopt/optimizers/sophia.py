@@ -1,4 +1,4 @@
-"""Sophia: Liu, Li, Hall, Liang & Ma, ICLR 2024, arXiv:2305.14342, Algorithm 3; estimators: Algorithms 1 (H) and 2 (G)."""
+"""Sophia: Liu, Li, Hall, Liang & Ma, ICLR 2024, arXiv:2305.14342, Algorithm 3; estimators: Algorithms 1 (H), 2 (G)."""
 
 from npopt import backend
 from npopt.backend import elementwise
@@ -34,9 +34,10 @@ def shifted(y, x, u, step):
 class Sophia(Optimizer):
     """m <- b1 m + (1-b1) g            x <- x - lr (clip(m / max(rho h, eps), -1, 1) + weight_decay x)
 
-    and at steps 1, k+1, 2k+1, ... before that, h <- b2 h + (1-b2) hh with an estimate hh of the Hessian's diagonal. No bias is
-    corrected. The decay is decoupled and multiplied by lr; weight_decay may be an array like x. Where h <= 0 the step is lr.
-    The authors' code keeps h for one row and folds the batch size into rho; here h is the diagonal itself.
+    and at steps 1, k+1, 2k+1, ... before that, h <- b2 h + (1-b2) hh with an estimate hh of the Hessian's diagonal. No
+    bias is corrected. The decay is decoupled and multiplied by lr; weight_decay may be an array like x. Where h <= 0
+    the step is lr. The authors' code keeps h for one row and folds the batch size into rho; here h is the diagonal
+    itself.
     """
 
     arrays = ("m", "h")
@@ -46,7 +47,8 @@ class Sophia(Optimizer):
         name = type(self).__name__
         self.b1 = number(name, "b1", b1, low=0, high=1, open_high=True)
         self.b2 = number(name, "b2", b2, low=0, high=1, open_high=True)
-        self.rho, self.eps = number(name, "rho", rho, low=0, open_low=True), number(name, "eps", eps, low=0, open_low=True)
+        self.rho = number(name, "rho", rho, low=0, open_low=True)
+        self.eps = number(name, "eps", eps, low=0, open_low=True)
         self.weight_decay = number_or_array(name, "weight_decay", weight_decay, low=0)
         self.every = whole(name, "every", every)
 
@@ -85,8 +87,9 @@ class SophiaH(Sophia):
 
 
 class SophiaG(Sophia):
-    """Sophia with the Gauss-Newton-Bartlett estimate: hh = B gh^2, gh the gradient of the mean loss of this step's B rows with
-    labels drawn from the model's own softmax; E[hh] is the diagonal of the Gauss-Newton matrix of the mean loss.
+    """Sophia with the Gauss-Newton-Bartlett estimate: hh = B gh^2, gh the gradient of the mean loss of this step's B
+    rows with labels drawn from the model's own softmax; E[hh] is the diagonal of the Gauss-Newton matrix of the mean
+    loss.
     """
 
     def estimate(self, x, h):
