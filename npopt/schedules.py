@@ -197,8 +197,8 @@ class OneCycle(Schedule):
     """One rise and one fall over T steps: high/divide -> high over the first `rise` T steps, then -> high/final.
 
     Each piece is linear, or half a cosine where cosine=True (PyTorch's default). Step 0 runs at high/divide, step
-    round(rise T) at high, the last one, T - 1, at high/final. `mirrored(low, high)` is the momentum that goes the other way:
-    pass it as vary={"beta": schedule.mirrored(0.85, 0.95)}.   Smith & Topin 2018, arXiv:1708.07120.
+    round(rise T) at high, the last one, T - 1, at high/final. `mirrored(low, high)` is the momentum that goes the other
+    way: pass it as vary={"beta": schedule.mirrored(0.85, 0.95)}.   Smith & Topin 2018, arXiv:1708.07120.
     """
 
     def __init__(self, high, divide=25.0, final=1e4, rise=0.3, cosine=False, length=None):
