@@ -111,6 +111,32 @@ class Orthogonal(Value):
         return (self.gain * (q.T if out < inputs else q)).reshape(shape).astype(dtype)
 
 
+class ScaledOrthogonal(Orthogonal):
+    """sqrt(2/fan_in) Q, as the course book prints it.
+
+    A layer then shrinks its input by sqrt(2/fan_in), so that deep networks fade; Kaiming's variance, 2/fan_in, belongs
+    to sqrt(2) Q of a square matrix, Orthogonal(gain=sqrt(2)).
+    """
+
+    def __init__(self, alpha=0.81):
+        self.alpha = number("LMomentum", "alpha", alpha, low=0, open_low=True)
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        w = uniform(rng, shape, sqrt(6 / fan_in), "float64")
+        return (w * sqrt(self.alpha / w.var())).astype(dtype)
+
+
+class SpectralNormalised(Value):
+    """gain W / s_max(W), W from `inner`, as a matrix (out, rest).   After Miyato et al., ICLR 2018, section 2.1."""
+
+    def __init__(self, inner, gain=1.0):
+        self.inner, self.gain = inner, number("SpectralNormalised", "gain", gain)
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        w = self.inner(rng, shape, fan_in, fan_out, "float64")
+        return (w * (self.gain / np.linalg.norm(w.reshape(shape[0], -1), 2))).astype(dtype)
+
+
 class PyTorchDefault(Value):
     """U(-b, b), b = 1/sqrt(fan_in), for weights and biases of linear and convolutional layers alike.
 

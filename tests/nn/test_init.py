@@ -80,3 +80,44 @@ def test_constants_and_printing(rng):
     assert repr(init.KaimingNormal()) == "KaimingNormal(a=0.0)"
     with pytest.raises(ValueError, match="std must lie in"):
         init.Normal(-1)
+
+
+def test_the_initialisers_of_the_book(rng):
+    w = init.ScaledOrthogonal()(rng, (64, 100), 100, 64, "float64")
+    np.testing.assert_allclose(w @ w.T, np.eye(64) * 2 / 100, atol=1e-14)
+    for shape in ((50, 784), (10, 64)):
+        w = init.LMomentum(0.49)(rng, shape, shape[1], shape[0], "float64")
+        assert w.var() == pytest.approx(0.49, rel=1e-12) and np.abs(w).max() < 0.7 * sqrt(3) * 1.05
+    for shape in ((30, 20), (8, 3, 3, 5)):
+        w = init.SpectralNormalised(init.KaimingNormal(), 1.5)(rng, shape, 20, 30, "float64")
+        assert np.linalg.norm(w.reshape(shape[0], -1), 2) == pytest.approx(1.5, rel=1e-12)
+
+
+def test_metrics_of_spectra():
+    from nn import spectra
+
+    w = np.diag([4.0, 2.0, 1.0, 1.0])[:, [2, 0, 1, 3]].reshape(4, 2, 2)
+    s = spectra.singular_values(w)
+    np.testing.assert_allclose(s, [4, 2, 1, 1])
+    p = np.array([0.5, 0.25, 0.125, 0.125])
+    expected = dict(condition_number=4, spectral_norm=4, rank_by_sum=2, rank_by_entropy=np.exp(-(p * np.log(p)).sum()),
+                    rank_by_share=0.75)
+    assert {name: f(s) for name, f in spectra.METRICS.items()} == pytest.approx(expected)
+    same = spectra.singular_values(np.eye(20))
+    assert spectra.rank_by_sum(same) == spectra.rank_by_entropy(same) == pytest.approx(20)
+    assert spectra.rank_by_share(same) == pytest.approx(0.9) or spectra.rank_by_share(same) == pytest.approx(0.95)
+    assert spectra.condition_number(np.array([1.0, 0.0])) == np.inf
+
+
+def test_power_iteration_finds_the_largest_singular_value(rng):
+    from nn.spectra import PowerIteration
+
+    w = rng.standard_normal((12, 3, 3, 4))
+    exact, found = np.linalg.norm(w.reshape(12, -1), 2), PowerIteration(w.shape, rng)
+    estimates = [found(w) for _ in range(300)]
+    assert estimates[-1] == pytest.approx(exact, rel=1e-9) and max(estimates) <= exact * (1 + 1e-12)
+    assert (np.diff(estimates) > -1e-9).all()
+    for _ in range(20):                                 # one step a change follows a weight that moves
+        w += 0.003 * rng.standard_normal(w.shape)
+        last = found(w)
+    assert last == pytest.approx(np.linalg.norm(w.reshape(12, -1), 2), rel=0.01)

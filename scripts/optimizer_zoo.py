@@ -1,0 +1,404 @@
+"""Which of twenty-three optimizers, each at its best rate, trains and generalises best?   Lecture notes, part N.
+
+One perceptron, one batch size, one budget, a cosine; each method at four rates a factor 3 apart around its customary
+one, the best chosen on 10,000 training rows that are held out, never on test rows. The notes say: Adam is fast, and its
+gap between training and test is larger; SGD with momentum is stable and generalises better. Beside it their numbers:
+what one large gradient does to Adam's memory, the convex problem on which Adam goes the wrong way, RAdam's rectifier,
+and the schedules (cyclical, SGDR, one-cycle, warm-up) on momentum SGD.
+
+Run time on 2 cores: --quick about 20 seconds; --data real --jobs 2 --threads 1 about a quarter of an hour.
+"""
+
+import dataclasses
+import math
+
+from nn.networks import mlp
+from npopt import (
+    EMA,
+    LAMB,
+    LARS,
+    SGD,
+    SWA,
+    SWATS,
+    AdaBound,
+    Adadelta,
+    Adafactor,
+    AdaGrad,
+    Adam,
+    AdamMini,
+    AdamW,
+    AMSBound,
+    AMSGrad,
+    Constant,
+    Cosine,
+    CosineRestarts,
+    Cyclical,
+    HeavyBall,
+    Lion,
+    Lookahead,
+    NAdam,
+    Nesterov,
+    OneCycle,
+    Piecewise,
+    RAdam,
+    RandomReshuffling,
+    RMSProp,
+    SophiaG,
+    Stop,
+    WithWarmup,
+)
+from npopt.lab import Entry, Experiment, Part, Recipe, Undecided, dataset, different, listed, spread
+from npopt.lab.figures import curves, look, panels
+from problems.neural import Neural
+
+import numpy as np
+
+experiment = Experiment(
+    __doc__,
+    task="N",
+    source="lecture notes on optimisers; the papers of the methods, named in npopt/optimizers",
+    parts={
+        "a": Part("all methods at four rates, one perceptron", "digits", "fashion-mnist"),
+        "b": Part("the notes' numbers: a spike, a counterexample, a rectifier"),
+        "c": Part("schedules for momentum SGD", "digits", "fashion-mnist"),
+    },
+    seeds=3,
+)
+
+BATCH = 128
+FACTORS = (1 / 9, 1 / 3, 1, 3)                                  # of the customary rate
+BIG = 3.0                                                       # C of the counterexample
+SHOWN = ("SGD", "HeavyBall", "AdaGrad", "RMSProp", "Adam", "AdamW", "Lion", "LAMB")
+
+
+class Held(Neural):
+    """A network with held-out rows: metrics valid_loss, valid_accuracy, and gap = train_accuracy - test_accuracy."""
+
+    def metrics(self, x):
+        found = super().metrics(x)
+        images, targets = self.valid
+        kept, self.parts = self.parts, {"train": self.parts["train"], "valid": (images, targets)}
+        found |= {k: v for k, v in super().metrics(x).items() if k.startswith("valid")}
+        self.parts = kept
+        return found | {"gap": found["train_accuracy"] - found["test_accuracy"]}
+
+
+def perceptron(data, rows=None):
+    """784-128-56-10 (or what the images have in pixels), ReLU; a sixth of the training rows is held out."""
+    d = dataset(data)
+    order = np.random.default_rng(0).permutation(len(d.y_train))[:rows]
+    cut = len(order) * 5 // 6
+    train, valid = order[:cut], order[cut:]
+    size = int(np.prod(d.x_train.shape[1:]))
+    network = mlp((size, 128, 56, len(d.classes) if getattr(d, "classes", None) else 10))
+    problem = Held(network, dataclasses.replace(d, x_train=d.x_train[train], y_train=d.y_train[train]),
+                   metrics_rows=min(10_000, cut), metrics_batch=1000)
+    other = Neural(network, dataclasses.replace(d, x_train=d.x_train[valid], y_train=d.y_train[valid]))
+    problem.valid = other.parts["train"]
+    return problem
+
+
+def methods(steps):
+    """{name: (optimizer, customary rate)}"""
+    return {
+        "SGD": (SGD(), 0.3), "HeavyBall": (HeavyBall(0.9), 0.03), "Nesterov": (Nesterov(0.9), 0.03), "AdaGrad":
+        (AdaGrad(), 0.03), "RMSProp": (RMSProp(), 1e-3), "Adadelta": (Adadelta(), 1.0), "Adam": (Adam(), 1e-3), "AdamW":
+        (AdamW(weight_decay=1e-2), 1e-3), "AMSGrad": (AMSGrad(), 1e-3), "NAdam": (NAdam(), 1e-3), "RAdam": (RAdam(),
+        1e-3), "AdaBound": (AdaBound(), 1e-3), "AMSBound": (AMSBound(), 1e-3), "SWATS": (SWATS(tolerance=1e-5), 1e-3),
+        "Lion": (Lion(), 3e-4), "LARS": (LARS(), 10.0), "LAMB": (LAMB(), 1e-2), "Adam-mini": (AdamMini(), 1e-3),
+        "Adafactor": (Adafactor(), 0.03), "Sophia-G": (SophiaG(), 1e-3), "Lookahead (Adam)": (Lookahead(Adam()), 1e-3),
+        "EMA (HeavyBall)": (EMA(HeavyBall(0.9), 0.99), 0.03), "SWA (HeavyBall)": (SWA(HeavyBall(0.9), max(1, 3 * steps
+        // 4)), 0.03),
+    }
+
+
+# ------------------------------------------------------------------------------------------------ the notes' numbers
+def moves(optimizer, gradients, lr):
+    """Steps of one number from 0."""
+    x, found = np.zeros(1), []
+    optimizer.start(x)
+    for t, g in enumerate(gradients):
+        before = x[0]
+        optimizer.step(x, np.array([float(g)]), lr(t))
+        found.append(x[0] - before)
+    return found
+
+
+def spike(seed, events):
+    """|steps| of Adam and AMSGrad, b1 = 0, for gradients 1, ..., 1, 1e5, 1, ..., 1 and lr 1."""
+    gradients, columns = [1.0] * 1000 + [1e5] + [1.0] * 50, {}
+    for name, optimizer in (("adam", Adam(0.0, 0.999, 0.0)), ("amsgrad", AMSGrad(0.0, 0.999, 0.0, "corrected"))):
+        columns[name] = [abs(v) for v in moves(optimizer, gradients, lambda t: 1.0)]
+    return {"step": list(range(1, len(gradients) + 1)), **columns}
+
+
+def counterexample(seed, events, steps=30_000):
+    """x in [-1, 1] under f_t = C x for t mod 3 = 1, else -x, b1 = 0, b2 = 1/(1 + C^2), rate 0.5/sqrt t."""
+    columns = {"step": []}
+    for name, kind in (("adam", Adam(0.0, 1 / (1 + BIG**2), 0.0)),
+                       ("amsgrad", AMSGrad(0.0, 1 / (1 + BIG**2), 0.0, "original"))):
+        x, columns[name], columns["step"] = np.zeros(1), [], []
+        kind.start(x)
+        for t in range(1, steps + 1):
+            kind.step(x, np.array([BIG if t % 3 == 1 else -1.0]), 0.5 / math.sqrt(t))
+            np.clip(x, -1, 1, out=x)
+            if t % 30 == 0 or t < 30:
+                columns[name].append(float(x[0]))
+                columns["step"].append(t)
+    return columns
+
+
+def rectifier(seed, events):
+    """RAdam's factor, NaN while it takes steps of momentum alone, for b2 = 0.9, 0.99 and 0.999."""
+    steps = sorted({int(round(10 ** (k / 40))) for k in range(161)} | {5, 6, 100, 200, 1000, 5000})
+    columns = {"step": steps}
+    for b2 in (0.9, 0.99, 0.999):
+        columns[f"b2 {b2:g}"] = [RAdam(b2=b2, threshold=4).rectifier(t) or math.nan for t in steps]
+    return columns
+
+
+# ------------------------------------------------------------------------------------------------------------- grid
+def schedules(steps, epoch, lr):
+    """{name: (schedule, what varies)}, all with lr as their highest rate."""
+    cycle = OneCycle(lr, rise=0.3)
+    half = max(1, steps // 8)
+    return {
+        "constant": (Constant(lr), None), "cosine": (Cosine(lr), None), "warm-up, cosine": (WithWarmup(Cosine(lr),
+        max(1, steps // 10)), None), "steps": (Piecewise(lr, (steps // 2, 3 * steps // 4), per="step"), None),
+        "triangular": (Cyclical(lr / 10, lr, half), None), "triangular2": (Cyclical(lr / 10, lr, half, "triangular2"),
+        None), "SGDR": (CosineRestarts(lr, max(1, steps // 7), 2, unit="step"), None), "one-cycle": (cycle, {"beta":
+        cycle.mirrored(0.85, 0.95)}),
+    }
+
+
+@experiment.runs
+def runs(args):
+    for data in args.data_of("a"):
+        rows = args.pick(None, 1500)
+        n = (min(len(dataset(data).y_train), rows or 10**9)) * 5 // 6
+        epochs = args.budget(10, 25)
+        steps = epochs * -(-n // BATCH)
+        some = dict(stop=Stop(epochs=epochs))
+        problem = Recipe(perceptron, data=data, rows=rows)
+        for name, (optimizer, base) in methods(steps).items():
+            for factor in args.pick(FACTORS, FACTORS[2:]):
+                yield Entry("a", f"{name}: {base * factor:.3g}", problem, optimizer, RandomReshuffling(BATCH),
+                            Cosine(base * factor), **some)
+    for name, function in (("spike", spike), ("counterexample", counterexample), ("rectifier", rectifier)):
+        yield Entry("b", name, run=Recipe(function), seeds=[0])
+    for data in args.data_of("c"):
+        rows = args.pick(None, 1500)
+        n = (min(len(dataset(data).y_train), rows or 10**9)) * 5 // 6
+        epochs, epoch = args.budget(10, 25), -(-n // BATCH)
+        for name, (schedule, vary) in schedules(epochs * epoch, epoch, 0.1).items():
+            yield Entry("c", name, Recipe(perceptron, data=data, rows=rows), HeavyBall(0.9), RandomReshuffling(BATCH),
+                        schedule, vary=vary, stop=Stop(epochs=epochs))
+
+
+# ----------------------------------------------------------------------------------------------------------- claims
+def chosen(results):
+    """{method: its runs at the rate with the best held-out accuracy (mean over seeds)}, and {method: rate}."""
+    groups, best, rates = {}, {}, {}
+    for name, group in results.select("a").groups():
+        method, rate = name.rsplit(": ", 1)
+        score = -math.inf if any(run.diverged for run in group) else float(np.mean(group.final("valid_accuracy")))
+        if score > groups.get(method, -math.inf) or method not in best:
+            groups[method], best[method], rates[method] = score, group, float(rate)
+    return best, rates
+
+
+def compared(results, one, two, column):
+    """(mean difference, two standard deviations, whether it is beyond them) of two methods at their best rates."""
+    best, _ = chosen(results)
+    return different(best[one].final(column), best[two].final(column))
+
+
+@experiment.claim("a-edge", "the rates are wide enough: no method is best at an end of its grid",
+                  expected="the best of four rates is inside, for every method", source="tuning of this script")
+def a_edge(results):
+    best, rates = chosen(results)
+    every = {}
+    for name in results.select("a").names:
+        method, rate = name.rsplit(": ", 1)
+        every.setdefault(method, []).append(float(rate))
+    if max(map(len, every.values())) < 3:
+        raise Undecided("two rates have no inside")
+    ends = {m: f"{rates[m]:g}" for m in best if len(every[m]) > 2 and rates[m] in (min(every[m]), max(every[m]))}
+    return f"{len(best) - len(ends)} of {len(best)} inside" + (f"; at an end: {listed(ends)}" if ends else ""), not ends
+
+
+@experiment.claim("a-fast", "Adam is faster than momentum SGD: a smaller training loss after the first epoch",
+                  expected="smaller by more than two standard deviations", source="lecture notes")
+def a_fast(results):
+    best, _ = chosen(results)
+    first = {m: np.array([run.columns["train_loss"][1] for run in best[m]]) for m in ("Adam", "HeavyBall")}
+    mean, bound, apart = different(first["Adam"], first["HeavyBall"])
+    return f"Adam {spread(first['Adam'])}, HeavyBall {spread(first['HeavyBall'])}", bool(apart and mean < 0)
+
+
+@experiment.claim("a-gap", "Adam's gap between training and test accuracy is larger than that of momentum SGD",
+                  expected="larger by more than two standard deviations", source="lecture notes")
+def a_gap(results):
+    best, _ = chosen(results)
+    mean, bound, apart = compared(results, "Adam", "HeavyBall", "gap")
+    shown = {m: spread(100 * best[m].final("gap")) for m in ("Adam", "HeavyBall")}
+    return f"Adam {shown['Adam']}, HeavyBall {shown['HeavyBall']} points", bool(apart and mean > 0)
+
+
+@experiment.claim("a-test", "momentum SGD generalises better than Adam: a higher test accuracy",
+                  expected="higher by more than two standard deviations", source="lecture notes")
+def a_test(results):
+    best, _ = chosen(results)
+    mean, bound, apart = compared(results, "HeavyBall", "Adam", "test_accuracy")
+    shown = {m: spread(100 * best[m].final("test_accuracy")) for m in ("HeavyBall", "Adam")}
+    return f"HeavyBall {shown['HeavyBall']}, Adam {shown['Adam']} %", bool(apart and mean > 0)
+
+
+@experiment.claim("a-close", "tuned alike, all methods end close together on this network",
+                  expected="test accuracies within one point of the best, for every method", source="this script")
+def a_close(results):
+    best, _ = chosen(results)
+    ends = {m: 100 * float(np.mean(group.final("test_accuracy"))) for m, group in best.items()}
+    top = max(ends.values())
+    behind = {m: f"{v:.2f}" for m, v in ends.items() if v < top - 1}
+    text = f"best {max(ends, key=ends.get)} {top:.2f} %" + (f"; behind: {listed(behind)}" if behind else "")
+    return text, not behind
+
+
+@experiment.claim("b-spike", "one gradient of 1e5 among ones moves Adam by at most sqrt(1/(1-b2)) = 31.6 rates, "
+                  "and makes the steps after it small",
+                  expected="31.6 after a long time (20 to 31.7 at t = 1001); then below 4e-4")
+def b_spike(results):
+    run = results.select("b", "spike")[0]
+    largest, after = float(np.max(run.columns["adam"])), float(run.columns["adam"][1010])
+    return f"{largest:.2f} rates, then {after:.3g}", 20 < largest < 31.7 and after < 4e-4
+
+
+@experiment.claim("b-memory", "AMSGrad keeps the largest second moment: after the spike its steps do not grow again",
+                  expected="non-increasing after the spike")
+def b_memory(results):
+    steps = results.select("b", "spike")[0].columns["amsgrad"][1001:]
+    return f"{steps[0]:.3g} to {steps[-1]:.3g}", bool((np.diff(steps) <= 1e-12).all())
+
+
+@experiment.claim("b-wrong", "on the convex problem of Reddi et al. Adam goes to the worst point, AMSGrad to the best",
+                  expected="Adam above 0.95, AMSGrad below -0.95 (C = 3)", source="Reddi, Kale & Kumar, ICLR 2018")
+def b_wrong(results):
+    run = results.select("b", "counterexample")[0]
+    return (f"Adam {run.final['adam']:.3f}, AMSGrad {run.final['amsgrad']:.3f}",
+            run.final["adam"] > 0.95 and run.final["amsgrad"] < -0.95)
+
+
+@experiment.claim("b-rectifier", "RAdam's rectifier starts at t = 5 and rises as predicted (b2 = 0.999)",
+                  expected="0.017, 0.215, 0.307, 0.645, 0.983 at t = 5, 100, 200, 1000, 5000",
+                  source="Liu et al., ICLR 2020")
+def b_rectifier(results):
+    c = results.select("b", "rectifier")[0].columns
+    at = dict(zip(np.asarray(c["step"], int), c["b2 0.999"], strict=True))
+    expected = {5: 0.017, 100: 0.215, 200: 0.307, 1000: 0.645, 5000: 0.983}
+    first = min(t for t, v in at.items() if np.isfinite(v))
+    return (f"first t = {first}; " + listed({t: f"{at[t]:.3f}" for t in expected}),
+            first == 5 and all(abs(at[t] - v) < 6e-4 for t, v in expected.items()))
+
+
+@experiment.claim("c-decay", "a rate that ends near 0 gives a smaller training loss than a constant one",
+                  expected="cosine, one-cycle, steps: smaller by more than two standard deviations",
+                  source="lecture notes")
+def c_decay(results):
+    constant, found, holds = results.select("c", "constant").final("train_loss"), {}, True
+    for name in ("cosine", "one-cycle", "steps"):
+        values = results.select("c", name).final("train_loss")
+        mean, _, apart = different(values, constant)
+        found[name], holds = spread(values), holds and bool(apart and mean < 0)
+    return f"constant {spread(constant)}; {listed(found)}", holds
+
+
+# ---------------------------------------------------------------------------------------------------------- figures
+@experiment.figure("methods.png", caption="Each method at its best rate: training loss, and test accuracy, by epoch.")
+def methods_figure(results):
+    best, _ = chosen(results)
+    figure, axes = panels(1, 2)
+    for ax, column in zip(axes, ("train_loss", "test_accuracy"), strict=True):
+        some = results.select("a", [best[m][0].name for m in SHOWN if m in best])
+        curves(ax, some, column, label=lambda n: n.rsplit(": ", 1)[0], logy=column == "train_loss", legend=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+@experiment.figure("table.png", caption="Every method at its best rate, sorted by test accuracy: training and "
+                   "test accuracy at the end (points: seeds; bars: mean), the rate that was chosen in brackets.")
+def table_figure(results):
+    best, rates = chosen(results)
+    order = sorted(best, key=lambda m: np.mean(best[m].final("test_accuracy")))
+    figure, ax = panels(size=(9, 0.36 * len(order) + 1.6))
+    for i, m in enumerate(order):
+        for column, shade, text in (("train_accuracy", 1, "training"), ("test_accuracy", 0, "test")):
+            values, colour = 100 * best[m].final(column), look(shade)["color"]
+            ax.plot(values, [i] * len(values), "o", color=colour, alpha=0.5, ms=5)
+            ax.plot([values.mean()], [i], "|", color=colour, ms=16, mew=2.5, label=text if not i else None)
+    ax.set_yticks(range(len(order)), [f"{m} ({rates[m]:.2g})" for m in order])
+    ax.set_xlabel("accuracy [%]")
+    ax.legend(loc="lower right")
+    return figure
+
+
+@experiment.figure("rates.png", caption="Held-out accuracy against the rate, in units of each method's customary one: "
+                   "how much tuning matters (mean over seeds).")
+def rates_figure(results):
+    figure, ax = panels(size=(9, 5.4))
+    table = {}
+    for name, group in results.select("a").groups():
+        method, rate = name.rsplit(": ", 1)
+        table.setdefault(method, {})[float(rate)] = 100 * float(np.mean(group.final("valid_accuracy")))
+    for i, (method, found) in enumerate(table.items()):
+        xs = np.array(sorted(found))
+        base = methods(100)[method][1]
+        ax.plot(xs / base, [found[x] for x in xs], marker="o", ms=4, label=method, **look(i))
+    ax.set(xscale="log", xlabel="rate / customary rate", ylabel="held-out accuracy [%]")
+    values = np.array([v for found in table.values() for v in found.values()])
+    ax.set_ylim(max(0, np.percentile(values, 8) - 2), values.max() + 0.5)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=1, fontsize=9)
+    return figure
+
+
+@experiment.figure("notes.png", caption="The notes' examples. Left: steps around a gradient of 1e5 among ones. "
+                   "Middle: the convex problem with its minimum at -1. Right: RAdam's rectifier.")
+def notes_figure(results):
+    figure, axes = panels(1, 3)
+    run = results.select("b", "spike")[0]
+    for i, name in enumerate(("adam", "amsgrad")):
+        ax, label = axes[0], {"adam": "Adam", "amsgrad": "AMSGrad"}[name]
+        ax.plot(run.columns["step"][980:], run.columns[name][980:], label=label, **look(i))
+        other = results.select("b", "counterexample")[0]
+        axes[1].plot(other.columns["step"], other.columns[name], label=label, **look(i))
+    axes[0].set(yscale="log", xlabel="step", ylabel="|step| / rate", title="a spike at t = 1001")
+    axes[1].set(xscale="log", xlabel="step", ylabel="x", title=f"C = {BIG:g}, minimum at -1")
+    c = results.select("b", "rectifier")[0].columns
+    for i, name in enumerate(n for n in c if n != "step"):
+        axes[2].plot(c["step"], c[name], label=name, **look(i))
+    axes[2].set(xscale="log", xlabel="step", ylabel="r", title="RAdam's rectifier")
+    for ax in axes:
+        ax.legend()
+    return figure
+
+
+@experiment.figure("schedules.png", caption="Momentum SGD under eight schedules of the same highest rate: the rates, "
+                   "the training loss, and the test accuracy.")
+def schedules_figure(results):
+    figure, axes = panels(1, 3)
+    some = results.select("c")
+    n = int(some[0].columns["step"][-1])
+    epoch = some[0].columns["epoch"][-1]
+    t = np.arange(n)
+    for i, (schedule, _) in enumerate(schedules(n, n / epoch, 0.1).values()):
+        schedule.start(max(1, round(n / epoch)), n)
+        axes[0].plot(t * epoch / n, [schedule(int(k)) for k in t], lw=1.4, **look(i))
+    axes[0].set(xlabel="epoch", ylabel="learning rate")
+    for ax, column in zip(axes[1:], ("train_loss", "test_accuracy"), strict=True):
+        curves(ax, some, column, logy=column == "train_loss", legend=False)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+if __name__ == "__main__":
+    experiment.main()
