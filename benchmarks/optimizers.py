@@ -95,7 +95,7 @@ def main():
             continue
         optimizer.start(x, oracle)
         optimizer.every = 1 << 30                               # Sophia's estimates are gradients, not steps
-        optimizer.t = 1
+        optimizer.t = 1000                                      # past every beginning, such as RAdam's
         state = sum(v.nbytes for v in _arrays(optimizer.state()))
         rival_step, way = theirs(name, settings, tensors) if torch and name else (None, "-")
         seconds = alternate(lambda o=optimizer: o.step(x, g, LR), rival_step, args.rounds)

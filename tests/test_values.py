@@ -23,7 +23,7 @@ def test_the_printed_form_makes_the_same_value_again(value):
 
 
 def test_every_argument_is_printed_also_at_its_default():
-    assert repr(Adam()) == "Adam(b1=0.9, b2=0.999, eps=1e-08)"
+    assert repr(Adam()) == "Adam(b1=0.9, b2=0.999, eps=1e-08, l2=0.0)"
     assert HeavyBall(0.9) != HeavyBall(0.90000001) and HeavyBall(0.9) != 0.9
 
 

@@ -3,7 +3,39 @@
 import os
 import pathlib
 
+import numba
 import numpy as np
+
+BLOCK = 1 << 15
+
+
+@numba.njit(cache=True, fastmath={"reassoc", "nsz", "contract"})    # sums in any order: vectors
+def _square_sum(x):
+    total = 0.0
+    for i in range(x.size):
+        v = np.float64(x[i])
+        total += v * v
+    return total
+
+
+@numba.njit(cache=True)
+def _squares(x):
+    total = 0.0
+    for i in range(0, x.size, BLOCK):
+        total += _square_sum(x[i:i + BLOCK])
+    return total
+
+
+@numba.njit(cache=True, parallel=True)
+def _squares_by_many(x):
+    sums = np.empty((x.size + BLOCK - 1) // BLOCK)
+    for b in numba.prange(sums.size):
+        sums[b] = _square_sum(x[np.int64(b) * BLOCK:np.int64(b) * BLOCK + BLOCK])
+    total = 0.0
+    for b in range(sums.size):
+        total += sums[b]
+    return total
+
 
 GPU_HELP = (
     "the GPU was asked for, but CuPy cannot be used here ({why}); install it with "
@@ -31,12 +63,9 @@ class Cpu:
         return pair.cpu(*arguments)
 
     def norm(self, x):
-        """In blocks, so that squares of float32 numbers are added in float64 and do not overflow."""
-        total = 0.0
-        for i in range(0, x.size, 1 << 16):
-            block = x[i : i + (1 << 16)].astype(np.float64, copy=False)
-            total += float(block.dot(block))
-        return total**0.5
+        """In float64, so that squares of float32 numbers do not overflow; by blocks, whose sums are added in order."""
+        squares = _squares_by_many if x.size > 4 * BLOCK else _squares
+        return float(squares(x.reshape(-1))) ** 0.5
 
     def synchronize(self):
         """Wait until the device has done what it was asked to do."""
