@@ -12,7 +12,8 @@ Memory. A pass takes its arrays from the context:
     ctx.scratch(name, shape, dtype)          one workspace for all layers, valid inside one call
 
 All are uninitialised, grow to the largest size seen, and are handed out as views, so that a step allocates nothing
-after the first. What a network returns is valid until its next pass.
+after the first. What a network returns, and what its backward pass needs, is valid until the next pass of any network
+with the same context.
 """
 
 from math import prod
@@ -37,7 +38,7 @@ class Context:
     def __init__(self, seed=0):
         self.training, self.recalibrating, self.seed, self.step, self.rows = False, False, seed, 0, None
         self.keep = self.dx = self.overwrite = self.track = self.spare = False
-        self.owned, self.free, self.lent, self.habit, self.widest = {}, [], {}, {}, {}
+        self.owned, self.free, self.lent, self.habit, self.widest, self.heirs = {}, [], {}, {}, {}, []
 
     def buffer(self, layer, name, shape, dtype):
         """An array for a layer: lasting where its backward will read it, else lent."""
@@ -91,13 +92,14 @@ class Context:
                         self.free.append(flat)
 
     def adopt(self, array):
-        """A layer to which the memory of this array is lent from now on, whoever had it."""
+        """A token, to be released like a layer, to which the memory of this array is lent from now on."""
         memory, heir = root(array), Layer()
         for flats in self.lent.values():
             for i, flat in enumerate(flats):
                 if flat is memory:
                     del flats[i]
                     self.lent[id(heir)] = [memory]
+                    self.heirs.append(heir)             # it lives as long as its entry
                     return heir
         return heir
 
@@ -106,6 +108,7 @@ class Context:
         for arrays in self.lent.values():
             self.free += arrays
         self.lent.clear()
+        self.heirs.clear()
 
     def _own(self, key, shape, dtype):
         size = prod(shape)
@@ -189,7 +192,11 @@ class Layer:
         raise TypeError(f"{type(self).__name__} has no forward")
 
     def backward(self, dy, need_dx=True):
-        """Write the gradients of the parameters that are not frozen; dx, or None where it is not needed."""
+        """Write the gradients of the parameters that are not frozen; dx, or None where it is not needed.
+
+        dx is new memory of ctx, or dy itself overwritten where ctx.spare allows that, or (a view of) dy where the layer
+        is a `view`. A composite that gives dy to two layers clears ctx.spare before the first of them.
+        """
         raise TypeError(f"{type(self).__name__} has no backward")
 
     def activate(self):
@@ -261,7 +268,7 @@ class Sequential(Layer):
 
     def backward(self, dy, need_dx=True, ds=None):
         last, ctx = len(self.layers) - 1, self.ctx
-        held = [ctx.adopt(dy)] if ctx.spare else []     # nobody else will read dy
+        held = [ctx.adopt(dy)] if ctx.spare and not self.view else []          # nobody else will read dy
         lowest = 0 if need_dx else self.lowest if ds is None else min(self.lowest, last)
         for i in range(last, lowest - 1, -1):
             layer, below = self.layers[i], need_dx or i > self.lowest
@@ -336,7 +343,7 @@ class Residual(Layer):
         return y
 
     def backward(self, dy, need_dx=True):
-        ctx, inner, skip = self.ctx, None, None
+        ctx, inner, skip, given = self.ctx, None, None, self.ctx.spare
         through, beside = need_dx or self.block.active, self.shortcut is not None and self.shortcut.active
         if self.merged:
             ds = None
@@ -351,7 +358,8 @@ class Residual(Layer):
         if self.shortcut is None:
             skip = ds
         elif need_dx or beside:
-            ctx.spare = True
+            # the last to read ds, unless that is the caller's dy or what a block of views hands on
+            ctx.spare = (self.merged or given or root(ds) is not root(dy)) and not self.block.view
             skip = self.shortcut.backward(ds, need_dx)
         if not need_dx:
             return None

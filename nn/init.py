@@ -118,6 +118,20 @@ class ScaledOrthogonal(Orthogonal):
     to sqrt(2) Q of a square matrix, Orthogonal(gain=sqrt(2)).
     """
 
+    def __init__(self):
+        super().__init__(1.0)
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        return (sqrt(2 / fan_in) * super().__call__(rng, shape, fan_in, fan_out, "float64")).astype(dtype)
+
+
+class LMomentum(Value):
+    """sqrt(alpha / Var W) W, W from U(-b, b), b = sqrt(6/fan_in), Var W its sample variance: the book's "L-momentum".
+
+    Every layer gets the variance alpha = 0.81 whatever its size, so that activations grow by sqrt(alpha fan_in) a
+    layer. The book's source for it could not be verified.
+    """
+
     def __init__(self, alpha=0.81):
         self.alpha = number("LMomentum", "alpha", alpha, low=0, open_low=True)
 

@@ -23,8 +23,9 @@ def weighted_mean(rows, weights):
 
 
 class Loss(Value):
-    """A loss; subclasses define rows(z, t, ctx), gradient(z, t, ctx) (of the rows that rows(...) saw last, without
-    weights), check, and right(z, t) where `accuracy`, the share of right answers, has a meaning."""
+    """A loss; subclasses define rows(z, t, ctx) and gradient(z, t, ctx) (of the rows that rows(...) saw last, without
+    weights), or value_and_gradient as a whole; check; and right(z, t) where `accuracy`, the share of right answers, has
+    a meaning."""
 
     accuracy = True
 
@@ -79,7 +80,7 @@ class SoftmaxCrossEntropy(Loss):
         return m.minimum(below.sum(axis=1), z.shape[1] - 1)
 
     def rows(self, z, t, ctx):
-        return self._pass(z, t, None, ctx)[0]
+        return self._pass(z, t, None, ctx)[0].copy()
 
     def value_and_gradient(self, z, t, weights=None, ctx=None):
         rows, dz = self._pass(z, t, weights, ctx)

@@ -79,6 +79,8 @@ class Profile:
 
     def table(self, network=None):
         """The rows as text, in ms a pass; for the only network if none is named."""
+        if not self.passes:
+            raise ValueError("Profile: no network made a pass while it was open")
         name = network or next(iter(self.passes))
         rows = self.rows(name)
         there, back = sum(row[2] for row in rows), sum(row[3] for row in rows)

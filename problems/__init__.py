@@ -2,13 +2,14 @@
 
 from problems.base import Problem, Restricted
 from problems.datasets import Dataset, load
+from problems.landscapes import LANDSCAPES, Surface
 from problems.linear import ElasticNet, Lasso, LeastSquares, Logistic
 from problems.quadratic import Quadratic
 from problems.splits import split, standardise
 
 __all__ = [
-    "Dataset", "ElasticNet", "Lasso", "LeastSquares", "Logistic", "Neural", "Problem", "Quadratic", "Restricted",
-    "load", "split", "standardise",
+    "LANDSCAPES", "Dataset", "ElasticNet", "Lasso", "LeastSquares", "Logistic", "Neural", "Problem", "Quadratic",
+    "Restricted", "Surface", "load", "split", "standardise",
 ]
 
 

@@ -111,6 +111,7 @@ TABLE = {
     "problems": {
         "Lasso": ["problems/test_penalised.py::"], "ElasticNet": ["problems/test_penalised.py::"],
         "LeastSquares": ["problems/test_linear.py::"], "Logistic": ["problems/test_linear.py::"],
+        "Surface": ["problems/test_landscapes.py::"],
         "Quadratic": ["problems/test_quadratic.py::"], "Neural": ["problems/test_neural.py::"],
     },
 }

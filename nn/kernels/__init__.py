@@ -1,10 +1,14 @@
 """The pieces of the layers that have a fast path: one function each, two ways to compute it.
 
 `reference` is array code for every device. `cpu`, `matrices`, `norms` and `pools` hold what replaces it on NumPy
-arrays. A test holds the two equal. use("reference") switches the replacements off.
+arrays; arrays of mixed dtypes, with gaps, read-only or empty go the plain way. A test holds the two equal, with two
+exceptions: an infinite or NaN number may reach neighbours in a fast convolution that it has no connection to, and an
+infinite dy is cut to 0 by a fast ReLU where the plain one has NaN. use("reference") switches the replacements off.
 """
 
 from npopt import backend
+
+import numpy as np
 
 from . import cpu, matrices, norms, pools, reference
 from .reference import taps
@@ -30,13 +34,27 @@ def chosen():
     return _chosen
 
 
+def alike(x, arguments):
+    """Whether compiled loops take these arrays: contiguous, writable, not empty, floating ones of one dtype."""
+    dtype = None
+    for a in (x, *arguments):
+        if isinstance(a, np.ndarray):
+            if not a.flags.carray or not a.size:
+                return False
+            if a.dtype.kind == "f":
+                if dtype is not None and a.dtype != dtype:
+                    return False
+                dtype = a.dtype
+    return True
+
+
 def _dispatch(name):
     plain = getattr(reference, name)
 
     def call(x, *arguments):
         if _chosen == "fast":
             fast = FAST.get(backend.owner(x).name, {}).get(name)
-            if fast is not None:
+            if fast is not None and alike(x, arguments):
                 return fast(x, *arguments)
         return plain(x, *arguments)
 

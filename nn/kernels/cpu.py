@@ -10,83 +10,9 @@ import numba
 import numpy as np
 import scipy.special
 
-from . import direct, reference, winograd
+from . import direct, winograd
 from .matrices import SMALL
 from .products import inside, jit
-
-
-def gather_windows(x, out, stride, before):
-    if not (x.flags.c_contiguous and out.flags.c_contiguous):
-        return reference.gather_windows(x, out, stride, before)
-    _gather_windows(x, out, stride[0], stride[1], before[0], before[1])
-
-
-@jit
-def _gather_windows(x, out, down, right, top, left):
-    batch, height, width, c = x.shape
-    _, rows, columns, kh, kw, _ = out.shape
-    run = kw * c                                        # the taps of one row of a window are neighbours in x
-    lines, to = x.reshape(batch * height, width * c), out.reshape(batch * rows, columns, kh, run)
-    for line in numba.prange(batch * rows):
-        b, i = line // rows, np.int64(line % rows)
-        for a in range(kh):
-            h = i * down - top + a
-            if h < 0 or h >= height:
-                for j in range(columns):
-                    for p in range(run):
-                        to[line, j, a, p] = 0
-                continue
-            source = lines[b * height + h]
-            if run < 16:                                # short runs: along the line, one number of the window at a time
-                for p in range(run):
-                    e = p // c - left                   # window j reads column right j + e
-                    first = min(columns, max(0, -(e // right)))
-                    last = max(first, min(columns, (width - 1 - e) // right + 1))
-                    target = to[line, :, a, p]
-                    target[:first] = 0
-                    target[last:] = 0
-                    inner, numbers = target[first:last], source[right * c * first + p - left * c:]
-                    for j in range(last - first):
-                        inner[j] = numbers[right * c * j]
-                continue
-            for j in range(columns):
-                w = j * right - left
-                lo = min(run, max(0, -w) * c)
-                hi = max(lo, min(kw, width - w) * c)
-                target = to[line, j, a]
-                if lo > 0:
-                    target[:lo] = 0
-                inner, numbers = target[lo:hi], source[w * c + lo:]
-                for p in range(hi - lo):
-                    inner[p] = numbers[p]
-                if hi < run:
-                    target[hi:] = 0
-
-
-def sum_windows(columns, dx, stride, before):
-    _sum_windows(columns, dx, stride[0], stride[1], before[0], before[1])
-
-
-@jit
-def _sum_windows(columns, dx, down, right, top, left):
-    batch, height, width, c = dx.shape
-    _, rows, across, kh, kw, _ = columns.shape
-    run = kw * c
-    lines, source = dx.reshape(batch * height, width * c), columns.reshape(batch * rows, across, kh, run)
-    for line in numba.prange(batch * height):           # one line of dx is one thread's: the order of terms is fixed
-        b, h, target = line // height, np.int64(line % height), lines[line]
-        target[:] = 0
-        for a in range(kh):
-            i = (h + top - a) // down
-            if i * down != h + top - a or i < 0 or i >= rows:
-                continue
-            for j in range(across):
-                w = j * right - left
-                lo, hi = max(0, -w) * c, min(kw, width - w) * c
-                inner, terms = target[w * c + lo:], source[b * rows + i, j, a, lo:]
-                for p in range(hi - lo):                # slices start at 0: no index can be negative, the loop is plain
-                    inner[p] += terms[p]
-
 
 NO_ROWS = np.empty(0, np.int64)
 
@@ -211,7 +137,9 @@ def _softmax_row(z, t, smoothing, factor, p):
         p[j] = np.exp(z[j] - top)
         total += p[j]
         mean += z[j] - top
-    loss = np.log(total) - (1 - smoothing) * (z[t] - top) - share * mean
+    loss = np.log(total) - (1 - smoothing) * (z[t] - top)
+    if smoothing > 0:                                   # a logit may be -inf
+        loss -= share * mean
     for j in range(k):
         p[j] = factor * (p[j] / total - share)
     p[t] -= factor * (1 - smoothing)

@@ -205,7 +205,7 @@ def forward_plan(image, out, channels, o, kernel, stride, padding, group):
 
 @lru_cache(maxsize=256)
 def backward_plan(image, out, channels, o, kernel, stride, padding, group):
-    """(buffer height, width, top, left, starts, ends, phases, taps of each phase, whether dx must be cleared)."""
+    """(buffer height, width, top, left, starts, ends, phases, taps of each phase, whether to clear dx), or None."""
     before = [-(-k // s) - 1 for k, s in zip(kernel, stride, strict=True)]
     behind = [max(0, (n - 1 + p) // s - (r - 1)) for n, p, s, r in zip(image, padding, stride, out, strict=True)]
     high, wide = (b + r + a for b, r, a in zip(before, out, behind, strict=True))
@@ -228,6 +228,8 @@ def backward_plan(image, out, channels, o, kernel, stride, padding, group):
         phases.append([first, start.size // group, begin, len(mine[0]), len(mine[1]) * o])
         taps.append([(i, j) for i in mine[0] for j in mine[1]])
         first, begin = first + start.size, begin + len(taps[-1]) * o * channels
+    if not starts:                                      # no pixel meets a tap
+        return None
     return high, wide, *before, np.concatenate(starts), np.concatenate(ends), np.array(phases), taps, clear
 
 
@@ -283,8 +285,11 @@ def backward_inputs(dy, w, dx, stride, padding, ctx):
         forward(dy, turned, None, dx, stride, tuple(k - 1 - p for p, k in zip(padding, kernel, strict=True)), ctx)
         return
     group = _group(prod(image) // prod(stride) or 1, batch)
-    high, wide, top, left, starts, ends, phases, taps, clear = backward_plan(tuple(image), out, c, o, kernel, stride,
-                                                                             padding, group)
+    plan = backward_plan(tuple(image), out, c, o, kernel, stride, padding, group)
+    if plan is None:
+        dx[...] = 0
+        return
+    high, wide, top, left, starts, ends, phases, taps, clear = plan
     packed = ctx.scratch("kernel u", (sum(map(len, taps)) * o * c,), w.dtype)
     turned = ctx.scratch("kernel v", (w.size,), w.dtype)
     for (_, _, begin, _, _), some in zip(phases, taps, strict=True):

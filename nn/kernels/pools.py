@@ -42,7 +42,7 @@ def _max_pool(x, y, index, kh, kw, down, right, top, left):
         for j in range(columns):
             best, which = y[b, i, j], index[b, i, j]
             best[:] = -np.inf
-            which[:] = 0
+            which[:] = max(0, top - i * down) * kw + max(0, left - j * right)         # the first tap that is inside
             for a in range(max(0, top - i * down), min(kh, height + top - i * down)):
                 for e in range(max(0, left - j * right), min(kw, width + left - j * right)):
                     source, tap = x[b, i * down - top + a, j * right - left + e], np.uint8(a * kw + e)

@@ -4,13 +4,39 @@ The right-hand matrix comes in panels: PANEL columns beside one another, row aft
 narrower has rows of its own width, so that K rows of n columns are K n numbers whatever n is.
 """
 
+import hashlib
+import pathlib
+
 import numba
 import numpy as np
+from numba.core import caching
 
 from . import simd
 
-jit = numba.njit(cache=True, error_model="numpy", parallel=True)
-inside = numba.njit(cache=True, error_model="numpy")
+SOURCES = sorted(pathlib.Path(__file__).parent.glob("*.py"))
+DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
+
+
+class Cache(caching.FunctionCache):
+    """numba's cache on disk, whose entries fall when any file of this folder changes: loops here contain code of simd
+    and products, at which numba does not look."""
+
+    def _index_key(self, signature, codegen):
+        return (*super()._index_key(signature, codegen), DIGEST)
+
+
+def compiled(**options):
+    """numba.njit with that cache."""
+
+    def decorate(function):
+        dispatcher = numba.njit(error_model="numpy", **options)(function)
+        dispatcher._cache = Cache(function)
+        return dispatcher
+
+    return decorate
+
+
+jit, inside = compiled(parallel=True), compiled()
 ROWS = simd.ROWS
 full_two, full_one = simd.block_product(2, False), simd.block_product(1, False)
 part_two, part_one = simd.block_product(2, True), simd.block_product(1, True)

@@ -262,7 +262,8 @@ def max_pool(x, y, index, kernel, stride, padding, ctx):
     """y = maximum over each window, index = the number of the first tap that reaches it; x: (B, H, W, C)."""
     m = xp(x)
     y[...] = -m.inf
-    index[...] = 0
+    first = [m.maximum(p - s * m.arange(n), 0) for p, s, n in zip(padding, stride, y.shape[1:3], strict=True)]
+    index[...] = (first[0].reshape(-1, 1, 1) * kernel[1] + first[1].reshape(1, -1, 1)).astype("uint8")
     mask = ctx.scratch("mask", y.shape, bool)
     for (i, j), here, there in taps(x.shape, y.shape, kernel, stride, padding):
         better, best = mask[there], y[there]

@@ -3,7 +3,7 @@
 A kernel of this file is emitted as LLVM instructions by a Python function over `Lanes`, so that what stays in registers
 is said and not hoped for. It works on every processor that LLVM knows; only its speed depends on the width:
 
-    LANES(dtype) numbers to a vector: 64 bytes with AVX-512, 32 with AVX, else 16
+    a vector has 64 bytes with AVX-512, 32 with AVX2, else 16
 
 `block_product` is the inner loop of every convolution and every linear layer here. Pointers are an array and an offset
 in numbers: nothing is checked, callers stay inside.
@@ -261,7 +261,7 @@ def tile_transform(line, size_in, size_out, bias=False):
 def pool_pixel(taps):
     """Two numba functions, for one window of `taps` pixels and all its channels c < count:
 
-        there: y[y0 + c] = max_k x[x0 + offset_k + c], index[y0 + c] = the first k that reaches it; NaN stays
+        there: y[y0 + c] = max_k x[x0 + offset_k + c], index[y0 + c] = the first k that reaches it (NaN stays)
         back: x[x0 + offset_k + c] = y[y0 + c] where index[y0 + c] = k, else 0
 
     offset_k = x_down (k // width) + x_right (k % width) for taps = (height, width); index holds uint8.

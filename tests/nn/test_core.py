@@ -306,3 +306,16 @@ def test_a_shared_segment_starts_as_its_owner_says(rng):
     net = Network(Sequential(one=Linear(3, 3, init=Constant(1.0)), two=Linear(3, 3, init=Constant(2.0))), (3,),
                   share={"one.W": "two.W"})
     assert (net.segments.view(net.x0(rng), "two.W") == 2.0).all()
+
+
+def test_composites_of_views_do_not_lose_memory(rng):
+    layers = [layer for _ in range(12) for layer in (nn.Linear(50, 50), nn.Sequential(nn.ReLU()))]
+    network = nn.Network(nn.Sequential(*layers), (50,))
+    x, ctx, a = rng.standard_normal(network.dim), nn.Context(), rng.standard_normal((40, 50))
+    g, held = np.empty_like(x), []
+    for _ in range(3):
+        network.bind(x, g)
+        network.backward(network.forward(a, ctx).copy())
+        ctx.reclaim()
+        held.append({id(flat) for flat in ctx.free})
+    assert held[0] == held[1] == held[2]

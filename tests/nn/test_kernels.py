@@ -25,23 +25,19 @@ def outputs(size, kernel, stride, padding):
     return tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("channels", [1, 3, 20])
 @pytest.mark.parametrize("size, kernel, stride, padding", WINDOWS)
-def test_gather_windows_and_its_adjoint(size, kernel, stride, padding, channels, dtype, rng):
-    x = rng.standard_normal((3, *size, channels)).astype(dtype)
+def test_gather_windows_and_its_adjoint(size, kernel, stride, padding, channels, rng):
+    x = rng.standard_normal((3, *size, channels))
     shape = (3, *outputs(size, kernel, stride, padding), *kernel, channels)
-    fast, slow = np.full(shape, np.nan, dtype), np.full(shape, np.nan, dtype)
-    cpu.gather_windows(x, fast, stride, padding)
-    reference.gather_windows(x, slow, stride, padding)
-    np.testing.assert_array_equal(fast, slow)
-    columns = rng.standard_normal(shape).astype(dtype)
-    dx, other = np.full_like(x, np.nan), np.full_like(x, np.nan)
-    cpu.sum_windows(columns, dx, stride, padding)
-    reference.sum_windows(columns, other, stride, padding)
-    np.testing.assert_allclose(dx, other, rtol=0, atol=10 * TOLERANCE[dtype])
-    # <gather x, columns> = <x, sum columns>, whatever either does
-    assert np.vdot(slow.astype("f8"), columns) == pytest.approx(np.vdot(x.astype("f8"), dx), rel=100 * TOLERANCE[dtype])
+    gathered, dx = np.full(shape, np.nan), np.full_like(x, np.nan)
+    reference.gather_windows(x, gathered, stride, padding)
+    for b, h, w, i, j, c in np.ndindex(shape):
+        r, s = stride[0] * h + i - padding[0], stride[1] * w + j - padding[1]
+        assert gathered[b, h, w, i, j, c] == (x[b, r, s, c] if 0 <= r < size[0] and 0 <= s < size[1] else 0)
+    columns = rng.standard_normal(shape)
+    reference.sum_windows(columns, dx, stride, padding)
+    assert np.vdot(gathered, columns) == pytest.approx(np.vdot(x, dx), rel=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -141,17 +137,17 @@ def test_results_do_not_depend_on_the_number_of_threads(rng):
 
 
 def test_use_chooses_the_path(rng):
-    x, out, calls = np.zeros((1, 2, 2, 1)), np.empty((1, 2, 2, 1, 1, 1)), []
-    before = kernels.FAST["cpu"]["gather_windows"]
-    kernels.FAST["cpu"]["gather_windows"] = lambda *a: calls.append("fast")
+    x, out, calls = np.zeros(5), np.empty(5), []
+    before = kernels.FAST["cpu"]["relu"]
+    kernels.FAST["cpu"]["relu"] = lambda *a: calls.append("fast")
     try:
-        kernels.gather_windows(x, out, (1, 1), (0, 0))
+        kernels.relu(x, out)
         kernels.use("reference")
         assert kernels.chosen() == "reference"
-        kernels.gather_windows(x, out, (1, 1), (0, 0))
+        kernels.relu(x, out)
     finally:
         kernels.use("fast")
-        kernels.FAST["cpu"]["gather_windows"] = before
+        kernels.FAST["cpu"]["relu"] = before
     assert calls == ["fast"]
     with pytest.raises(ValueError, match="'fast' or 'reference'"):
         kernels.use("slow")
@@ -196,3 +192,60 @@ def test_a_nan_in_the_outputs_is_one_in_the_loss(chosen):
     z, rows = np.array([[0.0, np.nan, 1.0], [np.nan, 0.0, 0.0]]), np.empty(2)
     chosen.softmax(z, np.array([0, 1]), 0.0, None, np.empty_like(z), rows)
     assert np.isnan(rows).all()
+
+
+def test_arrays_that_compiled_loops_cannot_take_go_the_plain_way(rng):
+    w, ctx = rng.standard_normal((20, 3, 3, 20)).astype("f4"), Context()
+    bias = np.zeros(20, "f4")
+    plain = np.ascontiguousarray(rng.standard_normal((2, 8, 8, 20)).astype("f4"))
+    turned = np.ascontiguousarray(plain.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+    still = plain.copy()
+    still.flags.writeable = False
+    expected = np.empty((2, 8, 8, 20), "f4")
+    kernels.convolve(plain, w, bias, expected, (1, 1), (1, 1), ctx)
+    for x in (turned, still, plain.astype("f8"), plain[:, ::-1][:, ::-1]):
+        y = np.empty((2, 8, 8, 20), x.dtype)
+        kernels.convolve(x, w, bias, y, (1, 1), (1, 1), ctx)
+        np.testing.assert_allclose(y, expected, atol=2e-4)
+        dw, other = np.empty_like(w), np.empty_like(w)
+        kernels.convolve_weights(x, expected, dw, (1, 1), (1, 1), ctx)
+        kernels.convolve_weights(plain, expected, other, (1, 1), (1, 1), ctx)
+        np.testing.assert_allclose(dw, other, atol=1e-4 * np.abs(other).max())
+    wide = rng.standard_normal((6, 80)).astype("f4")
+    dw = np.empty((3, 40), "f4")
+    kernels.linear_weights(wide[:, :40], np.ones((6, 3), "f4"), dw, ctx)
+    np.testing.assert_allclose(dw, np.tile(wide[:, :40].sum(0), (3, 1)), rtol=1e-5)
+    kernels.linear_weights(wide[:0, :40], np.ones((0, 3), "f4"), dw, ctx)
+    np.testing.assert_array_equal(dw, 0)
+    dx = np.full((2, 1, 19, 2), np.nan)
+    kernels.convolve_inputs(np.ones((2, 1, 21, 2)), np.ones((2, 1, 1, 2)), dx[:, :, :19], (3, 1), (1, 1), ctx)
+    np.testing.assert_array_equal(dx, 0)
+
+
+@pytest.mark.parametrize("module", [cpu, reference])
+def test_softmax_takes_an_impossible_class(module):
+    rows, p = np.empty(1), np.empty((1, 3))
+    module.softmax(np.array([[1.0, -np.inf, 2.0]]), np.array([0]), 0.0, None, p, rows)
+    assert rows[0] == pytest.approx(np.log(1 + np.e))
+
+
+@pytest.mark.parametrize("module", [pools, reference])
+def test_a_window_of_minus_infinity_sends_its_gradient_to_a_pixel_of_its_own(module):
+    x, ctx = np.full((1, 2, 2, 1), -np.inf), Context()
+    y, index, dx = np.empty_like(x), np.empty(x.shape, "uint8"), np.empty_like(x)
+    module.max_pool(x, y, index, (3, 3), (1, 1), (1, 1), ctx)
+    module.max_pool_backward(np.arange(1.0, 5.0).reshape(1, 2, 2, 1), index, dx, (3, 3), (1, 1), (1, 1), ctx)
+    np.testing.assert_array_equal(dx.ravel(), [10, 0, 0, 0])
+
+
+def test_compiled_loops_fall_when_any_file_of_the_folder_changes():
+    from nn.kernels import products, winograd
+
+    keys = [function._cache._index_key("signature", _Codegen())
+            for function in (winograd.correlate, products.multiply)]
+    assert all(products.DIGEST in key for key in keys)
+
+
+class _Codegen:
+    def magic_tuple(self):
+        return ("magic",)

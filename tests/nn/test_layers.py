@@ -51,6 +51,20 @@ LAYERS = {
     ),
     "residual block with shortcut": (lambda: nn.basic_block(3, 4, 2), (5, 5, 3)),
     "residual of a parameter-free block": (lambda: nn.Residual(nn.Tanh(), nn.Linear(3, 3)), (3,)),
+    "residual with a shortcut that could overwrite": (lambda: nn.Residual(nn.Linear(4, 4), nn.BatchNorm(4)), (4,)),
+    "residuals in one another": (
+        lambda: nn.Sequential(
+            nn.Residual(nn.Residual(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)))),
+            nn.Residual(nn.Sequential(nn.Residual(nn.Linear(4, 4), nn.BatchNorm(4)))), nn.Linear(4, 4),
+        ),
+        (4,),
+    ),
+    "residual of a block of views": (
+        lambda: nn.Residual(nn.Flatten(), nn.Sequential(nn.Linear(4, 4), nn.BatchNorm(4, eps=0.1)), nn.ReLU()), (4,)),
+    "residual of dropout": (lambda: nn.Residual(nn.Dropout(0.5), nn.BatchNorm(4), nn.ReLU()), (4,)),
+    "residual whose block ends in a rectifier": (
+        lambda: nn.Residual(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm(4), nn.ReLU()),
+                            nn.Sequential(nn.Linear(4, 4), nn.BatchNorm(4))), (4,)),
     "sequential": (lambda: nn.Sequential(nn.Linear(4, 5), act=nn.LeakyReLU(0.1), out=nn.Linear(5, 2)), (4,)),
 }
 

@@ -1,0 +1,47 @@
+"""Landscapes: gradients against central differences, minima where they are said to be."""
+
+from npopt import HeavyBall, Stop, gradcheck, minimize
+from problems import LANDSCAPES, Surface
+
+import numpy as np
+import pytest
+import scipy.optimize
+
+
+@pytest.mark.parametrize("name", LANDSCAPES)
+def test_gradients_are_derivatives(name, rng):
+    land = LANDSCAPES[name]
+    low_x, high_x, low_y, high_y = land.window
+    for _ in range(20):
+        x, y, h = rng.uniform(low_x, high_x), rng.uniform(low_y, high_y), 1e-5
+        a, b = land.gradient(x, y)
+        size = abs(a) + abs(b) + 1
+        assert abs((land.f(x + h, y) - land.f(x - h, y)) / (2 * h) - a) < 1e-6 * size + 1e-9 * abs(land.f(x, y)) / h
+        assert abs((land.f(x, y + h) - land.f(x, y - h)) / (2 * h) - b) < 1e-6 * size + 1e-9 * abs(land.f(x, y)) / h
+    grid = np.meshgrid(np.linspace(low_x, high_x, 5), np.linspace(low_y, high_y, 5))
+    assert land.f(*grid).shape == (5, 5) and all(v.shape == (5, 5) for v in land.gradient(*grid))
+
+
+@pytest.mark.parametrize("name", LANDSCAPES)
+def test_minima_are_minima(name):
+    land = LANDSCAPES[name]
+    for x, y in land.minima:
+        assert land.f(x, y) == pytest.approx(land.value, abs=1e-9)
+        assert np.abs(land.gradient(x, y)).max() < 1e-6
+        low_x, high_x, low_y, high_y = land.window
+        assert low_x < x < high_x and low_y < y < high_y
+        near = scipy.optimize.minimize(lambda v: land.f(*v), (x + 0.01, y - 0.01), method="Nelder-Mead")
+        assert near.fun > land.value - 1e-9
+    x, y = np.meshgrid(np.linspace(*land.window[:2], 400), np.linspace(*land.window[2:], 400))
+    assert land.f(x, y).min() > land.value - 1e-9
+    assert low_x < land.start[0] < high_x and low_y < land.start[1] < high_y
+
+
+def test_a_surface_is_a_problem():
+    problem = Surface("beale", (2.0, 1.0))
+    assert gradcheck(problem, np.array([2.0, 1.0])).ok
+    run = minimize(Surface("valley"), HeavyBall(0.8), schedule=0.1, stop=Stop(steps=200))
+    assert run.final["gap"] < 1e-8 and run.final["distance"] < 1e-3
+    assert problem.minimum()[1] == 0 and problem.metrics(np.array([3.0, 0.5]))["gap"] == 0
+    with pytest.raises(ValueError, match="no landscape is called 'bowl'"):
+        Surface("bowl")
