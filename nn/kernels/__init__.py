@@ -36,15 +36,16 @@ def chosen():
 
 def alike(x, arguments):
     """Whether compiled loops take these arrays: contiguous, writable, not empty, floating ones of one dtype."""
-    dtype = None
+    first = None
     for a in (x, *arguments):
-        if isinstance(a, np.ndarray):
+        if type(a) is np.ndarray:
             if not a.flags.carray or not a.size:
                 return False
-            if a.dtype.kind == "f":
-                if dtype is not None and a.dtype != dtype:
+            dtype = a.dtype
+            if dtype is not first and dtype.kind == "f":
+                if first is not None and dtype != first:
                     return False
-                dtype = a.dtype
+                first = dtype
     return True
 
 

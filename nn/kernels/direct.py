@@ -243,6 +243,7 @@ def _buffers(x, group, high, wide, padding, ctx):
     return ctx.zeroed(("surround", x.shape[1:], group, high, wide, padding), shape, x.dtype)
 
 
+@lru_cache(maxsize=256)
 def side_by_side(o, across, columns, stride, lanes):
     """How many neighbouring outputs to treat as one with so many times the channels: few channels would leave most of a
     vector empty. f of them are a convolution of stride f s whose kernel has s (f - 1) more columns."""
@@ -308,6 +309,21 @@ PARTIAL = 4 << 20                       # bytes of partial sums of dW, beyond on
 
 def backward_weights(x, dy, dw, stride, padding, ctx):
     """dW, (O, kh, kw, C). Images with many positions one by one, others by columns gathered from several images."""
+    batch, down, across, o = dy.shape
+    f = side_by_side(o, across, dw.shape[2], stride[1], lanes(x.dtype))
+    if f > 1:                                           # neighbouring outputs as channels: see there
+        shape = (f, o, dw.shape[1], dw.shape[2] + stride[1] * (f - 1), dw.shape[3])
+        wider = ctx.scratch("direct wide", shape, dw.dtype)
+        dy, flat = dy.reshape(batch, down, across // f, f * o), wider.reshape(f * o, *shape[2:])
+        backward_weights_of(x, dy, flat, (stride[0], stride[1] * f), padding, ctx)
+        dw[...] = wider[0, :, :, :dw.shape[2]]
+        for k in range(1, f):
+            dw += wider[k, :, :, k * stride[1]:k * stride[1] + dw.shape[2]]
+    else:
+        backward_weights_of(x, dy, dw, stride, padding, ctx)
+
+
+def backward_weights_of(x, dy, dw, stride, padding, ctx):
     o, (rows, columns), c, width = dw.shape[0], dw.shape[1:3], dw.shape[3], lanes(x.dtype)
     depth, out = dw.size // o, dy.shape[1:3]
     parts = max(1, min(16, PARTIAL // dw.nbytes))
