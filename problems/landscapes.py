@@ -108,7 +108,7 @@ LANDSCAPES = {
         "three-hump camel", "2x^2 - 1.05x^4 + x^6/6 + xy + y^2",
         lambda x, y: 2 * x**2 - 1.05 * x**4 + x**6 / 6 + x * y + y**2,
         lambda x, y: (4 * x - 4.2 * x**3 + x**5 + y, x + 2 * y), ((0.0, 0.0),), 0.0,
-        (-2.4, 2.4, -2.4, 2.4), (-1.9, 2.0)),
+        (-2.4, 2.4, -2.4, 2.4), (-1.1, 1.9)),
     "goldstein-price": Landscape(
         "Goldstein-Price", "(1 + (x+y+1)^2 p)(30 + (2x-3y)^2 q)", goldstein_price, goldstein_price_gradient,
         ((0.0, -1.0),), 3.0, (-2.0, 2.0, -2.2, 1.4), (-1.5, 0.5)),

@@ -1,0 +1,269 @@
+"""SGD, momentum, AdaGrad, RMSProp, Adam: how do they move, and which one ends best?   Course task A4.
+
+On surfaces of two variables the five methods start together. What the known animations show is checked by numbers: on a
+saddle SGD leaves the ridge at the rate 1 + 2 lr a step, methods with a rate for every coordinate leave at once; the
+first step is lr for AdaGrad and Adam, lr/sqrt(1-a) for RMSProp, that of SGD for momentum. Then logistic regression
+(l2 = 1e-4, batch 64), each method at the best of five rates, chosen on rows that are held out: adaptive methods should
+lead early on sparse features, and all end within some tenths of a percent.
+
+Run time on 2 cores: --quick about half a minute; --data real --jobs 2 --threads 1 about five minutes.
+"""
+
+import math
+
+from npopt import SGD, AdaGrad, Adam, HeavyBall, RandomReshuffling, RMSProp, Stop
+from npopt.lab import Entry, Experiment, Part, Recipe, Undecided, dataset, listed
+from npopt.lab.figures import COLOURS, MARKERS, curves, panels
+from problems import LANDSCAPES, Logistic, Surface
+
+import numpy as np
+
+experiment = Experiment(
+    __doc__,
+    task="A4",
+    source="Duchi et al. 2011; Tieleman & Hinton 2012; Kingma & Ba 2015; after the animations of A. Radford",
+    parts={
+        "a": Part("surfaces of two variables, with animations"),
+        "b": Part("logistic regression, five rates each", "breast_cancer", ("a9a", "w8a")),
+    },
+    seeds=3,
+)
+
+METHODS = {"SGD": SGD(), "momentum": HeavyBall(0.9), "AdaGrad": AdaGrad(), "RMSProp": RMSProp(), "Adam": Adam()}
+STEPS = 300
+MOVES = {                                                       # rates of the five, in that order
+    "beale": (0.01, 0.003, 0.5, 0.02, 0.15), "valley": (0.3, 0.05, 0.5, 0.03, 0.15),
+    "saddle": (0.03, 0.01, 0.4, 0.02, 0.05), "rosenbrock": (0.001, 0.0004, 0.3, 0.01, 0.1),
+    "himmelblau": (0.01, 0.003, 0.8, 0.03, 0.2), "six-hump camel": (0.02, 0.005, 0.4, 0.02, 0.08),
+    "three-hump camel": (0.02, 0.005, 0.4, 0.02, 0.1), "goldstein-price": (2e-5, 5e-6, 0.3, 0.01, 0.05),
+    "mccormick": (0.05, 0.01, 0.5, 0.03, 0.1), "styblinski-tang": (0.01, 0.003, 0.6, 0.03, 0.1),
+    "rastrigin": (0.003, 0.001, 0.4, 0.02, 0.1), "ackley": (0.05, 0.02, 0.4, 0.02, 0.1),
+}
+ANIMATED = ("beale", "valley", "saddle", "himmelblau")
+RATES = {"SGD": 1.0, "momentum": 0.1, "AdaGrad": 0.1, "RMSProp": 3e-3, "Adam": 3e-3}
+FACTORS = (1 / 9, 1 / 3, 1, 3, 9)
+
+
+# --------------------------------------------------------------------------------------------------------- problems
+class HeldOut(Logistic):
+    """Logistic regression with a fifth of the training rows held out: valid_accuracy beside the other metrics."""
+
+    def metrics(self, x):
+        scores = np.asarray(self.held @ np.asarray(x)).ravel()
+        return {**super().metrics(x), "valid_accuracy": float(((scores > 0) == (self.labels > 0)).mean())}
+
+
+def logistic(data):
+    d = dataset(data)
+    labels = np.where(np.asarray(d.y_train) > 0, 1.0, -1.0)
+    order = np.random.default_rng(0).permutation(len(labels))
+    cut = len(order) * 4 // 5
+    test = None if d.x_test is None else (d.x_test, np.where(np.asarray(d.y_test) > 0, 1.0, -1.0))
+    problem = HeldOut(d.x_train[order[:cut]], labels[order[:cut]], 1e-4, test=test, name=data)
+    problem.held, problem.labels = d.x_train[order[cut:]], labels[order[cut:]]
+    return problem
+
+
+# ------------------------------------------------------------------------------------------------------------- grid
+@experiment.runs
+def runs(args):
+    for name, rates in MOVES.items():
+        for (method, optimizer), lr in zip(METHODS.items(), rates, strict=True):
+            yield Entry("a", f"{name}: {method}", Recipe(Surface, name=name, start=LANDSCAPES[name].start), optimizer,
+                        RandomReshuffling(1), lr, stop=Stop(steps=STEPS), metrics=1, per="step", seeds=[0])
+    for data in args.data_of("b")[:args.pick(None, 1)]:
+        for method, optimizer in METHODS.items():
+            for factor in args.pick(FACTORS, FACTORS[1:4]):
+                lr = RATES[method] * factor
+                yield Entry("b", f"{data}, {method}: {lr:.3g}", Recipe(logistic, data=data), optimizer,
+                            RandomReshuffling(64), lr, stop=Stop(epochs=args.budget(30, 10)), metrics=0.5)
+
+
+# ----------------------------------------------------------------------------------------------------------- claims
+def path(results, surface, method):
+    """(steps + 1, 2): the way of a method on a surface."""
+    columns = results.select("a", f"{surface}: {method}")[0].columns
+    return np.stack([columns["x"], columns["y"]], 1)
+
+
+@experiment.claim("a-first", "the first step is lr in each coordinate for AdaGrad and Adam, lr/sqrt(1-a) for RMSProp, "
+                  "and that of SGD for momentum", expected="to 1e-3, on every surface")
+def a_first(results):
+    worst = 0.0
+    for surface, rates in MOVES.items():
+        gradient = np.array(LANDSCAPES[surface].gradient(*LANDSCAPES[surface].start))
+        sign = np.sign(gradient)
+        expected = {"SGD": rates[0] * gradient, "momentum": rates[1] * gradient, "AdaGrad": rates[2] * sign,
+                    "RMSProp": rates[3] / math.sqrt(0.01) * sign, "Adam": rates[4] * sign}
+        for method, step in expected.items():
+            way = path(results, surface, method)
+            worst = max(worst, float(np.abs((way[0] - way[1]) / np.where(step == 0, 1, step) - (step != 0)).max()))
+    return f"largest relative error {worst:.1g}", worst < 1e-3
+
+
+@experiment.claim("a-saddle", "from (0.5, 1e-4) on the saddle, SGD needs about ln(1/y0)/(2 lr) steps to |y| > 1, "
+                  "methods with a rate for each coordinate far fewer",
+                  expected="SGD within 20 % of the prediction; AdaGrad, RMSProp and Adam under a third of it")
+def a_saddle(results):
+    y0, lr = LANDSCAPES["saddle"].start[1], MOVES["saddle"][0]
+    predicted, found = math.log(1 / y0) / math.log(1 + 2 * lr), {}
+    for method in METHODS:
+        away = np.flatnonzero(np.abs(path(results, "saddle", method)[:, 1]) > 1)
+        found[method] = int(away[0]) if len(away) else math.inf
+    fast = all(found[m] < predicted / 3 for m in ("AdaGrad", "RMSProp", "Adam"))
+    return listed(found) + f"; predicted for SGD {predicted:.0f}", abs(found["SGD"] / predicted - 1) < 0.2 and fast
+
+
+@experiment.claim("a-valley", "in the long valley SGD's first step goes across it, that of AdaGrad, RMSProp and Adam "
+                  "as far along as across", expected="|dx/dy| below 0.5 for SGD, 1 to 1e-3 for the others")
+def a_valley(results):
+    ways = {m: np.diff(path(results, "valley", m)[:2], axis=0)[0] for m in METHODS}
+    found = {m: abs(float(d[0] / d[1])) for m, d in ways.items()}
+    return listed(found), found["SGD"] < 0.5 and all(abs(found[m] - 1) < 1e-3 for m in ("AdaGrad", "RMSProp", "Adam"))
+
+
+@experiment.claim("a-end", "each method comes close to a minimum of the simpler surfaces within 300 steps",
+                  expected="f - f* below 1e-2 of its start, on Beale, the valley, Himmelblau and the three-hump camel")
+def a_end(results):
+    late = {}
+    for surface in ("beale", "valley", "himmelblau", "three-hump camel"):
+        for method in METHODS:
+            gaps = results.select("a", f"{surface}: {method}")[0].columns["gap"]
+            if gaps[-1] > 1e-2 * gaps[0]:
+                late[f"{surface} {method}"] = float(gaps[-1] / gaps[0])
+    return listed(late) if late else "all", not late
+
+
+def chosen(results):
+    """{data: {method: its runs at the rate with the best held-out accuracy, mean over seeds}}, and the rates."""
+    best, rates, scores = {}, {}, {}
+    for name, group in results.select("b").groups():
+        head, rate = name.rsplit(": ", 1)
+        data, method = head.split(", ")
+        score = -math.inf if any(run.diverged for run in group) else float(np.mean(group.final("valid_accuracy")))
+        if score > scores.get((data, method), -math.inf):
+            scores[data, method] = score
+            best.setdefault(data, {})[method] = group
+            rates[f"{data} {method}"] = float(rate)
+    return best, rates
+
+
+@experiment.claim("b-close", "tuned alike, all five end with nearly the same test accuracy",
+                  expected="within 0.5 points of the best, on every set", source="course task A4")
+def b_close(results):
+    best, _ = chosen(results)
+    found, holds = {}, True
+    for data, methods in best.items():
+        ends = {m: 100 * float(np.mean(g.final("test_accuracy"))) for m, g in methods.items()}
+        found[data] = ", ".join(f"{m} {v:.2f}" for m, v in ends.items())
+        holds &= max(ends.values()) - min(ends.values()) <= 0.5
+    return listed(found), holds
+
+
+@experiment.claim("b-early", "on sparse features AdaGrad or Adam leads after the first epoch",
+                  expected="the smallest objective after epoch 1 is AdaGrad's, RMSProp's or Adam's, on sparse sets",
+                  source="Duchi, Hazan & Singer, JMLR 2011")
+def b_early(results):
+    best, _ = chosen(results)
+    sparse = {data: methods for data, methods in best.items() if data != "breast_cancer"}
+    if not sparse:
+        raise Undecided("the bundled set is dense")
+    found, holds = {}, True
+    for data, methods in sparse.items():
+        first = {m: float(np.mean([run.columns["objective"][2] for run in g])) for m, g in methods.items()}
+        winner = min(first, key=first.get)
+        found[data], holds = f"{winner} {first[winner]:.4f} (SGD {first['SGD']:.4f})", holds and winner not in (
+            "SGD", "momentum")
+    return listed(found), holds
+
+
+@experiment.claim("b-edge", "the rates are wide enough", expected="the best of five is inside, always")
+def b_edge(results):
+    best, rates = chosen(results)
+    grid = {}
+    for name in results.select("b").names:
+        head, rate = name.rsplit(": ", 1)
+        grid.setdefault(head.replace(",", ""), []).append(float(rate))
+    ends = [f"{k} {rates[k]:g}" for k in rates if len(grid[k]) > 2 and rates[k] in (min(grid[k]), max(grid[k]))]
+    return ", ".join(ends) + " at an end" if ends else "all inside", not ends
+
+
+# ---------------------------------------------------------------------------------------------------------- figures
+def landscape(ax, name):
+    """A map of a surface: the log of its height above the minimum in twelve greys, its minima, the start."""
+    land = LANDSCAPES[name]
+    x, y = np.meshgrid(np.linspace(*land.window[:2], 200), np.linspace(*land.window[2:], 200))
+    height = np.log1p(land.f(x, y) - land.value)
+    ax.contourf(x, y, height, 12, colors=[str(0.97 - 0.35 * k / 12) for k in range(13)])
+    for i, (a, b) in enumerate(land.minima):
+        ax.plot(a, b, "*", color="black", ms=13, label="minimum" if not i else None, zorder=5)
+    ax.plot(*land.start, "X", color="black", ms=9, label="start", zorder=5)
+    ax.set(xlim=land.window[:2], ylim=land.window[2:], xlabel="x", ylabel="y", title=land.title)
+    ax.grid(False)
+
+
+@experiment.figure("surfaces.png", caption="Twelve surfaces, the same start for all five methods, 300 steps. Grey: "
+                   "log of the height above the minimum, which is white. Formulas: problems/landscapes.py.")
+def surfaces_figure(results):
+    figure, axes = panels(4, 3, size=(17, 19))
+    for ax, name in zip(axes.flat, MOVES, strict=True):
+        landscape(ax, name)
+        for i, method in enumerate(METHODS):
+            ax.plot(*path(results, name, method).T, lw=1.8, label=method, color=COLOURS[i])
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
+    return figure
+
+
+def moving(results, name, frames):
+    """Frames of one surface: the ways on the map, and f - f* against the step. One figure, whose lines grow."""
+    ways = {m: path(results, name, m) for m in METHODS}
+    gaps = {m: results.select("a", f"{name}: {m}")[0].columns["gap"] for m in METHODS}
+    low = max(1e-12, min(np.min(g[g > 0]) for g in gaps.values()))
+    top = max(np.max(g[np.isfinite(g)]) for g in gaps.values())
+    figure, (left, right) = panels(1, 2, size=(11.5, 5))
+    landscape(left, name)
+    lines = []
+    for i, m in enumerate(METHODS):
+        style = {"color": COLOURS[i], "lw": 1.8}
+        way, curve = left.plot([], [], **style)[0], right.plot([], [], **style)[0]
+        head = left.plot([], [], MARKERS[i], color=COLOURS[i], ms=9, mec="white", label=m, zorder=6)[0]
+        lines.append((ways[m], np.maximum(gaps[m], low), way, head, curve))
+    right.set(yscale="log", xlim=(0, STEPS), ylim=(low / 2, top * 2), xlabel="step", ylabel="f - f*")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=10)
+    figure.canvas.draw()
+    figure.set_layout_engine("none")                            # the first frame's layout stays
+    for t in frames:
+        for points, gap, way, head, curve in lines:
+            way.set_data(*points[:t + 1].T)
+            head.set_data(*points[t:t + 1].T)
+            curve.set_data(np.arange(t + 1), gap[:t + 1])
+        right.set_title(f"step {t}")
+        yield figure
+
+
+for name in ANIMATED:
+    @experiment.figure(f"{name}.gif", caption=f"{LANDSCAPES[name].title}, f = {LANDSCAPES[name].formula}: the first "
+                       "steps one by one, then ever faster. Cross: start; star: minimum.")
+    def animation(results, args, name=name):
+        shown = (*range(0, 40, args.pick(1, 4)), *np.geomspace(40, STEPS, args.pick(45, 8)))
+        return moving(results, name, sorted({int(round(v)) for v in shown}))
+
+
+@experiment.figure("logistic.png", caption="Logistic regression, each method at its best rate: objective and test "
+                   "accuracy by epoch (median and range over seeds).")
+def logistic_figure(results):
+    best, rates = chosen(results)
+    figure, axes = panels(len(best), 2, squeeze=False)
+    for row, (data, methods) in zip(axes, best.items(), strict=True):
+        some = results.select("b", [g[0].name for g in methods.values()])
+        for ax, column in zip(row, ("objective", "test_accuracy"), strict=True):
+            curves(ax, some, column, label=lambda n: n.split(", ")[1].split(":")[0], legend=False)
+            values = np.array([run.columns[column][1:] for run in some])
+            ax.set_ylim(np.nanmin(values) * 0.999, np.nanpercentile(values, 99) * 1.001)
+            ax.set(title=data, ylabel={"objective": "training objective", "test_accuracy": "test accuracy"}[column])
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
+
+
+if __name__ == "__main__":
+    experiment.main()
