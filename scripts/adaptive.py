@@ -245,7 +245,7 @@ for name in ANIMATED:
     @experiment.figure(f"{name}.gif", caption=f"{LANDSCAPES[name].title}, f = {LANDSCAPES[name].formula}: the first "
                        "steps one by one, then ever faster. Cross: start; star: minimum.")
     def animation(results, args, name=name):
-        shown = (*range(0, 40, args.pick(1, 4)), *np.geomspace(40, STEPS, args.pick(45, 8)))
+        shown = (*range(0, 40, args.pick(1, 4)), *np.geomspace(40, STEPS, args.pick(26, 8)))
         return moving(results, name, sorted({int(round(v)) for v in shown}))
 
 
