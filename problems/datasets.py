@@ -13,9 +13,11 @@ Sources: LeCun, Bottou, Bengio & Haffner, Proc. IEEE 86(11), 1998 (mnist); Xiao,
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 
 from npopt import checkpoint
+from npopt.values import whole
 from problems import files, libsvm
 from problems.splits import channel_statistics, column_statistics, split, standardise
 
@@ -63,6 +65,14 @@ class Dataset:
     def images(self):
         return self.x_train.ndim == 4
 
+    def part(self, rows, seed=0):
+        """The set with so many of its training rows, drawn at random; mean and std stay those of all of them."""
+        if rows is None or rows >= len(self.y_train):
+            return self
+        chosen = np.random.default_rng(seed).permutation(len(self.y_train))[:whole("part", "rows", rows)]
+        text = f"{self.source}; {rows} of {len(self.y_train)} training rows, seed {seed}"
+        return dataclasses.replace(self, x_train=self.x_train[chosen], y_train=self.y_train[chosen], source=text)
+
     def with_validation(self, fraction=0.1, seed=0):
         """The set with that part of its training rows held out for validation; mean and std are those of the rest."""
         kept, held = split(len(self.y_train), fraction, seed)
@@ -98,10 +108,11 @@ class Dataset:
         )
 
 
-def load(name, validation=0.0, seed=0, standard=None, dense=None, dtype=np.float64, check=True):
+def load(name, validation=0.0, seed=0, standard=None, dense=None, dtype=np.float64, check=True, rows=None):
     """The Dataset of that name.
 
-    validation   fraction of the training rows that is held out, with `seed`
+    rows         training rows that are kept, drawn at random; None: all
+    validation   fraction of those rows that is held out, with `seed`
     standard     standardise the columns; None: only breast_cancer and diabetes, whose columns have raw units
     dense        LIBSVM rows as an array (True) or CSR (False); None: an array if at least a quarter of it is non-zero
     dtype        of x (and of y, but for class numbers) where x is not an image: float64 or float32
@@ -114,12 +125,18 @@ def load(name, validation=0.0, seed=0, standard=None, dense=None, dtype=np.float
         raise ValueError(f"no data set is named {name!r}; the nearest name is {near!r}; all: {', '.join(names())}")
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise ValueError(f"load: dtype must be float32 or float64, got {dtype!r}")
-    found = READERS[name](name, np.dtype(dtype), dense, check).measured()
+    found = READERS[name](name, np.dtype(dtype), dense, check).measured().part(rows)
     if validation:
         found = found.with_validation(validation, seed)
     if name in ("breast_cancer", "diabetes") if standard is None else standard:
         found = found.standardised()
     return found
+
+
+@functools.lru_cache(maxsize=4)
+def shared(name, **more):
+    """`load(name, ...)`, kept: all problems of a process share the arrays, which nobody may write to."""
+    return load(name, **more)
 
 
 def names():

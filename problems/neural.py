@@ -49,7 +49,8 @@ class Neural(Problem):
     """The problem of a network on a data set.
 
     network        nn.Network; it serves this problem alone, as its statistics belong to it
-    data           x_train, y_train, x_test, y_test, name; for images mean, std (per channel, in the units of x), scale
+    data           x_train, y_train, x_test, y_test (None: no test), name; x_validation, y_validation where rows are
+                   held out; for images mean, std (per channel, in the units of x), scale
     loss           nn.losses; SoftmaxCrossEntropy by default. Labels -1 and +1 become 0 and 1, except for SquaredError.
     l2             weight of |x|^2 / 2, at least 0
     augment        None or CropFlip(), on training passes only
@@ -74,7 +75,8 @@ class Neural(Problem):
         self.metrics_rows = self.n if metrics_rows is None else whole("Neural", "metrics_rows", metrics_rows)
         self.set_shape(network.dim, dtype, network.segments)
         self.context = Context(seed)
-        self.parts = {part: self._part(part) for part in ("train", "test") if getattr(data, f"x_{part}") is not None}
+        present = [p for p in ("train", "validation", "test") if getattr(data, f"x_{p}", None) is not None]
+        self.parts = {part: self._part(part) for part in present}
         self.scale, self.shift = self._normalisation()
         self.fresh = network.state()
         if augment is not None and len(self.row_shape) != 3:
@@ -261,7 +263,8 @@ class Neural(Problem):
             yield z, targets[some]
 
     def metrics(self, x):
-        """train_loss, train_accuracy, test_loss, test_accuracy, without the l2 term; no accuracy for SquaredError."""
+        """train_loss, train_accuracy, test_loss, test_accuracy, and validation_* where rows are held out, without the
+        l2 term; no accuracy for SquaredError."""
         found = {}
         for part in self.parts:
             count = self.parts[part][1].shape[0]

@@ -10,10 +10,8 @@ Run time on 2 cores: --quick about one minute (--data real --quick some minutes)
 an hour and a quarter.
 """
 
-import dataclasses
 import math
 
-from nn.networks import lenet5, resnet18
 from npopt import SGD, Cosine, HeavyBall, RandomReshuffling, Stop, WithReplacement, backend
 from npopt.lab import (
     Entry,
@@ -32,7 +30,7 @@ from npopt.lab import (
 from npopt.lab.figures import curves, look, panels, sweep
 from npopt.lab.options import whole
 from problems import LeastSquares
-from problems.neural import CropFlip, Neural
+from problems.classifiers import lenet, resnet
 
 import numpy as np
 import scipy.sparse
@@ -87,37 +85,6 @@ def regression(data, at_minimum=False):
     return problem
 
 
-def part_of(d, rows):
-    """The data set with its first `rows` training rows in a fixed random order."""
-    if rows is None or rows >= len(d.y_train):
-        return d
-    chosen = np.random.default_rng(0).permutation(len(d.y_train))[:rows]
-    return dataclasses.replace(d, x_train=d.x_train[chosen], y_train=d.y_train[chosen])
-
-
-def lenet(data, rows=None):
-    d = part_of(dataset(data), rows)
-    return Neural(lenet5(input_shape=d.x_train.shape[1:]), d, metrics_rows=min(10_000, len(d.y_train)))
-
-
-def resnet(data, width, rows=None):
-    d = part_of(dataset(data), rows)
-    network = resnet18(width, in_channels=d.x_train.shape[3], image=d.x_train.shape[1])
-    augment = CropFlip(4) if d.x_train.shape[1] == 32 else None  # digits are 8x8, and a mirrored digit is another one
-    return Neural(network, d, l2=5e-4, augment=augment, metrics_rows=2000)
-
-
-def brief(data, build, **arguments):
-    """The same problem with 2,000 test rows: for --quick."""
-    problem = build(data, **arguments)
-    problem.parts["test"] = tuple(part[:2000] for part in problem.parts["test"])
-    return problem
-
-
-def recipe(args, build, **arguments):
-    return Recipe(brief, build=build, **arguments) if args.quick else Recipe(build, **arguments)
-
-
 # ------------------------------------------------------------------------------------------------------------- grid
 def methods(lr, beta):
     """The three methods of parts a, b and c: (name, optimizer, rate)."""
@@ -131,7 +98,7 @@ def slow(problem):
 
 @experiment.runs
 def runs(args):
-    few = args.seeds[:3]
+    few, test = args.seeds[:3], args.pick(None, 2000)
     for data in args.data_of("a")[: args.pick(None, 1)]:
         problem = regression(data)
         rate = 0.1 / problem.row_smoothness().max()             # lr/(1-beta) of the recipe
@@ -148,28 +115,28 @@ def runs(args):
     for data in args.data_of("b"):
         rows, epochs = args.pick(None, 6000), args.budget(*((30, 15) if data == "digits" else (10, 2)))
         for name, optimizer, lr in methods(0.005, args.beta):
-            yield Entry("b", name, recipe(args, lenet, data=data, rows=rows), optimizer, RandomReshuffling(64), lr,
-                        stop=Stop(epochs=epochs))
+            yield Entry("b", name, Recipe(lenet, data=data, rows=rows, test_rows=test), optimizer,
+                        RandomReshuffling(64), lr, stop=Stop(epochs=epochs))
 
     for data in args.data_of("c"):
         width, rows = args.width or args.pick(8, 4), args.rows or args.pick(4096, 1024)
         epochs = args.budget(15, 6 if data == "digits" else 2)
         for name, optimizer, lr in methods(0.01, args.beta):
-            yield Entry("c", name, recipe(args, resnet, data=data, width=width, rows=rows), optimizer,
-                        RandomReshuffling(128), Cosine(lr, per="epoch"), stop=Stop(epochs=epochs),
-                        metrics=args.pick(3, 1), seeds=few)
+            problem = Recipe(resnet, data=data, width=width, rows=rows, test_rows=test, l2=5e-4)
+            yield Entry("c", name, problem, optimizer, RandomReshuffling(128), Cosine(lr, per="epoch"),
+                        stop=Stop(epochs=epochs), metrics=args.pick(3, 1), seeds=few)
 
     for data in args.data_of("d"):
         rows, epochs = args.pick(None, 6000), args.budget(*((10, 8) if data == "digits" else (3, 1)))
         for lr in args.pick(RATES, RATES[::2]):
-            yield Entry("d", f"lr {lr:g}", recipe(args, lenet, data=data, rows=rows), SGD(), RandomReshuffling(64), lr,
-                        stop=Stop(epochs=epochs), metrics=0.5, seeds=few)
+            yield Entry("d", f"lr {lr:g}", Recipe(lenet, data=data, rows=rows, test_rows=test), SGD(),
+                        RandomReshuffling(64), lr, stop=Stop(epochs=epochs), metrics=0.5, seeds=few)
 
     for data in args.data_of("e"):
         rows, epochs = args.pick(None, 6000), args.budget(*((10, 8) if data == "digits" else (3, 1)))
         n = min(len(dataset(data).y_train), rows or 10**9)
         for size in [s for s in args.pick(SIZES, SIZES[1:5]) if s <= n]:
-            problem, sampler = recipe(args, lenet, data=data, rows=rows), RandomReshuffling(size)
+            problem, sampler = Recipe(lenet, data=data, rows=rows, test_rows=test), RandomReshuffling(size)
             some = dict(stop=Stop(epochs=epochs if size > 1 else 1), metrics=0.5, seeds=few)
             yield Entry("e", f"epochs, B={size}", problem, SGD(), sampler, BASE, **some)
             if size > 1:

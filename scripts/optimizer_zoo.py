@@ -9,10 +9,8 @@ and the schedules (cyclical, SGDR, one-cycle, warm-up) on momentum SGD.
 Run time on 2 cores: --quick about 20 seconds; --data real --jobs 2 --threads 1 about a quarter of an hour.
 """
 
-import dataclasses
 import math
 
-from nn.networks import mlp
 from npopt import (
     EMA,
     LAMB,
@@ -47,9 +45,9 @@ from npopt import (
     Stop,
     WithWarmup,
 )
-from npopt.lab import Entry, Experiment, Part, Recipe, Undecided, dataset, different, listed, spread
+from npopt.lab import Entry, Experiment, Part, Recipe, dataset, different, inside, larger, listed, spread
 from npopt.lab.figures import curves, look, panels
-from problems.neural import Neural
+from problems.classifiers import perceptron
 
 import numpy as np
 
@@ -66,36 +64,10 @@ experiment = Experiment(
 )
 
 BATCH = 128
+HELD = 1 / 6                                                    # of the training rows, to choose rates by
 FACTORS = (1 / 9, 1 / 3, 1, 3, 9)                               # of the customary rate
 BIG = 3.0                                                       # C of the counterexample
 SHOWN = ("SGD", "HeavyBall", "AdaGrad", "RMSProp", "Adam", "AdamW", "Lion", "LAMB")
-
-
-class Held(Neural):
-    """A network with held-out rows: metrics valid_loss, valid_accuracy, and gap = train_accuracy - test_accuracy."""
-
-    def metrics(self, x):
-        found = super().metrics(x)
-        images, targets = self.valid
-        kept, self.parts = self.parts, {"train": self.parts["train"], "valid": (images, targets)}
-        found |= {k: v for k, v in super().metrics(x).items() if k.startswith("valid")}
-        self.parts = kept
-        return found | {"gap": found["train_accuracy"] - found["test_accuracy"]}
-
-
-def perceptron(data, rows=None):
-    """784-128-56-10 (or what the images have in pixels), ReLU; a sixth of the training rows is held out."""
-    d = dataset(data)
-    order = np.random.default_rng(0).permutation(len(d.y_train))[:rows]
-    cut = len(order) * 5 // 6
-    train, valid = order[:cut], order[cut:]
-    size = int(np.prod(d.x_train.shape[1:]))
-    network = mlp((size, 128, 56, len(d.classes) if getattr(d, "classes", None) else 10))
-    problem = Held(network, dataclasses.replace(d, x_train=d.x_train[train], y_train=d.y_train[train]),
-                   metrics_rows=min(10_000, cut), metrics_batch=1000)
-    other = Neural(network, dataclasses.replace(d, x_train=d.x_train[valid], y_train=d.y_train[valid]))
-    problem.valid = other.parts["train"]
-    return problem
 
 
 def methods(steps):
@@ -175,11 +147,11 @@ def schedules(steps, epoch, lr):
 def runs(args):
     for data in args.data_of("a"):
         rows = args.pick(None, 1500)
-        n = (min(len(dataset(data).y_train), rows or 10**9)) * 5 // 6
+        n = len(dataset(data, rows=rows, validation=HELD).y_train)
         epochs = args.budget(10, 25)
         steps = epochs * -(-n // BATCH)
         some = dict(stop=Stop(epochs=epochs))
-        problem = Recipe(perceptron, data=data, rows=rows)
+        problem = Recipe(perceptron, data=data, rows=rows, validation=HELD)
         for name, (optimizer, base) in methods(steps).items():
             for factor in args.pick(FACTORS, FACTORS[2:4]):
                 yield Entry("a", f"{name}: {base * factor:.3g}", problem, optimizer, RandomReshuffling(BATCH),
@@ -188,43 +160,28 @@ def runs(args):
         yield Entry("b", name, run=Recipe(function), seeds=[0])
     for data in args.data_of("c"):
         rows = args.pick(None, 1500)
-        n = (min(len(dataset(data).y_train), rows or 10**9)) * 5 // 6
+        n = len(dataset(data, rows=rows, validation=HELD).y_train)
         epochs, epoch = args.budget(10, 25), -(-n // BATCH)
         for name, (schedule, vary) in schedules(epochs * epoch, epoch, 0.1).items():
-            yield Entry("c", name, Recipe(perceptron, data=data, rows=rows), HeavyBall(0.9), RandomReshuffling(BATCH),
-                        schedule, vary=vary, stop=Stop(epochs=epochs))
+            problem = Recipe(perceptron, data=data, rows=rows, validation=HELD)
+            yield Entry("c", name, problem, HeavyBall(0.9), RandomReshuffling(BATCH), schedule, vary=vary,
+                        stop=Stop(epochs=epochs))
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
 def chosen(results):
-    """{method: its runs at the rate with the best held-out accuracy (mean over seeds)}, and {method: rate}."""
-    groups, best, rates = {}, {}, {}
-    for name, group in results.select("a").groups():
-        method, rate = name.rsplit(": ", 1)
-        score = -math.inf if any(run.diverged for run in group) else float(np.mean(group.final("valid_accuracy")))
-        if score > groups.get(method, -math.inf) or method not in best:
-            groups[method], best[method], rates[method] = score, group, float(rate)
-    return best, rates
+    """{method: its runs at the rate with the best held-out accuracy}, and {method: rate}."""
+    tuned = results.select("a").tuned("validation_accuracy")
+    return {m: t.runs for m, t in tuned.items()}, {m: t.value for m, t in tuned.items()}
 
 
-def compared(results, one, two, column):
-    """(mean difference, two standard deviations, whether it is beyond them) of two methods at their best rates."""
-    best, _ = chosen(results)
-    return different(best[one].final(column), best[two].final(column))
+def gap(runs):
+    return runs.final("train_accuracy") - runs.final("test_accuracy")
 
 
-@experiment.claim("a-edge", "the rates are wide enough: no method is best at an end of its grid",
-                  expected="the best of five rates is inside, for every method", source="tuning of this script")
-def a_edge(results):
-    best, rates = chosen(results)
-    every = {}
-    for name in results.select("a").names:
-        method, rate = name.rsplit(": ", 1)
-        every.setdefault(method, []).append(float(rate))
-    if max(map(len, every.values())) < 3:
-        raise Undecided("two rates have no inside")
-    ends = {m: f"{rates[m]:g}" for m in best if len(every[m]) > 2 and rates[m] in (min(every[m]), max(every[m]))}
-    return f"{len(best) - len(ends)} of {len(best)} inside" + (f"; at an end: {listed(ends)}" if ends else ""), not ends
+experiment.claim("a-edge", "the rates are wide enough: no method is best at an end of its grid",
+                 expected="the best of five rates is inside, for every method", source="tuning of this script",
+                 )(inside("a", "validation_accuracy"))
 
 
 @experiment.claim("a-fast", "Adam is faster than momentum SGD: a smaller training loss after the first epoch",
@@ -232,26 +189,22 @@ def a_edge(results):
 def a_fast(results):
     best, _ = chosen(results)
     first = {m: np.array([run.columns["train_loss"][1] for run in best[m]]) for m in ("Adam", "HeavyBall")}
-    mean, bound, apart = different(first["Adam"], first["HeavyBall"])
-    return f"Adam {spread(first['Adam'])}, HeavyBall {spread(first['HeavyBall'])}", bool(apart and mean < 0)
+    mean, _, clear = different(first["Adam"], first["HeavyBall"])
+    return f"Adam {spread(first['Adam'])}, HeavyBall {spread(first['HeavyBall'])}", bool(clear and mean < 0)
 
 
 @experiment.claim("a-gap", "Adam's gap between training and test accuracy is larger than that of momentum SGD",
                   expected="larger by more than two standard deviations", source="lecture notes")
 def a_gap(results):
     best, _ = chosen(results)
-    mean, bound, apart = compared(results, "Adam", "HeavyBall", "gap")
-    shown = {m: spread(100 * best[m].final("gap")) for m in ("Adam", "HeavyBall")}
-    return f"Adam {shown['Adam']}, HeavyBall {shown['HeavyBall']} points", bool(apart and mean > 0)
+    mean, _, clear = different(gap(best["Adam"]), gap(best["HeavyBall"]))
+    shown = {m: spread(100 * gap(best[m])) for m in ("Adam", "HeavyBall")}
+    return f"Adam {shown['Adam']}, HeavyBall {shown['HeavyBall']} points", bool(clear and mean > 0)
 
 
-@experiment.claim("a-test", "momentum SGD generalises better than Adam: a higher test accuracy",
-                  expected="higher by more than two standard deviations", source="lecture notes")
-def a_test(results):
-    best, _ = chosen(results)
-    mean, bound, apart = compared(results, "HeavyBall", "Adam", "test_accuracy")
-    shown = {m: spread(100 * best[m].final("test_accuracy")) for m in ("HeavyBall", "Adam")}
-    return f"HeavyBall {shown['HeavyBall']}, Adam {shown['Adam']} %", bool(apart and mean > 0)
+experiment.claim("a-test", "momentum SGD generalises better than Adam: a higher test accuracy",
+                 expected="higher by more than two standard deviations", source="lecture notes",
+                 )(larger("a", "HeavyBall", "Adam", "test_accuracy", by="validation_accuracy"))
 
 
 @experiment.claim("a-close", "tuned alike, all methods end close together on this network",
@@ -308,8 +261,8 @@ def c_decay(results):
     constant, found, holds = results.select("c", "constant").final("train_loss"), {}, True
     for name in ("cosine", "one-cycle", "steps"):
         values = results.select("c", name).final("train_loss")
-        mean, _, apart = different(values, constant)
-        found[name], holds = spread(values), holds and bool(apart and mean < 0)
+        mean, _, clear = different(values, constant)
+        found[name], holds = spread(values), holds and bool(clear and mean < 0)
     return f"constant {spread(constant)}; {listed(found)}", holds
 
 
@@ -356,18 +309,15 @@ def table_figure(results):
                    "how much tuning matters (mean over seeds).")
 def rates_figure(results):
     figure, ax = panels(size=(9, 5.4))
-    table = {}
-    for name, group in results.select("a").groups():
-        method, rate = name.rsplit(": ", 1)
-        table.setdefault(method, {})[float(rate)] = 100 * float(np.mean(group.final("valid_accuracy")))
+    table = {m: t.scores for m, t in results.select("a").tuned("validation_accuracy").items()}
     for i, (method, found) in enumerate(table.items()):
         xs = np.array(sorted(found))
         base = methods(100)[method][1]
-        ax.plot(xs / base, [found[x] for x in xs], marker="o", ms=4, label=method, **look(i))
+        ax.plot(xs / base, [100 * found[x] for x in xs], marker="o", ms=4, label=method, **look(i))
     ax.set(xscale="log", xlabel="rate / customary rate", ylabel="held-out accuracy [%]")
     ax.set_xticks(FACTORS, ["1/9", "1/3", "1", "3", "9"])
     ax.minorticks_off()
-    values = np.array([v for found in table.values() for v in found.values()])
+    values = 100 * np.array([v for found in table.values() for v in found.values()])
     ax.set_ylim(max(0, np.nanpercentile(values, 10) - 2), np.nanmax(values) + 0.5)
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=1, fontsize=9)
     return figure

@@ -1,13 +1,14 @@
 """The laboratory: a grid of runs with one progress bar, a store that survives a kill, claims, figures, one report."""
 
-from npopt.lab.claims import Claim, Undecided, different, larger, listed, no_difference, show, spread
+from npopt.lab.claims import Claim, Undecided, different, inside, larger, listed, no_difference, show, spread
 from npopt.lab.data import dataset
 from npopt.lab.experiment import Experiment
 from npopt.lab.grid import Entry, Part, Recipe
 from npopt.lab.options import Arguments, Option
-from npopt.lab.results import Finished, MissingRuns, Results, middle_and_band
+from npopt.lab.results import Finished, MissingRuns, Results, Tuned, middle_and_band
 
 __all__ = [
     "Arguments", "Claim", "Entry", "Experiment", "Finished", "MissingRuns", "Option", "Part", "Recipe", "Results",
-    "Undecided", "dataset", "different", "larger", "listed", "middle_and_band", "no_difference", "show", "spread",
+    "Tuned", "Undecided", "dataset", "different", "inside", "larger", "listed", "middle_and_band", "no_difference",
+    "show", "spread",
 ]  # fmt: skip

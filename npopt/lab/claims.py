@@ -98,18 +98,43 @@ def different(a, b):
     return mean, two, abs(mean) > two
 
 
-def no_difference(part, one, two, column):
-    """The function of a claim: two methods end with the same value, within two standard deviations over seeds."""
-    return lambda results: compared(results, part, one, two, column, lambda mean, clear: not clear)
+def no_difference(part, one, two, column, by=None):
+    """The function of a claim: two methods end with the same value, within two standard deviations over seeds.
+
+    by   None: `one` and `two` are names of runs. A column: they are methods whose runs are named "method: value", each
+         taken at the value that is best by this column (see Results.tuned).
+    """
+    return lambda results: compared(results.select(part), one, two, column, by, lambda mean, clear: not clear)
 
 
-def larger(part, one, two, column):
+def larger(part, one, two, column, by=None):
     """The function of a claim: method one ends above method two by more than two standard deviations over seeds."""
-    return lambda results: compared(results, part, one, two, column, lambda mean, clear: clear and mean > 0)
+    return lambda results: compared(results.select(part), one, two, column, by, lambda mean, clear: clear and mean > 0)
 
 
-def compared(results, part, one, two, column, holds):
-    first, second = (results.select(part, name) for name in (one, two))
+def inside(part, column, least=False):
+    """The function of a claim: every method of a part, named "method: value", is best inside its grid of values."""
+
+    def judged(results):
+        tuned = results.select(part).tuned(column, least)
+        if min(len(found.scores) for found in tuned.values()) < 3:
+            raise Undecided("fewer than three values have no inside")
+        ends = {method: f"{found.value:g}" for method, found in tuned.items() if not found.inside}
+        text = f"{len(tuned) - len(ends)} of {len(tuned)} inside"
+        return text + (f"; at an end: {listed(ends)}" if ends else ""), not ends
+
+    return judged
+
+
+def compared(results, one, two, column, by, holds):
+    if by is None:
+        first, second = (results.select(name=name) for name in (one, two))
+    else:
+        tuned = results.tuned(by)
+        for method in (one, two):
+            if method not in tuned:
+                raise MissingRuns(f"no finished run of {method}")
+        first, second = tuned[one].runs, tuned[two].runs
     if first.seeds != second.seeds:
         raise Undecided(f"the seeds differ: {first.seeds} and {second.seeds}")
     a, b = first.final(column), second.final(column)

@@ -1,16 +1,13 @@
 """Data sets by name: the last few that a process has loaded, and what is said about them in keys and summaries."""
 
-import functools
-
 from npopt.lab.options import BUNDLED, REAL, nearest
 
 
-@functools.lru_cache(maxsize=4)
 def dataset(name, **more):
     """`problems.datasets.load(name, ...)`, kept: all runs of a process share the arrays, which nobody may write to."""
     from problems import datasets
 
-    return datasets.load(name, **more)
+    return datasets.shared(name, **more)
 
 
 def check(name):

@@ -169,6 +169,54 @@ def sweep(
     return ax
 
 
+def tuned(results, by="validation_accuracy", floor=None):
+    """A figure of methods whose runs are named "method: rate", each at its best rate by the column `by`: training loss
+    and test error by epoch, and that column against the rate (circles: chosen), from `floor` per cent on."""
+    best = results.tuned(by)
+    some = results.select(name=[found.runs[0].name for found in best.values()])
+    some = some.with_column("test_error", lambda c: 100 * (1 - c["test_accuracy"]))
+    figure, (left, middle, right) = panels(1, 3)
+    for ax, column, text in ((left, "train_loss", "training loss"), (middle, "test_error", "test error [%]")):
+        late = np.array([run.columns[column][1:] for run in some if not run.diverged])
+        curves(ax, some, column, label=lambda name: name.rsplit(": ", 1)[0], legend=False)
+        ax.set_ylim(np.nanmin(late) / 1.1, np.nanmax(late) * 1.1)       # without the untrained network
+        axes(ax, "epoch", column, None, text, False, True)
+        ax.set_xlim(left=0)
+    with style():
+        for i, found in enumerate(best.values()):
+            values = sorted(found.scores)
+            right.plot(values, [100 * found.scores[v] for v in values], marker="o", ms=4, **look(i))
+            right.plot([found.value], [100 * found.scores[found.value]], "o", ms=12, mfc="none", color=look(i)["color"])
+        right.set(xscale="log", xlabel="learning rate", ylabel=f"{by.split('_')[0]} accuracy [%]", ylim=(floor, None))
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(best)),
+                      title=f"median over {len(results.seeds)} seeds, band: least to greatest, at the best rate")
+    return figure
+
+
+def heat(ax, table, rows, columns, ylabel, xlabel, colour, log=False, digits="{:.3g}"):
+    """A table (rows, columns) as colours with its numbers in the cells; rows rise upwards.
+
+    rows, columns   the values that belong to them; ylabel, xlabel: what they are; colour: what the numbers are
+    log             colours follow the logarithm. Cells without a finite number stay white.
+    """
+    table = np.asarray(table, float)
+    shade = np.ma.masked_invalid(np.log(table) if log else table)
+    with style():
+        picture = ax.imshow(shade, origin="lower", aspect="auto")
+        for (i, j), value in np.ndenumerate(table):
+            dark = np.isfinite(value) and picture.norm(shade[i, j]) < 0.55
+            ax.text(j, i, digits.format(value) if np.isfinite(value) else "diverged", ha="center", va="center",
+                    fontsize=11, color="white" if dark else "black")
+        ax.set_xticks(range(len(columns)), [f"{v:g}" for v in columns])
+        ax.set_yticks(range(len(rows)), [f"{v:g}" for v in rows])
+        ax.set(xlabel=xlabel, ylabel=ylabel)
+        ax.grid(False)
+        bar = ax.figure.colorbar(picture, ax=ax, label=colour)
+        if log:
+            bar.ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{np.exp(value):.2g}"))
+    return ax
+
+
 def axes(ax, x, y, xlabel, ylabel, logx, logy):
     ax.set_xlabel(xlabel or LABELS.get(x, x))
     ax.set_ylabel(ylabel or LABELS.get(y, y))

@@ -40,6 +40,20 @@ class Finished:
         return len(next(iter(self.columns.values()), ()))
 
 
+@dataclasses.dataclass
+class Tuned:
+    """A method at the value that served it best. scores: {value: mean score over seeds, NaN where a run diverged}."""
+
+    value: float
+    runs: "Results"
+    scores: dict
+
+    @property
+    def inside(self):
+        """Whether the best value lies inside the grid, so that a better one beyond its ends is unlikely."""
+        return min(self.scores) < self.value < max(self.scores)
+
+
 class Results(list):
     """A list of `Finished` in the order of the grid.
 
@@ -81,6 +95,25 @@ class Results(list):
         """{number behind the prefix of the name: its runs}, for sweeps: numbered("lr ") of "lr 0.1", "lr 1"."""
         chosen = self.select(name=lambda name: name.startswith(prefix))
         return {float(name.removeprefix(prefix)): runs for name, runs in chosen.groups()}
+
+    def tuned(self, column, least=False):
+        """{method: Tuned} of runs named "method: value", the value chosen by the last entry of a column (greatest, or
+        least): one of held-out rows, never of test rows. A value at which any seed diverged is out of the question
+        while another is left."""
+        groups = {}
+        for name, runs in self.groups():
+            method, value = name.rsplit(": ", 1)
+            groups.setdefault(method, {})[float(value)] = runs
+        found = {}
+        for method, values in groups.items():
+            scores = {
+                value: math.nan if any(run.diverged for run in runs) else float(np.mean(runs.final(column)))
+                for value, runs in values.items()
+            }
+            finite = {value: score for value, score in scores.items() if math.isfinite(score)} or scores
+            best = (min if least else max)(finite, key=finite.get)
+            found[method] = Tuned(best, values[best], scores)
+        return found
 
     def with_column(self, column, function):
         """The runs with one more column, computed from the dict of the others: with_column("error", lambda c: ...)."""

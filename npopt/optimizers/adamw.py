@@ -9,13 +9,13 @@ from npopt.optimizers.base import Optimizer, number_or_array
 def adamw(x, m, v, g, lr, b1, b2, eps, weight_decay, c1, c2):
     m = b1 * m + (1 - b1) * g
     v = b2 * v + (1 - b2) * g * g
-    x = x - lr * (c1 * m / (sqrt(c2 * v) + eps) + weight_decay * x)  # noqa: F821
+    x = x - lr * c1 * m / (sqrt(c2 * v) + eps) - lr * weight_decay * x  # noqa: F821
     return x, m, v
 
 
 class AdamW(Optimizer):
     """m <- b1 m + (1-b1) g        v <- b2 v + (1-b2) g^2        mh = m / (1-b1^t)        vh = v / (1-b2^t)
-    x <- x - lr (mh / (sqrt(vh) + eps) + weight_decay x)
+    x <- x - lr mh / (sqrt(vh) + eps) - lr weight_decay x                  without decay: Adam, bit for bit
 
     As in PyTorch and optax, lr multiplies the decay too; the paper multiplies it by the schedule's factor alone, which
     is this with weight_decay = lambda / base rate. weight_decay may be an array like x, for "no decay on biases".

@@ -1,0 +1,46 @@
+"""The course's classifiers: a network on a data set, as a Problem. Each is a function of names and numbers, so that its
+Recipe can be printed.
+
+    rows         training rows, drawn at random; None: all
+    validation   fraction of them that is held out, to choose hyper-parameters by: metrics validation_*
+    test_rows    the first so many test rows; None: all
+    l2           of the objective
+"""
+
+from nn.networks import lenet5, mlp, resnet18
+from problems.datasets import shared
+from problems.neural import CropFlip, Neural
+
+HIDDEN = (128, 56)
+
+
+def shortened(problem, test_rows):
+    problem.parts["test"] = tuple(part[:test_rows] for part in problem.parts["test"])
+    return problem
+
+
+def perceptron(data, hidden=HIDDEN, rows=None, validation=0.0, test_rows=None, l2=0.0, dtype="float32", kind=Neural,
+               **more):
+    """A multi-layer perceptron, 784-128-56-10 on images of 28x28; `more` goes to nn.networks.mlp, `kind` is a Neural of
+    another class. Metrics on at most 10,000 training rows."""
+    d = shared(data, validation=validation, rows=rows)
+    size = d.x_train[0].size
+    problem = kind(mlp((size, *hidden, len(d.classes)), **more), d, l2=l2, dtype=dtype,
+                   metrics_rows=min(10_000, len(d.y_train)), metrics_batch=1000)
+    return shortened(problem, test_rows)
+
+
+def lenet(data, rows=None, validation=0.0, test_rows=None, l2=0.0, **more):
+    """LeNet-5; `more` goes to nn.networks.lenet5. Metrics on at most 10,000 training rows."""
+    d = shared(data, validation=validation, rows=rows)
+    network = lenet5(input_shape=d.x_train.shape[1:], classes=len(d.classes), **more)
+    return shortened(Neural(network, d, l2=l2, metrics_rows=min(10_000, len(d.y_train))), test_rows)
+
+
+def resnet(data, width=64, rows=None, validation=0.0, test_rows=None, l2=0.0):
+    """ResNet-18 of this width in its first stage; pictures of 32x32 are moved by up to 4 pixels and mirrored (digits
+    are not: a mirrored digit is another one). Metrics on at most 2,000 training rows."""
+    d = shared(data, validation=validation, rows=rows)
+    network = resnet18(width, in_channels=d.x_train.shape[3], image=d.x_train.shape[1], classes=len(d.classes))
+    augment = CropFlip(4) if d.x_train.shape[1] == 32 else None
+    return shortened(Neural(network, d, l2=l2, augment=augment, metrics_rows=min(2000, len(d.y_train))), test_rows)
