@@ -7,6 +7,8 @@ Recipe can be printed.
     l2           of the objective
 """
 
+import dataclasses
+
 from nn.networks import lenet5, mlp, resnet18
 from problems.datasets import shared
 from problems.neural import CropFlip, Neural
@@ -19,11 +21,23 @@ def shortened(problem, test_rows):
     return problem
 
 
-def perceptron(data, hidden=HIDDEN, rows=None, validation=0.0, test_rows=None, l2=0.0, dtype="float32", kind=Neural,
-               **more):
-    """A multi-layer perceptron, 784-128-56-10 on images of 28x28; `more` goes to nn.networks.mlp, `kind` is a Neural of
-    another class. Metrics on at most 10,000 training rows."""
+def between(d, low, high):
+    """The images of d with pixels from low to high, instead of mean 0 and standard deviation 1."""
+    std = d.scale / (high - low)
+    return dataclasses.replace(d, mean=-low * std, std=std)
+
+
+def perceptron(data, hidden=HIDDEN, rows=None, validation=0.0, test_rows=None, l2=0.0, dtype="float32", pixels=None,
+               kind=Neural, **more):
+    """A multi-layer perceptron, 784-128-56-10 on images of 28x28. Metrics on at most 10,000 training rows.
+
+    pixels   (low, high) to which black and white go, such as (0, 1); None: mean 0 and standard deviation 1
+    kind     Neural, or a class of it
+    more     goes to nn.networks.mlp
+    """
     d = shared(data, validation=validation, rows=rows)
+    if pixels is not None:
+        d = between(d, *pixels)
     size = d.x_train[0].size
     problem = kind(mlp((size, *hidden, len(d.classes)), **more), d, l2=l2, dtype=dtype,
                    metrics_rows=min(10_000, len(d.y_train)), metrics_batch=1000)

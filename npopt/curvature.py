@@ -1,0 +1,79 @@
+"""Curvature without a Hessian: its products with vectors, and its spectrum by the Lanczos process."""
+
+import dataclasses
+
+from npopt import backend
+from npopt.values import number, whole
+
+import numpy as np
+
+
+class Hessian:
+    """v -> H v at a point of a problem, by a central difference of gradients.
+
+        H v = (grad f(x + r u) - grad f(x - r u)) |v| / (2 r)        u = v / |v|,   r = radius (1 + |x|)
+
+    Two gradients over `rows` (None: all) a product, exact on quadratics, else with an error of order r^2. Of dtype
+    float64, or rounding drowns it. A network should be without kinks within r of x: ReLU asks for a small radius. Batch
+    statistics, dropout and augmentation are those of the step that `problem.begin` set last.
+    """
+
+    def __init__(self, problem, x, rows=None, radius=1e-6):
+        if x.dtype != np.float64:
+            raise ValueError(f"Hessian: x must be float64, got {x.dtype}; build the problem with dtype='float64'")
+        self.problem, self.x, self.rows = problem, x, rows
+        self.radius = number("Hessian", "radius", radius, low=0, open_low=True) * (1 + float(backend.norm(x)))
+        self.right, self.left = backend.xp(x).empty_like(x), backend.xp(x).empty_like(x)
+
+    def __call__(self, v):
+        """A new array like v."""
+        size = float(backend.norm(v))
+        if size == 0:
+            return backend.xp(v).zeros_like(v)
+        for sign, out in ((1, self.right), (-1, self.left)):
+            self.problem.value_and_gradient(self.x + (sign * self.radius / size) * v, self.rows, out=out)
+        return (self.right - self.left) * (size / (2 * self.radius))
+
+
+@dataclasses.dataclass
+class Spectrum:
+    """What k steps of Lanczos say of a symmetric matrix, arrays of k.
+
+    values    Ritz values, rising: the first and the last approach the extreme eigenvalues from inside
+    errors    for each an eigenvalue of the matrix lies within that distance
+    weights   squares of the first components: sum w p(theta) = q' p(A) q for the start q and every polynomial p of
+              degree below 2k, the quadrature behind densities (Ubaru, Chen & Saad, SIAM J. Matrix Anal. 38, 2017)
+    """
+
+    values: np.ndarray
+    errors: np.ndarray
+    weights: np.ndarray
+
+
+def lanczos(product, dim, steps=40, seed=0):
+    """The Spectrum of the symmetric matrix behind `product`, a function of float64 vectors (dim,), from a random start.
+
+        q_1 = z / |z|,  z ~ N(0, I)        r = A q_j - b_(j-1) q_(j-1),  a_j = q_j' r,  r <- r - a_j q_j
+        b_j = |r|,  q_(j+1) = r / b_j      T = tridiag(b, a, b);  error of a Ritz value: b_k |last entry of its vector|
+
+    Golub & Van Loan, Matrix Computations, 4th ed., section 10.1. Every r is made orthogonal to all q again, twice, so
+    that no eigenvalue appears as a ghost; that keeps steps + 1 vectors. It ends early where the q span an invariant
+    space.
+    """
+    steps = min(whole("lanczos", "steps", steps), dim)
+    q = backend.empty((steps + 1, dim), "float64")
+    backend.normals(backend.key(seed, "lanczos"), q[0])
+    q[0] /= backend.norm(q[0])
+    a, b = [], []
+    for j in range(steps):
+        r = product(q[j])
+        a.append(float(q[j] @ r))
+        before = float(backend.norm(r))
+        for _ in range(2):
+            r = r - q[: j + 1].T @ (q[: j + 1] @ r)
+        b.append(float(backend.norm(r)))
+        if b[-1] <= 1e-12 * max(before, 1e-300):
+            break
+        q[j + 1] = r / b[-1]
+    values, vectors = np.linalg.eigh(np.diag(a) + np.diag(b[:-1], 1) + np.diag(b[:-1], -1))
+    return Spectrum(values, b[-1] * np.abs(vectors[-1]), vectors[0] ** 2)

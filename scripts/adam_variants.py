@@ -1,0 +1,302 @@
+"""Adam-mini, Adafactor, Sophia: what do they save over AdamW, and what do they cost?   Course task B1.
+
+LeNet-5 and ResNet-18 at equal budgets, each method at the best of its rates, chosen on held-out rows. Published:
+Adam-mini equals AdamW with half of its state, one second moment for each block of weights (Zhang et al. 2024);
+Adafactor keeps a row and a column of the second moment (Shazeer & Stern 2018); Sophia clips m / (rho h), h a Hessian
+diagonal, and reaches AdamW's loss in half the steps, on language models (Liu et al. 2024). Nobody seems to have
+published the last two on these networks: the hypotheses are Adam-mini within half a point of AdamW, Sophia not better
+than AdamW by more than noise. State is counted in the arrays of the optimizer, time a step with all 11,173,962
+parameters of ResNet-18, alone and as part of training at the width of the runs.
+
+Run time on 2 cores: --quick about half a minute; --data real --jobs 2 --threads 1 about half an hour.
+"""
+
+import time
+from types import SimpleNamespace
+
+from nn.networks import resnet18
+from npopt import (
+    Adafactor,
+    AdamMini,
+    AdamW,
+    Cosine,
+    HeavyBall,
+    Minibatch,
+    RandomReshuffling,
+    SophiaG,
+    SophiaH,
+    Stop,
+    backend,
+)
+from npopt.lab import Entry, Experiment, Option, Part, Recipe, inside, larger, listed, spread
+from npopt.lab.figures import COLOURS, curves, panels, tuned
+from npopt.lab.options import whole
+from problems.classifiers import lenet, resnet
+
+import numpy as np
+
+experiment = Experiment(
+    __doc__,
+    task="B1",
+    source="Zhang et al. 2024, arXiv:2406.16793; Shazeer & Stern, ICML 2018; Liu et al., ICLR 2024",
+    parts={
+        "a": Part("LeNet-5: seven methods, five rates each", "digits", "mnist"),
+        "b": Part("ResNet-18: five methods, three rates each", "digits", "cifar-10-jpeg"),
+        "c": Part("state and time of a step, all of ResNet-18"),
+        "d": Part("how many coordinates Sophia does not clip", "digits", "mnist"),
+    },
+    options=[
+        Option("--width", type=whole(1, "width"), help="channels of ResNet-18's first stage (default: 8; full: 64)"),
+        Option("--rows", type=whole(100, "rows"), help="training rows of part b, a sixth held out (default: 6000)"),
+    ],
+    seeds=3,
+)
+
+BY = "validation_accuracy"
+FACTORS = (1 / 9, 1 / 3, 1, 3, 9)
+DECAY = 0.05
+METHODS = {                                                     # optimizer and customary rate
+    "momentum SGD": (HeavyBall(0.9), 0.03), "AdamW": (AdamW(weight_decay=DECAY), 1e-3),
+    "Adam-mini": (AdamMini(weight_decay=DECAY), 1e-3), "Adafactor": (Adafactor(), 0.03),
+    "Sophia-G": (SophiaG(weight_decay=DECAY), 1e-3), "Sophia-H": (SophiaH(weight_decay=DECAY), 1e-3),
+    "Sophia-G, rho 4": (SophiaG(rho=4.0, weight_decay=DECAY), 1e-3),
+}
+SHALLOW = ("Sophia-H", "Sophia-G, rho 4")                       # on LeNet-5 alone
+RHOS = (0.04, 0.4, 4.0, 40.0)
+BYTES = {"momentum SGD": 4, "AdamW": 8, "Adam-mini": 4, "Adafactor": 0, "Sophia-G": 8}
+
+
+# ---------------------------------------------------------------------------------------------------- own functions
+def arrays(state):
+    """The arrays of a nested state."""
+    for value in state.values():
+        if isinstance(value, dict):
+            yield from arrays(value)
+        elif hasattr(value, "nbytes") and getattr(value, "ndim", 0):
+            yield value
+
+
+def one_step(seed, events, optimizer, rounds=21):
+    """Bytes of state a parameter, second moments a parameter, and seconds of single steps on ResNet-18's parameters."""
+    segments, rng = resnet18().segments, np.random.default_rng(seed)
+    x, g = (rng.standard_normal(segments.dim).astype("float32") for _ in range(2))
+    optimizer.start(x, SimpleNamespace(problem=SimpleNamespace(segments=segments), seed=seed))
+    optimizer.every = rounds + 2                                # Sophia's estimates are gradients, not steps
+    optimizer.t, seconds = 1, []
+    optimizer.step(x, g, 1e-4)
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        optimizer.step(x, g, 1e-4)
+        seconds.append(time.perf_counter() - begin)
+    state = optimizer.state()
+    held = sum(a.nbytes for a in arrays(state))
+    second = sum(a.size for a in arrays({name: value for name, value in state.items() if name != "m"}))
+    return {"round": list(range(rounds)), "seconds_a_step": seconds, "bytes": [held / x.size] * rounds,
+            "moments": [second / x.size] * rounds}
+
+
+def unclipped(seed, events, data, rows, rho, epochs):
+    """Sophia-G at its customary rate on LeNet-5: the share of coordinates with |m| < rho h, every tenth of an epoch."""
+    problem, optimizer, estimator = lenet(data, rows=rows), SophiaG(rho=rho), Minibatch()
+    sampler, columns = RandomReshuffling(64), {"epoch": [], "share": []}
+    problem.set_seed(seed)
+    x = problem.x0(backend.generator(seed, "x0"))
+    sampler.start(problem, seed)
+    g = estimator.start(problem, x, seed)
+    optimizer.start(x, estimator)
+    steps = -(-problem.n // 64)
+    for t, batch in enumerate(sampler.take(epochs * steps)):
+        problem.begin(t)
+        estimator.loss = estimator(x, batch, out=g)
+        optimizer.step(x, g, 1e-3)
+        problem.commit()
+        if t % max(1, steps // 10) == 0:
+            m, h = (backend.to_host(optimizer.slot(name)) for name in ("m", "h"))
+            columns["epoch"].append(t / steps)
+            columns["share"].append(float((np.abs(m) < rho * h).mean()))
+    return columns
+
+
+# ------------------------------------------------------------------------------------------------------------- grid
+@experiment.runs
+def runs(args):
+    test = args.pick(None, 2000)
+    for data in args.data_of("a"):
+        problem = Recipe(lenet, data=data, validation=1 / 12, test_rows=test)
+        for method, (optimizer, base) in METHODS.items():
+            for factor in args.pick(FACTORS, FACTORS[2:3]):
+                lr = base * factor * (1 / 3 if method == "momentum SGD" else 1)
+                yield Entry("a", f"{method}: {lr:.3g}", problem, optimizer, RandomReshuffling(64), Cosine(lr),
+                            stop=Stop(epochs=args.budget(3, 10)), metrics=0.25)
+    for data in args.data_of("b"):
+        width, rows = args.width or args.pick(8, 4), args.rows or args.pick(6000, 600)
+        for method, (optimizer, base) in METHODS.items():
+            if method in SHALLOW:
+                continue
+            problem = Recipe(resnet, data=data, width=width, rows=rows, validation=1 / 6, test_rows=test,
+                             l2=5e-4 if method == "momentum SGD" else 0.0)
+            for factor in args.pick(FACTORS[1:4], (1,)):
+                yield Entry("b", f"{method}: {base * factor:.3g}", problem, optimizer, RandomReshuffling(128),
+                            Cosine(base * factor), stop=Stop(epochs=args.budget(15, 10)), metrics=args.pick(3, 2))
+    for method in BYTES:
+        yield Entry("c", method, run=Recipe(one_step, optimizer=METHODS[method][0]), seeds=[0])
+    for data in args.data_of("d"):
+        for rho in RHOS:
+            yield Entry("d", f"rho {rho:g}", run=Recipe(unclipped, data=data, rows=args.pick(12_000, 1000), rho=rho,
+                                                        epochs=args.pick(3, 2)))
+
+
+# ----------------------------------------------------------------------------------------------------------- claims
+NETWORKS = {"a": "LeNet-5", "b": "ResNet-18"}
+
+for part, network in NETWORKS.items():
+    experiment.claim(f"{part}-edge", f"{network}: the rates are wide enough",
+                     expected="the best rate is inside its grid, always", source="tuning of this script",
+                     )(inside(part, BY))
+
+    @experiment.claim(f"{part}-mini", f"{network}: Adam-mini ends within half a point of AdamW",
+                      expected="|difference of the mean test accuracies| <= 0.5 points", source="hypothesis")
+    def mini(results, part=part):
+        best = results.select(part).tuned(BY)
+        ends = {m: 100 * best[m].runs.final("test_accuracy") for m in ("Adam-mini", "AdamW")}
+        text = listed({m: spread(v) for m, v in ends.items()})
+        return text, abs(ends["Adam-mini"].mean() - ends["AdamW"].mean()) <= 0.5
+
+    @experiment.claim(f"{part}-sophia", f"{network}: Sophia-G is not better than AdamW",
+                      expected="no test accuracy above AdamW's by more than two standard deviations",
+                      source="hypothesis")
+    def sophia(results, part=part):
+        measured, better = larger(part, "Sophia-G", "AdamW", "test_accuracy", by=BY)(results)
+        return measured, not better
+
+    @experiment.claim(f"{part}-half", f"{network}: Sophia-G reaches AdamW's last training loss in half of the steps",
+                      expected="its loss at half of the steps at most AdamW's at the end", source="Liu et al. 2024, of "
+                      "language models")
+    def half(results, part=part):
+        best = results.select(part).tuned(BY)
+        epochs, losses = best["Sophia-G"].runs.stack("train_loss")
+        early = float(np.interp(epochs[-1] / 2, epochs, losses.mean(0)))
+        end = float(best["AdamW"].runs.final("train_loss").mean())
+        return f"Sophia-G {early:.4g} at half, AdamW {end:.4g} at the end", early <= end
+
+    experiment.claim(f"{part}-adafactor", f"{network}: AdamW ends above Adafactor",
+                     expected="test accuracy above by more than two standard deviations", source="hypothesis",
+                     )(larger(part, "AdamW", "Adafactor", "test_accuracy", by=BY))
+
+
+@experiment.claim("c-state", "bytes of state a parameter, float32", expected=listed(BYTES) + "; to 1 % (0: below 0.1)",
+                  source="definitions of the methods")
+def c_state(results):
+    found = {m: float(results.select("c", m)[0].final["bytes"]) for m in BYTES}
+    return listed(found), all(abs(found[m] / b - 1) < 0.01 if b else found[m] < 0.1 for m, b in BYTES.items())
+
+
+@experiment.claim("c-moments", "Adam-mini does away with 99.9 % of the second moments",
+                  expected="second moments / parameters < 1e-3 (here: blocks are convolutions, rows of the last layer, "
+                  "biases alone)", source="Zhang et al. 2024, abstract")
+def c_moments(results):
+    found = float(results.select("c", "Adam-mini")[0].final["moments"])
+    return f"{found:.2g}", found < 1e-3
+
+
+def times(results):
+    """{method: median seconds of a step}"""
+    return {m: float(np.median(results.select("c", m)[0].columns["seconds_a_step"])) for m in BYTES}
+
+
+@experiment.claim("c-time", "a step of Adam-mini takes no longer than one of AdamW",
+                  expected="ratio of the medians <= 1.05", source="it moves 4 bytes a parameter less, but takes norms")
+def c_time(results):
+    found = times(results)
+    text = listed({m: f"{1000 * v:.1f} ms" for m, v in found.items()})
+    return text, found["Adam-mini"] <= 1.05 * found["AdamW"]
+
+
+def a_step(results, part):
+    """{method: mean seconds of a training step at the best rate}"""
+    best = results.select(part).tuned(BY)
+    return {m: float(np.mean([run.seconds / run.final["step"] for run in t.runs])) for m, t in best.items()}
+
+
+@experiment.claim("b-time", "Sophia-G's second gradient, every ten steps, costs a tenth of the training time",
+                  expected="training step of Sophia-G / AdamW in 1.0 to 1.2, ResNet-18",
+                  source="Liu et al. 2024 say 5 %, for the gradient of a part of the batch")
+def b_time(results):
+    found = a_step(results, "b")
+    return (listed({m: f"{1000 * v:.1f} ms" for m, v in found.items()}),
+            1.0 <= found["Sophia-G"] / found["AdamW"] <= 1.2)
+
+
+@experiment.claim("d-rho", "the share that is not clipped grows with rho", expected="in this order, at every seed")
+def d_rho(results):
+    shares = np.array([results.select("d", f"rho {rho:g}").final("share") for rho in RHOS])
+    return listed(dict(zip(RHOS, shares.mean(1), strict=True))), bool((np.diff(shares, axis=0) > 0).all())
+
+
+@experiment.claim("d-health", "at rho = 0.04, between a tenth and a half of the coordinates are not clipped",
+                  expected="mean share over the second half in 0.1 to 0.5", source="the authors' advice for tuning rho")
+def d_health(results):
+    found = {}
+    for name, group in results.select("d").groups():
+        shares = np.array([run.columns["share"][len(run.columns["share"]) // 2:].mean() for run in group])
+        found[name] = float(shares.mean())
+    return listed(found), 0.1 <= found["rho 0.04"] <= 0.5
+
+
+# ---------------------------------------------------------------------------------------------------------- figures
+@experiment.figure("lenet.png", caption="LeNet-5, batch size 64, cosine, each method at its best rate: training loss, "
+                   "test error, and held-out accuracy against the rate.")
+def lenet_figure(results, args):
+    return tuned(results.select("a"), BY, args.pick(95, None))
+
+
+@experiment.figure("resnet.png", caption="ResNet-18 at reduced width on part of the training set, batch size 128, "
+                   "cosine, each method at its best rate.")
+def resnet_figure(results):
+    return tuned(results.select("b"), BY)
+
+
+@experiment.figure("time.png", caption="ResNet-18: training loss by step and by the time of the steps, each method at "
+                   "its best rate.")
+def time_figure(results):
+    best = results.select("b").tuned(BY)
+    some = results.select("b", [t.runs[0].name for t in best.values()])
+    figure, axes = panels(1, 2)
+    for ax, x in zip(axes, ("step", "seconds"), strict=True):
+        curves(ax, some, "train_loss", x, label=lambda n: n.split(":")[0], legend=x == "step", ylabel="training loss")
+        late = np.array([run.columns["train_loss"][1:] for run in some])
+        ax.set_ylim(np.nanmin(late) - 0.05, np.nanmax(late) + 0.05)
+    return figure
+
+
+@experiment.figure("cost.png", caption="All 11,173,962 parameters of ResNet-18: bytes of optimizer state a parameter, "
+                   "and the time of a step (median, bars: quartiles).")
+def cost_figure(results):
+    figure, (left, right) = panels(1, 2)
+    for i, m in enumerate(BYTES):
+        run = results.select("c", m)[0]
+        held, seconds = run.final["bytes"], 1000 * np.asarray(run.columns["seconds_a_step"])
+        left.barh(i, held, color=COLOURS[i])
+        left.text(held + 0.1, i, f"{held:.3g}", va="center")
+        low, middle, high = np.percentile(seconds, (25, 50, 75))
+        right.barh(i, middle, color=COLOURS[i], xerr=[[middle - low], [high - middle]])
+    for ax, label in ((left, "state [bytes a parameter]"), (right, "time of a step [ms]")):
+        ax.set_yticks(range(len(BYTES)), list(BYTES))
+        ax.invert_yaxis()
+        ax.set_xlabel(label)
+    left.set_xlim(0, 9.5)
+    return figure
+
+
+@experiment.figure("clipping.png", caption="Sophia-G on LeNet-5: the share of coordinates whose step is not clipped, "
+                   "by rho (bands: seeds). Grey: where the authors want it.")
+def clipping_figure(results):
+    figure, ax = panels()
+    ax.axhspan(0.1, 0.5, color="#DDDDDD", zorder=0)
+    curves(ax, results.select("d"), "share", ylabel="share of coordinates not clipped", logy=True)
+    ax.set_ylim(top=1)
+    return figure
+
+
+if __name__ == "__main__":
+    experiment.main()

@@ -1,0 +1,86 @@
+"""Products with the Hessian against closed forms, and Lanczos against known spectra and its own certificate."""
+
+from nn.layers import GELU
+from npopt.curvature import Hessian, lanczos
+from problems import Logistic
+from problems.classifiers import perceptron
+
+import numpy as np
+import pytest
+
+
+def matrix(values, rng):
+    """A symmetric matrix with these eigenvalues."""
+    q, _ = np.linalg.qr(rng.standard_normal((len(values), len(values))))
+    return (q * values) @ q.T
+
+
+def test_lanczos_finds_the_whole_spectrum_of_a_small_matrix():
+    values = np.array([-3.0, -1.0, 0.5, 2.0, 7.0])
+    A = matrix(values, np.random.default_rng(0))
+    found = lanczos(lambda v: A @ v, 5, steps=20, seed=1)
+    np.testing.assert_allclose(found.values, values, atol=1e-12)
+    np.testing.assert_allclose(found.weights.sum(), 1)
+    assert (found.errors < 1e-10).all()
+
+
+def test_errors_of_lanczos_are_bounds_and_extremes_come_first():
+    values = np.concatenate([[-2.0], np.linspace(-0.1, 0.5, 298), [9.0]])
+    A = matrix(values, np.random.default_rng(0))
+    for steps in (3, 8, 25):
+        found = lanczos(lambda v: A @ v, 300, steps=steps, seed=2)
+        nearest = np.abs(found.values[:, None] - values).min(1)
+        assert (nearest <= found.errors + 1e-12).all()
+        assert values[0] - 1e-12 <= found.values[0] and found.values[-1] <= values[-1] + 1e-12
+    assert abs(found.values[0] + 2) < 1e-10 and abs(found.values[-1] - 9) < 1e-10
+
+
+def test_quadrature_of_lanczos_is_exact_for_polynomials():
+    from npopt import backend
+
+    values = np.random.default_rng(3).standard_normal(40)
+    A = matrix(values, np.random.default_rng(0))
+    found, z = lanczos(lambda v: A @ v, 40, steps=6, seed=5), np.empty(40)
+    backend.normals(backend.key(5, "lanczos"), z)
+    z /= np.linalg.norm(z)
+    for power in range(12):
+        expected = z @ np.linalg.matrix_power(A, power) @ z
+        assert abs(found.weights @ found.values**power - expected) < 1e-10 * max(1, abs(expected))
+
+
+def test_many_steps_make_no_ghosts():
+    values = np.array([1e4] + [float(k) for k in range(60)])
+    A = matrix(values, np.random.default_rng(0))
+    found = lanczos(lambda v: A @ v, 61, steps=61, seed=0)
+    assert (found.values > 5000).sum() == 1
+    np.testing.assert_allclose(found.values, np.sort(values), atol=1e-6)
+
+
+def test_products_are_those_of_the_logistic_hessian():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((50, 6)), np.where(rng.random(50) < 0.5, 1.0, -1.0)
+    problem, w, v = Logistic(X, y, 0.1), rng.standard_normal(6), rng.standard_normal(6)
+    rows = np.arange(7, 40)
+    p = 1 / (1 + np.exp(-X[rows] @ w))
+    expected = X[rows].T @ (p * (1 - p) * (X[rows] @ v)) / len(rows) + 0.1 * v
+    np.testing.assert_allclose(Hessian(problem, w, rows)(v), expected, rtol=1e-7, atol=1e-9)
+    np.testing.assert_array_equal(Hessian(problem, w, rows)(np.zeros(6)), np.zeros(6))
+
+
+def test_products_of_a_network_are_symmetric_and_fit_differences_of_the_loss():
+    problem = perceptron("digits", (7, 5), rows=60, dtype="float64", activation=GELU)
+    rng = np.random.default_rng(1)
+    x = problem.x0(rng)
+    u, v = rng.standard_normal((2, x.size))
+    H = Hessian(problem, x)
+    assert abs(u @ H(v) - v @ H(u)) < 1e-6 * abs(u @ H(v))
+    u /= np.linalg.norm(u)
+    r = 1e-4
+    second = (problem.value(x + r * u) - 2 * problem.value(x) + problem.value(x - r * u)) / r**2
+    assert abs(u @ H(u) - second) < 1e-5 * max(1, abs(second))
+
+
+def test_float32_is_refused():
+    problem = perceptron("digits", (4,), rows=20)
+    with pytest.raises(ValueError, match="float64"):
+        Hessian(problem, problem.x0(np.random.default_rng(0)))
