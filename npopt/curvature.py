@@ -8,26 +8,33 @@ from npopt.values import number, whole
 import numpy as np
 
 
+def length(v):
+    """|v| as a float."""
+    return float(backend.to_host(backend.norm(v)))
+
+
 class Hessian:
     """v -> H v at a point of a problem, by a central difference of gradients.
 
         H v = (grad f(x + r u) - grad f(x - r u)) |v| / (2 r)        u = v / |v|,   r = radius (1 + |x|)
 
     Two gradients over `rows` (None: all) a product, exact on quadratics, else with an error of order r^2. Of dtype
-    float64, or rounding drowns it. A network should be without kinks within r of x: ReLU asks for a small radius. Batch
-    statistics, dropout and augmentation are those of the step that `problem.begin` set last.
+    float64, or rounding drowns it; its part is about 1e-16 / radius. The radius is that small for ReLU's sake: a single
+    kink of a single row between the two points adds an error of order 1/r, so that larger radii, which suit smooth
+    functions, show large eigenvalues of both signs that are not there. Batch statistics, dropout and augmentation are
+    those of the step that `problem.begin` set last.
     """
 
-    def __init__(self, problem, x, rows=None, radius=1e-6):
+    def __init__(self, problem, x, rows=None, radius=1e-8):
         if x.dtype != np.float64:
             raise ValueError(f"Hessian: x must be float64, got {x.dtype}; build the problem with dtype='float64'")
         self.problem, self.x, self.rows = problem, x, rows
-        self.radius = number("Hessian", "radius", radius, low=0, open_low=True) * (1 + float(backend.norm(x)))
+        self.radius = number("Hessian", "radius", radius, low=0, open_low=True) * (1 + length(x))
         self.right, self.left = backend.xp(x).empty_like(x), backend.xp(x).empty_like(x)
 
     def __call__(self, v):
         """A new array like v."""
-        size = float(backend.norm(v))
+        size = length(v)
         if size == 0:
             return backend.xp(v).zeros_like(v)
         for sign, out in ((1, self.right), (-1, self.left)):
@@ -63,15 +70,15 @@ def lanczos(product, dim, steps=40, seed=0):
     steps = min(whole("lanczos", "steps", steps), dim)
     q = backend.empty((steps + 1, dim), "float64")
     backend.normals(backend.key(seed, "lanczos"), q[0])
-    q[0] /= backend.norm(q[0])
+    q[0] /= length(q[0])
     a, b = [], []
     for j in range(steps):
         r = product(q[j])
-        a.append(float(q[j] @ r))
-        before = float(backend.norm(r))
+        a.append(float(backend.to_host(q[j] @ r)))
+        before = length(r)
         for _ in range(2):
             r = r - q[: j + 1].T @ (q[: j + 1] @ r)
-        b.append(float(backend.norm(r)))
+        b.append(length(r))
         if b[-1] <= 1e-12 * max(before, 1e-300):
             break
         q[j + 1] = r / b[-1]

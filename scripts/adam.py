@@ -251,9 +251,12 @@ def betas_figure(results):
                    "the objective, through Adam's moments. Right: decoupled, lr weight_decay a step.")
 def decay_figure(results):
     figure, axes = panels(1, 2, size=(14.5, 4.6))
+    every = 100 * np.array([surface(results, method, "test_accuracy")[0] for method in ("L2", "decoupled")])
+    limits = np.nanpercentile(every, 5), np.nanmax(every)
     for ax, method, label in zip(axes, ("L2", "decoupled"), ("l2", "lr weight_decay"), strict=True):
         values, rates, decays = surface(results, method, "test_accuracy")
-        heat(ax, 100 * values, rates, decays, "learning rate", label, colour="test accuracy [%]", digits="{:.1f}")
+        heat(ax, 100 * values, rates, decays, "learning rate", label, colour="test accuracy [%]", digits="{:.1f}",
+             limits=limits)
         ax.set_title({"L2": "Adam with L2", "decoupled": "AdamW"}[method])
     return figure
 

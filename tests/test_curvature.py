@@ -1,12 +1,19 @@
 """Products with the Hessian against closed forms, and Lanczos against known spectra and its own certificate."""
 
 from nn.layers import GELU
-from npopt.curvature import Hessian, lanczos
+from npopt import backend
+from npopt.curvature import Hessian, Spectrum, lanczos
 from problems import Logistic
 from problems.classifiers import perceptron
 
 import numpy as np
 import pytest
+
+
+def rows():
+    """50 rows of 6 numbers, and labels."""
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((50, 6)), np.where(rng.random(50) < 0.5, 1.0, -1.0)
 
 
 def matrix(values, rng):
@@ -19,6 +26,7 @@ def test_lanczos_finds_the_whole_spectrum_of_a_small_matrix():
     values = np.array([-3.0, -1.0, 0.5, 2.0, 7.0])
     A = matrix(values, np.random.default_rng(0))
     found = lanczos(lambda v: A @ v, 5, steps=20, seed=1)
+    assert isinstance(found, Spectrum)
     np.testing.assert_allclose(found.values, values, atol=1e-12)
     np.testing.assert_allclose(found.weights.sum(), 1)
     assert (found.errors < 1e-10).all()
@@ -36,8 +44,6 @@ def test_errors_of_lanczos_are_bounds_and_extremes_come_first():
 
 
 def test_quadrature_of_lanczos_is_exact_for_polynomials():
-    from npopt import backend
-
     values = np.random.default_rng(3).standard_normal(40)
     A = matrix(values, np.random.default_rng(0))
     found, z = lanczos(lambda v: A @ v, 40, steps=6, seed=5), np.empty(40)
@@ -57,14 +63,19 @@ def test_many_steps_make_no_ghosts():
 
 
 def test_products_are_those_of_the_logistic_hessian():
-    rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((50, 6)), np.where(rng.random(50) < 0.5, 1.0, -1.0)
-    problem, w, v = Logistic(X, y, 0.1), rng.standard_normal(6), rng.standard_normal(6)
-    rows = np.arange(7, 40)
-    p = 1 / (1 + np.exp(-X[rows] @ w))
-    expected = X[rows].T @ (p * (1 - p) * (X[rows] @ v)) / len(rows) + 0.1 * v
-    np.testing.assert_allclose(Hessian(problem, w, rows)(v), expected, rtol=1e-7, atol=1e-9)
-    np.testing.assert_array_equal(Hessian(problem, w, rows)(np.zeros(6)), np.zeros(6))
+    (X, y), (w, v), some = rows(), np.random.default_rng(1).standard_normal((2, 6)), np.arange(7, 40)
+    problem = Logistic(X, y, 0.1)
+    p = 1 / (1 + np.exp(-X[some] @ w))
+    expected = X[some].T @ (p * (1 - p) * (X[some] @ v)) / len(some) + 0.1 * v
+    np.testing.assert_allclose(Hessian(problem, w, some)(v), expected, rtol=1e-7, atol=1e-9)
+    np.testing.assert_array_equal(Hessian(problem, w, some)(np.zeros(6)), np.zeros(6))
+
+
+def test_kinks_of_relu_do_not_break_the_symmetry_of_small_products():
+    problem = perceptron("digits", (32, 16), rows=500, dtype="float64")
+    rng = np.random.default_rng(1)
+    H, (u, v) = Hessian(problem, problem.x0(rng)), rng.standard_normal((2, problem.dim))
+    assert abs(u @ H(v) - v @ H(u)) < 1e-6 * abs(u @ H(v))
 
 
 def test_products_of_a_network_are_symmetric_and_fit_differences_of_the_loss():
@@ -78,6 +89,16 @@ def test_products_of_a_network_are_symmetric_and_fit_differences_of_the_loss():
     r = 1e-4
     second = (problem.value(x + r * u) - 2 * problem.value(x) + problem.value(x - r * u)) / r**2
     assert abs(u @ H(u) - second) < 1e-5 * max(1, abs(second))
+
+
+def test_spectra_are_the_same_where_nothing_may_be_read(device):
+    found = []
+    for name in (device, "cpu"):
+        backend.use(name)
+        problem = Logistic(*rows(), 0.1)
+        x = backend.asarray(np.linspace(-1, 1, 6))
+        found.append(lanczos(Hessian(problem, x), 6, steps=6, seed=1))
+    np.testing.assert_allclose(found[0].values, found[1].values, rtol=1e-7)
 
 
 def test_float32_is_refused():

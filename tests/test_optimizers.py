@@ -372,6 +372,19 @@ def test_decay_shrinks_x_at_zero_gradient_and_only_where_it_is_asked_for():
         AdamW(weight_decay=np.zeros(3)).start(x)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adamw_without_decay_is_adam_bit_for_bit(dtype, rng):
+    x = rng.standard_normal(1000).astype(dtype)
+    y, one, two = x.copy(), AdamW(0.8, 0.99, 1e-6, weight_decay=0.0), Adam(0.8, 0.99, 1e-6)
+    one.start(x)
+    two.start(y)
+    for t in range(30):
+        g = rng.standard_normal(1000).astype(dtype)
+        one.step(x, g, 0.1 / (t + 1))
+        two.step(y, g, 0.1 / (t + 1))
+    np.testing.assert_array_equal(x, y)
+
+
 def test_a_zero_gradient_in_float32_leaves_adam_where_it_is():
     x = np.ones(3, "float32")
     optimizer = Adam()

@@ -107,6 +107,12 @@ TABLE = {
             "ScaledOrthogonal", "LMomentum", "SpectralNormalised")},
         **{name: ["nn/test_init.py::test_constants_and_printing"] for name in ("Zeros", "Ones", "Constant")},
     },
+    "npopt.curvature": {
+        "Hessian": ["test_curvature.py::test_products_are_those_of_the_logistic_hessian",
+                    "test_curvature.py::test_products_of_a_network_are_symmetric_and_fit_differences_of_the_loss"],
+        "Spectrum": ["test_curvature.py::test_errors_of_lanczos_are_bounds_and_extremes_come_first",
+                     "test_curvature.py::test_quadrature_of_lanczos_is_exact_for_polynomials"],
+    },
     "nn.spectra": {"PowerIteration": ["nn/test_init.py::test_power_iteration_finds_the_largest_singular_value"]},
     "problems": {
         "Lasso": ["problems/test_penalised.py::"], "ElasticNet": ["problems/test_penalised.py::"],

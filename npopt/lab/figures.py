@@ -193,16 +193,18 @@ def tuned(results, by="validation_accuracy", floor=None):
     return figure
 
 
-def heat(ax, table, rows, columns, ylabel, xlabel, colour, log=False, digits="{:.3g}"):
+def heat(ax, table, rows, columns, ylabel, xlabel, colour, log=False, digits="{:.3g}", limits=None):
     """A table (rows, columns) as colours with its numbers in the cells; rows rise upwards.
 
     rows, columns   the values that belong to them; ylabel, xlabel: what they are; colour: what the numbers are
     log             colours follow the logarithm. Cells without a finite number stay white.
+    limits          (least, greatest) number of the colours, for panels that share them
     """
     table = np.asarray(table, float)
     shade = np.ma.masked_invalid(np.log(table) if log else table)
     with style():
-        picture = ax.imshow(shade, origin="lower", aspect="auto")
+        low, high = (None, None) if limits is None else np.log(limits) if log else limits
+        picture = ax.imshow(shade, origin="lower", aspect="auto", vmin=low, vmax=high)
         for (i, j), value in np.ndenumerate(table):
             dark = np.isfinite(value) and picture.norm(shade[i, j]) < 0.55
             ax.text(j, i, digits.format(value) if np.isfinite(value) else "diverged", ha="center", va="center",

@@ -1,6 +1,6 @@
 """Runs that diverged, or seeds that are missing, decide no comparison."""
 
-from npopt.lab import Results, Undecided, different, larger, no_difference
+from npopt.lab import MissingRuns, Results, Undecided, different, inside, larger, no_difference
 from npopt.lab.results import Finished
 
 import numpy as np
@@ -25,6 +25,25 @@ def test_values_that_are_not_finite_are_undecided(bad):
 def test_methods_with_different_seeds_are_not_paired():
     with pytest.raises(Undecided, match="the seeds differ"):
         no_difference("a", "one", "two", "loss")(Results(runs("one", [1, 2, 3]) + runs("two", [1, 2, 3], [0, 1, 5])))
+
+
+def test_methods_are_compared_at_their_best_values():
+    def group(name, held, losses):
+        return [Finished("a", name, s, {}, {}, {"held": held, "loss": v}, 0.0, "epochs") for s, v in enumerate(losses)]
+
+    some = Results(group("one: 0.1", 0.5, [9, 9, 9.1]) + group("one: 1", 0.8, [1.0, 1.1, 0.9])
+                   + group("one: 10", 0.7, [0, 0, 0]) + group("two: 1", 0.2, [3.0, 3.1, 2.9])
+                   + group("two: 5", 0.1, [0]))
+    text, holds = larger("a", "two", "one", "loss", by="held")(some)
+    assert holds and text.startswith("3 ± 0.1 (3 seeds) and 1 ± 0.1")
+    assert not no_difference("a", "one", "two", "loss", by="held")(some)[1]
+    with pytest.raises(MissingRuns, match="no finished run of three"):
+        larger("a", "three", "one", "loss", by="held")(some)
+    with pytest.raises(Undecided, match="fewer than three"):
+        inside("a", "held")(some)
+    assert inside("a", "held")(some.select(name=lambda n: n.startswith("one"))) == ("1 of 1 inside", True)
+    three = some.select(name=lambda n: n.startswith("one")) + group("one: 0.01", 0.9, [1])
+    assert inside("a", "held")(Results(three)) == ("0 of 1 inside; at an end: one 0.01", False)
 
 
 def test_the_verdicts():

@@ -30,6 +30,17 @@ def test_final_is_nan_where_a_diverged_run_has_no_value():
         results.final("nothing")
 
 
+def test_a_method_is_tuned_by_its_mean_over_seeds_and_values_that_diverged_are_out():
+    runs = [finished(name=f"A: {lr:g}", seed=seed, held=[0, score + 0.01 * seed])
+            for lr, score in ((0.1, 0.5), (1, 0.8), (10, 0.7)) for seed in (0, 1)]
+    runs += [finished(name="B: 0.5", held=[0, 0.6]), finished(name="B: 2", held=[0, 0.9], reason="diverged: x is nan")]
+    tuned = Results(runs).tuned("held")
+    assert (tuned["A"].value, tuned["A"].runs.names, tuned["A"].inside) == (1, ["A: 1"], True)
+    np.testing.assert_allclose(list(tuned["A"].scores.values()), [0.505, 0.805, 0.705])
+    assert tuned["B"].value == 0.5 and np.isnan(tuned["B"].scores[2]) and not tuned["B"].inside
+    assert Results(runs).tuned("held", least=True)["A"].value == 0.1
+
+
 def test_stack_puts_runs_on_a_common_grid_and_interpolates_inside_a_run_only():
     results = Results([finished(epoch=[0, 1, 2], y=[4, 2, 0]), finished(seed=1, epoch=[0, 1.5], y=[3, 0])])
     grid, values = results.stack("y")

@@ -92,6 +92,17 @@ def test_a_validation_part_is_taken_out_of_the_training_rows(tiny_mnist):
     assert found.mean == pytest.approx([whole.x_train[kept].mean()]) and "seed 4" in found.source and found.rows == 9
 
 
+def test_a_part_has_rows_of_the_set_and_keeps_its_statistics(tiny_mnist):
+    whole, found = load("mnist"), load("mnist", rows=4)
+    places = [next(i for i, row in enumerate(whole.x_train) if (row == x).all()) for x in found.x_train]
+    assert len(set(places)) == 4 and list(found.y_train) == list(whole.y_train[places])
+    np.testing.assert_array_equal(found.x_test, whole.x_test)
+    assert list(found.mean) == list(whole.mean) and "4 of 6 training rows" in found.source
+    assert whole.part(None) is whole and whole.part(6) is whole and load("mnist", rows=4, validation=0.5).rows == 7
+    with pytest.raises(ValueError, match="rows"):
+        whole.part(0)
+
+
 def test_a_wrong_checksum_names_file_expected_and_found(tiny_mnist, home):
     name = "train-labels-idx1-ubyte.gz"
     expected = datasets.IDX["mnist"][2][name]

@@ -180,6 +180,17 @@ def test_metrics_are_in_evaluation_mode_and_change_nothing(rng):
     assert problem.value_and_gradient(x, ROWS, out=g) == first
 
 
+def test_held_out_rows_have_metrics_of_their_own(rng):
+    data = images()
+    held = SimpleNamespace(**vars(data), x_validation=data.x_test[:3], y_validation=data.y_test[:3])
+    problem = Neural(network(), held, dtype="float64")
+    x = problem.x0(rng)
+    found = problem.metrics(x)
+    problem.parts["test"] = tuple(part[:3] for part in problem.parts["test"])
+    assert found["validation_loss"] == problem.metrics(x)["test_loss"]
+    assert {"validation_accuracy", "train_loss", "test_accuracy"} <= found.keys()
+
+
 def test_inputs_are_normalised_and_crops_are_padded_with_black():
     problem = Neural(network(), images(), dtype="float64", augment=CropFlip(pad=2, flip=True), seed=3)
     data, rows = problem.data, np.array([5, 2, 9])

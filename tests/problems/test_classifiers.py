@@ -1,0 +1,31 @@
+"""The course's classifiers: their sizes, their rows, their pixels."""
+
+from problems.classifiers import lenet, perceptron, resnet
+from problems.datasets import shared
+
+import numpy as np
+import pytest
+
+
+@pytest.mark.parametrize("build, more, name, shape", [
+    (perceptron, {"hidden": (9, 5)}, "mlp-64-9-5-10", (64,)), (lenet, {}, "lenet5", (8, 8, 1)),
+    (resnet, {"width": 2}, "resnet18-w2", (8, 8, 1)),
+], ids=["perceptron", "lenet", "resnet"])
+def test_rows_are_kept_held_out_and_cut(build, more, name, shape):
+    problem = build("digits", rows=60, validation=1 / 6, test_rows=7, l2=0.5, **more)
+    assert (problem.network.name, problem.network.input_shape, problem.network.output_shape) == (name, shape, (10,))
+    assert (problem.n, problem.l2) == (50, 0.5)
+    assert {part: len(t) for part, (_, t) in problem.parts.items()} == {"train": 50, "validation": 10, "test": 7}
+    assert {"validation_accuracy", "test_loss"} <= problem.metrics(problem.x0(np.random.default_rng(0))).keys()
+
+
+def test_pixels_go_from_low_to_high():
+    d = shared("digits")
+    for low, high in ((0, 1), (-1, 1)):
+        found = perceptron("digits", pixels=(low, high), dtype="float64").inputs(np.arange(5)).reshape(5, -1)
+        expected = low + (high - low) * d.x_train[:5].reshape(5, -1) / 16
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_one_set_is_loaded_once():
+    assert shared("digits") is shared("digits") and lenet("digits").data is shared("digits", validation=0.0, rows=None)
