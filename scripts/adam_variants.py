@@ -293,8 +293,9 @@ def cost_figure(results):
 def clipping_figure(results):
     figure, ax = panels()
     ax.axhspan(0.1, 0.5, color="#DDDDDD", zorder=0)
-    curves(ax, results.select("d"), "share", ylabel="share of coordinates not clipped", logy=True)
-    ax.set_ylim(top=1)
+    curves(ax, results.select("d"), "share", ylabel="share of coordinates not clipped", logy=True, legend=False)
+    ax.set_ylim(1e-5, 1)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 

@@ -102,12 +102,13 @@ def curves(
     floor   is subtracted from y, e.g. the minimum of the problem; ylabel should say so
     first   number of the first colour, to keep colours apart where panels are drawn call by call
     colours function name -> number of its colour, to keep a method's colour where panels show different methods
+    Against time, the seeds are taken together row by row, each at the median of its times.
     The legend's title says how many seeds there are and what the band is; a long legend stands beside the axes.
     """
     said = set()
     with style():
         for index, (name, runs) in enumerate(results.groups(), first):
-            grid, values = runs.stack(y, x)
+            grid, values = by_row(runs, y, x) if x == "seconds" else runs.stack(y, x)
             middle, low, high, band = middle_and_band(values - floor)
             appearance = look(colours(name) if colours else index)
             text = label(name) if label else name
@@ -123,6 +124,12 @@ def curves(
             box.get_title().set_fontsize(10)
             box.get_title().set_color("#666666")
     return ax
+
+
+def by_row(runs, y, x):
+    """(median of x, values of y) of the rows that all runs have: (rows,), (seeds, rows)."""
+    rows = min(len(run.columns[y]) for run in runs)
+    return np.median([run.columns[x][:rows] for run in runs], 0), np.array([run.columns[y][:rows] for run in runs])
 
 
 def sweep(
@@ -215,7 +222,7 @@ def heat(ax, table, rows, columns, ylabel, xlabel, colour, log=False, digits="{:
         ax.grid(False)
         bar = ax.figure.colorbar(picture, ax=ax, label=colour)
         if log:
-            bar.ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{np.exp(value):.2g}"))
+            bar.ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{np.exp(value):.3g}"))
     return ax
 
 
