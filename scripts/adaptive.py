@@ -234,6 +234,65 @@ def surfaces_figure(results):
     return figure
 
 
+def relief(ax, name):
+    """The same surface as a relief; heights are log(1 + f - f*)."""
+    land = LANDSCAPES[name]
+    x, y = np.meshgrid(np.linspace(*land.window[:2], 60), np.linspace(*land.window[2:], 60))
+    ax.plot_surface(x, y, np.log1p(land.f(x, y) - land.value), color="#DDDDDD", rstride=1, cstride=1, lw=0.15,
+                    edgecolor="#AAAAAA", alpha=0.75, zorder=1)
+    ax.set(xlabel="x", ylabel="y", title=land.title)
+    ax.locator_params(nbins=5)
+    ax.view_init(elev=48, azim=-35)
+
+
+def above(name, way):
+    """The points of a way on the relief, NaN outside the window: (3, steps)."""
+    land, (x, y) = LANDSCAPES[name], way.T
+    low_x, high_x, low_y, high_y = land.window
+    inside = (low_x <= x) & (x <= high_x) & (low_y <= y) & (y <= high_y)
+    with np.errstate(all="ignore"):
+        return np.where(inside, [x, y, np.log1p(np.maximum(land.f(x, y) - land.value, 0))], np.nan)
+
+
+@experiment.figure("views.png", caption="Four surfaces in relief, log(1 + f - f*), with the ways of the five methods. "
+                   "Cross: start.")
+def views_figure(results):
+    figure, axes = panels(1, 4, size=(20, 5.6), subplot_kw={"projection": "3d", "computed_zorder": False})
+    for ax, name in zip(axes, ANIMATED, strict=True):
+        relief(ax, name)
+        for i, method in enumerate(METHODS):
+            ax.plot(*above(name, path(results, name, method)), color=COLOURS[i], lw=2, label=method, zorder=5)
+        ax.plot(*above(name, np.array([LANDSCAPES[name].start])), "X", color="black", ms=9, label="start", zorder=6)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    return figure
+
+
+@experiment.figure("saddle_relief.gif", caption="The saddle in relief: SGD stays on the ridge, methods with a rate for "
+                   "each coordinate leave it at once.")
+def relief_animation(results, args):
+    figure, ax = panels(1, 1, size=(6.4, 5.4), subplot_kw={"projection": "3d", "computed_zorder": False})
+    relief(ax, "saddle")
+    lines = []
+    for i, method in enumerate(METHODS):
+        line = ax.plot([], [], [], color=COLOURS[i], lw=2, zorder=5)[0]
+        head = ax.plot([], [], [], MARKERS[i], color=COLOURS[i], ms=8, mec="white", label=method, zorder=6)[0]
+        lines.append((above("saddle", path(results, "saddle", method)), line, head))
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=9)
+    figure.canvas.draw()
+    figure.set_layout_engine("none")
+    for t in shown(args):
+        for points, line, head in lines:
+            line.set_data_3d(*points[:, :t + 1])
+            head.set_data_3d(*points[:, t:t + 1])
+        ax.set_title(f"step {t}")
+        yield figure
+
+
+def shown(args):
+    """The steps that are frames: the first one by one, then ever faster."""
+    return sorted({int(round(v)) for v in (*range(0, 30, args.pick(1, 4)), *np.geomspace(30, STEPS, args.pick(21, 7)))})
+
+
 def moving(results, name, frames):
     """Frames of one surface: the ways on the map, and f - f* against the step. One figure, whose lines grow."""
     ways = {m: path(results, name, m) for m in METHODS}
@@ -265,8 +324,7 @@ for name in ANIMATED:
     @experiment.figure(f"{name}.gif", caption=f"{LANDSCAPES[name].title}, f = {LANDSCAPES[name].formula}: the first "
                        "steps one by one, then ever faster. Cross: start; star: minimum.")
     def animation(results, args, name=name):
-        shown = (*range(0, 40, args.pick(1, 4)), *np.geomspace(40, STEPS, args.pick(26, 8)))
-        return moving(results, name, sorted({int(round(v)) for v in shown}))
+        return moving(results, name, shown(args))
 
 
 @experiment.figure("logistic.png", caption="Logistic regression, each method at its best rate: objective and test "

@@ -23,7 +23,7 @@ from npopt.lab.results import middle_and_band
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib import ticker
-from PIL import Image
+from PIL import Image, ImageColor
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
@@ -253,12 +253,21 @@ def save(figure, path):
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png")
             plt.close(figure)
-            picture = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+            picture = paletted(buffer, 256)
             checkpoint.replace(path, lambda file: picture.save(file, format="png", optimize=True))
         else:
             first, *rest = animate(figure)
             moving = {"save_all": True, "append_images": rest, "duration": 80, "loop": 0, "optimize": True}
             checkpoint.replace(path, lambda file: first.save(file, format="gif", **moving))
+
+
+def paletted(file, count):
+    """The picture in `count` colours, among them those of the lines, which are few pixels among many greys."""
+    picture, kept = Image.open(file).convert("RGB"), ("white", *COLOURS)
+    common = picture.quantize(count - len(kept), dither=Image.Dither.NONE).getpalette()[: 3 * (count - len(kept))]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(common + [channel for colour in kept for channel in ImageColor.getrgb(colour)])
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def step(animation, data):
@@ -277,7 +286,7 @@ def animate(animation):
     for figure in figures:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=80)
-        frames.append(Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE))
+        frames.append(paletted(buffer, 128))
         if not hasattr(animation, "new_frame_seq"):
             plt.close(figure)
     with contextlib.suppress(AttributeError):
