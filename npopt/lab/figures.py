@@ -262,12 +262,16 @@ def save(figure, path):
 
 
 def paletted(file, count):
-    """The picture in `count` colours, among them those of the lines, which are few pixels among many greys."""
-    picture, kept = Image.open(file).convert("RGB"), ("white", *COLOURS)
-    common = picture.quantize(count - len(kept), dither=Image.Dither.NONE).getpalette()[: 3 * (count - len(kept))]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(common + [channel for colour in kept for channel in ImageColor.getrgb(colour)])
-    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
+    """The picture in `count` colours. A margin in the colours of the lines, cut off again, keeps those among them, which
+    their few pixels beside many greys would not."""
+    picture = Image.open(file).convert("RGB")
+    wide, high = picture.size
+    band = max(4, high // 40)
+    padded = Image.new("RGB", (wide, high + band * len(COLOURS)))
+    padded.paste(picture)
+    for i, colour in enumerate(COLOURS):
+        padded.paste(ImageColor.getrgb(colour), (0, high + i * band, wide, high + (i + 1) * band))
+    return padded.quantize(count, dither=Image.Dither.NONE).crop((0, 0, wide, high))
 
 
 def step(animation, data):
