@@ -262,8 +262,8 @@ def save(figure, path):
 
 
 def paletted(file, count):
-    """The picture in `count` colours. A margin in the colours of the lines, cut off again, keeps those among them; their few
-    pixels beside many greys would not."""
+    """The picture in `count` colours. A margin in the colours of the lines, cut off again, keeps those among them: they
+    have few pixels beside many greys."""
     picture = Image.open(file).convert("RGB")
     wide, high = picture.size
     band = max(4, high // 40)
