@@ -20,12 +20,13 @@ class Hessian:
 
     Two gradients over `rows` (None: all) a product, exact on quadratics, else with an error of order r^2. Of dtype
     float64, or rounding drowns it; its part is about 1e-16 / radius. The radius is that small for ReLU's sake: a single
-    kink of a single row between the two points adds an error of order 1/r, so that larger radii, which suit smooth
-    functions, show large eigenvalues of both signs that are not there. Batch statistics, dropout and augmentation are
+    kink of a single row between the two points adds an error of order 1/r, large eigenvalues of both signs that are not
+    there, and Lanczos cannot tell. `stable` can, by a second radius. Smooth functions may take radius=1e-6. Batch
+    statistics, dropout and augmentation are
     those of the step that `problem.begin` set last.
     """
 
-    def __init__(self, problem, x, rows=None, radius=1e-8):
+    def __init__(self, problem, x, rows=None, radius=1e-10):
         if x.dtype != np.float64:
             raise ValueError(f"Hessian: x must be float64, got {x.dtype}; build the problem with dtype='float64'")
         self.problem, self.x, self.rows = problem, x, rows
@@ -42,12 +43,20 @@ class Hessian:
         return (self.right - self.left) * (size / (2 * self.radius))
 
 
+def stable(problem, x, rows=None, steps=40, seed=0, radius=1e-10, tolerance=1e-3):
+    """The Spectrum of the Hessian at x if its extreme values are the same, to `tolerance` of the largest, at `radius`
+    and at ten times that; else None: a kink lies between the points of one of them."""
+    one, two = (lanczos(Hessian(problem, x, rows, r), x.shape[0], steps, seed) for r in (radius, 10 * radius))
+    apart = np.abs(one.values[[0, -1]] - two.values[[0, -1]]).max()
+    return one if apart <= tolerance * np.abs(one.values).max() else None
+
+
 @dataclasses.dataclass
 class Spectrum:
     """What k steps of Lanczos say of a symmetric matrix, arrays of k.
 
     values    Ritz values, rising: the first and the last approach the extreme eigenvalues from inside
-    errors    for each an eigenvalue of the matrix lies within that distance
+    errors    for each, some eigenvalue of the matrix lies within that distance; a more extreme one may have been missed
     weights   squares of the first components: sum w p(theta) = q' p(A) q for the start q and every polynomial p of
               degree below 2k, the quadrature behind densities (Ubaru, Chen & Saad, SIAM J. Matrix Anal. 38, 2017)
     """

@@ -36,9 +36,22 @@ from npopt import (
     WithWarmup,
     backend,
 )
-from npopt.curvature import Hessian, lanczos
-from npopt.lab import Entry, Experiment, Part, Recipe, Undecided, dataset, different, larger, listed, spread
-from npopt.lab.figures import COLOURS, curves, heat, look, panels, sweep
+from npopt.curvature import stable
+from npopt.lab import (
+    Entry,
+    Experiment,
+    Part,
+    Recipe,
+    Undecided,
+    alike,
+    dataset,
+    different,
+    inside,
+    larger,
+    listed,
+    spread,
+)
+from npopt.lab.figures import COLOURS, curves, heat, look, panels, sweep, tuned
 from npopt.range_test import RangeTest, range_test
 from problems.classifiers import perceptron
 from problems.neural import Neural
@@ -71,6 +84,8 @@ B1, B2 = (0.0, 0.9, 0.99), (0.9, 0.99, 0.999)
 DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
 LOOKS = (0, 1, 5, 10, 20, 30)                                   # epochs at which part f asks for eigenvalues
 DEEPER = (256, 128, 128, 64, 64)
+SIZES = (64, 256, 1024)                                         # batches, crossed with methods and starts
+BY = "validation_accuracy"
 
 
 # --------------------------------------------------------------------------------------------------------- problems
@@ -84,10 +99,12 @@ class Unbounded(HeavyBall):
 class Watched(Neural):
     """A network that also measures its gradients. In every row: `norm` of the gradient over 10,000 training rows (or
     all), norm_<layer>, cosine with that of the row before, signal = |g|^2 / mean |g_B|^2 over batches of 256, zeros =
-    share of exact zeros in a batch's first-layer weight gradient; at the epochs of LOOKS low and high, the extreme
-    eigenvalues of the Hessian over 1,000 rows, and low_error, high_error, bounds on their errors."""
+    share of exact zeros in a batch's first-layer weight gradient; at the epochs of `looks` low and high, the extreme
+    eigenvalues of the Hessian over 1,000 rows by 40 steps of Lanczos (NaN where a kink disturbs them), and low_error,
+    high_error: an eigenvalue lies that near."""
 
     before = twin = None
+    looks = ()
 
     def metrics(self, x):
         found, n = super().metrics(x), min(self.n, 10_000)
@@ -108,10 +125,10 @@ class Watched(Neural):
         first = next(segment for segment in self.segments if segment.name == "fc1.W")
         found["zeros"] = float((backend.to_host(batch[first.slice]) == 0).mean())
         found |= dict.fromkeys(("low", "low_error", "high", "high_error"), math.nan)
-        if round((self.t + 1) / -(-self.n // 256), 6) in LOOKS or self.t == 0:
-            H = Hessian(self.twin, backend.asarray(backend.to_host(x), "float64"), np.arange(min(self.n, 1000)))
-            seen = lanczos(H, x.shape[0], steps=40, seed=0)
-            for name, i in (("low", 0), ("high", -1)):
+        if round((self.t + 1) / -(-self.n // 256), 6) in self.looks or self.t == 0:
+            point = backend.asarray(backend.to_host(x), "float64")
+            seen = stable(self.twin, point, np.arange(min(self.n, 1000)), steps=40)
+            for name, i in (("low", 0), ("high", -1)) if seen else ():
                 found |= {name: float(seen.values[i]), f"{name}_error": float(seen.errors[i])}
         return found
 
@@ -123,9 +140,10 @@ class Watched(Neural):
         super().load_state(state)
 
 
-def watched(data, start, rows=None):
-    problem = perceptron(data, rows=rows, pixels=(0, 1), init=STARTS[start], kind=Watched)
-    problem.twin = perceptron(data, rows=rows, pixels=(0, 1), init=STARTS[start], dtype="float64")
+def watched(data, init, looks, rows=None):
+    problem = perceptron(data, rows=rows, pixels=(0, 1), init=init, kind=Watched)
+    problem.twin = perceptron(data, rows=rows, pixels=(0, 1), init=init, dtype="float64")
+    problem.looks = looks
     return problem
 
 
@@ -140,19 +158,20 @@ class Factor:
         return self.base
 
 
-def suggested(seed, events, data, rows):
+def suggested(seed, events, data, rows, init, batch):
     """A learning-rate range test of Adam."""
-    problem = perceptron(data, rows=rows, pixels=(0, 1), init=STARTS["Xavier"])
-    found = range_test(problem, Adam(), RandomReshuffling(64), low=1e-5, high=1.0, steps=300, seed=seed)
+    problem = perceptron(data, rows=rows, pixels=(0, 1), init=init)
+    found = range_test(problem, Adam(), RandomReshuffling(batch), low=1e-5, high=1.0, steps=300, seed=seed)
     return {"rate": found.rates.tolist(), "batch_loss": found.losses.tolist()}
 
 
 def schedules(lr, epoch, epochs):
     """{name: schedule} with lr as the highest rate; `epoch` steps an epoch."""
     return {
-        "constant": Constant(lr), "exponential": Exponential(lr, 0.8), "piecewise":
-        Piecewise(lr, (epochs // 2, epochs * 4 // 5)), "polynomial": Polynomial(lr, 2), "linear": Linear(lr), "cosine":
-        Cosine(lr), "warm-up, cosine": WithWarmup(Cosine(lr), epoch),
+        "constant": Constant(lr), "exponential": Exponential(lr, 0.8),
+        "piecewise": Piecewise(lr, (max(1, int(epochs / 2)), max(2, int(epochs * 4 / 5)))),
+        "polynomial": Polynomial(lr, 2), "linear": Linear(lr), "cosine": Cosine(lr),
+        "warm-up, cosine": WithWarmup(Cosine(lr), epoch),
     }
 
 
@@ -181,19 +200,30 @@ def runs(args):
             if own == 1 and args.quick or B > n:
                 continue
             yield Entry("b", f"own rate, B={own}", problem(data), SGD(), RandomReshuffling(B), lr,
-                        stop=Stop(epochs=args.budget(some, min(some, 20))), metrics={1: 0.25, "n": 5}.get(own, 1))
+                        stop=Stop(epochs=args.budget(some, min(some, 20))), metrics=5 if own == "n" else 0.25)
         for B in args.pick(tuple(PRINTED), (64, 128)):
             yield Entry("b", f"rate 0.1, B={B}", problem(data, "library default"), SGD(), RandomReshuffling(B), 0.1,
                         stop=stop)
+        for method, (optimizer, lr) in METHODS.items():
+            for start in args.pick(list(STARTS), list(STARTS)[1:2]):
+                for B in args.pick(SIZES, SIZES[:2]):
+                    yield Entry("b", f"{method}, {start}, B={B}", problem(data, start), optimizer, RandomReshuffling(B),
+                                lr, stop=stop)
     for data in args.data_of("c"):
         epoch = -(-size(data) // sampler.batch_size)
         for method, (optimizer, lr) in METHODS.items():
             for name, schedule in schedules(lr, epoch, epochs).items():
                 yield Entry("c", f"{method}, {name}", problem(data), optimizer, sampler, schedule, stop=stop)
+        for start in args.pick(list(STARTS), []):
+            for name, schedule in schedules(0.1, epoch, epochs).items():
+                yield Entry("c", f"from {start}, {name}", problem(data, start), SGD(), sampler, schedule, stop=stop)
     for data in args.data_of("d"):
         for beta in MOMENTA:
             for kind in (HeavyBall, Nesterov)[:1 if beta == 0 else 2]:
                 yield Entry("d", f"{kind.__name__} {beta:g}", problem(data), kind(beta), sampler, 0.02, stop=stop)
+        yield Entry("d", "SGD 0.2", problem(data), SGD(), sampler, 0.2, stop=stop)
+        yield Entry("d", "as the report, l2 0.001", problem(data, "library default", l2=1e-3), HeavyBall(0.9), sampler,
+                    0.1, stop=stop)
         for decay in DECAYS[1:]:
             yield Entry("d", f"l2 {decay:g}", problem(data, l2=decay), HeavyBall(0.9), sampler, 0.02, stop=stop)
         for lr in (1e-1, 1e-2, 1e-3, 1e-4):
@@ -209,24 +239,27 @@ def runs(args):
         for decay in DECAYS:
             yield Entry("e", f"L2 {decay:g}", problem(data), Adam(l2=decay), sampler, 1e-3, stop=stop)
             yield Entry("e", f"AdamW {decay:g}", problem(data), AdamW(weight_decay=decay), sampler, 1e-3, stop=stop)
-        yield Entry("e", "range test", run=Recipe(suggested, data=data, rows=rows))
+        yield Entry("e", "range test", run=Recipe(suggested, data=data, rows=rows, init=STARTS["Xavier"],
+                                                    batch=sampler.batch_size))
     for data in args.data_of("f"):
         for start in args.pick(("N(0, 0.01²)", "Xavier"), ("Xavier",)):
-            yield Entry("f", start, Recipe(watched, data=data, start=start, rows=rows), SGD(),
+            yield Entry("f", start, Recipe(watched, data=data, init=STARTS[start], looks=LOOKS, rows=rows), SGD(),
                         RandomReshuffling(256), 0.1, stop=Stop(epochs=args.budget(30, 10)))
     for data in args.data_of("g"):
         layerwise = {"LARS": (LARS(), 10.0), "LAMB": (LAMB(), 1e-2)}
         for method, (optimizer, lr) in (METHODS | layerwise).items():
             for norm in (None, "layer")[:1 if method in layerwise else 2]:
-                deep = problem(data, hidden=DEEPER, **({"norm": norm} if norm else {}))
-                name = method + (" + LayerNorm" if norm else "")
-                yield Entry("g", name, deep, optimizer, sampler, Cosine(lr), stop=stop)
+                deep = problem(data, hidden=DEEPER, validation=1 / 6, **({"norm": norm} if norm else {}))
+                for factor in args.pick((1 / 9, 1 / 3, 1, 3), (1,)):
+                    name = f"{method}{' + LayerNorm' if norm else ''}: {lr * factor:.3g}"
+                    yield Entry("g", name, deep, optimizer, sampler, Cosine(lr * factor), stop=stop)
     for data in args.data_of("h"):
         drawn = Factor(0.8, 1e-3, 0.2)
         for _ in range(50):
             drawn()
         for name, schedule in {
-            "constant 0.1": Constant(0.1), "milestones 15, 30": Piecewise(0.1, (15, 30)), "factor, fresh":
+            "constant 0.1": Constant(0.1), "constant 0.18": Constant(0.18), "constant 1.8": Constant(1.8),
+            "milestones 15, 30": Piecewise(0.1, (15, 30)), "factor, fresh":
             Exponential(0.16, 0.8, floor=1e-3), "factor, drawn first": Constant(drawn()), "exponential from 2":
             Exponential(1.8, 0.9, floor=0.01), "exponential from 0.2": Exponential(0.18, 0.9, floor=0.01),
         }.items():
@@ -244,27 +277,44 @@ def shown(found, unit=""):
 
 
 @experiment.claim("a-start", "weights of N(0, 0.01²) start slowly: the training loss after one epoch is the largest",
-                  expected="above Xavier's by more than two standard deviations, on every set")
+                  expected="above the two others' by more than two standard deviations, on every set")
 def a_start(results, args):
     found, holds = {}, True
     for data in args.data_of("a"):
-        first = [np.array([run.columns["train_loss"][1] for run in results.select("a", f"{data}, {start}")])
-                 for start in ("N(0, 0.01²)", "Xavier")]
-        mean, _, clear = different(*first)
-        found[data], holds = f"{spread(first[0])}, Xavier {spread(first[1])}", holds and clear and mean > 0
+        slow, *others = first = [np.array([run.columns["train_loss"][1] for run in results.select("a", f"{data}, {s}")])
+                                 for s in STARTS]
+        found[data] = ", ".join(f"{s} {spread(v)}" for s, v in zip(STARTS, first, strict=True))
+        holds &= all(clear and mean > 0 for mean, _, clear in (different(slow, other) for other in others))
     return listed(found), holds
+
+
+def the_reports(args, part):
+    if args.quick or args.data_of(part) != ["fashion-mnist"] or args.budget(10, 6) != 10:
+        raise Undecided("it speaks of ten epochs on Fashion-MNIST")
 
 
 @experiment.claim("b-printed", "the report's table of batch sizes 256, 500 and 1000 at rate 0.1 can be reproduced",
                   expected="loss, training and test accuracy to 0.03 (the report: one seed)", source="report, table")
 def b_printed(results, args):
-    if args.quick:
-        raise Undecided("it speaks of Fashion-MNIST")
+    the_reports(args, "b")
     found, holds = {}, True
     for B, printed in PRINTED.items():
         runs = results.select("b", f"rate 0.1, B={B}")
         values = [float(runs.final(c).mean()) for c in ("train_loss", "train_accuracy", "test_accuracy")]
         found[B] = "/".join(f"{v:.3f}" for v in values)
+        holds &= all(abs(v - p) <= 0.03 for v, p in zip(values, printed, strict=True))
+    return listed(found), holds
+
+
+@experiment.claim("b-printed-others", "so can its momentum with decay 1e-3 (0.87, 0.85) and Adam at 0.1 (0.799, 0.784)",
+                  expected="training and test accuracy to 0.03 (the report: one seed)", source="report")
+def b_printed_others(results, args):
+    the_reports(args, "d")
+    found, holds = {}, True
+    for part, name, printed in (("d", "as the report, l2 0.001", (0.87, 0.85)), ("e", "lr 0.1", (0.799, 0.784))):
+        runs = results.select(part, name)
+        values = [float(runs.final(c).mean()) for c in ("train_accuracy", "test_accuracy")]
+        found[name] = "/".join(f"{v:.3f}" for v in values)
         holds &= all(abs(v - p) <= 0.03 for v, p in zip(values, printed, strict=True))
     return listed(found), holds
 
@@ -286,13 +336,15 @@ def seconds_to(run, target):
 
 
 @experiment.claim("b-time", "in time, batches between the extremes win: full batches and single rows are slowest to a "
-                  "training loss of 0.5", expected="median time least for B = 64, 256 or 1024",
+                  "training loss of 0.5", expected="median times of B = 1 and n above those of 64, 256 and 1024",
                   source="the textbook's figure on another set")
 def b_time(results):
     found = {name.removeprefix("own rate, B="): float(np.median([seconds_to(run, 0.5) for run in group]))
              for name, group in results.select("b", lambda n: n.startswith("own")).groups()}
-    best = min(found, key=found.get)
-    return listed({f"B={k}": f"{v:.2g} s" for k, v in found.items()}), best in ("64", "256", "1024")
+    if len(found) < len(OWN):
+        raise Undecided("not all batch sizes were run")
+    extremes, middle = [found[k] for k in ("1", "n")], [found[k] for k in ("64", "256", "1024")]
+    return listed({f"B={k}": f"{v:.2g} s" for k, v in found.items()}), max(middle) < min(extremes)
 
 
 @experiment.claim("c-decay", "momentum SGD ends with a lower training loss under a schedule that decays to 0",
@@ -303,27 +355,26 @@ def c_decay(results):
     return shown(found), all(clear and mean < 0 for mean, _, clear in (different(v, base) for v in others))
 
 
-@experiment.claim("d-effective", "momentum acts as a rate of lr/(1-beta): the training loss after ten epochs falls up "
-                  "to beta = 0.9", expected="0 > 0.5 > 0.9, each by more than two standard deviations")
-def d_effective(results):
+@experiment.claim("d-falls", "the training loss after ten epochs falls with momentum, up to beta = 0.9",
+                  expected="0 > 0.5 > 0.9, each by more than two standard deviations")
+def d_falls(results):
     found = ends(results, "d", [f"HeavyBall {b:g}" for b in MOMENTA], "train_loss", 1)
     values = list(found.values())
     falls = [different(b, a) for a, b in zip(values[:2], values[1:3], strict=True)]
     return shown(found), all(clear and mean < 0 for mean, _, clear in falls)
 
 
-@experiment.claim("d-nesterov", "Nesterov's momentum and heavy ball end alike at beta = 0.9",
-                  expected="test accuracies within two standard deviations")
-def d_nesterov(results):
-    found = ends(results, "d", ("HeavyBall 0.9", "Nesterov 0.9"))
-    return shown(found, " %"), not different(*found.values())[2]
+experiment.claim("d-effective", "momentum acts as a rate of lr/(1-beta): beta = 0.9 at 0.02 ends as SGD at 0.2",
+                 expected="training losses within 0.02 (95 %)", source="Yuan, Ying & Sayed 2016",
+                 )(alike("d", "HeavyBall 0.9", "SGD 0.2", "train_loss", 0.02))
 
+experiment.claim("d-nesterov", "Nesterov's momentum and heavy ball end alike at beta = 0.9",
+                 expected="test accuracies within half a point (95 %)",
+                 )(alike("d", "HeavyBall 0.9", "Nesterov 0.9", "test_accuracy", 0.005))
 
-@experiment.claim("e-amsgrad", "AMSGrad and Adam end alike", expected="test accuracies within two standard deviations",
-                  source="Reddi et al. 2018 gain on built examples")
-def e_amsgrad(results):
-    found = ends(results, "e", ("AMSGrad", "lr 0.001"))
-    return shown(found, " %"), not different(*found.values())[2]
+experiment.claim("e-amsgrad", "AMSGrad and Adam end alike", expected="test accuracies within half a point (95 %)",
+                 source="Reddi et al. 2018 gain on built examples",
+                 )(alike("e", "AMSGrad", "lr 0.001", "test_accuracy", 0.005))
 
 
 @experiment.claim("e-range", "the range test finds Adam's rate: where the loss falls fastest is near the best of the "
@@ -344,14 +395,15 @@ def at(run, column, epoch):
 
 @experiment.claim("f-curvature", "no trap: where training is slow the negative eigenvalues of the Hessian are small "
                   "beside the positive ones", expected="-low < high / 5 at the epochs looked at from 5 on, every run, "
-                  "beyond the error bounds", source="expected in this setting; the report saw a saddle")
+                  "with low less its error", source="expected in this setting; the report saw a saddle")
 def f_curvature(results):
-    worst, bound = 0.0, 0.0
-    for run in results.select("f"):
-        for epoch in (e for e in LOOKS if 5 <= e <= run.final["epoch"]):
-            low, high = at(run, "low", epoch) - at(run, "low_error", epoch), at(run, "high", epoch)
-            worst, bound = max(worst, -low / high), max(bound, at(run, "low_error", epoch) / high)
-    return f"-low/high at most {worst:.3f} (bounds up to {bound:.1g})", worst < 0.2
+    seen = np.array([[at(run, "low", e) - at(run, "low_error", e), at(run, "high", e)]
+                     for run in results.select("f") for e in LOOKS if 5 <= e <= run.final["epoch"]])
+    known = seen[np.isfinite(seen).all(1)] if len(seen) else seen
+    if len(known) < max(1, 0.8 * len(seen)):
+        raise Undecided(f"only {len(known)} of {len(seen)} spectra are known")
+    worst = float((-known[:, 0] / known[:, 1]).max())
+    return f"-low/high at most {worst:.3f} in {len(known)} of {len(seen)} spectra", worst < 0.2
 
 
 @experiment.claim("f-noise", "at the end the steps are noise: a batch's gradient has little to do with the full one",
@@ -369,11 +421,13 @@ def f_start(results):
 
 
 @experiment.claim("g-norm", "LayerNorm helps the deeper network under SGD", expected="training loss below that "
-                  "without, by more than two standard deviations")
+                  "without, by more than two standard deviations, each at its best rate")
 def g_norm(results):
-    found = ends(results, "g", ("SGD + LayerNorm", "SGD"), "train_loss", 1)
-    mean, _, clear = different(*found.values())
-    return shown(found), clear and mean < 0
+    return larger("g", "SGD", "SGD + LayerNorm", "train_loss", by=BY)(results)
+
+
+experiment.claim("g-edge", "the rates of the deeper network are wide enough", source="tuning of this script",
+                 expected="the best is inside its grid, always")(inside("g", BY))
 
 
 @experiment.claim("error-1", "Adam was not bad: at its customary 1e-3 it matches or beats SGD at 0.1; at 0.1 it fails",
@@ -396,6 +450,8 @@ def apart(one, two):
                   "polynomial decay", expected="losses equal to those of a constant rate, bit for bit", source="report")
 def error_2(results):
     worst = apart(results.select("h", "milestones 15, 30"), results.select("h", "constant 0.1"))
+    if results.select("h")[0].final["epoch"] > 15:
+        raise Undecided("it speaks of fewer than 15 epochs")
     return f"largest difference {worst:g}", worst == 0
 
 
@@ -411,18 +467,20 @@ def error_3(results):
     return f"floor at call {calls}; {shown(found)}", calls == 24 and clear and mean > 0
 
 
-@experiment.claim("error-4", "the rate of 2 did the harm, not the decay: from 0.2 it ends as well as the constant 0.1",
-                  expected="from 2: starts at 1.8, at the floor from call 51 on, and ends clearly above; from 0.2: "
-                  "training loss not above the constant rate's", source="report: \"decay is harmful\"")
+@experiment.claim("error-4", "the rate of 2 did the harm, not the decay: it fails without decay, too, and from 0.2 the "
+                  "same decay does none", expected="from 2: starts at 1.8, at the floor from call 51 on; constant 1.8 "
+                  "not below it by two standard deviations; from 0.2 at most 0.05 above constant 0.18 (training loss)",
+                  source="report: \"decay is harmful\"")
 def error_4(results):
     scheduler = Factor(0.9, 0.01, 2.0)
     rates = [scheduler() for _ in range(60)]
     calls = 1 + next(k for k, rate in enumerate(rates) if rate == 0.01)
-    found = ends(results, "h", ("constant 0.1", "exponential from 0.2", "exponential from 2"), "train_loss", 1)
-    base, small, large = found.values()
-    harmed = not np.isfinite(large).all() or (different(large, base)[2] and large.mean() > base.mean())
-    fine = not (different(small, base)[2] and small.mean() > base.mean())
-    return f"starts at {rates[0]:g}, floor at call {calls}; {shown(found)}", calls == 51 and harmed and fine
+    names = ("constant 0.18", "exponential from 0.2", "constant 1.8", "exponential from 2")
+    found = ends(results, "h", names, "train_loss", 1)
+    base, small, plain, large = found.values()
+    alone = not np.isfinite(plain).all() or not (different(plain, large)[2] and plain.mean() < large.mean())
+    fine = small.mean() <= base.mean() + 0.05
+    return f"starts at {rates[0]:g}, floor at call {calls}; {shown(found)}", calls == 51 and alone and fine
 
 
 @experiment.claim("error-5", "AdamW is not L2 on weights: the two differ at 1e-2, and coincide without decay",
@@ -446,12 +504,15 @@ def error_6(results):
             radius >= math.sqrt(1.5) - 1e-9 and len(failed) == len(runs))
 
 
-@experiment.claim("error-7", "LayerNorm is not the cited layer-wise method: that is LAMB, a rate for each layer, which "
-                  "gains nothing over Adam here", expected="LAMB's test accuracy not above Adam's by two standard "
-                  "deviations (deeper network, both with a cosine)", source="report; You et al., arXiv:1904.00962")
+@experiment.claim("error-7", "LayerNorm is not the cited layer-wise method: that is LAMB, a rate for each layer; on "
+                  "this small network it does not beat Adam", expected="LAMB's test accuracy not above Adam's by two "
+                  "standard deviations, nor by half a point (deeper network, each at its best rate)",
+                  source="report; You et al., arXiv:1904.00962")
 def error_7(results):
-    measured, above = larger("g", "LAMB", "Adam", "test_accuracy")(results)
-    return measured, not above
+    measured, above = larger("g", "LAMB", "Adam", "test_accuracy", by=BY)(results)
+    best = results.select("g").tuned(BY)
+    gain = float(np.mean(best["LAMB"].runs.final("test_accuracy") - best["Adam"].runs.final("test_accuracy")))
+    return measured, not above and gain <= 0.005
 
 
 @experiment.claim("error-8", "traces of single weights prove nothing: many first-layer gradients are exactly 0",
@@ -523,18 +584,40 @@ def batches_figure(results):
 def schedules_figure(results, args):
     figure, axes = panels(1, 4, size=(22, 4.8))
     epochs, epoch = args.budget(10, 6), 100
+    steps = math.ceil(epoch * epochs)
     for i, (name, schedule) in enumerate(schedules(1.0, epoch, epochs).items()):
-        schedule.start(epoch, epoch * epochs)
-        axes[0].plot(np.arange(epoch * epochs) / epoch, [schedule(t) for t in range(epoch * epochs)], label=name,
-                     lw=1.6, **look(i))
+        schedule.start(epoch, steps)
+        axes[0].plot(np.arange(steps) / epoch, [schedule(t) for t in range(steps)], label=name, lw=1.6, **look(i))
     axes[0].set(xlabel="epoch", ylabel="rate / highest rate")
     for ax, method in zip(axes[1:], METHODS, strict=True):
         some = results.select("c", lambda n, m=method: n.startswith(m + ","))
         curves(ax, some, "train_loss", ylabel="training loss", legend=False)
-        late = np.array([run.columns["train_loss"][1:] for run in some])
+        late = np.array([run.columns["train_loss"][1:] for run in some if not run.diverged])
         ax.set_ylim(np.nanmin(late) * 0.9, np.nanmax(late) * 1.05)
         ax.set_title(method)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
+    return figure
+
+
+@experiment.figure("crossed.png", caption="Test accuracy at the end, mean over seeds: three methods at their customary "
+                   "rates over start and batch size, and SGD over start and schedule.")
+def crossed_figure(results):
+    figure, axes = panels(2, 2, size=(17, 8))
+    means = {name: 100 * float(np.mean(group.final("test_accuracy"))) for part in "bc"
+             for name, group in results.select(part).groups()}
+    names = list(schedules(1.0, 100, 10))
+    for ax, method in zip(axes.flat, (*METHODS, "from"), strict=True):
+        label, columns = ("{}, {}, B={}", SIZES) if method in METHODS else ("{} {}, {}", names)
+        columns = [v for v in columns if any(label.format(method, s, v) in means for s in STARTS)]
+        starts = [s for s in STARTS if columns and label.format(method, s, columns[0]) in means]
+        if not starts:
+            ax.set_axis_off()
+            continue
+        table = [[means[label.format(method, s, v)] for v in columns] for s in starts]
+        heat(ax, table, starts, columns, "", "batch size" if method in METHODS else "", "test accuracy [%]",
+             digits="{:.1f}")
+        ax.set_title(method if method in METHODS else "SGD, batch size 256")
+    axes.flat[3].tick_params(axis="x", rotation=20)
     return figure
 
 
@@ -611,19 +694,19 @@ def gradients_figure(results):
 
 
 @experiment.figure("deeper.png", caption="784-256-128-128-64-64-10, cosine: LayerNorm, and the layer-wise methods LARS "
-                   "and LAMB: training loss, training and test error by epoch.")
+                   "and LAMB, each at its best rate.")
 def deeper_figure(results):
-    figure, axes = panels(1, 3)
-    by_epoch(axes, results.select("g"), str)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=8)
-    return figure
+    return tuned(results.select("g"), BY)
 
 
 @experiment.figure("schedulers.png", caption="The report's schedulers under SGD: the rate of each epoch, and the "
                    "training loss that follows.")
 def schedulers_figure(results):
     figure, (left, right) = panels(1, 2)
-    curves(left, results.select("h"), "lr", logy=True, legend=False, ylabel="learning rate")
+    for i, (name, group) in enumerate(results.select("h").groups()):
+        epochs, rates = (group[0].columns[c] for c in ("epoch", "lr"))
+        left.stairs(rates[1:], epochs, baseline=None, label=name, lw=2, **look(i))
+    left.set(yscale="log", xlabel="epoch", ylabel="learning rate")
     curves(right, results.select("h"), "train_loss", logy=True, ylabel="training loss")
     return figure
 

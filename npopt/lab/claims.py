@@ -10,12 +10,14 @@ a text. It may raise `Undecided("reason")`. Claims are computed, never typed in,
 """
 
 import dataclasses
+import math
 import sys
 import traceback
 
 from npopt.lab.results import MissingRuns
 
 import numpy as np
+import scipy.stats
 
 
 class Undecided(Exception):
@@ -112,6 +114,25 @@ def larger(part, one, two, column, by=None):
     return lambda results: compared(results.select(part), one, two, column, by, lambda mean, clear: clear and mean > 0)
 
 
+def alike(part, one, two, column, margin, by=None):
+    """The function of a claim: two methods end within `margin` of each other. It holds where the 95 % interval of the
+    mean difference over paired seeds lies within the margin, fails where it lies beyond, and else is undecided."""
+
+    def judged(results):
+        first, second = paired(results.select(part), one, two, by)
+        a, b = first.final(column), second.final(column)
+        mean, twice, _ = different(a, b)
+        half = twice / 2 / math.sqrt(len(a)) * scipy.stats.t.ppf(0.975, len(a) - 1)
+        text = f"{spread(a)} and {spread(b)}; difference {mean:.2g} ± {half:.2g} (95 %)"
+        if abs(mean) + half <= margin:
+            return text, True
+        if abs(mean) - half > margin:
+            return text, False
+        return text, None, f"{len(a)} seeds cannot tell a margin of {margin:g}"
+
+    return judged
+
+
 def inside(part, column, least=False):
     """The function of a claim: every method of a part, named "method: value", is best inside its grid of values."""
 
@@ -126,7 +147,8 @@ def inside(part, column, least=False):
     return judged
 
 
-def compared(results, one, two, column, by, holds):
+def paired(results, one, two, by):
+    """The runs of two methods, or of two methods at their best values, with the same seeds."""
     if by is None:
         first, second = (results.select(name=name) for name in (one, two))
     else:
@@ -137,6 +159,11 @@ def compared(results, one, two, column, by, holds):
         first, second = tuned[one].runs, tuned[two].runs
     if first.seeds != second.seeds:
         raise Undecided(f"the seeds differ: {first.seeds} and {second.seeds}")
+    return first, second
+
+
+def compared(results, one, two, column, by, holds):
+    first, second = paired(results, one, two, by)
     a, b = first.final(column), second.final(column)
     mean, twice, clear = different(a, b)
     return f"{spread(a)} and {spread(b)}; difference {mean:.2g}, two deviations {twice:.2g}", holds(mean, clear)

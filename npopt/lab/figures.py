@@ -105,25 +105,32 @@ def curves(
     Against time, the seeds are taken together row by row, each at the median of its times.
     The legend's title says how many seeds there are and what the band is; a long legend stands beside the axes.
     """
-    said = set()
+    words = set()
     with style():
         for index, (name, runs) in enumerate(results.groups(), first):
             grid, values = by_row(runs, y, x) if x == "seconds" else runs.stack(y, x)
-            middle, low, high, band = middle_and_band(values - floor)
+            middle, low, high, _ = middle_and_band(values - floor)
             appearance = look(colours(name) if colours else index)
             text = label(name) if label else name
             lost = sum(run.diverged for run in runs)
             ax.plot(grid, middle, label=text + (f" ({lost} of {len(runs)} diverged)" if lost else ""), **appearance)
             if len(runs) > 1:
                 ax.fill_between(grid, low, high, color=appearance["color"], alpha=0.18, linewidth=0)
-            said.add(f"median, band: {band} of {len(runs)} seeds" if len(runs) > 1 else "1 seed")
+            words.add(said(len(runs)))
         axes(ax, x, y, xlabel, ylabel, logx, logy)
         if legend:
             aside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if len(ax.lines) > 5 else {"loc": "best"}
-            box = ax.legend(title="; ".join(sorted(said)), alignment="left", **aside)
+            box = ax.legend(title="; ".join(sorted(words)), alignment="left", **aside)
             box.get_title().set_fontsize(10)
             box.get_title().set_color("#666666")
     return ax
+
+
+def said(seeds):
+    """What a line and its band are, for so many seeds."""
+    if seeds < 2:
+        return "1 seed"
+    return f"median, band: {middle_and_band(np.zeros((seeds, 1)))[3]} of {seeds} seeds"
 
 
 def by_row(runs, y, x):
@@ -196,7 +203,7 @@ def tuned(results, by="validation_accuracy", floor=None):
             right.plot([found.value], [100 * found.scores[found.value]], "o", ms=12, mfc="none", color=look(i)["color"])
         right.set(xscale="log", xlabel="learning rate", ylabel=f"{by.split('_')[0]} accuracy [%]", ylim=(floor, None))
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(best)),
-                      title=f"median over {len(results.seeds)} seeds, band: least to greatest, at the best rate")
+                      title=f"at the best rate; {said(len(results.seeds))}")
     return figure
 
 
@@ -216,8 +223,8 @@ def heat(ax, table, rows, columns, ylabel, xlabel, colour, log=False, digits="{:
             dark = np.isfinite(value) and picture.norm(shade[i, j]) < 0.55
             ax.text(j, i, digits.format(value) if np.isfinite(value) else "diverged", ha="center", va="center",
                     fontsize=11, color="white" if dark else "black")
-        ax.set_xticks(range(len(columns)), [f"{v:g}" for v in columns])
-        ax.set_yticks(range(len(rows)), [f"{v:g}" for v in rows])
+        ax.set_xticks(range(len(columns)), [v if isinstance(v, str) else f"{v:g}" for v in columns])
+        ax.set_yticks(range(len(rows)), [v if isinstance(v, str) else f"{v:g}" for v in rows])
         ax.set(xlabel=xlabel, ylabel=ylabel)
         ax.grid(False)
         bar = ax.figure.colorbar(picture, ax=ax, label=colour)
