@@ -3,21 +3,26 @@ Recipe can be printed.
 
     rows         training rows, drawn at random; None: all
     validation   fraction of them that is held out, to choose hyper-parameters by: metrics validation_*
-    test_rows    the first so many test rows; None: all
+    test_rows    test rows, drawn at random; None: all
     l2           of the objective
 """
 
 import dataclasses
 
 from nn.networks import lenet5, mlp, resnet18
+from npopt import backend
 from problems.datasets import shared
 from problems.neural import CropFlip, Neural
+
+import numpy as np
 
 HIDDEN = (128, 56)
 
 
 def shortened(problem, test_rows):
-    problem.parts["test"] = tuple(part[:test_rows] for part in problem.parts["test"])
+    if test_rows is not None:
+        rows = np.random.default_rng(0).permutation(len(problem.data.y_test))[:test_rows]
+        problem.parts["test"] = tuple(part[backend.asarray(rows)] for part in problem.parts["test"])
     return problem
 
 
@@ -54,7 +59,7 @@ def lenet(data, rows=None, validation=0.0, test_rows=None, l2=0.0, **more):
 def resnet(data, width=64, rows=None, validation=0.0, test_rows=None, l2=0.0):
     """ResNet-18 of this width in its first stage; pictures of 32x32 are moved by up to 4 pixels and mirrored (digits
     are not: a mirrored digit is another one). Metrics on at most 2,000 training rows."""
-    d = shared(data, validation=validation, rows=rows)
+    d = shared(data, validation=validation, rows=rows or 10**9)  # in a random order: cifar-10-jpeg is sorted by class
     network = resnet18(width, in_channels=d.x_train.shape[3], image=d.x_train.shape[1], classes=len(d.classes))
     augment = CropFlip(4) if d.x_train.shape[1] == 32 else None
     return shortened(Neural(network, d, l2=l2, augment=augment, metrics_rows=min(2000, len(d.y_train))), test_rows)

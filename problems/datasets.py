@@ -66,11 +66,12 @@ class Dataset:
         return self.x_train.ndim == 4
 
     def part(self, rows, seed=0):
-        """The set with so many of its training rows, drawn at random; mean and std stay those of all of them."""
-        if rows is None or rows >= len(self.y_train):
+        """The set with so many of its training rows (all, if it has fewer), in a random order; mean and std stay those
+        of all of them. rows None: the set as it is."""
+        if rows is None:
             return self
         chosen = np.random.default_rng(seed).permutation(len(self.y_train))[:whole("part", "rows", rows)]
-        text = f"{self.source}; {rows} of {len(self.y_train)} training rows, seed {seed}"
+        text = f"{self.source}; {len(chosen)} of {len(self.y_train)} training rows, seed {seed}"
         return dataclasses.replace(self, x_train=self.x_train[chosen], y_train=self.y_train[chosen], source=text)
 
     def with_validation(self, fraction=0.1, seed=0):

@@ -2,7 +2,7 @@
 
 All at equal budgets, each at the best of its rates, chosen on rows that are held out. On MNIST the three should end
 together, near 99 %, Adam ahead in the first epoch; on ResNet-18 momentum SGD should end first, Adam with an L2 term
-last. Kingma & Ba recommend b1 = 0.9 and b2 = 0.999, and need b1^2 < sqrt(b2) for their proof. Loshchilov & Hutter claim
+last. Kingma & Ba recommend b1 = 0.9 and b2 = 0.999. Loshchilov & Hutter claim
 that decay which is not fed through the moments ("decoupled") can be tuned apart from the rate.
 
 Conventions: the L2 term l2/2 |x|^2 is part of the objective of momentum SGD and Adam, on all parameters. AdamW here
@@ -21,11 +21,11 @@ from npopt.lab import (
     Part,
     Recipe,
     Undecided,
+    alike,
     different,
     inside,
     larger,
     listed,
-    no_difference,
     spread,
 )
 from npopt.lab.figures import heat, panels, tuned
@@ -40,7 +40,7 @@ experiment = Experiment(
     source="Kingma & Ba, ICLR 2015; Loshchilov & Hutter, ICLR 2019",
     parts={
         "a": Part("LeNet-5: three methods, five rates each", "digits", "mnist"),
-        "b": Part("ResNet-18: four methods, three rates each", "digits", "cifar-10-jpeg"),
+        "b": Part("ResNet-18: four methods, four rates each", "digits", "cifar-10-jpeg"),
         "c": Part("LeNet-5: Adam over b1, b2 and the rate", "digits", "mnist"),
         "d": Part("LeNet-5, few rows: decay and rate, L2 against decoupled", "digits", "fashion-mnist"),
     },
@@ -63,7 +63,7 @@ DEEP = {                                                        # part b
 }
 B1, B2, LR = (0.0, 0.8, 0.9, 0.95), (0.9, 0.99, 0.999), (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)                                # part d
-DECAY = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)                           # part d: lr weight_decay of AdamW, l2 of Adam
+DECAY = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)                           # part d: lr weight_decay of AdamW, l2 of Adam
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
@@ -81,7 +81,7 @@ def runs(args):
         width, rows = args.width or args.pick(8, 4), args.rows or args.pick(6000, 600)
         for method, (optimizer, base, l2) in DEEP.items():
             problem = Recipe(resnet, data=data, width=width, rows=rows, validation=1 / 6, test_rows=test, l2=l2)
-            for factor in args.pick(FACTORS[1:4], (1,)):
+            for factor in args.pick(FACTORS[1:], (1,)):
                 yield Entry("b", f"{method}: {base * factor:.3g}", problem, optimizer, RandomReshuffling(128),
                             Cosine(base * factor), stop=Stop(epochs=args.budget(15, 10)), metrics=args.pick(3, 2))
     for data in args.data_of("c"):
@@ -122,8 +122,8 @@ def a_accuracy(results, args):
 
 for other in ("Adam", "AdamW"):
     experiment.claim(f"a-close-{other}".lower(), f"LeNet-5: momentum SGD and {other} end with the same test accuracy",
-                     expected="difference under two standard deviations",
-                     )(no_difference("a", "momentum SGD", other, "test_accuracy", by=BY))
+                     expected="within 0.3 points (95 %)",
+                     )(alike("a", "momentum SGD", other, "test_accuracy", 0.003, by=BY))
 
 
 @experiment.claim("a-first", "LeNet-5: Adam has the smaller training loss after the first epoch",
@@ -135,11 +135,13 @@ def a_first(results):
     return listed({m: spread(v) for m, v in first.items()}), clear and mean < 0
 
 
-for one, two in (("momentum SGD", "AdamW 0.05"), ("momentum SGD", "Adam"), ("AdamW 0.05", "Adam"),
-                 ("AdamW 0.5", "Adam")):
+for one, two, source in (("momentum SGD", "AdamW 0.05", "customary results"),
+                         ("momentum SGD", "Adam", "Wilson et al., NeurIPS 2017"),
+                         ("AdamW 0.05", "Adam", "Loshchilov & Hutter, ICLR 2019"),
+                         ("AdamW 0.5", "Adam", "Loshchilov & Hutter, ICLR 2019")):
     experiment.claim(f"b-{one}-{two}".lower().replace(" ", "-"), f"ResNet-18: {one} ends above {two}",
-                     expected="test accuracy above by more than two standard deviations",
-                     source="Loshchilov & Hutter, ICLR 2019", )(larger("b", one, two, "test_accuracy", by=BY))
+                     expected="test accuracy above by more than two standard deviations", source=source,
+                     )(larger("b", one, two, "test_accuracy", by=BY))
 
 
 def grid(results, part, names, column):
@@ -149,17 +151,22 @@ def grid(results, part, names, column):
             for n in names if n in groups}
 
 
+def finite(found):
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
 @experiment.claim("c-default", "b1 = 0.9, b2 = 0.999 is among the best of the grid at lr = 1e-3",
                   expected="training loss within 20 % of the best pair's", source="Kingma & Ba, ICLR 2015, section 2")
 def c_default(results):
-    losses = grid(results, "c", [f"b1 {b1:g}, b2 {b2:g}" for b1 in B1 for b2 in B2], "train_loss")
+    losses = finite(grid(results, "c", [f"b1 {b1:g}, b2 {b2:g}" for b1 in B1 for b2 in B2], "train_loss"))
     best, name = min(losses, key=losses.get), "b1 0.9, b2 0.999"
-    return f"{losses[name]:.4g}; best {losses[best]:.4g} at {best}", losses[name] <= 1.2 * losses[best]
+    default = losses.get(name, math.inf)
+    return f"{default:.4g}; best {losses[best]:.4g} at {best}", default <= 1.2 * losses[best]
 
 
 @experiment.claim("c-short", "a short memory of the second moment hurts where b1 is large",
                   expected="at b1 = 0.95, the loss at b2 = 0.9 is the largest of the three b2",
-                  source="Kingma & Ba, ICLR 2015, theorem 4.1; Reddi et al., ICLR 2018")
+                  source="a rule of thumb: b2 close to 1")
 def c_short(results):
     losses = grid(results, "c", [f"b1 0.95, b2 {b2:g}" for b2 in B2], "train_loss")
     if len(losses) < 3:
@@ -170,8 +177,8 @@ def c_short(results):
 @experiment.claim("c-rate", "the rate matters more than the betas",
                   expected="largest / least loss over the rates, b1 = 0.9, above that over the pairs of betas")
 def c_rate(results):
-    rates = grid(results, "c", [f"b1 0.9, lr {lr:g}" for lr in LR], "train_loss")
-    betas = grid(results, "c", [f"b1 {b1:g}, b2 {b2:g}" for b1 in B1 for b2 in B2], "train_loss")
+    rates = finite(grid(results, "c", [f"b1 0.9, lr {lr:g}" for lr in LR], "train_loss"))
+    betas = finite(grid(results, "c", [f"b1 {b1:g}, b2 {b2:g}" for b1 in B1 for b2 in B2], "train_loss"))
     ratios = [max(found.values()) / min(found.values()) for found in (rates, betas)]
     return f"{ratios[0]:.3g} over the rates, {ratios[1]:.3g} over the betas", ratios[0] > ratios[1]
 
@@ -195,7 +202,7 @@ def d_zero(results):
 
 
 @experiment.claim("d-apart", "the best decoupled decay a step hardly depends on the rate, the best l2 does",
-                  expected="decades between the best decays of two rates: decoupled at most those of L2",
+                  expected="decades between the best decays of two rates: fewer for decoupled than for L2",
                   source="Loshchilov & Hutter, ICLR 2019, figure 2")
 def d_apart(results):
     spans, best = {}, {}
@@ -204,7 +211,10 @@ def d_apart(results):
         chosen = [decays[1:][int(np.nanargmax(row[1:]))] for row in values]
         spans[method] = math.log10(max(chosen) / min(chosen))
         best[method] = ", ".join(f"{d:g}" for d in chosen)
-    return "; ".join(f"{m}: {best[m]} (rising rates)" for m in best), spans["decoupled"] <= spans["L2"]
+    text = "; ".join(f"{m}: {best[m]} (rising rates)" for m in best)
+    if max(spans.values()) == 0:
+        raise Undecided(f"both have one best decay for all rates: {text}")
+    return text, spans["decoupled"] < spans["L2"]
 
 
 @experiment.claim("d-gain", "at its best pair, decoupled decay generalises better than L2",
@@ -248,7 +258,8 @@ def betas_figure(results):
 
 
 @experiment.figure("decay.png", caption="LeNet-5 on few rows, cosine: test accuracy over rate and decay. Left: l2 of "
-                   "the objective, through Adam's moments. Right: decoupled, lr weight_decay a step.")
+                   "the objective, through Adam's moments. Right: decoupled, lr weight_decay a step. Colours start at "
+                   "the 5th percentile.")
 def decay_figure(results):
     figure, axes = panels(1, 2, size=(14.5, 4.6))
     every = 100 * np.array([surface(results, method, "test_accuracy")[0] for method in ("L2", "decoupled")])

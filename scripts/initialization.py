@@ -19,7 +19,7 @@ from nn.core import Network, Sequential
 from nn.layers import Linear, PReLU, ReLU, Tanh
 from nn.spectra import METRICS, PowerIteration, rank_by_entropy, singular_values
 from npopt import Cosine, HeavyBall, RandomReshuffling, Stop
-from npopt.lab import Entry, Experiment, Part, Recipe, Undecided, dataset, different, inside, listed, spread
+from npopt.lab import Entry, Experiment, Part, Recipe, Undecided, alike, dataset, inside, listed, spread
 from npopt.lab.figures import COLOURS, curves, look, panels, tuned
 from problems.classifiers import between, perceptron
 from problems.neural import Neural
@@ -173,13 +173,13 @@ for column, index, tolerance, name in (("condition_number", 0, 0.25, "condition 
         return listed(found), all(abs(found[s] / BOOK[s][index] - 1) <= tolerance for s in STARTS)
 
 
-@experiment.claim("a-matrices", "without the slope the spectral norms are larger, the ranks smaller",
-                  expected="for every start", source="correction of the book's table")
+@experiment.claim("a-matrices", "counting the slope draws the spectral norms to 0.25 and the ranks to 1",
+                  expected="for every start, beside the average of the five matrices", source="correction of the table")
 def a_matrices(results):
     norms, ranks = (averages(results, c, True) for c in ("spectral_norm", "rank_by_share"))
     with_slope = [averages(results, c) for c in ("spectral_norm", "rank_by_share")]
     text = listed({s: f"{norms[s]:.3g} / {ranks[s]:.3f}" for s in STARTS})
-    fits = [s for s in STARTS if norms[s] > with_slope[0][s] and ranks[s] < with_slope[1][s]]
+    fits = [s for s in STARTS if abs(with_slope[0][s] - 0.25) < abs(norms[s] - 0.25) and ranks[s] < with_slope[1][s]]
     return text, len(fits) == len(STARTS)
 
 
@@ -191,18 +191,19 @@ def a_momentum(results):
 
 
 def real(args, part):
-    if args.data_of(part) != ["fashion-mnist"] or args.quick:
-        raise Undecided("it speaks of Fashion-MNIST")
+    if args.data_of(part) != ["fashion-mnist"] or args.quick or args.budget(3, 15) != 3:
+        raise Undecided("it speaks of three epochs on Fashion-MNIST")
 
 
 @experiment.claim("b-error", "the book's \"error rates\" 0.48, 0.49, 0.45, 0.49 and 2.30 are test cross-entropies",
-                  expected="test losses to 0.04, and not the errors in per cent", source="book's table and code")
+                  expected="test losses to 0.04; the errors in per cent more than ten times that",
+                  source="book's table and code")
 def b_error(results, args):
     real(args, "b")
     losses = {s: float(np.mean(results.select("b", s).final("test_loss"))) for s in list(STARTS)[:5]}
     errors = {s: 100 * (1 - float(np.mean(results.select("b", s).final("test_accuracy")))) for s in losses}
     text = listed({s: f"loss {losses[s]:.3f}, error {errors[s]:.1f} %" for s in losses})
-    return text, all(abs(losses[s] - BOOK[s][3]) <= 0.04 for s in losses)
+    return text, all(abs(losses[s] - BOOK[s][3]) <= 0.04 and errors[s] > 10 * BOOK[s][3] for s in losses)
 
 
 @experiment.claim("b-untrained", "scaled orthogonal weights are not trained by then: the loss is that of a uniform "
@@ -243,13 +244,10 @@ experiment.claim("c-edge", "the rates are wide enough", expected="the best rate 
                  source="tuning of this script")(inside("c", "validation_accuracy"))
 
 
-@experiment.claim("c-close", "tuned, LeCun, Xavier, Kaiming and orthogonal starts end alike on five layers",
-                  expected="test accuracies within two standard deviations of Kaiming's")
-def c_close(results):
-    best = results.select("c").tuned("validation_accuracy")
-    ends = {s: 100 * best[s].runs.final("test_accuracy") for s in list(STARTS)[:4]}
-    clear = [s for s, v in ends.items() if s != "Kaiming" and different(v, ends["Kaiming"])[2]]
-    return listed({s: spread(v) for s, v in ends.items()}), not clear
+for start in ("LeCun", "Xavier", "orthogonal"):
+    experiment.claim(f"c-close-{start.lower()}", f"tuned, {start} and Kaiming starts end alike on five layers",
+                     expected="test accuracies within half a point (95 %)",
+                     )(alike("c", start, "Kaiming", "test_accuracy", 0.005, by="validation_accuracy"))
 
 
 @experiment.claim("c-scaled", "at a larger rate scaled orthogonal weights can be trained, too",
@@ -276,11 +274,12 @@ def d_factors(results):
 
 
 @experiment.claim("d-tanh", "tanh: Xavier's signals fade slowly, like 1/layer, not geometrically",
-                  expected="mean square at layer 50 above 0.005, and below that at layer 10",
-                  source="Glorot & Bengio, AISTATS 2010")
+                  expected="q = 1/(2 layer): 2 x 50 q in 0.75 to 1.25 at layer 50, 2 x 25 q at layer 25",
+                  source="mean field at the critical point: q <- q - 2 q²; Schoenholz et al., ICLR 2017")
 def d_tanh(results):
     squares = np.mean([run.columns["square"] for run in results.select("d", "tanh, Xavier")], 0)
-    return f"{squares[9]:.3g} at layer 10, {squares[-1]:.3g} at layer 50", 0.005 < squares[-1] < squares[9]
+    found = {layer: 2 * layer * float(squares[layer - 1]) for layer in (25, 50)}
+    return listed(found), all(0.75 <= v <= 1.25 for v in found.values())
 
 
 @experiment.claim("d-jacobian", "orthogonal, linear, 50 layers: all singular values of the Jacobian are 1, its "
@@ -297,9 +296,9 @@ def d_jacobian(results):
 @experiment.claim("d-gaussian", "Gaussian weights of the same variance stretch a few directions and lose the others",
                   expected="s_1 / s_n of the Jacobian above 1e10", source="Saxe, McClelland & Ganguli, ICLR 2014")
 def d_gaussian(results):
-    ratios = [run.columns["value"][0] / max(run.columns["value"][-1], 1e-300)
+    ratios = [run.columns["value"][0] / max(run.columns["value"][-1], 1e-15 * run.columns["value"][0])
               for run in results.select("d", "Jacobian, LeCun")]
-    return f"{np.median(ratios):.2g}", min(ratios) > 1e10
+    return f"at least {min(ratios):.2g} (beyond 1e15 rounding hides it)", min(ratios) > 1e10
 
 
 @experiment.claim("d-power", "one power iteration a step follows the spectral norm of a matrix that moves by 1 % a "
@@ -323,16 +322,18 @@ def e_deep(results):
 @experiment.figure("spectra.png", caption="Six starts of the book's network: condition number, spectral norm and three "
                    "effective ranks, mean over matrices and seeds. Crosses: as the book averages, with PReLU's slope.")
 def spectra_figure(results):
-    columns = {"condition_number": "condition number", "spectral_norm": "spectral norm", "rank_by_share": "rank: 95 % "
-               "share", "entropy_share": "rank: exp(entropy) / min(out, in)"}
-    figure, axes = panels(1, 4, size=(19, 4.4), sharey=True)
+    columns = {"condition_number": "condition number", "spectral_norm": "spectral norm", "rank_by_sum": "rank: sum / "
+               "largest", "rank_by_share": "rank: 95 % share", "entropy_share": "rank: exp(entropy) / min(out, in)"}
+    figure, axes = panels(1, 5, size=(22, 4.4), sharey=True)
     for ax, (column, title) in zip(axes, columns.items(), strict=True):
         alone, both = averages(results, column, True), averages(results, column)
         ax.barh(range(len(STARTS)), [alone[s] for s in STARTS], color=COLOURS[0], height=0.55, label="five matrices")
         ax.plot([both[s] for s in STARTS], range(len(STARTS)), "x", color=COLOURS[1], ms=9, mew=2.5,
                 label="with the slope, as in the book")
         for i, s in enumerate(STARTS):
-            ax.text(alone[s], i + 0.42, f"{alone[s]:.3g}", ha="right", va="center", fontsize=9, color="#444444")
+            left = column == "spectral_norm" and alone[s] < 0.5
+            ax.text(alone[s], i + 0.42, f"{alone[s]:.3g}", ha="left" if left else "right", va="center", fontsize=9,
+                    color="#444444")
         ax.set_xlabel(title)
         ax.grid(axis="y", visible=False)
         if column == "spectral_norm":
@@ -376,7 +377,8 @@ def depth_figure(results):
         ax.set_title(activation)
     for i, start in enumerate(("LeCun", "orthogonal")):
         run = results.select("d", f"Jacobian, {start}")[0]
-        axes[2].plot(run.columns["rank"], np.maximum(run.columns["value"], 1e-20), label=start, **look(i))
+        value = np.asarray(run.columns["value"])
+        axes[2].plot(run.columns["rank"], np.where(value > 1e-15 * value[0], value, np.nan), label=start, **look(i))
     axes[2].set(yscale="log", xlabel="number of the singular value", ylabel="singular value", title="linear, 50 layers")
     axes[2].legend()
     return figure

@@ -547,7 +547,7 @@ def by_epoch(axes, results, label, clip=None, **more):
     some = with_errors(results)
     for ax, (column, text) in zip(axes, PANELS.items(), strict=True):
         curves(ax, some, column, label=label, ylabel=text, legend=False, **more)
-        late = np.array([run.columns[column][1:] for run in some if not run.diverged])
+        late = np.concatenate([run.columns[column][1:] for run in some if not run.diverged])
         ax.set_ylim(max(0, np.nanmin(late) * 0.9), np.nanpercentile(late, clip or 100) * 1.05)
 
 
@@ -592,7 +592,7 @@ def schedules_figure(results, args):
     for ax, method in zip(axes[1:], METHODS, strict=True):
         some = results.select("c", lambda n, m=method: n.startswith(m + ","))
         curves(ax, some, "train_loss", ylabel="training loss", legend=False)
-        late = np.array([run.columns["train_loss"][1:] for run in some if not run.diverged])
+        late = np.concatenate([run.columns["train_loss"][1:] for run in some if not run.diverged])
         ax.set_ylim(np.nanmin(late) * 0.9, np.nanmax(late) * 1.05)
         ax.set_title(method)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)

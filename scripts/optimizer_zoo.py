@@ -269,7 +269,7 @@ def c_decay(results):
 # ---------------------------------------------------------------------------------------------------------- figures
 def closer(ax, results, column):
     """Leave the untrained network out of the picture."""
-    values = np.array([run.columns[column][1:] for run in results])
+    values = np.concatenate([run.columns[column][1:] for run in results])
     low, high = np.nanmin(values), np.nanmax(values)
     ax.set_ylim(*((low / 1.1, high * 1.1) if column == "train_loss" else (low - 0.005, high + 0.005)))
     ax.set_xlim(0.8, None)

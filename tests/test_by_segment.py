@@ -39,9 +39,10 @@ ORACLE = SimpleNamespace(problem=SimpleNamespace(segments=TABLE))
 DECAY = np.concatenate([np.full(s.size, 0.0 if s.kind in ("bias", "norm") else 0.3) for s in TABLE])
 SOME = [
     LARS(0.7, 0.2, 0.05), LARS(0.7, 0.2, 0.05, ("matrix", "bias")), LAMB(0.7, 0.9, 1e-2, 0.2),
-    LAMB(0.7, 0.9, 1e-2, 0.2, 0.8, False, "conv"), AdamMini(0.7, 0.9, 1e-2, 0.2), Adafactor(0.6, 1e-3, 0.2, 0.7),
+    LAMB(0.7, 0.9, 1e-2, 0.2, 0.8, False, "conv"), AdamMini(0.7, 0.9, 1e-2, 0.2),
+    Adafactor(0.6, 1e-3, 0.2, 0.7, True, 2, 0.3),
     Adafactor(0.9, 1e-3, 0.2, 1.5, False, 3), LARS(0.7, DECAY, 0.05), LAMB(0.7, 0.9, 1e-2, DECAY),
-    AdamMini(0.7, 0.9, 1e-2, DECAY),
+    AdamMini(0.7, 0.9, 1e-2, DECAY), Adafactor(0.9, 1e-3, 0.2, 0.7, weight_decay=DECAY),
 ]
 NAMES = lambda o: f"{type(o).__name__} {sum(map(ord, repr(o)))}"  # noqa: E731
 
@@ -116,6 +117,7 @@ def slow_adafactor(x, gradients, lr, kind, decay, o):
     shape = x.shape
     if x.ndim > 1:
         x = x.reshape(shape[0], -1)
+        decay = np.reshape(decay, x.shape) if np.ndim(decay) else decay
     full, rows, columns, found = 0 * x, np.zeros(x.shape[0]), np.zeros(x.shape[-1]), []
     for t, g in enumerate(gradients, 1):
         g = g.reshape(x.shape)
@@ -127,7 +129,7 @@ def slow_adafactor(x, gradients, lr, kind, decay, o):
             v = np.outer(rows, columns) / rows.sum()                                # the paper's form, with sums
         u = g / np.sqrt(v)
         u = u / max(1, np.sqrt(np.mean(u**2)) / o.clip)
-        x = x - lr * (max(o.eps2, np.sqrt(np.mean(x**2))) if o.relative else 1) * u
+        x = x - lr * (max(o.eps2, np.sqrt(np.mean(x**2))) if o.relative else 1) * u - lr * decay * x
         found.append(x.reshape(shape))
     return found
 

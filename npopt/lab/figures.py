@@ -191,7 +191,7 @@ def tuned(results, by="validation_accuracy", floor=None):
     some = some.with_column("test_error", lambda c: 100 * (1 - c["test_accuracy"]))
     figure, (left, middle, right) = panels(1, 3)
     for ax, column, text in ((left, "train_loss", "training loss"), (middle, "test_error", "test error [%]")):
-        late = np.array([run.columns[column][1:] for run in some if not run.diverged])
+        late = np.concatenate([run.columns[column][1:] for run in some if not run.diverged])
         curves(ax, some, column, label=lambda name: name.rsplit(": ", 1)[0], legend=False)
         ax.set_ylim(np.nanmin(late) / 1.1, np.nanmax(late) * 1.1)       # without the untrained network
         axes(ax, "epoch", column, None, text, False, True)
