@@ -31,9 +31,11 @@ class RangeTest:
 
     @property
     def highest(self):
-        """The rate just before the loss turns up: at the least smoothed loss, less the lag of the smoothing."""
-        lag = round(1 / (1 - self.fade)) if self.fade < 1 else 0
-        return float(self.rates[max(0, int(np.nanargmin(self.smooth)) - lag)])
+        """The rate just before the loss turns up: at the least smoothed loss, less the lag of the smoothing. The last
+        rate where it has not turned up."""
+        least = int(np.nanargmin(self.smooth))
+        lag = round(1 / (1 - self.fade)) if self.fade < 1 and least < len(self.rates) - 1 else 0
+        return float(self.rates[max(0, least - lag)])
 
     @property
     def steepest(self):
@@ -63,7 +65,7 @@ def range_test(problem, optimizer, sampler=None, low=1e-6, high=10.0, steps=100,
     """Run `optimizer` with rates low (high/low)^(t/(steps-1)) from the problem's start, and return a RangeTest.
 
     It ends early where the smoothed loss is above `worse` times its least value, or not finite. Nothing of it stays:
-    the problem is reset.
+    the problem is reset, and has its seed again.
     """
     low, high = number("range_test", "low", low, low=0, open_low=True), number("range_test", "high", high, low=0)
     steps = whole("range_test", "steps", steps, 2)
@@ -71,6 +73,10 @@ def range_test(problem, optimizer, sampler=None, low=1e-6, high=10.0, steps=100,
         raise ValueError(f"range_test: high must be above low, got {high!r} and {low!r}")
     sampler = copy.deepcopy(sampler or RandomReshuffling(min(64, problem.n)))
     optimizer, estimator = copy.deepcopy(optimizer), Minibatch()
+    if getattr(problem, "has_penalty", False) and not optimizer.proximal:
+        raise ValueError(f"range_test: {problem.name} has a non-smooth penalty, which {type(optimizer).__name__} "
+                         "cannot handle; use a proximal method")
+    before = getattr(problem, "seed", 0)
     problem.set_seed(seed)
     problem.reset()
     x = problem.x0(backend.generator(seed, "x0"))
@@ -80,11 +86,15 @@ def range_test(problem, optimizer, sampler=None, low=1e-6, high=10.0, steps=100,
     rates, losses = low * (high / low) ** (np.arange(steps) / (steps - 1)), []
     for t, batch in enumerate(sampler.take(steps)):
         problem.begin(t)
-        losses.append(float(backend.to_host(estimator(x, batch, out=g))))
+        estimator.loss = estimator(x, batch, out=g)
+        losses.append(float(backend.to_host(estimator.loss)))
+        if not np.isfinite(losses).any():
+            raise ValueError(f"range_test: the loss of {problem.name} is {losses[0]} at the start")
         found = RangeTest(rates[: t + 1], np.array(losses))
         if not math.isfinite(losses[-1]) or found.smooth[-1] > worse * np.abs(found.smooth).min():
             break
         optimizer.step(x, g, float(rates[t]))
         problem.commit()
+    problem.set_seed(before)
     problem.reset()
     return found

@@ -160,11 +160,15 @@ class CosineRestarts(Schedule):
 
     def __call__(self, t):
         t = t if self.per == "step" else t // self.steps_per_epoch * self.steps_per_epoch
-        k = t if self.unit == "step" else t / self.steps_per_epoch
-        length = self.first
-        while k >= length:
-            k, length = k - length, length * self.grow
-        return self.end + (self.lr - self.end) * (1 + math.cos(math.pi * k / length)) / 2
+        k = (t if self.unit == "step" else t / self.steps_per_epoch) / self.first
+        if self.grow == 1:                                  # cycle i starts at T_0 i
+            cycle = math.floor(k + 1e-9)
+            begin = cycle
+        else:                                               # or at T_0 (grow^i - 1) / (grow - 1)
+            cycle = math.floor(math.log1p(k * (self.grow - 1)) / math.log(self.grow) + 1e-9)
+            begin = (self.grow**cycle - 1) / (self.grow - 1)
+        done = max(0.0, k - begin) / self.grow**cycle
+        return self.end + (self.lr - self.end) * (1 + math.cos(math.pi * done)) / 2
 
 
 class Cyclical(Schedule):
@@ -197,8 +201,12 @@ class OneCycle(Schedule):
     """One rise and one fall over T steps: high/divide -> high over the first `rise` T steps, then -> high/final.
 
     Each piece is linear, or half a cosine where cosine=True (PyTorch's default). Step 0 runs at high/divide, step
-    round(rise T) at high, the last one, T - 1, at high/final. `mirrored(low, high)` is the momentum that goes the other
-    way: pass it as vary={"beta": schedule.mirrored(0.85, 0.95)}.   Smith & Topin 2018, arXiv:1708.07120.
+    round(rise T) at high, the last one, T - 1, at high/final; of one step alone high/divide, of two high/divide and
+    high/final. `mirrored(low, high)` is the momentum that goes the other way: pass it as
+    vary={"beta": schedule.mirrored(0.85, 0.95)}.
+
+    After Smith & Topin 2018, arXiv:1708.07120, in the two pieces of fastai and PyTorch; the paper's cycle comes down to
+    high/divide as fast as it rose, and falls from there in a third. PyTorch ends at high/(divide final).
     """
 
     def __init__(self, high, divide=25.0, final=1e4, rise=0.3, cosine=False, length=None):
@@ -214,7 +222,10 @@ class OneCycle(Schedule):
     def between(self, t, values):
         """values = (at step 0, at the peak, at the last step)."""
         self.fraction(0)                                # says so where the length is not known
-        peak, last = max(1, round(self.rise * self.T)), max(self.T - 1, 2)
+        last = self.T - 1
+        peak = max(1, min(round(self.rise * self.T), last - 1))
+        if last <= 1:                                   # no room for a peak
+            return values[0 if t == 0 else 2]
         if t <= peak:
             a, b, k = values[0], values[1], t / peak
         else:

@@ -66,7 +66,7 @@ class Neural(Problem):
     def __init__(self, network, data, loss=None, l2=0.0, augment=None, seed=0, dtype="float32", metrics_rows=None,
                  metrics_batch=500, name=None):
         self.network, self.data, self.augment, self.seed = network, data, augment, seed
-        self.loss_function = SoftmaxCrossEntropy() if loss is None else loss
+        self.loss_function, self.plain = SoftmaxCrossEntropy() if loss is None else loss, SoftmaxCrossEntropy()
         self.l2 = number("Neural", "l2", l2, low=0)
         self.metrics_batch = whole("Neural", "metrics_batch", metrics_batch)
         more = [f"l2={self.l2:g}"] * bool(l2) + [repr(augment)] * (augment is not None)
@@ -209,16 +209,23 @@ class Neural(Problem):
         return loss
 
     def sampled_gradient(self, x, rows, out, key):
-        """out: the gradient of the mean loss of these rows, with labels drawn by `key` from the softmax."""
+        """out: the gradient of the mean cross-entropy of these rows, with labels drawn by `key` from the softmax. Label
+        smoothing is left out: it moves the targets, not the Gauss-Newton matrix diag p - p p'."""
+        self.check_draws()
+        self._sampled(x, rows, out, key)
+
+    def check_draws(self):
         if not hasattr(self.loss_function, "draw"):
             raise ValueError(f"{self.name}: labels are drawn from a softmax; the loss is {self.loss_function!r}")
+
+    def _sampled(self, x, rows, out, key, active=None):
         network, ctx = self.network, self.context
         inputs, targets = self._prepare(rows, None)
-        network.bind(x, out)
+        network.bind(x, out, active, compact=active is not None)
         z = network.forward(inputs, ctx)
         u = ctx.lasting(self, "labels", (z.shape[0], 1), np.dtype("float64"))
         backend.row_uniform(key, self._rows(rows), u)
-        _, dz = self.loss_function.value_and_gradient(z, self.loss_function.draw(z, u[:, 0]), None, ctx)
+        _, dz = self.plain.value_and_gradient(z, self.plain.draw(z, u[:, 0]), None, ctx)
         network.backward(dz)
 
     # ------------------------------------------------------------------------------------------------ steps
@@ -311,3 +318,10 @@ class RestrictedNeural(Restricted):
         if out is not None:
             self.check(out, "out")
         return self.problem._pass(self.place(x), rows, weights, out, inputs, dinputs, active=self.active, y=x)
+
+    def sampled_gradient(self, x, rows, out, key):
+        self.problem.check_draws()
+        self.problem._sampled(self.place(x), rows, self.check(out, "out"), key, active=self.active)
+
+    def recalibrate(self, x, rows=None, batch=500):
+        self.problem.recalibrate(self.place(x), rows, batch)

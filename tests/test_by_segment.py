@@ -3,15 +3,18 @@
 import copy
 from types import SimpleNamespace
 
-from nn import networks
+from nn import SoftmaxCrossEntropy, networks
 from npopt import (
     EMA,
     LAMB,
     LARS,
     SWA,
+    Accumulated,
     Adafactor,
     AdamMini,
     AdamW,
+    Batch,
+    Clipped,
     Events,
     HeavyBall,
     InverseSquareRoot,
@@ -69,9 +72,9 @@ def by_segment(function):
 
 
 @by_segment
-def slow_lars(x, gradients, lr, kind, decay, o):
+def slow_lars(x, gradients, rates, kind, decay, o):
     m, found = 0 * x, []
-    for g in gradients:
+    for g, lr in zip(gradients, rates, strict=True):
         u = g + decay * x
         trust = 1.0
         if kind in o.kinds and np.abs(x).max() > 0 and np.abs(u).max() > 0:
@@ -83,10 +86,10 @@ def slow_lars(x, gradients, lr, kind, decay, o):
 
 
 @by_segment
-def slow_lamb(x, gradients, lr, kind, decay, o):
+def slow_lamb(x, gradients, rates, kind, decay, o):
     m = v = 0 * x
     found = []
-    for t, g in enumerate(gradients, 1):
+    for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), 1):
         m, v = o.b1 * m + (1 - o.b1) * g, o.b2 * v + (1 - o.b2) * g**2
         a, b = (1 - o.b1**t, 1 - o.b2**t) if o.corrected else (1, 1)
         u = m / a / (np.sqrt(v / b) + o.eps) + decay * x
@@ -99,11 +102,11 @@ def slow_lamb(x, gradients, lr, kind, decay, o):
 
 
 @by_segment
-def slow_adam_mini(x, gradients, lr, kind, decay, o):
+def slow_adam_mini(x, gradients, rates, kind, decay, o):
     blocks = {"matrix": [(i,) for i in range(x.shape[0])], "embedding": [(i,) for i in range(x.shape[0])],
               "bias": list(np.ndindex(x.shape))}.get(kind, [...])
     m, v, found = 0 * x, [0.0] * len(blocks), []
-    for t, g in enumerate(gradients, 1):
+    for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), 1):
         x, m = x * (1 - lr * decay), o.b1 * m + (1 - o.b1) * g
         for k, block in enumerate(blocks):
             v[k] = o.b2 * v[k] + (1 - o.b2) * np.mean(g[block] ** 2)
@@ -113,13 +116,12 @@ def slow_adam_mini(x, gradients, lr, kind, decay, o):
 
 
 @by_segment
-def slow_adafactor(x, gradients, lr, kind, decay, o):
+def slow_adafactor(x, gradients, rates, kind, decay, o):
     shape = x.shape
     if x.ndim > 1:
         x = x.reshape(shape[0], -1)
-        decay = np.reshape(decay, x.shape) if np.ndim(decay) else decay
     full, rows, columns, found = 0 * x, np.zeros(x.shape[0]), np.zeros(x.shape[-1]), []
-    for t, g in enumerate(gradients, 1):
+    for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), 1):
         g = g.reshape(x.shape)
         b, a = 1 - t ** (-o.decay), g**2 + o.eps1
         full = b * full + (1 - b) * a
@@ -140,12 +142,13 @@ SLOW = {LARS: slow_lars, LAMB: slow_lamb, AdamMini: slow_adam_mini, Adafactor: s
 @pytest.mark.parametrize("optimizer", SOME, ids=NAMES)
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-11), ("float32", 2e-4)])
 def test_trajectory(optimizer, dtype, tolerance, rng, device):
-    x, gradients, lr, optimizer = start(rng), rng.standard_normal((15, TABLE.dim)), 0.03, copy.deepcopy(optimizer)
-    moving, slow = backend.asarray(x.astype(dtype)), SLOW[type(optimizer)](x, gradients, lr, optimizer)
+    x, gradients, optimizer = start(rng), rng.standard_normal((15, TABLE.dim)), copy.deepcopy(optimizer)
+    rates = 0.03 * rng.uniform(0.5, 1.5, 15)
+    moving, slow = backend.asarray(x.astype(dtype)), SLOW[type(optimizer)](x, gradients, rates, optimizer)
     optimizer.start(moving, ORACLE)
-    for g, expected in zip(gradients, slow, strict=True):
+    for g, lr, expected in zip(gradients, rates, slow, strict=True):
         given = backend.asarray(g.astype(dtype))
-        optimizer.step(moving, given, lr)
+        optimizer.step(moving, given, float(lr))
         np.testing.assert_allclose(backend.to_host(moving), expected, rtol=tolerance, atol=tolerance)
         np.testing.assert_array_equal(backend.to_host(given), g.astype(dtype))
     assert optimizer.t == 15
@@ -307,12 +310,99 @@ def test_hutchinsons_estimate_has_the_diagonal_as_its_mean(rng):
     assert (error < 5 * np.sqrt(3) * np.linalg.norm(a @ a.T, axis=1) / 4000**0.5).all()
 
 
+def test_hutchinsons_estimate_is_of_gradients_that_nobody_clipped():
+    diagonal, total = np.array([4.0, 1.0, 0.25]), np.zeros(3)
+    problem, x = Quadratic(diagonal), np.array([1.0, -2.0, 3.0])
+    for seed in range(2000):
+        estimator, optimizer = Clipped(1e-2), SophiaH(b2=0.0, every=1)
+        g = estimator.start(problem, x, seed)
+        optimizer.start(x, estimator)
+        estimator(x, SimpleNamespace(rows=None, weights=None), g)
+        optimizer.estimate(x, optimizer.slot("h"))
+        total += optimizer.slot("h") / 2000
+    np.testing.assert_allclose(total, diagonal, rtol=0.15)
+
+
+def test_sophia_g_trajectory(rng):
+    problem, rows = small(), np.arange(30)
+    x = problem.x0(backend.generator(0, "x0"))
+    estimator, optimizer = Clipped(1e9, Accumulated(7)), SophiaG(0.7, 0.8, 5.0, 1e-3, 0.2, every=2)
+    g = estimator.start(problem, x, 3)
+    optimizer.start(x, estimator)
+    w, m, h, drawn, keys = x.copy(), np.zeros_like(x), np.zeros_like(x), np.empty_like(x), set()
+    for t in range(6):
+        problem.begin(t)
+        estimator(x, Batch(rows), g)
+        gradient = g.copy()
+        if t % 2 == 0:
+            keys.add(backend.key(3, "SophiaG", t))
+            problem.sampled_gradient(w, rows, drawn, backend.key(3, "SophiaG", t))
+            h = 0.8 * h + 0.2 * 30 * drawn**2
+        m = 0.7 * m + 0.3 * gradient
+        w = w - 0.05 * (np.clip(m / np.maximum(5.0 * h, 1e-3), -1, 1) + 0.2 * w)
+        optimizer.step(x, g, 0.05)
+        np.testing.assert_allclose(x, w, rtol=1e-9, atol=1e-12)
+    assert len(keys) == 3 and estimator.counts["gradients"] == 30 * 9
+
+
+def test_a_restarted_sophia_draws_anew():
+    problem, seen = small(), []
+    optimizer = Lookahead(SophiaG(every=1), k=2, reset=True)
+    x = problem.x0(backend.generator(0, "x0"))
+    estimator = Minibatch()
+    g = estimator.start(problem, x, 3)
+    optimizer.start(x, estimator)
+    sampled = problem.sampled_gradient
+    problem.sampled_gradient = lambda x, rows, out, key: (seen.append(key), sampled(x, rows, out, key))
+    for t in range(6):
+        problem.begin(t)
+        estimator(x, Batch(np.arange(10)), g)
+        optimizer.step(x, g, 1e-3)
+    assert len(set(seen)) == 6
+    again = Lookahead(SophiaG(every=1), k=2, reset=True)
+    again.start(x, estimator)
+    again.load_state(optimizer.state())
+    assert again.inner.key() == optimizer.inner.key() and optimizer.inner.before == 6
+
+
+def test_adafactor_survives_a_row_without_gradients():
+    table = Segments.of(("W", (4, 6), "matrix", "W"))
+    for dtype, size in (("float32", 3e4), ("float64", 3e4)):
+        x, g = np.ones(24, dtype), np.full(24, size, dtype)
+        g[:6] = 0
+        optimizer = Adafactor()
+        optimizer.start(x, SimpleNamespace(problem=SimpleNamespace(segments=table)))
+        for _ in range(3):
+            optimizer.step(x, g, 0.1)
+        assert np.isfinite(x).all() and (x[:6] == 1).all() and (x[6:] < 1).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_restricted_to_everything_a_network_is_itself(smoothing):
+    def problem():
+        return Neural(networks.mlp((64, 8, 10), norm="batch"), datasets.load("digits"), SoftmaxCrossEntropy(smoothing),
+                      dtype="float64", metrics_rows=99)
+
+    whole = problem()
+    x = whole.x0(backend.generator(0, "x0"))
+    part = problem().restrict(x, whole.segments.names)
+    some = dict(sampler=RandomReshuffling(50), schedule=0.01, stop=Stop(steps=12), events=Events(4, "step"))
+    for optimizer in (EMA(HeavyBall(0.5), 0.9), SophiaG(every=3)):
+        one, two = minimize(whole, optimizer, x=x, **some), minimize(part, optimizer, x=x, **some)
+        np.testing.assert_allclose(one.answer, two.answer, rtol=1e-10)
+        for name in ("train_loss", "test_accuracy"):
+            assert one.final[name] == pytest.approx(two.final[name], rel=1e-9), name
+        whole.reset()
+        part.reset()
+
+
 def small(loss=None):
     return Neural(networks.mlp((64, 4, 10)), datasets.load("digits"), dtype="float64", loss=loss)
 
 
-def test_sophia_g_is_the_gauss_newton_diagonal_on_average():
-    problem, rows = small(), np.arange(6)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_sophia_g_is_the_gauss_newton_diagonal_on_average(smoothing):
+    problem, rows = small(SoftmaxCrossEntropy(smoothing)), np.arange(6)
     x = problem.x0(backend.generator(0, "x0"))
     problem.begin(0)
     z = problem.outputs(x, "train", rows)
@@ -341,8 +431,6 @@ def test_sophia_g_is_the_gauss_newton_diagonal_on_average():
 
 
 def test_drawn_labels_have_the_probabilities_of_the_softmax():
-    from nn import SoftmaxCrossEntropy
-
     z = np.tile(np.log([0.1, 0.6, 0.3]), (30_000, 1))
     u = (np.arange(30_000) + 0.5) / 30_000
     labels = SoftmaxCrossEntropy().draw(z, u)

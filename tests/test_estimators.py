@@ -84,8 +84,8 @@ def test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone(order, 
         g = estimator.start(problem, x, 0)
         estimator(x, Batch(ROWS), out=g)
         np.testing.assert_allclose(g, plain * min(1, c / np.linalg.norm(plain)), rtol=1e-12)
-        estimator.again(x, g)
-        np.testing.assert_allclose(g, plain * min(1, c / np.linalg.norm(plain)), rtol=1e-12)
+        estimator.again(x, g)                           # of which methods take differences
+        np.testing.assert_allclose(g, plain, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype, size", [("float32", 1e20), ("float64", 1e120)])

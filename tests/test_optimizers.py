@@ -40,31 +40,30 @@ ALL = [
 WHOLE = [SWATS(0.7, 0.8, 1e-2, 0.3, True)]              # need the whole gradient at once
 
 
+# lr: the rates of the steps, none like the one before: the place of the rate in a formula shows only so
+
+
 def slow_sgd(x, gradients, lr):
-    for g in gradients:
-        x = x - lr * g
+    for g, s in zip(gradients, lr, strict=True):
+        x = x - s * g
         yield x
 
 
 def slow_heavy_ball(x, gradients, lr, beta):
-    previous = x                                                # the position form
-    for g in gradients:
-        x, previous = x - lr * g + beta * (x - previous), x
+    for t in range(len(gradients)):                             # the buffer from its definition; the rate outside
+        x = x - lr[t] * sum(beta ** (t - i) * gradients[i] for i in range(t + 1))
         yield x
 
 
 def slow_nesterov(x, gradients, lr, beta):
-    """Sutskever's equations in w and v; gradients are those at the look-ahead point, which is what x holds."""
-    w, v = x, 0 * x
-    for g in gradients:
-        v = beta * v - lr * g
-        w = w + v
-        yield w + beta * v
+    for t, g in enumerate(gradients):
+        x = x - lr[t] * (g + beta * sum(beta ** (t - i) * gradients[i] for i in range(t + 1)))
+        yield x
 
 
-def slow_adam(x, gradients, lr, b1, b2, eps, l2=0.0):
+def slow_adam(x, gradients, rates, b1, b2, eps, l2=0.0):
     m = v = 0 * x
-    for t, g in enumerate(gradients, 1):
+    for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), 1):
         g = g + l2 * x
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * g**2
@@ -72,9 +71,9 @@ def slow_adam(x, gradients, lr, b1, b2, eps, l2=0.0):
         yield x
 
 
-def slow_adamw(x, gradients, lr, b1, b2, eps, decay):
+def slow_adamw(x, gradients, rates, b1, b2, eps, decay):
     m = v = 0 * x
-    for t, g in enumerate(gradients, 1):
+    for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), 1):
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * g**2
         x = (1 - lr * decay) * x - lr * m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
@@ -83,7 +82,7 @@ def slow_adamw(x, gradients, lr, b1, b2, eps, decay):
 
 def slow_adagrad(x, gradients, lr, eps, initial):
     for t in range(1, len(gradients) + 1):
-        x = x - lr * gradients[t - 1] / (np.sqrt(initial + np.sum(np.square(gradients[:t]), axis=0)) + eps)
+        x = x - lr[t - 1] * gradients[t - 1] / (np.sqrt(initial + np.sum(np.square(gradients[:t]), axis=0)) + eps)
         yield x
 
 
@@ -97,7 +96,7 @@ def slow_rmsprop(x, gradients, lr, a, eps, centred, momentum, inside):
     for t, g in enumerate(gradients, 1):
         v = weighted(gradients, t, a, 2) - (weighted(gradients, t, a, 1) ** 2 if centred else 0)
         buffer = momentum * buffer + g / (np.sqrt(v + eps) if inside else np.sqrt(v) + eps)
-        x = x - lr * buffer
+        x = x - lr[t - 1] * buffer
         yield x
 
 
@@ -106,7 +105,7 @@ def slow_adadelta(x, gradients, lr, rho, eps):
     for t, g in enumerate(gradients, 1):
         u = (1 - rho) * sum(rho ** (t - 1 - i) * moved[i - 1] ** 2 for i in range(1, t))
         moved.append(np.sqrt(u + eps) / np.sqrt(weighted(gradients, t, rho, 2) + eps) * g)
-        x = x - lr * moved[-1]
+        x = x - lr[t - 1] * moved[-1]
         yield x
 
 
@@ -116,7 +115,7 @@ def slow_amsgrad(x, gradients, lr, b1, b2, eps, variant):
         m, v = weighted(gradients, t, b1, 1), weighted(gradients, t, b2, 2)
         largest = np.maximum(largest, v / (1 - b2**t) if variant == "corrected" else v)
         mh = m if variant == "original" else m / (1 - b1**t)
-        x = x - lr * mh / (np.sqrt(largest / (1 - b2**t) if variant == "raw" else largest) + eps)
+        x = x - lr[t - 1] * mh / (np.sqrt(largest / (1 - b2**t) if variant == "raw" else largest) + eps)
         yield x
 
 
@@ -125,7 +124,7 @@ def slow_nadam(x, gradients, lr, b1, b2, eps, decay):
     for t, g in enumerate(gradients, 1):
         m, v = weighted(gradients, t, b1, 1), weighted(gradients, t, b2, 2) / (1 - b2**t)
         mh = mu[t + 1] * m / (1 - np.prod(mu[1:t + 2])) + (1 - mu[t]) * g / (1 - np.prod(mu[1:t + 1]))
-        x = x - lr * mh / (np.sqrt(v) + eps)
+        x = x - lr[t - 1] * mh / (np.sqrt(v) + eps)
         yield x
 
 
@@ -137,18 +136,19 @@ def slow_radam(x, gradients, lr, b1, b2, eps, threshold):
         if (length > 4) if threshold == 4 else (length >= 5):
             l = np.sqrt((1 - b2**t) / v)  # noqa: E741
             r = np.sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length))
-            x = x - lr * m * r / (1 / l + eps)
+            x = x - lr[t - 1] * m * r / (1 / l + eps)
         else:
-            x = x - lr * m
+            x = x - lr[t - 1] * m
         yield x
 
 
 def slow_adabound(x, gradients, lr, b1, b2, eps, final_lr, gamma, base_lr, largest=False):
-    w, final = 0 * x, final_lr * lr / (lr if base_lr is None else base_lr)
+    w = 0 * x
     for t in range(1, len(gradients) + 1):
+        final = final_lr * lr[t - 1] / (lr[0] if base_lr is None else base_lr)
         v = weighted(gradients, t, b2, 2)
         w = np.maximum(w, v) if largest else v
-        rate = lr * np.sqrt(1 - b2**t) / (1 - b1**t) / (np.sqrt(w) + eps)
+        rate = lr[t - 1] * np.sqrt(1 - b2**t) / (1 - b1**t) / (np.sqrt(w) + eps)
         rate = np.clip(rate, final * (1 - 1 / (gamma * t + 1)), final * (1 + 1 / (gamma * t)))
         x = x - rate * weighted(gradients, t, b1, 1)
         yield x
@@ -157,7 +157,7 @@ def slow_adabound(x, gradients, lr, b1, b2, eps, final_lr, gamma, base_lr, large
 def slow_lion(x, gradients, lr, b1, b2, decay):
     for t, g in enumerate(gradients, 1):
         m = weighted(gradients, t - 1, b2, 1) if t > 1 else 0
-        x = x - lr * (np.sign(b1 * m + (1 - b1) * g) + decay * x)
+        x = x - lr[t - 1] * (np.sign(b1 * m + (1 - b1) * g) + decay * x)
         yield x
 
 
@@ -165,7 +165,7 @@ def slow_lookahead(x, gradients, lr, inner, k, alpha, reset):
     slow, gradients = x, list(gradients)
     if reset:
         for i in range(0, len(gradients), k):
-            fast = list(SLOW[type(inner)](slow, gradients[i:i + k], lr, *inner.arguments().values()))
+            fast = list(SLOW[type(inner)](slow, gradients[i:i + k], lr[i:i + k], *inner.arguments().values()))
             if len(fast) == k:
                 slow = fast[-1] = slow + alpha * (fast[-1] - slow)
             yield from fast
@@ -174,7 +174,7 @@ def slow_lookahead(x, gradients, lr, inner, k, alpha, reset):
     b1, b2, eps, _ = inner.arguments().values()
     for t in range(1, len(gradients) + 1):
         m, v = weighted(gradients, t, b1, 1) / (1 - b1**t), weighted(gradients, t, b2, 2) / (1 - b2**t)
-        x = x - lr * m / (np.sqrt(v) + eps)
+        x = x - lr[t - 1] * m / (np.sqrt(v) + eps)
         if t % k == 0:
             x = slow = slow + alpha * (x - slow)
         yield x
@@ -188,7 +188,7 @@ def slow_swats(x, gradients, lr, b1, b2, eps, tolerance, relative):
     average, momentum, rate = 0.0, None, None
     for t, g in enumerate(gradients, 1):
         if rate is None:
-            p = -lr * weighted(gradients, t, b1, 1) / (1 - b1**t)
+            p = -lr[t - 1] * weighted(gradients, t, b1, 1) / (1 - b1**t)
             p = p / (np.sqrt(weighted(gradients, t, b2, 2) / (1 - b2**t)) + eps)
             x = x + p
             if p @ g != 0:
@@ -196,10 +196,10 @@ def slow_swats(x, gradients, lr, b1, b2, eps, tolerance, relative):
                 average = b2 * average + (1 - b2) * s
                 settled = average / (1 - b2**t)
                 if t > 1 and settled > 0 and abs(settled - s) < tolerance * (settled if relative else 1):
-                    rate, momentum = settled, 0 * x
+                    rate, momentum = settled / lr[t - 1], 0 * x
         else:
             momentum = b1 * momentum + g
-            x = x - (1 - b1) * rate * momentum
+            x = x - (1 - b1) * rate * lr[t - 1] * momentum
         yield x
 
 
@@ -216,13 +216,13 @@ NAMES = lambda o: f"{type(o).__name__} {sum(map(ord, repr(o)))}"  # noqa: E731
 @pytest.mark.parametrize("optimizer", ALL + WHOLE, ids=NAMES)
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-4)])
 def test_trajectory(optimizer, dtype, tolerance, rng, device):
-    x, gradients, lr = rng.standard_normal(6), rng.standard_normal((30, 6)), 0.03
+    x, gradients, rates = rng.standard_normal(6), rng.standard_normal((30, 6)), 0.03 * rng.uniform(0.5, 1.5, 30)
     moving = backend.asarray(x.astype(dtype))
     optimizer.start(moving)
-    slow = SLOW[type(optimizer)](x, gradients, lr, *optimizer.arguments().values())
-    for g, expected in zip(gradients, slow, strict=True):
+    slow = SLOW[type(optimizer)](x, gradients, rates, *optimizer.arguments().values())
+    for g, lr, expected in zip(gradients, rates, slow, strict=True):
         given = backend.asarray(g.astype(dtype))
-        optimizer.step(moving, given, lr)
+        optimizer.step(moving, given, float(lr))
         np.testing.assert_allclose(backend.to_host(moving), expected, rtol=tolerance, atol=tolerance)
         np.testing.assert_array_equal(backend.to_host(given), g.astype(dtype))         # g is only read
     assert optimizer.t == 30
@@ -243,27 +243,32 @@ def test_pieces_of_the_gradient_give_the_step_of_the_whole(optimizer, rng):
     assert whole.t == pieces.t == 5
 
 
-@pytest.mark.parametrize("optimizer", ALL + WHOLE, ids=NAMES)
-def test_saved_and_loaded_state_continues_bitwise(optimizer, rng, tmp_path):
+@pytest.mark.parametrize("optimizer", ALL + WHOLE + [SWATS(0.7, 0.8, 1e-2, 0.0)], ids=NAMES)
+@pytest.mark.parametrize("pause", [1, 3, 6])
+def test_saved_and_loaded_state_continues_bitwise(optimizer, pause, rng, tmp_path):
     from npopt import checkpoint
 
-    gradients = rng.standard_normal((8, 5)).astype("float32")
+    gradients = list(zip(rng.standard_normal((9, 5)).astype("float32"), 0.1 * rng.uniform(0.5, 1.5, 9), strict=True))
     straight = copy.deepcopy(optimizer)
     x = np.ones(5, "float32")
     straight.start(x)
-    for g in gradients:
-        straight.step(x, g, 0.1)
+    for g, lr in gradients:
+        straight.step(x, g, lr)
     first, y = copy.deepcopy(optimizer), np.ones(5, "float32")
     first.start(y)
-    for g in gradients[:4]:
-        first.step(y, g, 0.1)
+    for g, lr in gradients[:pause]:
+        first.step(y, g, lr)
     checkpoint.save(tmp_path / "o.npz", first.state())
     second = copy.deepcopy(optimizer)
     second.start(y)
     second.load_state(checkpoint.load(tmp_path / "o.npz"))
-    for g in gradients[4:]:
-        second.step(y, g, 0.1)
+    for g, lr in gradients[pause:]:
+        second.step(y, g, lr)
     np.testing.assert_array_equal(x, y)
+    np.testing.assert_array_equal(straight.answer(x), second.answer(y))
+    for name, value in straight.state().items():
+        if not isinstance(value, dict):
+            np.testing.assert_array_equal(value, second.state()[name], err_msg=name)
 
 
 @pytest.mark.parametrize("optimizer, copies", [
@@ -370,6 +375,72 @@ def test_decay_shrinks_x_at_zero_gradient_and_only_where_it_is_asked_for():
     np.testing.assert_array_equal(x, y)
     with pytest.raises(ValueError, match="weight_decay has shape"):
         AdamW(weight_decay=np.zeros(3)).start(x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adam_without_memory_is_sign_descent_exactly(dtype, rng):
+    x = rng.standard_normal(1000).astype(dtype)
+    y, optimizer = x.copy(), Adam(0.0, 0.0, 0.0)
+    optimizer.start(x)
+    for lr in (0.1, 0.03, 0.007):
+        g = rng.standard_normal(1000).astype(dtype)
+        optimizer.step(x, g, lr)
+        y -= x.dtype.type(lr) * np.sign(g)
+        np.testing.assert_array_equal(x, y)
+
+
+def test_adabound_takes_a_first_rate_of_zero_and_arrays_with_a_base_rate(rng):
+    g = rng.standard_normal((6, 3))
+    late, never = AdaBound(), AdaBound()
+    x, y = np.ones(3), np.ones(3)
+    late.start(x)
+    for gradient, lr in zip(g, (0.0, 0.1, 0.1, 0.05, 0.1, 0.1), strict=True):
+        late.step(x, gradient, lr)
+    assert late.first == 0.1 and np.isfinite(x).all() and (x != 1).all()
+    array = AdaBound(base_lr=0.1)
+    never.base_lr = 0.1
+    array.start(y)
+    z = np.ones(3)
+    never.start(z)
+    for gradient in g:
+        array.step(y, gradient, np.full(3, 0.05))
+        never.step(z, gradient, 0.05)
+    np.testing.assert_allclose(y, z, rtol=1e-14)
+    fresh = AdaBound()
+    fresh.start(y)
+    with pytest.raises(ValueError, match="give base_lr"):
+        fresh.step(y, g[0], np.full(3, 0.1))
+    swats = SWATS()
+    swats.start(y)
+    with pytest.raises(ValueError, match="SWATS: .* one number"):
+        swats.step(y, g[0], np.full(3, 0.1))
+
+
+def test_the_momentum_of_rmsprop_may_vary_but_not_rise_from_zero(rng):
+    g, optimizer, x = rng.standard_normal((4, 3)), RMSProp(momentum=0.9), np.ones(3)
+    optimizer.start(x)
+    optimizer.step(x, g[0], 0.1)
+    optimizer.momentum = 0.0
+    before, m = x.copy(), g[1]
+    v = 0.99 * 0.01 * g[0] ** 2 + 0.01 * g[1] ** 2
+    optimizer.step(x, g[1], 0.1)
+    np.testing.assert_allclose(x, before - 0.1 * m / (np.sqrt(v) + 1e-8), rtol=1e-12)
+    assert set(optimizer.state()) == {"t", "v", "m"}
+    still = RMSProp()
+    still.start(x)
+    still.momentum = 0.5
+    with pytest.raises(ValueError, match="RMSProp: momentum rises from 0"):
+        still.step(x, g[2], 0.1)
+
+
+def test_start_leaves_the_value_as_it_is():
+    decay = np.linspace(0, 0.5, 4)
+    optimizer, same = AdamW(weight_decay=decay), AdamW(weight_decay=decay)
+    x = np.ones(4, "float32")
+    optimizer.start(x)
+    assert optimizer == same and optimizer.weight_decay is decay
+    optimizer.step(x, np.zeros(4, "float32"), 0.5)
+    np.testing.assert_allclose(x, 1 - 0.5 * decay, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -494,7 +565,7 @@ def test_swats_switches_on_a_quadratic_and_then_is_sgd(rng):
 
 def test_lookahead_ema_and_swa_report_their_own_point(rng):
     gradients, lr = rng.standard_normal((12, 3)), 0.1
-    path = [np.zeros(3), *slow_sgd(np.zeros(3), gradients, lr)]
+    path = [np.zeros(3), *slow_sgd(np.zeros(3), gradients, [lr] * 12)]
     for optimizer, expected in (
         (EMA(SGD(), 0.7), 0.7**12 * path[0] + sum(0.3 * 0.7 ** (12 - t) * path[t] for t in range(1, 13))),
         (SWA(SGD(), 4, 3), np.mean([path[t] for t in (4, 7, 10)], axis=0)),

@@ -4,6 +4,7 @@ import math
 
 from npopt import (
     Adam,
+    Anderson,
     Constant,
     Cosine,
     CosineRestarts,
@@ -21,7 +22,8 @@ from npopt import (
     minimize,
     range_test,
 )
-from problems import LeastSquares
+from problems import Lasso, LeastSquares
+from problems.classifiers import perceptron
 
 import numpy as np
 import pytest
@@ -129,6 +131,50 @@ def test_one_cycle_moves_momentum_the_other_way():
     cycle.start(5, 30)
     assert run.columns["lr"][1:] == pytest.approx([cycle(t) for t in range(30)])
     assert "Mirrored(cycle=OneCycle(high=0.1" in run.config["vary"]["beta"]
+
+
+@pytest.mark.parametrize("first, grow, steps, unit", [
+    (0.1, 1, 100, "epoch"), (0.3, 1, 1000, "epoch"), (0.7, 1, 600, "epoch"), (1.1, 1, 600, "epoch"), (7, 1, 10, "step"),
+    (0.1, 2, 1000, "epoch"), (0.3, 1.5, 1000, "epoch"), (10, 3, 10, "step"),
+])
+def test_every_restart_runs_at_the_highest_rate(first, grow, steps, unit):
+    schedule = CosineRestarts(2.0, first, grow, unit=unit)
+    schedule.start(steps, None)
+    at, length = 0.0, first * (steps if unit == "epoch" else 1)
+    for _ in range(12):
+        if abs(at - round(at)) < 1e-6:                          # a restart between two steps is seen by none
+            t = round(at)
+            assert schedule(t) == pytest.approx(2.0, abs=1e-9), t
+            assert t == 0 or schedule(t - 1) < 1.0
+        at, length = at + length, length * grow
+    assert schedule(10**9) == pytest.approx(schedule(10**9), abs=0)         # no loop over cycles
+
+
+def test_a_cycle_of_few_steps():
+    for length, expected in ((1, [0.1]), (2, [0.1, 0.01]), (3, [0.1, 1, 0.01])):
+        cycle = OneCycle(1.0, 10, 100, 0.9)
+        cycle.start(10, length)
+        assert [cycle(t) for t in range(length)] == pytest.approx(expected)
+    late = OneCycle(1.0, 10, 100, 0.95)
+    late.start(10, 10)
+    assert late(9) == pytest.approx(0.01) and late(8) == pytest.approx(1)
+
+
+def test_range_test_keeps_the_contracts_of_minimize():
+    rng = np.random.default_rng(1)
+    A = rng.standard_normal((60, 4))
+    problem = LeastSquares(A, A @ np.ones(4))
+    problem.set_seed(3)
+    found = range_test(problem, Anderson(3), RandomReshuffling(60), 1e-6, 1e-5, 6)
+    assert found.highest == found.rates[-1] or found.losses[-1] > found.losses.min()   # it never turned up
+    neural = perceptron("digits", (4,), rows=40)
+    neural.set_seed(3)
+    range_test(neural, Adam(), RandomReshuffling(20), 1e-6, 1e-5, 4, seed=17)
+    assert neural.seed == 3
+    with pytest.raises(ValueError, match="range_test: .* non-smooth penalty"):
+        range_test(Lasso(A, A @ np.ones(4), 0.1), Adam())
+    with pytest.raises(ValueError, match="range_test: the loss of .* is inf at the start"), np.errstate(over="ignore"):
+        range_test(LeastSquares(A, np.full(60, 1e200)), Adam())
 
 
 def test_range_test_finds_where_the_loss_turns_up_and_leaves_nothing(tmp_path):

@@ -35,7 +35,28 @@ class Accumulated(Wrapper):
         self._piece, self._all = xp(x).zeros_like(x), None
         return super().start(problem, x, seed)
 
+    def __call__(self, x, batch, out):
+        self.batch = batch
+        return self.pieces(out, lambda part, piece: self.inner(x, part, piece))
+
     def again(self, y, out):
+        def gradient(part, piece):
+            self.inner.batch = part
+            return self.inner.again(y, piece)
+
+        return self.pieces(out, gradient)
+
+    def sampled(self, y, out, key):
+        def draw(part, piece):
+            self.inner.batch = part
+            self.inner.sampled(y, piece, key)               # a row's draw does not depend on its piece
+            return 0.0
+
+        self.pieces(out, draw)
+        return self.problem.n if self.batch.rows is None else len(self.batch.rows)
+
+    def pieces(self, out, gradient):
+        """out: the mean of gradient(part, piece) over the micro-batches, by their sizes. The mean of its losses."""
         rows, weights = self.batch.rows, self.batch.weights
         if rows is None:
             if self._all is None:
@@ -46,7 +67,7 @@ class Accumulated(Wrapper):
             cut = slice(first, min(first + self.rows, size))
             part = self.batch._replace(rows=rows[cut], weights=None if weights is None else weights[cut])
             share = (cut.stop - first) / size
-            loss = loss + share * self.inner(y, part, out if first == 0 else self._piece)
+            loss = loss + share * gradient(part, out if first == 0 else self._piece)
             if first == 0:
                 scale(out, share)
             else:

@@ -93,6 +93,15 @@ class Wrapper(Estimator):
     def skip(self):
         return self.inner.skip
 
+    @property
+    def batch(self):
+        """This step's batch, of the whole chain."""
+        return self._batch
+
+    @batch.setter
+    def batch(self, batch):
+        self._batch = self.inner.batch = batch
+
     def state(self):
         return {"inner": self.inner.state()}
 

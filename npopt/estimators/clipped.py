@@ -16,7 +16,8 @@ class Clipped(Wrapper):
     """g <- min(1, c / |g|) g, with |g| the Euclidean norm over all coordinates.
 
     Exactly so: PyTorch divides by |g| + 1e-6. The norm is summed in float64 and stays on the device. A gradient that is
-    not finite stays so, and the loop sees the divergence.
+    not finite stays so, and the loop sees the divergence. What is clipped is the gradient of the step; `again`, which
+    methods take differences of (Sophia-H), is not.
     """
 
     def __init__(self, c, inner=None):
@@ -30,6 +31,7 @@ class Clipped(Wrapper):
         return loss
 
     def again(self, y, out):
-        loss = self.inner.again(y, out)
-        shrink(out, norm(out), self.c)
-        return loss
+        return self.inner.again(y, out)
+
+    def sampled(self, y, out, key):
+        return self.inner.sampled(y, out, key)

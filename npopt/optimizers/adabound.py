@@ -1,5 +1,6 @@
 """AdaBound and AMSBound: Luo, Xiong, Liu & Sun, ICLR 2019, arXiv:1902.09843, Algorithms 2 and 3."""
 
+from npopt import backend
 from npopt.backend import elementwise
 from npopt.optimizers.adam import check_moments
 from npopt.optimizers.base import Optimizer
@@ -30,8 +31,9 @@ class AdaBound(Optimizer):
         low = f (1 - 1/(gamma t + 1))        high = f (1 + 1/(gamma t))        f = final_lr lr / base_lr
 
     Adam at first, SGD with momentum (EMA form) and rate f in the end: low = f/2 and high = 2 f at t = 1/gamma. A
-    schedule scales the bounds with the rate: base_lr is its rate without decay (None: that of the first step). eps is
-    added to the uncorrected root. The form of the authors' code; the paper's bounds divide by sqrt(t), too.
+    schedule scales the bounds with the rate: base_lr is its rate without decay (None: the first that is not 0, which
+    under a warm-up is far too small: give it). Where lr is an array, base_lr must be given. eps is added to the
+    uncorrected root. The form of the authors' code; the paper's bounds divide by sqrt(t), too.
     """
 
     arrays = ("m", "v")
@@ -49,12 +51,14 @@ class AdaBound(Optimizer):
 
     def bounds(self, lr, t):
         """(low, high) of a coordinate's rate at step t."""
-        final = self.final_lr * lr / self.first
+        final = self.final_lr * lr / (self.first or 1.0)
         return final * (1 - 1 / (self.gamma * t + 1)), final * (1 + 1 / (self.gamma * t))
 
     def update(self, x, g, lr, *arrays):
         if self.first is None:
-            self.first = float(lr)
+            if getattr(lr, "ndim", 0):
+                raise ValueError(f"{type(self).__name__}: where the rate is an array, give base_lr, a number")
+            self.first = float(backend.to_host(lr)) or None
         step = lr * (1 - self.b2**self.t) ** 0.5 / (1 - self.b1**self.t)
         formula = adabound if len(arrays) == 2 else amsbound
         formula(x, *arrays, g, step, self.b1, self.b2, self.eps, *self.bounds(lr, self.t))

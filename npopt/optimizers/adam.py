@@ -9,7 +9,7 @@ from npopt.values import number
 def adam(x, m, v, g, lr, b1, b2, eps, c1, c2):
     m = b1 * m + (1 - b1) * g
     v = b2 * v + (1 - b2) * g * g
-    x = x - lr * c1 * m / (sqrt(c2 * v) + eps)  # noqa: F821
+    x = x - lr * (c1 * m / (sqrt(c2 * v) + eps))  # noqa: F821
     return x, m, v
 
 
@@ -18,7 +18,7 @@ def adam_l2(x, m, v, g, lr, b1, b2, eps, l2, c1, c2):
     d = g + l2 * x
     m = b1 * m + (1 - b1) * d
     v = b2 * v + (1 - b2) * d * d
-    x = x - lr * c1 * m / (sqrt(c2 * v) + eps)  # noqa: F821
+    x = x - lr * (c1 * m / (sqrt(c2 * v) + eps))  # noqa: F821
     return x, m, v
 
 

@@ -9,7 +9,7 @@ from npopt.optimizers.base import Optimizer, number_or_array
 def adamw(x, m, v, g, lr, b1, b2, eps, weight_decay, c1, c2):
     m = b1 * m + (1 - b1) * g
     v = b2 * v + (1 - b2) * g * g
-    x = x - lr * c1 * m / (sqrt(c2 * v) + eps) - lr * weight_decay * x  # noqa: F821
+    x = x - lr * (c1 * m / (sqrt(c2 * v) + eps)) - lr * weight_decay * x  # noqa: F821
     return x, m, v
 
 

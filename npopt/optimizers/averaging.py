@@ -63,7 +63,7 @@ class Lookahead(Around):
             toward(slow, x, self.alpha)
             x[...] = slow
             if self.reset:
-                self.inner.start(x, self.oracle)
+                self.inner.restart(x)
 
 
 class EMA(Around):

@@ -32,13 +32,21 @@ class Optimizer(Value):
     def start(self, x, oracle=None):
         """Allocate state for x, shape (n,); the oracle is the started estimator, which most methods never ask."""
         self.t, self.oracle = 0, oracle
-        self._slots = tuple(backend.xp(x).zeros_like(x) for _ in self.arrays)
+        self._slots, self._converted = tuple(backend.xp(x).zeros_like(x) for _ in self.arrays), {}
         for name in self.options:
             value = getattr(self, name)
             if getattr(value, "ndim", 0):
                 if value.shape != x.shape:
                     raise ValueError(f"{type(self).__name__}: {name} has shape {value.shape}, x has {x.shape}")
-                setattr(self, name, backend.asarray(value, x.dtype))
+                self._converted[name] = backend.asarray(value, x.dtype)
+
+    def restart(self, x):
+        """Forget the state, in the middle of a run."""
+        self.start(x, self.oracle)
+
+    def current(self):
+        """The hyper-parameters that `options` names, arrays in x's dtype, on its device."""
+        return [self._converted.get(name, getattr(self, name)) for name in self.options]
 
     def update(self, x, g, lr, *arrays):
         raise ValueError(f"{type(self).__name__} has no update(self, x, g, lr, {', '.join(self.arrays)})")
@@ -46,7 +54,7 @@ class Optimizer(Value):
     def step(self, x, g, lr):
         """One step. g: an array like x, or an iterator over (slice, piece of the gradient) that covers x once."""
         self.t += 1
-        options = [getattr(self, name) for name in self.options]
+        options = self.current()
         if hasattr(g, "dtype"):
             self.update(x, g, lr, *self._slots, *options)
             return

@@ -47,7 +47,7 @@ class BySegment(Optimizer):
 
     def step(self, x, g, lr):
         self.t += 1
-        options = [getattr(self, name) for name in self.options]
+        options = self.current()
         for piece, gradient in ((slice(0, x.size), g),) if hasattr(g, "dtype") else g:
             first, stop, _ = piece.indices(x.size)
             done = first

@@ -1,4 +1,4 @@
-"""NAdam: Dozat, ICLR 2016 workshop, "Incorporating Nesterov momentum into Adam", Algorithm 2."""
+"""NAdam: after Dozat, ICLR 2016 workshop, "Incorporating Nesterov momentum into Adam", Algorithm 2; PyTorch's form."""
 
 from npopt.backend import elementwise
 from npopt.optimizers.adam import check_moments
@@ -18,9 +18,11 @@ class NAdam(Optimizer):
     """m <- b1 m + (1-b1) g            v <- b2 v + (1-b2) g^2            vh = v / (1-b2^t)
     x <- x - lr (mu_(t+1) m / (1 - P_(t+1)) + (1-mu_t) g / (1 - P_t)) / (sqrt(vh) + eps),    P_t = mu_1 ... mu_t
 
-        decay > 0    mu_t = b1 (1 - 0.96^(decay t) / 2)      the warm-up of the paper; PyTorch: 0.004, b1 in m, too
+        decay > 0    mu_t = b1 (1 - 0.96^(decay t) / 2)      the warm-up of the paper, decay = 0.004
         decay None   mu_t = b1                               Adam with Nesterov's look-ahead and nothing else
 
+    As in PyTorch and Keras m runs with b1 throughout; Algorithm 2 has m <- mu_t m + (1 - mu_t) g, and b2 v / (1 - b2^t)
+    for vh.
     """
 
     arrays = ("m", "v")

@@ -44,6 +44,9 @@ class RMSProp(Optimizer):
         momentum    m <- momentum m + g / d,    x <- x - lr m
         eps_inside  d = sqrt(v + eps) instead (TensorFlow, Graves; an eps of 1e-6 or more suits it)
 
+    lr stands outside the momentum, as in PyTorch; TensorFlow and Graves have it inside, m <- momentum m + lr g / d,
+    which differs where lr changes. To vary the momentum, start above 0.
+
     a = 0.99 as in PyTorch; the lecture has 0.9. No bias correction: the first step is lr / sqrt(1-a) sign(g), ten times
     lr for a = 0.99. Without momentum and centring the state is v alone.
     """
@@ -54,15 +57,24 @@ class RMSProp(Optimizer):
         self.centred, self.eps_inside = bool(centred), bool(eps_inside)
         self.momentum = number("RMSProp", "momentum", momentum, low=0, high=1, open_high=True)
 
+    _with_momentum = None                                       # fixed by start: momentum may vary, the state may not
+
     @property
     def arrays(self):
-        return ("v", *("c",) * self.centred, *("m",) * (self.momentum > 0))
+        moves = self.momentum > 0 if self._with_momentum is None else self._with_momentum
+        return ("v", *("c",) * self.centred, *("m",) * moves)
+
+    def start(self, x, oracle=None):
+        self._with_momentum = self.momentum > 0
+        super().start(x, oracle)
 
     def update(self, x, g, lr, *arrays):
         inside, outside = (self.eps, 0.0) if self.eps_inside else (0.0, self.eps)
         formula = {
             (False, False): rmsprop, (False, True): rmsprop_momentum,
             (True, False): rmsprop_centred, (True, True): rmsprop_centred_momentum,
-        }[self.centred, self.momentum > 0]
-        more = (self.momentum,) if self.momentum > 0 else ()
+        }[self.centred, self._with_momentum]
+        if self.momentum > 0 and not self._with_momentum:
+            raise ValueError("RMSProp: momentum rises from 0, and has no state for that; start with one above 0")
+        more = (self.momentum,) if self._with_momentum else ()
         formula(x, *arrays, g, lr, self.a, inside, outside, *more)

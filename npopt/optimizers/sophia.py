@@ -52,6 +52,22 @@ class Sophia(Optimizer):
         self.weight_decay = number_or_array(name, "weight_decay", weight_decay, low=0)
         self.every = whole(name, "every", every)
 
+    def start(self, x, oracle=None):
+        super().start(x, oracle)
+        self.before = 0                                         # steps before a restart, so that no draw comes twice
+
+    def restart(self, x):
+        before = self.before + self.t
+        super().restart(x)
+        self.before = before
+
+    def state(self):
+        return {**super().state(), "before": self.before}
+
+    def load_state(self, state):
+        super().load_state(state)
+        self.before = int(state["before"])
+
     def step(self, x, g, lr):
         if self.t % self.every == 0:
             if self.oracle is None:
@@ -63,7 +79,7 @@ class Sophia(Optimizer):
         sophia(x, m, h, g, lr, self.b1, self.rho, self.eps, weight_decay)
 
     def key(self):
-        return backend.key(self.oracle.seed, type(self).__name__, self.t)
+        return backend.key(self.oracle.seed, type(self).__name__, self.before + self.t)
 
 
 class SophiaH(Sophia):

@@ -53,6 +53,8 @@ class SWATS(Optimizer):
     def step(self, x, g, lr):
         if not hasattr(g, "dtype"):
             raise ValueError("SWATS: the switch is decided on the whole gradient; do not give it in pieces")
+        if getattr(lr, "ndim", 0):
+            raise ValueError("SWATS: the rate that it finds for SGD is one number; so must lr be")
         self.t += 1
         m, v = self._slots
         if self.switched:
@@ -68,7 +70,7 @@ class SWATS(Optimizer):
             settled = self.average / (1 - self.b2**self.t)
             near = abs(settled - s) < self.tolerance * (abs(settled) if self.relative else 1.0)
             if self.t > 1 and settled > 0 and near:
-                self.rate, self.switched = settled / lr, self.t
+                self.rate, self.switched = settled / float(backend.to_host(lr)), self.t
                 m[...] = 0
 
     def state(self):
