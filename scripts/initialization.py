@@ -351,10 +351,10 @@ def spectra_figure(results):
 def book_figure(results):
     figure, (left, right) = panels(1, 2)
     some = results.select("b", lambda n: n != "L-momentum")
-    curves(left, some, "test_loss", legend=False, ylabel="test cross-entropy")
+    curves(left, some, "test_loss", legend=False, logy=True, ylabel="test cross-entropy")
     curves(right, some, "test_accuracy", legend=False, ylabel="test accuracy")
     left.axhline(math.log(10), color="#888888", lw=1, ls=":")
-    left.annotate("ln 10", (0.02, math.log(10)), xycoords=("axes fraction", "data"), fontsize=10, va="bottom",
+    left.annotate("ln 10", (0.5, math.log(10)), xycoords=("axes fraction", "data"), fontsize=10, va="bottom",
                   color="#666666")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
