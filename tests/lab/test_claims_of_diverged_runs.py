@@ -1,6 +1,6 @@
 """Runs that diverged, or seeds that are missing, decide no comparison."""
 
-from npopt.lab import MissingRuns, Results, Undecided, different, inside, larger, no_difference
+from npopt.lab import MissingRuns, Results, Undecided, alike, different, inside, larger, no_difference
 from npopt.lab.results import Finished
 
 import numpy as np
@@ -44,6 +44,17 @@ def test_methods_are_compared_at_their_best_values():
     assert inside("a", "held")(some.select(name=lambda n: n.startswith("one"))) == ("1 of 1 inside", True)
     three = some.select(name=lambda n: n.startswith("one")) + group("one: 0.01", 0.9, [1])
     assert inside("a", "held")(Results(three)) == ("0 of 1 inside; at an end: one 0.01", False)
+
+
+def test_alike_needs_the_whole_interval_within_the_margin():
+    some = Results(runs("one", [1.0, 1.1, 0.9, 1.0]) + runs("two", [1.01, 1.1, 0.92, 1.0])
+                   + runs("far", [3.0, 3.1, 2.9, 3.0]) + runs("wild", [0.0, 2.0, 1.0, 0.9]))
+    # d = -0.01, 0, -0.02, 0: mean -0.0075, std 0.009574, t = 3.1824: half = 0.01523
+    text, holds = alike("a", "one", "two", "loss", 0.03)(some)
+    assert holds is True and "difference -0.0075 ± 0.015 (95 %)" in text
+    assert alike("a", "one", "far", "loss", 0.03)(some)[1] is False
+    assert alike("a", "one", "wild", "loss", 0.03)(some)[1:] == (None, "4 seeds cannot tell a margin of 0.03")
+    assert alike("a", "one", "two", "loss", 0.02)(some)[1] is None
 
 
 def test_the_verdicts():

@@ -1,0 +1,72 @@
+"""Figures: what is drawn is what the runs hold."""
+
+from npopt.lab import Results
+from npopt.lab.figures import COLOURS, by_row, curves, heat, panels, said, save, tuned
+from npopt.lab.results import Finished
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from PIL import Image, ImageColor
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
+def run(name, seed, seconds, losses, held=0.5, reason="epochs"):
+    columns = {"epoch": np.arange(len(losses)), "seconds": np.array(seconds), "train_loss": np.array(losses),
+               "test_accuracy": 1 - np.array(losses) / 10}
+    return Finished("a", name, seed, {}, columns, {"train_loss": losses[-1], "held_accuracy": held}, 0.0, reason)
+
+
+def test_seeds_against_time_are_taken_row_by_row():
+    some = Results([run("m", 0, [0, 1, 2], [3.0, 2, 1]), run("m", 1, [0, 3, 6], [5.0, 4, 3]),
+                    run("m", 2, [0, 2, 9, 10], [4.0, 3, 2, 1])])
+    x, y = by_row(some, "train_loss", "seconds")
+    np.testing.assert_array_equal(x, [0, 2, 6])
+    np.testing.assert_array_equal(y, [[3, 2, 1], [5, 4, 3], [4, 3, 2]])
+    _, ax = panels()
+    curves(ax, some, "train_loss", "seconds")
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[0, 4], [2, 3], [6, 2]])
+    assert ax.get_legend().get_title().get_text() == "median, band: min to max of 3 seeds"
+
+
+def test_the_legend_says_what_the_band_is():
+    assert [said(n) for n in (1, 2, 4)] == ["1 seed", "median, band: min to max of 2 seeds",
+                                            "median, band: min to max of 4 seeds"]
+    assert said(5) == "median, band: quartiles of 5 seeds"
+
+
+def test_heat_writes_every_number_and_says_where_there_is_none():
+    _, ax = panels()
+    heat(ax, [[1.0, 20.0], [np.nan, 3.0]], [0.1, 0.2], ["a", "b"], "rate", "start", "loss", log=True)
+    assert [t.get_text() for t in ax.texts] == ["1", "20", "diverged", "3"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["0.1", "0.2"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "b"]
+
+
+def test_tuned_draws_each_method_at_its_best_rate():
+    some = Results([run("A: 0.1", 0, [0, 1], [3.0, 2.0], 0.5), run("A: 1", 0, [0, 1], [3.0, 1.0], 0.9),
+                    run("B: 1", 0, [0, 1, 2], [3.0, 2.5, 2.0], 0.4),
+                    run("B: 10", 0, [0], [3.0], reason="diverged: nan")])
+    figure = tuned(some, "held_accuracy")
+    left, middle, right = figure.axes
+    assert [list(line.get_ydata()) for line in left.lines] == [[3, 1], [3, 2.5, 2]]
+    np.testing.assert_allclose(middle.lines[0].get_ydata(), [30, 10])
+    assert list(right.lines[0].get_xdata()) == [0.1, 1] and list(right.lines[1].get_xdata()) == [1]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["A", "B"]
+
+
+def test_the_colours_of_thin_lines_survive_the_palette(tmp_path):
+    figure, ax = panels()
+    ax.imshow(np.random.default_rng(0).random((200, 200)), cmap="gray", extent=(0, 1, 0, 1))
+    for i, colour in enumerate(COLOURS):
+        ax.axhline((i + 1) / 9, color=colour, lw=2)
+    save(figure, tmp_path / "a.png")
+    found = {colour for _, colour in Image.open(tmp_path / "a.png").convert("RGB").getcolors(1 << 20)}
+    for colour in (*COLOURS, "white"):
+        near = min(max(abs(a - b) for a, b in zip(ImageColor.getrgb(colour), other, strict=True)) for other in found)
+        assert near <= 4, colour
