@@ -201,7 +201,10 @@ def tuned(results, by="validation_accuracy", floor=None):
             values = sorted(found.scores)
             right.plot(values, [100 * found.scores[v] for v in values], marker="o", ms=4, **look(i))
             right.plot([found.value], [100 * found.scores[found.value]], "o", ms=12, mfc="none", color=look(i)["color"])
-        right.set(xscale="log", xlabel="learning rate", ylabel=f"{by.split('_')[0]} accuracy [%]", ylim=(floor, None))
+        right.set(xscale="log", xlabel="learning rate", ylabel=f"{by.split('_')[0]} accuracy [%]")
+        if floor is not None:
+            top = 100 * max(np.nanmax(list(found.scores.values())) for found in best.values())
+            right.set_ylim(floor, top + 0.05 * (top - floor))
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(best)),
                       title=f"at the best rate; {said(len(results.seeds))}")
     return figure
