@@ -431,13 +431,13 @@ experiment.claim("g-edge", "the rates of the deeper network are wide enough", so
 
 
 @experiment.claim("error-1", "Adam was not bad: at its customary 1e-3 it matches or beats SGD at 0.1; at 0.1 it fails",
-                  expected="test accuracy not below SGD's by two standard deviations at 1e-3, clearly below at 0.1",
+                  expected="test accuracy not below SGD's by two deviations at 1e-3; below it at 0.1, all seeds",
                   source="report: \"Adam is bad because of parallelism; a batch of 500 fixes it\"")
 def error_1(results):
     found = ends(results, "e", ("SGD 0.1", "lr 0.001", "lr 0.1"))
     sgd, good, bad = found.values()
-    (one, _, clear), (two, _, below) = different(good, sgd), different(bad, sgd)
-    return shown(found, " %"), not (clear and one < 0) and below and two < 0
+    mean, _, clear = different(good, sgd)
+    return shown(found, " %"), not (clear and mean < 0) and not (bad >= sgd).any()
 
 
 def apart(one, two):
@@ -642,7 +642,9 @@ def adam_figure(results):
     rows, columns = ([v for v in values if any(f"{name} {v:g}" in n.split(", ") for n in groups)]
                      for name, values in (("b1", B1), ("b2", B2)))
     table = [[float(np.mean(groups[f"b1 {b1:g}, b2 {b2:g}"].final("train_loss"))) for b2 in columns] for b1 in rows]
-    heat(b, table, rows, columns, "b1", "b2", "training loss", log=True)
+    least, top = np.nanmin(table), math.log(10)                # above ln 10 all is lost alike
+    heat(b, table, rows, columns, "b1", "b2", "training loss", log=True, limits=(least, max(1.05 * least, min(top,
+         np.nanmax(table)))))
     for i, method in enumerate(("L2", "AdamW")):
         values = [100 * results.select("e", f"{method} {d:g}").final("test_accuracy") for d in DECAYS]
         c.errorbar(range(len(DECAYS)), [np.median(v) for v in values], capsize=4, marker="o", label=method, **look(i),
@@ -687,7 +689,7 @@ def gradients_figure(results):
         row[2].axhline(20, color="#888888", ls=":", lw=1)
         row[2].annotate("2/lr", (0.01, 20), xycoords=("axes fraction", "data"), va="bottom", fontsize=10,
                         color="#666666")
-        row[2].set(xlabel="epoch", ylabel="eigenvalue", title=start, yscale="symlog")
+        row[2].set(xlabel="epoch", ylabel="eigenvalue", title=start, yscale="symlog", ylim=(None, 60))
         for ax in row:
             ax.legend()
     return figure
@@ -695,8 +697,8 @@ def gradients_figure(results):
 
 @experiment.figure("deeper.png", caption="784-256-128-128-64-64-10, cosine: LayerNorm, and the layer-wise methods LARS "
                    "and LAMB, each at its best rate.")
-def deeper_figure(results):
-    return tuned(results.select("g"), BY)
+def deeper_figure(results, args):
+    return tuned(results.select("g"), BY, args.pick(80, None))
 
 
 @experiment.figure("schedulers.png", caption="The report's schedulers under SGD: the rate of each epoch, and the "
