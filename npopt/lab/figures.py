@@ -272,16 +272,17 @@ def save(figure, path):
 
 
 def paletted(file, count):
-    """The picture in `count` colours. A margin in the colours of the lines, cut off again, keeps those among them: they
-    have few pixels beside many greys."""
-    picture = Image.open(file).convert("RGB")
-    wide, high = picture.size
-    band = max(4, high // 40)
-    padded = Image.new("RGB", (wide, high + band * len(COLOURS)))
-    padded.paste(picture)
-    for i, colour in enumerate(COLOURS):
-        padded.paste(ImageColor.getrgb(colour), (0, high + i * band, wide, high + (i + 1) * band))
-    return padded.quantize(count, dither=Image.Dither.NONE).crop((0, 0, wide, high))
+    """The picture in `count` colours. Those of the lines are kept as they are: their few pixels would lose them to the
+    many greys of a map."""
+    picture, kept = Image.open(file).convert("RGB"), [ImageColor.getrgb(colour) for colour in ("white", *COLOURS)]
+    common = picture.quantize(count - len(kept), dither=Image.Dither.NONE)
+    pixels, places = np.asarray(picture).astype(np.int16), np.array(common)
+    for i, colour in enumerate(kept):
+        places[np.abs(pixels - colour).max(2) <= 16] = count - len(kept) + i
+    palette = (common.getpalette() + [0] * 768)[: 3 * (count - len(kept))]
+    out = Image.fromarray(places, "P")
+    out.putpalette(palette + [channel for colour in kept for channel in colour])
+    return out
 
 
 def step(animation, data):
@@ -300,7 +301,7 @@ def animate(animation):
     for figure in figures:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=80)
-        frames.append(paletted(buffer, 128))
+        frames.append(paletted(buffer, 64))
         if not hasattr(animation, "new_frame_seq"):
             plt.close(figure)
     with contextlib.suppress(AttributeError):
