@@ -6,7 +6,7 @@ first step is lr for AdaGrad and Adam, lr/sqrt(1-a) for RMSProp, that of SGD for
 (l2 = 1e-4, batch 64), each method at the best of five rates, chosen on rows that are held out: adaptive methods should
 lead early on sparse features, and all end within some tenths of a percent.
 
-Run time on 2 cores: --quick about half a minute; --data real --jobs 2 --threads 1 about five minutes.
+Run time on 2 cores: --quick about half a minute; --data real --jobs 2 --threads 1 about 25 minutes.
 """
 
 import math
