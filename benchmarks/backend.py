@@ -7,7 +7,7 @@ from pairs import Table, arguments, repeat, timed, torch  # isort: skip (before 
 
 from npopt import SGD, Accumulated, Adam, AdamW, Clipped, WithReplacement, backend, minimize
 from npopt.optimizers.adamw import adamw
-from problems import LeastSquares
+from problems import LeastSquares, Logistic
 
 import numpy as np
 
@@ -55,5 +55,9 @@ for name, optimizer, estimator in (
     lines.append(f"{name} {best * 1e6:.1f} us")
 table.note("One step of the loop, least squares with 10 weights, batch 1, best of the rounds (target 8 for SGD and "
            "Adam): " + ", ".join(lines) + ".")
+row, w, one = Logistic(A, np.where(b > 0, 1, -1), 0.1), np.zeros(10), np.empty(10)
+n = repeat(lambda: row.value_and_gradient(w, np.array([3]), None, one))
+best = min(timed(lambda: row.value_and_gradient(w, np.array([3]), None, one), n) for _ in range(args.rounds))
+table.note(f"Value and gradient of one row, logistic regression with 10 weights: {best * 1e6:.2f} us.")
 if args.write:
     table.write("backend.txt")

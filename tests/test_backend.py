@@ -1,5 +1,6 @@
 """Devices, draws, threads."""
 
+import mmap
 import sys
 
 from npopt import backend
@@ -104,10 +105,13 @@ def test_threads_are_set_together_and_checked():
 
 
 def test_memory_counts_what_is_allocated():
+    """The pages are asked of the system itself: malloc may serve a block from what an earlier test has freed."""
     before = backend.memory()["host"]
-    block = np.ones(8_000_000)
-    after = backend.memory()
-    assert 50e6 < after["host"] - before < 90e6 and after["host_peak"] >= block.nbytes
+    with mmap.mmap(-1, 64_000_000) as pages:
+        pages.write(b"\1" * len(pages))
+        after = backend.memory()
+    assert 60e6 < after["host"] - before < 140e6  # the bytes that are written may need new pages, too
+    assert after["host_peak"] >= 0.99 * after["host"]
 
 
 def test_the_strict_device_refuses_what_a_gpu_would_do_slowly_or_not_at_all():
