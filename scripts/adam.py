@@ -40,7 +40,7 @@ experiment = Experiment(
     source="Kingma & Ba, ICLR 2015; Loshchilov & Hutter, ICLR 2019",
     parts={
         "a": Part("LeNet-5: three methods, five rates each", "digits", "mnist"),
-        "b": Part("ResNet-18: four methods, four rates each", "digits", "cifar-10-jpeg"),
+        "b": Part("ResNet-18: four methods, five rates each", "digits", "cifar-10-jpeg"),
         "c": Part("LeNet-5: Adam over b1, b2 and the rate", "digits", "mnist"),
         "d": Part("LeNet-5, few rows: decay and rate, L2 against decoupled", "digits", "fashion-mnist"),
     },
@@ -52,7 +52,7 @@ experiment = Experiment(
 )
 
 L2 = 5e-4
-FACTORS = (1 / 9, 1 / 3, 1, 3, 9)
+FACTORS = (1 / 9, 1 / 3, 1, 3, 9, 27)
 SMALL = {                                                       # part a: optimizer, customary rate, l2 of the objective
     "momentum SGD": (HeavyBall(0.9), 0.01, L2), "Adam": (Adam(), 1e-3, L2),
     "AdamW": (AdamW(weight_decay=0.01), 1e-3, 0.0),
@@ -73,7 +73,7 @@ def runs(args):
     for data in args.data_of("a"):
         for method, (optimizer, base, l2) in SMALL.items():
             problem = Recipe(lenet, data=data, validation=1 / 12, test_rows=test, l2=l2)
-            for factor in args.pick(FACTORS, FACTORS[2:4]):
+            for factor in args.pick(FACTORS[:5], FACTORS[2:4]):
                 lr = base * factor
                 yield Entry("a", f"{method}: {lr:.3g}", problem, optimizer, RandomReshuffling(64), lr,
                             stop=Stop(epochs=args.budget(10, 6)))

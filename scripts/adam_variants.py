@@ -42,7 +42,7 @@ experiment = Experiment(
     source="Zhang et al. 2024, arXiv:2406.16793; Shazeer & Stern, ICML 2018; Liu et al., ICLR 2024",
     parts={
         "a": Part("LeNet-5: eight methods, four rates each", "digits", "mnist"),
-        "b": Part("ResNet-18: five methods, two rates each", "digits", "cifar-10-jpeg"),
+        "b": Part("ResNet-18: five methods, three rates each", "digits", "cifar-10-jpeg"),
         "c": Part("state and time of a step, all of ResNet-18"),
         "d": Part("how many coordinates Sophia does not clip", "digits", "mnist"),
     },
@@ -139,7 +139,7 @@ def runs(args):
                 continue
             problem = Recipe(resnet, data=data, width=width, rows=rows, validation=1 / 6, test_rows=test,
                              l2=L2 if method == "momentum SGD" else 0.0)
-            for factor in args.pick(FACTORS[3:], (1,)):
+            for factor in args.pick(FACTORS[2:], (1,)):
                 yield Entry("b", f"{method}: {base * factor:.3g}", problem, optimizer, RandomReshuffling(128),
                             Cosine(base * factor), stop=Stop(epochs=args.budget(15, 10)), metrics=args.pick(3, 2))
     for method in BYTES:

@@ -2,14 +2,16 @@
 
 On surfaces of two variables the five methods start together. What the known animations show is checked by numbers: on a
 saddle SGD leaves the ridge at the rate 1 + 2 lr a step, methods with a rate for every coordinate leave at once; the
-first step is lr for AdaGrad and Adam, lr/sqrt(1-a) for RMSProp, that of SGD for momentum. Then logistic regression
-(l2 = 1e-4, batch 64), each method at the best of five rates, chosen on rows that are held out: adaptive methods should
+first step is lr for AdaGrad and Adam, lr/sqrt(1-a) for RMSProp, that of SGD for momentum. Between two noisy half-moons
+the gradients are those of four points: momentum smooths its way and overshoots. Then logistic regression
+(l2 = 1e-4, batch 64), each method at the best of seven rates, chosen on rows that are held out: adaptive methods should
 lead early on sparse features, and all end within some tenths of a percent. Then ResNet-18, where full training is known
 to end with momentum SGD first and AdaGrad last, the adaptive methods leading early.
 
 Run time on 2 cores: --quick about half a minute; --data real --jobs 2 --threads 1 about 25 minutes.
 """
 
+import functools
 import math
 
 from npopt import SGD, AdaGrad, Adam, Cosine, HeavyBall, RandomReshuffling, RMSProp, Stop
@@ -19,6 +21,7 @@ from problems import LANDSCAPES, Logistic, Surface
 from problems.classifiers import resnet
 
 import numpy as np
+from sklearn.datasets import make_moons
 
 experiment = Experiment(
     __doc__,
@@ -26,8 +29,9 @@ experiment = Experiment(
     source="Duchi et al. 2011; Tieleman & Hinton 2012; Kingma & Ba 2015; after the animations of A. Radford",
     parts={
         "a": Part("surfaces of two variables, with animations"),
-        "b": Part("logistic regression, five rates each", "breast_cancer", ("a9a", "w8a")),
+        "b": Part("logistic regression, seven rates each", "breast_cancer", ("a9a", "w8a")),
         "c": Part("ResNet-18, rates a factor 3 apart", "digits", "cifar-10-jpeg"),
+        "d": Part("two noisy half-moons, with an animation"),
     },
     seeds=3,
 )
@@ -42,9 +46,10 @@ MOVES = {                                                       # rates of the f
     "mccormick": (0.05, 0.01, 0.5, 0.03, 0.1), "styblinski-tang": (0.01, 0.003, 0.6, 0.03, 0.1),
     "rastrigin": (0.003, 0.001, 0.4, 0.02, 0.1), "ackley": (0.05, 0.02, 0.4, 0.02, 0.1),
 }
+MOONS = dict(zip(METHODS, (1.0, 0.1, 0.5, 0.05, 0.2), strict=True))    # momentum's effective step is that of SGD
 ANIMATED = ("beale", "valley", "saddle", "himmelblau")
 RATES = {"SGD": 1.0, "momentum": 0.1, "AdaGrad": 0.1, "RMSProp": 3e-3, "Adam": 3e-3}
-FACTORS = (1 / 9, 1 / 3, 1, 3, 9)
+FACTORS = (1 / 27, 1 / 9, 1 / 3, 1, 3, 9, 27)
 DEEP = {                                                        # of part c: optimizer and customary rate
     "SGD": (SGD(), 0.1), "momentum": (HeavyBall(0.9), 0.03), "AdaGrad": (AdaGrad(), 0.01), "RMSProp":
     (RMSProp(), 1e-3), "Adam": (Adam(), 1e-3),
@@ -73,6 +78,28 @@ def logistic(data):
     return problem
 
 
+class Moons(Logistic):
+    """Two noisy half-moons, 500 points, standardised; logistic regression with two weights, l2 = 0.01.
+
+    The metrics tell the weights, x and y, and the gap f - f* of the whole objective.
+    """
+
+    def __init__(self):
+        points, labels = make_moons(500, noise=0.3, random_state=0)
+        self.points, self.signs = (points - points.mean(0)) / points.std(0), 2.0 * labels - 1
+        super().__init__(self.points, self.signs, 1e-2, name="moons")
+        self.best, self.least = self.minimum()
+
+    def x0(self, rng):
+        return np.array([-1.5, 1.0])
+
+    def metrics(self, x):
+        return {"gap": super().metrics(x)["objective"] - self.least, "x": float(x[0]), "y": float(x[1])}
+
+
+moons = functools.cache(Moons)
+
+
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args):
@@ -80,9 +107,12 @@ def runs(args):
         for (method, optimizer), lr in zip(METHODS.items(), rates, strict=True):
             yield Entry("a", f"{name}: {method}", Recipe(Surface, name=name, start=LANDSCAPES[name].start), optimizer,
                         RandomReshuffling(1), lr, stop=Stop(steps=STEPS), metrics=1, per="step", seeds=[0])
+    for method, optimizer in METHODS.items():
+        yield Entry("d", method, Recipe(Moons), optimizer, RandomReshuffling(4), MOONS[method], stop=Stop(steps=STEPS),
+                    metrics=1, per="step")
     for data in args.data_of("b")[:args.pick(None, 1)]:
         for method, optimizer in METHODS.items():
-            for factor in args.pick(FACTORS, FACTORS[1:4]):
+            for factor in args.pick(FACTORS, FACTORS[2:5]):
                 lr = RATES[method] * factor
                 yield Entry("b", f"{data}, {method}: {lr:.3g}", Recipe(logistic, data=data), optimizer,
                             RandomReshuffling(64), lr, stop=Stop(epochs=args.budget(30, 10)), metrics=0.5)
@@ -90,16 +120,20 @@ def runs(args):
         problem = Recipe(resnet, data=data, width=args.pick(8, 4), rows=args.pick(6000, 600), validation=1 / 6,
                          test_rows=args.pick(None, 2000), l2=5e-4)
         for method, (optimizer, base) in DEEP.items():
-            for factor in args.pick((1, 3, 9), (1,)):
+            for factor in args.pick(FACTORS[3:], (1,)):
                 yield Entry("c", f"{method}: {base * factor:.3g}", problem, optimizer, RandomReshuffling(128),
                             Cosine(base * factor), stop=Stop(epochs=args.budget(15, 10)), metrics=args.pick(3, 2))
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
+def way_of(run):
+    """(steps + 1, 2): where a run has been."""
+    return np.stack([run.columns["x"], run.columns["y"]], 1)
+
+
 def path(results, surface, method):
-    """(steps + 1, 2): the way of a method on a surface."""
-    columns = results.select("a", f"{surface}: {method}")[0].columns
-    return np.stack([columns["x"], columns["y"]], 1)
+    """The way of a method on a surface."""
+    return way_of(results.select("a", f"{surface}: {method}")[0])
 
 
 @experiment.claim("a-first", "the first step is lr in each coordinate for AdaGrad and Adam, lr/sqrt(1-a) for RMSProp, "
@@ -150,6 +184,28 @@ def a_end(results):
             if not last <= 1e-2 * first:
                 late[f"{surface} {method}"] = float(last / first)
     return listed(late) if late else "all", not late
+
+
+@experiment.claim("d-smooth", "on noisy gradients momentum and Adam smooth their way, the others follow every batch",
+                  expected="mean cosine of neighbouring steps, after 100 steps: above 0.5, and below 0.2")
+def d_smooth(results):
+    found = {}
+    for method in METHODS:
+        steps = [np.diff(way_of(run), axis=0)[100:] for run in results.select("d", method)]
+        steps = [s / np.linalg.norm(s, axis=1, keepdims=True) for s in steps]
+        found[method] = float(np.mean([(s[1:] * s[:-1]).sum(1).mean() for s in steps]))
+    return listed(found), all((c > 0.5) if m in ("momentum", "Adam") else (c < 0.2) for m, c in found.items())
+
+
+@experiment.claim("d-overshoot", "with the same effective step momentum overshoots the minimum further than SGD",
+                  expected="farthest beyond the minimum, in parts of the line from the start to it: more in every seed")
+def d_overshoot(results):
+    start = moons().x0(None)
+    line = moons().best - start
+    past = {m: [float(((way_of(run) - start) @ line / (line @ line)).max()) - 1 for run in results.select("d", m)]
+            for m in METHODS}
+    return (listed({m: float(np.mean(v)) for m, v in past.items()}),
+            all(a > b for a, b in zip(past["momentum"], past["SGD"], strict=True)))
 
 
 def chosen(results):
@@ -310,14 +366,13 @@ def shown(args):
     return sorted({int(round(v)) for v in (*range(0, 30, args.pick(1, 4)), *np.geomspace(30, STEPS, args.pick(21, 7)))})
 
 
-def moving(results, name, frames):
-    """Frames of one surface: the ways on the map, and f - f* against the step. One figure, whose lines grow."""
-    ways = {m: path(results, name, m) for m in METHODS}
-    gaps = {m: results.select("a", f"{name}: {m}")[0].columns["gap"] for m in METHODS}
+def moving(draw, runs, frames):
+    """Frames of {method: run}: the ways on the map that draw(ax) makes, and f - f* against the step; lines grow."""
+    ways, gaps = {m: way_of(run) for m, run in runs.items()}, {m: run.columns["gap"] for m, run in runs.items()}
     low = max(1e-12, min(np.min(g[g > 0]) for g in gaps.values()))
     top = max(np.max(g[np.isfinite(g)]) for g in gaps.values())
     figure, (left, right) = panels(1, 2, size=(11.5, 5))
-    landscape(left, name)
+    draw(left)
     lines = []
     for i, m in enumerate(METHODS):
         style = {"color": COLOURS[i], "lw": 1.8}
@@ -341,7 +396,48 @@ for name in ANIMATED:
     @experiment.figure(f"{name}.gif", caption=f"{LANDSCAPES[name].title}, f = {LANDSCAPES[name].formula}: the first "
                        "steps one by one, then ever faster. Cross: start; star: minimum.")
     def animation(results, args, name=name):
-        return moving(results, name, shown(args))
+        runs = {m: results.select("a", f"{name}: {m}")[0] for m in METHODS}
+        return moving(lambda ax: landscape(ax, name), runs, shown(args))
+
+
+def moons_map(ax):
+    """Contours of the objective in the plane of the two weights, in the greys of the landscapes."""
+    problem = moons()
+    x, y = np.meshgrid(np.linspace(-1.8, 2.6, 120), np.linspace(-3.2, 1.2, 120))
+    margins = problem.signs * (np.stack([x, y], 2) @ problem.points.T)
+    height = np.logaddexp(0, -margins).mean(2) + 0.005 * (x**2 + y**2) - problem.least
+    ax.contourf(x, y, np.sqrt(height), 12, colors=[str(0.97 - 0.35 * k / 12) for k in range(13)])
+    ax.plot(*problem.best, "*", color="black", ms=13, label="minimum", zorder=5)
+    ax.plot(*problem.x0(None), "X", color="black", ms=9, label="start", zorder=5)
+    ax.set(xlim=(-1.8, 2.6), ylim=(-3.2, 1.2), xlabel="first weight", ylabel="second weight", title="two half-moons")
+    ax.grid(False)
+
+
+@experiment.figure("moons.png", caption="Two noisy half-moons, logistic regression with two weights, four points a "
+                   "step: the points with the line of least loss; the ways of seed 0 on the objective (grey: square "
+                   "root of its height above the minimum); f - f* by step (median and range over seeds).")
+def moons_figure(results):
+    problem = moons()
+    figure, (left, middle, right) = panels(1, 3, size=(17, 5.2))
+    for sign, i, name in ((-1, 5, "class -1"), (1, 6, "class +1")):
+        left.plot(*problem.points[problem.signs == sign].T, MARKERS[i], color=COLOURS[i], ms=4, alpha=0.7, label=name)
+    ends = np.array([-2.5, 2.5])
+    left.plot(ends, -ends * problem.best[0] / problem.best[1], color="black", lw=1.5, label="w.a = 0")
+    left.set(xlim=(-2.5, 2.5), ylim=(-2.8, 2.8), xlabel="first feature", ylabel="second feature", title="the points")
+    left.legend(fontsize=9)
+    moons_map(middle)
+    for i, method in enumerate(METHODS):
+        middle.plot(*way_of(results.select("d", method)[0]).T, color=COLOURS[i], lw=1.2, label=method)
+    middle.legend(fontsize=8, loc="upper right")
+    curves(right, results.select("d"), "gap", legend=False)
+    right.set(yscale="log", ylim=(3e-5, 3), ylabel="f - f*", title="four points a step, three seeds")
+    return figure
+
+
+@experiment.figure("moons.gif", caption="Two noisy half-moons: the five methods on the objective of all points, led by "
+                   "the gradients of four. Cross: start; star: minimum.")
+def moons_animation(results, args):
+    return moving(moons_map, {m: results.select("d", m)[0] for m in METHODS}, shown(args))
 
 
 @experiment.figure("logistic.png", caption="Logistic regression, each method at its best rate: objective and test "

@@ -250,7 +250,7 @@ def runs(args):
         for method, (optimizer, lr) in (METHODS | layerwise).items():
             for norm in (None, "layer")[:1 if method in layerwise else 2]:
                 deep = problem(data, hidden=DEEPER, validation=1 / 6, **({"norm": norm} if norm else {}))
-                for factor in args.pick((1 / 9, 1 / 3, 1, 3), (1,)):
+                for factor in args.pick((1 / 9, 1 / 3, 1, 3, 9), (1,)):
                     name = f"{method}{' + LayerNorm' if norm else ''}: {lr * factor:.3g}"
                     yield Entry("g", name, deep, optimizer, sampler, Cosine(lr * factor), stop=stop)
     for data in args.data_of("h"):

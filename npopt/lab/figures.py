@@ -272,13 +272,17 @@ def save(figure, path):
 
 
 def paletted(file, count):
-    """The picture in `count` colours. Those of the lines are kept as they are: their few pixels would lose them to the
-    many greys of a map."""
-    picture, kept = Image.open(file).convert("RGB"), [ImageColor.getrgb(colour) for colour in ("white", *COLOURS)]
+    """The picture in `count` colours. Those of the lines are kept as they are, because their few pixels would lose them
+    to the many greys of a map; so are the commonest, because a small grey area would be mixed with a line's edge."""
+    picture = Image.open(file).convert("RGB")
+    lines = [ImageColor.getrgb(colour) for colour in ("white", *COLOURS)]
+    areas = [colour for n, colour in sorted(picture.getcolors(picture.width * picture.height), reverse=True)
+             if n > 5e-4 * picture.width * picture.height and colour not in lines][: count // 2 - len(lines)]
+    kept = [*areas, *lines]                                     # a line's colour wins where both are near
     common = picture.quantize(count - len(kept), dither=Image.Dither.NONE)
     pixels, places = np.asarray(picture).astype(np.int16), np.array(common)
-    for i, colour in enumerate(kept):
-        places[np.abs(pixels - colour).max(2) <= 16] = count - len(kept) + i
+    for i, (colour, near) in enumerate([(a, 0) for a in areas] + [(c, 16) for c in lines]):
+        places[np.abs(pixels - colour).max(2) <= near] = count - len(kept) + i
     palette = (common.getpalette() + [0] * 768)[: 3 * (count - len(kept))]
     out = Image.fromarray(places, "P")
     out.putpalette(palette + [channel for colour in kept for channel in colour])
