@@ -4,7 +4,8 @@ One perceptron, one batch size, one budget, a cosine; each method at six rates a
 one, the best chosen on 10,000 training rows that are held out, never on test rows. The notes say: Adam is fast, and its
 gap between training and test is larger; SGD with momentum is stable and generalises better. Beside it their numbers:
 what one large gradient does to Adam's memory, the convex problem on which Adam goes the wrong way, RAdam's rectifier,
-and the schedules (cyclical, SGDR, one-cycle, warm-up) on momentum SGD.
+and the schedules (cyclical, SGDR, one-cycle, warm-up) on momentum SGD. Last their picture of flat and sharp minima, of
+which a shifted loss spares the flat one: does Adam end in a sharper one than momentum SGD?
 
 Run time on 2 cores: --quick about 20 seconds; --data real --jobs 2 --threads 1 about a quarter of an hour.
 """
@@ -44,8 +45,11 @@ from npopt import (
     SophiaG,
     Stop,
     WithWarmup,
+    backend,
+    minimize,
 )
-from npopt.lab import Entry, Experiment, Part, Recipe, dataset, different, inside, larger, listed, spread
+from npopt.curvature import stable
+from npopt.lab import Entry, Experiment, Part, Recipe, Undecided, dataset, different, inside, larger, listed, spread
 from npopt.lab.figures import curves, look, panels
 from problems.classifiers import perceptron
 
@@ -59,6 +63,7 @@ experiment = Experiment(
         "a": Part("all methods at six rates, one perceptron", "digits", "fashion-mnist"),
         "b": Part("the notes' numbers: a spike, a counterexample, a rectifier"),
         "c": Part("schedules for momentum SGD", "digits", "fashion-mnist"),
+        "d": Part("flat and sharp minima", "digits", "fashion-mnist"),
     },
     seeds=3,
 )
@@ -67,6 +72,8 @@ BATCH = 128
 HELD = 1 / 6                                                    # of the training rows, to choose rates by
 FACTORS = (1 / 9, 1 / 3, 1, 3, 9, 27)                           # of the customary rate
 BIG = 3.0                                                       # C of the counterexample
+WELLS = ((-2.0, 1.0), (2.0, 0.2))                               # centre and width of the wells of part d
+SHIFTS = (0.002, 0.005, 0.01, 0.02, 0.05)                       # standard deviations of a shift of the weights
 SHOWN = ("SGD", "HeavyBall", "AdaGrad", "RMSProp", "Adam", "AdamW", "Lion", "LAMB")
 
 
@@ -129,6 +136,39 @@ def rectifier(seed, events):
     return columns
 
 
+# ---------------------------------------------------------------------------------------------------- flat and sharp
+def well(x):
+    """1 - sum_k exp(-(x - c_k)^2 / (2 s_k^2)): minima at the centres, of curvature 1/s_k^2."""
+    return 1 - sum(np.exp(-((x - c) ** 2) / (2 * s**2)) for c, s in WELLS)
+
+
+def wells(seed, events, shift=0.1):
+    """A loss of one weight with a flat and a sharp minimum, and the same loss shifted."""
+    x = np.linspace(-4.5, 3.5, 1601)
+    return {"x": x.tolist(), "train": well(x).tolist(), "test": well(x - shift).tolist()}
+
+
+def sharpness(seed, events, data, rows, method, lr, epochs):
+    """Where a method ends: `high`, the largest eigenvalue of the training loss's Hessian over 1,000 rows (NaN where a
+    kink disturbs it), and in a row for each a in SHIFTS the `rise` of the training loss, over 10,000 rows, from w to
+    w + a z, z ~ N(0, I), the mean over ten z."""
+    problem = perceptron(data, rows=rows, validation=HELD)
+    optimizer = methods(1)[method][0]
+    run = minimize(problem, optimizer, RandomReshuffling(BATCH), Cosine(lr), stop=Stop(epochs=epochs), seed=seed,
+                   events=events)
+    if run.diverged or run.reason == "interrupted":
+        return run
+    exact = perceptron(data, rows=rows, validation=HELD, dtype="float64")
+    x = backend.asarray(backend.to_host(run.answer), "float64")
+    seen = stable(exact, x, np.arange(min(exact.n, 1000)))
+    some = np.arange(min(exact.n, 10_000))
+    loss, keys = exact.value(x, some), [backend.key(k, "shift") for k in range(10)]
+    rise = [np.mean([exact.value(x, some, shift=(a, key)) for key in keys]) - loss for a in SHIFTS]
+    return {"shift": list(SHIFTS), "rise": [float(v) for v in rise], "train": [loss] * len(SHIFTS),
+            "test_accuracy": [run.final["test_accuracy"]] * len(SHIFTS),
+            "high": [float(seen.values[-1]) if seen else math.nan] * len(SHIFTS)}
+
+
 # ------------------------------------------------------------------------------------------------------------- grid
 def schedules(steps, epoch, lr):
     """{name: (schedule, what varies)}, all with lr as their highest rate."""
@@ -166,6 +206,13 @@ def runs(args):
             problem = Recipe(perceptron, data=data, rows=rows, validation=HELD)
             yield Entry("c", name, problem, HeavyBall(0.9), RandomReshuffling(BATCH), schedule, vary=vary,
                         stop=Stop(epochs=epochs))
+    yield Entry("d", "wells", run=Recipe(wells), seeds=[0])
+    for data in args.data_of("d"):
+        for method in ("HeavyBall", "Adam"):
+            for factor in args.pick((1, 3), (1,)):
+                lr = methods(1)[method][1] * factor
+                yield Entry("d", f"{method}: {lr:.3g}", run=Recipe(sharpness, data=data, rows=args.pick(None, 1500),
+                                                                   method=method, lr=lr, epochs=args.budget(10, 25)))
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
@@ -266,6 +313,39 @@ def c_decay(results):
     return f"constant {spread(constant)}; {listed(found)}", holds
 
 
+@experiment.claim("d-wells", "a small shift raises a sharp minimum's loss more, by the ratio of the curvatures",
+                  expected="25 times as much, to 10 %, at a shift of 0.1", source="lecture notes")
+def d_wells(results):
+    c = {name: np.asarray(column) for name, column in results.select("d", "wells")[0].columns.items()}
+    flat, sharp = ((c["test"] - c["train"])[np.abs(c["x"] - centre).argmin()] for centre, _ in WELLS)
+    return f"{sharp:.4f} and {flat:.5f}, ratio {sharp / flat:.1f}", abs(sharp / flat / 25 - 1) < 0.1
+
+
+def ended(results):
+    """{method and rate: runs} of part d."""
+    names = dict.fromkeys(run.name for run in results.select("d"))
+    return {name: results.select("d", name) for name in names if name != "wells"}
+
+
+def against(column, row=0):
+    """A claim's function: Adam above momentum SGD by more than two deviations at both of their rates, crosswise."""
+    def decide(results):
+        found = {name: np.array([run.columns[column][row] for run in group]) for name, group in ended(results).items()}
+        if any(np.isnan(values).any() for values in found.values()):
+            raise Undecided("a kink of ReLU disturbs an eigenvalue")
+        pairs = [different(found[a], found[b]) for a in found for b in found if a.startswith("Adam") and "Heavy" in b]
+        return listed({n: spread(v) for n, v in found.items()}), all(clear and mean > 0 for mean, _, clear in pairs)
+    return decide
+
+
+experiment.claim("d-sharp", "Adam ends in a sharper minimum than momentum SGD",
+                 expected="largest Hessian eigenvalue larger by more than two standard deviations, at every pair of "
+                 "rates", source="lecture notes")(against("high"))
+experiment.claim("d-shift", "and there a shift of the weights raises the training loss more",
+                 expected=f"for a shift of N(0, {SHIFTS[2]:g}^2): more by two standard deviations, at every pair of "
+                 "rates", source="lecture notes")(against("rise", 2))
+
+
 # ---------------------------------------------------------------------------------------------------------- figures
 def closer(ax, results, column):
     """Leave the untrained network out of the picture."""
@@ -360,6 +440,38 @@ def schedules_figure(results):
         curves(ax, some, column, logy=column == "train_loss", legend=False)
         closer(ax, some, column)
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+@experiment.figure("flat.png", caption="Left: the notes' picture, a flat and a sharp minimum of one training loss, "
+                   "and the loss shifted by 0.1. Middle: what a random shift of the weights adds to the training loss "
+                   "where momentum SGD and Adam end (mean and range over seeds). Right: the largest eigenvalue there.")
+def flat_figure(results):
+    figure, (left, middle, right) = panels(1, 3, size=(17, 5))
+    c = {name: np.asarray(column) for name, column in results.select("d", "wells")[0].columns.items()}
+    for i, (name, label) in enumerate((("train", "training loss"), ("test", "shifted loss"))):
+        left.plot(c["x"], c[name], label=label, **look(i))
+    for centre, _ in WELLS:
+        at = np.abs(c["x"] - centre).argmin()
+        left.plot([centre] * 2, [c["train"][at], c["test"][at]], "o-", color="black", ms=5)
+    left.set(xlabel="w", ylabel="loss", title="curvature 1 and 25, shift 0.1")
+    left.legend(loc="lower center", bbox_to_anchor=(0.58, 0.08), fontsize=9)
+    found = ended(results)
+    for i, (name, group) in enumerate(found.items()):
+        style = look(i)
+        rises = np.array([run.columns["rise"] for run in group])
+        middle.plot(SHIFTS, rises.mean(0), marker="o", ms=4, label=name, **style)
+        middle.fill_between(SHIFTS, rises.min(0), rises.max(0), color=style["color"], alpha=0.2, lw=0)
+        highs = [run.columns["high"][0] for run in group]
+        right.plot([i] * len(highs), highs, "o", color=style["color"])
+    middle.set(xscale="log", yscale="log", xlabel="standard deviation of the shift", ylabel="rise of the training loss",
+               title="shifted weights")
+    middle.set_xticks(SHIFTS, [f"{a:g}" for a in SHIFTS])
+    middle.minorticks_off()
+    middle.legend()
+    right.set_xticks(range(len(found)), [name.replace(": ", "\n") for name in found])
+    right.set(ylabel="largest Hessian eigenvalue", xlim=(-0.5, len(found) - 0.5), title="where they end")
+    right.set_ylim(0, None)
     return figure
 
 
