@@ -260,10 +260,9 @@ def save(figure, path):
     """Write a Figure (PNG, 256 colours: a third of the bytes) or an animation (GIF), whole or not at all."""
     with style():
         if hasattr(figure, "savefig"):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png")
+            picture = drawn(figure)
             plt.close(figure)
-            picture = paletted(buffer, 256)
+            picture = paletted(picture, palette(picture, 256))
             checkpoint.replace(path, lambda file: picture.save(file, format="png", optimize=True))
         else:
             first, *rest = animate(figure)
@@ -271,22 +270,38 @@ def save(figure, path):
             checkpoint.replace(path, lambda file: first.save(file, format="gif", **moving))
 
 
-def paletted(file, count):
-    """The picture in `count` colours. Those of the lines are kept as they are, because their few pixels would lose them
-    to the many greys of a map; so are the commonest, because a small grey area would be mixed with a line's edge."""
-    picture = Image.open(file).convert("RGB")
-    lines = [ImageColor.getrgb(colour) for colour in ("white", *COLOURS)]
-    areas = [colour for n, colour in sorted(picture.getcolors(picture.width * picture.height), reverse=True)
-             if n > 5e-4 * picture.width * picture.height and colour not in lines][: count // 2 - len(lines)]
-    kept = [*areas, *lines]                                     # a line's colour wins where both are near
-    common = picture.quantize(count - len(kept), dither=Image.Dither.NONE)
+LINES = [ImageColor.getrgb(colour) for colour in ("white", *COLOURS)]
+
+
+def palette(picture, count):
+    """An image that holds `count` colours for a picture: first those of the lines, whose few pixels would lose them to
+    the many greys of a map; then its commonest, because a small grey area would be mixed with a line's edge."""
+    pixels = picture.width * picture.height
+    areas = [colour for n, colour in sorted(picture.getcolors(pixels), reverse=True)
+             if n > 5e-4 * pixels and colour not in LINES][: count // 2 - len(LINES)]
+    kept = [channel for colour in (*LINES, *areas) for channel in colour]
+    others = picture.quantize(count - len(kept) // 3, dither=Image.Dither.NONE).getpalette()
+    found = Image.new("P", (1, 1))
+    found.putpalette((kept + others + kept[:3] * count)[: 3 * count])
+    return found
+
+
+def paletted(picture, colours):
+    """The picture in the colours of a palette; what is near the colour of a line has that."""
+    common = picture.quantize(palette=colours, dither=Image.Dither.NONE)
     pixels, places = np.asarray(picture).astype(np.int16), np.array(common)
-    for i, (colour, near) in enumerate([(a, 0) for a in areas] + [(c, 16) for c in lines]):
-        places[np.abs(pixels - colour).max(2) <= near] = count - len(kept) + i
-    palette = (common.getpalette() + [0] * 768)[: 3 * (count - len(kept))]
+    for i, colour in enumerate(LINES):
+        places[np.abs(pixels - colour).max(2) <= 16] = i
     out = Image.fromarray(places, "P")
-    out.putpalette(palette + [channel for colour in kept for channel in colour])
+    out.putpalette(colours.getpalette())
     return out
+
+
+def drawn(figure, **how):
+    """The figure as an RGB picture; it is not closed."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", **how)
+    return Image.open(buffer).convert("RGB")
 
 
 def step(animation, data):
@@ -296,20 +311,20 @@ def step(animation, data):
 
 
 def animate(animation):
-    """The frames of a matplotlib animation, or of an iterable of figures, as images."""
+    """The frames of a matplotlib animation, or of an iterable of figures, as images in the colours of the last one: so
+    what does not move is the same in all frames, and a GIF stores it once."""
     figures = animation
     if hasattr(animation, "new_frame_seq"):
         animation._init_draw()
         figures = (step(animation, data) for data in animation.new_frame_seq())
     frames = []
     for figure in figures:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=80)
-        frames.append(paletted(buffer, 64))
+        frames.append(drawn(figure, dpi=80))
         if not hasattr(animation, "new_frame_seq"):
             plt.close(figure)
     with contextlib.suppress(AttributeError):
         plt.close(animation._fig)
     if not frames:
         raise ValueError("an animation needs at least one frame")
-    return frames
+    colours = palette(frames[-1], 64)
+    return [paletted(frame, colours) for frame in frames]
