@@ -133,6 +133,15 @@ LANDSCAPES = {
 }
 
 
+def at(function, point):
+    """The function at two numbers; where Python's floats raise an OverflowError it has NumPy's infinities."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return function(*point)
+    except OverflowError:
+        return at(function, np.array(point))
+
+
 class Surface(Problem):
     """One of LANDSCAPES as a problem of one row: Surface("beale"), started where its drawing starts or at `start`.
 
@@ -152,10 +161,10 @@ class Surface(Problem):
         return backend.asarray(np.array(self.start, self.dtype))
 
     def value_and_gradient(self, x, rows=None, weights=None, out=None):
-        point = [float(v) for v in np.asarray(backend.to_host(self.check(x)))]
+        point = [float(v) for v in backend.to_host(self.check(x))]
         if out is not None:
-            out[...] = backend.asarray(np.array(self.landscape.gradient(*point), self.dtype))
-        return float(self.landscape.f(*point))
+            out[...] = backend.asarray(np.array(at(self.landscape.gradient, point), self.dtype))
+        return float(at(self.landscape.f, point))
 
     def loss(self, x, rows, weights):
         return self.value_and_gradient(x)
@@ -166,6 +175,6 @@ class Surface(Problem):
 
     def metrics(self, x):
         point = np.asarray(backend.to_host(x), float)
-        f = float(self.landscape.f(*point))
+        f = float(at(self.landscape.f, point))
         distance = float(np.sqrt(((np.array(self.landscape.minima) - point) ** 2).sum(1)).min())
         return {"f": f, "gap": f - self.landscape.value, "x": point[0], "y": point[1], "distance": distance}

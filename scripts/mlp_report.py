@@ -36,7 +36,7 @@ from npopt import (
     WithWarmup,
     backend,
 )
-from npopt.curvature import stable
+from npopt.curvature import length, stable
 from npopt.lab import (
     Entry,
     Experiment,
@@ -110,17 +110,17 @@ class Watched(Neural):
         found, n = super().metrics(x), min(self.n, 10_000)
         g, batch = backend.xp(x).empty_like(x), backend.xp(x).empty_like(x)
         self.value_and_gradient(x, np.arange(n), out=g)
-        found["norm"], squares = float(backend.norm(g)), {}
+        found["norm"], squares = length(g), {}
         for segment in self.segments:
             layer = segment.name.split(".")[0]
-            squares[layer] = squares.get(layer, 0.0) + float(backend.norm(g[segment.slice])) ** 2
+            squares[layer] = squares.get(layer, 0.0) + length(g[segment.slice]) ** 2
         found |= {f"norm_{layer}": math.sqrt(value) for layer, value in squares.items()}
         found["cosine"] = math.nan if self.before is None else float(
-            g @ self.before / (backend.norm(g) * backend.norm(self.before)))
+            backend.to_host(g @ self.before)) / (length(g) * length(self.before))
         self.before, total, count = g, 0.0, n // 256
         for k in range(count):
             self.value_and_gradient(x, np.arange(256 * k, 256 * (k + 1)), out=batch)
-            total += float(backend.norm(batch)) ** 2
+            total += length(batch) ** 2
         found["signal"] = found["norm"] ** 2 / (total / count)
         first = next(segment for segment in self.segments if segment.name == "fc1.W")
         found["zeros"] = float((backend.to_host(batch[first.slice]) == 0).mean())
@@ -393,7 +393,7 @@ def at(run, column, epoch):
     return float(run.columns[column][int(np.searchsorted(run.columns["epoch"], epoch - 1e-6))])
 
 
-@experiment.claim("f-curvature", "no trap: where training is slow the negative eigenvalues of the Hessian are small "
+@experiment.claim("f-curvature", "no trap after the start: the negative eigenvalues of the Hessian are small "
                   "beside the positive ones", expected="-low < high / 5 at the epochs looked at from 5 on, every run, "
                   "with low less its error", source="expected in this setting; the report saw a saddle")
 def f_curvature(results):
@@ -413,11 +413,19 @@ def f_noise(results):
     return f"{min(found):.3f} to {max(found):.3f}", max(found) < 0.2
 
 
-@experiment.claim("f-start", "N(0, 0.01²) starts near a saddle of small gradients: the norm grows before it falls",
-                  expected="gradient norm at the start below that after one epoch, every seed")
+@experiment.claim("f-start", "N(0, 0.01²) starts near a strict saddle, of small gradients, and leaves it: the norm "
+                  "grows before it falls", expected="gradient norm at the start below that after an epoch, every "
+                  "seed; -low > high / 2 at the start, wherever that spectrum is known, with low plus its error")
 def f_start(results):
-    found = [(run.columns["norm"][0], run.columns["norm"][1]) for run in results.select("f", "N(0, 0.01²)")]
-    return ", ".join(f"{a:.3g} to {b:.3g}" for a, b in found), all(a < b for a, b in found)
+    runs = results.select("f", "N(0, 0.01²)")
+    grown = [(run.columns["norm"][0], run.columns["norm"][1]) for run in runs]
+    ratios = np.array([-(at(run, "low", 0) + at(run, "low_error", 0)) / at(run, "high", 0) for run in runs])
+    ratios = ratios[np.isfinite(ratios)]
+    if not len(ratios):
+        raise Undecided("no spectrum at the start is known")
+    return (f"norm {', '.join(f'{a:.3g} to {b:.3g}' for a, b in grown)}; -low/high "
+            f"{', '.join(f'{r:.3f}' for r in ratios)} at the start",
+            all(a < b for a, b in grown) and bool((ratios > 0.5).all()))
 
 
 @experiment.claim("g-norm", "LayerNorm helps the deeper network under SGD", expected="training loss below that "
@@ -469,7 +477,7 @@ def error_3(results):
 
 @experiment.claim("error-4", "the rate of 2 did the harm, not the decay: it fails without decay, too, and from 0.2 the "
                   "same decay does none", expected="from 2: starts at 1.8, at the floor from call 51 on; constant 1.8 "
-                  "not below it by two standard deviations; from 0.2 at most 0.05 above constant 0.18 (training loss)",
+                  "ends above 2 (ln 10 is untrained); from 0.2 at most 0.05 above constant 0.18 (training loss)",
                   source="report: \"decay is harmful\"")
 def error_4(results):
     scheduler = Factor(0.9, 0.01, 2.0)
@@ -478,7 +486,7 @@ def error_4(results):
     names = ("constant 0.18", "exponential from 0.2", "constant 1.8", "exponential from 2")
     found = ends(results, "h", names, "train_loss", 1)
     base, small, plain, large = found.values()
-    alone = not np.isfinite(plain).all() or not (different(plain, large)[2] and plain.mean() < large.mean())
+    alone = not np.isfinite(plain).all() or plain.mean() > 2
     fine = small.mean() <= base.mean() + 0.05
     return f"starts at {rates[0]:g}, floor at call {calls}; {shown(found)}", calls == 51 and alone and fine
 
@@ -543,7 +551,7 @@ def with_errors(results):
 
 
 def by_epoch(axes, results, label, clip=None, **more):
-    """Training loss, training and test error by epoch in three axes."""
+    """Training loss, training and test error by epoch in three axes, up to the percentile `clip` of their values."""
     some = with_errors(results)
     for ax, (column, text) in zip(axes, PANELS.items(), strict=True):
         curves(ax, some, column, label=label, ylabel=text, legend=False, **more)
@@ -596,6 +604,21 @@ def schedules_figure(results, args):
         ax.set_ylim(np.nanmin(late) * 0.9, np.nanmax(late) * 1.05)
         ax.set_title(method)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
+    return figure
+
+
+@experiment.figure("epochs.png", caption="Training loss, training and test error by epoch (median and range over "
+                   "seeds). First row: batch sizes, each with its own rate, of those with ten epochs. Second: "
+                   "schedules under momentum SGD. Third: Adam at four rates, AMSGrad, and SGD at 0.1.")
+def epochs_figure(results):
+    groups = (
+        (results.select("b", lambda n: n.startswith("own") and not n.endswith(("=1", "=n"))), "own rate, "),
+        (results.select("c", lambda n: n.startswith("momentum, ")), "momentum, "),
+        (results.select("e", lambda n: n in ("lr 0.0001", "lr 0.001", "lr 0.01", "lr 0.1", "AMSGrad", "SGD 0.1")), ""))
+    figure, axes = panels(3, 3, size=(17, 13.5))
+    for row, (some, start) in zip(axes, groups, strict=True):
+        by_epoch(row, some, lambda n, s=start: n.removeprefix(s).replace("lr", "Adam"), clip=97)
+        row[2].legend(*row[0].get_legend_handles_labels(), loc="upper right", fontsize=8, ncols=2)
     return figure
 
 
@@ -664,7 +687,8 @@ def range_figure(results):
 
 @experiment.figure("gradients.png", caption="SGD at 0.1. Norm of the gradient by layer; cosine of successive epochs' "
                    "gradients, and the part of a batch's gradient that is signal; extreme eigenvalues of the Hessian "
-                   "over 1,000 rows (Lanczos; bars: error bounds), with 2/lr.")
+                   "over 1,000 rows (Lanczos; median over the seeds where they are known; bars: error bounds), with "
+                   "2/lr.")
 def gradients_figure(results):
     starts = results.select("f").names
     figure, axes = panels(len(starts), 3, squeeze=False)
@@ -684,8 +708,9 @@ def gradients_figure(results):
             epochs, values = runs.stack(name)
             errors = runs.stack(f"{name}_error")[1]
             seen = [k for k, e in enumerate(epochs) if e in LOOKS]
-            row[2].errorbar(epochs[seen], np.median(values[:, seen], 0), yerr=np.max(errors[:, seen], 0), marker="o",
-                            capsize=3, label=("largest", "least")[i], color=COLOURS[i])
+            known = [k for k in seen if np.isfinite(values[:, k]).any()]
+            row[2].errorbar(epochs[known], np.nanmedian(values[:, known], 0), yerr=np.nanmax(errors[:, known], 0),
+                            marker="o", capsize=3, label=("largest", "least")[i], color=COLOURS[i])
         row[2].axhline(20, color="#888888", ls=":", lw=1)
         row[2].annotate("2/lr", (0.01, 20), xycoords=("axes fraction", "data"), va="bottom", fontsize=10,
                         color="#666666")

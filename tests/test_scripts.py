@@ -5,7 +5,7 @@ import pathlib
 import sys
 from types import SimpleNamespace
 
-from npopt import Events, Stop, backend, minimize
+from npopt import SGD, Events, RandomReshuffling, Stop, backend, minimize
 
 import numpy as np
 import pytest
@@ -46,6 +46,35 @@ def test_the_problems_of_momentum_vs_sgd_run_where_nothing_may_be_read(build, ar
                               events=Events(metrics=1, per="step")))
     # the two paths add in different orders: float64 for the regression, float32 for the networks
     np.testing.assert_allclose(found[0].columns[column], found[1].columns[column], rtol=2e-3, atol=1e-12)
+
+
+def named(stem):
+    return module(next(path for path in SCRIPTS if path.stem == stem))
+
+
+@pytest.mark.parametrize("stem, build, arguments, columns", [
+    ("adaptive", "Moons", {}, ("gap", "x", "y")),
+    ("adaptive", "logistic", dict(data="breast_cancer"), ("objective", "validation_accuracy")),
+    ("mlp_report", "watched", dict(data="digits", init=None, looks=(1,), rows=300),
+     ("norm", "norm_fc1", "cosine", "signal", "zeros", "test_loss")),
+], ids=lambda v: v if isinstance(v, str) else "")
+def test_problems_that_scripts_build_themselves_run_where_nothing_may_be_read(stem, build, arguments, columns, device):
+    script, found = named(stem), []
+    for name in (device, "cpu"):
+        backend.use(name)
+        found.append(minimize(getattr(script, build)(**arguments), SGD(), RandomReshuffling(16), 1e-2,
+                              stop=Stop(steps=2), events=Events(metrics=1, per="step")))
+    for column in columns:
+        np.testing.assert_allclose(found[0].columns[column], found[1].columns[column], rtol=2e-3, atol=1e-6)
+
+
+def test_functions_that_measure_where_a_run_ends_read_nothing_on_the_device(device):
+    script, found = named("optimizer_zoo"), []
+    for name in (device, "cpu"):
+        backend.use(name)
+        found.append(script.sharpness(0, Events(None), "digits", 300, "HeavyBall", 0.03, 2))
+    for column in ("rise", "train", "high"):
+        np.testing.assert_allclose(found[0][column], found[1][column], rtol=5e-3)
 
 
 def test_part_a_takes_sparse_sets(monkeypatch):

@@ -1,6 +1,19 @@
 """The laboratory: a grid of runs with one progress bar, a store that survives a kill, claims, figures, one report."""
 
-from npopt.lab.claims import Claim, Undecided, alike, different, inside, larger, listed, no_difference, show, spread
+from npopt.lab.claims import (
+    Claim,
+    Undecided,
+    alike,
+    decided,
+    different,
+    inside,
+    larger,
+    listed,
+    lower,
+    no_difference,
+    show,
+    spread,
+)
 from npopt.lab.data import dataset
 from npopt.lab.experiment import Experiment
 from npopt.lab.grid import Entry, Part, Recipe
@@ -9,6 +22,6 @@ from npopt.lab.results import Finished, MissingRuns, Results, Tuned, middle_and_
 
 __all__ = [
     "Arguments", "Claim", "Entry", "Experiment", "Finished", "MissingRuns", "Option", "Part", "Recipe", "Results",
-    "Tuned", "Undecided", "alike", "dataset", "different", "inside", "larger", "listed", "middle_and_band",
-    "no_difference", "show", "spread",
+    "Tuned", "Undecided", "alike", "dataset", "decided", "different", "inside", "larger", "listed", "lower",
+    "middle_and_band", "no_difference", "show", "spread",
 ]  # fmt: skip

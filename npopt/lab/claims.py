@@ -100,6 +100,21 @@ def different(a, b):
     return mean, two, abs(mean) > two
 
 
+def lower(a, b):
+    """Whether a is below b over paired seeds: True or False by more than two standard deviations, else None."""
+    mean, _, clear = different(a, b)
+    return mean < 0 if clear else None
+
+
+def decided(text, *verdicts):
+    """What a claim returns that holds where all of several verdicts (True, False or None) are true."""
+    if all(verdict is True for verdict in verdicts):
+        return text, True
+    if any(verdict is False for verdict in verdicts):
+        return text, False
+    return text, None, "the difference is below two standard deviations"
+
+
 def no_difference(part, one, two, column, by=None):
     """The function of a claim: two methods end with the same value, within two standard deviations over seeds.
 

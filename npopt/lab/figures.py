@@ -287,11 +287,11 @@ def palette(picture, count):
 
 
 def paletted(picture, colours):
-    """The picture in the colours of a palette; what is near the colour of a line has that."""
+    """The picture in the colours of a palette; what is near the colour of a line has that (near white are greys)."""
     common = picture.quantize(palette=colours, dither=Image.Dither.NONE)
     pixels, places = np.asarray(picture).astype(np.int16), np.array(common)
     for i, colour in enumerate(LINES):
-        places[np.abs(pixels - colour).max(2) <= 16] = i
+        places[np.abs(pixels - colour).max(2) <= (16 if i else 0)] = i
     out = Image.fromarray(places, "P")
     out.putpalette(colours.getpalette())
     return out

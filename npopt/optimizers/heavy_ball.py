@@ -17,12 +17,13 @@ class HeavyBall(Optimizer):
 
         m <- beta m + g            x <- x - lr m
 
-    Four forms are in use; for a constant lr they are one method under these maps:
+    Four forms are in use; for a constant lr the first three are one method with this one, under these maps:
 
         EMA         m <- beta m + (1-beta) g;   x <- x - a m          a  = lr / (1-beta)
         lr inside   v <- beta v - lr g;         x <- x + v            v  = -lr m
         position    x+ = x - lr g + beta (x - x_prev)                 lr and beta as here
-        damped      m <- beta m + (1-tau) g, but m = g at step 1      tau = 0 is this form
+        damped      m <- beta m + (1-tau) g, but m = g at step 1      tau = 0 is this form, tau = beta the EMA form
+                                                                      but for the weight of the first gradient
 
     When lr changes, the buffer form rescales the whole velocity at once, "lr inside" and "position" keep what was
     gathered at the old rate. A long run of equal gradients moves by lr/(1-beta) a step; on a quadratic of curvature

@@ -22,9 +22,9 @@ class RAdam(Optimizer):
         r_t = sqrt( (R_t - 4) (R_t - 2) R / ((R - 4) (R - 2) R_t) )
         x <- x - lr r_t mh / (sqrt(vh) + eps)    where R_t > 4, else    x <- x - lr mh
 
-    threshold 4 is the paper's R_t > 4; 5 is R_t >= 5, as the authors' code and PyTorch have it. With b2 = 0.999 the
-    first rectified step is t = 5 or t = 6. eps is added to the corrected root, as in Adam (PyTorch: to the uncorrected
-    one).
+    threshold 4 is the paper's R_t > 4; 5 is R_t >= 5, as the authors' code has it (PyTorch: R_t > 5). With b2 =
+    0.999 the first rectified step is t = 5 or t = 6. eps is added to the corrected root, as in Adam (PyTorch: to the
+    uncorrected one).
     """
 
     arrays = ("m", "v")

@@ -1,6 +1,6 @@
 """Landscapes: gradients against central differences, minima where they are said to be."""
 
-from npopt import HeavyBall, Stop, gradcheck, minimize
+from npopt import SGD, HeavyBall, Stop, gradcheck, minimize
 from problems import LANDSCAPES, Surface
 
 import numpy as np
@@ -45,3 +45,11 @@ def test_a_surface_is_a_problem():
     assert problem.minimum()[1] == 0 and problem.metrics(np.array([3.0, 0.5]))["gap"] == 0
     with pytest.raises(ValueError, match="no landscape is called 'bowl'"):
         Surface("bowl")
+
+
+def test_far_away_a_surface_is_infinite_and_a_run_there_diverges():
+    g = np.empty(2)
+    assert Surface("beale", (1e90, 1e90)).value_and_gradient(np.array([1e90, 1e90]), out=g) == np.inf
+    assert not np.isfinite(g).all()
+    run = minimize(Surface("beale"), SGD(), schedule=10.0, stop=Stop(steps=50))
+    assert run.diverged
