@@ -3,9 +3,9 @@
     python benchmarks/nn_layers.py --write
 
 GFLOP/s count 2 x 9 H W C O (or 2 H W C O k^2) for each image, whatever the algorithm; "done" are those that Winograd's
-form really does in its products. The limit of a convolution is the time of its products at the speed of the best
-product, plus that of reading and writing each of its arrays once at the speed of a copy. GB/s count every array that a
-pass reads or writes, once.
+form really does in its products. The limit of a convolution is the longer of two times: that of its products at the
+speed of the best product that was found, and that of reading and writing each of its arrays once at the speed of a
+copy. GB/s count every array that a pass reads or writes, once.
 """
 
 from pairs import Table, arguments, timed  # isort: skip (before NumPy)
@@ -41,11 +41,14 @@ def row(*cells):
 
 
 # ------------------------------------------------------------------------------------------------------- the limits
-n = 2048
-a, b, c = noise(n, n), noise(n, n), np.empty((n, n), "float32")
-products = {"NumPy's BLAS": best(lambda: np.matmul(a, b, out=c)),
-            "register blocks (nn/kernels/matrices.py)": best(lambda: kernels.linear_inputs(a, b, c, ctx))}
-flops = 2 * n**3 / min(products.values())
+SHAPES = ((2048, 2048, 2048), (8192, 576, 128), (8192, 1152, 256), (8192, 2304, 512))
+speeds = {"NumPy's BLAS": [], "register blocks (nn/kernels/matrices.py)": []}
+for n, k, m in SHAPES:
+    a, b, c = noise(n, k), noise(k, m), np.empty((n, m), "float32")
+    for found, function in zip(speeds.values(), (np.matmul, kernels.linear_inputs), strict=True):
+        extra = () if function is np.matmul else (ctx,)
+        found.append(2 * n * k * m / best(lambda f=function, x=(a, b, c, *extra): f(*x)))
+flops = max(max(found) for found in speeds.values())
 big = noise(1 << 25)
 other = np.empty_like(big)
 
@@ -55,8 +58,9 @@ def copy():
 
 
 rate = 2 * big.nbytes / best(copy)
-row(f"Product of two {n} x {n} matrices: " + ", ".join(f"{k} {2 * n**3 / t / 1e9:.0f}" for k, t in products.items())
-    + " GFLOP/s.")
+for name, found in speeds.items():
+    row(f"Products in GFLOP/s, {name}: " + ", ".join(f"{' x '.join(map(str, shape))} {speed / 1e9:.0f}"
+        for shape, speed in zip(SHAPES, found, strict=True)) + ".")
 row(f"An array of 134 MB read, another written (ReLU): {rate / 1e9:.1f} GB/s.")
 row("")
 row("convolution, pass", "form", "ms", "GFLOP/s", "done", "of best", "of limit", "limited by")
@@ -88,7 +92,7 @@ for size, i, o, k, s, count in CONVOLUTIONS:
         t = best(function)
         whole += count * t
         moved = x.nbytes + w.nbytes + y.nbytes
-        limit, share = done / flops + moved / rate, done / flops / t
+        limit, share = max(done / flops, moved / rate), done / flops / t
         what = "products" if share > 0.75 else "products, memory" if moved / rate > 0.15 * t else "products, maps"
         row(f"{size}x{size}, {i} -> {o}, {k}x{k}/{s}, {name}" + f" (x{count})" * (count > 1),
             f"F({m},3)" if m else "direct", f"{t * 1e3:.2f}", f"{direct / t / 1e9:.0f}", f"{done / t / 1e9:.0f}",

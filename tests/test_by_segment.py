@@ -323,6 +323,18 @@ def test_hutchinsons_estimate_is_of_gradients_that_nobody_clipped():
     np.testing.assert_allclose(total, diagonal, rtol=0.15)
 
 
+def test_sophia_g_on_a_device(device):
+    def run():
+        optimizer = SophiaG(0.7, 0.8, 5.0, 1e-3, 0.2, every=2)
+        return minimize(small(), optimizer, RandomReshuffling(30), 0.05, Accumulated(7), stop=Stop(steps=5),
+                        events=Events(None))
+
+    backend.use(device)
+    x = backend.to_host(run().x)
+    backend.use("cpu")
+    np.testing.assert_allclose(x, run().x, rtol=1e-9, atol=1e-12)
+
+
 def test_sophia_g_trajectory(rng):
     problem, rows = small(), np.arange(30)
     x = problem.x0(backend.generator(0, "x0"))

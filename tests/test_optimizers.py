@@ -281,6 +281,11 @@ def test_state_takes_as_many_copies_of_x_as_the_method_says(optimizer, copies):
     optimizer.start(x)
     state = [v for v in optimizer.state().values() if isinstance(v, np.ndarray)]
     assert sum(v.nbytes for v in state) == copies * x.nbytes and len(optimizer.arrays) == copies
+    for around in (Lookahead(optimizer, 3), EMA(optimizer), SWA(optimizer, 1)):     # one more each
+        around.start(x)
+        state = around.state()
+        held = [v for part in (state, state["inner"]) for v in part.values() if isinstance(v, np.ndarray)]
+        assert sum(v.nbytes for v in held) == (copies + 1) * x.nbytes
 
 
 def test_a_reused_gradient_array_is_never_kept(rng):
@@ -335,6 +340,35 @@ def test_equal_gradients_move_heavy_ball_by_lr_over_one_minus_beta():
         before = x[0]
         optimizer.step(x, g, 0.01)
     assert abs((before - x[0]) - 0.1) < 1e-12
+
+
+def test_the_forms_of_heavy_ball_are_one_under_its_maps(rng):
+    H, x, lr, beta = np.diag([1.0, 3.0, 0.2]), rng.standard_normal(3), 0.13, 0.7
+    average, inside, position, before = x.copy(), x.copy(), x.copy(), x.copy()
+    m, v, optimizer = np.zeros(3), np.zeros(3), HeavyBall(beta)
+    optimizer.start(x)
+    for _ in range(12):
+        m = beta * m + (1 - beta) * (H @ average)
+        average = average - lr / (1 - beta) * m
+        v = beta * v - lr * (H @ inside)
+        inside = inside + v
+        position, before = position - lr * (H @ position) + beta * (position - before), position
+        optimizer.step(x, H @ x, lr)
+        np.testing.assert_allclose(-lr * optimizer.slot("m"), v, rtol=1e-12, atol=1e-15)
+        for other in (average, inside, position):
+            np.testing.assert_allclose(x, other, rtol=1e-12, atol=1e-15)
+
+
+def test_nesterov_is_the_method_of_sutskever_et_al_at_another_point(rng):
+    H, x, lr, beta = np.diag([1.0, 3.0, 0.2]), rng.standard_normal(3), 0.13, 0.7
+    w, v, optimizer = x.copy(), np.zeros(3), Nesterov(beta)     # equations 3 and 4
+    optimizer.start(x)
+    for _ in range(12):
+        v = beta * v - lr * (H @ (w + beta * v))
+        w = w + v
+        optimizer.step(x, H @ x, lr)
+        np.testing.assert_allclose(x + lr * beta * optimizer.slot("m"), w, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(x, w + beta * v, rtol=1e-12, atol=1e-15)
 
 
 def test_heavy_ball_is_stable_up_to_its_bound_and_not_beyond():

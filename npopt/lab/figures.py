@@ -288,10 +288,13 @@ def palette(picture, count):
 
 def paletted(picture, colours):
     """The picture in the colours of a palette; what is near the colour of a line has that (near white are greys)."""
-    common = picture.quantize(palette=colours, dither=Image.Dither.NONE)
-    pixels, places = np.asarray(picture).astype(np.int16), np.array(common)
-    for i, colour in enumerate(LINES):
-        places[np.abs(pixels - colour).max(2) <= (16 if i else 0)] = i
+    pixels, places = np.asarray(picture).astype(int), np.array(picture.quantize(palette=colours, dither=0))
+    for i, colour in enumerate(LINES[1:], 1):
+        places[np.abs(pixels - colour).max(2) <= 16] = i
+    known, first = np.unique(np.reshape(colours.getpalette(), (-1, 3)) @ (1 << 16, 1 << 8, 1), return_index=True)
+    wanted = pixels @ (1 << 16, 1 << 8, 1)                      # Pillow takes a near colour for one that is there
+    at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    places = np.where(known[at] == wanted, first[at], places).astype(np.uint8)
     out = Image.fromarray(places, "P")
     out.putpalette(colours.getpalette())
     return out

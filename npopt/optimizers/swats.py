@@ -49,6 +49,7 @@ class SWATS(Optimizer):
     def start(self, x, oracle=None):
         super().start(x, oracle)
         self.average, self.rate, self.switched = 0.0, 0.0, 0
+        self._p = backend.xp(x).empty_like(x)
 
     def step(self, x, g, lr):
         if not hasattr(g, "dtype"):
@@ -60,7 +61,7 @@ class SWATS(Optimizer):
         if self.switched:
             sgd_of_swats(x, m, g, self.rate * lr, self.b1)
             return
-        p = backend.xp(x).empty_like(x)
+        p = self._p
         adam_step(p, m, v, g, lr, self.b1, self.b2, self.eps, 1 / (1 - self.b1**self.t), 1 / (1 - self.b2**self.t))
         add(x, p)
         along = float(backend.to_host(p.dot(g)))

@@ -11,13 +11,13 @@ import sys
 
 from npopt import SGD, RandomReshuffling, Stop
 from npopt.lab import Entry, Experiment, Option, Part, Recipe, engine
-from npopt.lab.figures import animate, curves, panels, save, sweep
+from npopt.lab.figures import COLOURS, animate, curves, panels, save, sweep
 from problems.quadratic import Quadratic
 
 import numpy as np
 import pytest
 from matplotlib.animation import FuncAnimation
-from PIL import Image
+from PIL import Image, ImageColor
 
 
 def quadratic(scale=1.0):
@@ -427,3 +427,24 @@ def test_an_animation_is_saved_as_a_gif(tmp_path):
     assert [Image.open(tmp_path / name).n_frames for name in ("a.gif", "b.gif")] == [3, 4]
     with pytest.raises(ValueError, match="at least one frame"):
         animate([])
+
+
+def test_pictures_keep_the_light_greys_of_a_map_and_the_colours_of_lines(tmp_path):
+    greys = [247, 240, 232, 158]
+
+    def frames():
+        for k in (1, 2):
+            figure, ax = panels()
+            shades = [(v / 255,) * 3 for v in greys]
+            ax.contourf(np.tile(np.arange(5.0), (5, 1)), levels=[0, 1, 2, 3, 4], colors=shades)
+            ax.plot([0, k], [0, 4], lw=3, color=COLOURS[0])
+            ax.set_axis_off()
+            yield figure
+
+    save(frames(), tmp_path / "map.gif")
+    save(next(iter(frames())), tmp_path / "map.png")
+    for name in ("map.gif", "map.png"):
+        picture = Image.open(tmp_path / name)
+        picture.seek(picture.n_frames - 1) if name.endswith("gif") else None
+        seen = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
+        assert {(255,) * 3, *((v,) * 3 for v in greys), ImageColor.getrgb(COLOURS[0])} <= seen

@@ -1,6 +1,18 @@
 """Results and claims: stacking over seeds, medians and bands, the three states of a claim."""
 
-from npopt.lab import Claim, Finished, MissingRuns, Results, Undecided, different, middle_and_band, show, spread
+from npopt.lab import (
+    Claim,
+    Finished,
+    MissingRuns,
+    Results,
+    Undecided,
+    decided,
+    different,
+    lower,
+    middle_and_band,
+    show,
+    spread,
+)
 from npopt.lab.claims import counts, judge
 
 import numpy as np
@@ -77,6 +89,14 @@ def test_a_difference_counts_beyond_two_standard_deviations_of_the_pairs():
     assert not different([1.0, 2.0, 3.0], [1.1, 1.9, 2.8])[2]
     with pytest.raises(Undecided, match="at least 3 seeds"):
         different([1, 2], [0, 0])
+
+
+def test_an_order_is_decided_beyond_two_standard_deviations_only():
+    low, high, wide = [1.0, 2.0, 3.0], [1.5, 2.6, 3.5], [0.0, 3.0, 2.5]
+    assert (lower(low, high), lower(high, low), lower(low, wide)) == (True, False, None)
+    assert decided("t", True, True) == ("t", True) and decided("t", None, False, True) == ("t", False)
+    text, holds, note = decided("t", True, None)
+    assert text == "t" and holds is None and "two standard deviations" in note
 
 
 def test_show():
