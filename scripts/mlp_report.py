@@ -347,8 +347,8 @@ def b_time(results):
     return listed({f"B={k}": f"{v:.2g} s" for k, v in found.items()}), max(middle) < min(extremes)
 
 
-@experiment.claim("c-decay", "momentum SGD ends with a lower training loss under a schedule that decays to 0",
-                  expected="cosine and linear below constant by more than two standard deviations")
+@experiment.claim("c-decay", "momentum SGD ends with a lower training loss under a schedule that decays to 0 "
+                  "from the same rate", expected="cosine and linear below constant by more than two deviations")
 def c_decay(results):
     found = ends(results, "c", [f"momentum, {s}" for s in ("constant", "cosine", "linear")], "train_loss", 1)
     base, *others = found.values()
