@@ -205,6 +205,9 @@ class kernel:
         self.cpu, self.gpu, self.name, self.size, self.gpu_arguments = cpu, gpu, name, size, gpu_arguments
         self.compiled = {}
 
+    def __getstate__(self):
+        return {**vars(self), "compiled": {}}
+
     def __call__(self, *arguments):
         return owner(arguments[0]).kernel(self, arguments)
 

@@ -281,6 +281,10 @@ class elementwise:
         self.table = {}                                         # types of the arguments -> how to run them
         self.compiled = {}                                      # (kinds, dtype, parallel) -> numba function
 
+    def __getstate__(self):
+        """Compiled loops stay behind: a formula that a script defines goes to other processes with its optimizer."""
+        return {**vars(self), "table": {}, "compiled": {}}
+
     def refuse(self, node, why):
         raise SyntaxError(f"@elementwise {self.name}, line {getattr(node, 'lineno', '?')} of the function: {why}")
 

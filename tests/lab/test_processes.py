@@ -128,3 +128,50 @@ def test_an_address_where_no_cluster_listens_is_one_sentence(toy, finish):
     pytest.importorskip("distributed", reason="Dask is optional: pip install 'dask[distributed]'")
     said = finish(toy, "--engine", "dask", "--address", "tcp://127.0.0.1:9", status=2).stderr
     assert "no Dask scheduler answers there" in said and "Traceback" not in said
+
+
+OWN = '''"""An idea of one's own. Beside SGD."""
+
+from npopt import SGD, RandomReshuffling, Stop
+from npopt.backend import elementwise
+from npopt.lab import Entry, Experiment, Part, Recipe
+from npopt.optimizers.base import Optimizer
+from problems.quadratic import Quadratic
+
+experiment = Experiment(__doc__, task="own", source="-", parts={"a": Part("a quadratic")}, seeds=2)
+
+
+@elementwise
+def half(x, g, lr):
+    x = x - 0.5 * lr * g
+    return x
+
+
+class Half(Optimizer):
+    def update(self, x, g, lr):
+        half(x, g, lr)
+
+
+@experiment.runs
+def runs(args):
+    for name, optimizer, lr in (("sgd", SGD(), 0.1), ("half", Half(), 0.2)):
+        yield Entry("a", name, Recipe(Quadratic, A=[1.0, 2.0], b=[1.0, 1.0]), optimizer, RandomReshuffling(1), lr,
+                    stop=Stop(steps=5))
+
+
+@experiment.claim("same", "half of twice is once", expected="the same x")
+def same(results):
+    one, two = (results.select("a", name).final("gap") for name in ("sgd", "half"))
+    return str(one - two), bool((one == two).all())
+
+
+if __name__ == "__main__":
+    experiment.main()
+'''
+
+
+def test_a_formula_of_the_script_goes_to_other_processes_and_back(tmp_path, finish):
+    (tmp_path / "toy.py").write_text(OWN)
+    finish(tmp_path / "toy.py", "--jobs", 2, "--threads", 1)
+    (claim,) = summary(tmp_path)["claims"]
+    assert claim["holds"] is True, claim
