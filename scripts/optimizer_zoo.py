@@ -80,7 +80,7 @@ experiment = Experiment(
     parts={
         "a": Part("all methods at six rates, one perceptron", "digits", "fashion-mnist"),
         "b": Part("the notes' numbers: a spike, a counterexample, a rectifier"),
-        "c": Part("schedules for momentum SGD, each at the best of three rates", "digits", "fashion-mnist"),
+        "c": Part("schedules for momentum SGD, each at the best of four rates", "digits", "fashion-mnist"),
         "d": Part("flat and sharp minima", "digits", "fashion-mnist"),
         "e": Part("the methods on twelve surfaces, each at the best of 13 rates"),
     },
@@ -243,7 +243,7 @@ def runs(args):
         epochs, epoch = args.budget(10, 25), -(-n // BATCH)
         problem = Recipe(perceptron, data=data, rows=rows, validation=HELD)
         for name in schedules(epochs * epoch, epoch, 0.1):
-            for lr in args.pick((0.03, 0.1, 0.3), (0.1,)):
+            for lr in args.pick((0.01, 0.03, 0.1, 0.3), (0.1,)):
                 schedule, vary = schedules(epochs * epoch, epoch, lr)[name]
                 yield Entry("c", f"{name}: {lr:g}", problem, HeavyBall(0.9), RandomReshuffling(BATCH), schedule,
                             vary=vary, stop=Stop(epochs=epochs))
@@ -496,7 +496,7 @@ def notes_figure(results):
 
 
 @experiment.figure("schedules.png", caption="Momentum SGD under eight schedules of the same highest rate: the rates, "
-                   "the training loss and the test accuracy at the best of three highest rates each.")
+                   "the training loss and the test accuracy at the best of four highest rates each.")
 def schedules_figure(results):
     figure, axes = panels(1, 3)
     best = {name: found.runs for name, found in results.select("c").tuned("validation_accuracy").items()}
