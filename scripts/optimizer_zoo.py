@@ -400,7 +400,7 @@ experiment.claim("d-shift", "and there a shift of the weights raises the trainin
 def heights(results):
     """(methods, surfaces): the relative heights of part e, and the methods."""
     runs = results.select("e")
-    return np.array([run.columns["gap"] for run in runs]), [run.name for run in runs]
+    return np.array([run.columns["gap"] for run in runs]), [run.name.replace("Sophia-G", "Sophia-H") for run in runs]
 
 
 @experiment.claim("e-none", "no method is best everywhere: on two variables the winner changes with the surface",
