@@ -2,10 +2,10 @@
 
     python benchmarks/nn_layers.py --write
 
-GFLOP/s count 2 x 9 H W C O (or 2 H W C O k^2) for each image, whatever the algorithm; "done" are those that Winograd's
-form really does in its products. The limit of a convolution is the longer of two times: that of its products at the
-speed of the best product that was found, and that of reading and writing each of its arrays once at the speed of a
-copy. GB/s count every array that a pass reads or writes, once.
+GFLOP/s count 2 x 9 H W C O (or 2 H W C O k^2) for each image, whatever the algorithm; "done" are those that
+Winograd's form really does in its products. The limit of a convolution is the longer of two times: that of its
+products at the speed of the best product that was found (a matrix product, or those of a row), and that of reading
+and writing each of its arrays once at the speed of a copy. GB/s count every array that a pass reads or writes, once.
 """
 
 from pairs import Table, arguments, timed  # isort: skip (before NumPy)
@@ -72,7 +72,7 @@ CONVOLUTIONS = [  # size of the image, inputs, outputs, kernel, stride, how many
     (16, 128, 256, 3, 2, 1), (16, 128, 256, 1, 2, 1), (8, 256, 256, 3, 1, 3),
     (8, 256, 512, 3, 2, 1), (8, 256, 512, 1, 2, 1), (4, 512, 512, 3, 1, 3),
 ]
-whole = 0.0
+whole, found = 0.0, []
 for size, i, o, k, s, count in CONVOLUTIONS:
     p = (k - 1) // 2
     out = (size + 2 * p - k) // s + 1
@@ -91,12 +91,14 @@ for size, i, o, k, s, count in CONVOLUTIONS:
             continue                                    # the first layer has none
         t = best(function)
         whole += count * t
-        moved = x.nbytes + w.nbytes + y.nbytes
-        limit, share = max(done / flops, moved / rate), done / flops / t
-        what = "products" if share > 0.75 else "products, memory" if moved / rate > 0.15 * t else "products, maps"
-        row(f"{size}x{size}, {i} -> {o}, {k}x{k}/{s}, {name}" + f" (x{count})" * (count > 1),
-            f"F({m},3)" if m else "direct", f"{t * 1e3:.2f}", f"{direct / t / 1e9:.0f}", f"{done / t / 1e9:.0f}",
-            f"{share:.2f}", f"{limit / t:.2f}", what)
+        found.append((f"{size}x{size}, {i} -> {o}, {k}x{k}/{s}, {name}" + f" (x{count})" * (count > 1),
+                      f"F({m},3)" if m else "direct", t, direct, done, (x.nbytes + w.nbytes + y.nbytes) / rate))
+flops = max(flops, *(done / t for _, _, t, _, done, _ in found))
+for title, form, t, direct, done, memory in found:
+    limit, share = max(done / flops, memory), done / flops / t
+    what = "products" if share > 0.75 else "products, memory" if memory > 0.15 * t else "products, maps"
+    row(title, form, f"{t * 1e3:.2f}", f"{direct / t / 1e9:.0f}", f"{done / t / 1e9:.0f}", f"{share:.2f}",
+        f"{limit / t:.2f}", what)
 row("")
 row(f"All convolutions of a step, the first layer's dx left out: {whole * 1e3:.0f} ms.")
 row("")
