@@ -8,7 +8,7 @@ the gradients are those of four points: momentum smooths its way and overshoots.
 lead early on sparse features, and all end within some tenths of a percent. Then ResNet-18, where full training is known
 to end with momentum SGD first and AdaGrad last, the adaptive methods leading early.
 
-Run time on 2 cores: --quick about half a minute; --data real --jobs 2 --threads 1 about 25 minutes.
+Run time on 2 cores: --quick about half a minute; --data real --jobs 2 --threads 1 about 40 minutes.
 """
 
 import functools

@@ -1,6 +1,7 @@
 """Every public algorithm and the tests that prove it: a name without an entry fails, an entry without a test too."""
 
 import ast
+import functools
 import importlib
 import inspect
 import pathlib
@@ -144,6 +145,14 @@ def test_every_public_algorithm_has_an_entry(module):
     assert not gone, f"{module}: listed, but not there: {', '.join(sorted(gone))}"
 
 
+@functools.cache
+def words(path):
+    """(functions that a file defines, names that it uses)"""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    used = {n.id for n in nodes if isinstance(n, ast.Name)} | {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+    return {n.name for n in nodes if isinstance(n, ast.FunctionDef)}, used
+
+
 @pytest.mark.parametrize("module", TABLE)
 def test_every_entry_names_tests_that_exist_and_mention_it(module):
     for name, tests in TABLE[module].items():
@@ -151,11 +160,8 @@ def test_every_entry_names_tests_that_exist_and_mention_it(module):
             file, function = test.split("::")
             path = HERE / file
             assert path.exists(), f"{name}: no file {file}"
-            tree = ast.parse(path.read_text())
-            names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+            names, used = words(path)
             assert not function or function in names, f"{name}: {file} has no test {function}"
-            used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {
-                n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
             assert name in used, f"{name}: {file} never uses it"
 
 

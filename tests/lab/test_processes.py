@@ -90,6 +90,7 @@ def numbers(folder):
     return [(r["name"], r["seed"], r["final"] | {"seconds": 0}) for r in summary(folder)["runs"]]
 
 
+@pytest.mark.slow
 def test_jobs_run_functions_of_the_script_in_other_processes_with_the_same_numbers(toy, start, finish):
     words = ("--threads", 1, "--seeds", 2, "--log", toy.parent / "log")
     finish(toy, *words, "--jobs", 1)
