@@ -26,6 +26,7 @@ AROUND = [*FORMULA[:3], ONE + "test_lookahead_ema_and_swa_report_their_own_point
 LAYER = ["nn/test_layers.py::test_gradients_of_inputs_and_parameters",
          "nn/test_layers.py::test_layers_never_touch_the_host",
          "nn/test_layers.py::test_backward_twice_writes_the_same_gradient"]
+FUSED = ["nn/test_passes.py::test_fused_layers_are_chosen_printed_and_equal_to_their_parts"]
 LOSS = ["nn/test_losses.py::test_gradient_is_the_derivative_of_the_weighted_mean",
         "nn/test_losses.py::test_losses_never_touch_the_host"]
 MEAN = ["test_estimators.py::test_minibatch_and_unequal_micro_batches_give_the_mean_of_the_weighted_row_gradients"]
@@ -99,9 +100,13 @@ TABLE = {
     "npopt.schedules": {name: ["test_schedules.py::test_table"] for name in (
         "Constant", "Exponential", "Piecewise", "Polynomial", "Linear", "Cosine", "WithWarmup", "InverseSquareRoot",
         "CosineRestarts", "Cyclical", "OneCycle")},
-    "nn.layers": {name: LAYER for name in (
-        "Linear", "Conv2d", "BatchNorm", "LayerNorm", "ReLU", "LeakyReLU", "PReLU", "Tanh", "Sigmoid", "GELU",
-        "MaxPool2d", "AvgPool2d", "GlobalAvgPool", "Flatten", "Dropout")},
+    "nn.linear": {"Linear": LAYER},
+    "nn.convolution": {"Conv2d": LAYER},
+    "nn.norms": {"BatchNorm": LAYER, "LayerNorm": LAYER, "BatchNormReLU": FUSED, "BatchNormSkip": FUSED},
+    "nn.activations": {name: LAYER for name in (
+        "ReLU", "LeakyReLU", "PReLU", "Tanh", "Sigmoid", "GELU", "Softmax", "LogSoftmax")},
+    "nn.pooling": {name: LAYER for name in ("MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "GlobalAvgPool")},
+    "nn.dropout": {"Flatten": LAYER, "Dropout": LAYER},
     "nn.losses": {name: LOSS for name in ("SoftmaxCrossEntropy", "SquaredError", "BinaryCrossEntropy")},
     "nn.init": {
         **{name: ["nn/test_init.py::test_standard_deviation_and_bound"] for name in (

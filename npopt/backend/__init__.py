@@ -21,6 +21,7 @@ from npopt.backend.devices import (
     synchronize,
     to_host,
     use,
+    workspace,
     xp,
     zeros,
 )
@@ -29,5 +30,6 @@ from npopt.backend.formulas import elementwise
 
 __all__ = [
     "DEVICES", "asarray", "cores", "device", "elementwise", "empty", "generator", "kernel", "key", "memory", "norm",
-    "normals", "owner", "row_uniform", "synchronize", "threads", "to_host", "use", "xp", "zeros",
+    "normals", "owner", "row_uniform", "synchronize", "threads", "to_host", "use", "workspace", "xp",
+    "zeros",
 ]
