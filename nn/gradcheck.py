@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from npopt import backend
-from npopt.gradcheck import gradcheck
+from npopt.analysis.gradcheck import gradcheck
 from npopt.segments import Segments
 
 import numpy as np
@@ -13,7 +13,7 @@ from .network import Network
 
 
 def gradcheck_layer(layer, input_shape, batch=3, training=True, tol=1e-7, seed=0, directions=2, h=None, inputs=None):
-    """Check f(parameters, inputs) = sum c * layer(inputs), c random; -> npopt.gradcheck.Report.
+    """Check f(parameters, inputs) = sum c * layer(inputs), c random; -> npopt.analysis.gradcheck.Report.
 
     An upstream gradient c of ones would hide errors (batch norm's input gradient is then zero, right or wrong), and no
     parameter stays at a neutral start such as 0 or 1: all are the initial values plus N(0, 0.3^2). The Report has a

@@ -8,7 +8,7 @@
 A draw is a function of (seed, stream, counter): see draws.py. Formulas: see formulas.py.
 """
 
-from npopt.backend.pools import cores, threads  # isort: skip (before NumPy: it says how pools of threads wait)
+from npopt.backend.parallel import cores, threads  # isort: skip (before NumPy: it says how pools of threads wait)
 from npopt.backend.devices import (
     DEVICES,
     asarray,

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import nn
-from npopt.gradcheck import gradcheck
+from npopt import gradcheck
 from npopt.segments import Segments
 
 import numpy as np

@@ -3,8 +3,7 @@
 from types import SimpleNamespace
 
 import nn
-from npopt import backend
-from npopt.gradcheck import gradcheck
+from npopt import backend, gradcheck
 from problems.neural import CropFlip, Neural
 
 import numpy as np

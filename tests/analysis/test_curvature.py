@@ -2,7 +2,7 @@
 
 from nn import GELU
 from npopt import backend
-from npopt.curvature import Hessian, Spectrum, lanczos, stable
+from npopt.analysis.curvature import Hessian, Spectrum, lanczos, stable
 from problems import Logistic
 from problems.classifiers import perceptron
 
