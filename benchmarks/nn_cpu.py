@@ -34,6 +34,7 @@ def ours(case, size, threads):
 
     from nn.networks import lenet5, mlp, resnet18, vgg
     from npopt import HeavyBall, backend
+    from problems.feeds import Images
     from problems.neural import Neural
 
     backend.threads(threads)
@@ -41,7 +42,7 @@ def ours(case, size, threads):
     data = SimpleNamespace(name="noise", x_train=images, y_train=labels, x_test=None, y_test=None, mean=None, std=None,
                            scale=1.0, classes=tuple(range(10)), sha256="")
     network = {"lenet": lenet5, "mlp": mlp, "vgg": vgg, "resnet": resnet18}[case]()
-    problem = Neural(network, data)
+    problem = Neural(network, Images(data))
     x = problem.x0(backend.generator(0, "x0"))
     g, optimizer, rows = np.empty_like(x), HeavyBall(0.9), np.arange(size)
     optimizer.start(x)

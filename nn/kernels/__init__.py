@@ -18,7 +18,7 @@ from .reference import taps
 __all__ = [
     "chosen", "convolve", "convolve_inputs", "convolve_weights", "erf", "gather_images", "gather_windows", "linear",
     "linear_inputs", "linear_weights", "max_pool", "max_pool_backward", "moments", "normalise", "normalise_backward",
-    "normalise_sums", "relu", "relu_backward", "softmax", "sum_rows", "sum_windows", "taps", "use",
+    "normalise_sums", "relu", "relu_backward", "softmax", "sum_by_word", "sum_rows", "sum_windows", "taps", "use",
 ]
 
 _chosen = "fast"
@@ -72,6 +72,7 @@ linear = either(reference.linear, cpu=matrices.linear)
 linear_inputs = either(reference.linear_inputs, cpu=matrices.linear_inputs)
 linear_weights = either(reference.linear_weights, cpu=matrices.linear_weights)
 sum_rows = either(reference.sum_rows, cpu=matrices.sum_rows)
+sum_by_word = either(reference.sum_by_word, cpu=matrices.sum_by_word)
 convolve = either(reference.convolve, cpu=cpu.convolve)
 convolve_inputs = either(reference.convolve_inputs, cpu=cpu.convolve_inputs)
 convolve_weights = either(reference.convolve_weights, cpu=cpu.convolve_weights)
