@@ -39,7 +39,8 @@ class Feed:
                 placed = self.fit(x)
                 if len(x) != len(t):
                     raise ValueError(f"{self.name}: {part} has {len(x)} rows and {len(t)} targets")
-                self.parts[part] = placed, backend.asarray(loss.targets(network.output_shape, np.asarray(t), self.dtype))
+                t = loss.targets(network.output_shape, np.asarray(t), self.dtype)
+                self.parts[part] = placed, backend.asarray(t)
         self.n = self.count("train")
 
     def count(self, part):
