@@ -10,7 +10,7 @@ from npopt import backend
 
 import numpy as np
 
-from . import cpu, matrices, norms, pools, reference
+from . import cpu, gpu, matrices, norms, pools, reference
 from .reference import taps
 
 __all__ = ["chosen", "taps", "use", *reference.NAMES]
@@ -18,6 +18,7 @@ __all__ = ["chosen", "taps", "use", *reference.NAMES]
 # device name -> {function name: replacement}
 MODULES = (cpu, matrices, norms, pools)
 FAST = {"cpu": {name: vars(module)[name] for module in MODULES for name in reference.NAMES if name in vars(module)}}
+FAST["gpu"] = gpu.FUNCTIONS
 _chosen = "fast"
 
 

@@ -18,6 +18,7 @@ from npopt.backend.devices import (
     memory,
     norm,
     owner,
+    precision,
     synchronize,
     to_host,
     use,
@@ -29,5 +30,5 @@ from npopt.backend.formulas import elementwise
 
 __all__ = [
     "DEVICES", "asarray", "cores", "device", "elementwise", "empty", "generator", "kernel", "key", "memory", "norm",
-    "normals", "owner", "row_uniform", "synchronize", "threads", "to_host", "use", "xp", "zeros",
+    "normals", "owner", "precision", "row_uniform", "synchronize", "threads", "to_host", "use", "xp", "zeros",
 ]
