@@ -10,6 +10,7 @@ from problems.neural import CropFlip, Neural
 import cudashim
 import numpy as np
 import pytest
+from test_layers import LAYERS
 
 pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 
@@ -92,3 +93,10 @@ def test_training_runs_as_on_the_cpu(rng):
             backend.use("cpu")
         for a, b in zip(*found, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_of_every_layer(name, shim):
+    make, shape = LAYERS[name]
+    report = nn.gradcheck_layer(make(), shape)
+    assert report.ok, str(report)

@@ -23,7 +23,7 @@ from .norms import add_row
 
 program = Program("windows.cu")
 WORKSPACE = 1 << 30             # bytes of columns at a time
-FILL = 256                      # tiles of 128 x 128 numbers in work: about two for each multiprocessor of an H100
+FILL = 1024                     # tiles of 128 x 128 outputs in work: eight for each multiprocessor, a short last round
 DEPTH = 256                     # terms of a part of a sum, at least
 
 

@@ -68,6 +68,7 @@ extern "C" __global__ void __launch_bounds__(256) sum_parts(const Real* __restri
     const long long i = blockIdx.x * 256LL + threadIdx.x;
     if (i >= n) return;
     double sum = 0;
+#pragma unroll 8
     for (long long p = 0; p < count; p++) sum += parts[p * n + i];
     out[i] = (Real)sum;
 }
