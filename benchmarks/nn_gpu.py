@@ -211,10 +211,10 @@ def passes(report, rate):
         row("moments" + label, n * c, lambda a=(x, v[0], v[1]): norms.moments(*a))
         row("normalise, skip, ReLU" + label, 3 * n * c,
             lambda a=(x, *v[:3], dy, True, y): norms.normalise(*a))
-        row("normalise_sums, ReLU, ds" + label, 4 * n * c,
-            lambda a=(x, v[0], v[1], dy, y, dx, v[2], v[3]): norms.normalise_sums(*a))
+        row("normalise_sums, ReLU" + label, 4 * n * c,
+            lambda a=(x, v[0], v[1], dy, y, v[2], v[3]): norms.normalise_sums(*a))
         row("normalise_backward" + label, 3 * n * c,
-            lambda a=(x, v[0], v[1], dy, None, v[2], v[3], dx): norms.normalise_backward(*a))
+            lambda a=(x, v[0], v[1], dy, v[2], v[3], dx): norms.normalise_backward(*a))
     x, g, optimizer = noise(PARAMETERS), noise(PARAMETERS), AdamW()
     optimizer.start(x)
     row(f"AdamW, {PARAMETERS / 1e6:.1f} M parameters", 7 * PARAMETERS, lambda: optimizer.step(x, g, 1e-4))

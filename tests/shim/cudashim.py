@@ -331,6 +331,7 @@ class Shim(devices.Gpu):
 
     def __init__(self):
         self.module, self.array_type, self.tf32 = Module(), Array, False
+        self.empty = self.workspace = empty
 
     def precision(self, name):
         self.tf32 = name == "tf32"

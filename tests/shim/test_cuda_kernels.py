@@ -9,7 +9,7 @@ import shutil
 import subprocess
 
 import nn
-from nn import Context, kernels
+from nn import kernels
 from nn.kernels import gpu, reference
 from nn.kernels.gpu import convolutions
 from npopt import backend
@@ -52,22 +52,12 @@ def both(name, arrays, dtype, given, near):
 
     slow = {k: cast(cast(a, dtype), "float64") for k, a in arrays.items()}
     fast = {k: None if a is None else backend.asarray(cast(a, dtype)) for k, a in arrays.items()}
-    plain, piece = getattr(reference, name), getattr(kernels, name)
-    before, kernels.FAST["shim"] = kernels.FAST["shim"], {name: kernels.FAST["gpu"][name]}
-    try:
-        backend.use("cpu")
-        plain(*given(slow))
-        backend.use("shim")
-        piece(*given(fast))
-    finally:
-        kernels.FAST["shim"] = before
+    getattr(reference, name)(*given(slow))
+    getattr(kernels, name)(*given(fast))
     for k, a in fast.items():
         if a is not None:
             np.testing.assert_allclose(backend.to_host(a), slow[k], rtol=0, atol=near.get(k, 0) * NEAR[dtype] + 0.0,
                                        err_msg=f"{name}: {k}")
-
-
-CTX = Context()
 
 
 def windows(name, dtype, rng, cases=WINDOWS, batch=3):
@@ -81,7 +71,7 @@ def windows(name, dtype, rng, cases=WINDOWS, batch=3):
         for bias in ((True, False) if name == "convolve" else (True,)):
             if not bias:
                 arrays["b"] = None
-            both(name, arrays, dtype, lambda a: (*[a[k] for k in order], stride, padding, CTX),  # noqa: B023
+            both(name, arrays, dtype, lambda a: (*[a[k] for k in order], stride, padding),  # noqa: B023
                  {near: 4 * terms**0.5})
 
 
@@ -92,14 +82,14 @@ def pools(name, dtype, rng):
         count = counts(size, kernel, stride, padding)
         x = rng.integers(0, 4, (3, *size, c)).astype(float)                     # many ties
         index, y = np.zeros((3, *count, c), "uint8"), np.zeros((3, *count, c))
-        reference.max_pool(x, y, index, kernel, stride, padding, CTX)
+        reference.max_pool(x, y, index, kernel, stride, padding)
         if name == "max_pool":
             x[0, 0, 0], x[1, :2] = np.nan, -np.inf
             both(name, dict(x=x, y=y + 1, index=index + 1), dtype,
-                 lambda a: (*[a[k] for k in ("x", "y", "index")], kernel, stride, padding, CTX), {})  # noqa: B023
+                 lambda a: (*[a[k] for k in ("x", "y", "index")], kernel, stride, padding), {})  # noqa: B023
         else:
             both(name, dict(dy=rng.standard_normal(y.shape), index=index, dx=x), dtype,
-                 lambda a: (*[a[k] for k in ("dy", "index", "dx")], kernel, stride, padding, CTX),  # noqa: B023
+                 lambda a: (*[a[k] for k in ("dy", "index", "dx")], kernel, stride, padding),  # noqa: B023
                  dict(dx=10))
 
 
@@ -112,27 +102,24 @@ def matrices(name, dtype, rng):
             k: rng.standard_normal((n, d)) for k in ("dy", "y", "out")}
         v = {k: rng.standard_normal(d) for k in ("mean", "scale", "offset", "da", "db")}
         if name == "moments":
-            both(name, m | v, dtype, lambda a: (a["x"], a["mean"], a["scale"], CTX), dict(mean=4, scale=40))
+            both(name, m | v, dtype, lambda a: (a["x"], a["mean"], a["scale"]), dict(mean=4, scale=40))
         elif name == "sum_rows":
-            both(name, m | v, dtype, lambda a: (a["x"], a["da"], CTX), dict(da=10 * n))
+            both(name, m | v, dtype, lambda a: (a["x"], a["da"]), dict(da=10 * n))
         elif name == "normalise":
             for skip in ("skip", "out", None):
-                for rectify in (False, True):
+                for rectify, y in ((False, "out"), (True, "out"), (True, "x")):
                     both(name, m | v, dtype, lambda a: (
-                        a["x"], a["mean"], a["scale"], a["offset"], a.get(skip), rectify, a["out"], CTX),  # noqa: B023
-                        dict(out=40))
+                        a["x"], a["mean"], a["scale"], a["offset"], a.get(skip), rectify, a[y]),  # noqa: B023
+                        {y: 40})
         elif name == "normalise_sums":
             for y in ("y", None):
-                for ds in ("out", "dy", None):
-                    both(name, m | v, dtype, lambda a: (
-                        a["x"], a["mean"], a["scale"], a["dy"], a.get(y), a.get(ds), a["da"], a["db"],  # noqa: B023
-                        CTX), dict(da=60 * n, db=10 * n))
+                both(name, m | v, dtype, lambda a: (
+                    a["x"], a["mean"], a["scale"], a["dy"], a.get(y), a["da"], a["db"]),  # noqa: B023
+                    dict(da=60 * n, db=10 * n))
         else:
-            for y in ("y", None):
-                for dx in ("out", "dy"):
-                    both(name, m | v, dtype, lambda a: (
-                        a["x"], a["mean"], a["scale"], a["dy"], a.get(y), a["da"], a["db"], a[dx], CTX),  # noqa: B023
-                        {dx: 200})
+            for dx in ("out", "dy"):
+                both(name, m | v, dtype, lambda a: (
+                    a["x"], a["mean"], a["scale"], a["dy"], a["da"], a["db"], a[dx]), {dx: 200})  # noqa: B023
 
 
 def linear(name, dtype, rng):
@@ -142,7 +129,7 @@ def linear(name, dtype, rng):
         order, out = {"linear": ("xwby", "y"), "linear_inputs": ("ywx", "x"), "linear_weights": ("xyw", "w")}[name]
         for bias in (True, False):
             arrays["b"] = arrays["b"] if bias else None
-            both(name, arrays, dtype, lambda a: (*[a[k] for k in order], CTX), {out: 4 * max(n, i, o) ** 0.5})  # noqa: B023
+            both(name, arrays, dtype, lambda a: [a[k] for k in order], {out: 4 * max(n, i, o) ** 0.5})  # noqa: B023
 
 
 def softmax(_, dtype, rng):
@@ -177,7 +164,7 @@ def numbers(name, dtype, rng):
         both(name, dict(x=x, y=dy), dtype, lambda a: (a["x"], a["y"]), {})
         both(name, dict(x=x), dtype, lambda a: (a["x"], a["x"]), {})
     else:
-        both(name, dict(y=x, dy=dy, dx=0 * dy), dtype, lambda a: (*a.values(), CTX), {})
+        both(name, dict(y=x, dy=dy, dx=0 * dy), dtype, lambda a: a.values(), {})
 
 
 RUNS = {
@@ -232,7 +219,7 @@ def test_moments_of_numbers_far_from_zero(rng, shim):
     x = (1e6 + rng.integers(0, 8, (5000, 3))).astype("float32")
     x[0] = 0                                            # nor is the first row a good middle
     mean, variance = backend.empty((3,), "float32"), backend.empty((3,), "float32")
-    kernels.FAST["gpu"]["moments"](backend.asarray(x), mean, variance, CTX)
+    kernels.moments(backend.asarray(x), mean, variance)
     np.testing.assert_allclose(backend.to_host(mean), x.astype("f8").mean(0), rtol=1e-7)
     np.testing.assert_allclose(backend.to_host(variance), x.astype("f8").var(0), rtol=1e-5)
 
@@ -248,12 +235,12 @@ def test_softmax_with_an_impossible_class_and_with_nan(shim):
 def test_arrays_that_the_kernels_cannot_take_go_the_plain_way(rng, shim):
     x, w = rng.standard_normal((2, 6, 6, 4)), rng.standard_normal((3, 3, 3, 4))
     expected = np.empty((2, 6, 6, 3))
-    reference.convolve(x, w, None, expected, (1, 1), (1, 1), CTX)
+    reference.convolve(x, w, None, expected, (1, 1), (1, 1))
     turned = backend.asarray(x.transpose(0, 3, 1, 2).copy()).transpose(0, 2, 3, 1)
     for a in (turned, backend.asarray(x.astype("f4"))):
         cudashim.EXECUTED.clear()
         y = backend.empty((2, 6, 6, 3), "float64")
-        kernels.convolve(a, backend.asarray(w), None, y, (1, 1), (1, 1), Context())
+        kernels.convolve(a, backend.asarray(w), None, y, (1, 1), (1, 1))
         np.testing.assert_allclose(backend.to_host(y), expected, atol=1e-5)
         assert not cudashim.EXECUTED
 
@@ -263,8 +250,8 @@ def test_addresses_that_16_bytes_do_not_divide_take_the_narrow_kernel(rng, shim)
     x, w = flat[1:].reshape(2, 5, 5, 4), backend.asarray(rng.standard_normal((3, 3, 3, 4)).astype("f4"))
     y, slow = backend.empty((2, 5, 5, 3), "float32"), np.empty((2, 5, 5, 3), "f4")
     cudashim.EXECUTED.clear()
-    kernels.convolve(x, w, None, y, (1, 1), (1, 1), CTX)
-    reference.convolve(backend.to_host(x), backend.to_host(w), None, slow, (1, 1), (1, 1), CTX)
+    kernels.convolve(x, w, None, y, (1, 1), (1, 1))
+    reference.convolve(backend.to_host(x), backend.to_host(w), None, slow, (1, 1), (1, 1))
     np.testing.assert_allclose(backend.to_host(y), slow, atol=1e-5)
     assert {name for name, _ in cudashim.EXECUTED} == {"columns_of"}
 

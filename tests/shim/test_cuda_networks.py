@@ -26,11 +26,16 @@ NETWORKS = {
 NEAR = {"float32": 1e-5, "float64": 1e-12}
 
 
+def on(device, path=None):
+    """Work on this device: the stand-in with its kernels, the CPU with array code."""
+    backend.use(device)
+    nn.kernels.use(path or ("fast" if device == "shim" else "reference"))
+
+
 def step(make, loss, dtype, device, seed):
     """Outputs, loss, the gradients of inputs and of each segment, and the outputs of an evaluation pass."""
-    backend.use(device)
-    nn.kernels.use("fast" if device == "shim" else "reference")
-    draws, network, ctx = np.random.default_rng(seed), make(), nn.Context(3)
+    on(device)
+    draws, network, run = np.random.default_rng(seed), make(), nn.Run(training=True, dx=True, seed=3)
     x = network.x0(draws, dtype)
     a = draws.standard_normal((6, *network.input_shape)).astype(dtype)
     outputs = int(np.prod(network.output_shape))
@@ -38,16 +43,14 @@ def step(make, loss, dtype, device, seed):
     weights = draws.random(6).astype(dtype)
     t = t.astype(dtype) if t.dtype.kind == "f" else t
     a, t, weights, g = (backend.asarray(v) for v in (a, t, weights, np.full(network.dim, np.nan, dtype)))
-    ctx.training = True
     network.bind(x, g)
-    z = network.forward(a, ctx, need_dx=True)
-    value, dz = loss.value_and_gradient(z, t, weights, ctx)
+    z, saved = network.forward(a, run)
+    value, dz = loss.value_and_gradient(z, t, weights)
     found = [backend.to_host(z).copy(), np.array(backend.to_host(value))]
-    found.append(backend.to_host(network.backward(dz, need_dx=True)).copy())
+    found.append(backend.to_host(network.backward(dz, saved, run)).copy())
     found += [backend.to_host(g[s.slice]).copy() for s in network.segments]
     network.commit()
-    ctx.training = False
-    return [*found, backend.to_host(network.forward(a, ctx, backward=False)).copy()]
+    return [*found, backend.to_host(network.forward(a, nn.Run())[0]).copy()]
 
 
 @pytest.mark.parametrize("dtype", NEAR)
@@ -68,8 +71,7 @@ def compare(make, loss, dtype, rng):
         fast, slow = (step(make, loss, kind, device, seed) for kind, device in ((dtype, "shim"), ("float64", "cpu")))
         again = step(make, loss, dtype, "shim", seed)
     finally:
-        backend.use("cpu")
-        nn.kernels.use("fast")
+        on("cpu", "fast")
     scale = np.sqrt(np.mean(np.concatenate([v.ravel() for v in slow[3:-1]]) ** 2))
     for i, (a, b, c) in enumerate(zip(fast, slow, again, strict=True)):
         size = max(np.abs(b).max(), scale if 2 < i < len(slow) - 1 else 0)
@@ -85,12 +87,12 @@ def test_training_runs_as_on_the_cpu(rng):
     for optimizer in (AdamW(), SGD()):
         found = []
         for device in ("shim", "cpu"):
-            backend.use(device)
+            on(device)
             problem = Neural(nn.resnet18(width=2, in_channels=1, classes=3, image=8), data, augment=CropFlip(2),
                              dtype="float64", l2=1e-3)
             run = minimize(problem, optimizer, WithReplacement(8), 1e-3, stop=dict(steps=5), seed=4)
             found.append([run.columns["loss"], run.columns["train_loss"], backend.to_host(run.x)])
-            backend.use("cpu")
+        on("cpu", "fast")
         for a, b in zip(*found, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9)
 

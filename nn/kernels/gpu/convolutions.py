@@ -58,7 +58,8 @@ def convolve_inputs(dy, w, dx, stride, padding):
         if plain(kernel, stride, padding):
             xp(dy).matmul(some, weight, out=to.reshape(-1, weight.shape[1]))
         else:
-            columns = xp(dy).matmul(some, weight)       # (P, K): what flows back to each position and tap
+            columns = backend.workspace((some.shape[0], weight.shape[1]), dy.dtype)
+            xp(dy).matmul(some, weight, out=columns)    # what flows back to each position and tap
             sum_windows(columns.reshape(-1, *count, *w.shape[1:]), to, stride, padding)
             del columns                                 # its memory is the next chunk's
 
@@ -95,7 +96,7 @@ def _windows(x, count, kernel, stride, padding):
     b, c = x.shape[0], x.shape[3]
     if plain(kernel, stride, padding):
         return x.reshape(-1, c)
-    out = backend.empty((b, *count, *kernel, c), x.dtype)
+    out = backend.workspace((b, *count, *kernel, c), x.dtype)
     gather_windows(x, out, stride, padding)
     return out.reshape(-1, prod(kernel) * c)
 
@@ -121,7 +122,7 @@ def _sum_products(rows, pairs, out):
     order, in float64.
     """
     parts = [_parts(n, *out.shape) for n in rows]
-    sums = out.reshape(1, *out.shape) if sum(parts) == 1 else backend.empty((sum(parts), *out.shape), out.dtype)
+    sums = out.reshape(1, *out.shape) if sum(parts) == 1 else backend.workspace((sum(parts), *out.shape), out.dtype)
     at = 0
     for count, (a, b) in zip(parts, pairs, strict=True):
         if count == 1:

@@ -53,10 +53,10 @@ def geometry(image, count, kernel, stride, padding):
     return (*image.shape[1:3], *count, *kernel, *stride, *padding)
 
 
-def takes(x, arguments):
+def takes(arguments):
     """Whether the kernels take these arrays: of one device, contiguous, not empty, floating ones of one dtype."""
-    kind, first = type(x), None
-    for a in (x, *arguments):
+    kind, first = type(arguments[0]), None
+    for a in arguments:
         if type(a) is kind:
             if not a.size or not a.flags.c_contiguous:
                 return False

@@ -143,11 +143,12 @@ extern "C" __global__ void __launch_bounds__(1024) join_sums(const double* __res
         first[j] = (Real)(factor ? sum * factor[j] : sum);
 }
 
-// With ds = dy, or dy where y > 0 and else 0:  parts: (P, 2, D): sums of ds (x - mean) and of ds. ds and y may be null.
+// dy <- dy where y > 0, else 0, unless y is null; then parts: (P, 2, D): sums of dy (x - mean) and of dy.
 extern "C" __global__ void __launch_bounds__(256) normalise_sums(const Real* __restrict__ x,
-                                                                 const Real* __restrict__ mean, const Real* dy,
-                                                                 const Real* y, Real* ds, double* __restrict__ parts,
-                                                                 long long n, long long d) {
+                                                                 const Real* __restrict__ mean, Real* dy,
+                                                                 const Real* __restrict__ y,
+                                                                 double* __restrict__ parts, long long n,
+                                                                 long long d) {
     __shared__ double work[256];
     __shared__ double more[256];
     const long long j = COLUMN, last = LAST;
@@ -165,7 +166,7 @@ extern "C" __global__ void __launch_bounds__(256) normalise_sums(const Real* __r
             }
 #pragma unroll
             for (int k = 0; k < ROWS; k++) {
-                if (ds && i + k < last) ds[(i + k) * d + j] = s[k];
+                if (y && i + k < last) dy[(i + k) * d + j] = s[k];
                 p += (v[k] - middle) * s[k];
                 sum += s[k];
             }
@@ -205,9 +206,9 @@ extern "C" __global__ void __launch_bounds__(256) normalise(const Real* x, const
     }
 }
 
-// dx = scale (ds - offset - (x - mean) slope), ds as above; dx may be dy.
+// dx = scale (dy - offset - (x - mean) slope); dx may be dy.
 extern "C" __global__ void __launch_bounds__(256) normalise_backward(
-    const Real* x, const Real* __restrict__ mean, const Real* __restrict__ scale, const Real* dy, const Real* y,
+    const Real* __restrict__ x, const Real* __restrict__ mean, const Real* __restrict__ scale, const Real* dy,
     const Real* __restrict__ slope, const Real* __restrict__ offset, Real* dx, long long n, long long d) {
     const long long j = COLUMN;
     if (j >= d) return;
@@ -217,7 +218,7 @@ extern "C" __global__ void __launch_bounds__(256) normalise_backward(
     for (int k = 0; k < ROWS; k++) {
         const long long i = ROW, at = i * d + j;
         v[k] = 0;
-        if (i < n) v[k] = a * ((!y || y[at] > 0 ? dy[at] : (Real)0) - b - (x[at] - m) * e);
+        if (i < n) v[k] = a * (dy[at] - b - (x[at] - m) * e);
     }
 #pragma unroll
     for (int k = 0; k < ROWS; k++) {
