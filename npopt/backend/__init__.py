@@ -18,6 +18,7 @@ from npopt.backend.devices import (
     memory,
     norm,
     owner,
+    precision,
     synchronize,
     to_host,
     use,
@@ -30,6 +31,6 @@ from npopt.backend.formulas import elementwise
 
 __all__ = [
     "DEVICES", "asarray", "cores", "device", "elementwise", "empty", "generator", "kernel", "key", "memory", "norm",
-    "normals", "owner", "row_uniform", "synchronize", "threads", "to_host", "use", "workspace", "xp",
+    "normals", "owner", "precision", "row_uniform", "synchronize", "threads", "to_host", "use", "workspace", "xp",
     "zeros",
 ]
