@@ -10,7 +10,7 @@ from npopt.optimizers.adamw import AdamW
 from npopt.optimizers.amsgrad import AMSGrad
 from npopt.optimizers.anderson import Anderson
 from npopt.optimizers.averaging import EMA, SWA, Around, Lookahead
-from npopt.optimizers.base import Optimizer
+from npopt.optimizers.base import Array, Optimizer
 from npopt.optimizers.by_segment import BySegment
 from npopt.optimizers.fista import FISTA
 from npopt.optimizers.heavy_ball import HeavyBall
@@ -29,6 +29,7 @@ from npopt.optimizers.swats import SWATS
 
 __all__ = [
     "EMA", "FISTA", "ISTA", "LAMB", "LARS", "SGD", "SWA", "SWATS", "AMSBound", "AMSGrad", "AdaBound", "AdaGrad",
-    "Adadelta", "Adafactor", "Adam", "AdamMini", "AdamW", "Anderson", "Around", "BySegment", "HeavyBall", "Lion",
-    "Lookahead", "NAdam", "Nesterov", "Optimizer", "Proximal", "RAdam", "RMSProp", "Sophia", "SophiaG", "SophiaH",
+    "Adadelta", "Adafactor", "Adam", "AdamMini", "AdamW", "Anderson", "Around", "Array", "BySegment", "HeavyBall",
+    "Lion", "Lookahead", "NAdam", "Nesterov", "Optimizer", "Proximal", "RAdam", "RMSProp", "Sophia", "SophiaG",
+    "SophiaH",
 ]
