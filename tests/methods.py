@@ -4,6 +4,7 @@ segments of all kinds."""
 from types import SimpleNamespace
 
 from npopt import (
+    ASGD,
     EMA,
     FISTA,
     ISTA,
@@ -17,6 +18,7 @@ from npopt import (
     Adafactor,
     AdaGrad,
     Adam,
+    Adamax,
     AdamMini,
     AdamW,
     AMSBound,
@@ -25,11 +27,13 @@ from npopt import (
     HeavyBall,
     Lion,
     Lookahead,
+    Muon,
     NAdam,
     Nesterov,
     Proximal,
     RAdam,
     RMSProp,
+    Rprop,
     SophiaG,
     SophiaH,
 )
@@ -44,6 +48,8 @@ ELEMENTWISE = [
     AMSGrad(0.7, 0.8, 1e-2, "original"), AMSGrad(0.7, 0.8, 1e-2, "raw"), AMSGrad(0.7, 0.8, 1e-2, "corrected"),
     NAdam(0.7, 0.95, 1e-2, 0.05), NAdam(0.7, 0.95, 1e-2, None), RAdam(0.7, 0.9, 1e-2, 4), RAdam(0.7, 0.9, 1e-2, 5),
     AdaBound(0.7, 0.8, 1e-2, 0.05, 0.2), AMSBound(0.7, 0.8, 1e-2, 0.05, 0.2, 0.06), Lion(0.7, 0.95, 0.2),
+    Adamax(0.7, 0.9, 1e-2), Adamax(0.7, 0.9, 1e-2, True), ASGD(0.3, 0.6), ASGD(0.3, 0.6, 4),
+    *(Rprop(0.6, 1.3, 0.3, 2.0, variant) for variant in Rprop.VARIANTS),
     Lookahead(Adam(0.7, 0.95, 1e-2), 4, 0.3), Lookahead(HeavyBall(0.7), 4, 0.3, True), EMA(HeavyBall(0.7), 0.8),
     SWA(HeavyBall(0.7), 5, 3),
 ]
@@ -61,6 +67,8 @@ BY_SEGMENT = [
     Adafactor(0.6, 1e-3, 0.2, 0.7, True, 2, 0.3),
     Adafactor(0.9, 1e-3, 0.2, 1.5, False, 3), Adafactor(0.6, 1e-3, 0.2, 0.7, True, 2, 0.3, 0.6),
     Adafactor(0.9, 1e-3, 0.2, 1.5, False, 3, b1=0.8), LARS(0.7, DECAY, 0.05), LAMB(0.7, 0.9, 1e-2, DECAY),
+    Muon(0.7, True, 3, "original", 0.2, adam_rate=0.4, b1=0.8, b2=0.9, eps=1e-2),
+    Muon(0.7, False, 2, "rms", DECAY, ("matrix", "conv", "embedding"), adam_rate=1.3, b1=0.8, b2=0.9, eps=1e-2),
     AdamMini(0.7, 0.9, 1e-2, DECAY), Adafactor(0.9, 1e-3, 0.2, 0.7, weight_decay=DECAY),
 ]
 PROXIMAL = [Proximal(SGD()), ISTA(True, 1.7), FISTA("function", True, 1.7), FISTA("gradient"),

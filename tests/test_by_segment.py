@@ -20,6 +20,7 @@ from npopt import (
     InverseSquareRoot,
     Lookahead,
     Minibatch,
+    Muon,
     RandomReshuffling,
     SophiaG,
     SophiaH,
@@ -124,7 +125,32 @@ def slow_adafactor(x, gradients, rates, kind, decay, o):
     return found
 
 
-SLOW = {LARS: slow_lars, LAMB: slow_lamb, AdamMini: slow_adam_mini, Adafactor: slow_adafactor}
+@by_segment
+def slow_muon(x, gradients, rates, kind, decay, o):
+    """By the singular values: W p(S / |U|) V', p the scalar iteration."""
+    shape, found = x.shape, []
+    m = v = 0 * x
+    for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), 1):
+        if kind not in o.kinds:
+            m, v = o.b1 * m + (1 - o.b1) * g, o.b2 * v + (1 - o.b2) * g**2
+            lr = lr * o.adam_rate
+            u = m / (1 - o.b1**t) / (np.sqrt(v / (1 - o.b2**t)) + o.eps)
+        else:
+            m = o.beta * m + g
+            u = (g + o.beta * m if o.nesterov else m).reshape(shape[0], -1)
+            W, S, V = np.linalg.svd(u, full_matrices=False)
+            S = S / (np.linalg.norm(u) + 1e-7)
+            for _ in range(o.steps):
+                S = 3.4445 * S - 4.775 * S**3 + 2.0315 * S**5
+            n, k = u.shape
+            size = max(1, n / k) ** 0.5 if o.scale == "original" else 0.2 * max(n, k) ** 0.5
+            u = (W * S @ V).reshape(shape) * size
+        x = x - lr * u - lr * decay * x
+        found.append(x)
+    return found
+
+
+SLOW = {Muon: slow_muon, LARS: slow_lars, LAMB: slow_lamb, AdamMini: slow_adam_mini, Adafactor: slow_adafactor}
 
 
 @pytest.mark.parametrize("optimizer", BY_SEGMENT, ids=short)
@@ -168,6 +194,8 @@ def test_state_bytes_for_each_parameter():
     network = networks.resnet18(width=8)
     oracle, x = SimpleNamespace(problem=SimpleNamespace(segments=network.segments)), np.zeros(network.dim, "float32")
     assert bytes_of(LARS(), x, oracle) == 4 and bytes_of(LAMB(), x, oracle) == 8
+    hidden = sum(s.size for s in network.segments if s.kind == "matrix")
+    assert bytes_of(Muon(), x, oracle) == 8 - 4 * hidden / x.size
     assert bytes_of(SophiaG(), x, oracle) == bytes_of(SophiaH(), x, oracle) == 8
     assert bytes_of(Lookahead(AdamW()), x, oracle) == 12                                # one more than Adam
     mini = sum(s.shape[0] if s.kind == "matrix" else s.size if s.kind == "bias" else 1 for s in network.segments)
@@ -227,6 +255,62 @@ def test_adam_mini_with_blocks_of_one_number_is_adamw(rng):
         a.step(x, g, 0.1)
         b.step(y, g, 0.1)
     np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (40, 7), (5, 60)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_singular_values_of_muons_update_are_near_one_and_its_scale_is_the_one_that_was_named(shape, dtype, rng):
+    table, (n, k) = Segments.of(("W", shape, "matrix", "W")), shape
+    oracle = SimpleNamespace(problem=SimpleNamespace(segments=table))
+    W, _, V = np.linalg.svd(rng.standard_normal(shape), full_matrices=False)
+    g = ((W * np.logspace(0, -1.5, min(shape))) @ V).astype(dtype)                # a condition number of 32
+    for scale, factor in (("original", max(1, n / k) ** 0.5), ("rms", 0.2 * max(n, k) ** 0.5)):
+        x, o = np.zeros(table.dim, dtype), Muon(scale=scale)
+        o.start(x, oracle)
+        o.step(x, g.ravel(), 0.5)
+        update = x.reshape(shape) / (-0.5 * factor)
+        values = np.linalg.svd(update, compute_uv=False)
+        assert 0.68 < values.min() and values.max() < 1.21
+        assert np.trace(update.T @ (W @ V)) > 0.8 * min(shape)                  # and they go with the same vectors
+        if scale == "rms":
+            assert np.sqrt(np.mean((x / 0.5) ** 2)) == pytest.approx(0.2, rel=0.25)
+        before = x.copy()
+        o = Muon(scale=scale, weight_decay=0.3)
+        o.start(x, oracle)
+        o.step(x, 0 * g.ravel(), 0.5)                                           # no gradient: decay alone, no NaN
+        np.testing.assert_allclose(x, before * (1 - 0.5 * 0.3), rtol=1e-6)
+
+
+def test_muon_without_matrices_is_adamw(rng):
+    x = start(rng)
+    y, a, b = x.copy(), Muon(kinds=(), adam_rate=0.7, b1=0.8, b2=0.9, eps=1e-2, weight_decay=0.2), AdamW(0.8, 0.9, 1e-2)
+    b.weight_decay = 0.2
+    a.start(x, ORACLE)
+    b.start(y, ORACLE)
+    for _ in range(4):
+        g = rng.standard_normal(TABLE.dim)
+        a.step(x, g, 0.1)
+        b.step(y, g, 0.07)
+    np.testing.assert_allclose(x, y, rtol=1e-14)
+    for wrong, message in ((lambda: Muon(scale="none"), "Muon: scale must be one of original, rms"),
+                           (lambda: Muon(kinds=("weights",)), "Muon: kinds must be among"),
+                           (lambda: Muon(steps=0), "Muon: steps must be a whole number"),
+                           (lambda: Muon(beta=1.0), "Muon: beta must lie in")):
+        with pytest.raises(ValueError, match=message):
+            wrong()
+
+
+def test_the_first_moment_of_adafactor_is_not_corrected_and_cannot_appear_in_mid_run():
+    x, y, g = np.ones(TABLE.dim), np.ones(TABLE.dim), np.linspace(-1, 2, TABLE.dim)
+    plain, moving = Adafactor(), Adafactor(b1=0.75)
+    plain.start(x, ORACLE)
+    moving.start(y, ORACLE)
+    plain.step(x, g, 0.1)
+    moving.step(y, g, 0.1)
+    np.testing.assert_allclose(1 - y, (1 - x) / 4, rtol=1e-12)                  # (1 - b1) s u
+    plain.b1 = 0.5
+    with pytest.raises(ValueError, match="Adafactor: b1 varies, but m is not there"):
+        plain.step(x, g, 0.1)
 
 
 # ----------------------------------------------------------------------------------------------------------- Sophia

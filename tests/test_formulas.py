@@ -20,14 +20,18 @@ from npopt.optimizers import (
     adafactor,
     adagrad,
     adam_mini,
+    adamax,
     amsgrad,
+    asgd,
     averaging,
     lamb,
     lars,
     lion,
+    muon,
     nadam,
     radam,
     rmsprop,
+    rprop,
     sophia,
     swats,
 )
@@ -220,10 +224,12 @@ def test_an_array_inside_a_root_is_an_array():
     np.testing.assert_array_equal(x, [-1, -1])
 
 
-ARRAYS = set("x y m v u w s h p c g".split()) | {"slow", "right", "left"}     # names of vectors in the optimizers
+ARRAYS = set("x y m v V u w s h p c g d o".split()) | {"slow", "right", "left", "mean"}   # vectors in the optimizers
 COMPILED += [
     (formula, tuple(name for name in formula.arguments if name in ARRAYS)) for formula in (
         adabound.adabound, adabound.amsbound, adadelta.adadelta, adafactor.full_direction, adafactor.relative_step,
+        adafactor.relative_step_with_memory, adamax.adamax, asgd.asgd, muon.look_ahead, muon.divided, muon.muon,
+        rprop.rprop, rprop.rprop_back,
         adagrad.adagrad, adam_l2, adam_mini.adam_mini, amsgrad.amsgrad, averaging.toward, lamb.lamb_direction,
         lamb.along, lars.lars_direction, lars.lars, lion.lion, nadam.nadam, radam.momentum_and_moment, rmsprop.rmsprop,
         rmsprop.rmsprop_momentum, rmsprop.rmsprop_centred, rmsprop.rmsprop_centred_momentum, sophia.sophia,
