@@ -7,12 +7,10 @@
     run.final
 """
 
-__version__ = "0.1.0"
-
-from npopt import backend, theory
+from npopt import backend
+from npopt.analysis import gradcheck, range_test, theory
 from npopt.backend import elementwise
 from npopt.estimators import SAGA, SVRG, Accumulated, Clipped, Minibatch
-from npopt.gradcheck import gradcheck
 from npopt.minimize import Events, Run, Stop, minimize
 from npopt.optimizers import (
     ASGD,
@@ -48,8 +46,7 @@ from npopt.optimizers import (
     SophiaG,
     SophiaH,
 )
-from npopt.proximal import L1, L1L2, L2, Box, Simplex
-from npopt.range_test import range_test
+from npopt.penalties import L1, L1L2, L2, Box, Simplex
 from npopt.samplers import (
     AdaptiveImportance,
     Batch,
@@ -72,6 +69,7 @@ from npopt.schedules import (
     Polynomial,
     WithWarmup,
 )
+from npopt.version import __version__
 
 __all__ = [
     "ASGD", "EMA", "FISTA", "ISTA", "L1", "L1L2", "L2", "LAMB", "LARS", "SAGA", "SGD", "SVRG", "SWA", "SWATS",
@@ -81,4 +79,5 @@ __all__ = [
     "Lion", "Lookahead", "Minibatch", "Muon", "NAdam", "Nesterov", "OneCycle", "Piecewise", "Polynomial", "Proximal",
     "RAdam", "RMSProp", "RandomReshuffling", "Rprop", "Run", "ShuffleOnce", "Simplex", "SophiaG", "SophiaH", "Stop",
     "WithReplacement", "WithWarmup", "backend", "elementwise", "gradcheck", "minimize", "range_test", "theory",
+    "__version__",
 ]

@@ -12,18 +12,19 @@ there is none.
 
 With weights the l2 term is weighted too, as part of f_i: the gradient over rows is (1/B) sum_b w_b grad f_b, exactly.
 
-A penalty h (npopt.proximal) may be added, on W alone: the objective is then f(x) + h(W).
+A penalty h (npopt.penalties) may be added, on W alone: the objective is then f(x) + h(W).
 """
 
 import functools
 
 from npopt import backend
-from npopt.proximal import L1, L1L2, L2, Regulariser
+from npopt.penalties import L1, L1L2, L2, Regulariser
 from npopt.segments import Segments
 from npopt.values import number as checked
-from problems import kernels, solve, stretches
+from problems import loops, stretches
 from problems.base import Problem, number
-from problems.exact import Exact
+from problems.minima import solve
+from problems.minima.exact import Exact
 
 import numpy as np
 import scipy.sparse
@@ -149,7 +150,7 @@ class LinearModel(Exact, Problem):
             storage = (self.X,)
         self.s = backend.empty((64, K), kind)               # slopes of the last pass over given rows; grows
         if isinstance(self.y, np.ndarray):                  # an array type that compiled loops can read
-            run, combine = kernels.passes(storage, kind)
+            run, combine = loops.passes(storage, kind)
             self.run = functools.partial(run, self.kind, *storage, self.y, self.dim)
             self.mix = functools.partial(combine, *storage)
             self.stretch, self.loops = self.compiled_stretch, {}
@@ -232,7 +233,7 @@ class LinearModel(Exact, Problem):
 
     @np.errstate(over="ignore", invalid="ignore")           # a run that diverges shows in its loss
     def arrays(self, A, y, x, weights, l2, out):
-        """The pass of problems/kernels.py as array code, over the rows A: (B, d), y: (B,); returns (loss, slopes)."""
+        """The pass of problems/loops.py as array code, over the rows A: (B, d), y: (B,); returns (loss, slopes)."""
         xp, K, B = backend.xp(x), self.outputs, A.shape[0]
         weighted = K * self.d
         W = x[:weighted].reshape(K, self.d)
@@ -404,7 +405,7 @@ class LeastSquares(LinearModel):
     Smooth with L = lmax(X'X)/n + l2, rows with L_i = |x_i|^2 + l2, strongly convex with mu = lmin(X'X)/n + l2.
     """
 
-    kind, curvature, outputs = kernels.SQUARED, 1.0, 1
+    kind, curvature, outputs = loops.SQUARED, 1.0, 1
 
     def labels(self, y, n):
         return self.same_length(y, n)
@@ -482,7 +483,7 @@ class Logistic(LinearModel):
                     f"{self.name}: two classes must be labelled -1 and +1, got {found[0]:g} and {found[1]:g}; "
                     f"use numpy.where(y == {found[1]:g}, 1, -1)"
                 )
-            self.kind, self.curvature = kernels.LOGISTIC, 0.25
+            self.kind, self.curvature = loops.LOGISTIC, 0.25
         else:
             wrong = found[(found < 0) | (found != np.floor(found))]
             if wrong.size or found[-1] + 1 > max(2 * found.size, 1000):
@@ -491,7 +492,7 @@ class Logistic(LinearModel):
                     f"{self.name}: labels must be -1/+1, or 0, ..., C-1 for C > 2 classes; got {found.size} different "
                     f"ones, among them {odd:g}"
                 )
-            self.kind, self.curvature, self.outputs = kernels.SOFTMAX, 0.5, int(found[-1]) + 1
+            self.kind, self.curvature, self.outputs = loops.SOFTMAX, 0.5, int(found[-1]) + 1
         return y
 
     def test_data(self, X, y):

@@ -25,7 +25,7 @@ v, m and the column's clock lie side by side in memory, in float64 whatever the 
 rows to come are known, so their data are fetched some steps ahead: on a9a and w8a that takes half of the time away.
 """
 
-from problems.kernels import OPTIONS, compiled, slope, slope_of_one
+from problems.loops import OPTIONS, compiled, slope, slope_of_one
 
 import numba
 import numpy as np

@@ -87,7 +87,7 @@ def test_csr_dense_and_array_code_agree(loss, dtype, rng):
 
 
 def test_the_compiled_loops_say_the_same_without_the_compiler(rng):
-    from problems import kernels
+    from problems import loops
 
     problem = make("classes", rng, sparse=True, l2=0.2, intercept=True)
     x, rows = rng.standard_normal(problem.dim), np.array([7, 3, 7])
@@ -95,7 +95,7 @@ def test_the_compiled_loops_say_the_same_without_the_compiler(rng):
     value = problem.value_and_gradient(x, rows, None, g)
     A = problem.X
     storage = (A.data, A.indices, A.indptr, problem.d, problem.y, problem.dim)
-    loss = kernels.sparse_pass(kernels.SOFTMAX, *storage, x, rows, np.empty(0), 0.2, s, plain)
+    loss = loops.sparse_pass(loops.SOFTMAX, *storage, x, rows, np.empty(0), 0.2, s, plain)
     assert loss == pytest.approx(value, rel=1e-14)
     np.testing.assert_allclose(plain, g, rtol=1e-13, atol=1e-15)
 

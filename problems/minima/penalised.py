@@ -1,4 +1,4 @@
-"""Exact minima, certificates and gaps of linear models with a penalty (npopt.proximal): F(x) = f(x) + h(W).
+"""Exact minima, certificates and gaps of linear models with a penalty (npopt.penalties): F(x) = f(x) + h(W).
 
 All in float64 on the host, and independent of npopt's optimizers:
 
@@ -9,8 +9,8 @@ All in float64 on the host, and independent of npopt's optimizers:
     Box         L-BFGS-B, then Newton's method on the coordinates between the bounds
 """
 
-from npopt.proximal import L1, L1L2, L2, Box, Simplex
-from problems import coordinate, solve
+from npopt.penalties import L1, L1L2, L2, Box, Simplex
+from problems.minima import coordinate, solve
 
 import numpy as np
 import scipy.linalg
@@ -45,7 +45,7 @@ def stationarity(problem, x, g=None):
 def duality_gap(problem, x):
     """F(x) - D >= F(x) - F*, for the penalties L1 and L1L2; least squares, and binary logistic regression.
 
-    Least squares: see problems/coordinate.py. Logistic, with a_i = 1/(1 + exp(y_i z_i)) and v = X'(y a)/n:
+    Least squares: see problems/minima/coordinate.py. Logistic, with a_i = 1/(1 + exp(y_i z_i)) and v = X'(y a)/n:
 
         D = -(1/n) sum_i (a_i log a_i + (1-a_i) log(1-a_i)) - sum_j max(|v_j| - l1, 0)^2 / (2 l2)          l2 > 0
 

@@ -25,8 +25,8 @@ import warnings
 from typing import NamedTuple
 
 from npopt.values import number
-from problems.kernels import OPTIONS
-from problems.solve import one_thread
+from problems.loops import OPTIONS
+from problems.minima.solve import one_thread
 
 import numba
 import numpy as np
