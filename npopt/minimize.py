@@ -248,7 +248,8 @@ class _Loop:
         wrong = misfit_of_columns(names, state.get("columns")) or misfit(
             {**pattern, "columns": None}, {**state, "config": None, "columns": None})
         if wrong:
-            raise ValueError(f"minimize: {path} does not fit this run: {wrong}; remove it or choose another path")
+            raise checkpoint.Damaged(f"minimize: {path} does not fit this run: {wrong}; remove it or choose another "
+                                     "path")
         self.x[...] = backend.asarray(state["x"], self.x.dtype)
         self.t, self.seconds, self.columns = state["t"], state["seconds"], state["columns"]
         self.loss_sum, self.loss_count, self.last_loss = state["loss"]

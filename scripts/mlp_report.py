@@ -134,12 +134,12 @@ class Watched(Neural):
         return found
 
     def state(self):
-        before = backend.zeros(self.dim, self.dtype) if self.before is None else self.before
+        before = backend.zeros(self.dim, self.dtype) if self.before is None else self.before    # zeros: none yet
         return super().state() | {"before": before.copy()}
 
     def load_state(self, state):
-        before = backend.asarray(state["before"], self.dtype)
-        self.before = before if bool(backend.to_host((before != 0).any())) else None
+        before = backend.asarray(state.get("before", np.zeros(1)), self.dtype)                  # reset gives none
+        self.before = before if backend.to_host((before != 0).any()) else None
         super().load_state(state)
 
 

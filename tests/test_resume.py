@@ -182,7 +182,7 @@ def test_a_damaged_checkpoint_is_refused_and_nothing_is_loaded(case, tmp_path):
         for other in (..., *damages(value, first)):
             if isinstance(other, list) and isinstance(value, list) and len(other) == len(value):
                 continue
-            with pytest.raises(ValueError, match="c.npz does not fit this run: .*; remove it or choose another path"):
+            with pytest.raises(checkpoint.Damaged, match="c.npz does not fit this run: .*; remove it or choose"):
                 fresh.load_state(replaced(saved, where, other), path)
             tried += 1
     for where in ((), ("optimizer",), ("columns",)):
