@@ -26,8 +26,9 @@ from npopt.backend.devices import (
     xp,
     zeros,
 )
-from npopt.backend.draws import generator, key, normals, row_uniform
+from npopt.backend.draws import generator, key
 from npopt.backend.formulas import elementwise
+from npopt.backend.noise import normals, row_uniform
 
 __all__ = [
     "DEVICES", "asarray", "cores", "device", "elementwise", "empty", "generator", "kernel", "key", "memory", "norm",
