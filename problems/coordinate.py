@@ -25,7 +25,7 @@ import warnings
 from typing import NamedTuple
 
 from npopt.values import number
-from problems.kernels import OPTIONS
+from problems.loops import OPTIONS
 from problems.solve import one_thread
 
 import numba

@@ -9,46 +9,50 @@ They return (1/B) sum_b w_b (l(z; y_i) + l2/2 |W|^2). Weights are float64 whatev
 An empty `out` means that no gradient is wanted, only the loss and the slopes s, shape (at least B, K). Cost: the
 non-zeros of the rows times K, plus the length of x. What does not fit raises; the caller then finds out what it was, so
 that a good call pays for no checks.
+
+`loss` is a Loss (losses.py), whose type chooses the formula when a loop is compiled; `data` is (X, y, dim), or (values,
+indices, indptr, d, y, dim). A call from Python hands over plain tuples, `held` = (the loss's numbers, data): a named
+tuple would cost it 0.45 us, a third of a pass over one row.
 """
 
 import functools
 
+from problems.loops import OPTIONS, compiled
+
 import numba
-import numpy as np
-
-SQUARED, LOGISTIC, SOFTMAX = 0, 1, 2
-
-# Sums over features may be reordered (SIMD); NaN and inf keep their meaning, so that a diverged run shows.
-OPTIONS = {"error_model": "numpy", "fastmath": {"reassoc", "contract"}, "cache": True}
+from numba.extending import overload
 
 
-@numba.njit
-def slope_of_one(kind, y, z):
+def slope_of_one(loss, y, z):
     """(loss, its derivative in z) for one output."""
-    if kind == SQUARED:                                     # 1/2 (z - y)^2
-        return 0.5 * (z - y) * (z - y), z - y
-    m = y * z                                               # log(1 + exp(-m));  s = -y / (1 + exp(m))
-    e = np.exp(-abs(m))                                     # never overflows
-    return max(-m, 0.0) + np.log1p(e), -y * (e / (1.0 + e) if m > 0 else 1.0 / (1.0 + e))
+    return loss.one(y, z)
 
 
-@numba.njit
-def slope(kind, y, s):
+def slope(loss, y, s):
     """The loss at the outputs z, which s, shape (K,), holds; s becomes the loss's derivative in z."""
-    if kind != SOFTMAX:
-        loss, s[0] = slope_of_one(kind, y, s[0])
-        return loss
-    top = s[0]                                              # log sum_k exp(z_k) - z_y;  s_k = p_k - [k = y]
-    for k in range(1, s.size):
-        top = max(top, s[k])
-    own, total = s[int(y)] - top, 0.0
-    for k in range(s.size):
-        s[k] = np.exp(s[k] - top)
-        total += s[k]
-    for k in range(s.size):
-        s[k] /= total
-    s[int(y)] -= 1.0
-    return np.log(total) - own
+    if loss.outputs > 1:
+        return loss.many(y, s)
+    value, s[0] = loss.one(y, s[0])
+    return value
+
+
+@overload(slope_of_one)
+def _(loss, y, z):
+    one = numba.njit(loss.instance_class.one)
+    return lambda loss, y, z: one(loss, y, z)
+
+
+@overload(slope)
+def _(loss, y, s):
+    if "many" in vars(loss.instance_class):
+        many = numba.njit(loss.instance_class.many)
+        return lambda loss, y, s: many(loss, y, s)
+
+    def by_one(loss, y, s):
+        value, s[0] = slope_of_one(loss, y, s[0])
+        return value
+
+    return by_one
 
 
 @numba.njit
@@ -76,12 +80,13 @@ def finish(x, out, loss, total, l2, B, weighted):
     return loss / B + 0.5 * c * square
 
 
-def dense_pass(kind, X, y, dim, x, rows, weights, l2, s, out):
-    n, d = X.shape
-    K = s.shape[1]
-    check(dim, n, x, rows, weights, s, out)
+@numba.njit(**OPTIONS)
+def dense_pass(loss, data, x, rows, weights, l2, s, out):
+    X, y, dim = data
+    d, K = X.shape[1], s.shape[1]
+    check(dim, X.shape[0], x, rows, weights, s, out)
     out[:] = 0
-    loss, total = 0.0, 0.0
+    value, total = 0.0, 0.0
     for b in range(rows.size):
         i = rows[b]
         w = weights[b] if weights.size else 1.0
@@ -90,7 +95,7 @@ def dense_pass(kind, X, y, dim, x, rows, weights, l2, s, out):
             for j in range(d):
                 z += X[i, j] * x[k * d + j]
             s[b, k] = z
-        loss += w * slope(kind, y[i], s[b])
+        value += w * slope(loss, y[i], s[b])
         total += w
         if out.size:
             for k in range(K):
@@ -99,32 +104,34 @@ def dense_pass(kind, X, y, dim, x, rows, weights, l2, s, out):
                     out[k * d + j] += c * X[i, j]
                 if dim > K * d:
                     out[K * d + k] += c
-    return finish(x, out, loss, total, l2, rows.size, K * d)
+    return finish(x, out, value, total, l2, rows.size, K * d)
 
 
-def sparse_pass(kind, data, indices, indptr, d, y, dim, x, rows, weights, l2, s, out):
+@numba.njit(**OPTIONS)
+def sparse_pass(loss, data, x, rows, weights, l2, s, out):
+    values, indices, indptr, d, y, dim = data
     K = s.shape[1]
     check(dim, indptr.size - 1, x, rows, weights, s, out)
     out[:] = 0
-    loss, total = 0.0, 0.0
+    value, total = 0.0, 0.0
     for b in range(rows.size):
         i = rows[b]
         w = weights[b] if weights.size else 1.0
         for k in range(K):
             z = x[K * d + k] if dim > K * d else 0.0
             for p in range(indptr[i], indptr[i + 1]):
-                z += data[p] * x[k * d + indices[p]]
+                z += values[p] * x[k * d + indices[p]]
             s[b, k] = z
-        loss += w * slope(kind, y[i], s[b])
+        value += w * slope(loss, y[i], s[b])
         total += w
         if out.size:
             for k in range(K):
                 c = w * s[b, k]
                 for p in range(indptr[i], indptr[i + 1]):
-                    out[k * d + indices[p]] += c * data[p]
+                    out[k * d + indices[p]] += c * values[p]
                 if dim > K * d:
                     out[K * d + k] += c
-    return finish(x, out, loss, total, l2, rows.size, K * d)
+    return finish(x, out, value, total, l2, rows.size, K * d)
 
 
 @numba.njit
@@ -151,7 +158,7 @@ def dense_combine(X, s, rows, out):
                 out[K * d + k] += c
 
 
-def sparse_combine(data, indices, indptr, d, s, rows, out):
+def sparse_combine(values, indices, indptr, d, s, rows, out):
     K, B = s.shape[1], rows.size
     check_combine(indptr.size - 1, K * d, s, rows, out)
     out[:] = 0
@@ -160,23 +167,30 @@ def sparse_combine(data, indices, indptr, d, s, rows, out):
         for k in range(K):
             c = s[b, k] / B
             for p in range(indptr[i], indptr[i + 1]):
-                out[k * d + indices[p]] += c * data[p]
+                out[k * d + indices[p]] += c * values[p]
             if out.size > K * d:
                 out[K * d + k] += c
 
 
 @functools.cache
-def compiled(function, *signature):
-    """The function for exactly these argument types: anything else is a TypeError, not another compilation."""
-    return numba.njit(signature, **OPTIONS)(function)
+def bound(kind, dense):
+    """The pass for a class of losses as a function of `held`: the class is part of the name in the cache on disk."""
+    run = dense_pass if dense else sparse_pass
+
+    def step(held, x, rows, weights, l2, s, out):
+        numbers, data = held
+        return run(kind(*numbers), data, x, rows, weights, l2, s, out)
+
+    return step
 
 
-def passes(storage, dtype):
-    """(pass, combine) for a dense array (X,) or CSR arrays (data, indices, indptr, d) of that dtype."""
-    real, rows = numba.from_dtype(np.dtype(dtype)), numba.int64[::1]
-    held = tuple(numba.int64 if isinstance(a, int) else numba.typeof(a) for a in storage)
+def passes(loss, data):
+    """(pass, combine) for a loss and data, in the dtype of y."""
+    dense = len(data) == 3
+    held, shared = (tuple(loss), data), data[:1] if dense else data[:4]
+    real, rows, weights = numba.from_dtype(data[-2].dtype), numba.int64[::1], numba.float64[::1]
     vector, slopes = real[::1], real[:, ::1]
-    run, combine = (dense_pass, dense_combine) if len(storage) == 1 else (sparse_pass, sparse_combine)
-    weights = numba.float64[::1]
-    step = (numba.int64, *held, vector, numba.int64, vector, rows, weights, numba.float64, slopes, vector)
-    return compiled(run, *step), compiled(combine, *held, slopes, rows, vector)
+    step = (numba.typeof(held), vector, rows, weights, numba.float64, slopes, vector)
+    run = compiled(bound(type(loss), dense), *step)
+    combine = compiled(dense_combine if dense else sparse_combine, *map(numba.typeof, shared), slopes, rows, vector)
+    return functools.partial(run, held), functools.partial(combine, *shared)
