@@ -23,6 +23,9 @@ import numba
 from numba.extending import overload
 
 
+part = numba.njit(**{name: OPTIONS[name] for name in ("error_model", "fastmath")})
+
+
 def slope_of_one(loss, y, z):
     """(loss, its derivative in z) for one output."""
     return loss.one(y, z)
@@ -80,7 +83,7 @@ def finish(x, out, loss, total, l2, B, weighted):
     return loss / B + 0.5 * c * square
 
 
-@numba.njit(**OPTIONS)
+@part
 def dense_pass(loss, data, x, rows, weights, l2, s, out):
     X, y, dim = data
     d, K = X.shape[1], s.shape[1]
@@ -107,7 +110,7 @@ def dense_pass(loss, data, x, rows, weights, l2, s, out):
     return finish(x, out, value, total, l2, rows.size, K * d)
 
 
-@numba.njit(**OPTIONS)
+@part
 def sparse_pass(loss, data, x, rows, weights, l2, s, out):
     values, indices, indptr, d, y, dim = data
     K = s.shape[1]
@@ -174,14 +177,17 @@ def sparse_combine(values, indices, indptr, d, s, rows, out):
 
 @functools.cache
 def bound(kind, dense):
-    """The pass for a class of losses as a function of `held`: the class is part of the name in the cache on disk."""
-    run = dense_pass if dense else sparse_pass
-
-    def step(held, x, rows, weights, l2, s, out):
+    """The pass for a class of losses as a function of `held`. (A closure over the class alone: numba's cache on disk
+    knows a closure by what it holds, and would not find again one that holds a compiled function.)"""
+    def dense_step(held, x, rows, weights, l2, s, out):
         numbers, data = held
-        return run(kind(*numbers), data, x, rows, weights, l2, s, out)
+        return dense_pass(kind(*numbers), data, x, rows, weights, l2, s, out)
 
-    return step
+    def sparse_step(held, x, rows, weights, l2, s, out):
+        numbers, data = held
+        return sparse_pass(kind(*numbers), data, x, rows, weights, l2, s, out)
+
+    return dense_step if dense else sparse_step
 
 
 def passes(loss, data):
