@@ -2,12 +2,13 @@
 
     L = (1/B) sum_b w_b l_b,    dL/dz_b = (w_b / B) dl_b/dz_b
 
-z: (B, K) outputs; t: targets; w: (B,) or None for ones; l: (B,). `rows(z, t, ctx)` gives l, `value(z, t, w, ctx)` L,
-and `value_and_gradient(z, t, w, ctx)` (L, dL/dz), the latter in memory of ctx, valid until the next call. L is summed
-in float64: a Python float on the host, a 0-d device array elsewhere.
+z: (B, K) outputs; t: targets; w: (B,) or None for ones; l: (B,). `rows(z, t)` gives l, `value(z, t, w)` L, and
+`value_and_gradient(z, t, w)` (L, dL/dz). L is summed in float64: a Python float on the host, a 0-d device array
+elsewhere.
 """
 
 from nn import kernels
+from npopt import backend
 from npopt.backend import xp
 from npopt.values import Value, number
 
@@ -23,7 +24,7 @@ def weighted_mean(rows, weights):
 
 
 class Loss(Value):
-    """A loss; subclasses define rows(z, t, ctx) and gradient(z, t, ctx) (of the rows that rows(...) saw last, without
+    """A loss; subclasses define rows(z, t) and gradient(z, t) (of the rows that rows(...) saw last, without
     weights), or value_and_gradient as a whole; check; and right(z, t) where `accuracy`, the share of right answers, has
     a meaning."""
 
@@ -32,12 +33,12 @@ class Loss(Value):
     def check(self, outputs, targets):
         """The network's output shape (K,) against all targets, a NumPy array; one sentence where they do not fit."""
 
-    def value(self, z, t, weights=None, ctx=None):
-        return weighted_mean(self.rows(z, t, ctx), weights)
+    def value(self, z, t, weights=None):
+        return weighted_mean(self.rows(z, t), weights)
 
-    def value_and_gradient(self, z, t, weights=None, ctx=None):
-        loss = weighted_mean(self.rows(z, t, ctx), weights)
-        dz = self.gradient(z, t, ctx)
+    def value_and_gradient(self, z, t, weights=None):
+        loss = weighted_mean(self.rows(z, t), weights)
+        dz = self.gradient(z, t)
         dz *= 1 / z.shape[0]
         if weights is not None:
             dz *= weights.reshape(-1, 1)
@@ -79,15 +80,15 @@ class SoftmaxCrossEntropy(Loss):
         below = m.cumsum(p, axis=1) < u.reshape(-1, 1) * p.sum(axis=1).reshape(-1, 1)
         return m.minimum(below.sum(axis=1), z.shape[1] - 1)
 
-    def rows(self, z, t, ctx):
-        return self._pass(z, t, None, ctx)[0].copy()
+    def rows(self, z, t):
+        return self._pass(z, t, None)[0]
 
-    def value_and_gradient(self, z, t, weights=None, ctx=None):
-        rows, dz = self._pass(z, t, weights, ctx)
+    def value_and_gradient(self, z, t, weights=None):
+        rows, dz = self._pass(z, t, weights)
         return weighted_mean(rows, weights), dz
 
-    def _pass(self, z, t, weights, ctx):
-        rows, dz = ctx.lasting(self, "rows", z.shape[:1], z.dtype), ctx.lasting(self, "dz", z.shape, z.dtype)
+    def _pass(self, z, t, weights):
+        rows, dz = backend.empty(z.shape[:1], z.dtype), backend.empty(z.shape, z.dtype)
         kernels.softmax(z, t, self.label_smoothing, weights, dz, rows)
         return rows, dz
 
@@ -107,14 +108,12 @@ class SquaredError(Loss):
                 f"SquaredError: a row of targets has {width} numbers, a row of outputs shape {tuple(outputs)}"
             )
 
-    def rows(self, z, t, ctx):
-        d = self.gradient(z, t, ctx)
+    def rows(self, z, t):
+        d = self.gradient(z, t)
         return 0.5 * (d * d).sum(axis=1)
 
-    def gradient(self, z, t, ctx):
-        d = ctx.lasting(self, "d", z.shape, z.dtype)
-        xp(z).subtract(z, t.reshape(z.shape), out=d)
-        return d
+    def gradient(self, z, t):
+        return z - t.reshape(z.shape)
 
 
 class BinaryCrossEntropy(Loss):
@@ -136,13 +135,11 @@ class BinaryCrossEntropy(Loss):
         """(B,): the share of a row's outputs whose sign is the target's."""
         return ((z > 0) == (t.reshape(z.shape) > 0.5)).reshape(z.shape[0], -1).mean(axis=1)
 
-    def rows(self, z, t, ctx):
+    def rows(self, z, t):
         m = xp(z)
         return (m.maximum(z, 0) + m.log1p(m.exp(-m.abs(z))) - t.reshape(z.shape) * z).sum(axis=1)
 
-    def gradient(self, z, t, ctx):
-        m, d = xp(z), ctx.lasting(self, "d", z.shape, z.dtype)
+    def gradient(self, z, t):
+        m = xp(z)
         u = m.exp(-m.abs(z))
-        m.divide(m.where(z >= 0, 1, u), 1 + u, out=d)
-        d -= t.reshape(z.shape)
-        return d
+        return m.where(z >= 0, 1 / (1 + u), u / (1 + u)) - t.reshape(z.shape)

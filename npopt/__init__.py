@@ -7,12 +7,10 @@
     run.final
 """
 
-__version__ = "0.1.0"
-
-from npopt import backend, theory
+from npopt import backend
+from npopt.analysis import gradcheck, range_test, theory
 from npopt.backend import elementwise
 from npopt.estimators import SAGA, SVRG, Accumulated, Clipped, Minibatch
-from npopt.gradcheck import gradcheck
 from npopt.minimize import Events, Run, Stop, minimize
 from npopt.optimizers import (
     EMA,
@@ -44,8 +42,7 @@ from npopt.optimizers import (
     SophiaG,
     SophiaH,
 )
-from npopt.proximal import L1, L1L2, L2, Box, Simplex
-from npopt.range_test import range_test
+from npopt.penalties import L1, L1L2, L2, Box, Simplex
 from npopt.samplers import (
     AdaptiveImportance,
     Batch,
@@ -68,6 +65,7 @@ from npopt.schedules import (
     Polynomial,
     WithWarmup,
 )
+from npopt.version import __version__
 
 __all__ = [
     "EMA", "FISTA", "ISTA", "L1", "L1L2", "L2", "LAMB", "LARS", "SAGA", "SGD", "SVRG", "SWA", "SWATS", "AMSBound",
@@ -77,4 +75,5 @@ __all__ = [
     "Lookahead", "Minibatch", "NAdam", "Nesterov", "OneCycle", "Piecewise", "Polynomial", "Proximal", "RAdam",
     "RMSProp", "RandomReshuffling", "Run", "ShuffleOnce", "Simplex", "SophiaG", "SophiaH", "Stop",
     "WithReplacement", "WithWarmup", "backend", "elementwise", "gradcheck", "minimize", "range_test", "theory",
+    "__version__",
 ]

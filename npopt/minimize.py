@@ -9,13 +9,14 @@ import signal
 import threading
 import time
 
-import npopt
-from npopt import backend, checkpoint, theory
+from npopt import backend, checkpoint
+from npopt.analysis import theory
 from npopt.estimators import Estimator, Minibatch
 from npopt.optimizers import Optimizer
 from npopt.samplers import RandomReshuffling, Sampler
 from npopt.schedules import as_schedule
 from npopt.values import Value, number, whole
+from npopt.version import __version__
 
 import numpy as np
 
@@ -464,7 +465,7 @@ def versions():
     """What a result depends on: npopt, Python, NumPy, numba."""
     import numba
 
-    return {"npopt": npopt.__version__, "python": platform.python_version(), "numpy": np.__version__,
+    return {"npopt": __version__, "python": platform.python_version(), "numpy": np.__version__,
             "numba": numba.__version__}
 
 

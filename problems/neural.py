@@ -8,7 +8,7 @@ they are. They are made batch by batch, from bytes. The l2 term counts all param
 not in the logged train_loss and test_loss.
 """
 
-from nn.core import Context
+from nn import Run
 from nn.kernels import gather_images
 from nn.losses import SoftmaxCrossEntropy, SquaredError
 from npopt import backend
@@ -74,7 +74,6 @@ class Neural(Problem):
         self.n, self.t = len(data.y_train), 0
         self.metrics_rows = self.n if metrics_rows is None else whole("Neural", "metrics_rows", metrics_rows)
         self.set_shape(network.dim, dtype, network.segments)
-        self.context = Context(seed)
         present = [p for p in ("train", "validation", "test") if getattr(data, f"x_{p}", None) is not None]
         self.parts = {part: self._part(part) for part in present}
         self.scale, self.shift = self._normalisation()
@@ -142,31 +141,31 @@ class Neural(Problem):
             raise ValueError(f"{self.name}: rows must lie in 0..{self.n - 1}, got {rows.min()} to {rows.max()}")
         return backend.asarray(rows, "int64")
 
-    def _gather(self, part, rows, augmented, owner="inputs"):
-        """Inputs of these rows of a part, (B, *input_shape), valid until the next call with this owner."""
-        images, ctx = self.parts[part][0], self.context
+    def _gather(self, part, rows, augmented):
+        """Inputs of these rows of a part, (B, *input_shape)."""
+        images = self.parts[part][0]
         count = images.shape[0] if rows is None else rows.shape[0]
-        out = ctx.lasting(self, owner, (count, *images.shape[1:]), self.dtype)
+        out = backend.empty((count, *images.shape[1:]), self.dtype)
         moves = None
         if augmented and self.augment is not None:
-            u = ctx.lasting(self, "moves", (count, 3), np.dtype("float64"))
+            u = backend.empty((count, 3), "float64")
             moves = self.augment(backend.row_uniform(backend.key(self.seed, "augment", self.t), rows, u))
         gather_images(images, rows, moves, self.scale, self.shift, out)
         return out.reshape(count, *self.network.input_shape)
 
     def inputs(self, rows=None, augmented=False):
         """A copy of the inputs of training rows, (B, *input_shape), in the network's scale: where an attack starts."""
-        return self._gather("train", self._rows(rows), augmented).copy()
+        return self._gather("train", self._rows(rows), augmented)
 
-    def _prepare(self, rows, inputs):
-        """(inputs, targets) of a training pass; sets the context."""
-        rows, ctx, targets = self._rows(rows), self.context, self.parts["train"][1]
-        ctx.training, ctx.recalibrating, ctx.step, ctx.rows = True, False, self.t, rows
+    def _prepare(self, rows, inputs, backward=True, dx=False):
+        """(inputs, targets, run) of a training pass."""
+        rows, targets = self._rows(rows), self.parts["train"][1]
+        run = Run(training=True, backward=backward, dx=dx, seed=self.seed, step=self.t, rows=rows)
         if inputs is None:
             inputs = self._gather("train", rows, True)
         else:
             inputs = inputs.reshape(-1, *self.network.input_shape)
-        return inputs, targets if rows is None else targets[rows]
+        return inputs, targets if rows is None else targets[rows], run
 
     def _l2(self, x, weights):
         """(l2 mean(w), the term of the loss)."""
@@ -175,10 +174,10 @@ class Neural(Problem):
         return strength, float(term) if isinstance(term, np.generic) else term
 
     def loss(self, x, rows, weights):
-        inputs, targets = self._prepare(rows, None)
+        inputs, targets, run = self._prepare(rows, None, backward=False)
         self.network.bind(x)
-        z = self.network.forward(inputs, self.context, backward=False)
-        loss = self.loss_function.value(z, targets, weights, self.context)
+        z, _ = self.network.forward(inputs, run)
+        loss = self.loss_function.value(z, targets, weights)
         return loss + self._l2(x, weights)[1] if self.l2 else loss
 
     def value_and_gradient(self, x, rows=None, weights=None, out=None, inputs=None, dinputs=None):
@@ -194,11 +193,11 @@ class Neural(Problem):
     def _pass(self, x, rows, weights, out, inputs, dinputs, active=None, y=None):
         """value_and_gradient; with `active`, out holds those segments alone and y is their part of x."""
         network, need_dx = self.network, dinputs is not None
-        inputs, targets = self._prepare(rows, inputs)
+        inputs, targets, run = self._prepare(rows, inputs, dx=need_dx)
         network.bind(x, out, active, compact=active is not None)
-        z = network.forward(inputs, self.context, need_dx=need_dx)
-        loss, dz = self.loss_function.value_and_gradient(z, targets, weights, self.context)
-        dx = network.backward(dz, need_dx)
+        z, *kept = network.forward(inputs, run)
+        loss, dz = self.loss_function.value_and_gradient(z, targets, weights)
+        dx = network.backward(dz, kept.pop(), run)      # our only reference: each layer's part goes when it is used
         if need_dx:
             dinputs[...] = dx.reshape(dinputs.shape)
         if self.l2:
@@ -219,14 +218,12 @@ class Neural(Problem):
             raise ValueError(f"{self.name}: labels are drawn from a softmax; the loss is {self.loss_function!r}")
 
     def _sampled(self, x, rows, out, key, active=None):
-        network, ctx = self.network, self.context
-        inputs, targets = self._prepare(rows, None)
-        network.bind(x, out, active, compact=active is not None)
-        z = network.forward(inputs, ctx)
-        u = ctx.lasting(self, "labels", (z.shape[0], 1), np.dtype("float64"))
-        backend.row_uniform(key, self._rows(rows), u)
-        _, dz = self.plain.value_and_gradient(z, self.plain.draw(z, u[:, 0]), None, ctx)
-        network.backward(dz)
+        inputs, _, run = self._prepare(rows, None)
+        self.network.bind(x, out, active, compact=active is not None)
+        z, *kept = self.network.forward(inputs, run)
+        u = backend.row_uniform(key, run.rows, backend.empty((z.shape[0], 1), "float64"))
+        _, dz = self.plain.value_and_gradient(z, self.plain.draw(z, u[:, 0]))
+        self.network.backward(dz, kept.pop(), run)
 
     # ------------------------------------------------------------------------------------------------ steps
 
@@ -238,7 +235,7 @@ class Neural(Problem):
         self.network.commit()
 
     def set_seed(self, seed):
-        self.seed = self.context.seed = seed
+        self.seed = seed
 
     def reset(self):
         self.load_state({"t": 0, "statistics": self.fresh})
@@ -260,13 +257,12 @@ class Neural(Problem):
 
     def _evaluate(self, x, part, rows=None):
         """(outputs, targets) of the rows of a part, batch by batch, in evaluation mode."""
-        network, ctx, targets = self.network, self.context, self.parts[part][1]
+        network, targets, run = self.network, self.parts[part][1], Run()
         rows = backend.asarray(np.arange(targets.shape[0])) if rows is None else backend.asarray(rows)
         network.bind(self.check(x))
-        ctx.training = ctx.recalibrating = False
         for start in range(0, rows.shape[0], self.metrics_batch):
             some = rows[start:start + self.metrics_batch]
-            z = network.forward(self._gather(part, some, False, "evaluated"), ctx, backward=False)
+            z, _ = network.forward(self._gather(part, some, False), run)
             yield z, targets[some]
 
     def metrics(self, x):
@@ -279,7 +275,7 @@ class Neural(Problem):
                 count = min(count, self.metrics_rows)
             loss = right = 0.0
             for z, t in self._evaluate(x, part, backend.asarray(np.arange(count))):
-                loss += backend.to_host(self.loss_function.rows(z, t, self.context).sum(dtype="float64"))
+                loss += backend.to_host(self.loss_function.rows(z, t).sum(dtype="float64"))
                 if self.loss_function.accuracy:
                     right += backend.to_host(self.loss_function.right(z, t).sum())
             found[f"{part}_loss"] = loss / count
@@ -290,17 +286,15 @@ class Neural(Problem):
     def recalibrate(self, x, rows=None, batch=500):
         """Replace the running batch statistics by those of x over training rows (None: all), without augmentation or
         dropout. Layer by layer they are the mean and variance over all given rows, each batch normalised by itself."""
-        network, ctx = self.network, self.context
-        if not network.normalisers:
+        network, gathered = self.network, {}
+        if not network.recalibrates:
             return
         rows = backend.asarray(np.arange(self.n)) if rows is None else self._rows(rows)
         network.bind(self.check(x))
-        ctx.training, ctx.recalibrating = False, True
+        run = Run(recalibrating=True, pending=gathered)
         for start in range(0, rows.shape[0], batch):
-            network.forward(self._gather("train", rows[start:start + batch], False, "evaluated"), ctx, backward=False)
-        ctx.recalibrating = False
-        for layer in network.normalisers:
-            layer.recalibrate()
+            network.forward(self._gather("train", rows[start:start + batch], False), run)
+        network.recalibrate(gathered)
 
     def restrict(self, x, names):
         return RestrictedNeural(self, x, names)

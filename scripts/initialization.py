@@ -14,13 +14,11 @@ Run time on 2 cores: --quick about half a minute; --data real --jobs 2 --threads
 
 import math
 
-from nn import init
-from nn.core import Network, Sequential
-from nn.layers import Linear, PReLU, ReLU, Tanh
+from lab import Entry, Experiment, Part, Recipe, Undecided, alike, dataset, inside, listed, spread
+from lab.figures import COLOURS, curves, look, panels, tuned
+from nn import Linear, Network, PReLU, ReLU, Sequential, Tanh, init
 from nn.spectra import METRICS, PowerIteration, rank_by_entropy, singular_values
 from npopt import Cosine, HeavyBall, RandomReshuffling, Stop
-from npopt.lab import Entry, Experiment, Part, Recipe, Undecided, alike, dataset, inside, listed, spread
-from npopt.lab.figures import COLOURS, curves, look, panels, tuned
 from problems.classifiers import between, perceptron
 from problems.neural import Neural
 

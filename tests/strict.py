@@ -141,6 +141,7 @@ class Strict:
 
     def __init__(self):
         self.module = Module(np)
+        self.empty = self.workspace = self.module.empty
 
     def asarray(self, a, dtype=None):
         inner = a.inner if isinstance(a, StrictArray) else np.array(a)

@@ -425,11 +425,11 @@ def test_sophia_g_is_the_gauss_newton_diagonal_on_average(smoothing):
         jacobian = []
         for k in range(10):
             out = np.empty_like(x)
-            network, ctx = problem.network, problem.context
-            inputs, _ = problem._prepare(np.array([b]), None)
+            network = problem.network
+            inputs, _, run = problem._prepare(np.array([b]), None)
             network.bind(x, out)
-            network.forward(inputs, ctx)
-            network.backward(np.eye(10)[k:k + 1])
+            _, saved = network.forward(inputs, run)
+            network.backward(np.eye(10)[k:k + 1], saved, run)
             jacobian.append(out)
         jacobian = np.array(jacobian)
         exact += (p[b] @ jacobian**2 - (p[b] @ jacobian) ** 2) / len(rows)

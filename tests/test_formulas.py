@@ -39,7 +39,7 @@ from npopt.optimizers.heavy_ball import heavy_ball
 from npopt.optimizers.ista import descent
 from npopt.optimizers.nesterov import nesterov
 from npopt.optimizers.sgd import sgd
-from npopt.proximal import clip, soft_threshold, subtract_and_cut
+from npopt.penalties import clip, soft_threshold, subtract_and_cut
 from problems.neural import add_scaled
 
 import numpy as np

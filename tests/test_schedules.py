@@ -177,7 +177,7 @@ def test_range_test_keeps_the_contracts_of_minimize():
         range_test(LeastSquares(A, np.full(60, 1e200)), Adam())
 
 
-def test_range_test_finds_where_the_loss_turns_up_and_leaves_nothing(tmp_path):
+def test_range_test_finds_where_the_loss_turns_up_and_leaves_nothing():
     rng = np.random.default_rng(1)
     A = rng.standard_normal((200, 5))
     problem = LeastSquares(A, A @ np.ones(5) + 0.01 * rng.standard_normal(200))
@@ -188,7 +188,6 @@ def test_range_test_finds_where_the_loss_turns_up_and_leaves_nothing(tmp_path):
     assert 0.01 / largest < found.steepest <= found.highest < 2 / largest
     again = range_test(problem, HeavyBall(0.0), RandomReshuffling(20), 1e-4, 1e3, 140, seed=1)
     np.testing.assert_array_equal(found.losses, again.losses)
-    found.figure().savefig(tmp_path / "range.png")
     with pytest.raises(ValueError, match="high must be above low"):
         range_test(problem, Adam(), low=1.0, high=0.1)
 

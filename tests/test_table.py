@@ -26,6 +26,7 @@ AROUND = [*FORMULA[:3], ONE + "test_lookahead_ema_and_swa_report_their_own_point
 LAYER = ["nn/test_layers.py::test_gradients_of_inputs_and_parameters",
          "nn/test_layers.py::test_layers_never_touch_the_host",
          "nn/test_layers.py::test_backward_twice_writes_the_same_gradient"]
+FUSED = ["nn/test_passes.py::test_fused_layers_are_chosen_printed_and_equal_to_their_parts"]
 LOSS = ["nn/test_losses.py::test_gradient_is_the_derivative_of_the_weighted_mean",
         "nn/test_losses.py::test_losses_never_touch_the_host"]
 MEAN = ["test_estimators.py::test_minibatch_and_unequal_micro_batches_give_the_mean_of_the_weighted_row_gradients"]
@@ -36,7 +37,7 @@ REDUCED = ["test_variance_reduced.py::" + test for test in (
     "test_trajectories", "test_estimates_are_unbiased_by_enumeration", "test_linear_convergence_to_the_minimum",
     "test_variance_is_that_of_the_enumerated_estimates", "test_two_halves_equal_the_whole_bitwise",
     "test_where_nothing_may_be_read")] + ["problems/test_stretches.py::test_compiled_steps_are_those_of_the_loop"]
-PENALTY = ["test_proximal.py::test_three_point_inequality", "test_proximal.py::test_closed_forms_at_step_two"]
+PENALTY = ["test_penalties.py::test_three_point_inequality", "test_penalties.py::test_closed_forms_at_step_two"]
 
 TABLE = {
     "npopt.optimizers": {
@@ -49,7 +50,7 @@ TABLE = {
                   "test_full_batch.py::test_fista_resumes_bitwise"],
         "ISTA": ["test_full_batch.py::test_ista_trajectory_and_it_is_proximal_sgd_without_backtracking",
                  "test_full_batch.py::test_the_bounds_of_beck_and_teboulle"],
-        "Proximal": ["test_proximal.py::test_proximal_sgd_is_the_step_of_the_definition",
+        "Proximal": ["test_penalties.py::test_proximal_sgd_is_the_step_of_the_definition",
                      "test_variance_reduced.py::test_trajectories"],
         "SGD": FORMULA, "HeavyBall": [*FORMULA, ONE + "test_equal_gradients_move_heavy_ball_by_lr_over_one_minus_beta",
                                      ONE + "test_the_forms_of_heavy_ball_are_one_under_its_maps"],
@@ -82,7 +83,7 @@ TABLE = {
         "Clipped": ["test_estimators.py::test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone"],
         "SVRG": REDUCED, "SAGA": REDUCED,
     },
-    "npopt.proximal": {name: PENALTY for name in ("L1", "L2", "L1L2", "Box", "Simplex")},
+    "npopt.penalties": {name: PENALTY for name in ("L1", "L2", "L1L2", "Box", "Simplex")},
     "npopt.samplers": {
         "WithReplacement": [*ORDER, "test_samplers.py::test_with_replacement_is_uniform"],
         "ShuffleOnce": [*ORDER, "test_samplers.py::test_shuffle_once_repeats_its_batches_and_reshuffling_does_not"],
@@ -99,9 +100,13 @@ TABLE = {
     "npopt.schedules": {name: ["test_schedules.py::test_table"] for name in (
         "Constant", "Exponential", "Piecewise", "Polynomial", "Linear", "Cosine", "WithWarmup", "InverseSquareRoot",
         "CosineRestarts", "Cyclical", "OneCycle")},
-    "nn.layers": {name: LAYER for name in (
-        "Linear", "Conv2d", "BatchNorm", "LayerNorm", "ReLU", "LeakyReLU", "PReLU", "Tanh", "Sigmoid", "GELU",
-        "MaxPool2d", "AvgPool2d", "GlobalAvgPool", "Flatten", "Dropout")},
+    "nn.linear": {"Linear": LAYER},
+    "nn.convolution": {"Conv2d": LAYER},
+    "nn.norms": {"BatchNorm": LAYER, "LayerNorm": LAYER, "BatchNormReLU": FUSED, "BatchNormSkip": FUSED},
+    "nn.activations": {name: LAYER for name in (
+        "ReLU", "LeakyReLU", "PReLU", "Tanh", "Sigmoid", "GELU", "Softmax", "LogSoftmax")},
+    "nn.pooling": {name: LAYER for name in ("MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "GlobalAvgPool")},
+    "nn.dropout": {"Flatten": LAYER, "Dropout": LAYER},
     "nn.losses": {name: LOSS for name in ("SoftmaxCrossEntropy", "SquaredError", "BinaryCrossEntropy")},
     "nn.init": {
         **{name: ["nn/test_init.py::test_standard_deviation_and_bound"] for name in (
@@ -111,15 +116,15 @@ TABLE = {
             "ScaledOrthogonal", "LMomentum", "SpectralNormalised")},
         **{name: ["nn/test_init.py::test_constants_and_printing"] for name in ("Zeros", "Ones", "Constant")},
     },
-    "npopt.curvature": {
-        "Hessian": ["test_curvature.py::test_products_are_those_of_the_logistic_hessian",
-                    "test_curvature.py::test_products_of_a_network_are_symmetric_and_fit_differences_of_the_loss"],
-        "Spectrum": ["test_curvature.py::test_errors_of_lanczos_are_bounds_and_extremes_come_first",
-                     "test_curvature.py::test_quadrature_of_lanczos_is_exact_for_polynomials"],
+    "npopt.analysis.curvature": {
+        "Hessian": ["analysis/test_curvature.py::test_products_are_those_of_the_logistic_hessian",
+                    "analysis/test_curvature.py::test_products_of_a_network_are_symmetric_and_fit_differences_of_the_loss"],
+        "Spectrum": ["analysis/test_curvature.py::test_errors_of_lanczos_are_bounds_and_extremes_come_first",
+                     "analysis/test_curvature.py::test_quadrature_of_lanczos_is_exact_for_polynomials"],
     },
     "nn.spectra": {"PowerIteration": ["nn/test_init.py::test_power_iteration_finds_the_largest_singular_value"]},
     "problems": {
-        "Lasso": ["problems/test_penalised.py::"], "ElasticNet": ["problems/test_penalised.py::"],
+        "Lasso": ["problems/minima/test_penalised.py::"], "ElasticNet": ["problems/minima/test_penalised.py::"],
         "LeastSquares": ["problems/test_linear.py::"], "Logistic": ["problems/test_linear.py::"],
         "Surface": ["problems/test_landscapes.py::"],
         "Quadratic": ["problems/test_quadratic.py::"], "Neural": ["problems/test_neural.py::"],

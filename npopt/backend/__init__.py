@@ -8,7 +8,7 @@
 A draw is a function of (seed, stream, counter): see draws.py. Formulas: see formulas.py.
 """
 
-from npopt.backend.pools import cores, threads  # isort: skip (before NumPy: it says how pools of threads wait)
+from npopt.backend.parallel import cores, threads  # isort: skip (before NumPy: it says how pools of threads wait)
 from npopt.backend.devices import (
     DEVICES,
     asarray,
@@ -21,6 +21,7 @@ from npopt.backend.devices import (
     synchronize,
     to_host,
     use,
+    workspace,
     xp,
     zeros,
 )
@@ -29,5 +30,6 @@ from npopt.backend.formulas import elementwise
 
 __all__ = [
     "DEVICES", "asarray", "cores", "device", "elementwise", "empty", "generator", "kernel", "key", "memory", "norm",
-    "normals", "owner", "row_uniform", "synchronize", "threads", "to_host", "use", "xp", "zeros",
+    "normals", "owner", "row_uniform", "synchronize", "threads", "to_host", "use", "workspace", "xp",
+    "zeros",
 ]

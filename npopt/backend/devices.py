@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+from npopt.backend import allocator
+
 import numba
 import numpy as np
 
@@ -50,6 +52,9 @@ class Cpu:
     module = np
     array_type = np.ndarray
 
+    empty = staticmethod(allocator.empty)
+    workspace = staticmethod(allocator.workspace)
+
     def asarray(self, a, dtype=None):
         return np.asarray(a, dtype=dtype)
 
@@ -87,6 +92,7 @@ class Gpu:
         except Exception as error:                              # ImportError, a driver that is missing or too old, ...
             raise RuntimeError(GPU_HELP.format(why=str(error).split("\n")[0])) from None
         self.module, self.array_type = cupy, cupy.ndarray
+        self.empty = self.workspace = cupy.empty
 
     def asarray(self, a, dtype=None):
         return self.module.asarray(a, dtype=dtype)
@@ -167,7 +173,13 @@ def to_host(a):
 
 
 def empty(shape, dtype):
-    return _current.module.empty(shape, dtype=dtype)
+    """An uninitialised array; on both devices its memory comes from a pool and returns to it with the last view."""
+    return _current.empty(shape, dtype)
+
+
+def workspace(shape, dtype):
+    """As `empty`, for what dies within the call of a kernel; it may take a larger block."""
+    return _current.workspace(shape, dtype)
 
 
 def zeros(shape, dtype):

@@ -8,7 +8,7 @@ there is none.
 
 With weights the l2 term is weighted too, as part of f_i: the gradient over rows is (1/B) sum_b w_b grad f_b, exactly.
 
-A penalty h (npopt.proximal) may be added, on W alone: the objective is then f(x) + h(W).
+A penalty h (npopt.penalties) may be added, on W alone: the objective is then f(x) + h(W).
 """
 
 from problems.linear.losses import Huber, Logit, Loss, Softmax, Squared, SquaredHinge

@@ -3,14 +3,14 @@
 import functools
 
 from npopt import backend
-from npopt.proximal import Regulariser
+from npopt.penalties import Regulariser
 from npopt.segments import Segments
 from npopt.values import number as checked
 from problems.base import Problem, number
-from problems.exact import Exact
 from problems.linear import data, labels, passes
 from problems.linear.losses import Loss
 from problems.linear.stretches import Stretches
+from problems.minima.exact import Exact
 
 import numpy as np
 import scipy.sparse

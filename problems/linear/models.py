@@ -1,6 +1,6 @@
 """The linear models by name: least squares, LASSO, elastic net, and logistic regression, binary and multinomial."""
 
-from npopt.proximal import L1
+from npopt.penalties import L1
 from npopt.values import number
 from problems.linear import labels
 from problems.linear.losses import Logit, Softmax, Squared

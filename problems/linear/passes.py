@@ -22,7 +22,6 @@ from problems.loops import OPTIONS, compiled
 import numba
 from numba.extending import overload
 
-
 part = numba.njit(**{name: OPTIONS[name] for name in ("error_model", "fastmath")})
 
 

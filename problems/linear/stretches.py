@@ -1,6 +1,6 @@
 """Compiled stretches of SGD, SVRG and SAGA on a linear model: which ones there are, and the call."""
 
-from npopt.proximal import L1, L1L2, L2
+from npopt.penalties import L1, L1L2, L2
 from problems.linear.dense import dense_stretch
 from problems.linear.single import single_stretch
 from problems.linear.sparse import sparse_stretch

@@ -3,8 +3,7 @@
 from types import SimpleNamespace
 
 import nn
-from npopt import backend
-from npopt.gradcheck import gradcheck
+from npopt import backend, gradcheck
 from problems.neural import CropFlip, Neural
 
 import numpy as np
@@ -133,7 +132,7 @@ def test_a_step_is_one_fixed_function_and_another_step_another(rng):
 def test_the_first_pass_of_a_committed_step_moves_the_statistics_once(rng):
     problem = make()
     x, other = problem.x0(rng), problem.x0(rng)
-    layer = problem.network.normalisers[0]
+    layer = problem.network.keepers[0]
 
     def statistics():
         return np.concatenate(list(problem.state()["statistics"]["bn1"].values()))
@@ -145,7 +144,7 @@ def test_the_first_pass_of_a_committed_step_moves_the_statistics_once(rng):
     problem.commit()
     np.testing.assert_array_equal(statistics(), start)
     problem.value(x, ROWS)
-    batch_mean = layer.m.copy()
+    batch_mean = problem.network.pending[layer][0].copy()
     problem.value(other, ROWS)
     problem.value_and_gradient(other, ROWS[:2], out=np.empty(problem.dim))
     problem.metrics(x)
@@ -275,10 +274,10 @@ def test_recalibration_takes_the_statistics_of_all_rows(rng):
     problem = make()
     x = problem.x0(rng)
     problem.recalibrate(x, batch=7)
-    layer = problem.network.normalisers[0]
+    layer = problem.network.keepers[0]
     layer_inputs = nn.Network(nn.Sequential(conv1=nn.Conv2d(2, 4, 3, padding=1)), (6, 6, 2))
     layer_inputs.bind(x[: layer_inputs.dim].copy())
-    y = layer_inputs.forward(problem.inputs(), nn.Context()).reshape(-1, 4)
+    y = layer_inputs.forward(problem.inputs(), nn.Run())[0].reshape(-1, 4)
     np.testing.assert_allclose(layer.mean, y.mean(0), rtol=1e-12)
     np.testing.assert_allclose(layer.variance, y.var(0, ddof=1), rtol=1e-12)
 

@@ -45,21 +45,6 @@ class RangeTest:
             return float(self.rates[0])
         return float(self.rates[wide + np.nanargmin(smooth[2 * wide:] - smooth[:-2 * wide])])
 
-    def figure(self):
-        """Loss against rate, with both suggestions."""
-        from npopt.lab.figures import panels
-
-        figure, ax = panels()
-        ax.plot(self.rates, self.losses, color="#bbbbbb", lw=1, label="loss of a batch")
-        ax.plot(self.rates, self.smooth, label=f"smoothed ({self.fade:g})")
-        for rate, name, dash in ((self.steepest, "falls fastest", ":"), (self.highest, "turns up", "--")):
-            ax.axvline(rate, color="#666666", lw=1.2, ls=dash, label=f"{name}: {rate:.2g}")
-        finite = self.smooth[np.isfinite(self.smooth)]
-        ax.set_ylim(min(finite) - 0.05 * abs(min(finite)), 1.5 * finite[0])
-        ax.set(xscale="log", xlabel="learning rate", ylabel="training loss")
-        ax.legend()
-        return figure
-
 
 def range_test(problem, optimizer, sampler=None, low=1e-6, high=10.0, steps=100, seed=0, worse=4.0):
     """Run `optimizer` with rates low (high/low)^(t/(steps-1)) from the problem's start, and return a RangeTest.

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from npopt.values import number
 from problems.loops import OPTIONS
-from problems.solve import one_thread
+from problems.minima.solve import one_thread
 
 import numba
 import numpy as np

@@ -1,6 +1,6 @@
 """Coordinate descent: a slow loop, certificates, storages that agree, edges."""
 
-from problems import coordinate
+from problems.minima import coordinate
 
 import numpy as np
 import pytest

@@ -14,7 +14,7 @@ import math
 import sys
 import traceback
 
-from npopt.lab.results import MissingRuns
+from lab.results import MissingRuns
 
 import numpy as np
 import scipy.stats

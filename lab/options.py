@@ -8,7 +8,7 @@ import shlex
 import textwrap
 from pathlib import Path
 
-from npopt.lab.grid import Part
+from lab.grid import Part
 
 import joblib
 

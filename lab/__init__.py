@@ -1,6 +1,7 @@
 """The laboratory: a grid of runs with one progress bar, a store that survives a kill, claims, figures, one report."""
 
-from npopt.lab.claims import (
+import npopt  # noqa: F401  # isort: skip (before NumPy: it says how pools of threads wait)
+from lab.claims import (
     Claim,
     Undecided,
     alike,
@@ -14,11 +15,11 @@ from npopt.lab.claims import (
     show,
     spread,
 )
-from npopt.lab.data import dataset
-from npopt.lab.experiment import Experiment
-from npopt.lab.grid import Entry, Part, Recipe
-from npopt.lab.options import Arguments, Option
-from npopt.lab.results import Finished, MissingRuns, Results, Tuned, middle_and_band
+from lab.data import dataset
+from lab.experiment import Experiment
+from lab.grid import Entry, Part, Recipe
+from lab.options import Arguments, Option
+from lab.results import Finished, MissingRuns, Results, Tuned, middle_and_band
 
 __all__ = [
     "Arguments", "Claim", "Entry", "Experiment", "Finished", "MissingRuns", "Option", "Part", "Recipe", "Results",

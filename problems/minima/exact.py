@@ -6,7 +6,7 @@ Mixed into LinearModel (problems/linear/), whose `loss` says what they need: l' 
 import functools
 
 from npopt import backend
-from problems import penalised, solve
+from problems.minima import penalised, solve
 
 import numpy as np
 import scipy.sparse
@@ -71,7 +71,7 @@ class Exact:
         return X @ x[:weighted].reshape(self.outputs, self.d).T + (x[weighted:] if self.intercept else 0.0)
 
     def duality_gap(self, x):
-        """objective(x) - dual(u) >= objective(x) - objective*, with the dual point u of problems/penalised.py."""
+        """objective(x) - dual(u) >= objective(x) - objective*, with the dual point u of penalised.py."""
         return penalised.duality_gap(self, np.asarray(backend.to_host(self.check(x)), np.float64))
 
     def gradient_variance(self, x, table=None, probabilities=None):

@@ -1,7 +1,8 @@
 """Minima of penalised linear models: optimality conditions, scipy and scikit-learn as rivals, gaps, closed forms."""
 
 from npopt import FISTA, L1, L1L2, L2, Box, Events, RandomReshuffling, Simplex, Stop, minimize
-from problems import ElasticNet, Lasso, LeastSquares, Logistic, penalised
+from problems import ElasticNet, Lasso, LeastSquares, Logistic
+from problems.minima import penalised
 
 import numpy as np
 import pytest

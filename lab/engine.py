@@ -13,10 +13,10 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lab.store import Store
 from nn import kernels
 from npopt import backend
 from npopt.checkpoint import Damaged
-from npopt.lab.store import Store
 
 import joblib
 import numpy as np
@@ -147,7 +147,7 @@ def on_purpose(error):
         trace = trace.tb_next
     room = trace.tb_frame.f_globals.get("__name__", "").split(".")[0]
     line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
-    return room in ("npopt", "nn", "problems", "__main__") and line.strip().startswith("raise")
+    return room in ("npopt", "nn", "problems", "lab", "__main__") and line.strip().startswith("raise")
 
 
 def collect(jobs, store, settings, workers=1, engine="local", address=None):

@@ -35,7 +35,7 @@ class Recipe:
     """A problem, built when its run starts: Recipe(build, data="abalone", l2=0.1) calls build(data="abalone", l2=0.1).
 
     Each run builds its own, in its own process, because a problem has state (batch-norm statistics, an LSTM's carry);
-    what is worth sharing is the data, and `npopt.lab.dataset` keeps the last few sets that a process has loaded.
+    what is worth sharing is the data, and `lab.dataset` keeps the last few sets that a process has loaded.
     The keyword `data` is the name of a data set, by convention: its sha256 goes into the key of the run.
     """
 

@@ -1,4 +1,4 @@
-"""Exact minima, certificates and gaps of linear models with a penalty (npopt.proximal): F(x) = f(x) + h(W).
+"""Exact minima, certificates and gaps of linear models with a penalty (npopt.penalties): F(x) = f(x) + h(W).
 
 All in float64 on the host, and independent of npopt's optimizers:
 
@@ -9,8 +9,8 @@ All in float64 on the host, and independent of npopt's optimizers:
     Box         L-BFGS-B, then Newton's method on the coordinates between the bounds
 """
 
-from npopt.proximal import L1, L1L2, L2, Box, Simplex
-from problems import coordinate, solve
+from npopt.penalties import L1, L1L2, L2, Box, Simplex
+from problems.minima import coordinate, solve
 
 import numpy as np
 import scipy.linalg
@@ -51,7 +51,8 @@ def duality_gap(problem, x):
 
     at u_i = l'(z_i), which is optimal at the minimum, shrunk towards 0 (so that l* stays finite) where a condition has
     to hold: by one factor for l2 = 0; with an intercept, where sum_i u_i = 0, the positive or the negative u_i by one.
-    A quadratic loss with l1 > 0 has a best factor: problems/coordinate.py. Several outputs with intercepts are refused.
+    A quadratic loss with l1 > 0 has a best factor: problems/minima/coordinate.py. Several outputs with intercepts are
+    refused.
     """
     h = problem.regulariser
     if not (h is None or isinstance(h, (L1, L2, L1L2))):

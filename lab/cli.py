@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+from lab import report
+from lab.claims import counts
+from lab.options import nearest
 from npopt import checkpoint
-from npopt.lab import report
-from npopt.lab.claims import counts
-from npopt.lab.options import nearest
 
 USAGE = """npopt: a laboratory for the optimisation of deep learning, in NumPy
 
@@ -46,7 +46,7 @@ def refuse(sentence):
 
 def scripts():
     """{name: path} of the scripts beside the package (or in the current folder, for an installed package)."""
-    for folder in (Path(__file__).resolve().parents[2] / "scripts", Path("scripts")):
+    for folder in (Path(__file__).resolve().parents[1] / "scripts", Path("scripts")):
         found = {path.stem: path for path in sorted(folder.glob("*.py")) if not path.name.startswith("_")}
         if found:
             return {name: path for name, path in found.items() if described(path)}

@@ -16,9 +16,9 @@ import textwrap
 from importlib import metadata
 from pathlib import Path
 
-from npopt.lab import claims as claims_room
-from npopt.lab.claims import show, spread
-from npopt.lab.store import plain, write_text
+from lab import claims as claims_room
+from lab.claims import show, spread
+from lab.store import plain, write_text
 
 import jinja2
 import numpy as np

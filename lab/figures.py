@@ -17,8 +17,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+from lab.results import middle_and_band
 from npopt import checkpoint
-from npopt.lab.results import middle_and_band
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -207,6 +207,20 @@ def tuned(results, by="validation_accuracy", floor=None):
             right.set_ylim(floor, top + 0.05 * (top - floor))
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(best)),
                       title=f"at the best rate; {said(len(results.seeds))}")
+    return figure
+
+
+def range_test(found):
+    """A figure of a RangeTest: loss against rate, with both suggestions."""
+    figure, ax = panels()
+    ax.plot(found.rates, found.losses, color="#bbbbbb", lw=1, label="loss of a batch")
+    ax.plot(found.rates, found.smooth, label=f"smoothed ({found.fade:g})")
+    for rate, name, dash in ((found.steepest, "falls fastest", ":"), (found.highest, "turns up", "--")):
+        ax.axvline(rate, color="#666666", lw=1.2, ls=dash, label=f"{name}: {rate:.2g}")
+    finite = found.smooth[np.isfinite(found.smooth)]
+    ax.set_ylim(min(finite) - 0.05 * abs(min(finite)), 1.5 * finite[0])
+    ax.set(xscale="log", xlabel="learning rate", ylabel="training loss")
+    ax.legend()
     return figure
 
 

@@ -37,15 +37,15 @@ import traceback
 import warnings
 from pathlib import Path
 
-from npopt.lab import data as data_room
-from npopt.lab import engine, report
-from npopt.lab.claims import Claim, judge
-from npopt.lab.engine import REFUSALS, Job, Settings, on_purpose
-from npopt.lab.grid import Entry
-from npopt.lab.options import default_parts, nearest, parse
-from npopt.lab.progress import Bar
-from npopt.lab.results import Finished, MissingRuns, Results
-from npopt.lab.store import RESULTS, Store, key_of, write_text
+from lab import data as data_room
+from lab import engine, report
+from lab.claims import Claim, judge
+from lab.engine import REFUSALS, Job, Settings, on_purpose
+from lab.grid import Entry
+from lab.options import default_parts, nearest, parse
+from lab.progress import Bar
+from lab.results import Finished, MissingRuns, Results
+from lab.store import RESULTS, Store, key_of, write_text
 
 
 class Experiment:
@@ -246,7 +246,7 @@ class Experiment:
 
     def draw(self, folder, name, caption, function, results, args):
         """Draw one figure; a dict with its name and caption, and the reason where there is no picture."""
-        from npopt.lab import figures
+        from lab import figures
 
         reason, bug = "", False
         try:

@@ -1,6 +1,6 @@
 """Data sets by name: the last few that a process has loaded, and what is said about them in keys and summaries."""
 
-from npopt.lab.options import BUNDLED, REAL, nearest
+from lab.options import BUNDLED, REAL, nearest
 
 
 def dataset(name, **more):
