@@ -77,7 +77,7 @@ def test_a_span_is_the_next_batches_of_an_epoch_as_arrays(kind, size):
     list(a.take(a.steps_per_epoch)), list(b.take(b.steps_per_epoch))
     order, weights = a.span(2)
     batches = list(b.take(2))
-    assert order.tolist() == sum(rows(batches), []) and a.taken == b.taken
+    assert order.tolist() == sum(rows(batches), []) and a.taken == b.taken - 2         # who runs them counts them
     if kind is Importance:
         np.testing.assert_array_equal(weights, np.concatenate([batch.weights for batch in batches]))
     else:
