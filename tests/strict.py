@@ -216,9 +216,9 @@ class Strict:
     def elementwise(self, formula, arguments, offset):
         called()
         for a in arguments:
-            if isinstance(a, (np.ndarray, np.generic)):
-                raise Refused(f"{formula.name}: a NumPy value met device arrays: {a!r}")
-        formula.on_cpu([unwrap(a) for a in arguments], offset)
+            if isinstance(a, np.ndarray):                       # numbers, NumPy's too, become arguments of the kernel
+                raise Refused(f"{formula.name}: a NumPy array of shape {a.shape} met device arrays")
+        formula.on_cpu([a.inner if isinstance(a, StrictArray) else a for a in arguments], offset)
 
     def kernel(self, pair, arguments):
         called()
