@@ -36,8 +36,9 @@ class LinearModel(Exact, Problem):
 
     X: (n, d), dense or any scipy.sparse matrix, float32 or float64 (the dtype of the problem; other numbers become
     float64, or `dtype`); y: (n,). test: None or (X_test, y_test), for `metrics`. On the host, passes over given rows
-    are compiled and cost the rows' non-zeros plus dim; all rows of dense data go through BLAS. On another device dense
-    data is array code, which does not look whether row numbers are in range, and sparse data is refused.
+    are compiled and cost the rows' non-zeros plus dim; all rows of dense data go through BLAS. On another device both
+    are array code (sparse data: backend.Csr, a second copy by columns), which does not look whether row numbers are in
+    range.
     """
 
     def __init__(self, X, y, l2=0.0, intercept=False, test=None, name=None, dtype=None, regulariser=None):
@@ -139,14 +140,15 @@ class LinearModel(Exact, Problem):
         """Bind the pass over given rows to the data, where the device in use wants it."""
         X, K, kind = backend.xp(), self.outputs, self.dtype
         self.no_weights, self.no_out = backend.empty(0, np.float64), backend.empty(0, kind)
-        if scipy.sparse.issparse(self.host_X):
-            if X is not np:
-                raise ValueError(f"{self.name}: sparse data runs on the CPU only; give X.toarray(), or choose the CPU")
-            self.X, self.y = self.host_X, self.host_y.astype(kind)
+        self.y = backend.asarray(self.host_y.astype(kind))
+        if not scipy.sparse.issparse(self.host_X):
+            self.X = backend.asarray(self.host_X)
+            storage = (self.X,)
+        elif X is np:
+            self.X = self.host_X
             storage = (self.X.data, self.X.indices, self.X.indptr, self.d)
         else:
-            self.X, self.y = backend.asarray(self.host_X), backend.asarray(self.host_y.astype(kind))
-            storage = (self.X,)
+            self.X = backend.Csr(self.host_X)
         self.s = backend.empty((64, K), kind)               # slopes of the last pass over given rows; grows
         if isinstance(self.y, np.ndarray):                  # an array type that compiled loops can read
             run, combine = kernels.passes(storage, kind)

@@ -103,7 +103,7 @@ class Kinked(Problem):
 def lbfgs(data, seed, events):
     """SciPy's L-BFGS-B with 10 pairs, until the gap is 1e-7: the yardstick. Seconds without the measuring.
 
-    SciPy works on the host: where the problem lives on a device, x goes there and the gradient comes back, at each call.
+    SciPy works on the host: if the problem lives on a device, x goes there and the gradient comes back at each call.
     """
     problem = linear(data)
     start, g = np.zeros(problem.dim), backend.empty(problem.dim, problem.dtype)

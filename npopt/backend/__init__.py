@@ -26,8 +26,9 @@ from npopt.backend.devices import (
 )
 from npopt.backend.draws import generator, key, normals, row_uniform
 from npopt.backend.formulas import elementwise
+from npopt.backend.sparse import Csr
 
 __all__ = [
-    "DEVICES", "asarray", "cores", "device", "elementwise", "empty", "generator", "kernel", "key", "memory", "norm",
-    "normals", "owner", "row_uniform", "synchronize", "threads", "to_host", "use", "xp", "zeros",
+    "Csr", "DEVICES", "asarray", "cores", "device", "elementwise", "empty", "generator", "kernel", "key", "memory",
+    "norm", "normals", "owner", "row_uniform", "synchronize", "threads", "to_host", "use", "xp", "zeros",
 ]
