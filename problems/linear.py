@@ -363,13 +363,17 @@ class LinearModel(Exact, Problem):
         """|grad l_i| of the last pass's rows, without weights and without the l2 term (the same for every row)."""
         if self.rows is None and self.s_all is None:
             return None
-        squares = self.square_norms
         if self.rows is None:
-            s, squares = self.s_all, backend.asarray(squares)
+            s, squares = self.s_all, self.square_norms_there
         else:
-            s, squares = self.s[: len(self.rows)], backend.asarray(squares)[self.rows]
+            s, squares = self.s[: len(self.rows)], self.square_norms_there[self.rows]
         xp = backend.xp(s)
         return xp.sqrt((s * s).sum(1) * squares)
+
+    @functools.cached_property
+    def square_norms_there(self):
+        """square_norms on the device of the data."""
+        return backend.asarray(self.square_norms)
 
     @functools.cached_property
     def square_norms(self):

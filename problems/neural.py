@@ -261,7 +261,7 @@ class Neural(Problem):
     def _evaluate(self, x, part, rows=None):
         """(outputs, targets) of the rows of a part, batch by batch, in evaluation mode."""
         network, ctx, targets = self.network, self.context, self.parts[part][1]
-        rows = backend.asarray(np.arange(targets.shape[0])) if rows is None else backend.asarray(rows)
+        rows = backend.xp().arange(targets.shape[0]) if rows is None else backend.asarray(rows)
         network.bind(self.check(x))
         ctx.training = ctx.recalibrating = False
         for start in range(0, rows.shape[0], self.metrics_batch):
@@ -278,13 +278,13 @@ class Neural(Problem):
             if part == "train":
                 count = min(count, self.metrics_rows)
             loss = right = 0.0
-            for z, t in self._evaluate(x, part, backend.asarray(np.arange(count))):
-                loss += backend.to_host(self.loss_function.rows(z, t, self.context).sum(dtype="float64"))
+            for z, t in self._evaluate(x, part, backend.xp().arange(count)):       # summed there, read once
+                loss = loss + self.loss_function.rows(z, t, self.context).sum(dtype="float64")
                 if self.loss_function.accuracy:
-                    right += backend.to_host(self.loss_function.right(z, t).sum())
-            found[f"{part}_loss"] = loss / count
+                    right = right + self.loss_function.right(z, t).sum()
+            found[f"{part}_loss"] = backend.to_host(loss) / count
             if self.loss_function.accuracy:
-                found[f"{part}_accuracy"] = right / count
+                found[f"{part}_accuracy"] = backend.to_host(right) / count
         return found
 
     def recalibrate(self, x, rows=None, batch=500):
@@ -293,7 +293,7 @@ class Neural(Problem):
         network, ctx = self.network, self.context
         if not network.normalisers:
             return
-        rows = backend.asarray(np.arange(self.n)) if rows is None else self._rows(rows)
+        rows = backend.xp().arange(self.n) if rows is None else self._rows(rows)
         network.bind(self.check(x))
         ctx.training, ctx.recalibrating = False, True
         for start in range(0, rows.shape[0], batch):

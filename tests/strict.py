@@ -51,8 +51,10 @@ class StrictArray:
         self.inner, self.base = inner, base                     # base: as CuPy's, the array whose memory a view shows
 
     def _view(self, result, what="this"):
+        """The result of a method: a view costs a GPU nothing, everything else is a kernel."""
         if isinstance(result, np.ndarray) and np.may_share_memory(result, self.inner):
             return StrictArray(result, self if self.base is None else self.base)
+        called()
         return wrap(result, what)
 
     def _refuse(self, *_, **__):
@@ -83,7 +85,6 @@ class StrictArray:
         return f"StrictArray({self.dtype}, {self.shape})"
 
     def __getitem__(self, index):
-        called()
         index = unwrap(index)
         self._noted(index)
         if rules.masks(index):
@@ -115,7 +116,6 @@ class StrictArray:
             raise Missing(f"the arrays of {rules.CUPY} have no {name}")
 
         def call(*args, **kwargs):
-            called()
             rules.check_method(name, args, kwargs)
             if name == "dot":
                 rules.check_product("dot", (self, args[0]), kwargs.get("out", (*args, None)[1]))
@@ -155,7 +155,6 @@ class Function:
         self.path, self.inner, self.__name__ = path, inner, path
 
     def __call__(self, *args, **kwargs):
-        called()
         name = self.path
         rules.check_function(name, args, kwargs)
         if name in rules.CREATING and not isinstance(args[0], StrictArray):
@@ -163,7 +162,10 @@ class Function:
         if name in rules.WAITING or (name == "where" and len(args) + len(kwargs) == 1):
             note("waits", 1)
         result = self.inner(*unwrap(args), **{k: unwrap(v) for k, v in kwargs.items()})
-        return result if name in rules.HOST_RESULT else wrap(result, name)
+        if name in rules.HOST_RESULT:
+            return result
+        called()
+        return wrap(result, name)
 
     def __getattr__(self, name):
         raise Refused(f"{self.path}.{name}: methods of ufuncs are not in the table of {rules.CUPY}; "
@@ -202,8 +204,7 @@ class Strict:
 
     def asarray(self, a, dtype=None):
         if isinstance(a, StrictArray):
-            called()
-            return a if dtype is None or a.dtype == dtype else StrictArray(np.asarray(a.inner, dtype=dtype))
+            return a if dtype is None or a.dtype == dtype else a.astype(dtype)
         inner = np.array(unwrap(a) if isinstance(a, (list, tuple)) else a, dtype=dtype)
         rules.check_result(inner, "asarray")
         note("uploads", inner.size)

@@ -68,7 +68,8 @@ def note(kind, size):
     frame, stack = sys._getframe(1), []
     while frame is not None:
         path = frame.f_code.co_filename
-        if path.startswith(OURS) and not path.startswith(BACKEND):
+        named = not frame.f_code.co_name.startswith("<")        # a generator's or a lambda's frame says nothing
+        if named and path.startswith(OURS) and not path.startswith(BACKEND):
             stack.append(f"{pathlib.PurePath(path).stem}.{frame.f_code.co_name}")
         frame = frame.f_back
     move = Move(int(size), tuple(stack))

@@ -62,7 +62,7 @@ def test_the_table_is_read_as_python_reads_parameters():
     (lambda m, x: x + [1.0, 2.0], "__add__ of a device array and a list"),
     (lambda m, x: x.__setitem__(slice(None), [1.0, 2.0]), "a list was assigned to a device array"),
     (lambda m, x: x.__setitem__(0, np.float32(1)), "a NumPy scalar"),
-    (lambda m, x: m.matmul(m.eye(2), x, out=m.empty(4)[::2]), "float64 with gaps, but cuBLAS writes contiguous float64"),
+    (lambda m, x: m.matmul(m.eye(2), x, out=m.empty(4)[::2]), "float64 with gaps, but cuBLAS writes contiguous"),
     (lambda m, x: m.matmul(x[None], x, out=m.empty(1, "float32")), "out is float32, but cuBLAS writes"),
     (lambda m, x: m.matmul(x[:, None], x[None], out=x[None]), "out overlaps an operand"),
     (lambda m, x: x.dot(x, m.empty((), "float32")), "dot: out is float32"),
