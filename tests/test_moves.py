@@ -24,7 +24,7 @@ from npopt import (
     range_test,
     samplers,
 )
-from problems import Logistic, Neural, Quadratic
+from problems import Logistic, Neural, Quadratic, Surface
 from problems.neural import CropFlip
 
 import numpy as np
@@ -144,6 +144,16 @@ def test_readers_say_so(name):
     said = " ".join((getattr(npopt, name).__doc__ or "").split())
     assert "host" in said or "see ProximalGradient" in said
     assert "wait" in said
+
+
+def test_surfaces_are_computed_on_the_host():
+    """Of the problems they alone read x in a step; a script's own function of one unknown may do so, too."""
+    net = network(lambda: nn.mlp((16, 10)), 4, 1)
+    with strict_moves.counted() as moves:
+        for problem in (Surface("beale"), Quadratic([1.0, 2.0], n=N, noise=0.1), net):
+            minimize(problem, SGD(), RandomReshuffling(1), 1e-3, stop=Stop(steps=3), events=Events(None))
+    assert {move.stack[0] for move in moves.in_steps()[0]} == {"landscapes.value_and_gradient"}
+    assert "on the host" in Surface.__doc__
 
 
 def test_swats_reads_no_more_after_its_switch():
