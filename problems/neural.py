@@ -179,7 +179,7 @@ class Neural(Problem):
 
     def _evaluate(self, x, part, rows=None):
         """(outputs, targets) of the rows of a part, batch by batch, in evaluation mode."""
-        rows = backend.asarray(np.arange(self.feed.count(part))) if rows is None else backend.asarray(rows)
+        rows = backend.xp().arange(self.feed.count(part)) if rows is None else backend.asarray(rows)
         self.network.bind(self.check(x))
         for start in range(0, rows.shape[0], self.metrics_batch):
             inputs, targets = self.feed.batch(part, rows[start:start + self.metrics_batch])
@@ -194,13 +194,13 @@ class Neural(Problem):
             if part == "train":
                 count = min(count, self.metrics_rows)
             loss = right = 0.0
-            for z, t in self._evaluate(x, part, backend.asarray(np.arange(count))):
-                loss += backend.to_host(self.loss_function.rows(z, t).sum(dtype="float64"))
+            for z, t in self._evaluate(x, part, backend.xp().arange(count)):       # summed there, read once
+                loss = loss + self.loss_function.rows(z, t).sum(dtype="float64")
                 if self.loss_function.accuracy:
-                    right += backend.to_host(self.loss_function.right(z, t).sum())
-            found[f"{part}_loss"] = loss / count
+                    right = right + self.loss_function.right(z, t).sum()
+            found[f"{part}_loss"] = backend.to_host(loss) / count
             if self.loss_function.accuracy:
-                found[f"{part}_accuracy"] = right / count
+                found[f"{part}_accuracy"] = backend.to_host(right) / count
         return found
 
     def recalibrate(self, x, rows=None, batch=500):
@@ -209,7 +209,7 @@ class Neural(Problem):
         network, gathered = self.network, {}
         if not network.recalibrates:
             return
-        rows = backend.asarray(np.arange(self.n)) if rows is None else self._rows(rows)
+        rows = backend.xp().arange(self.n) if rows is None else self._rows(rows)
         network.bind(self.check(x))
         run = Run(recalibrating=True, pending=gathered)
         for start in range(0, rows.shape[0], batch):

@@ -265,14 +265,16 @@ def test_two_halves_equal_the_whole_bitwise(estimator, data, tmp_path):
 @pytest.mark.parametrize("estimator", [SVRG(1.3, "II"), SAGA(refresh=1.5), SAGA("gradients"),
                                        SAGA("gradients", "zeros")], ids=repr)
 @pytest.mark.parametrize("sampler", [WithReplacement(3), ShuffleOnce(3)], ids=repr)
-def test_where_nothing_may_be_read(estimator, sampler, data, device):
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_matrix], ids=["dense", "sparse"])
+def test_where_nothing_may_be_read(kind, estimator, sampler, data, device):
     fixed = isinstance(sampler, ShuffleOnce) and estimator.arguments().get("table") == "gradients"
     if fixed and estimator.initial == "gradients":
         return
     found = []
     for name in (device, "cpu"):
         backend.use(name)
-        run = minimize(Logistic(*data, L2, intercept=True), SGD(), sampler, 0.2, estimator, stop=Stop(epochs=3))
+        problem = Logistic(kind(data[0]), data[1], L2, intercept=True)
+        run = minimize(problem, SGD(), sampler, 0.2, estimator, stop=Stop(epochs=3))
         found.append(backend.to_host(run.x))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-11, atol=1e-13)
 
