@@ -303,8 +303,10 @@ class _Loop:
             k = min(k, max(1, math.ceil(left / sampler.size)))
         started = self.optimizer.t
         losses = self.compiled(self.x, *sampler.span(k), self.schedule.rates(t, k))
-        self.t, self.optimizer.t = t + k, started + k
-        self.problem.begin(self.t - 1)
+        made = len(losses) - (not np.isfinite(losses[-1]))      # the step of a bad loss, the last, was not made
+        sampler.taken += len(losses)
+        self.t, self.optimizer.t = t + made, started + made
+        self.problem.begin(t + len(losses) - 1)
         return losses
 
     # -------------------------------------------------------------------------------------------------------- the rest
@@ -353,7 +355,7 @@ class _Loop:
                 k = min(k, bound - self.t)
         backend.synchronize()
         start = time.perf_counter()
-        first, taken = self.t, self.sampler.taken
+        first = self.t
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             losses = self.compiled_steps(due) if self.compiled else self.steps(k)
         losses = _read(losses)
@@ -375,8 +377,6 @@ class _Loop:
         i = len(good)
         self.loss_count += i
         if i < len(losses):
-            if self.compiled:                                   # it stopped there, but has counted the whole stretch
-                self.t, self.sampler.taken = first + i, taken + i + 1
             return f"diverged: the loss is {losses[i]} at step {first + i}"
         self.last_loss = float(losses[-1]) if i else self.last_loss
         return None

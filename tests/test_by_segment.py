@@ -30,6 +30,7 @@ from npopt import (
 )
 from npopt.segments import Segments
 from problems import Neural, Quadratic, datasets
+from problems.feeds import Images
 
 import numpy as np
 import pytest
@@ -445,8 +446,8 @@ def test_adafactor_survives_a_row_without_gradients():
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_restricted_to_everything_a_network_is_itself(smoothing):
     def problem():
-        return Neural(networks.mlp((64, 8, 10), norm="batch"), datasets.load("digits"), SoftmaxCrossEntropy(smoothing),
-                      dtype="float64", metrics_rows=99)
+        return Neural(networks.mlp((64, 8, 10), norm="batch"), Images(datasets.load("digits")),
+                      SoftmaxCrossEntropy(smoothing), dtype="float64", metrics_rows=99)
 
     whole = problem()
     x = whole.x0(backend.generator(0, "x0"))
@@ -462,7 +463,7 @@ def test_restricted_to_everything_a_network_is_itself(smoothing):
 
 
 def small(loss=None):
-    return Neural(networks.mlp((64, 4, 10)), datasets.load("digits"), dtype="float64", loss=loss)
+    return Neural(networks.mlp((64, 4, 10)), Images(datasets.load("digits")), dtype="float64", loss=loss)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -535,7 +536,7 @@ def test_sophia_asks_for_what_it_needs():
                          ids=short)
 def test_averages_are_measured_with_statistics_of_their_own(around):
     def problem():
-        return Neural(networks.mlp((64, 8, 10), norm="batch"), datasets.load("digits"), metrics_rows=200)
+        return Neural(networks.mlp((64, 8, 10), norm="batch"), Images(datasets.load("digits")), metrics_rows=200)
 
     run = minimize(problem(), around, RandomReshuffling(50), 0.1, stop=Stop(steps=20), events=Events(10, "step"))
     assert not np.array_equal(run.answer, run.x)

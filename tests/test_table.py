@@ -14,7 +14,7 @@ import pytest
 HERE = pathlib.Path(__file__).parent
 BASES = {"Array", "Estimator", "Wrapper", "Optimizer", "Sampler", "Schedule", "Layer", "Loss", "Initialiser", "Problem",
          "Activation", "Pool", "Dataset", "Restricted", "Batch", "Regulariser", "Around", "BySegment", "Sophia",
-         "Mirrored"}
+         "Mirrored", "Feed", "DataFeed", "Padded"}
 
 ONE = "test_optimizers.py::"
 FORMULA = [ONE + "test_trajectory", ONE + "test_pieces_of_the_gradient_give_the_step_of_the_whole",
@@ -110,6 +110,10 @@ TABLE = {
         "Constant", "Exponential", "Piecewise", "Polynomial", "Linear", "Cosine", "WithWarmup", "InverseSquareRoot",
         "CosineRestarts", "Cyclical", "OneCycle")},
     "nn.linear": {"Linear": LAYER},
+    "nn.embedding": {"Embedding": ["problems/test_tokens.py::test_gradients_through_the_embedding"]},
+    "problems.feeds": {"Images": ["problems/test_neural.py::"], "Table": ["problems/test_neural.py::"],
+                       "CropFlip": ["problems/test_neural.py::test_moves_cover_all_crops_evenly"]},
+    "problems.tokens": {name: ["problems/test_tokens.py::"] for name in ("Windows", "Sentences", "Pairs")},
     "nn.convolution": {"Conv2d": LAYER},
     "nn.norms": {"BatchNorm": LAYER, "LayerNorm": LAYER, "BatchNormReLU": FUSED, "BatchNormSkip": FUSED},
     "nn.activations": {name: LAYER for name in (

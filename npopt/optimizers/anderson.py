@@ -46,7 +46,8 @@ class Anderson(Optimizer):
             iterates are the paper's: r_k is kept either way, and of the rejected point nothing
 
     `accepted` and `rejected` count. Memory: 2 (window + 1) d numbers, d more for y with a penalty, two work vectors,
-    and O(window^2); work beside the gradient: about 6 window d ("qr"), 2 window d ("gram").
+    and O(window^2); work beside the gradient: about 6 window d ("qr"), 2 window d ("gram"). The window's system is
+    solved, and the guard decides, on the host: a step reads a few numbers of a device and waits for it.
     """
 
     proximal = True

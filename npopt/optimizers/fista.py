@@ -29,6 +29,8 @@ class FISTA(ProximalGradient):
     restart  None; "gradient": t = 1 and y = x_k whenever <y_k - x_k, x_k - x_{k-1}> > 0, at no cost; "function": when
              F(x_k) > F(x_{k-1}), which evaluates f once a step. Either gives the linear rate of a known mu
     backtracking, eta: see ProximalGradient
+
+    A restart is decided on the host: with `restart` each step waits for the device.
     """
 
     arrays = ("x",)

@@ -36,8 +36,8 @@ class SWATS(Optimizer):
         m <- b1 m + g            x <- x - (1-b1) Lambda m            m_0 = 0
 
     tolerance is absolute, 1e-9 in the paper, which often never fires; `relative` makes it a share of ah. A schedule
-    scales Lambda. The two inner products are read on the host, once a step, while Adam runs. `switched`: the step of
-    the switch.
+    scales Lambda. The two inner products are read on the host, once a step, while Adam runs: until the switch a step
+    waits for the device. `switched`: the step of the switch.
     """
 
     arrays = ("m", "v")
