@@ -8,7 +8,7 @@ import math
 import types
 
 from npopt import backend
-from npopt.backend import draws, elementwise, formulas
+from npopt.backend import draws, elementwise
 from npopt.optimizers.adamw import adamw
 from npopt.optimizers.sgd import sgd
 
@@ -32,7 +32,7 @@ def _compiled():
             pairs.append((formula.cuda_source(arrays, dtype), ()))
             inputs, outputs, operation, prepare = formula.cuda(arrays, dtype)
             kernel = cudashim.ElementwiseKernel(inputs, outputs, operation, f"npopt_{formula.name}", prepare,
-                                                formulas.CUDA_DRAWS)
+                                                draws.CUDA_DRAWS)
             pairs.append((kernel.text(set(arrays)), ()))
     cudashim.build(pairs)
 
