@@ -129,7 +129,8 @@ TABLE = {
     "nn.spectra": {"PowerIteration": ["nn/test_init.py::test_power_iteration_finds_the_largest_singular_value"]},
     "problems.linear.losses": {name: FENCHEL for name in ("Squared", "Huber", "SquaredHinge", "Logit", "Softmax")},
     "problems": {
-        "LinearModel": ["problems/test_linear.py::", "problems/test_losses.py::test_the_minimum_is_that_of_a_slow_loop"],
+        "LinearModel": ["problems/test_linear.py::",
+                        "problems/test_losses.py::test_the_minimum_is_that_of_a_slow_loop"],
         "Lasso": ["problems/minima/test_penalised.py::"], "ElasticNet": ["problems/minima/test_penalised.py::"],
         "LeastSquares": ["problems/test_linear.py::"], "Logistic": ["problems/test_linear.py::"],
         "Surface": ["problems/test_landscapes.py::"],

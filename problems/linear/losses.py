@@ -32,7 +32,7 @@ class Loss:
         second(z, y) -> l''                   (B, K, K), float64 on the host; at a kink of l' either side's
         conjugate(u, y) -> l*                 (B,) of u: (B, K), float64 on the host
         curvature                             a bound on the eigenvalues of l'', over all z and y
-        majorant(z, y) -> c                   (B,) with l(z + d; y) <= l + l'.d + c/2 |d|^2 for all d; curvature, or less
+        majorant(z, y) -> c                   (B,) with l(z + d; y) <= l + l'.d + c/2 |d|^2 for all d, c <= curvature
         classes(where, y)                     the labels that it takes: see problems/linear/labels.py
     """
 

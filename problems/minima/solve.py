@@ -32,9 +32,9 @@ def newton(function, hessian, product, x, tolerance, accept, steps=200):
         x <- x + s p, s = 1, 1/2, 1/4, ... until f falls by 1e-4 s |g'p|, or, where f has no digits left, |g| falls
 
     function(x) -> (f, g); hessian(x, damping) -> (d, d) array; product(x, damping) -> (v -> H v): the Hessian, plus
-    `damping` times that of a parabola above the function. It is 0 until a step has to be short, as where the Hessian of a
-    loss with straight pieces is singular, and goes back to 0 afterwards. A gradient norm that stays above `accept` is an
-    ArithmeticError: there is no minimiser, or the problem is too ill-conditioned to certify one.
+    `damping` times that of a parabola above the function. Damping is 0 until a step has to be short, as where the
+    Hessian of a loss with straight pieces is singular, and goes back to 0 afterwards. A gradient norm that stays above
+    `accept` is an ArithmeticError: there is no minimiser, or the problem is too ill-conditioned to certify one.
     """
     f, g = function(x)
     norm, damping = np.linalg.norm(g), 0.0
