@@ -18,6 +18,7 @@ from npopt import (
 )
 from npopt.samplers import importance
 from problems import LeastSquares, Logistic, Quadratic, load
+from problems.feeds import Images
 from problems.neural import Neural
 
 import numpy as np
@@ -297,7 +298,7 @@ def test_real_targets_are_sorted_and_networks_have_targets(rng):
     from nn.networks import mlp
 
     digits = load("digits")
-    sampler.start(Neural(mlp((64, 4, 10)), digits), 0)
+    sampler.start(Neural(mlp((64, 4, 10)), Images(digits)), 0)
     assert (np.diff(digits.y_train[sampler.epoch(1)[0]]) >= 0).all()
 
 

@@ -1,9 +1,10 @@
 """The pieces of the layers that have a fast path: one function each, two or three ways to compute it.
 
-`reference` is array code for every device; the other modules hold what replaces it on one of them. Arrays of mixed
-dtypes, with gaps, read-only or empty go the plain way on the CPU. A test holds all ways equal, with two exceptions: an
-infinite or NaN number may reach neighbours in a fast convolution that it has no connection to, and an infinite dy is
-cut to 0 by a fast ReLU where the plain one has NaN. use("reference") switches the replacements off.
+`reference` is array code for every device; the other modules hold what replaces it on one of them, `gpu` all that is
+for CuPy arrays. Arrays of mixed dtypes, with gaps, read-only or empty go the plain way. A test holds all ways equal,
+with two exceptions: an infinite or NaN number may reach neighbours in a fast convolution that it has no connection to,
+and an infinite dy is cut to 0 by a fast ReLU where the plain one has NaN. use("reference") switches the replacements
+off.
 """
 
 import functools
@@ -12,13 +13,13 @@ from npopt import backend
 
 import numpy as np
 
-from . import cpu, matrices, norms, pooling, reference
+from . import cpu, gpu, matrices, norms, pooling, reference
 from .reference import taps
 
 __all__ = [
     "chosen", "convolve", "convolve_inputs", "convolve_weights", "erf", "gather_images", "gather_windows", "linear",
     "linear_inputs", "linear_weights", "max_pool", "max_pool_backward", "moments", "normalise", "normalise_backward",
-    "normalise_sums", "relu", "relu_backward", "softmax", "sum_rows", "sum_windows", "taps", "use",
+    "normalise_sums", "relu", "relu_backward", "softmax", "sum_by_word", "sum_rows", "sum_windows", "taps", "use",
 ]
 
 _chosen = "fast"
@@ -60,7 +61,7 @@ def either(plain, **fast):
         if _chosen == "fast":
             device = backend.owner(arguments[0]).name
             replacement = fast.get(device)
-            if replacement is not None and (device != "cpu" or alike(arguments)):
+            if replacement is not None and (alike if device == "cpu" else gpu.takes)(arguments):
                 return replacement(*arguments)
         return plain(*arguments)
 
@@ -68,23 +69,25 @@ def either(plain, **fast):
     return call
 
 
-linear = either(reference.linear, cpu=matrices.linear)
-linear_inputs = either(reference.linear_inputs, cpu=matrices.linear_inputs)
-linear_weights = either(reference.linear_weights, cpu=matrices.linear_weights)
-sum_rows = either(reference.sum_rows, cpu=matrices.sum_rows)
-convolve = either(reference.convolve, cpu=cpu.convolve)
-convolve_inputs = either(reference.convolve_inputs, cpu=cpu.convolve_inputs)
-convolve_weights = either(reference.convolve_weights, cpu=cpu.convolve_weights)
-gather_windows = either(reference.gather_windows)
-sum_windows = either(reference.sum_windows)
-gather_images = either(reference.gather_images, cpu=cpu.gather_images)
-moments = either(reference.moments, cpu=norms.moments)
-normalise = either(reference.normalise, cpu=norms.normalise)
-normalise_sums = either(reference.normalise_sums, cpu=norms.normalise_sums)
-normalise_backward = either(reference.normalise_backward, cpu=norms.normalise_backward)
-relu = either(reference.relu, cpu=cpu.relu)
-relu_backward = either(reference.relu_backward, cpu=cpu.relu_backward)
-max_pool = either(reference.max_pool, cpu=pooling.max_pool)
-max_pool_backward = either(reference.max_pool_backward, cpu=pooling.max_pool_backward)
-softmax = either(reference.softmax, cpu=cpu.softmax)
-erf = either(reference.erf, cpu=cpu.erf)
+linear = either(reference.linear, cpu=matrices.linear, gpu=gpu.convolutions.linear)
+linear_inputs = either(reference.linear_inputs, cpu=matrices.linear_inputs, gpu=gpu.convolutions.linear_inputs)
+linear_weights = either(reference.linear_weights, cpu=matrices.linear_weights, gpu=gpu.convolutions.linear_weights)
+sum_rows = either(reference.sum_rows, cpu=matrices.sum_rows, gpu=gpu.norms.sum_rows)
+sum_by_word = either(reference.sum_by_word, cpu=matrices.sum_by_word)
+convolve = either(reference.convolve, cpu=cpu.convolve, gpu=gpu.convolutions.convolve)
+convolve_inputs = either(reference.convolve_inputs, cpu=cpu.convolve_inputs, gpu=gpu.convolutions.convolve_inputs)
+convolve_weights = either(reference.convolve_weights, cpu=cpu.convolve_weights, gpu=gpu.convolutions.convolve_weights)
+gather_windows = either(reference.gather_windows, gpu=gpu.convolutions.gather_windows)
+sum_windows = either(reference.sum_windows, gpu=gpu.convolutions.sum_windows)
+gather_images = either(reference.gather_images, cpu=cpu.gather_images, gpu=gpu.pixels.gather_images)
+moments = either(reference.moments, cpu=norms.moments, gpu=gpu.norms.moments)
+normalise = either(reference.normalise, cpu=norms.normalise, gpu=gpu.norms.normalise)
+normalise_sums = either(reference.normalise_sums, cpu=norms.normalise_sums, gpu=gpu.norms.normalise_sums)
+normalise_backward = either(
+    reference.normalise_backward, cpu=norms.normalise_backward, gpu=gpu.norms.normalise_backward)
+relu = either(reference.relu, cpu=cpu.relu, gpu=gpu.pixels.relu)
+relu_backward = either(reference.relu_backward, cpu=cpu.relu_backward, gpu=gpu.pixels.relu_backward)
+max_pool = either(reference.max_pool, cpu=pooling.max_pool, gpu=gpu.pixels.max_pool)
+max_pool_backward = either(reference.max_pool_backward, cpu=pooling.max_pool_backward, gpu=gpu.pixels.max_pool_backward)
+softmax = either(reference.softmax, cpu=cpu.softmax, gpu=gpu.pixels.softmax)
+erf = either(reference.erf, cpu=cpu.erf, gpu=gpu.pixels.erf)

@@ -24,8 +24,8 @@ class LinearModel(Stretches, Exact, Problem):
     (X_test, y_test), for `metrics`. regulariser: a penalty on W, or None.
 
     On the host, passes over given rows are compiled and cost the rows' non-zeros plus dim; all rows of dense data go
-    through BLAS. On another device dense data is array code, which does not look whether row numbers are in range, and
-    sparse data is refused. What does not fit is a ValueError.
+    through BLAS. On another device both are array code (sparse data: backend.Csr, a second copy by columns), which does
+    not look whether row numbers are in range. What does not fit is a ValueError.
     """
 
     def __init__(self, X, y, loss, l2=0.0, intercept=False, test=None, name=None, dtype=None, regulariser=None):
@@ -95,12 +95,11 @@ class LinearModel(Stretches, Exact, Problem):
         """Bind the pass over given rows to the data, where the device in use wants it."""
         X, K, kind = backend.xp(), self.outputs, self.dtype
         self.no_weights, self.no_out = backend.empty(0, np.float64), backend.empty(0, kind)
-        if scipy.sparse.issparse(self.host_X):
-            if X is not np:
-                raise ValueError(f"{self.name}: sparse data runs on the CPU only; give X.toarray(), or choose the CPU")
-            self.X, self.y = self.host_X, self.host_y.astype(kind)
+        self.y = backend.asarray(self.host_y.astype(kind))
+        if not scipy.sparse.issparse(self.host_X):
+            self.X = backend.asarray(self.host_X)
         else:
-            self.X, self.y = backend.asarray(self.host_X), backend.asarray(self.host_y.astype(kind))
+            self.X = self.host_X if X is np else backend.Csr(self.host_X)
         self.s = backend.empty((64, K), kind)               # slopes of the last pass over given rows; grows
         self.loops, self.on_host = {}, isinstance(self.y, np.ndarray)       # an array type that compiled loops can read
         if self.on_host:
@@ -249,13 +248,17 @@ class LinearModel(Stretches, Exact, Problem):
         """|grad l_i| of the last pass's rows, without weights and without the l2 term (the same for every row)."""
         if self.rows is None and self.s_all is None:
             return None
-        squares = self.square_norms
         if self.rows is None:
-            s, squares = self.s_all, backend.asarray(squares)
+            s, squares = self.s_all, self.square_norms_there
         else:
-            s, squares = self.s[: len(self.rows)], backend.asarray(squares)[self.rows]
+            s, squares = self.s[: len(self.rows)], self.square_norms_there[self.rows]
         xp = backend.xp(s)
         return xp.sqrt((s * s).sum(1) * squares)
+
+    @functools.cached_property
+    def square_norms_there(self):
+        """square_norms on the device of the data."""
+        return backend.asarray(self.square_norms)
 
     @functools.cached_property
     def square_norms(self):

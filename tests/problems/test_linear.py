@@ -291,9 +291,10 @@ def test_metrics_are_float64_on_the_host_and_test_rows_are_seen(loss, device, rn
     assert abs(at_best["gap"]) < 1e-12                      # f is flat there: (1e-7)^2
 
 
+@pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_passes_run_where_arrays_cannot_become_numpy(loss, device, rng):
-    problem = make(loss, rng, l2=0.3, intercept=True)
+def test_passes_run_where_arrays_cannot_become_numpy(loss, sparse, device, rng):
+    problem = make(loss, rng, l2=0.3, intercept=True, sparse=sparse)
     x = rng.standard_normal(problem.dim)
     for rows, weights in [(None, None), (None, rng.random(40)), (np.array([5, 1, 5]), None), (np.array([7]), [2.0])]:
         weights = None if weights is None else np.asarray(weights)
@@ -315,12 +316,6 @@ def test_passes_run_where_arrays_cannot_become_numpy(loss, device, rng):
     problem.add_l2(on[0], problem.combine(s, rows, built))
     problem.value_and_gradient(on[0], rows, None, g)
     np.testing.assert_allclose(backend.to_host(built), backend.to_host(g), rtol=1e-12, atol=1e-14)
-
-
-def test_sparse_data_on_another_device_is_refused():
-    backend.use("strict")
-    with pytest.raises(ValueError, match="sparse data runs on the CPU only"):
-        LeastSquares(sp.eye(3, format="csr"), np.ones(3))
 
 
 @pytest.mark.parametrize(
