@@ -5,8 +5,8 @@ import pathlib
 import sys
 import warnings
 
+from lab.options import parse
 from npopt import Events, Stop, backend, minimize
-from npopt.lab.options import parse
 
 import pytest
 
