@@ -1,5 +1,9 @@
 """Losses of linear models: the formulas, by definition and by Fenchel's inequality; minima against slow loops; gaps."""
 
+import os
+import subprocess
+import sys
+
 from npopt import FISTA, L1, L1L2, L2, SAGA, SGD, Box, Events, RandomReshuffling, Stop, minimize
 from problems import LeastSquares, LinearModel, Logistic
 from problems.linear import Huber, Logit, Softmax, Squared, SquaredHinge, passes
@@ -99,6 +103,44 @@ def test_losses_are_values():
     for wrong in (0, -1, np.inf, "a"):
         with pytest.raises(ValueError, match="Huber: delta must"):
             Huber(wrong)
+
+
+OWN = '''
+from collections import namedtuple
+from problems.linear.losses import Real
+import numpy as np
+
+class Quartic(Real, namedtuple("Quartic", "scale")):
+    __slots__ = ()
+    curvature = 1e9
+    def one(self, y, z):
+        return self.scale * (z - y) ** 4, FACTOR * self.scale * (z - y) ** 3
+    def arrays(self, z, y, xp):
+        r = z - y[:, None]
+        return self.scale * r[:, 0] ** 4, FACTOR * self.scale * r**3
+'''
+
+USE = '''
+from own import Quartic
+from problems import LinearModel
+import numpy as np
+
+g = np.empty(1)
+problem = LinearModel(np.array([[2.0]]), [1.0], Quartic(0.5))
+problem.value_and_gradient(np.ones(1), np.array([0]), None, g)
+x = np.ones(1)
+problem.compiled_stretch(x, np.array([0]), None, np.array([1.0]))
+print(g[0], x[0])
+'''
+
+
+def test_a_loss_of_ones_own_is_one_class_and_its_formula_may_change(tmp_path):
+    """Scale 1/2, z = 2, y = 1: the slope is factor / 2, times the row, 2. numba's cache never gives an old formula."""
+    for factor in (4, 5, 4):
+        (tmp_path / "own.py").write_text(OWN.replace("FACTOR", str(float(factor))))
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        found = subprocess.run([sys.executable, "-B", "-c", USE], capture_output=True, text=True, cwd=tmp_path, env=env)
+        assert found.stdout.split() == [f"{factor:.1f}", f"{1 - factor:.1f}"]
 
 
 # ---------------------------------------------------------------------------------------------------------- problems
