@@ -28,7 +28,7 @@ class LinearModel(Stretches, Exact, Problem):
     not look whether row numbers are in range. What does not fit is a ValueError.
     """
 
-    def __init__(self, X, y, loss, l2=0.0, intercept=False, test=None, name=None, dtype=None, regulariser=None):
+    def __init__(self, X, y, loss, l2=0.0, intercept=False, *, test=None, name=None, dtype=None, regulariser=None):
         self.name = own = type(self).__name__ if name is None else name
         if regulariser is not None and not isinstance(regulariser, Regulariser):
             raise ValueError(f"{own}: regulariser must be a penalty such as L1(0.1), got {regulariser!r}")
