@@ -31,7 +31,8 @@ except ImportError:
     celer_path = None
 
 from npopt import SAGA, SGD, Events, RandomReshuffling, Stop, WithReplacement, backend, minimize
-from problems import Logistic, coordinate, load
+from problems import Logistic, load
+from problems.minima import coordinate
 
 QUIET = Events(None)
 

@@ -7,14 +7,13 @@
     run.final
 """
 
-__version__ = "0.1.0"
-
-from npopt import backend, theory
+from npopt import backend
+from npopt.analysis import gradcheck, range_test, theory
 from npopt.backend import elementwise
 from npopt.estimators import SAGA, SVRG, Accumulated, Clipped, Minibatch
-from npopt.gradcheck import gradcheck
 from npopt.minimize import Events, Run, Stop, minimize
 from npopt.optimizers import (
+    ASGD,
     EMA,
     FISTA,
     ISTA,
@@ -28,6 +27,7 @@ from npopt.optimizers import (
     Adafactor,
     AdaGrad,
     Adam,
+    Adamax,
     AdamMini,
     AdamW,
     AMSBound,
@@ -36,16 +36,17 @@ from npopt.optimizers import (
     HeavyBall,
     Lion,
     Lookahead,
+    Muon,
     NAdam,
     Nesterov,
     Proximal,
     RAdam,
     RMSProp,
+    Rprop,
     SophiaG,
     SophiaH,
 )
-from npopt.proximal import L1, L1L2, L2, Box, Simplex
-from npopt.range_test import range_test
+from npopt.penalties import L1, L1L2, L2, Box, Simplex
 from npopt.samplers import (
     AdaptiveImportance,
     Batch,
@@ -68,13 +69,15 @@ from npopt.schedules import (
     Polynomial,
     WithWarmup,
 )
+from npopt.version import __version__
 
 __all__ = [
-    "EMA", "FISTA", "ISTA", "L1", "L1L2", "L2", "LAMB", "LARS", "SAGA", "SGD", "SVRG", "SWA", "SWATS", "AMSBound",
-    "AMSGrad", "Accumulated", "AdaBound", "AdaGrad", "Adadelta", "Adafactor", "Adam", "AdamMini", "AdamW",
-    "AdaptiveImportance", "Anderson", "Batch", "Box", "ByClass", "Clipped", "Constant", "Cosine", "CosineRestarts",
-    "Cyclical", "Events", "Exponential", "HeavyBall", "Importance", "InverseSquareRoot", "Linear", "Lion",
-    "Lookahead", "Minibatch", "NAdam", "Nesterov", "OneCycle", "Piecewise", "Polynomial", "Proximal", "RAdam",
-    "RMSProp", "RandomReshuffling", "Run", "ShuffleOnce", "Simplex", "SophiaG", "SophiaH", "Stop",
+    "ASGD", "EMA", "FISTA", "ISTA", "L1", "L1L2", "L2", "LAMB", "LARS", "SAGA", "SGD", "SVRG", "SWA", "SWATS",
+    "AMSBound", "AMSGrad", "Accumulated", "AdaBound", "AdaGrad", "Adadelta", "Adafactor", "Adam", "AdamMini", "AdamW",
+    "Adamax", "AdaptiveImportance", "Anderson", "Batch", "Box", "ByClass", "Clipped", "Constant", "Cosine",
+    "CosineRestarts", "Cyclical", "Events", "Exponential", "HeavyBall", "Importance", "InverseSquareRoot", "Linear",
+    "Lion", "Lookahead", "Minibatch", "Muon", "NAdam", "Nesterov", "OneCycle", "Piecewise", "Polynomial", "Proximal",
+    "RAdam", "RMSProp", "RandomReshuffling", "Rprop", "Run", "ShuffleOnce", "Simplex", "SophiaG", "SophiaH", "Stop",
     "WithReplacement", "WithWarmup", "backend", "elementwise", "gradcheck", "minimize", "range_test", "theory",
+    "__version__",
 ]

@@ -22,7 +22,7 @@ class Problem:
         smoothness(), row_smoothness(), strong_convexity(), minimum() -> (x, f)
 
     so that `hasattr` is the question whether they exist. They speak of f, without the penalty; minimum() of the
-    objective. The penalty is `regulariser`, a value of npopt.proximal, or None.
+    objective. The penalty is `regulariser`, a value of npopt.penalties, or None.
     """
 
     name = "problem"

@@ -13,8 +13,7 @@ Run time on 2 cores: --quick about half a minute; --data real --jobs 2 --threads
 
 import math
 
-from npopt import Adam, AdamW, Cosine, HeavyBall, RandomReshuffling, Stop
-from npopt.lab import (
+from lab import (
     Entry,
     Experiment,
     Option,
@@ -30,8 +29,9 @@ from npopt.lab import (
     lower,
     spread,
 )
-from npopt.lab.figures import heat, panels, tuned
-from npopt.lab.options import whole
+from lab.figures import heat, panels, tuned
+from lab.options import whole
+from npopt import Adam, AdamW, Cosine, HeavyBall, RandomReshuffling, Stop
 from problems.classifiers import lenet, resnet
 
 import numpy as np

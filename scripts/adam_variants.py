@@ -15,6 +15,9 @@ import copy
 import time
 from types import SimpleNamespace
 
+from lab import Entry, Experiment, Option, Part, Recipe, alike, decided, inside, larger, listed, lower, spread
+from lab.figures import COLOURS, curves, panels, tuned
+from lab.options import whole
 from nn.networks import resnet18
 from npopt import (
     Adafactor,
@@ -29,9 +32,6 @@ from npopt import (
     Stop,
     backend,
 )
-from npopt.lab import Entry, Experiment, Option, Part, Recipe, alike, decided, inside, larger, listed, lower, spread
-from npopt.lab.figures import COLOURS, curves, panels, tuned
-from npopt.lab.options import whole
 from problems.classifiers import lenet, resnet
 
 import numpy as np

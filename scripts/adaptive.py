@@ -14,8 +14,7 @@ Run time on 2 cores: --quick about half a minute; --data real --jobs 2 --threads
 import functools
 import math
 
-from npopt import SGD, AdaGrad, Adam, Cosine, HeavyBall, RandomReshuffling, RMSProp, Stop, backend
-from npopt.lab import (
+from lab import (
     Entry,
     Experiment,
     Part,
@@ -29,7 +28,8 @@ from npopt.lab import (
     lower,
     spread,
 )
-from npopt.lab.figures import COLOURS, MARKERS, curves, panels, tuned
+from lab.figures import COLOURS, MARKERS, curves, panels, tuned
+from npopt import SGD, AdaGrad, Adam, Cosine, HeavyBall, RandomReshuffling, RMSProp, Stop, backend
 from problems import LANDSCAPES, Logistic, Surface
 from problems.classifiers import resnet
 

@@ -17,6 +17,8 @@ import dataclasses
 import math
 import time
 
+from lab import Entry, Experiment, Part, Recipe, Results, dataset, listed
+from lab.figures import MARKERS, curves, look, panels
 from npopt import (
     FISTA,
     ISTA,
@@ -32,8 +34,6 @@ from npopt import (
     minimize,
     theory,
 )
-from npopt.lab import Entry, Experiment, Part, Recipe, Results, dataset, listed
-from npopt.lab.figures import MARKERS, curves, look, panels
 from problems import LeastSquares, Logistic, Problem
 
 import numpy as np
@@ -219,7 +219,7 @@ def predicted(results, part, data):
 for part, model in (("a", "linear regression"), ("b", "logistic regression")):
     @experiment.claim(f"{part}-predicted", f"{model}: the iterations are what L and mu predict, or fewer",
                       expected="observed <= 1.2 N for gradient descent, Nesterov; <= 1.5 N for heavy ball (transient)",
-                      source="N = ln(e0/1e-7) / (-2 ln factor), npopt/theory.py")
+                      source="N = ln(e0/1e-7) / (-2 ln factor), npopt/analysis/theory.py")
     def as_predicted(results, part=part):
         found, holds = {}, True
         for data in sets(results, part):

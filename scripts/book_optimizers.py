@@ -11,11 +11,11 @@ Adam.
 Run time on 2 cores: --quick about ten seconds; --data real --jobs 2 --threads 1 about five minutes.
 """
 
-from nn.layers import GELU
+from lab import Entry, Experiment, Part, Recipe, Undecided, alike, decided, listed, lower, spread
+from lab.figures import curves, look, panels
+from nn import GELU
 from npopt import Adam, HeavyBall, Lion, RandomReshuffling, Stop
 from npopt.backend import elementwise
-from npopt.lab import Entry, Experiment, Part, Recipe, Undecided, alike, decided, listed, lower, spread
-from npopt.lab.figures import curves, look, panels
 from npopt.optimizers.base import Optimizer
 from problems.classifiers import perceptron
 
@@ -100,7 +100,7 @@ def held(seed, events, kind, n=100_000):
     x, optimizer = np.zeros(n, "float32"), kind()
     optimizer.start(x)
     optimizer.step(x, x.copy(), 1e-3)
-    return {"bytes": [sum(v.nbytes for v in optimizer.state().values() if getattr(v, "ndim", 0)) / n]}
+    return {"bytes": [optimizer.bytes() / n]}
 
 
 # ------------------------------------------------------------------------------------------------------------- grid

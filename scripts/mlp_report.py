@@ -15,6 +15,22 @@ Run time on 2 cores: --quick about half a minute; --data real --jobs 2 --threads
 
 import math
 
+from lab import (
+    Entry,
+    Experiment,
+    Part,
+    Recipe,
+    Undecided,
+    alike,
+    dataset,
+    different,
+    figures,
+    inside,
+    larger,
+    listed,
+    spread,
+)
+from lab.figures import COLOURS, curves, heat, look, panels, sweep, tuned
 from nn import init
 from npopt import (
     LAMB,
@@ -36,23 +52,8 @@ from npopt import (
     WithWarmup,
     backend,
 )
-from npopt.curvature import length, stable
-from npopt.lab import (
-    Entry,
-    Experiment,
-    Part,
-    Recipe,
-    Undecided,
-    alike,
-    dataset,
-    different,
-    inside,
-    larger,
-    listed,
-    spread,
-)
-from npopt.lab.figures import COLOURS, curves, heat, look, panels, sweep, tuned
-from npopt.range_test import RangeTest, range_test
+from npopt.analysis.curvature import length, stable
+from npopt.analysis.range_test import RangeTest, range_test
 from problems.classifiers import perceptron
 from problems.neural import Neural
 
@@ -133,10 +134,12 @@ class Watched(Neural):
         return found
 
     def state(self):
-        return super().state() | ({} if self.before is None else {"before": self.before.copy()})
+        before = backend.zeros(self.dim, self.dtype) if self.before is None else self.before    # zeros: none yet
+        return super().state() | {"before": before.copy()}
 
     def load_state(self, state):
-        self.before = state.get("before")
+        before = backend.asarray(state.get("before", np.zeros(1)), self.dtype)                  # reset gives none
+        self.before = before if backend.to_host((before != 0).any()) else None
         super().load_state(state)
 
 
@@ -682,7 +685,7 @@ def adam_figure(results):
                    "the rate rises.")
 def range_figure(results):
     run = results.select("e", "range test")[0]
-    return RangeTest(run.columns["rate"], run.columns["batch_loss"]).figure()
+    return figures.range_test(RangeTest(run.columns["rate"], run.columns["batch_loss"]))
 
 
 @experiment.figure("gradients.png", caption="SGD at 0.1. Norm of the gradient by layer; cosine of successive epochs' "

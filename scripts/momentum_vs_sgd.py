@@ -12,8 +12,7 @@ an hour and a quarter.
 
 import math
 
-from npopt import SGD, Cosine, HeavyBall, RandomReshuffling, Stop, WithReplacement, backend
-from npopt.lab import (
+from lab import (
     Entry,
     Experiment,
     Option,
@@ -27,8 +26,9 @@ from npopt.lab import (
     no_difference,
     spread,
 )
-from npopt.lab.figures import curves, look, panels, sweep
-from npopt.lab.options import whole
+from lab.figures import curves, look, panels, sweep
+from lab.options import whole
+from npopt import SGD, Cosine, HeavyBall, RandomReshuffling, Stop, WithReplacement, backend
 from problems import LeastSquares
 from problems.classifiers import lenet, resnet
 

@@ -13,6 +13,22 @@ Run time on 2 cores: --quick about 40 seconds; --data real --jobs 2 --threads 1 
 
 import math
 
+from lab import (
+    Entry,
+    Experiment,
+    Part,
+    Recipe,
+    Undecided,
+    dataset,
+    decided,
+    different,
+    inside,
+    larger,
+    listed,
+    lower,
+    spread,
+)
+from lab.figures import curves, heat, look, panels
 from npopt import (
     EMA,
     LAMB,
@@ -51,23 +67,7 @@ from npopt import (
     backend,
     minimize,
 )
-from npopt.curvature import stable
-from npopt.lab import (
-    Entry,
-    Experiment,
-    Part,
-    Recipe,
-    Undecided,
-    dataset,
-    decided,
-    different,
-    inside,
-    larger,
-    listed,
-    lower,
-    spread,
-)
-from npopt.lab.figures import curves, heat, look, panels
+from npopt.analysis.curvature import stable
 from problems import LANDSCAPES, Surface
 from problems.classifiers import perceptron
 

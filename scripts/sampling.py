@@ -14,6 +14,8 @@ Run time on 2 cores: --quick about 20 seconds; --data real --jobs 2 --threads 1 
 
 import functools
 
+from lab import Entry, Experiment, Part, Recipe, dataset, different, listed, spread
+from lab.figures import MARKERS, curves, look, panels
 from npopt import (
     SGD,
     AdaptiveImportance,
@@ -26,10 +28,8 @@ from npopt import (
     WithReplacement,
     backend,
 )
-from npopt.lab import Entry, Experiment, Part, Recipe, dataset, different, listed, spread
-from npopt.lab.figures import MARKERS, curves, look, panels
 from problems import Lasso, Logistic
-from problems.coordinate import lam_max
+from problems.minima.coordinate import lam_max
 
 import numpy as np
 import scipy.sparse

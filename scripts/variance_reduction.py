@@ -14,10 +14,10 @@ Run time on 2 cores: --quick some seconds; --data real --jobs 2 --threads 1 abou
 
 import dataclasses
 
+from lab import Entry, Experiment, Option, Part, Recipe, Results, Undecided, dataset, listed, spread
+from lab.figures import curves, look, panels
+from lab.options import positive
 from npopt import SAGA, SGD, SVRG, Stop, WithReplacement, backend
-from npopt.lab import Entry, Experiment, Option, Part, Recipe, Results, Undecided, dataset, listed, spread
-from npopt.lab.figures import curves, look, panels
-from npopt.lab.options import positive
 from problems import LeastSquares, Logistic
 
 import numpy as np

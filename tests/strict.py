@@ -201,6 +201,7 @@ class Strict:
 
     def __init__(self):
         self.module = Module(np)
+        self.empty = self.workspace = self.module.empty
 
     def asarray(self, a, dtype=None):
         if isinstance(a, StrictArray):

@@ -4,8 +4,8 @@ import importlib.util
 import pathlib
 import sys
 
+from lab import Finished, Results
 from npopt import Events, Stop, backend, minimize
-from npopt.lab import Finished, Results
 
 import numpy as np
 import pytest

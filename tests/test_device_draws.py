@@ -24,9 +24,9 @@ from npopt import (
     backend,
     minimize,
 )
-from npopt.curvature import lanczos
+from npopt.analysis.curvature import lanczos
 from problems import Logistic, Neural, Quadratic, Surface
-from problems.neural import CropFlip
+from problems.feeds import CropFlip, Images
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def network(build, augment=None):
     x, y = rng.integers(0, 256, (N, 8, 8, 3)).astype("uint8"), rng.integers(0, 4, N)
     data = SimpleNamespace(name="noise", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9], mean=[110.0, 120.0, 130.0],
                            std=[60.0, 70.0, 80.0], scale=255.0)
-    return Neural(build(), data, augment=augment, dtype="float64")
+    return Neural(build(), Images(data, augment), dtype="float64")
 
 
 def small(dropout=0.0, norm="batch"):

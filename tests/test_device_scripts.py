@@ -8,10 +8,13 @@ import sys
 import warnings
 
 import npopt
+from lab import engine
+from lab.options import parse
 from npopt import Events, Stop, backend, minimize
-from npopt.lab.options import parse
+from npopt.backend import devices
 
 import pytest
+import strict
 
 SCRIPTS = sorted((pathlib.Path(__file__).parents[1] / "scripts").glob("[!_]*.py"))
 LONG = {"sharpness"}                                            # recipes that train for long; the slow test has them
@@ -73,7 +76,7 @@ def test_commands_run_where_nothing_may_be_read(path, tmp_path, monkeypatch, cap
     monkeypatch.setattr(loop, "minimize", shortened)            # the lab's, and below that of the script
     monkeypatch.setattr(npopt, "minimize", shortened)
     monkeypatch.setitem(backend.DEVICES, "gpu", strict.Strict)
-    monkeypatch.setitem(devices._made, "gpu", devices._made["strict"])
+    monkeypatch.setitem(devices._made, "gpu", devices._make("strict"))
     words = ["--quick", "--seeds", "1", "--threads", "1", "--device", "gpu", "--out", str(tmp_path)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -23,6 +23,7 @@ from npopt import (
     minimize,
 )
 from problems import LeastSquares, Logistic, Quadratic, load
+from problems.feeds import Images
 from problems.neural import Neural
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_a_snapshot_at_every_step_is_gradient_descent(data):
 
 
 def test_on_a_network_a_snapshot_at_every_step_is_gradient_descent():
-    problem = Neural(mlp((64, 6, 10)), load("digits"), metrics_rows=10)
+    problem = Neural(mlp((64, 6, 10)), Images(load("digits")), metrics_rows=10)
     x = problem.x0(np.random.default_rng(0))
     full, g = np.empty_like(x), SVRG(1e-9).start(problem, x, 0)
     problem.value_and_gradient(x, None, None, full)

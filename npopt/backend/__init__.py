@@ -8,7 +8,7 @@
 A draw is a function of (seed, stream, counter): see draws.py. Formulas: see formulas.py.
 """
 
-from npopt.backend.pools import cores, threads  # isort: skip (before NumPy: it says how pools of threads wait)
+from npopt.backend.parallel import cores, threads  # isort: skip (before NumPy: it says how pools of threads wait)
 from npopt.backend.devices import (
     DEVICES,
     asarray,
@@ -18,17 +18,21 @@ from npopt.backend.devices import (
     memory,
     norm,
     owner,
+    precision,
     synchronize,
     to_host,
     use,
+    workspace,
     xp,
     zeros,
 )
-from npopt.backend.draws import generator, key, normals, row_uniform
+from npopt.backend.draws import generator, key
 from npopt.backend.formulas import elementwise
+from npopt.backend.noise import normals, row_uniform
 from npopt.backend.sparse import Csr
 
 __all__ = [
     "Csr", "DEVICES", "asarray", "cores", "device", "elementwise", "empty", "generator", "kernel", "key", "memory",
-    "norm", "normals", "owner", "row_uniform", "synchronize", "threads", "to_host", "use", "xp", "zeros",
+    "norm", "normals", "owner", "precision", "row_uniform", "synchronize", "threads", "to_host", "use", "workspace",
+    "xp", "zeros",
 ]

@@ -26,10 +26,10 @@ class ProximalGradient(Optimizer):
     """
 
     proximal = True
+    numbers = {"shrink": 1.0}
 
     def start(self, x, oracle=None):
         super().start(x, oracle)
-        self.shrink = 1.0
         self._trial = backend.xp(x).zeros_like(x)
 
     def forward_backward(self, y, g, lr):
@@ -51,13 +51,6 @@ class ProximalGradient(Optimizer):
             if value <= bound + rounding or self.shrink < 1e-30:
                 return p
             self.shrink /= self.eta
-
-    def state(self):
-        return {**super().state(), "shrink": self.shrink}
-
-    def load_state(self, state):
-        super().load_state(state)
-        self.shrink = float(state["shrink"])
 
 
 class ISTA(ProximalGradient):

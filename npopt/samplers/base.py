@@ -80,10 +80,12 @@ class Sampler(Value):
         return np.concatenate([np.asarray(backend.to_host(b.rows)) for b in self.take(k)])
 
     def span(self, k):
-        """The next k batches, all of one epoch, as host arrays (rows, weights or None), for compiled loops."""
+        """The next k batches, all of one epoch, as host arrays (rows, weights or None), for compiled loops.
+
+        They are not counted as taken: a compiled stretch may end early, and who runs it adds its steps to `taken`.
+        """
         e, j = divmod(self.taken, self.steps_per_epoch)
         order, weights = self._order(e)
-        self.taken += k
         cut = slice(j * self.size, (j + k) * self.size)
         return order[cut], None if weights is None else weights[cut]
 

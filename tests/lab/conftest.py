@@ -18,8 +18,8 @@ import os
 import numpy as np
 
 from npopt import SGD, HeavyBall, Stop, WithReplacement
-from npopt.lab import Entry, Experiment, Option, Recipe, spread
-from npopt.lab.figures import curves, panels
+from lab import Entry, Experiment, Option, Recipe, spread
+from lab.figures import curves, panels
 from problems.quadratic import Quadratic
 
 SIZE = 12

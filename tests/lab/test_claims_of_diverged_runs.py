@@ -1,7 +1,7 @@
 """Runs that diverged, or seeds that are missing, decide no comparison."""
 
-from npopt.lab import MissingRuns, Results, Undecided, alike, different, inside, larger, no_difference
-from npopt.lab.results import Finished
+from lab import MissingRuns, Results, Undecided, alike, different, inside, larger, no_difference
+from lab.results import Finished
 
 import numpy as np
 import pytest

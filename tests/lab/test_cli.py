@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from npopt.lab import cli
-from npopt.lab.report import task_order, write_index
+from lab import cli
+from lab.report import task_order, write_index
 
 import pytest
 
@@ -27,7 +27,7 @@ def folder(toy, monkeypatch):
     (toy.parent / "plain.py").write_text("raise AssertionError('not an experiment')\n")
     found = {path.stem: path for path in sorted(toy.parent.glob("*.py")) if cli.described(path)}
     monkeypatch.setattr(cli, "scripts", lambda: found)
-    monkeypatch.setenv("PYTHONPATH", str(cli.Path(cli.__file__).resolve().parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(toy.parent)
     return toy.parent
 

@@ -9,9 +9,9 @@ import platform
 import re
 import sys
 
+from lab import Entry, Experiment, Option, Part, Recipe, engine
+from lab.figures import COLOURS, animate, curves, panels, save, sweep
 from npopt import SGD, RandomReshuffling, Stop
-from npopt.lab import Entry, Experiment, Option, Part, Recipe, engine
-from npopt.lab.figures import COLOURS, animate, curves, panels, save, sweep
 from problems.quadratic import Quadratic
 
 import numpy as np

@@ -1,8 +1,9 @@
 """Figures: what is drawn is what the runs hold."""
 
-from npopt.lab import Results
-from npopt.lab.figures import COLOURS, by_row, curves, heat, panels, said, save, tuned
-from npopt.lab.results import Finished
+from lab import Results, figures
+from lab.figures import COLOURS, by_row, curves, heat, panels, said, save, tuned
+from lab.results import Finished
+from npopt.analysis import RangeTest
 
 import numpy as np
 import pytest
@@ -70,3 +71,12 @@ def test_the_colours_of_thin_lines_survive_the_palette(tmp_path):
     for colour in (*COLOURS, "white"):
         near = min(max(abs(a - b) for a, b in zip(ImageColor.getrgb(colour), other, strict=True)) for other in found)
         assert near <= 4, colour
+
+
+def test_a_range_test_is_drawn_with_both_of_its_rates():
+    rates = np.geomspace(1e-4, 1, 41)
+    found = RangeTest(rates, (np.log10(rates) + 1.5) ** 2)
+    figure = figures.range_test(found)
+    drawn = [line.get_xdata()[0] for line in figure.axes[0].lines[2:]]
+    assert drawn == [found.steepest, found.highest] and found.steepest < found.highest < rates[-1]
+    np.testing.assert_array_equal(figure.axes[0].lines[1].get_ydata(), found.smooth)

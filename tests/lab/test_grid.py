@@ -3,10 +3,10 @@
 import linecache
 from types import SimpleNamespace
 
+from lab import Entry, Experiment, Part, Recipe
+from lab import data as data_room
+from lab.options import lasting, merged, parse, seeds
 from npopt import SGD, Constant, HeavyBall, Minibatch, RandomReshuffling, Stop, WithReplacement
-from npopt.lab import Entry, Experiment, Part, Recipe
-from npopt.lab import data as data_room
-from npopt.lab.options import lasting, merged, parse, seeds
 
 import pytest
 
@@ -63,7 +63,7 @@ def test_key_changes_with_the_settings(monkeypatch, words):
 def test_key_changes_with_the_data_and_with_the_mark_of_the_library(monkeypatch):
     before = key(monkeypatch, entry())
     assert key(monkeypatch, entry(), sha="2") != before
-    monkeypatch.setattr("npopt.lab.experiment.RESULTS", -1)
+    monkeypatch.setattr("lab.experiment.RESULTS", -1)
     assert key(monkeypatch, entry()) != before
 
 

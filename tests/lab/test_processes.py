@@ -5,8 +5,8 @@ import os
 import signal
 import time
 
+from lab.store import Store
 from npopt import HeavyBall, Stop, WithReplacement, backend, checkpoint, minimize
-from npopt.lab.store import Store
 from problems.quadratic import Quadratic
 
 import numpy as np
@@ -135,7 +135,7 @@ OWN = '''"""An idea of one's own. Beside SGD."""
 
 from npopt import SGD, RandomReshuffling, Stop
 from npopt.backend import elementwise
-from npopt.lab import Entry, Experiment, Part, Recipe
+from lab import Entry, Experiment, Part, Recipe
 from npopt.optimizers.base import Optimizer
 from problems.quadratic import Quadratic
 

@@ -1,6 +1,6 @@
 """Results and claims: stacking over seeds, medians and bands, the three states of a claim."""
 
-from npopt.lab import (
+from lab import (
     Claim,
     Finished,
     MissingRuns,
@@ -13,7 +13,7 @@ from npopt.lab import (
     show,
     spread,
 )
-from npopt.lab.claims import counts, judge
+from lab.claims import counts, judge
 
 import numpy as np
 import pytest

@@ -7,8 +7,8 @@ import sys
 import threading
 import time
 
+from lab.store import Store, plain
 from npopt import checkpoint
-from npopt.lab.store import Store, plain
 
 import numpy as np
 import pytest
@@ -138,7 +138,7 @@ def test_waiting_for_a_lock_ends_when_it_is_released_and_only_one_waiter_gets_it
 
 def test_a_lock_dies_with_its_process(store):
     code = (
-        "import sys, time; from npopt.lab.store import Store\n"
+        "import sys, time; from lab.store import Store\n"
         "with Store(sys.argv[1]).lock('k'): print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(store.folder)], stdout=subprocess.PIPE, text=True)

@@ -1,0 +1,28 @@
+"""The laboratory: a grid of runs with one progress bar, a store that survives a kill, claims, figures, one report."""
+
+import npopt  # noqa: F401  # isort: skip (before NumPy: it says how pools of threads wait)
+from lab.claims import (
+    Claim,
+    Undecided,
+    alike,
+    decided,
+    different,
+    inside,
+    larger,
+    listed,
+    lower,
+    no_difference,
+    show,
+    spread,
+)
+from lab.data import dataset
+from lab.experiment import Experiment
+from lab.grid import Entry, Part, Recipe
+from lab.options import Arguments, Option
+from lab.results import Finished, MissingRuns, Results, Tuned, middle_and_band
+
+__all__ = [
+    "Arguments", "Claim", "Entry", "Experiment", "Finished", "MissingRuns", "Option", "Part", "Recipe", "Results",
+    "Tuned", "Undecided", "alike", "dataset", "decided", "different", "inside", "larger", "listed", "lower",
+    "middle_and_band", "no_difference", "show", "spread",
+]  # fmt: skip

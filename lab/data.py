@@ -1,0 +1,27 @@
+"""Data sets by name: the last few that a process has loaded, and what is said about them in keys and summaries."""
+
+from lab.options import BUNDLED, REAL, nearest
+
+
+def dataset(name, **more):
+    """`problems.datasets.load(name, ...)`, kept: all runs of a process share the arrays, which nobody may write to."""
+    from problems import datasets
+
+    return datasets.shared(name, **more)
+
+
+def check(name):
+    """A ValueError with the nearest match unless `name` is bundled, real, or a data set."""
+    if name in (BUNDLED, REAL):
+        return
+    from problems import datasets
+
+    known = [BUNDLED, REAL, *datasets.names()]
+    if name not in known:
+        raise ValueError(f"no data set is called {name!r}; {nearest(name, known)}")
+
+
+def facts(name):
+    """{"name", "sha256", "rows", "source"} of a data set; rows are the training rows. It is loaded for that."""
+    found = dataset(name)
+    return {"name": name, "sha256": found.sha256, "rows": len(found.y_train), "source": found.source}
