@@ -89,7 +89,7 @@ ARGUMENTS = {                                                   # of those that 
     "EMA": (SGD(), 0.9), "SWA": (SGD(), 2), "Lookahead": (SGD(), 2), "Proximal": (SGD(),), "Accumulated": (3,),
     "Clipped": (1.0,),
 }
-BASES = {"Optimizer", "Around", "BySegment", "Sophia", "Estimator", "Wrapper", "Sampler", "Batch", "Mirrored"}
+BASES = {"Array", "Optimizer", "Around", "BySegment", "Sophia", "Estimator", "Wrapper", "Sampler", "Batch", "Mirrored"}
 VARIANTS = {
     "ISTA(backtracking)": ISTA(backtracking=True), "FISTA(backtracking)": FISTA(backtracking=True),
     'FISTA("gradient")': FISTA("gradient"), 'FISTA("function")': FISTA("function"),
