@@ -10,6 +10,7 @@ from pairs import torch  # isort: skip (before NumPy)
 
 from nn.networks import lenet5, mlp, resnet18, vgg
 from npopt import HeavyBall, backend
+from problems.feeds import Images
 from problems.neural import Neural
 
 import numpy as np
@@ -29,7 +30,7 @@ def ours(case, size, **options):
     images, labels = batch(case, size)
     data = SimpleNamespace(name="noise", x_train=images, y_train=labels, x_test=None, y_test=None, mean=None, std=None,
                            scale=1.0, classes=tuple(range(10)), sha256="")
-    problem = Neural(NETWORKS[case](**options), data)
+    problem = Neural(NETWORKS[case](**options), Images(data))
     x = problem.x0(backend.generator(0, "x0"))
     g, optimizer, rows = backend.empty(x.shape, x.dtype), HeavyBall(0.9), backend.asarray(np.arange(size))
     optimizer.start(x)

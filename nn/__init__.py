@@ -5,6 +5,7 @@ from .activations import GELU, LeakyReLU, LogSoftmax, PReLU, ReLU, Sigmoid, Soft
 from .composites import Residual, Sequential
 from .convolution import Conv2d
 from .dropout import Dropout, Flatten
+from .embedding import Embedding
 from .gradcheck import gradcheck_layer
 from .layer import Layer, Run
 from .linear import Linear
@@ -16,8 +17,8 @@ from .pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool, MaxPool2d
 from .profile import Profile
 
 __all__ = [
-    "AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm", "BinaryCrossEntropy", "Conv2d", "Dropout", "Flatten", "GELU",
-    "GlobalAvgPool", "Layer", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "MaxPool2d", "Network", "PReLU",
+    "AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm", "BinaryCrossEntropy", "Conv2d", "Dropout", "Embedding", "Flatten",
+    "GELU", "GlobalAvgPool", "Layer", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "MaxPool2d", "Network", "PReLU",
     "Profile", "ReLU", "Residual", "Run", "Sequential", "Sigmoid", "Softmax", "SoftmaxCrossEntropy", "SquaredError",
     "Tanh", "basic_block", "gradcheck_layer", "init", "lenet5", "mlp", "resnet18", "vgg",
 ]

@@ -11,11 +11,17 @@ def named(layer, parameter):
     return f"{layer.path}.{parameter}" if layer.path else parameter
 
 
+def sizes(shape):
+    """A shape, or a tuple of shapes, as tuples of ints."""
+    return tuple(sizes(part) if isinstance(part, (tuple, list)) else int(part) for part in shape)
+
+
 class Network:
     """A layer with names for its parameters: `segments`, `x0`, `bind`, `forward`, `backward`, and batch statistics.
 
     layer          usually a Sequential
-    input_shape    shape of one row, without the batch axis: (784,) or (28, 28, 1)
+    input_shape    shape of one row, without the batch axis: (784,) or (28, 28, 1); a tuple of shapes where the layer
+                   takes a tuple of arrays
     share          {"head.W": "embed.W"}: the first name uses the second one's segment. In backward order the first user
                    writes into g, the others write into scratch that `backward` adds.
 
@@ -23,7 +29,7 @@ class Network:
     """
 
     def __init__(self, layer, input_shape, name=None, share=None):
-        self.layer, self.input_shape, self.name = layer, tuple(int(i) for i in input_shape), name or "network"
+        self.layer, self.input_shape, self.name = layer, sizes(input_shape), name or "network"
         self.share = dict(share or {})
         self.output_shape = tuple(layer.output_shape(self.input_shape))
         self.users = {}                                 # segment name: [(layer, parameter)] in forward order
@@ -124,9 +130,9 @@ class Network:
         run.backward=False keeps nothing; run.dx promises that backward is to return the gradient of the inputs. Several
         passes may be on their way before the first goes back.
         """
-        if tuple(inputs.shape[1:]) != self.input_shape:
-            raise ValueError(f"{self.name}: a row of inputs must have shape {self.input_shape}, got "
-                             f"{tuple(inputs.shape[1:])}")
+        found = tuple(tuple(a.shape[1:]) for a in inputs) if isinstance(inputs, tuple) else tuple(inputs.shape[1:])
+        if found != self.input_shape:
+            raise ValueError(f"{self.name}: a row of inputs must have shape {self.input_shape}, got {found}")
         if run.training and self.pending is None:       # a step's first training pass leaves what commit folds in
             self.pending = {}
             run = run.remembering(self.pending)

@@ -100,7 +100,7 @@ def held(seed, events, kind, n=100_000):
     x, optimizer = np.zeros(n, "float32"), kind()
     optimizer.start(x)
     optimizer.step(x, x.copy(), 1e-3)
-    return {"bytes": [sum(v.nbytes for v in optimizer.state().values() if getattr(v, "ndim", 0)) / n]}
+    return {"bytes": [optimizer.bytes() / n]}
 
 
 # ------------------------------------------------------------------------------------------------------------- grid

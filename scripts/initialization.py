@@ -20,6 +20,7 @@ from nn import Linear, Network, PReLU, ReLU, Sequential, Tanh, init
 from nn.spectra import METRICS, PowerIteration, rank_by_entropy, singular_values
 from npopt import Cosine, HeavyBall, RandomReshuffling, Stop
 from problems.classifiers import between, perceptron
+from problems.feeds import feed_of
 from problems.neural import Neural
 
 import numpy as np
@@ -71,7 +72,7 @@ def books(data, start, rows=None, validation=0.0):
     """The network on a set with pixels from -1 to 1."""
     d = between(dataset(data, rows=rows, validation=validation), -1.0, 1.0)
     net = network(d.x_train[0].size, len(d.classes), STARTS[start])
-    return Neural(net, d, metrics_rows=min(10_000, len(d.y_train)), metrics_batch=1000)
+    return Neural(net, feed_of(d), metrics_rows=min(10_000, len(d.y_train)), metrics_batch=1000)
 
 
 def spectra(seed, events, start):

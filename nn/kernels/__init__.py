@@ -19,7 +19,7 @@ from .reference import taps
 __all__ = [
     "chosen", "convolve", "convolve_inputs", "convolve_weights", "erf", "gather_images", "gather_windows", "linear",
     "linear_inputs", "linear_weights", "max_pool", "max_pool_backward", "moments", "normalise", "normalise_backward",
-    "normalise_sums", "relu", "relu_backward", "softmax", "sum_rows", "sum_windows", "taps", "use",
+    "normalise_sums", "relu", "relu_backward", "softmax", "sum_by_word", "sum_rows", "sum_windows", "taps", "use",
 ]
 
 _chosen = "fast"
@@ -73,6 +73,7 @@ linear = either(reference.linear, cpu=matrices.linear, gpu=gpu.convolutions.line
 linear_inputs = either(reference.linear_inputs, cpu=matrices.linear_inputs, gpu=gpu.convolutions.linear_inputs)
 linear_weights = either(reference.linear_weights, cpu=matrices.linear_weights, gpu=gpu.convolutions.linear_weights)
 sum_rows = either(reference.sum_rows, cpu=matrices.sum_rows, gpu=gpu.norms.sum_rows)
+sum_by_word = either(reference.sum_by_word, cpu=matrices.sum_by_word, gpu=gpu.pixels.sum_by_word)
 convolve = either(reference.convolve, cpu=cpu.convolve, gpu=gpu.convolutions.convolve)
 convolve_inputs = either(reference.convolve_inputs, cpu=cpu.convolve_inputs, gpu=gpu.convolutions.convolve_inputs)
 convolve_weights = either(reference.convolve_weights, cpu=cpu.convolve_weights, gpu=gpu.convolutions.convolve_weights)

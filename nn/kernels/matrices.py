@@ -114,3 +114,16 @@ def _sum_rows(a, out):
             for k in range(j, d, out.size):
                 total_j += sums[part, k]
         out[j] = total_j
+
+
+def sum_by_word(dy, words, dw):
+    dw[...] = 0
+    _sum_by_word(dy, words, dw)
+
+
+@inside
+def _sum_by_word(dy, words, dw):
+    for n in range(words.size):
+        row, to = dy[n], dw[words[n]]
+        for j in range(row.size):
+            to[j] += row[j]

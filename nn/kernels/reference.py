@@ -57,6 +57,12 @@ def sum_rows(a, out):
     out[...] = total
 
 
+def sum_by_word(dy, words, dw):
+    """dw_v = sum of dy_n over the n with words_n = v; dy: (N, D)   words: (N,)   dw: (V, D)"""
+    m = xp(dy)
+    m.matmul((m.arange(dw.shape[0]).reshape(-1, 1) == words).astype(dy.dtype), dy, out=dw)
+
+
 def convolve(x, w, bias, y, stride, padding):
     """y_bhwo = sum_{i,j,c} w_oijc x_{b, s h + i - p, s w + j - p, c} + bias_o, x being zero outside; bias may be None.
 

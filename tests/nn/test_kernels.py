@@ -3,7 +3,7 @@
 import itertools
 
 from nn import kernels
-from nn.kernels import cpu, norms, pooling, reference
+from nn.kernels import cpu, matrices, norms, pooling, reference
 
 import numpy as np
 import pytest
@@ -106,6 +106,15 @@ def test_gathered_images_equal_the_reference_and_a_loop(data, rng):
                     loop[b, h, w] = scale * pixel + shift
         np.testing.assert_allclose(fast, loop, rtol=1e-6, atol=1e-5)
         np.testing.assert_allclose(slow, loop, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [matrices, reference])
+def test_sums_by_word(module, rng):
+    words, dy, dw = rng.integers(0, 9, 40), rng.standard_normal((40, 3)), np.full((11, 3), np.nan)
+    module.sum_by_word(dy, words, dw)
+    expected = np.zeros((11, 3))
+    np.add.at(expected, words, dy)
+    np.testing.assert_allclose(dw, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_relu_backward_is_zero_at_and_below_the_kink(rng):

@@ -143,6 +143,12 @@ def softmax(_, dtype, rng):
                     a["z"], a["t"], smoothing, a["weights"], a["p"], a["rows"]), dict(p=8, rows=40))  # noqa: B023
 
 
+def words(dtype, rng):
+    for n, v, d in ((1, 1, 1), (40, 9, 3), (700, 30, 70)):
+        arrays = dict(dy=rng.standard_normal((n, d)), words=rng.integers(0, v, n), dw=np.ones((v + 2, d)))
+        both("sum_by_word", arrays, dtype, lambda a: tuple(a.values()), dict(dw=2 * n))
+
+
 def images(kind, dtype, rng):
     data = rng.integers(0, 256, (9, 5, 6, 3)).astype(kind or dtype)
     rows, moves = np.array([8, 0, 3, 3]), np.array([[0, 0, 0], [2, -3, 0], [-1, 2, 1], [5, 0, 1]])
@@ -203,6 +209,7 @@ RUNS = {
     "max_pool": lambda *a: pools("max_pool", *a), "max_pool_backward": lambda *a: pools("max_pool_backward", *a),
     "relu": lambda *a: numbers("relu", *a), "relu_backward": lambda *a: numbers("relu_backward", *a),
     "erf_in_place": lambda *a: numbers("erf", *a), "softmax": lambda *a: softmax("softmax", *a),
+    "sum_words": words,
     "gather_images": lambda *a: images(None, *a), "gather_bytes": lambda *a: images("uint8", *a),
 }
 

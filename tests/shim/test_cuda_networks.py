@@ -6,7 +6,8 @@ import nn
 from nn.kernels.gpu import convolutions
 from nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from npopt import SGD, AdamW, WithReplacement, backend, minimize
-from problems.neural import CropFlip, Neural
+from problems.feeds import CropFlip, Images
+from problems.neural import Neural
 
 import cudashim
 import numpy as np
@@ -99,7 +100,7 @@ def test_training_runs_as_on_the_cpu(rng):
         found = []
         for device in ("shim", "cpu"):
             on(device)
-            problem = Neural(nn.resnet18(width=2, in_channels=1, classes=3, image=8), data, augment=CropFlip(2),
+            problem = Neural(nn.resnet18(width=2, in_channels=1, classes=3, image=8), Images(data, CropFlip(2)),
                              dtype="float64", l2=1e-3)
             run = minimize(problem, optimizer, WithReplacement(8), 1e-3, stop=dict(steps=5), seed=4)
             found.append([run.columns["loss"], run.columns["train_loss"], backend.to_host(run.x)])

@@ -3,10 +3,13 @@
     relu                1 read, 1 written                   max_pool            1 read; y and a byte for each window
     relu_backward       2 read, 1 written                   max_pool_backward   dy and the bytes read, dx written
     erf                 1 read, 1 written                   softmax             z read (again from the cache), p written
+    sum_by_word         dy read, its words' rows written (and the words sorted)
     gather_images       a byte or a number read, a number written
 
 Memory sets the time of all but erf, about 40 operations a number (computed, not measured).
 """
+
+from npopt.backend import xp
 
 from .. import reference
 from .launch import Program, blocks, geometry
@@ -24,6 +27,13 @@ def relu_backward(y, dy, dx):
 
 def erf(x):
     rows_program.each("erf_in_place", x.size, x)
+
+
+def sum_by_word(dy, words, dw):
+    m, (places, width) = xp(dy), dy.shape
+    order = m.argsort(words * places + m.arange(places))                # places of a word together, in their order
+    dw[...] = 0
+    rows_program.each("sum_words", dy.size, dy, order, words[order].astype("int64", copy=False), dw, places, width)
 
 
 def softmax(z, t, smoothing, weights, p, rows):

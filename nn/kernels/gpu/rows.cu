@@ -18,6 +18,22 @@ extern "C" __global__ void __launch_bounds__(256) erf_in_place(Real* x, long lon
     if (i < n) x[i] = erf(x[i]);
 }
 
+// dw_v = sum of dy_n over the places n of word v. order: the places, those of a word together and in order; sorted: their
+// words. A thread has one number of the first place of a word, and sums over the others in float64.
+extern "C" __global__ void __launch_bounds__(256) sum_words(const Real* __restrict__ dy,
+                                                            const long long* __restrict__ order,
+                                                            const long long* __restrict__ sorted,
+                                                            Real* __restrict__ dw, long long places, long long width,
+                                                            long long n) {
+    const long long i = blockIdx.x * 256LL + threadIdx.x;
+    if (i >= n) return;
+    const long long first = i / width, j = i % width, word = sorted[first];
+    if (first > 0 && sorted[first - 1] == word) return;
+    double sum = 0;
+    for (long long p = first; p < places && sorted[p] == word; p++) sum += dy[order[p] * width + j];
+    dw[word * width + j] = (Real)sum;
+}
+
 __device__ inline Real larger(Real a, Real b) { return a > b || a != a ? a : b; }      // NaN stays
 
 // One warp a row: rows_b = l_b, the cross-entropy of softmax(z_b) and (1 - s) e_(t_b) + s/K;  p = (w_b / B) dl_b/dz.
