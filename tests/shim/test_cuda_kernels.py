@@ -312,7 +312,7 @@ def test_every_cuda_source_is_one_that_tests_run():
     assert {p.name for p in here.glob("*.cu")} == {p.file for p in gpu.PROGRAMS}
     found = {str(p.relative_to(ROOT)) for folder in ("npopt", "nn", "problems", "scripts")
              for p in (ROOT / folder).rglob("*.py") if "__global__" in p.read_text()}
-    assert found == {"npopt/backend/draws.py", "npopt/backend/formulas.py"}
+    assert found == {f"npopt/backend/{name}.py" for name in ("formulas", "noise", "sparse")}
 
 
 def test_reference_values_of_erf_are_those_of_scipy(rng, shim):

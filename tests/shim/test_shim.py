@@ -51,6 +51,9 @@ extern "C" __global__ void sum_of_a_warp(float* y) {
     for (int far = 16; far > 0; far /= 2) v += __shfl_xor_sync(0xffffffffu, v, far);
     y[threadIdx.x] = v;
 }
+extern "C" __global__ void down_a_warp(float* y) {
+    y[threadIdx.x] = __shfl_down_sync(0xffffffffu, (float)threadIdx.x, 3);
+}
 extern "C" __global__ void shifted(float* y, long long by) { y[(long long)threadIdx.x + by] = 1.0f; }
 extern "C" __global__ void read_shifted(const float* x, float* y) { y[threadIdx.x] = x[threadIdx.x + 1]; }
 extern "C" __global__ void types(float* y, int a, double b, unsigned char c) { y[0] = a + b + c; }
@@ -78,6 +81,11 @@ def test_races_and_lost_barriers_are_errors(name, args, message, shim):
     with pytest.raises(RuntimeError, match=message):
         run(name, *x, backend.empty((64,), "f4"), *args)
     assert run("sum_of_a_warp", backend.empty((64,), "f4"))[40] == sum(range(32, 64))       # and it goes on
+
+
+def test_a_shuffle_down_leaves_the_last_lanes_as_they_are(shim):
+    found = run("down_a_warp", backend.empty((64,), "f4"))
+    np.testing.assert_array_equal(found, [i + 3 if i % 32 < 29 else i for i in range(64)])
 
 
 @pytest.mark.parametrize("by", [-1, 1, 40])
