@@ -11,7 +11,6 @@ and writing each of its arrays once at the speed of a copy. GB/s count every arr
 from pairs import Table, arguments, timed  # isort: skip (before NumPy)
 
 from nn import kernels
-from nn.core import Context
 from nn.kernels import cpu
 from npopt import backend
 
@@ -19,7 +18,7 @@ import numpy as np
 
 args = arguments(__doc__, rounds=7).parse_args()
 backend.threads(args.threads)
-rng, ctx, B = np.random.default_rng(0), Context(), 128
+rng, B = np.random.default_rng(0), 128
 table = Table(f"Layers of ResNet-18, batch {B}, float32, {args.threads} threads", "", "")
 table.lines.clear()
 
@@ -46,8 +45,7 @@ speeds = {"NumPy's BLAS": [], "register blocks (nn/kernels/matrices.py)": []}
 for n, k, m in SHAPES:
     a, b, c = noise(n, k), noise(k, m), np.empty((n, m), "float32")
     for found, function in zip(speeds.values(), (np.matmul, kernels.linear_inputs), strict=True):
-        extra = () if function is np.matmul else (ctx,)
-        found.append(2 * n * k * m / best(lambda f=function, x=(a, b, c, *extra): f(*x)))
+        found.append(2 * n * k * m / best(lambda f=function, x=(a, b, c): f(*x)))
 flops = max(max(found) for found in speeds.values())
 big = noise(1 << 25)
 other = np.empty_like(big)
@@ -79,9 +77,9 @@ for size, i, o, k, s, count in CONVOLUTIONS:
     x, w, y = noise(B, size, size, i), noise(o, k, k, i), noise(B, out, out, o)
     dx, dw, st, pad = np.empty_like(x), np.empty_like(w), (s, s), (p, p)
     passes = {
-        "forward": lambda x=x, w=w, y=y, st=st, pad=pad: kernels.convolve(x, w, None, y, st, pad, ctx),
-        "dx": lambda x=x, w=w, y=y, dx=dx, st=st, pad=pad: kernels.convolve_inputs(y, w, dx, st, pad, ctx),
-        "dW": lambda x=x, dw=dw, y=y, st=st, pad=pad: kernels.convolve_weights(x, y, dw, st, pad, ctx),
+        "forward": lambda x=x, w=w, y=y, st=st, pad=pad: kernels.convolve(x, w, None, y, st, pad),
+        "dx": lambda x=x, w=w, y=y, dx=dx, st=st, pad=pad: kernels.convolve_inputs(y, w, dx, st, pad),
+        "dW": lambda x=x, dw=dw, y=y, st=st, pad=pad: kernels.convolve_weights(x, y, dw, st, pad),
     }
     m = cpu.algorithm((k, k), st, pad, (out, out), i, o)
     direct = 2 * B * out * out * k * k * i * o
@@ -112,26 +110,23 @@ vectors = [noise(d) for _ in range(6)]
 one = x.nbytes
 images, pooled = x.reshape(B, 32, 32, d), np.empty((B, 16, 16, d), "float32")
 index = np.empty((B, 16, 16, d), "uint8")
-kernels.max_pool(images, pooled, index, (2, 2), (2, 2), (0, 0), ctx)
+kernels.max_pool(images, pooled, index, (2, 2), (2, 2), (0, 0))
 raw, picked = rng.integers(0, 256, (1000, 32, 32, 3)).astype("uint8"), rng.integers(0, 1000, B)
 batch, three = np.empty((B, 32, 32, 3), "float32"), noise(3)
 PASSES = {
-    "moments": (lambda: kernels.moments(x, *vectors[:2], ctx), one),
-    "normalise, ReLU": (lambda: kernels.normalise(x, *vectors[:3], None, True, z, ctx), 2 * one),
-    "normalise, + skip, ReLU": (lambda: kernels.normalise(x, *vectors[:3], skip, True, z, ctx), 3 * one),
-    "sums, ReLU's mask": (lambda: kernels.normalise_sums(x, *vectors[:2], dy, y, None, *vectors[4:], ctx), 3 * one),
-    "sums, mask, dy masked in place": (
-        lambda: kernels.normalise_sums(x, *vectors[:2], dy, y, dy, *vectors[4:], ctx), 4 * one),
-    "dx of batch norm, in place": (
-        lambda: kernels.normalise_backward(x, *vectors[:2], dy, y, *vectors[2:4], dy, ctx), 4 * one),
-    "dx of batch norm": (
-        lambda: kernels.normalise_backward(x, *vectors[:2], dy, None, *vectors[2:4], z, ctx), 3 * one),
+    "moments": (lambda: kernels.moments(x, *vectors[:2]), one),
+    "normalise, ReLU": (lambda: kernels.normalise(x, *vectors[:3], None, True, z), 2 * one),
+    "normalise, + skip, ReLU": (lambda: kernels.normalise(x, *vectors[:3], skip, True, z), 3 * one),
+    "sums": (lambda: kernels.normalise_sums(x, *vectors[:2], dy, None, *vectors[4:]), 2 * one),
+    "sums, dy masked in place": (lambda: kernels.normalise_sums(x, *vectors[:2], dy, y, *vectors[4:]), 4 * one),
+    "dx of batch norm, in place": (lambda: kernels.normalise_backward(x, *vectors[:2], dy, *vectors[2:4], dy), 3 * one),
+    "dx of batch norm": (lambda: kernels.normalise_backward(x, *vectors[:2], dy, *vectors[2:4], z), 3 * one),
     "sum of a residual block's dx": (lambda: np.add(x, skip, out=x), 3 * one),
     "max pool 2x2": (
-        lambda: kernels.max_pool(images, pooled, index, (2, 2), (2, 2), (0, 0), ctx),
+        lambda: kernels.max_pool(images, pooled, index, (2, 2), (2, 2), (0, 0)),
         one + pooled.nbytes + index.nbytes),
     "max pool 2x2, backward": (
-        lambda: kernels.max_pool_backward(pooled, index, images, (2, 2), (2, 2), (0, 0), ctx),
+        lambda: kernels.max_pool_backward(pooled, index, images, (2, 2), (2, 2), (0, 0)),
         one + pooled.nbytes + index.nbytes),
     "images from bytes": (lambda: kernels.gather_images(raw, picked, None, three, three, batch), batch.nbytes * 5 // 4),
 }

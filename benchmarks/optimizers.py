@@ -103,7 +103,7 @@ def main():
         optimizer.start(x, oracle)
         optimizer.every = 1 << 30                               # Sophia's estimates are gradients, not steps
         optimizer.t = 1000                                      # past every beginning, such as RAdam's
-        state = sum(v.nbytes for v in _arrays(optimizer.state()))
+        state = optimizer.bytes()
         rival_step, way = theirs(name, settings, tensors) if torch and name else (None, "-")
         seconds = alternate(lambda o=optimizer: o.step(x, g, LR), rival_step, args.rounds)
         moved = (3 - SPARED.get(type(optimizer).__name__, 0.0)) * x.nbytes + 2 * state
@@ -128,12 +128,6 @@ def main():
                "cheaper).")
     if args.write:
         table.write("optimizers.txt")
-
-
-def _arrays(state):
-    """The arrays of a nested state."""
-    return [a for v in state.values() for a in (_arrays(v) if isinstance(v, dict) else [v]) if isinstance(a,
-    np.ndarray)]
 
 
 def _short(optimizer):

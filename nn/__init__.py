@@ -1,32 +1,24 @@
 """Layers, losses, initialisers and networks over flat vectors. Every backward pass is derived beside its code."""
 
 from . import init
-from .core import Context, Layer, Network, Residual, Sequential
+from .activations import GELU, LeakyReLU, LogSoftmax, PReLU, ReLU, Sigmoid, Softmax, Tanh
+from .composites import Residual, Sequential
+from .convolution import Conv2d
+from .dropout import Dropout, Flatten
+from .embedding import Embedding
 from .gradcheck import gradcheck_layer
-from .layers import (
-    GELU,
-    AvgPool2d,
-    BatchNorm,
-    Conv2d,
-    Dropout,
-    Flatten,
-    GlobalAvgPool,
-    LayerNorm,
-    LeakyReLU,
-    Linear,
-    MaxPool2d,
-    PReLU,
-    ReLU,
-    Sigmoid,
-    Tanh,
-)
+from .layer import Layer, Run
+from .linear import Linear
 from .losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from .network import Network
 from .networks import basic_block, lenet5, mlp, resnet18, vgg
+from .norms import BatchNorm, LayerNorm
+from .pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool, MaxPool2d
 from .profile import Profile
 
 __all__ = [
-    "GELU", "AvgPool2d", "BatchNorm", "BinaryCrossEntropy", "Context", "Conv2d", "Dropout", "Flatten", "GlobalAvgPool",
-    "Layer", "LayerNorm", "LeakyReLU", "Linear", "MaxPool2d", "Network", "PReLU", "Profile", "ReLU", "Residual",
-    "Sequential", "Sigmoid", "SoftmaxCrossEntropy", "SquaredError", "Tanh", "basic_block", "gradcheck_layer", "init",
-    "lenet5", "mlp", "resnet18", "vgg",
+    "AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm", "BinaryCrossEntropy", "Conv2d", "Dropout", "Embedding", "Flatten",
+    "GELU", "GlobalAvgPool", "Layer", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "MaxPool2d", "Network", "PReLU",
+    "Profile", "ReLU", "Residual", "Run", "Sequential", "Sigmoid", "Softmax", "SoftmaxCrossEntropy", "SquaredError",
+    "Tanh", "basic_block", "gradcheck_layer", "init", "lenet5", "mlp", "resnet18", "vgg",
 ]

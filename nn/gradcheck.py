@@ -8,7 +8,8 @@ from npopt.segments import Segments
 
 import numpy as np
 
-from .core import Context, Network
+from .layer import Run
+from .network import Network
 
 
 def gradcheck_layer(layer, input_shape, batch=3, training=True, tol=1e-7, seed=0, directions=2, h=None, inputs=None):
@@ -26,20 +27,19 @@ def gradcheck_layer(layer, input_shape, batch=3, training=True, tol=1e-7, seed=0
     weights = np.asarray(backend.to_host(network.x0(rng, "float64"))).reshape(-1)
     point = np.concatenate([weights + 0.3 * rng.standard_normal(network.dim), a.reshape(-1)])
     c = backend.asarray(rng.standard_normal((batch, *network.output_shape)))
-    ctx, split = Context(seed), network.dim
-    ctx.training = training
+    there, back, split = Run(training, seed=seed), Run(training, dx=True, seed=seed), network.dim
     table = [(s.name, s.shape, s.kind, s.block) for s in network.segments]
 
     def value(x, rows=None):
         network.bind(x[:split])
-        y = network.forward(x[split:].reshape(shape), ctx, backward=False)
+        y, _ = network.forward(x[split:].reshape(shape), there)
         return (y * c).sum()
 
     def value_and_gradient(x, rows=None, out=None):
         network.bind(x[:split], out[:split])
-        y = network.forward(x[split:].reshape(shape), ctx, need_dx=True)
+        y, saved = network.forward(x[split:].reshape(shape), back)
         loss = (y * c).sum()
-        out[split:] = network.backward(c, need_dx=True).reshape(-1)
+        out[split:] = network.backward(c.copy(), saved, back).reshape(-1)
         return loss
 
     problem = SimpleNamespace(name=network.name, value=value, value_and_gradient=value_and_gradient,

@@ -2,12 +2,15 @@
 
     L = (1/B) sum_b w_b l_b,    dL/dz_b = (w_b / B) dl_b/dz_b
 
-z: (B, K) outputs; t: targets; w: (B,) or None for ones; l: (B,). `rows(z, t, ctx)` gives l, `value(z, t, w, ctx)` L,
-and `value_and_gradient(z, t, w, ctx)` (L, dL/dz), the latter in memory of ctx, valid until the next call. L is summed
-in float64: a Python float on the host, a 0-d device array elsewhere.
+z: (B, ...) outputs; t: targets; w: (B,) or None for ones; l: (B,). `rows(z, t)` gives l, `value(z, t, w)` L, and
+`value_and_gradient(z, t, w)` (L, dL/dz). L is summed in float64: a Python float on the host, a 0-d device array
+elsewhere.
 """
 
+from math import prod
+
 from nn import kernels
+from npopt import backend
 from npopt.backend import xp
 from npopt.values import Value, number
 
@@ -22,26 +25,48 @@ def weighted_mean(rows, weights):
     return float(mean) if isinstance(mean, np.generic) else mean
 
 
+def columns(rows, z):
+    """A vector of one number a row, (B,), in the shape (B, 1, ...) that meets z."""
+    return rows.reshape(-1, *[1] * (z.ndim - 1))
+
+
 class Loss(Value):
-    """A loss; subclasses define rows(z, t, ctx) and gradient(z, t, ctx) (of the rows that rows(...) saw last, without
-    weights), or value_and_gradient as a whole; check; and right(z, t) where `accuracy`, the share of right answers, has
-    a meaning."""
+    """A loss; subclasses define targets(outputs, t, dtype); rows(z, t) and gradient(z, t), without weights, or
+    value_and_gradient as a whole; and right(z, t) where `accuracy`, the share of right answers, has a meaning."""
 
     accuracy = True
 
-    def check(self, outputs, targets):
-        """The network's output shape (K,) against all targets, a NumPy array; one sentence where they do not fit."""
+    def targets(self, outputs, t, dtype):
+        """All targets, a NumPy array, as this loss takes them beside outputs of this shape (without the batch axis);
+        one sentence where they do not fit."""
+        return t
 
-    def value(self, z, t, weights=None, ctx=None):
-        return weighted_mean(self.rows(z, t, ctx), weights)
+    def value(self, z, t, weights=None):
+        return weighted_mean(self.rows(z, t), weights)
 
-    def value_and_gradient(self, z, t, weights=None, ctx=None):
-        loss = weighted_mean(self.rows(z, t, ctx), weights)
-        dz = self.gradient(z, t, ctx)
+    def value_and_gradient(self, z, t, weights=None):
+        loss = weighted_mean(self.rows(z, t), weights)
+        dz = self.gradient(z, t)
         dz *= 1 / z.shape[0]
         if weights is not None:
-            dz *= weights.reshape(-1, 1)
+            dz *= columns(weights, z)
         return loss, dz
+
+
+def binary(t):
+    """Labels -1 and +1 as 0 and 1; other targets as they are."""
+    return (t + 1) / 2 if t.dtype.kind in "fi" and np.isin(t, (-1, 1)).all() else t
+
+
+def same_shape(owner, outputs, t, dtype, more=""):
+    """Targets (n, ...) of the shape of the outputs, or (n,) for one output, in this dtype."""
+    if prod(t.shape[1:]) != prod(outputs):
+        raise ValueError(f"{owner}: a row of targets has {prod(t.shape[1:])} numbers, a row of outputs shape "
+                         f"{tuple(outputs)}{more}")
+    return t.astype(dtype)
+
+
+IGNORE = -1                                                     # a position that does not count
 
 
 class SoftmaxCrossEntropy(Loss):
@@ -50,27 +75,38 @@ class SoftmaxCrossEntropy(Loss):
     t: (B,) classes 0..K-1. With z_max subtracted and S = log sum_k e^(z_k), log p_k = z_k - S, so
         l = S - (1 - s) z_t - s mean(z),      dl/dz_k = p_k - q_k,    because dS/dz_k = p_k and sum_k q_k = 1.
     Szegedy et al., CVPR 2016, section 7, for the smoothing.
+
+    Outputs (B, T, K) with targets (B, T) are sequences: l_b is the mean over the n_b positions of row b that count,
+    those whose target is not -1, and 0 where there are none. So rows weigh the same, however many positions they have.
     """
 
     def __init__(self, label_smoothing=0.0):
         self.label_smoothing = number("SoftmaxCrossEntropy", "label_smoothing", label_smoothing, low=0, high=1)
 
-    def check(self, outputs, targets):
-        if len(outputs) != 1:
-            raise ValueError(f"SoftmaxCrossEntropy: a row of outputs must be (classes,), got {tuple(outputs)}")
-        if targets.ndim != 1 or targets.dtype.kind not in "iu":
-            raise ValueError(f"SoftmaxCrossEntropy: targets must be class numbers, shape (n,), got {targets.dtype} "
-                             f"{targets.shape}")
-        low, high = int(targets.min()), int(targets.max())
-        if low < 0 or high >= outputs[0]:
+    def targets(self, outputs, t, dtype):
+        t = binary(t)
+        if t.dtype.kind == "f" and (t == np.floor(t)).all():
+            t = t.astype(np.int64)
+        if t.shape[1:] != tuple(outputs[:-1]) or not outputs:
+            raise ValueError(f"SoftmaxCrossEntropy: a row of outputs must be (classes,), or (positions, classes) for "
+                             f"targets (n, positions); got outputs {tuple(outputs)} and targets {t.shape}")
+        if t.dtype.kind not in "iu":
+            raise ValueError(f"SoftmaxCrossEntropy: targets must be class numbers, shape (n,), got {t.dtype} {t.shape}")
+        low, high = int(t.min()), int(t.max())
+        if low < (IGNORE if t.ndim > 1 else 0) or high >= outputs[-1]:
             raise ValueError(
-                f"SoftmaxCrossEntropy: the labels run from {low} to {high}, but the network has {outputs[0]} outputs, "
-                f"for labels 0 to {outputs[0] - 1}"
+                f"SoftmaxCrossEntropy: the labels run from {low} to {high}, but the network has {outputs[-1]} outputs, "
+                f"for labels 0 to {outputs[-1] - 1}"
             )
+        return t.astype(np.int64)
 
     def right(self, z, t):
-        """(B,) truth values: the largest output is the target's."""
-        return z.argmax(axis=1) == t
+        """(B,): whether the largest output is the target's; for sequences the share of positions where it is."""
+        found = z.argmax(axis=-1) == t
+        if z.ndim == 2:
+            return found
+        counts = t != IGNORE
+        return (found & counts).sum(axis=1) / xp(z).maximum(counts.sum(axis=1), 1)
 
     def draw(self, z, u):
         """(B,) labels with the probabilities softmax(z), from uniform numbers u, (B,): the inverse of the cdf."""
@@ -79,70 +115,76 @@ class SoftmaxCrossEntropy(Loss):
         below = m.cumsum(p, axis=1) < u.reshape(-1, 1) * p.sum(axis=1).reshape(-1, 1)
         return m.minimum(below.sum(axis=1), z.shape[1] - 1)
 
-    def rows(self, z, t, ctx):
-        return self._pass(z, t, None, ctx)[0].copy()
+    def rows(self, z, t):
+        return self._pass(z, t, None)[0]
 
-    def value_and_gradient(self, z, t, weights=None, ctx=None):
-        rows, dz = self._pass(z, t, weights, ctx)
+    def value_and_gradient(self, z, t, weights=None):
+        rows, dz = self._pass(z, t, weights)
         return weighted_mean(rows, weights), dz
 
-    def _pass(self, z, t, weights, ctx):
-        rows, dz = ctx.lasting(self, "rows", z.shape[:1], z.dtype), ctx.lasting(self, "dz", z.shape, z.dtype)
-        kernels.softmax(z, t, self.label_smoothing, weights, dz, rows)
-        return rows, dz
+    def _pass(self, z, t, weights):
+        flat, share = z.reshape(-1, z.shape[-1]), None
+        rows, dz = backend.empty(flat.shape[:1], z.dtype), backend.empty(flat.shape, z.dtype)
+        if z.ndim == 2:
+            kernels.softmax(flat, t, self.label_smoothing, weights, dz, rows)
+            return rows, dz
+        counts = t != IGNORE                                    # the kernel divides by B T: a position weighs T / n_b
+        share = counts * (t.shape[1] / xp(z).maximum(counts.sum(axis=1), 1)).reshape(-1, 1)
+        each = share if weights is None else share * weights.reshape(-1, 1)
+        each = each.astype(z.dtype).reshape(-1)
+        kernels.softmax(flat, (t * counts).reshape(-1), self.label_smoothing, each, dz, rows)
+        return (rows.reshape(t.shape) * share).sum(axis=1).astype(z.dtype) * (1 / t.shape[1]), dz.reshape(z.shape)
 
 
 class SquaredError(Loss):
     """l = (1/2) sum_k (z_k - t_k)^2: with the 1/2, the sum and not the mean over outputs; dl/dz = z - t.
 
-    t: (B, K) or, for one output, (B,).
+    t: of the shape of z or, for one output, (B,).
     """
 
     accuracy = False
 
-    def check(self, outputs, targets):
-        width = int(np.prod(targets.shape[1:])) if targets.ndim > 1 else 1
-        if len(outputs) != 1 or width != outputs[0]:
-            raise ValueError(
-                f"SquaredError: a row of targets has {width} numbers, a row of outputs shape {tuple(outputs)}"
-            )
+    def targets(self, outputs, t, dtype):
+        return same_shape("SquaredError", outputs, t, dtype)
 
-    def rows(self, z, t, ctx):
-        d = self.gradient(z, t, ctx)
-        return 0.5 * (d * d).sum(axis=1)
+    def rows(self, z, t):
+        d = self.gradient(z, t)
+        return 0.5 * (d * d).reshape(z.shape[0], -1).sum(axis=1)
 
-    def gradient(self, z, t, ctx):
-        d = ctx.lasting(self, "d", z.shape, z.dtype)
-        xp(z).subtract(z, t.reshape(z.shape), out=d)
-        return d
+    def gradient(self, z, t):
+        return z - t.reshape(z.shape)
 
 
 class BinaryCrossEntropy(Loss):
-    """l = sum_k log(1 + e^(z_k)) - t_k z_k, from logits z and targets t in [0, 1]; dl/dz = sigmoid(z) - t.
+    """l = sum_k (1 - t_k) z_k + c_k log(1 + e^(-z_k)), c_k = 1 + (p - 1) t_k, from logits z and targets t in [0, 1].
 
-    With u = e^(-|z|), which cannot overflow: log(1 + e^z) = max(z, 0) + log(1 + u), and sigmoid(z) = 1/(1 + u) for
-    z >= 0, u/(1 + u) for z < 0. t: (B, K) or, for one output, (B,).
+    p is pos_weight: with s = sigmoid(z) this is -sum_k p t_k log s_k + (1 - t_k) log(1 - s_k), and
+        dl/dz = s c - p t = (1 - t) - c (1 - s).
+    With u = e^(-|z|), which cannot overflow: log(1 + e^(-z)) = max(-z, 0) + log(1 + u), and 1 - s = u/(1 + u) for
+    z >= 0, 1/(1 + u) for z < 0. t: of the shape of z or, for one output, (B,); labels -1 and +1 become 0 and 1.
     """
 
-    def check(self, outputs, targets):
-        width = int(np.prod(targets.shape[1:])) if targets.ndim > 1 else 1
-        if len(outputs) != 1 or width != outputs[0]:
-            raise ValueError(f"BinaryCrossEntropy: a row of targets has {width} numbers, a row of outputs shape "
-                             f"{tuple(outputs)}; classes 0..K-1 belong to SoftmaxCrossEntropy")
-        if targets.min() < 0 or targets.max() > 1:
-            raise ValueError(f"BinaryCrossEntropy: targets must lie in [0, 1], got {targets.min()} to {targets.max()}")
+    def __init__(self, pos_weight=1.0):
+        self.pos_weight = number("BinaryCrossEntropy", "pos_weight", pos_weight, low=0, open_low=True)
+
+    def targets(self, outputs, t, dtype):
+        classes = "; classes 0..K-1 belong to SoftmaxCrossEntropy"
+        t = same_shape("BinaryCrossEntropy", outputs, binary(t), dtype, classes)
+        if t.min() < 0 or t.max() > 1:
+            raise ValueError(f"BinaryCrossEntropy: targets must lie in [0, 1], got {t.min()} to {t.max()}")
+        return t
 
     def right(self, z, t):
         """(B,): the share of a row's outputs whose sign is the target's."""
         return ((z > 0) == (t.reshape(z.shape) > 0.5)).reshape(z.shape[0], -1).mean(axis=1)
 
-    def rows(self, z, t, ctx):
-        m = xp(z)
-        return (m.maximum(z, 0) + m.log1p(m.exp(-m.abs(z))) - t.reshape(z.shape) * z).sum(axis=1)
+    def rows(self, z, t):
+        m, t = xp(z), t.reshape(z.shape)
+        c = 1 + (self.pos_weight - 1) * t
+        each = (1 - t) * z + c * (m.maximum(-z, 0) + m.log1p(m.exp(-m.abs(z))))
+        return each.reshape(z.shape[0], -1).sum(axis=1)
 
-    def gradient(self, z, t, ctx):
-        m, d = xp(z), ctx.lasting(self, "d", z.shape, z.dtype)
+    def gradient(self, z, t):
+        m, t = xp(z), t.reshape(z.shape)
         u = m.exp(-m.abs(z))
-        m.divide(m.where(z >= 0, 1, u), 1 + u, out=d)
-        d -= t.reshape(z.shape)
-        return d
+        return (1 - t) - (1 + (self.pos_weight - 1) * t) * m.where(z >= 0, u, 1) / (1 + u)

@@ -6,19 +6,14 @@ arguments.
 """
 
 from . import init as initialisers
-from .core import Network, Residual, Sequential
-from .layers import (
-    AvgPool2d,
-    BatchNorm,
-    Conv2d,
-    Dropout,
-    Flatten,
-    GlobalAvgPool,
-    LayerNorm,
-    Linear,
-    MaxPool2d,
-    ReLU,
-)
+from .activations import ReLU
+from .composites import Residual, Sequential
+from .convolution import Conv2d
+from .dropout import Dropout, Flatten
+from .linear import Linear
+from .network import Network
+from .norms import BatchNorm, LayerNorm
+from .pooling import AvgPool2d, GlobalAvgPool, MaxPool2d
 
 KAIMING = initialisers.KaimingNormal()
 

@@ -4,15 +4,16 @@
         step()                          # passes of any networks
     print(profile.table())
 
-Times are a layer's own, without its children's; a rectifier that a batch norm takes over counts there, the sum of a
-residual block too. On a GPU the clock waits for the device around every layer, which a step without it does not do.
+Times are a layer's own, without its children's; a fused layer counts under its batch norm's name. On a GPU the clock
+waits for the device around every layer, which a step without it does not do.
 """
 
 import time
 
 from npopt import backend
 
-from .core import Layer, Network
+from .layer import Layer
+from .network import Network
 
 DIRECTIONS = ("forward", "backward")
 

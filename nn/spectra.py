@@ -7,14 +7,18 @@ A weight (out, ...) is the matrix (out, rest); s its singular values, falling, r
     rank_by_sum          sum s / s_1                                      the course book's first definition
     rank_by_entropy      exp(-sum p log p), p = s / sum s                 its second; Roy & Vetterli, EUSIPCO 2007
     rank_by_share        (how many k have s_1 + ... + s_k < 0.95 sum s) / r    what its code computes
+
+Weights may lie on a device; all this is computed on the host, in float64.
 """
+
+from npopt import backend
 
 import numpy as np
 
 
 def singular_values(w):
-    """(r,) float64, falling."""
-    w = np.asarray(w, np.float64)
+    """(r,) float64, falling, on the host."""
+    w = np.asarray(backend.to_host(w), np.float64)
     return np.linalg.svd(w.reshape(w.shape[0], -1), compute_uv=False)
 
 
@@ -48,6 +52,7 @@ class PowerIteration:
         v <- W' u / |W' u|        u <- W v / |W v|        s = u' W v
 
     Miyato, Kataoka, Koyama & Yoshida, ICLR 2018, arXiv:1802.05957, Algorithm 1. s never exceeds s_max.
+    u lives on the host, where the weight is read at each call.
     """
 
     def __init__(self, shape, rng):
@@ -56,7 +61,7 @@ class PowerIteration:
 
     def __call__(self, w, steps=1):
         """The estimate after so many steps more."""
-        w = np.asarray(w, np.float64).reshape(w.shape[0], -1)
+        w = np.asarray(backend.to_host(w), np.float64).reshape(w.shape[0], -1)
         for _ in range(steps):
             v = w.T @ self.u
             v /= np.linalg.norm(v) or 1.0

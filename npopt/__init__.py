@@ -13,6 +13,7 @@ from npopt.backend import elementwise
 from npopt.estimators import SAGA, SVRG, Accumulated, Clipped, Minibatch
 from npopt.minimize import Events, Run, Stop, minimize
 from npopt.optimizers import (
+    ASGD,
     EMA,
     FISTA,
     ISTA,
@@ -26,6 +27,7 @@ from npopt.optimizers import (
     Adafactor,
     AdaGrad,
     Adam,
+    Adamax,
     AdamMini,
     AdamW,
     AMSBound,
@@ -34,11 +36,13 @@ from npopt.optimizers import (
     HeavyBall,
     Lion,
     Lookahead,
+    Muon,
     NAdam,
     Nesterov,
     Proximal,
     RAdam,
     RMSProp,
+    Rprop,
     SophiaG,
     SophiaH,
 )
@@ -68,12 +72,12 @@ from npopt.schedules import (
 from npopt.version import __version__
 
 __all__ = [
-    "EMA", "FISTA", "ISTA", "L1", "L1L2", "L2", "LAMB", "LARS", "SAGA", "SGD", "SVRG", "SWA", "SWATS", "AMSBound",
-    "AMSGrad", "Accumulated", "AdaBound", "AdaGrad", "Adadelta", "Adafactor", "Adam", "AdamMini", "AdamW",
-    "AdaptiveImportance", "Anderson", "Batch", "Box", "ByClass", "Clipped", "Constant", "Cosine", "CosineRestarts",
-    "Cyclical", "Events", "Exponential", "HeavyBall", "Importance", "InverseSquareRoot", "Linear", "Lion",
-    "Lookahead", "Minibatch", "NAdam", "Nesterov", "OneCycle", "Piecewise", "Polynomial", "Proximal", "RAdam",
-    "RMSProp", "RandomReshuffling", "Run", "ShuffleOnce", "Simplex", "SophiaG", "SophiaH", "Stop",
+    "ASGD", "EMA", "FISTA", "ISTA", "L1", "L1L2", "L2", "LAMB", "LARS", "SAGA", "SGD", "SVRG", "SWA", "SWATS",
+    "AMSBound", "AMSGrad", "Accumulated", "AdaBound", "AdaGrad", "Adadelta", "Adafactor", "Adam", "AdamMini", "AdamW",
+    "Adamax", "AdaptiveImportance", "Anderson", "Batch", "Box", "ByClass", "Clipped", "Constant", "Cosine",
+    "CosineRestarts", "Cyclical", "Events", "Exponential", "HeavyBall", "Importance", "InverseSquareRoot", "Linear",
+    "Lion", "Lookahead", "Minibatch", "Muon", "NAdam", "Nesterov", "OneCycle", "Piecewise", "Polynomial", "Proximal",
+    "RAdam", "RMSProp", "RandomReshuffling", "Rprop", "Run", "ShuffleOnce", "Simplex", "SophiaG", "SophiaH", "Stop",
     "WithReplacement", "WithWarmup", "backend", "elementwise", "gradcheck", "minimize", "range_test", "theory",
     "__version__",
 ]

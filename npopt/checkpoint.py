@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Damaged(ValueError):
-    """A file that is not a whole checkpoint."""
+    """A file that is not a whole checkpoint, or not one of this run."""
 
 
 def _split(tree, path, arrays):

@@ -15,6 +15,7 @@ from npopt.estimators import Estimator, Minibatch
 from npopt.optimizers import Optimizer
 from npopt.samplers import RandomReshuffling, Sampler
 from npopt.schedules import as_schedule
+from npopt.state import misfit, misfit_of_columns
 from npopt.values import Value, number, whole
 from npopt.version import __version__
 
@@ -234,13 +235,21 @@ class _Loop:
         }
 
     def load_state(self, state, path):
-        if state.get("format") != 1 or "config" not in state:
+        known = isinstance(state, dict) and isinstance(state.get("config"), dict)
+        if not known or state.get("format") != 1:
             raise checkpoint.Damaged(f"{path} is a file of another kind, not a run's checkpoint; choose another path")
         theirs, ours = state["config"], self.config
         different = [f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in ours if theirs.get(k) != ours[k]]
         if different:
             raise ValueError(f"minimize: {path} is the checkpoint of another run ({'; '.join(different)}); remove it "
                              "or choose another path")
+        pattern = {**self.state(), "reason": None if state.get("reason") is None else "", "config": None}
+        names = ("epoch", "step", "seconds", *self.estimator.counts, "lr", "loss")
+        wrong = misfit_of_columns(names, state.get("columns")) or misfit(
+            {**pattern, "columns": None}, {**state, "config": None, "columns": None})
+        if wrong:
+            raise checkpoint.Damaged(f"minimize: {path} does not fit this run: {wrong}; remove it or choose another "
+                                     "path")
         self.x[...] = backend.asarray(state["x"], self.x.dtype)
         self.t, self.seconds, self.columns = state["t"], state["seconds"], state["columns"]
         self.loss_sum, self.loss_count, self.last_loss = state["loss"]
@@ -294,8 +303,10 @@ class _Loop:
             k = min(k, max(1, math.ceil(left / sampler.size)))
         started = self.optimizer.t
         losses = self.compiled(self.x, *sampler.span(k), self.schedule.rates(t, k))
-        self.t, self.optimizer.t = t + k, started + k
-        self.problem.begin(self.t - 1)
+        made = len(losses) - (not np.isfinite(losses[-1]))      # the step of a bad loss, the last, was not made
+        sampler.taken += len(losses)
+        self.t, self.optimizer.t = t + made, started + made
+        self.problem.begin(t + len(losses) - 1)
         return losses
 
     # -------------------------------------------------------------------------------------------------------- the rest
@@ -344,7 +355,7 @@ class _Loop:
                 k = min(k, bound - self.t)
         backend.synchronize()
         start = time.perf_counter()
-        first, taken = self.t, self.sampler.taken
+        first = self.t
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             losses = self.compiled_steps(due) if self.compiled else self.steps(k)
         losses = _read(losses)
@@ -366,8 +377,6 @@ class _Loop:
         i = len(good)
         self.loss_count += i
         if i < len(losses):
-            if self.compiled:                                   # it stopped there, but has counted the whole stretch
-                self.t, self.sampler.taken = first + i, taken + i + 1
             return f"diverged: the loss is {losses[i]} at step {first + i}"
         self.last_loss = float(losses[-1]) if i else self.last_loss
         return None

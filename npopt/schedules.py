@@ -101,7 +101,6 @@ class Polynomial(Schedule):
     def at(self, k):
         return self.end + (self.lr - self.end) * (1 - self.fraction(k)) ** self.power
 
-
     @property
     def needs_length(self):
         return self.length is None
@@ -133,14 +132,21 @@ class Cosine(Schedule):
 
 
 class InverseSquareRoot(Schedule):
-    """s(k) = min(cap, lr (k+1)^(-1/2)).   With lr 1 and cap 0.01: Adafactor's relative step, t = k + 1."""
+    """s(k) = min(cap, lr (k+1)^(-1/2)).   With lr 1 and cap 0.01: Adafactor's relative step, t = k + 1.
 
-    def __init__(self, lr, cap=math.inf, per="step"):
+    With a warm-up of W steps or epochs, s = min(cap, lr min((k+1)/W, sqrt(W/(k+1)))): a straight rise to lr at the
+    W-th, from where the root goes on as if it had run from the start. With lr = (d W)^(-1/2) this is Vaswani et al.,
+    NeurIPS 2017, equation 3. WithWarmup(InverseSquareRoot(lr), W) starts the root anew and falls W times as fast.
+    """
+
+    def __init__(self, lr, cap=math.inf, per="step", warmup=0):
         self.lr, self.per = number("InverseSquareRoot", "lr", lr, low=0), _unit("InverseSquareRoot", per)
         self.cap = cap if cap == math.inf else number("InverseSquareRoot", "cap", cap, low=0)
+        self.warmup = whole("InverseSquareRoot", "warmup", warmup, low=0)
 
     def at(self, k):
-        return min(self.cap, self.lr / math.sqrt(k + 1))
+        W = max(self.warmup, 1)
+        return min(self.cap, self.lr * min((k + 1) / W, math.sqrt(W / (k + 1))))
 
 
 class CosineRestarts(Schedule):
@@ -172,47 +178,55 @@ class CosineRestarts(Schedule):
 
 
 class Cyclical(Schedule):
-    """s(t) = low + (high - low) max(0, 1 - x) z,    c = floor(1 + t/(2 h)),    x = |t/h - 2 c + 1|,    h = `half` steps
+    """`half` steps up and `down` steps down (None: as many), over and over; with s steps of cycle c = 1, 2, ... behind,
+
+        s(t) = low + (high - low) min(s / half, (half + down - s) / down) z
 
         shape "triangular"     z = 1
         shape "triangular2"    z = 2^-(c-1): half the height with every cycle
         shape "exp_range"      z = factor^t
 
-    Smith, WACV 2017, arXiv:1506.01186.
+    Smith, WACV 2017, arXiv:1506.01186, where both halves are equal; PyTorch has step_size_up and step_size_down.
     """
 
     SHAPES = ("triangular", "triangular2", "exp_range")
 
-    def __init__(self, low, high, half, shape="triangular", factor=0.99994):
+    def __init__(self, low, high, half, shape="triangular", factor=0.99994, down=None):
         self.low, self.high = number("Cyclical", "low", low, low=0), number("Cyclical", "high", high, low=0)
         self.half, self.factor = whole("Cyclical", "half", half), number("Cyclical", "factor", factor, low=0, high=1)
         if shape not in self.SHAPES:
             raise ValueError(f"Cyclical: shape must be one of {', '.join(self.SHAPES)}, got {shape!r}")
-        self.shape = shape
+        self.shape, self.down = shape, None if down is None else whole("Cyclical", "down", down)
 
     def at(self, t):
-        cycle = t // (2 * self.half)
-        x = abs(t / self.half - 2 * cycle - 1)
+        up, down = self.half, self.down or self.half
+        cycle, behind = divmod(t, up + down)
         z = {"triangular": 1.0, "triangular2": 0.5**cycle, "exp_range": self.factor**t}[self.shape]
-        return self.low + (self.high - self.low) * max(0.0, 1 - x) * z
+        return self.low + (self.high - self.low) * min(behind / up, (up + down - behind) / down) * z
 
 
 class OneCycle(Schedule):
     """One rise and one fall over T steps: high/divide -> high over the first `rise` T steps, then -> high/final.
 
+    phases=3, the paper's form: high/divide -> high -> high/divide over rise T steps each, then -> high/final.
+
     Each piece is linear, or half a cosine where cosine=True (PyTorch's default). Step 0 runs at high/divide, step
-    round(rise T) at high, the last one, T - 1, at high/final; of one step alone high/divide, of two high/divide and
-    high/final. `mirrored(low, high)` is the momentum that goes the other way: pass it as
+    p = round(rise T) at high, with three phases step 2 p at high/divide, and the last one, T - 1, at high/final; of one
+    step alone high/divide, of two high/divide and high/final; p and 2 p are kept inside. `mirrored(low, high)` is the
+    momentum that goes the other way, and stays high in a third phase: pass it as
     vary={"beta": schedule.mirrored(0.85, 0.95)}.
 
-    After Smith & Topin 2018, arXiv:1708.07120, in the two pieces of fastai and PyTorch; the paper's cycle comes down to
-    high/divide as fast as it rose, and falls from there in a third. PyTorch ends at high/(divide final).
+    After Smith & Topin 2018, arXiv:1708.07120; two pieces are fastai's form. PyTorch (three_phase) ends at
+    high/(divide final), and its pieces end one step earlier, at rise T - 1 and 2 rise T - 2.
     """
 
-    def __init__(self, high, divide=25.0, final=1e4, rise=0.3, cosine=False, length=None):
+    def __init__(self, high, divide=25.0, final=1e4, rise=0.3, cosine=False, length=None, phases=2):
         self.high, self.divide = number("OneCycle", "high", high, low=0), number("OneCycle", "divide", divide, low=1)
         self.final = number("OneCycle", "final", final, low=1)
-        self.rise = number("OneCycle", "rise", rise, low=0, high=1, open_low=True, open_high=True)
+        if phases not in (2, 3):
+            raise ValueError(f"OneCycle: phases must be 2 or 3, got {phases!r}")
+        self.phases = int(phases)
+        self.rise = number("OneCycle", "rise", rise, low=0, high=1 / (phases - 1), open_low=True, open_high=True)
         self.cosine, self.length = bool(cosine), None if length is None else whole("OneCycle", "length", length)
 
     @property
@@ -222,14 +236,16 @@ class OneCycle(Schedule):
     def between(self, t, values):
         """values = (at step 0, at the peak, at the last step)."""
         self.fraction(0)                                # says so where the length is not known
-        last = self.T - 1
-        peak = max(1, min(round(self.rise * self.T), last - 1))
-        if last <= 1:                                   # no room for a peak
+        last, pieces = self.T - 1, self.phases
+        if last < pieces:                               # no room for a peak, or for a third phase
+            pieces = 2
+        if last <= 1:
             return values[0 if t == 0 else 2]
-        if t <= peak:
-            a, b, k = values[0], values[1], t / peak
-        else:
-            a, b, k = values[1], values[2], min(1.0, (t - peak) / max(1, last - peak))
+        peak = max(1, min(round(self.rise * self.T), (last - 1) // (pieces - 1)))
+        knots = [(0, values[0]), (peak, values[1]), *[(2 * peak, values[0])] * (pieces - 2), (last, values[2])]
+        i = max(j for j in range(pieces) if t >= knots[j][0])
+        (begin, a), (end, b) = knots[i : i + 2]
+        k = min(1.0, (t - begin) / (end - begin))
         return a + (b - a) * ((1 - math.cos(math.pi * k)) / 2 if self.cosine else k)
 
     def at(self, t):

@@ -83,3 +83,11 @@ def whole(owner, name, value, low=1):
     if not fits:
         raise ValueError(f"{owner}: {name} must be a whole number of at least {low}, got {value!r}")
     return int(value)
+
+
+def pair(owner, name, value, low=1):
+    """Check a whole number or a pair of them, and return a pair."""
+    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(both) != 2:
+        raise ValueError(f"{owner}: {name} must be a number or a pair, got {value!r}")
+    return tuple(whole(owner, name, v, low) for v in both)

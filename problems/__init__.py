@@ -3,13 +3,13 @@
 from problems.base import Problem, Restricted
 from problems.datasets import Dataset, load
 from problems.landscapes import LANDSCAPES, Surface
-from problems.linear import ElasticNet, Lasso, LeastSquares, Logistic
+from problems.linear import ElasticNet, Lasso, LeastSquares, LinearModel, Logistic
 from problems.quadratic import Quadratic
 from problems.splits import split, standardise
 
 __all__ = [
-    "LANDSCAPES", "Dataset", "ElasticNet", "Lasso", "LeastSquares", "Logistic", "Neural", "Problem", "Quadratic",
-    "Restricted", "Surface", "load", "split", "standardise",
+    "LANDSCAPES", "Dataset", "ElasticNet", "Lasso", "LeastSquares", "LinearModel", "Logistic", "Neural", "Problem",
+    "Quadratic", "Restricted", "Surface", "load", "split", "standardise",
 ]
 
 

@@ -9,13 +9,11 @@ Recipe can be printed.
 
 import dataclasses
 
-from nn import init
-from nn.core import Network, Sequential
-from nn.layers import Linear, PReLU
+from nn import Linear, Network, PReLU, Sequential, init
 from nn.networks import lenet5, mlp, resnet18
-from npopt import backend
 from problems.datasets import shared
-from problems.neural import CropFlip, Neural
+from problems.feeds import CropFlip, Images, feed_of
+from problems.neural import Neural
 
 import numpy as np
 
@@ -28,11 +26,12 @@ def rows_of(data, rows=None, validation=0.0):
     return len(shared(data, validation=validation, rows=rows).y_train)
 
 
-def shortened(problem, test_rows):
-    if test_rows is not None:
-        rows = np.random.default_rng(0).permutation(len(problem.data.y_test))[:test_rows]
-        problem.parts["test"] = tuple(part[backend.asarray(rows)] for part in problem.parts["test"])
-    return problem
+def shortened(d, test_rows):
+    """The set with so many of its test rows, drawn at random; None: all."""
+    if test_rows is None:
+        return d
+    rows = np.random.default_rng(0).permutation(len(d.y_test))[:test_rows]
+    return dataclasses.replace(d, x_test=d.x_test[rows], y_test=d.y_test[rows])
 
 
 def between(d, low, high):
@@ -49,13 +48,12 @@ def perceptron(data, hidden=HIDDEN, rows=None, validation=0.0, test_rows=None, l
     kind     Neural, or a class of it
     more     goes to nn.networks.mlp
     """
-    d = shared(data, validation=validation, rows=rows)
+    d = shortened(shared(data, validation=validation, rows=rows), test_rows)
     if pixels is not None:
         d = between(d, *pixels)
     size = d.x_train[0].size
-    problem = kind(mlp((size, *hidden, len(d.classes)), **more), d, l2=l2, dtype=dtype,
-                   metrics_rows=min(10_000, len(d.y_train)), metrics_batch=1000)
-    return shortened(problem, test_rows)
+    return kind(mlp((size, *hidden, len(d.classes)), **more), feed_of(d), l2=l2, dtype=dtype,
+                metrics_rows=min(10_000, len(d.y_train)), metrics_batch=1000)
 
 
 def book_network(size, classes, start):
@@ -73,14 +71,14 @@ def book(data, start, rows=None, validation=0.0):
     """The network of the course book on a set with pixels from -1 to 1."""
     d = between(shared(data, rows=rows, validation=validation), -1.0, 1.0)
     net = book_network(d.x_train[0].size, len(d.classes), start)
-    return Neural(net, d, metrics_rows=min(10_000, len(d.y_train)), metrics_batch=1000)
+    return Neural(net, feed_of(d), metrics_rows=min(10_000, len(d.y_train)), metrics_batch=1000)
 
 
 def lenet(data, rows=None, validation=0.0, test_rows=None, l2=0.0, **more):
     """LeNet-5; `more` goes to nn.networks.lenet5. Metrics on at most 10,000 training rows."""
-    d = shared(data, validation=validation, rows=rows)
+    d = shortened(shared(data, validation=validation, rows=rows), test_rows)
     network = lenet5(input_shape=d.x_train.shape[1:], classes=len(d.classes), **more)
-    return shortened(Neural(network, d, l2=l2, metrics_rows=min(10_000, len(d.y_train))), test_rows)
+    return Neural(network, Images(d), l2=l2, metrics_rows=min(10_000, len(d.y_train)))
 
 
 def resnet(data, width=64, rows=None, validation=0.0, test_rows=None, l2=0.0):
@@ -88,5 +86,5 @@ def resnet(data, width=64, rows=None, validation=0.0, test_rows=None, l2=0.0):
     are not: a mirrored digit is another one). Metrics on at most 2,000 training rows."""
     d = shared(data, validation=validation, rows=rows or 10**9)  # in a random order: cifar-10-jpeg is sorted by class
     network = resnet18(width, in_channels=d.x_train.shape[3], image=d.x_train.shape[1], classes=len(d.classes))
-    augment = CropFlip(4) if d.x_train.shape[1] == 32 else None
-    return shortened(Neural(network, d, l2=l2, augment=augment, metrics_rows=min(2000, len(d.y_train))), test_rows)
+    feed = Images(shortened(d, test_rows), CropFlip(4) if d.x_train.shape[1] == 32 else None)
+    return Neural(network, feed, l2=l2, metrics_rows=min(2000, len(d.y_train)))

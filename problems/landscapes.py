@@ -145,7 +145,8 @@ def at(function, point):
 class Surface(Problem):
     """One of LANDSCAPES as a problem of one row: Surface("beale"), started where its drawing starts or at `start`.
 
-    Metrics: f, the gap f - f*, the point x and y, and the distance to the nearest minimum.
+    Metrics: f, the gap f - f*, the point x and y, and the distance to the nearest minimum. Two numbers are
+    computed on the host: on a device each pass reads x and sends the gradient back.
     """
 
     n = 1

@@ -47,10 +47,12 @@ class Watched(Neural):
         return found
 
     def state(self):
-        return super().state() | ({} if self.before is None else {"before": self.before.copy()})
+        before = backend.zeros(self.dim, self.dtype) if self.before is None else self.before    # zeros: none yet
+        return super().state() | {"before": before.copy()}
 
     def load_state(self, state):
-        self.before = state.get("before")
+        before = backend.asarray(state.get("before", np.zeros(1)), self.dtype)                  # reset gives none
+        self.before = before if backend.to_host((before != 0).any()) else None
         super().load_state(state)
 
 

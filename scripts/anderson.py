@@ -69,7 +69,7 @@ def windowed(data, window, seed, events):
     method = Anderson(min(window, problem.dim))
     run = minimize(problem, method, FULL, 1 / problem.smoothness(), seed=seed, events=Events(1, "step"),
                    stop=UNTIL)
-    method.start(np.zeros(problem.dim))
+    method.start(run.x)
     state = [method.history.Q, method.history.steps, method.history.q, method.history.r]
     return {"step": run.columns["step"], "gap": run.columns["gap"], "seconds": run.columns["seconds"],
             "bytes_of_state": [sum(v.nbytes for v in state)] * len(run.columns["step"])}

@@ -13,7 +13,7 @@ Run time on 2 cores: --quick about ten seconds; --data real --jobs 2 --threads 1
 
 from lab import Entry, Experiment, Part, Recipe, Undecided, alike, decided, listed, lower, spread
 from lab.figures import below, curves, look, panels
-from nn.layers import GELU
+from nn import GELU
 from npopt import Adam, HeavyBall, Lion, RandomReshuffling, Stop
 from npopt.backend import elementwise
 from npopt.optimizers.base import Optimizer
@@ -100,7 +100,7 @@ def held(seed, events, kind, n=100_000):
     x, optimizer = np.zeros(n, "float32"), kind()
     optimizer.start(x)
     optimizer.step(x, x.copy(), 1e-3)
-    return {"bytes": [sum(v.nbytes for v in optimizer.state().values() if getattr(v, "ndim", 0)) / n]}
+    return {"bytes": [optimizer.bytes() / n]}
 
 
 # ------------------------------------------------------------------------------------------------------------- grid

@@ -18,8 +18,7 @@ from lab import Entry, Experiment, Part, Recipe, Undecided, alike, inside, liste
 from lab.charts import tuned
 from lab.figures import COLOURS, below, curves, look, mark, panels
 from lab.signals import ACTIVATIONS, jacobian, power, signals, spectra
-from nn import init
-from nn.layers import ReLU, Tanh
+from nn import ReLU, Tanh, init
 from npopt import Cosine, HeavyBall, RandomReshuffling, Stop
 from problems.classifiers import book, perceptron
 

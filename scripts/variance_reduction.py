@@ -49,7 +49,7 @@ def memory(data, table, steps, seed, events):
     problem = linear(data)
     size = problem.n * (1 if table == "scalars" else problem.dim) * problem.dtype.itemsize
     found = {"table_bytes": size, "dim": problem.dim, "rows": problem.n, "allocated": int(size <= LARGE)}
-    X = problem.X
+    X = problem.host_X
     found["data_bytes"] = X.nbytes if isinstance(X, np.ndarray) else X.data.nbytes + X.indices.nbytes + X.indptr.nbytes
     if size <= LARGE:
         estimator = SAGA(table)
@@ -57,8 +57,9 @@ def memory(data, table, steps, seed, events):
         state = estimator.state()
         run = minimize(problem, SGD(), WithReplacement(1), 1 / (3 * problem.row_smoothness().max()), estimator,
                        stop=Stop(steps=steps), seed=seed, events={"metrics": None})
+        w = backend.to_host(run.x)
         found |= {"table_bytes": state["table"].nbytes, "state_bytes": state["table"].nbytes + state["mean"].nbytes,
-                  "w": run.x, "objective": problem.exact(run.x)[0], "compiled": int(run.loop == "compiled"),
+                  "w": w, "objective": problem.exact(w)[0], "compiled": int(run.loop == "compiled"),
                   "seconds_a_step": run.final["seconds"] / steps}
     return {name: [value] for name, value in found.items()}
 

@@ -168,7 +168,7 @@ def test_conditioning_control_drops_columns_and_keeps_the_factorisation(rng):
             points.append((x - 0.1 * g, -0.1 * g))
             method.step(x, g, 0.1)
             history = method.history
-            k = len(history.ring)
+            k = history.k
             sizes.append(k)
             if k:
                 dR = np.diff([r for _, r in points], axis=0)[-k:].T
@@ -176,7 +176,7 @@ def test_conditioning_control_drops_columns_and_keeps_the_factorisation(rng):
                 Q, R = history.Q[:k].T, history.R[:k, :k]
                 np.testing.assert_allclose(Q.T @ Q, np.eye(k), atol=1e-10)
                 np.testing.assert_allclose(Q @ R, dR, atol=1e-12)
-                np.testing.assert_allclose(history.steps[history.ring], dQ, atol=1e-15)
+                np.testing.assert_allclose(history.steps[history.ring[:k]], dQ, atol=1e-15)
                 assert np.linalg.cond(R) <= condition or k == 1
         assert (max(sizes) < 5) == fewer
 
@@ -191,17 +191,6 @@ def test_memory_is_two_windows_and_two_vectors():
         method.start(x, oracle)
         arrays = [v for v in (*method.state().values(), *method.state()["history"].values()) if hasattr(v, "size")]
         assert sum(v.size for v in arrays if v.size >= 50 and v.shape[-1] == 50) == (2 * (7 + 1) + penalised) * 50
-
-
-@pytest.mark.parametrize("method", [Anderson(3), Anderson(3, "gram", 1e-9), Anderson(2, guard=False)], ids=repr)
-def test_resume_is_bitwise(method, rng, tmp_path):
-    for regulariser in (None, Box(-0.3, 0.4)):
-        problem, path = logistic(rng, regulariser=regulariser), tmp_path / f"{regulariser}.npz"
-        common = dict(optimizer=method, sampler=FULL, schedule=0.5, seed=0)
-        whole = minimize(problem, **common, stop=Stop(steps=20))
-        for steps in (7, 20):
-            rest = minimize(problem, **common, stop=Stop(steps=steps), events=Events(checkpoint=path))
-        np.testing.assert_array_equal(whole.x, rest.x)
 
 
 def test_faster_than_gradient_descent_on_an_ill_conditioned_problem(rng):

@@ -20,34 +20,21 @@ from npopt import (
     InverseSquareRoot,
     Lookahead,
     Minibatch,
+    Muon,
     RandomReshuffling,
     SophiaG,
     SophiaH,
     Stop,
     backend,
-    checkpoint,
     minimize,
 )
 from npopt.segments import Segments
 from problems import Neural, Quadratic, datasets
+from problems.feeds import Images
 
 import numpy as np
 import pytest
-
-TABLE = Segments.of(
-    ("fc.W", (3, 4), "matrix", "fc"), ("fc.b", (3,), "bias", "fc"), ("conv.W", (2, 1, 2, 3), "conv", "conv"),
-    ("bn.a", (2,), "norm", "bn"), ("embed", (5, 2), "embedding", "embed"), ("zero", (2, 2), "matrix", "zero"),
-)
-ORACLE = SimpleNamespace(problem=SimpleNamespace(segments=TABLE))
-DECAY = np.concatenate([np.full(s.size, 0.0 if s.kind in ("bias", "norm") else 0.3) for s in TABLE])
-SOME = [
-    LARS(0.7, 0.2, 0.05), LARS(0.7, 0.2, 0.05, ("matrix", "bias")), LAMB(0.7, 0.9, 1e-2, 0.2),
-    LAMB(0.7, 0.9, 1e-2, 0.2, 0.8, False, "conv"), AdamMini(0.7, 0.9, 1e-2, 0.2),
-    Adafactor(0.6, 1e-3, 0.2, 0.7, True, 2, 0.3),
-    Adafactor(0.9, 1e-3, 0.2, 1.5, False, 3), LARS(0.7, DECAY, 0.05), LAMB(0.7, 0.9, 1e-2, DECAY),
-    AdamMini(0.7, 0.9, 1e-2, DECAY), Adafactor(0.9, 1e-3, 0.2, 0.7, weight_decay=DECAY),
-]
-NAMES = lambda o: f"{type(o).__name__} {sum(map(ord, repr(o)))}"  # noqa: E731
+from methods import BY_SEGMENT, ORACLE, TABLE, short
 
 
 def start(rng):
@@ -120,7 +107,7 @@ def slow_adafactor(x, gradients, rates, kind, decay, o):
     shape = x.shape
     if x.ndim > 1:
         x = x.reshape(shape[0], -1)
-    full, rows, columns, found = 0 * x, np.zeros(x.shape[0]), np.zeros(x.shape[-1]), []
+    full, memory, rows, columns, found = 0 * x, 0 * x, np.zeros(x.shape[0]), np.zeros(x.shape[-1]), []
     for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), 1):
         g = g.reshape(x.shape)
         b, a = 1 - t ** (-o.decay), g**2 + o.eps1
@@ -131,15 +118,43 @@ def slow_adafactor(x, gradients, rates, kind, decay, o):
             v = np.outer(rows, columns) / rows.sum()                                # the paper's form, with sums
         u = g / np.sqrt(v)
         u = u / max(1, np.sqrt(np.mean(u**2)) / o.clip)
-        x = x - lr * (max(o.eps2, np.sqrt(np.mean(x**2))) if o.relative else 1) * u - lr * decay * x
+        u = lr * (max(o.eps2, np.sqrt(np.mean(x**2))) if o.relative else 1) * u
+        if o.b1 is not None:
+            u = memory = o.b1 * memory + (1 - o.b1) * u
+        x = x - u - lr * decay * x
         found.append(x.reshape(shape))
     return found
 
 
-SLOW = {LARS: slow_lars, LAMB: slow_lamb, AdamMini: slow_adam_mini, Adafactor: slow_adafactor}
+@by_segment
+def slow_muon(x, gradients, rates, kind, decay, o):
+    """By the singular values: W p(S / |U|) V', p the scalar iteration."""
+    shape, found = x.shape, []
+    m = v = 0 * x
+    for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), 1):
+        if kind not in o.kinds:
+            m, v = o.b1 * m + (1 - o.b1) * g, o.b2 * v + (1 - o.b2) * g**2
+            lr = lr * o.adam_rate
+            u = m / (1 - o.b1**t) / (np.sqrt(v / (1 - o.b2**t)) + o.eps)
+        else:
+            m = o.beta * m + g
+            u = (g + o.beta * m if o.nesterov else m).reshape(shape[0], -1)
+            W, S, V = np.linalg.svd(u, full_matrices=False)
+            S = S / (np.linalg.norm(u) + 1e-7)
+            for _ in range(o.steps):
+                S = 3.4445 * S - 4.775 * S**3 + 2.0315 * S**5
+            n, k = u.shape
+            size = max(1, n / k) ** 0.5 if o.scale == "original" else 0.2 * max(n, k) ** 0.5
+            u = (W * S @ V).reshape(shape) * size
+        x = x - lr * u - lr * decay * x
+        found.append(x)
+    return found
 
 
-@pytest.mark.parametrize("optimizer", SOME, ids=NAMES)
+SLOW = {Muon: slow_muon, LARS: slow_lars, LAMB: slow_lamb, AdamMini: slow_adam_mini, Adafactor: slow_adafactor}
+
+
+@pytest.mark.parametrize("optimizer", BY_SEGMENT, ids=short)
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-11), ("float32", 2e-4)])
 def test_trajectory(optimizer, dtype, tolerance, rng, device):
     x, gradients, optimizer = start(rng), rng.standard_normal((15, TABLE.dim)), copy.deepcopy(optimizer)
@@ -154,7 +169,7 @@ def test_trajectory(optimizer, dtype, tolerance, rng, device):
     assert optimizer.t == 15
 
 
-@pytest.mark.parametrize("optimizer", SOME, ids=NAMES)
+@pytest.mark.parametrize("optimizer", BY_SEGMENT, ids=short)
 def test_pieces_of_whole_segments_give_the_step_of_the_whole_and_others_are_refused(optimizer, rng):
     whole, pieces = copy.deepcopy(optimizer), copy.deepcopy(optimizer)
     x = start(rng)
@@ -171,41 +186,24 @@ def test_pieces_of_whole_segments_give_the_step_of_the_whole_and_others_are_refu
         pieces.step(y, iter([(slice(0, 5), g[:5])]), 0.1)
 
 
-@pytest.mark.parametrize("optimizer", SOME, ids=NAMES)
-def test_saved_and_loaded_state_continues_bitwise(optimizer, rng, tmp_path):
-    gradients = rng.standard_normal((6, TABLE.dim)).astype("float32")
-    x = start(rng).astype("float32")
-    y, straight, second = x.copy(), copy.deepcopy(optimizer), copy.deepcopy(optimizer)
-    straight.start(x, ORACLE)
-    for g in gradients:
-        straight.step(x, g, 0.1)
-    first = copy.deepcopy(optimizer)
-    first.start(y, ORACLE)
-    for g in gradients[:3]:
-        first.step(y, g, 0.1)
-    checkpoint.save(tmp_path / "o.npz", first.state())
-    second.start(y, ORACLE)
-    second.load_state(checkpoint.load(tmp_path / "o.npz"))
-    for g in gradients[3:]:
-        second.step(y, g, 0.1)
-    np.testing.assert_array_equal(x, y)
-
-
 def bytes_of(optimizer, x, oracle):
     optimizer.start(x, oracle)
-    return sum(v.nbytes for v in optimizer.state().values() if isinstance(v, np.ndarray)) / x.size
+    return optimizer.bytes() / x.size
 
 
 def test_state_bytes_for_each_parameter():
     network = networks.resnet18(width=8)
     oracle, x = SimpleNamespace(problem=SimpleNamespace(segments=network.segments)), np.zeros(network.dim, "float32")
     assert bytes_of(LARS(), x, oracle) == 4 and bytes_of(LAMB(), x, oracle) == 8
+    hidden = sum(s.size for s in network.segments if s.kind == "matrix")
+    assert bytes_of(Muon(), x, oracle) == 8 - 4 * hidden / x.size
     assert bytes_of(SophiaG(), x, oracle) == bytes_of(SophiaH(), x, oracle) == 8
-    assert bytes_of(Lookahead(AdamW()), x, oracle) == 4                                 # beside what Adam keeps
+    assert bytes_of(Lookahead(AdamW()), x, oracle) == 12                                # one more than Adam
     mini = sum(s.shape[0] if s.kind == "matrix" else s.size if s.kind == "bias" else 1 for s in network.segments)
     assert bytes_of(AdamMini(), x, oracle) == 4 + 4 * mini / x.size < 4.1
     factored = sum(s.shape[0] + s.size // s.shape[0] if len(s.shape) > 1 else s.size for s in network.segments)
     assert bytes_of(Adafactor(), x, oracle) == 4 * factored / x.size < 0.35
+    assert bytes_of(Adafactor(b1=0.9), x, oracle) == 4 + 4 * factored / x.size
 
 
 def test_a_trust_ratio_of_one_where_a_norm_is_zero_and_outside_the_kinds():
@@ -258,6 +256,62 @@ def test_adam_mini_with_blocks_of_one_number_is_adamw(rng):
         a.step(x, g, 0.1)
         b.step(y, g, 0.1)
     np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (40, 7), (5, 60)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_singular_values_of_muons_update_are_near_one_and_its_scale_is_the_one_that_was_named(shape, dtype, rng):
+    table, (n, k) = Segments.of(("W", shape, "matrix", "W")), shape
+    oracle = SimpleNamespace(problem=SimpleNamespace(segments=table))
+    W, _, V = np.linalg.svd(rng.standard_normal(shape), full_matrices=False)
+    g = ((W * np.logspace(0, -1.5, min(shape))) @ V).astype(dtype)                # a condition number of 32
+    for scale, factor in (("original", max(1, n / k) ** 0.5), ("rms", 0.2 * max(n, k) ** 0.5)):
+        x, o = np.zeros(table.dim, dtype), Muon(scale=scale)
+        o.start(x, oracle)
+        o.step(x, g.ravel(), 0.5)
+        update = x.reshape(shape) / (-0.5 * factor)
+        values = np.linalg.svd(update, compute_uv=False)
+        assert 0.68 < values.min() and values.max() < 1.21
+        assert np.trace(update.T @ (W @ V)) > 0.8 * min(shape)                  # and they go with the same vectors
+        if scale == "rms":
+            assert np.sqrt(np.mean((x / 0.5) ** 2)) == pytest.approx(0.2, rel=0.25)
+        before = x.copy()
+        o = Muon(scale=scale, weight_decay=0.3)
+        o.start(x, oracle)
+        o.step(x, 0 * g.ravel(), 0.5)                                           # no gradient: decay alone, no NaN
+        np.testing.assert_allclose(x, before * (1 - 0.5 * 0.3), rtol=1e-6)
+
+
+def test_muon_without_matrices_is_adamw(rng):
+    x = start(rng)
+    y, a, b = x.copy(), Muon(kinds=(), adam_rate=0.7, b1=0.8, b2=0.9, eps=1e-2, weight_decay=0.2), AdamW(0.8, 0.9, 1e-2)
+    b.weight_decay = 0.2
+    a.start(x, ORACLE)
+    b.start(y, ORACLE)
+    for _ in range(4):
+        g = rng.standard_normal(TABLE.dim)
+        a.step(x, g, 0.1)
+        b.step(y, g, 0.07)
+    np.testing.assert_allclose(x, y, rtol=1e-14)
+    for wrong, message in ((lambda: Muon(scale="none"), "Muon: scale must be one of original, rms"),
+                           (lambda: Muon(kinds=("weights",)), "Muon: kinds must be among"),
+                           (lambda: Muon(steps=0), "Muon: steps must be a whole number"),
+                           (lambda: Muon(beta=1.0), "Muon: beta must lie in")):
+        with pytest.raises(ValueError, match=message):
+            wrong()
+
+
+def test_the_first_moment_of_adafactor_is_not_corrected_and_cannot_appear_in_mid_run():
+    x, y, g = np.ones(TABLE.dim), np.ones(TABLE.dim), np.linspace(-1, 2, TABLE.dim)
+    plain, moving = Adafactor(), Adafactor(b1=0.75)
+    plain.start(x, ORACLE)
+    moving.start(y, ORACLE)
+    plain.step(x, g, 0.1)
+    moving.step(y, g, 0.1)
+    np.testing.assert_allclose(1 - y, (1 - x) / 4, rtol=1e-12)                  # (1 - b1) s u
+    plain.b1 = 0.5
+    with pytest.raises(ValueError, match="Adafactor: b1 varies, but m is not there"):
+        plain.step(x, g, 0.1)
 
 
 # ----------------------------------------------------------------------------------------------------------- Sophia
@@ -392,8 +446,8 @@ def test_adafactor_survives_a_row_without_gradients():
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_restricted_to_everything_a_network_is_itself(smoothing):
     def problem():
-        return Neural(networks.mlp((64, 8, 10), norm="batch"), datasets.load("digits"), SoftmaxCrossEntropy(smoothing),
-                      dtype="float64", metrics_rows=99)
+        return Neural(networks.mlp((64, 8, 10), norm="batch"), Images(datasets.load("digits")),
+                      SoftmaxCrossEntropy(smoothing), dtype="float64", metrics_rows=99)
 
     whole = problem()
     x = whole.x0(backend.generator(0, "x0"))
@@ -409,7 +463,7 @@ def test_restricted_to_everything_a_network_is_itself(smoothing):
 
 
 def small(loss=None):
-    return Neural(networks.mlp((64, 4, 10)), datasets.load("digits"), dtype="float64", loss=loss)
+    return Neural(networks.mlp((64, 4, 10)), Images(datasets.load("digits")), dtype="float64", loss=loss)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -425,11 +479,11 @@ def test_sophia_g_is_the_gauss_newton_diagonal_on_average(smoothing):
         jacobian = []
         for k in range(10):
             out = np.empty_like(x)
-            network, ctx = problem.network, problem.context
-            inputs, _ = problem._prepare(np.array([b]), None)
+            network = problem.network
+            inputs, _, run = problem._prepare(np.array([b]), None)
             network.bind(x, out)
-            network.forward(inputs, ctx)
-            network.backward(np.eye(10)[k:k + 1])
+            _, saved = network.forward(inputs, run)
+            network.backward(np.eye(10)[k:k + 1], saved, run)
             jacobian.append(out)
         jacobian = np.array(jacobian)
         exact += (p[b] @ jacobian**2 - (p[b] @ jacobian) ** 2) / len(rows)
@@ -450,7 +504,7 @@ def test_drawn_labels_have_the_probabilities_of_the_softmax():
     assert SoftmaxCrossEntropy().draw(np.array([[0.0, -1e9]]), np.array([1 - 1e-12]))[0] == 0
 
 
-@pytest.mark.parametrize("optimizer", [SophiaH(every=3, radius=1e-3), SophiaG(every=3)], ids=NAMES)
+@pytest.mark.parametrize("optimizer", [SophiaH(every=3, radius=1e-3), SophiaG(every=3)], ids=short)
 def test_sophia_trains_resumes_and_counts_its_gradients(optimizer, tmp_path):
     def run(steps, path=None):
         return minimize(small(), optimizer, RandomReshuffling(30), 1e-2, stop=Stop(steps=steps), seed=2,
@@ -479,10 +533,10 @@ def test_sophia_asks_for_what_it_needs():
 
 
 @pytest.mark.parametrize("around", [Lookahead(HeavyBall(0.5), 3), EMA(HeavyBall(0.5), 0.9), SWA(HeavyBall(0.5), 4, 2)],
-                         ids=NAMES)
+                         ids=short)
 def test_averages_are_measured_with_statistics_of_their_own(around):
     def problem():
-        return Neural(networks.mlp((64, 8, 10), norm="batch"), datasets.load("digits"), metrics_rows=200)
+        return Neural(networks.mlp((64, 8, 10), norm="batch"), Images(datasets.load("digits")), metrics_rows=200)
 
     run = minimize(problem(), around, RandomReshuffling(50), 0.1, stop=Stop(steps=20), events=Events(10, "step"))
     assert not np.array_equal(run.answer, run.x)

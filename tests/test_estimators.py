@@ -48,10 +48,11 @@ def test_all_rows_where_the_batch_names_none(rng):
         assert estimator.counts["gradients"] == 23
 
 
-def test_estimators_run_where_nothing_may_be_read(rng, device):
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_matrix], ids=["dense", "sparse"])
+def test_estimators_run_where_nothing_may_be_read(kind, rng, device):
     A, b = data(rng)
     x = rng.standard_normal(5)
-    problem = LeastSquares(A, b, l2=0.1)
+    problem = LeastSquares(kind(A), b, l2=0.1)
     moved, rows, weights = backend.asarray(x), backend.asarray(ROWS), backend.asarray(rng.random(7))
     expected = slow_gradient(A, b, 0.1, x, ROWS, backend.to_host(weights))
     for estimator in (Minibatch(), Accumulated(3), Clipped(1e9, Accumulated(2)), Clipped(1e9)):

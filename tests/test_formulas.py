@@ -10,7 +10,7 @@ import npopt
 import problems
 from nn.kernels.cpu import _relu, _relu_backward
 from npopt import backend
-from npopt.backend import draws, elementwise
+from npopt.backend import elementwise, noise
 from npopt.estimators.accumulated import add, scale
 from npopt.estimators.clipped import shrink
 from npopt.estimators.svrg import reduced
@@ -20,14 +20,18 @@ from npopt.optimizers import (
     adafactor,
     adagrad,
     adam_mini,
+    adamax,
     amsgrad,
+    asgd,
     averaging,
     lamb,
     lars,
     lion,
+    muon,
     nadam,
     radam,
     rmsprop,
+    rprop,
     sophia,
     swats,
 )
@@ -205,8 +209,8 @@ def test_what_is_not_a_formula_is_refused_where_it_is_written():
 COMPILED = [
     (adamw, ("x", "m", "v", "g")), (adamw, ("x", "m", "v", "g", "lr", "weight_decay")), (adam, ("x", "m", "v", "g")),
     (heavy_ball, ("x", "m", "g")), (nesterov, ("x", "m", "g")), (sgd, ("x", "g")),
-    (everything, ("y", "z", "a", "b")), (everything, ("y", "z", "a", "b", "d")), (draws._normals, ("out",)),
-    (draws._uniforms, ("out",)), (scale, ("out",)), (add, ("out", "piece")), (shrink, ("g",)), (add_scaled, ("y", "x")),
+    (everything, ("y", "z", "a", "b")), (everything, ("y", "z", "a", "b", "d")), (noise._normals, ("out",)),
+    (noise._uniforms, ("out",)), (scale, ("out",)), (add, ("out", "piece")), (shrink, ("g",)), (add_scaled, ("y", "x")),
     (_relu, ("y", "x")), (_relu_backward, ("dx", "dy", "y")),
     (reduced, ("out", "old", "mean")), (soft_threshold, ("x",)), (clip, ("x",)),
     (subtract_and_cut, ("x",)), (rotate, ("a", "b")), (extrapolate, ("y", "x", "p")), (descent, ("x", "y", "g")),
@@ -220,10 +224,12 @@ def test_an_array_inside_a_root_is_an_array():
     np.testing.assert_array_equal(x, [-1, -1])
 
 
-ARRAYS = set("x y m v u w s h p c g".split()) | {"slow", "right", "left"}     # names of vectors in the optimizers
+ARRAYS = set("x y m v V u w s h p c g d o".split()) | {"slow", "right", "left", "mean"}   # vectors in the optimizers
 COMPILED += [
     (formula, tuple(name for name in formula.arguments if name in ARRAYS)) for formula in (
         adabound.adabound, adabound.amsbound, adadelta.adadelta, adafactor.full_direction, adafactor.relative_step,
+        adafactor.relative_step_with_memory, adamax.adamax, asgd.asgd, muon.look_ahead, muon.divided, muon.muon,
+        rprop.rprop, rprop.rprop_back,
         adagrad.adagrad, adam_l2, adam_mini.adam_mini, amsgrad.amsgrad, averaging.toward, lamb.lamb_direction,
         lamb.along, lars.lars_direction, lars.lars, lion.lion, nadam.nadam, radam.momentum_and_moment, rmsprop.rmsprop,
         rmsprop.rmsprop_momentum, rmsprop.rmsprop_centred, rmsprop.rmsprop_centred_momentum, sophia.sophia,
@@ -260,6 +266,6 @@ def test_the_cuda_form_compiles(formula, arrays, tmp_path):
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")
 def test_the_cuda_kernels_compile(tmp_path):
     source = tmp_path / "kernel.cu"
-    source.write_text(draws._row_uniforms.gpu)
+    source.write_text(noise._row_uniforms.gpu)
     done = subprocess.run(["nvcc", "-ptx", "-o", tmp_path / "kernel.ptx", source], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

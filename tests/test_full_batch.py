@@ -120,15 +120,6 @@ def test_restart_gives_the_linear_rate_of_a_known_mu():
     assert max(restarted) < 3 * steps[str(Nesterov(tuned.beta))] and max(restarted) < steps[str(FISTA())]
 
 
-def test_fista_resumes_bitwise(data, tmp_path):
-    common = dict(optimizer=FISTA("gradient", True, 1.5), sampler=FULL, schedule=2.0, seed=0)
-    whole = minimize(lasso(data), **common, stop=Stop(steps=30))
-    minimize(lasso(data), **common, stop=Stop(steps=11), events=Events(checkpoint=tmp_path / "c.npz"))
-    rest = minimize(lasso(data), **common, stop=Stop(steps=30), events=Events(checkpoint=tmp_path / "c.npz"))
-    np.testing.assert_array_equal(whole.x, rest.x)
-    np.testing.assert_array_equal(whole.answer, rest.answer)
-
-
 def test_other_penalties_and_none(rng):
     X, y = rng.standard_normal((30, 4)), rng.standard_normal(30)
     L = LeastSquares(X, y).smoothness()

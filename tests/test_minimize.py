@@ -313,7 +313,8 @@ def network():
     from types import SimpleNamespace
 
     from nn import BatchNorm, Conv2d, Dropout, Flatten, Linear, Network, ReLU, Sequential
-    from problems.neural import CropFlip, Neural
+    from problems.feeds import CropFlip, Images
+    from problems.neural import Neural
 
     rng = np.random.default_rng(3)
     x = rng.integers(0, 255, (24, 6, 6, 2)).astype("uint8")
@@ -321,7 +322,7 @@ def network():
                            y_test=rng.integers(0, 3, 6), mean=np.array([120.0, 130.0]), std=np.array([70.0, 60.0]),
                            scale=255.0, classes=("a", "b", "c"))
     layers = Sequential(Conv2d(2, 4, 3, padding=1), BatchNorm(4), ReLU(), Flatten(), Dropout(0.3), Linear(144, 3))
-    return Neural(Network(layers, (6, 6, 2), name="toy"), data, l2=1e-3, augment=CropFlip(1))
+    return Neural(Network(layers, (6, 6, 2), name="toy"), Images(data, CropFlip(1)), l2=1e-3)
 
 
 def test_a_network_resumes_bitwise_and_starts_afresh_from_x0(network, tmp_path):

@@ -3,6 +3,7 @@
 import copy
 
 from npopt import (
+    ASGD,
     EMA,
     SGD,
     SWA,
@@ -11,6 +12,7 @@ from npopt import (
     Adadelta,
     AdaGrad,
     Adam,
+    Adamax,
     AdamW,
     AMSBound,
     AMSGrad,
@@ -21,24 +23,13 @@ from npopt import (
     Nesterov,
     RAdam,
     RMSProp,
+    Rprop,
     backend,
 )
 
 import numpy as np
 import pytest
-
-ALL = [
-    SGD(), HeavyBall(0.7), Nesterov(0.7), Adam(0.7, 0.95, 1e-2), Adam(0.7, 0.95, 1e-2, 0.3),
-    AdamW(0.7, 0.95, 1e-2, 0.2), AdaGrad(1e-2, 0.3), Adadelta(0.8, 1e-2),
-    RMSProp(0.8, 1e-2), RMSProp(0.8, 1e-2, True), RMSProp(0.8, 1e-2, False, 0.6), RMSProp(0.8, 1e-2, True, 0.6, True),
-    AMSGrad(0.7, 0.8, 1e-2, "original"), AMSGrad(0.7, 0.8, 1e-2, "raw"), AMSGrad(0.7, 0.8, 1e-2, "corrected"),
-    NAdam(0.7, 0.95, 1e-2, 0.05), NAdam(0.7, 0.95, 1e-2, None), RAdam(0.7, 0.9, 1e-2, 4), RAdam(0.7, 0.9, 1e-2, 5),
-    AdaBound(0.7, 0.8, 1e-2, 0.05, 0.2), AMSBound(0.7, 0.8, 1e-2, 0.05, 0.2, 0.06), Lion(0.7, 0.95, 0.2),
-    Lookahead(Adam(0.7, 0.95, 1e-2), 4, 0.3), Lookahead(HeavyBall(0.7), 4, 0.3, True), EMA(HeavyBall(0.7), 0.8),
-    SWA(HeavyBall(0.7), 5, 3),
-]
-WHOLE = [SWATS(0.7, 0.8, 1e-2, 0.3, True)]              # need the whole gradient at once
-
+from methods import ELEMENTWISE, WHOLE, short
 
 # lr: the rates of the steps, none like the one before: the place of the rate in a formula shows only so
 
@@ -203,17 +194,50 @@ def slow_swats(x, gradients, lr, b1, b2, eps, tolerance, relative):
         yield x
 
 
+def slow_adamax(x, gradients, lr, b1, b2, eps, outside):
+    for t in range(1, len(gradients) + 1):
+        sizes = np.abs(gradients[:t]) + (0.0 if outside else eps)
+        u = np.max([b2 ** (t - i) * sizes[i - 1] for i in range(1, t + 1)], axis=0)
+        x = x - lr[t - 1] / (1 - b1**t) * weighted(gradients, t, b1, 1) / (u + (eps if outside else 0.0))
+        yield x
+
+
+def slow_rprop(x, gradients, lr, down, up, low, high, variant):
+    x, step, before, move = x.copy(), [1.0] * len(x), [0.0] * len(x), [0.0] * len(x)
+    for g, rate in zip(gradients, lr, strict=True):
+        for i in range(len(x)):
+            now, turned = g[i], before[i] * g[i] < 0
+            if before[i] * now > 0:
+                step[i] = min(step[i] * up, high)
+            if turned:
+                step[i] = max(step[i] * down, low)
+            if turned and variant != "rprop-":
+                move[i] = -move[i] if variant == "rprop+" else 0.0
+                now = 0.0
+            else:
+                move[i] = -np.sign(now) * step[i] * rate
+            x[i], before[i] = x[i] + move[i], now
+        yield x.copy()
+
+
+def slow_asgd(x, gradients, lr, lam, alpha, begin):
+    for t, g in enumerate(gradients, 1):
+        eta = lr[t - 1] * (1 + lam * lr[t - 1] * (t - 1)) ** -alpha
+        x = (1 - eta * lam) * x - eta * g
+        yield x
+
+
 SLOW = {
+    Adamax: slow_adamax, Rprop: slow_rprop, ASGD: slow_asgd,
     SGD: slow_sgd, HeavyBall: slow_heavy_ball, Nesterov: slow_nesterov, Adam: slow_adam, AdamW: slow_adamw,
     AdaGrad: slow_adagrad, RMSProp: slow_rmsprop, Adadelta: slow_adadelta, AMSGrad: slow_amsgrad, NAdam: slow_nadam,
     RAdam: slow_radam, AdaBound: slow_adabound, Lion: slow_lion, Lookahead: slow_lookahead, EMA: slow_around,
     SWA: slow_around, SWATS: slow_swats,
     AMSBound: lambda *arguments: slow_adabound(*arguments, largest=True),
 }
-NAMES = lambda o: f"{type(o).__name__} {sum(map(ord, repr(o)))}"  # noqa: E731
 
 
-@pytest.mark.parametrize("optimizer", ALL + WHOLE, ids=NAMES)
+@pytest.mark.parametrize("optimizer", ELEMENTWISE + WHOLE, ids=short)
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-4)])
 def test_trajectory(optimizer, dtype, tolerance, rng, device):
     x, gradients, rates = rng.standard_normal(6), rng.standard_normal((30, 6)), 0.03 * rng.uniform(0.5, 1.5, 30)
@@ -228,7 +252,7 @@ def test_trajectory(optimizer, dtype, tolerance, rng, device):
     assert optimizer.t == 30
 
 
-@pytest.mark.parametrize("optimizer", ALL, ids=NAMES)
+@pytest.mark.parametrize("optimizer", ELEMENTWISE, ids=short)
 def test_pieces_of_the_gradient_give_the_step_of_the_whole(optimizer, rng):
     whole, pieces = copy.deepcopy(optimizer), copy.deepcopy(optimizer)
     x = rng.standard_normal(10)
@@ -243,53 +267,23 @@ def test_pieces_of_the_gradient_give_the_step_of_the_whole(optimizer, rng):
     assert whole.t == pieces.t == 5
 
 
-@pytest.mark.parametrize("optimizer", ALL + WHOLE + [SWATS(0.7, 0.8, 1e-2, 0.0)], ids=NAMES)
-@pytest.mark.parametrize("pause", [1, 3, 6])
-def test_saved_and_loaded_state_continues_bitwise(optimizer, pause, rng, tmp_path):
-    from npopt import checkpoint
-
-    gradients = list(zip(rng.standard_normal((9, 5)).astype("float32"), 0.1 * rng.uniform(0.5, 1.5, 9), strict=True))
-    straight = copy.deepcopy(optimizer)
-    x = np.ones(5, "float32")
-    straight.start(x)
-    for g, lr in gradients:
-        straight.step(x, g, lr)
-    first, y = copy.deepcopy(optimizer), np.ones(5, "float32")
-    first.start(y)
-    for g, lr in gradients[:pause]:
-        first.step(y, g, lr)
-    checkpoint.save(tmp_path / "o.npz", first.state())
-    second = copy.deepcopy(optimizer)
-    second.start(y)
-    second.load_state(checkpoint.load(tmp_path / "o.npz"))
-    for g, lr in gradients[pause:]:
-        second.step(y, g, lr)
-    np.testing.assert_array_equal(x, y)
-    np.testing.assert_array_equal(straight.answer(x), second.answer(y))
-    for name, value in straight.state().items():
-        if not isinstance(value, dict):
-            np.testing.assert_array_equal(value, second.state()[name], err_msg=name)
-
-
 @pytest.mark.parametrize("optimizer, copies", [
     (SGD(), 0), (HeavyBall(), 1), (Nesterov(), 1), (Adam(), 2), (AdamW(), 2), (AdaGrad(), 1), (RMSProp(), 1),
     (RMSProp(centred=True), 2), (RMSProp(momentum=0.5), 2), (RMSProp(centred=True, momentum=0.5), 3), (Adadelta(), 2),
     (AMSGrad(), 3), (NAdam(), 2), (RAdam(), 2), (AdaBound(), 2), (AMSBound(), 3), (Lion(), 1), (SWATS(), 2),
+    (Adamax(), 2), (Rprop(), 2), (Rprop(variant="rprop+"), 3), (ASGD(), 1),
 ], ids=lambda v: type(v).__name__)
 def test_state_takes_as_many_copies_of_x_as_the_method_says(optimizer, copies):
     x = np.zeros(1000, "float32")
     optimizer.start(x)
-    state = [v for v in optimizer.state().values() if isinstance(v, np.ndarray)]
-    assert sum(v.nbytes for v in state) == copies * x.nbytes and len(optimizer.arrays) == copies
+    assert optimizer.bytes() == copies * x.nbytes and len(optimizer.arrays) == copies
     for around in (Lookahead(optimizer, 3), EMA(optimizer), SWA(optimizer, 1)):     # one more each
         around.start(x)
-        state = around.state()
-        held = [v for part in (state, state["inner"]) for v in part.values() if isinstance(v, np.ndarray)]
-        assert sum(v.nbytes for v in held) == (copies + 1) * x.nbytes
+        assert around.bytes() == (copies + 1) * x.nbytes
 
 
 def test_a_reused_gradient_array_is_never_kept(rng):
-    for optimizer in ALL + WHOLE:
+    for optimizer in ELEMENTWISE + WHOLE:
         fresh, reused = np.ones(4), np.ones(4)
         gradients, buffer = rng.standard_normal((5, 4)), np.empty(4)
         optimizer.start(fresh)
@@ -305,8 +299,9 @@ def test_a_reused_gradient_array_is_never_kept(rng):
 
 def test_first_steps():
     g = np.array([3.0, -0.2, 1e-3])
-    signs = (Adam(eps=0.0), AdamW(eps=0.0, weight_decay=0.0), AdaGrad(eps=0.0), NAdam(eps=0.0, decay=None, b1=0.0),
-             AMSGrad(eps=0.0), AMSGrad(eps=0.0, variant="corrected"), Lion(), SWATS(eps=0.0))
+    signs = (Adam(eps=0.0), Adamax(eps=0.0), Rprop(), AdamW(eps=0.0, weight_decay=0.0), AdaGrad(eps=0.0), Lion(),
+             NAdam(eps=0.0, decay=None, b1=0.0), AMSGrad(eps=0.0), AMSGrad(eps=0.0, variant="corrected"),
+             SWATS(eps=0.0))
     for optimizer in signs:
         x = np.zeros(3)
         optimizer.start(x)
@@ -561,6 +556,7 @@ def test_adam_goes_the_wrong_way_on_the_example_of_reddi_and_amsgrad_does_not():
 
 
 def test_the_first_rectified_step_of_radam_and_its_factors():
+    assert RAdam() == RAdam(threshold=4)                        # the rule that the docstring displays
     first = {k: min(t for t in range(1, 20) if RAdam(threshold=k).rectifier(t) is not None) for k in (4, 5)}
     assert first == {4: 5, 5: 6}
     factors = {t: RAdam(threshold=4).rectifier(t) for t in (5, 100, 200, 1000, 5000)}
@@ -634,3 +630,58 @@ def test_coupled_and_decoupled_decay_differ_unless_there_is_none(rng):
     some = np.array([0.0, 0.1, 0.0, 0.1])
     np.testing.assert_allclose(end(Adam(l2=some))[::2], end(Adam())[::2])
     np.testing.assert_allclose(end(Adam(l2=some))[1::2], end(Adam(l2=0.1))[1::2])
+
+
+def test_asgd_answers_with_the_mean_of_its_iterates_from_a_step_on(rng):
+    """PyTorch's ax: mu = 1 / max(1, t - 1 - t0) with t0 = begin - 2."""
+    gradients, x = rng.standard_normal((9, 3)), np.ones(3)
+    for begin in (1, 4):
+        optimizer, points, ax, t0 = ASGD(0.2, 0.7, begin), [], 0.0, begin - 2
+        moving = x.copy()
+        optimizer.start(moving)
+        assert optimizer.answer(moving) is moving
+        for t, g in enumerate(gradients, 1):
+            optimizer.step(moving, g, 0.1)
+            points.append(moving.copy())
+            ax = ax + (moving - ax) / max(1, t - 1 - t0)
+            answer = optimizer.answer(moving)
+            if t < begin:
+                assert answer is moving
+            else:
+                np.testing.assert_allclose(answer, np.mean(points[begin - 1:], axis=0), rtol=1e-12)
+                np.testing.assert_allclose(answer, ax, rtol=1e-12)
+
+
+def test_the_steps_of_rprop_keep_to_their_bounds_and_gradients_that_underflow_count():
+    for g, expected in ((1e-30, [1, 1.2, 1.44, 1.5, 1.5]), (0.0, [0, 0, 0, 0, 0])):
+        x, optimizer = np.zeros(1, "float32"), Rprop(high=1.5)
+        optimizer.start(x)
+        for size in expected:
+            before = x.copy()
+            optimizer.step(x, np.full(1, g, "float32"), 0.5)
+            assert before[0] - x[0] == pytest.approx(0.5 * size)
+    x, optimizer = np.zeros(1), Rprop(low=0.3, variant="rprop-")
+    optimizer.start(x)
+    for t in range(6):
+        optimizer.step(x, np.array([(-1.0) ** t]), 1.0)
+    assert optimizer.slot("d")[0] == 0.3
+
+
+@pytest.mark.parametrize("optimizer", [Adamax(eps=0.0), Adamax(eps=0.0, eps_outside=True)], ids=repr)
+def test_adamax_without_eps_stays_where_there_never_was_a_gradient(optimizer):
+    x = np.ones(2)
+    optimizer.start(x)
+    for _ in range(3):
+        optimizer.step(x, np.array([0.0, 2.0]), 0.1)
+    np.testing.assert_allclose(x, [1.0, 0.7])
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (lambda: Rprop(down=1.5), "Rprop: down must lie in"), (lambda: Rprop(up=1.0), "Rprop: up must lie in"),
+    (lambda: Rprop(low=2.0, high=1.0), "Rprop: high must lie in"), (lambda: Rprop(variant="+"), "variant must be one"),
+    (lambda: ASGD(lam=-1.0), "ASGD: lam must lie in"), (lambda: ASGD(begin=0), "ASGD: begin must be a whole number"),
+    (lambda: Adamax(b1=1.0), "Adamax: b1 must lie in"),
+])
+def test_arguments_of_adamax_rprop_and_asgd(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        wrong()

@@ -18,6 +18,7 @@ from npopt import (
 )
 from npopt.samplers import importance
 from problems import LeastSquares, Logistic, Quadratic, load
+from problems.feeds import Images
 from problems.neural import Neural
 
 import numpy as np
@@ -76,7 +77,7 @@ def test_a_span_is_the_next_batches_of_an_epoch_as_arrays(kind, size):
     list(a.take(a.steps_per_epoch)), list(b.take(b.steps_per_epoch))
     order, weights = a.span(2)
     batches = list(b.take(2))
-    assert order.tolist() == sum(rows(batches), []) and a.taken == b.taken
+    assert order.tolist() == sum(rows(batches), []) and a.taken == b.taken - 2         # who runs them counts them
     if kind is Importance:
         np.testing.assert_array_equal(weights, np.concatenate([batch.weights for batch in batches]))
     else:
@@ -297,7 +298,7 @@ def test_real_targets_are_sorted_and_networks_have_targets(rng):
     from nn.networks import mlp
 
     digits = load("digits")
-    sampler.start(Neural(mlp((64, 4, 10)), digits), 0)
+    sampler.start(Neural(mlp((64, 4, 10)), Images(digits)), 0)
     assert (np.diff(digits.y_train[sampler.epoch(1)[0]]) >= 0).all()
 
 

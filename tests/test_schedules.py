@@ -57,6 +57,9 @@ TABLE = [
     (InverseSquareRoot(1.0), {0: 1, 1: 0.5**0.5, 3: 0.5, 39: 40**-0.5}),
     (InverseSquareRoot(1.0, cap=0.5, per="epoch"), {0: 0.5, 20: 0.5, 30: 0.5, 39: 0.5}),
     (WithWarmup(InverseSquareRoot(0.8), 4), {0: 0.2, 1: 0.4, 3: 0.8, 4: 0.8, 39: 0.8 / 6}),
+    (InverseSquareRoot(0.8, warmup=4), {0: 0.2, 1: 0.4, 3: 0.8, 4: 0.8 * 0.8**0.5, 15: 0.4, 39: 0.8 / 10**0.5}),
+    (InverseSquareRoot(0.8, 0.5, warmup=4), {0: 0.2, 1: 0.4, 3: 0.5, 4: 0.5, 15: 0.4, 39: 0.8 / 10**0.5}),
+    (InverseSquareRoot(0.8, per="epoch", warmup=2), {0: 0.4, 10: 0.8, 20: 0.8 * (2 / 3)**0.5, 39: 0.8 / 2**0.5}),
     (CosineRestarts(1.0, 1), {0: 1, 1: (1 + math.cos(math.pi / 10)) / 2, 5: 0.5, 10: 1, 15: 0.5, 39: half(0.9)}),
     (CosineRestarts(1.0, 1, grow=2), {0: 1, 9: half(0.9), 10: 1, 20: 0.5, 29: half(0.95), 30: 1, 39: half(9 / 40)}),
     (CosineRestarts(2.0, 0.5, end=1.0), {0: 2, 1: 1 + half(0.2), 4: 1 + half(0.8), 5: 2, 39: 1 + half(0.8)}),
@@ -66,6 +69,12 @@ TABLE = [
     (Cyclical(1.0, 3.0, 5), {0: 1, 1: 1.4, 5: 3, 6: 2.6, 10: 1, 15: 3, 39: 1.4}),
     (Cyclical(1.0, 3.0, 5, "triangular2"), {0: 1, 5: 3, 10: 1, 15: 2, 25: 1.5, 35: 1.25, 39: 1.05}),
     (Cyclical(1.0, 3.0, 5, "exp_range", 0.9), {0: 1, 5: 1 + 2 * 0.9**5, 15: 1 + 2 * 0.9**15, 39: 1 + 0.4 * 0.9**39}),
+    (Cyclical(1.0, 3.0, 2, down=6), {0: 1, 1: 2, 2: 3, 3: 3 - 1 / 3, 7: 1 + 1 / 3, 8: 1, 10: 3, 39: 1 + 1 / 3}),
+    (Cyclical(1.0, 3.0, 6, "triangular2", down=2), {0: 1, 3: 2, 6: 3, 7: 2, 8: 1, 14: 2, 22: 1.5, 39: 1 + 1 / 16}),
+    (Cyclical(1.0, 3.0, 6, "exp_range", 0.9, 2), {6: 1 + 2 * 0.9**6, 7: 1 + 0.9**7, 8: 1, 39: 1 + 0.9**39}),
+    (OneCycle(1.0, 10, 100, 0.25, phases=3), {0: 0.1, 1: 0.19, 10: 1, 11: 0.91, 20: 0.1, 39: 0.01, 30: 0.1 - 0.9 / 19}),
+    (OneCycle(1.0, 10, 100, 0.3, True, phases=3), {0: 0.1, 6: 0.55, 12: 1, 24: 0.1, 27: 0.01 + 0.09 * half(0.2)}),
+    (OneCycle(1.0, 10, 100, 0.25, phases=3).mirrored(0.85, 0.95), {5: 0.9, 10: 0.85, 15: 0.9, 20: 0.95, 33: 0.95}),
     (OneCycle(1.0, 10, 100, 0.25), {0: 0.1, 1: 0.19, 5: 0.55, 10: 1, 39: 0.01, 24: 1 - 0.99 * 14 / 29}),
     (OneCycle(1.0, 10, 100, 0.25, cosine=True), {0: 0.1, 5: 0.55, 10: 1, 39: 0.01}),
     (OneCycle(1.0, 10, 100, 0.25).mirrored(0.85, 0.95), {0: 0.95, 5: 0.9, 10: 0.85, 39: 0.95}),
@@ -99,7 +108,10 @@ def test_a_schedule_that_needs_the_length_says_so():
     (lambda: Piecewise(1.0, (float("nan"),)), "a milestone must lie in"),
     (lambda: Constant(float("inf")), "lr must lie"),
     (lambda: Polynomial(1.0, 0), "power"),
-    (lambda: WithWarmup(-1.0, 3), "lr must lie in"),
+    (lambda: WithWarmup(-1.0, 3), "lr must lie in"), (lambda: OneCycle(1.0, rise=0.5, phases=3), "rise must lie in"),
+    (lambda: OneCycle(1.0, phases=4), "OneCycle: phases must be 2 or 3"),
+    (lambda: Cyclical(0.1, 1.0, 5, down=0), "Cyclical: down must be a whole number"),
+    (lambda: InverseSquareRoot(1.0, warmup=-1), "InverseSquareRoot: warmup must be a whole number"),
 ])
 def test_bad_arguments(wrong, message):
     with pytest.raises(ValueError, match=message):
@@ -155,6 +167,11 @@ def test_a_cycle_of_few_steps():
         cycle = OneCycle(1.0, 10, 100, 0.9)
         cycle.start(10, length)
         assert [cycle(t) for t in range(length)] == pytest.approx(expected)
+    for length, expected in ((1, [0.1]), (2, [0.1, 0.01]), (3, [0.1, 1, 0.01]), (4, [0.1, 1, 0.1, 0.01]),
+                             (5, [0.1, 1, 0.1, 0.055, 0.01]), (6, [0.1, 0.55, 1, 0.55, 0.1, 0.01])):
+        cycle = OneCycle(1.0, 10, 100, 0.4, phases=3)
+        cycle.start(10, length)
+        assert [cycle(t) for t in range(length)] == pytest.approx(expected)
     late = OneCycle(1.0, 10, 100, 0.95)
     late.start(10, 10)
     assert late(9) == pytest.approx(0.01) and late(8) == pytest.approx(1)
@@ -199,3 +216,14 @@ def test_names_that_are_not_there():
     cycle.start(10, None)
     with pytest.raises(ValueError, match="length of the run is not known"):
         cycle(0)
+
+
+def test_the_warm_up_of_the_transformer_and_the_root_that_it_continues():
+    """Vaswani et al., equation 3: d^(-1/2) min(t^(-1/2), t W^(-3/2)), t = 1, 2, ...; without warm-up the same root."""
+    d, W = 64, 7
+    warm, root = InverseSquareRoot((d * W) ** -0.5, warmup=W), InverseSquareRoot(d**-0.5)
+    for schedule in (warm, root):
+        schedule.start(10, None)
+    for t in range(1, 60):
+        assert warm(t - 1) == pytest.approx(d**-0.5 * min(t**-0.5, t * W**-1.5), rel=1e-12)
+        assert t < W or warm(t - 1) == pytest.approx(root(t - 1), rel=1e-12)

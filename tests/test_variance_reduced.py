@@ -23,6 +23,7 @@ from npopt import (
     minimize,
 )
 from problems import LeastSquares, Logistic, Quadratic, load
+from problems.feeds import Images
 from problems.neural import Neural
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_a_snapshot_at_every_step_is_gradient_descent(data):
 
 
 def test_on_a_network_a_snapshot_at_every_step_is_gradient_descent():
-    problem = Neural(mlp((64, 6, 10)), load("digits"), metrics_rows=10)
+    problem = Neural(mlp((64, 6, 10)), Images(load("digits")), metrics_rows=10)
     x = problem.x0(np.random.default_rng(0))
     full, g = np.empty_like(x), SVRG(1e-9).start(problem, x, 0)
     problem.value_and_gradient(x, None, None, full)
@@ -264,14 +265,16 @@ def test_two_halves_equal_the_whole_bitwise(estimator, data, tmp_path):
 @pytest.mark.parametrize("estimator", [SVRG(1.3, "II"), SAGA(refresh=1.5), SAGA("gradients"),
                                        SAGA("gradients", "zeros")], ids=repr)
 @pytest.mark.parametrize("sampler", [WithReplacement(3), ShuffleOnce(3)], ids=repr)
-def test_where_nothing_may_be_read(estimator, sampler, data, device):
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_matrix], ids=["dense", "sparse"])
+def test_where_nothing_may_be_read(kind, estimator, sampler, data, device):
     fixed = isinstance(sampler, ShuffleOnce) and estimator.arguments().get("table") == "gradients"
     if fixed and estimator.initial == "gradients":
         return
     found = []
     for name in (device, "cpu"):
         backend.use(name)
-        run = minimize(Logistic(*data, L2, intercept=True), SGD(), sampler, 0.2, estimator, stop=Stop(epochs=3))
+        problem = Logistic(kind(data[0]), data[1], L2, intercept=True)
+        run = minimize(problem, SGD(), sampler, 0.2, estimator, stop=Stop(epochs=3))
         found.append(backend.to_host(run.x))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-11, atol=1e-13)
 

@@ -1,23 +1,27 @@
-"""The pieces of the layers that have a fast path: one function each, two ways to compute it.
+"""The pieces of the layers that have a fast path: one function each, two or three ways to compute it.
 
-`reference` is array code for every device. `cpu`, `matrices`, `norms` and `pools` hold what replaces it on NumPy
-arrays; arrays of mixed dtypes, with gaps, read-only or empty go the plain way. A test holds the two equal, with two
-exceptions: an infinite or NaN number may reach neighbours in a fast convolution that it has no connection to, and an
-infinite dy is cut to 0 by a fast ReLU where the plain one has NaN. use("reference") switches the replacements off.
+`reference` is array code for every device; the other modules hold what replaces it on one of them, `gpu` all that is
+for CuPy arrays. Arrays of mixed dtypes, with gaps, read-only or empty go the plain way. A test holds all ways equal,
+with two exceptions: an infinite or NaN number may reach neighbours in a fast convolution that it has no connection to,
+and an infinite dy is cut to 0 by a fast ReLU where the plain one has NaN. use("reference") switches the replacements
+off.
 """
+
+import functools
 
 from npopt import backend
 
 import numpy as np
 
-from . import cpu, matrices, norms, pools, reference
+from . import cpu, gpu, matrices, norms, pooling, reference
 from .reference import taps
 
-__all__ = ["chosen", "taps", "use", *reference.NAMES]
+__all__ = [
+    "chosen", "convolve", "convolve_inputs", "convolve_weights", "erf", "gather_images", "gather_windows", "linear",
+    "linear_inputs", "linear_weights", "max_pool", "max_pool_backward", "moments", "normalise", "normalise_backward",
+    "normalise_sums", "relu", "relu_backward", "softmax", "sum_by_word", "sum_rows", "sum_windows", "taps", "use",
+]
 
-# device name -> {function name: replacement}
-MODULES = (cpu, matrices, norms, pools)
-FAST = {"cpu": {name: vars(module)[name] for module in MODULES for name in reference.NAMES if name in vars(module)}}
 _chosen = "fast"
 
 
@@ -34,10 +38,10 @@ def chosen():
     return _chosen
 
 
-def alike(x, arguments):
+def alike(arguments):
     """Whether compiled loops take these arrays: contiguous, writable, not empty, floating ones of one dtype."""
     first = None
-    for a in (x, *arguments):
+    for a in arguments:
         if type(a) is np.ndarray:
             if not a.flags.carray or not a.size:
                 return False
@@ -49,19 +53,41 @@ def alike(x, arguments):
     return True
 
 
-def _dispatch(name):
-    plain = getattr(reference, name)
+def either(plain, **fast):
+    """The function of `plain`: computed by fast[device] where its first array lives on that device, else by `plain`."""
 
-    def call(x, *arguments):
+    @functools.wraps(plain)
+    def call(*arguments):
         if _chosen == "fast":
-            fast = FAST.get(backend.owner(x).name, {}).get(name)
-            if fast is not None and alike(x, arguments):
-                return fast(x, *arguments)
-        return plain(x, *arguments)
+            device = backend.owner(arguments[0]).name
+            replacement = fast.get(device)
+            if replacement is not None and (alike if device == "cpu" else gpu.takes)(arguments):
+                return replacement(*arguments)
+        return plain(*arguments)
 
-    call.__name__, call.__doc__ = name, plain.__doc__
+    call.fast = fast
     return call
 
 
-for _name in reference.NAMES:
-    globals()[_name] = _dispatch(_name)
+linear = either(reference.linear, cpu=matrices.linear, gpu=gpu.convolutions.linear)
+linear_inputs = either(reference.linear_inputs, cpu=matrices.linear_inputs, gpu=gpu.convolutions.linear_inputs)
+linear_weights = either(reference.linear_weights, cpu=matrices.linear_weights, gpu=gpu.convolutions.linear_weights)
+sum_rows = either(reference.sum_rows, cpu=matrices.sum_rows, gpu=gpu.norms.sum_rows)
+sum_by_word = either(reference.sum_by_word, cpu=matrices.sum_by_word, gpu=gpu.pixels.sum_by_word)
+convolve = either(reference.convolve, cpu=cpu.convolve, gpu=gpu.convolutions.convolve)
+convolve_inputs = either(reference.convolve_inputs, cpu=cpu.convolve_inputs, gpu=gpu.convolutions.convolve_inputs)
+convolve_weights = either(reference.convolve_weights, cpu=cpu.convolve_weights, gpu=gpu.convolutions.convolve_weights)
+gather_windows = either(reference.gather_windows, gpu=gpu.convolutions.gather_windows)
+sum_windows = either(reference.sum_windows, gpu=gpu.convolutions.sum_windows)
+gather_images = either(reference.gather_images, cpu=cpu.gather_images, gpu=gpu.pixels.gather_images)
+moments = either(reference.moments, cpu=norms.moments, gpu=gpu.norms.moments)
+normalise = either(reference.normalise, cpu=norms.normalise, gpu=gpu.norms.normalise)
+normalise_sums = either(reference.normalise_sums, cpu=norms.normalise_sums, gpu=gpu.norms.normalise_sums)
+normalise_backward = either(
+    reference.normalise_backward, cpu=norms.normalise_backward, gpu=gpu.norms.normalise_backward)
+relu = either(reference.relu, cpu=cpu.relu, gpu=gpu.pixels.relu)
+relu_backward = either(reference.relu_backward, cpu=cpu.relu_backward, gpu=gpu.pixels.relu_backward)
+max_pool = either(reference.max_pool, cpu=pooling.max_pool, gpu=gpu.pixels.max_pool)
+max_pool_backward = either(reference.max_pool_backward, cpu=pooling.max_pool_backward, gpu=gpu.pixels.max_pool_backward)
+softmax = either(reference.softmax, cpu=cpu.softmax, gpu=gpu.pixels.softmax)
+erf = either(reference.erf, cpu=cpu.erf, gpu=gpu.pixels.erf)

@@ -73,7 +73,7 @@ def _relu_backward(dx, dy, y):
     return dx
 
 
-def relu_backward(y, dy, dx, ctx):
+def relu_backward(y, dy, dx):
     _relu_backward(dx, dy, y)
 
 
@@ -96,28 +96,28 @@ def algorithm(kernel, stride, padding, out, c, o):
 MAPS = 24
 
 
-def convolve(x, w, bias, y, stride, padding, ctx):
+def convolve(x, w, bias, y, stride, padding):
     m = algorithm(w.shape[1:3], stride, padding, y.shape[1:3], w.shape[3], w.shape[0])
     if m:
-        winograd.forward(x, w, bias, y, m, padding, ctx)
+        winograd.forward(x, w, bias, y, m, padding)
     else:
-        direct.forward(x, w, bias, y, stride, padding, ctx)
+        direct.forward(x, w, bias, y, stride, padding)
 
 
-def convolve_inputs(dy, w, dx, stride, padding, ctx):
+def convolve_inputs(dy, w, dx, stride, padding):
     m = algorithm(w.shape[1:3], stride, padding, dx.shape[1:3], w.shape[3], w.shape[0])
     if m:
-        winograd.backward_inputs(dy, w, dx, m, padding, ctx)
+        winograd.backward_inputs(dy, w, dx, m, padding)
     else:
-        direct.backward_inputs(dy, w, dx, stride, padding, ctx)
+        direct.backward_inputs(dy, w, dx, stride, padding)
 
 
-def convolve_weights(x, dy, dw, stride, padding, ctx):
+def convolve_weights(x, dy, dw, stride, padding):
     m = algorithm(dw.shape[1:3], stride, padding, dy.shape[1:3], dw.shape[3], dw.shape[0])
     if m:
-        winograd.backward_weights(x, dy, dw, m, padding, ctx)
+        winograd.backward_weights(x, dy, dw, m, padding)
     else:
-        direct.backward_weights(x, dy, dw, stride, padding, ctx)
+        direct.backward_weights(x, dy, dw, stride, padding)
 
 
 def softmax(z, t, smoothing, weights, p, rows):

@@ -20,7 +20,7 @@ from npopt import backend
 import numba
 import numpy as np
 
-from .products import inside, jit, lanes, multiply, panel, transpose, transpose_part
+from .products import inside, jit, lanes, multiply, panel, transpose, transpose_part, zeros
 
 ENOUGH = 64                             # positions that share one pass over the weights
 
@@ -237,10 +237,11 @@ def _group(positions, batch):
     return max(1, min(-(-ENOUGH // positions), batch))
 
 
-def _buffers(x, group, high, wide, padding, ctx):
-    """A place for each thread to surround images of x with zeros: zeroed when made, its border is never written."""
-    shape = (backend.threads(), group * high * wide * x.shape[3])
-    return ctx.zeroed(("surround", x.shape[1:], group, high, wide, padding), shape, x.dtype)
+def _buffers(x, group, high, wide):
+    """A place for each thread to surround images of x with zeros; nobody writes its border."""
+    found = backend.workspace((backend.threads(), group * high * wide * x.shape[3]), x.dtype)
+    found[...] = 0
+    return found
 
 
 @lru_cache(maxsize=256)
@@ -253,13 +254,13 @@ def side_by_side(o, across, columns, stride, lanes):
     return min((f for f in range(1, 9) if across % f == 0), key=cost)
 
 
-def forward(x, w, bias, y, stride, padding, ctx):
+def forward(x, w, bias, y, stride, padding):
     """y_bhwo = sum_ijc W_oijc x_{b, s h + i - p, s w + j - p, c} + bias_o."""
     batch, *image, c = x.shape
     out, o, (rows, columns), width = y.shape[1:3], y.shape[3], w.shape[1:3], lanes(x.dtype)
     f = side_by_side(o, out[1], columns, stride[1], width)
     if f > 1:
-        wider = ctx.scratch("direct wide", (f, o, rows, columns + stride[1] * (f - 1), c), w.dtype)
+        wider = backend.workspace((f, o, rows, columns + stride[1] * (f - 1), c), w.dtype)
         wider[...] = 0
         for k in range(f):
             wider[k, :, :, k * stride[1]:k * stride[1] + columns] = w
@@ -268,22 +269,22 @@ def forward(x, w, bias, y, stride, padding, ctx):
         bias = None if bias is None else np.tile(bias, f)
     group = _group(prod(out), batch)
     high, wide, starts, ends, phases = forward_plan(tuple(image), out, c, o, (rows, columns), stride, padding, group)
-    turned = ctx.scratch("kernel v", (w.size // o, o), w.dtype)
-    packed = ctx.scratch("kernel u", (w.size,), w.dtype)
+    turned = backend.workspace((w.size // o, o), w.dtype)
+    packed = backend.workspace((w.size,), w.dtype)
     transpose(w.reshape(o, -1), turned, width)
     pack(turned, packed, 2 * width)
-    buffers = _buffers(x, group, high, wide, padding, ctx)
-    bias = ctx.zeros(o, x.dtype) if bias is None else bias
+    buffers = _buffers(x, group, high, wide)
+    bias = zeros(o, x.dtype) if bias is None else bias
     correlate(x, packed, bias, y, buffers, group, *padding, high, wide, starts, ends, phases, False, width)
 
 
-def backward_inputs(dy, w, dx, stride, padding, ctx):
+def backward_inputs(dy, w, dx, stride, padding):
     """dx of the convolution."""
     batch, *image, c = dx.shape
     out, o, kernel = dy.shape[1:3], dy.shape[3], w.shape[1:3]
     if stride == (1, 1) and all(p < k for p, k in zip(padding, kernel, strict=True)):
         turned = np.ascontiguousarray(w[:, ::-1, ::-1].transpose(3, 1, 2, 0))
-        forward(dy, turned, None, dx, stride, tuple(k - 1 - p for p, k in zip(padding, kernel, strict=True)), ctx)
+        forward(dy, turned, None, dx, stride, tuple(k - 1 - p for p, k in zip(padding, kernel, strict=True)))
         return
     group = _group(prod(image) // prod(stride) or 1, batch)
     plan = backward_plan(tuple(image), out, c, o, kernel, stride, padding, group)
@@ -291,15 +292,15 @@ def backward_inputs(dy, w, dx, stride, padding, ctx):
         dx[...] = 0
         return
     high, wide, top, left, starts, ends, phases, taps, clear = plan
-    packed = ctx.scratch("kernel u", (sum(map(len, taps)) * o * c,), w.dtype)
-    turned = ctx.scratch("kernel v", (w.size,), w.dtype)
+    packed = backend.workspace((sum(map(len, taps)) * o * c,), w.dtype)
+    turned = backend.workspace((w.size,), w.dtype)
     for (_, _, begin, _, _), some in zip(phases, taps, strict=True):
         these = turned[:len(some) * o * c].reshape(len(some), o, c)
         for k, (i, j) in enumerate(some):
             these[k] = w[:, i, j]
         pack(these.reshape(-1, c), packed[begin:begin + these.size], panel(w.dtype))
-    buffers = _buffers(dy, group, high, wide, (top, left), ctx)
-    correlate(dy, packed, ctx.zeros(c, dy.dtype), dx, buffers, group, top, left, high, wide, starts, ends, phases,
+    buffers = _buffers(dy, group, high, wide)
+    correlate(dy, packed, zeros(c, dy.dtype), dx, buffers, group, top, left, high, wide, starts, ends, phases,
               clear, lanes(dy.dtype))
 
 
@@ -307,35 +308,35 @@ CHUNK = 256                             # positions whose columns are gathered a
 PARTIAL = 4 << 20                       # bytes of partial sums of dW, beyond one
 
 
-def backward_weights(x, dy, dw, stride, padding, ctx):
+def backward_weights(x, dy, dw, stride, padding):
     """dW, (O, kh, kw, C). Images with many positions one by one, others by columns gathered from several images."""
     batch, down, across, o = dy.shape
     f = side_by_side(o, across, dw.shape[2], stride[1], lanes(x.dtype))
     if f > 1:                                           # neighbouring outputs as channels: see there
         shape = (f, o, dw.shape[1], dw.shape[2] + stride[1] * (f - 1), dw.shape[3])
-        wider = ctx.scratch("direct wide", shape, dw.dtype)
+        wider = backend.workspace(shape, dw.dtype)
         dy, flat = dy.reshape(batch, down, across // f, f * o), wider.reshape(f * o, *shape[2:])
-        backward_weights_of(x, dy, flat, (stride[0], stride[1] * f), padding, ctx)
+        backward_weights_of(x, dy, flat, (stride[0], stride[1] * f), padding)
         dw[...] = wider[0, :, :, :dw.shape[2]]
         for k in range(1, f):
             dw += wider[k, :, :, k * stride[1]:k * stride[1] + dw.shape[2]]
     else:
-        backward_weights_of(x, dy, dw, stride, padding, ctx)
+        backward_weights_of(x, dy, dw, stride, padding)
 
 
-def backward_weights_of(x, dy, dw, stride, padding, ctx):
+def backward_weights_of(x, dy, dw, stride, padding):
     o, (rows, columns), c, width = dw.shape[0], dw.shape[1:3], dw.shape[3], lanes(x.dtype)
     depth, out = dw.size // o, dy.shape[1:3]
     parts = max(1, min(16, PARTIAL // dw.nbytes))
     if prod(out) >= ENOUGH:
         high, wide = (n + 2 * p for n, p in zip(x.shape[1:3], padding, strict=True))
-        partial = ctx.scratch("kernel z", (parts, depth, o), dw.dtype)
+        partial = backend.workspace((parts, depth, o), dw.dtype)
         starts, ends = weights_plan(rows, columns, c, wide, o)
-        correlate_images(x, dy, dw.reshape(o, depth), partial, _buffers(x, 1, high, wide, padding, ctx), starts, ends,
+        correlate_images(x, dy, dw.reshape(o, depth), partial, _buffers(x, 1, high, wide), starts, ends,
                          *stride, *padding, high, wide, width)
         return
-    partial = dw.reshape(1, o, depth) if parts == 1 else ctx.scratch("kernel z", (parts, o, depth), dw.dtype)
+    partial = dw.reshape(1, o, depth) if parts == 1 else backend.workspace((parts, o, depth), dw.dtype)
     lines = max(1, CHUNK // out[1])
-    buffers = ctx.scratch("kernel v", (backend.threads(), lines * out[1] * panel(x.dtype)), x.dtype)
+    buffers = backend.workspace((backend.threads(), lines * out[1] * panel(x.dtype)), x.dtype)
     places = np.arange(o) * np.array([[1], [depth]])
     correlate_weights(x, dy, dw, partial, buffers, columns, *stride, *padding, places, lines, width)

@@ -9,7 +9,7 @@ from npopt import backend
 import numba
 import numpy as np
 
-from .products import inside, jit, lanes, multiply, panel, transpose_part
+from .products import inside, jit, lanes, multiply, panel, transpose_part, zeros
 
 ROWS = 32                               # rows of a piece of work
 DEPTH = 256                             # terms of a sum that are taken at a time: a panel of them fits the first cache
@@ -48,33 +48,33 @@ def product(a, a_row, a_step, b, transposed, bias, c, panels, pieces, width):
                      scale, last - first, count, 1, size, width)
 
 
-def _product(a, a_row, a_step, b, transposed, bias, c, ctx):
+def _product(a, a_row, a_step, b, transposed, bias, c):
     m, n = c.shape
     threads, wide = backend.threads(), panel(c.dtype)
     panels = -(-n // wide)
     pieces = max(1, min(-(-m // ROWS), -(-2 * threads // panels)))
-    mine = ctx.scratch("panels", (threads, DEPTH * wide), c.dtype)
-    bias = ctx.zeros(n, c.dtype) if bias is None else bias
+    mine = backend.workspace((threads, DEPTH * wide), c.dtype)
+    bias = zeros(n, c.dtype) if bias is None else bias
     product(a.reshape(-1), a_row, a_step, b, transposed, bias, c, mine, pieces, lanes(c.dtype))
 
 
-def linear(x, w, bias, y, ctx):
-    _product(x, x.shape[1], 1, w, True, bias, y, ctx)
+def linear(x, w, bias, y):
+    _product(x, x.shape[1], 1, w, True, bias, y)
 
 
-def linear_inputs(dy, w, dx, ctx):
-    _product(dy, dy.shape[1], 1, w, False, None, dx, ctx)
+def linear_inputs(dy, w, dx):
+    _product(dy, dy.shape[1], 1, w, False, None, dx)
 
 
-def linear_weights(x, dy, dw, ctx):
-    _product(dy, 1, dy.shape[1], x, False, None, dw, ctx)
+def linear_weights(x, dy, dw):
+    _product(dy, 1, dy.shape[1], x, False, None, dw)
 
 
 PARTS = 16
 SMALL = 1 << 14                         # numbers that one thread sums before others are awake
 
 
-def sum_rows(a, out, ctx):
+def sum_rows(a, out):
     if a.size <= SMALL:
         _sum_few_rows(a, out)
         return
@@ -114,3 +114,16 @@ def _sum_rows(a, out):
             for k in range(j, d, out.size):
                 total_j += sums[part, k]
         out[j] = total_j
+
+
+def sum_by_word(dy, words, dw):
+    dw[...] = 0
+    _sum_by_word(dy, words, dw)
+
+
+@inside
+def _sum_by_word(dy, words, dw):
+    for n in range(words.size):
+        row, to = dy[n], dw[words[n]]
+        for j in range(row.size):
+            to[j] += row[j]

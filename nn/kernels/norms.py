@@ -12,7 +12,7 @@ from .products import jit
 PARTS = 16
 
 
-def moments(x, mean, variance, ctx):
+def moments(x, mean, variance):
     _moments(x, mean, variance)
 
 
@@ -57,7 +57,7 @@ def _moments(x, mean, variance):
         variance[j] = square / n
 
 
-def normalise(x, mean, scale, offset, skip, rectify, y, ctx):
+def normalise(x, mean, scale, offset, skip, rectify, y):
     _normalise(x, mean, scale, offset, x if skip is None else skip, skip is not None, rectify, y)
 
 
@@ -77,15 +77,12 @@ def _normalise(x, mean, scale, offset, skip, add, rectify, y):
                     y[i, j] = floor if v < floor else v
 
 
-def normalise_sums(x, mean, r, dy, y, ds, da, db, ctx):
-    if ds is not None and ds is not dy:                 # the loop overwrites: one array read and written, not two
-        np.copyto(ds, dy)
-    write, mask = ds is not None and y is not None, dy if y is None else y
-    _normalise_sums(x, mean, r, dy if ds is None else ds, mask, y is not None, write, da, db)
+def normalise_sums(x, mean, r, dy, y, da, db):
+    _normalise_sums(x, mean, r, dy, dy if y is None else y, y is not None, da, db)
 
 
 @jit
-def _normalise_sums(x, mean, r, dy, y, rectify, write, da, db):
+def _normalise_sums(x, mean, r, dy, y, rectify, da, db):
     n, d = x.shape
     block, zero = max(1, 4096 // d), x.dtype.type(0)
     products, sums = np.zeros((PARTS, d)), np.zeros((PARTS, d))
@@ -96,15 +93,10 @@ def _normalise_sums(x, mean, r, dy, y, rectify, write, da, db):
             p[:] = 0
             s[:] = 0
             for i in range(lo, min(lo + block, last)):
-                if write:
+                if rectify:
                     for j in range(d):
                         v = dy[i, j] if y[i, j] > 0 else zero
                         dy[i, j] = v
-                        p[j] += (x[i, j] - mean[j]) * v
-                        s[j] += v
-                elif rectify:
-                    for j in range(d):
-                        v = dy[i, j] if y[i, j] > 0 else zero
                         p[j] += (x[i, j] - mean[j]) * v
                         s[j] += v
                 else:
@@ -123,20 +115,14 @@ def _normalise_sums(x, mean, r, dy, y, rectify, write, da, db):
         db[j] = total
 
 
-def normalise_backward(x, mean, scale, dy, y, slope, offset, dx, ctx):
-    _normalise_backward(x, mean, scale, dy, dy if y is None else y, y is not None, slope, offset, dx)
+def normalise_backward(x, mean, scale, dy, slope, offset, dx):
+    _normalise_backward(x, mean, scale, dy, slope, offset, dx)
 
 
 @jit
-def _normalise_backward(x, mean, scale, dy, y, rectify, slope, offset, dx):
+def _normalise_backward(x, mean, scale, dy, slope, offset, dx):
     n, d = x.shape
-    zero = x.dtype.type(0)
     for part in numba.prange(PARTS):
         for i in range(n * np.int64(part) // PARTS, n * (np.int64(part) + 1) // PARTS):
-            if rectify:
-                for j in range(d):
-                    v = dy[i, j] if y[i, j] > 0 else zero
-                    dx[i, j] = scale[j] * (v - offset[j] - (x[i, j] - mean[j]) * slope[j])
-            else:
-                for j in range(d):
-                    dx[i, j] = scale[j] * (dy[i, j] - offset[j] - (x[i, j] - mean[j]) * slope[j])
+            for j in range(d):
+                dx[i, j] = scale[j] * (dy[i, j] - offset[j] - (x[i, j] - mean[j]) * slope[j])

@@ -4,6 +4,7 @@ The right-hand matrix comes in panels: PANEL columns beside one another, row aft
 narrower has rows of its own width, so that K rows of n columns are K n numbers whatever n is.
 """
 
+import functools
 import hashlib
 import pathlib
 
@@ -50,6 +51,12 @@ def lanes(dtype):
 def panel(dtype):
     """Columns of a panel."""
     return 2 * lanes(dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def zeros(count, dtype):
+    """(count,) zeros, to read."""
+    return np.zeros(count, dtype)
 
 
 @inside

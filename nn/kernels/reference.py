@@ -2,13 +2,8 @@
 
 from math import pi, prod, sqrt
 
+from npopt import backend
 from npopt.backend import xp
-
-NAMES = (
-    "linear", "linear_inputs", "linear_weights", "sum_rows", "convolve", "convolve_inputs", "convolve_weights",
-    "gather_windows", "sum_windows", "gather_images", "moments", "normalise", "normalise_sums", "normalise_backward",
-    "relu", "relu_backward", "max_pool", "max_pool_backward", "softmax", "erf",
-)
 
 
 def _span(size, count, stride, shift):
@@ -33,29 +28,42 @@ def taps(inputs, outputs, kernel, stride, padding):
             yield (i, j), (slice(None), rows, columns), (slice(None), out_rows, out_columns)
 
 
-def linear(x, w, bias, y, ctx):
+def linear(x, w, bias, y):
     """y = x w' + bias, bias may be None; x: (N, in)   w: (out, in)   y: (N, out)"""
     xp(x).matmul(x, w.T, out=y)
     if bias is not None:
-        add_row(y, bias, ctx)
+        add_row(y, bias)
 
 
-def linear_inputs(dy, w, dx, ctx):
+def linear_inputs(dy, w, dx):
     """dx = dy w."""
     xp(dy).matmul(dy, w, out=dx)
 
 
-def linear_weights(x, dy, dw, ctx):
+def linear_weights(x, dy, dw):
     """dw = dy' x."""
     xp(x).matmul(dy.T, x, out=dw)
 
 
-def sum_rows(a, out, ctx):
-    """out = sum over the rows of the matrix a, (N, D), as a product with a row of ones."""
-    xp(a).matmul(ctx.ones(a.shape[0], a.dtype), a, out=out.reshape(1, -1))
+def sum_rows(a, out):
+    """out = sum over the rows of the matrix a, (N, D): blocks of 256 rows in the dtype of a, the blocks in float64.
+
+    One long sum in float32 would lose digits with every row.
+    """
+    whole = a.shape[0] // 256 * 256
+    total = a[whole:].sum(axis=0, dtype="float64")
+    if whole:
+        total += a[:whole].reshape(-1, 256, a.shape[1]).sum(axis=1).sum(axis=0, dtype="float64")
+    out[...] = total
 
 
-def convolve(x, w, bias, y, stride, padding, ctx):
+def sum_by_word(dy, words, dw):
+    """dw_v = sum of dy_n over the n with words_n = v; dy: (N, D)   words: (N,)   dw: (V, D)"""
+    m = xp(dy)
+    m.matmul((m.arange(dw.shape[0]).reshape(-1, 1) == words).astype(dy.dtype), dy, out=dw)
+
+
+def convolve(x, w, bias, y, stride, padding):
     """y_bhwo = sum_{i,j,c} w_oijc x_{b, s h + i - p, s w + j - p, c} + bias_o, x being zero outside; bias may be None.
 
     Windows of x are gathered into columns, one row a position, (B H' W', kh kw C), and y = columns w' is one product.
@@ -64,13 +72,13 @@ def convolve(x, w, bias, y, stride, padding, ctx):
     o, out = w.shape[0], y.shape[1:3]
     weight = w.reshape(o, -1).T                                         # (kh kw C, O)
     for part in _chunks(x.shape[0], prod(out) * weight.shape[0] * x.dtype.itemsize):
-        columns = _windows(x[part], out, w.shape[1:3], stride, padding, ctx)
+        columns = _windows(x[part], out, w.shape[1:3], stride, padding)
         xp(x).matmul(columns, weight, out=y[part].reshape(-1, o))
     if bias is not None:
-        add_row(y, bias, ctx)
+        add_row(y, bias)
 
 
-def convolve_inputs(dy, w, dx, stride, padding, ctx):
+def convolve_inputs(dy, w, dx, stride, padding):
     """dx of convolve, without scatter-add: dcolumns = dy w is what flows back to an input from a position and a tap,
 
         dx_{b h w c} = sum_{i,j} dcolumns_{b, (h + p - i)/s, (w + p - j)/s, i, j, c}
@@ -81,18 +89,18 @@ def convolve_inputs(dy, w, dx, stride, padding, ctx):
     weight, plain = w.reshape(o, -1), _is_plain(kernel, stride, padding)
     for part in _chunks(dx.shape[0], prod(dy.shape[1:3]) * weight.shape[1] * dy.dtype.itemsize):
         some = dy[part]
-        columns = dx[part] if plain else ctx.scratch("columns", (*some.shape[:3], *kernel, c), dy.dtype)
+        columns = dx[part] if plain else backend.workspace((*some.shape[:3], *kernel, c), dy.dtype)
         xp(dy).matmul(some.reshape(-1, o), weight, out=columns.reshape(-1, weight.shape[1]))
         if not plain:
             sum_windows(columns, dx[part], stride, padding)
 
 
-def convolve_weights(x, dy, dw, stride, padding, ctx):
+def convolve_weights(x, dy, dw, stride, padding):
     """dw = dy' columns."""
     o, flat = dw.shape[0], dw.reshape(dw.shape[0], -1)
-    more = ctx.scratch("dW", flat.shape, dw.dtype)
+    more = backend.workspace(flat.shape, dw.dtype)
     for part in _chunks(x.shape[0], prod(dy.shape[1:3]) * flat.shape[1] * x.dtype.itemsize):
-        columns = _windows(x[part], dy.shape[1:3], dw.shape[1:3], stride, padding, ctx)
+        columns = _windows(x[part], dy.shape[1:3], dw.shape[1:3], stride, padding)
         xp(x).matmul(dy[part].reshape(-1, o).T, columns, out=more if part.start else flat)
         if part.start:
             flat += more
@@ -113,25 +121,25 @@ def _is_plain(kernel, stride, padding):
     return tuple(kernel) == (1, 1) and tuple(stride) == (1, 1) and tuple(padding) == (0, 0)
 
 
-def _windows(x, count, kernel, stride, padding, ctx):
+def _windows(x, count, kernel, stride, padding):
     """Columns (B count_h count_w, kh kw C) of x, (B, H, W, C): row (b, h, w) holds x at s h + i - p, s w + j - p, zero
     outside."""
     b, c = x.shape[0], x.shape[3]
     if _is_plain(kernel, stride, padding):
         return x.reshape(-1, c)
-    out = ctx.scratch("columns", (b, *count, *kernel, c), x.dtype)
+    out = backend.workspace((b, *count, *kernel, c), x.dtype)
     gather_windows(x, out, stride, padding)
     return out.reshape(-1, prod(out.shape[3:]))
 
 
-def add_row(y, b, ctx):
+def add_row(y, b):
     """y += b over the last axis. Narrow rows are joined into wide ones: a loop over 6 numbers is all overhead."""
     n, d = y.size // y.shape[-1], y.shape[-1]
     times = 1
     while d * times < 256 and n % 2 == 0:
         n, times = n // 2, times * 2
     if times > 1:
-        wide = ctx.scratch("row", (times, d), y.dtype)
+        wide = backend.workspace((times, d), y.dtype)
         wide[...] = b
         b = wide.reshape(-1)
     flat = y.reshape(n, d * times)
@@ -184,66 +192,46 @@ def gather_images(data, rows, moves, scale, shift, out):
     out += shift
 
 
-def moments(x, mean, variance, ctx):
+def moments(x, mean, variance):
     """mean and biased variance of the columns of x, (N, D)."""
-    m, n = xp(x), x.shape[0]
-    one, square = ctx.ones(n, x.dtype), ctx.scratch("kernel a", x.shape, x.dtype)
-    m.matmul(one, x, out=mean.reshape(1, -1))
+    n = x.shape[0]
+    sum_rows(x, mean)
     mean *= 1 / n
-    m.subtract(x, mean, out=square)
-    square *= square
-    m.matmul(one, square, out=variance.reshape(1, -1))
+    centred = x - mean
+    sum_rows(centred * centred, variance)
     variance *= 1 / n
 
 
-def normalise(x, mean, scale, offset, skip, rectify, y, ctx):
+def normalise(x, mean, scale, offset, skip, rectify, y):
     """y = (x - mean) scale + offset, plus skip unless it is None, and where `rectify` is set the larger of that and 0.
 
-    x, skip, y: (N, D), the others (D,); skip may be y
+    x, skip, y: (N, D), the others (D,); y may be x or skip
     """
     m = xp(x)
-    work = y if skip is None else ctx.scratch("kernel a", x.shape, x.dtype)
-    m.subtract(x, mean, out=work)
-    work *= scale
-    work += offset
+    h = (x - mean) * scale
+    m.add(h, offset, out=h if skip is not None else y)
     if skip is not None:
-        m.add(work, skip, out=y)
+        m.add(h, skip, out=y)
     if rectify:
         m.maximum(y, 0, out=y)
 
 
-def normalise_sums(x, mean, r, dy, y, ds, da, db, ctx):
-    """With ds = dy, or dy where y > 0 and else 0 unless y is None:  da = r sum_n ds_n (x_n - mean), db = sum_n ds_n.
+def normalise_sums(x, mean, r, dy, y, da, db):
+    """dy <- dy where y > 0, else 0, unless y is None; then  da = r sum_n dy_n (x_n - mean), db = sum_n dy_n.
 
-    x, dy, y, ds: (N, D), the others (D,); ds None where it is not wanted, else it receives the masked dy.
+    x, dy, y: (N, D), the others (D,)
     """
-    m, one, product = xp(x), ctx.ones(x.shape[0], x.dtype), ctx.scratch("kernel a", x.shape, x.dtype)
     if y is not None:
-        ds = ctx.scratch("kernel b", x.shape, x.dtype) if ds is None else ds
-        relu_backward(y, dy, ds, ctx)
-    elif ds is None:
-        ds = dy
-    else:
-        ds[...] = dy
-    m.subtract(x, mean, out=product)
-    product *= ds
-    m.matmul(one, product, out=da.reshape(1, -1))
-    m.matmul(one, ds, out=db.reshape(1, -1))
+        dy *= y > 0
+    sum_rows((x - mean) * dy, da)
+    sum_rows(dy, db)
     da *= r
 
 
-def normalise_backward(x, mean, scale, dy, y, slope, offset, dx, ctx):
-    """dx = scale (ds - offset - (x - mean) slope), ds as above; x, dy, y, dx: (N, D), the others (D,)."""
-    m, product = xp(x), ctx.scratch("kernel a", x.shape, x.dtype)
-    if y is not None:
-        ds = ctx.scratch("kernel b", x.shape, x.dtype)
-        relu_backward(y, dy, ds, ctx)
-        dy = ds
-    m.subtract(x, mean, out=product)
-    product *= slope
-    m.subtract(dy, offset, out=dx)
-    dx -= product
-    dx *= scale
+def normalise_backward(x, mean, scale, dy, slope, offset, dx):
+    """dx = scale (dy - offset - (x - mean) slope); x, dy, dx: (N, D), the others (D,); dx may be dy."""
+    h = dy - offset - (x - mean) * slope
+    xp(x).multiply(h, scale, out=dx)
 
 
 def relu(x, y):
@@ -251,20 +239,18 @@ def relu(x, y):
     xp(x).maximum(x, 0, out=y)
 
 
-def relu_backward(y, dy, dx, ctx):
-    """dx = dy where y > 0, else 0."""
-    positive = ctx.scratch("mask", y.shape, bool)
-    xp(y).greater(y, 0, out=positive)
-    xp(y).multiply(dy, positive, out=dx)
+def relu_backward(y, dy, dx):
+    """dx = dy where y > 0, else 0; dx may be dy."""
+    xp(y).multiply(dy, y > 0, out=dx)
 
 
-def max_pool(x, y, index, kernel, stride, padding, ctx):
+def max_pool(x, y, index, kernel, stride, padding):
     """y = maximum over each window, index = the number of the first tap that reaches it; x: (B, H, W, C)."""
     m = xp(x)
     y[...] = -m.inf
     first = [m.maximum(p - s * m.arange(n), 0) for p, s, n in zip(padding, stride, y.shape[1:3], strict=True)]
     index[...] = (first[0].reshape(-1, 1, 1) * kernel[1] + first[1].reshape(1, -1, 1)).astype("uint8")
-    mask = ctx.scratch("mask", y.shape, bool)
+    mask = backend.workspace(y.shape, bool)
     for (i, j), here, there in taps(x.shape, y.shape, kernel, stride, padding):
         better, best = mask[there], y[there]
         m.greater(x[here], best, out=better)
@@ -272,11 +258,11 @@ def max_pool(x, y, index, kernel, stride, padding, ctx):
         m.copyto(index[there], i * kernel[1] + j, where=better)
 
 
-def max_pool_backward(dy, index, dx, kernel, stride, padding, ctx):
+def max_pool_backward(dy, index, dx, kernel, stride, padding):
     """dx = sum of dy over the windows whose index points at this input."""
     m = xp(dy)
     dx[...] = 0
-    mask, part = ctx.scratch("mask", dy.shape, bool), ctx.scratch("kernel a", dy.shape, dy.dtype)
+    mask, part = backend.workspace(dy.shape, bool), backend.workspace(dy.shape, dy.dtype)
     for (i, j), here, there in taps(dx.shape, dy.shape, kernel, stride, padding):
         m.equal(index[there], i * kernel[1] + j, out=mask[there])
         m.multiply(dy[there], mask[there], out=part[there])

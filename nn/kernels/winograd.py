@@ -24,7 +24,7 @@ import numba
 import numpy as np
 
 from . import simd
-from .products import inside, jit, lanes, multiply, panel, transpose
+from .products import inside, jit, lanes, multiply, panel, transpose, zeros
 
 # The 1-D maps, from a list of values to a list of values; e: anything with + - and * by a number. The points of m = 4
 # are 0, 1, -1, 2, -2, infinity, of m = 2 0, 1, -1, infinity.
@@ -252,48 +252,48 @@ def _pad(size):
     return size + 32
 
 
-def _points(w, m, turned, ctx):
+def _points(w, m, turned):
     """(U in panels, numbers between points) of a filter w, (O, 3, 3, C)."""
     o, c = w.shape[0], w.shape[3]
     stride = _pad(o * c)
-    u = ctx.scratch("kernel u", ((m + 2) ** 2 * stride,), w.dtype)
+    u = backend.workspace(((m + 2) ** 2 * stride,), w.dtype)
     width = lanes(w.dtype)
     if turned:                                          # rows o, columns c, the filter from its last tap to its first
         weights_to_points(w.reshape(-1), u, m, o, c, 8 * c, -3 * c, -c, 9 * c, stride, width)
     else:                                               # rows c, columns o
-        turn = ctx.scratch("kernel v", (9 * c, o), w.dtype)       # until V is made
+        turn = backend.workspace((9 * c, o), w.dtype)       # until V is made
         transpose(w.reshape(o, -1), turn, width)
         weights_to_points(turn.reshape(-1), u, m, c, o, 0, 3 * c * o, c * o, o, stride, width)
     return u, stride
 
 
-def _correlate(x, w, bias, y, m, padding, turned, ctx):
+def _correlate(x, w, bias, y, m, padding, turned):
     b, _, _, c = x.shape
     out_height, out_across, o = y.shape[1:]
-    u, stride = _points(w, m, turned, ctx)
+    u, stride = _points(w, m, turned)
     threads, n = backend.threads(), m + 2
     tiles = b * -(-out_height // m) * -(-out_across // m)
     chunk = max(32, NEAR // (n * n * (c + o) * x.itemsize) // 8 * 8)
     chunk = max(8, min(chunk, -(-tiles // threads)))
-    v = ctx.scratch("kernel v", (threads, n * n * _pad(chunk * c)), x.dtype)
-    z = ctx.scratch("kernel z", (threads, n * n * _pad(chunk * o)), x.dtype)
-    border = ctx.scratch("winograd border", (threads, n * n * max(c, o)), x.dtype)
+    v = backend.workspace((threads, n * n * _pad(chunk * c)), x.dtype)
+    z = backend.workspace((threads, n * n * _pad(chunk * o)), x.dtype)
+    border = backend.workspace((threads, n * n * max(c, o)), x.dtype)
     rows = np.arange(chunk) * np.array([[c], [o]])
-    correlate(x, u, stride, ctx.zeros(o, x.dtype) if bias is None else bias, y, v, z, border, rows, m, *padding,
+    correlate(x, u, stride, zeros(o, x.dtype) if bias is None else bias, y, v, z, border, rows, m, *padding,
               lanes(x.dtype))
 
 
-def forward(x, w, bias, y, m, padding, ctx):
+def forward(x, w, bias, y, m, padding):
     """y = the convolution of x with w plus bias (or None); tiles of m x m outputs."""
-    _correlate(x, w, bias, y, m, padding, False, ctx)
+    _correlate(x, w, bias, y, m, padding, False)
 
 
-def backward_inputs(dy, w, dx, m, padding, ctx):
+def backward_inputs(dy, w, dx, m, padding):
     """dx: the convolution of dy with w turned round, channels exchanged, padded by 2 - padding."""
-    _correlate(dy, w, None, dx, m, (2 - padding[0], 2 - padding[1]), True, ctx)
+    _correlate(dy, w, None, dx, m, (2 - padding[0], 2 - padding[1]), True)
 
 
-def backward_weights(x, dy, dw, m, padding, ctx):
+def backward_weights(x, dy, dw, m, padding):
     """dW, (O, 3, 3, C)."""
     b, out_height, out_across, o = dy.shape
     c, n, points = x.shape[3], m + 2, (m + 2) ** 2
@@ -301,9 +301,9 @@ def backward_weights(x, dy, dw, m, padding, ctx):
     chunk = max(DEPTH, SHARED // (points * (c + o) * x.itemsize) // DEPTH * DEPTH)
     chunk = min(chunk, tiles)
     stride, wide = _pad(o * c), panel(x.dtype)
-    u = ctx.scratch("kernel u", (points * stride,), x.dtype)
-    v = ctx.scratch("kernel v", (points * _pad(chunk * c),), x.dtype)
-    z = ctx.scratch("kernel z", (points * _pad(chunk * o),), x.dtype)
-    border = ctx.scratch("winograd border", (16, n * n * max(c, o)), x.dtype)
+    u = backend.workspace((points * stride,), x.dtype)
+    v = backend.workspace((points * _pad(chunk * c),), x.dtype)
+    z = backend.workspace((points * _pad(chunk * o),), x.dtype)
+    border = backend.workspace((16, n * n * max(c, o)), x.dtype)
     rows = np.arange(wide) * np.array([[1], [c]])
     correlate_weights(x, dy, dw, u, stride, v, z, border, rows, m, chunk, *padding, lanes(x.dtype))

@@ -49,8 +49,8 @@ class RangeTest:
 def range_test(problem, optimizer, sampler=None, low=1e-6, high=10.0, steps=100, seed=0, worse=4.0):
     """Run `optimizer` with rates low (high/low)^(t/(steps-1)) from the problem's start, and return a RangeTest.
 
-    It ends early where the smoothed loss is above `worse` times its least value, or not finite. Nothing of it stays:
-    the problem is reset, and has its seed again.
+    It ends early where the smoothed loss is above `worse` times its least value, or not finite, which is decided on the
+    host: each step waits for the device. Nothing of it stays: the problem is reset, and has its seed again.
     """
     low, high = number("range_test", "low", low, low=0, open_low=True), number("range_test", "high", high, low=0)
     steps = whole("range_test", "steps", steps, 2)

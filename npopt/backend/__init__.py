@@ -18,16 +18,21 @@ from npopt.backend.devices import (
     memory,
     norm,
     owner,
+    precision,
     synchronize,
     to_host,
     use,
+    workspace,
     xp,
     zeros,
 )
-from npopt.backend.draws import generator, key, normals, row_uniform
+from npopt.backend.draws import generator, key
 from npopt.backend.formulas import elementwise
+from npopt.backend.noise import normals, row_uniform
+from npopt.backend.sparse import Csr
 
 __all__ = [
-    "DEVICES", "asarray", "cores", "device", "elementwise", "empty", "generator", "kernel", "key", "memory", "norm",
-    "normals", "owner", "row_uniform", "synchronize", "threads", "to_host", "use", "xp", "zeros",
+    "Csr", "DEVICES", "asarray", "cores", "device", "elementwise", "empty", "generator", "kernel", "key", "memory",
+    "norm", "normals", "owner", "precision", "row_uniform", "synchronize", "threads", "to_host", "use", "workspace",
+    "xp", "zeros",
 ]

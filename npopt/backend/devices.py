@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+from npopt.backend import allocator
+
 import numba
 import numpy as np
 
@@ -50,6 +52,9 @@ class Cpu:
     module = np
     array_type = np.ndarray
 
+    empty = staticmethod(allocator.empty)
+    workspace = staticmethod(allocator.workspace)
+
     def asarray(self, a, dtype=None):
         return np.asarray(a, dtype=dtype)
 
@@ -66,6 +71,10 @@ class Cpu:
         """In float64, so that squares of float32 numbers do not overflow; by blocks, whose sums are added in order."""
         squares = _squares_by_many if x.size > 4 * BLOCK else _squares
         return float(squares(x.reshape(-1))) ** 0.5
+
+    def precision(self, name):
+        if name != "float32":
+            raise ValueError(f"precision: the CPU takes products in float32 alone, got {name!r}; choose a GPU for it")
 
     def synchronize(self):
         """Wait until the device has done what it was asked to do."""
@@ -86,7 +95,8 @@ class Gpu:
             cupy.cuda.runtime.getDeviceCount()
         except Exception as error:                              # ImportError, a driver that is missing or too old, ...
             raise RuntimeError(GPU_HELP.format(why=str(error).split("\n")[0])) from None
-        self.module, self.array_type = cupy, cupy.ndarray
+        self.module, self.array_type, self.tf32 = cupy, cupy.ndarray, False
+        self.empty = self.workspace = cupy.empty
 
     def asarray(self, a, dtype=None):
         return self.module.asarray(a, dtype=dtype)
@@ -110,6 +120,41 @@ class Gpu:
                 "T x", "float64 y", "(double)x * (double)x", "a + b", "y = sqrt(a)", "0", "npopt_norm"
             )
         return self.squares(x)
+
+    def precision(self, name):
+        from cupy._core import _routines_linalg as products
+
+        self.tf32 = name == "tf32"
+        products.set_compute_type(
+            "float32", products.COMPUTE_TYPE_TF32 if self.tf32 else products.COMPUTE_TYPE_DEFAULT
+        )
+
+    def cublas(self):
+        """cuBLAS by CuPy, and the handle of this device."""
+        from cupy.cuda import device
+        from cupy_backends.cuda.libs import cublas
+
+        return cublas, device.get_cublas_handle()
+
+    def products(self, a, b, out):
+        """out[p] = a[p]' b[p] in one call; a: (P, N, M), b: (P, N, K), out: (P, M, K), contiguous, of one dtype.
+
+        CuPy's matmul would copy a to transpose it. cuBLAS counts by columns: it sees b' (K, N) and a' (M, N), and
+        makes out' = b' a.
+        """
+        cublas, handle = self.cublas()
+        (parts, n, m), k = a.shape, b.shape[2]
+        single = a.dtype == "float32"
+        kind = self.module.cuda.runtime.CUDA_R_32F if single else self.module.cuda.runtime.CUDA_R_64F
+        compute = cublas.CUBLAS_COMPUTE_64F
+        if single:
+            compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if self.tf32 else cublas.CUBLAS_COMPUTE_32F
+        one, zero = np.ones(1, a.dtype), np.zeros(1, a.dtype)
+        cublas.gemmStridedBatchedEx(
+            handle, cublas.CUBLAS_OP_N, cublas.CUBLAS_OP_T, k, m, n, one.ctypes.data, b.data.ptr, kind, k, n * k,
+            a.data.ptr, kind, m, n * m, zero.ctypes.data, out.data.ptr, kind, k, m * k, parts, compute,
+            cublas.CUBLAS_GEMM_DEFAULT,
+        )
 
     def synchronize(self):
         self.module.cuda.Stream.null.synchronize()
@@ -167,7 +212,13 @@ def to_host(a):
 
 
 def empty(shape, dtype):
-    return _current.module.empty(shape, dtype=dtype)
+    """An uninitialised array; on both devices its memory comes from a pool and returns to it with the last view."""
+    return _current.empty(shape, dtype)
+
+
+def workspace(shape, dtype):
+    """As `empty`, for what dies within the call of a kernel; it may take a larger block."""
+    return _current.workspace(shape, dtype)
 
 
 def zeros(shape, dtype):
@@ -177,6 +228,14 @@ def zeros(shape, dtype):
 def norm(x):
     """|x|, Euclidean, of a flat array, summed in float64: a Python float; on a GPU a 0-d array."""
     return owner(x).norm(x)
+
+
+def precision(name):
+    """How the device in use takes matrix products of float32 numbers, those of convolutions too: "float32", the
+    default, or on a GPU from Ampere on "tf32": factors rounded to 10 bits after the point, sums in float32."""
+    if name not in ("float32", "tf32"):
+        raise ValueError(f"precision must be 'float32' or 'tf32', got {name!r}")
+    _current.precision(name)
 
 
 def synchronize():

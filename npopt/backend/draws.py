@@ -10,13 +10,13 @@ generator for the many numbers of an epoch; `key` makes the 64-bit number from w
 
 with G = 0x9E3779B97F4A7C15 and all integers modulo 2^64: the SplitMix64 generator of Steele, Lea & Flood, OOPSLA 2014,
 read at any position.
+
+Here they are defined, for one element; noise.py fills arrays with them.
 """
 
 import functools
 import hashlib
-
-from npopt.backend.devices import kernel
-from npopt.backend.formulas import CUDA_DRAWS, elementwise, hashed_uniform
+import inspect
 
 import numba
 import numpy as np
@@ -48,59 +48,44 @@ def generator(seed, stream, counter=0):
     return np.random.Generator(np.random.Philox(key=np.array([k, mix(k)], dtype=np.uint64)))
 
 
-@elementwise
-def _normals(out, key):
-    out = normal(key)  # noqa: F821
-    return out
+@numba.njit(inline="always", error_model="numpy")
+def _mix(z):
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
-@elementwise
-def _uniforms(out, key):
-    out = uniform(key)  # noqa: F821
-    return out
+@numba.njit(inline="always", error_model="numpy")
+def hashed_uniform(key, i):
+    """Uniform number i (uint64) of key (uint64), in (0, 1), a multiple of 2^-24."""
+    z = _mix(key + (i + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
+    return (np.float64(z >> np.uint64(41)) + 0.5) * 2.0**-23
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _row_uniforms_cpu(out, rows, key):
-    width = out.shape[1]
-    for b in range(out.shape[0]):
-        start = np.uint64(rows[b]) * np.uint64(width)
-        for j in range(width):
-            out[b, j] = hashed_uniform(key, start + np.uint64(j))
+@numba.njit(inline="always", error_model="numpy")
+def hashed_normal(key, i):
+    """Standard normal number i (uint64) of key (uint64), float64."""
+    g, two = np.uint64(0x9E3779B97F4A7C15), np.uint64(2)
+    u = (np.float64(_mix(key + (two * i + np.uint64(1)) * g) >> np.uint64(11)) + 0.5) * 2.0**-53
+    v = (np.float64(_mix(key + (two * i + two) * g) >> np.uint64(11)) + 0.5) * 2.0**-53
+    return np.sqrt(-2.0 * np.log(u)) * np.cos(6.283185307179586 * v)
 
 
-_row_uniforms = kernel(
-    cpu=_row_uniforms_cpu,
-    gpu=CUDA_DRAWS
-    + """
-extern "C" __global__ void row_uniforms(void* out, const long long* rows, unsigned long long key,
-                                        long long width, long long n, int is_double) {
-    long long i = blockDim.x * (long long)blockIdx.x + threadIdx.x;
-    if (i >= n) return;
-    double u = hashed_uniform(key, (unsigned long long)(rows[i / width] * width + i % width));
-    if (is_double) ((double*)out)[i] = u; else ((float*)out)[i] = (float)u;
-}""",
-    name="row_uniforms",
-    size=lambda out, rows, key: out.size,
-    gpu_arguments=lambda out, rows, key: (
-        out, rows, np.uint64(key), np.int64(out.shape[1]), np.int64(out.size), np.int32(out.dtype == np.float64)
-    ),
-)
+# Compiled formulas inline these three: their text is part of the cache's key.
+DRAWS_TEXT = "".join(inspect.getsource(f.py_func) for f in (_mix, hashed_uniform, hashed_normal))
 
-
-def normals(key, out, offset=0):
-    """out[i] <- the normal number offset+i of key, for a flat array: the numbers of normal(key) in a formula."""
-    _normals(out, key, offset=offset)
-    return out
-
-
-def row_uniform(key, rows, out):
-    """out[b, j] <- the number rows[b] D + j of key, U(0, 1); out: (B, D), rows: (B,) int64, or None for 0, 1, ..., B-1.
-
-    A row's numbers depend on the row alone, not on the batch that it came in.
-    """
-    if rows is None:
-        _uniforms(out.reshape(-1), key)
-    else:
-        _row_uniforms(out, rows, np.uint64(key))
-    return out
+CUDA_DRAWS = """
+__device__ inline unsigned long long mix64(unsigned long long z) {
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
+    return z ^ (z >> 31);
+}
+__device__ inline double hashed_uniform(unsigned long long key, unsigned long long i) {
+    return ((double)(mix64(key + (i + 1) * 0x9E3779B97F4A7C15ULL) >> 41) + 0.5) * 1.1920928955078125e-07;
+}
+__device__ inline double hashed_normal(unsigned long long key, unsigned long long i) {
+    double u = ((double)(mix64(key + (2 * i + 1) * 0x9E3779B97F4A7C15ULL) >> 11) + 0.5) * 1.1102230246251565e-16;
+    double v = ((double)(mix64(key + (2 * i + 2) * 0x9E3779B97F4A7C15ULL) >> 11) + 0.5) * 1.1102230246251565e-16;
+    return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+}
+"""

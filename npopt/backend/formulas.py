@@ -17,233 +17,19 @@ draw by element index (draws.py has their definition). min, max and sign let NaN
 
 import ast
 import functools
-import hashlib
-import importlib.util
 import inspect
-import os
-import pathlib
 import re
-import sys
-import tempfile
 import textwrap
 
+from npopt.backend import cache
 from npopt.backend.devices import owner
+from npopt.backend.draws import CUDA_DRAWS, DRAWS_TEXT
+from npopt.backend.translation import DRAWS, Cuda, Python, Translation
 
 import numba
 import numpy as np
 
 PARALLEL_FROM = 100_000                                         # below, one thread is faster than waking two
-UNARY = ("sqrt", "exp", "log", "tanh", "abs", "sign")
-DRAWS = ("normal", "uniform")
-COMPARE = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
-ARITHMETIC = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
-
-
-@numba.njit(inline="always", error_model="numpy")
-def _mix(z):
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-@numba.njit(inline="always", error_model="numpy")
-def hashed_uniform(key, i):
-    """Uniform number i (uint64) of key (uint64), in (0, 1), a multiple of 2^-24."""
-    z = _mix(key + (i + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
-    return (np.float64(z >> np.uint64(41)) + 0.5) * 2.0**-23
-
-
-@numba.njit(inline="always", error_model="numpy")
-def hashed_normal(key, i):
-    """Standard normal number i (uint64) of key (uint64), float64."""
-    g, two = np.uint64(0x9E3779B97F4A7C15), np.uint64(2)
-    u = (np.float64(_mix(key + (two * i + np.uint64(1)) * g) >> np.uint64(11)) + 0.5) * 2.0**-53
-    v = (np.float64(_mix(key + (two * i + two) * g) >> np.uint64(11)) + 0.5) * 2.0**-53
-    return np.sqrt(-2.0 * np.log(u)) * np.cos(6.283185307179586 * v)
-
-
-# Compiled formulas inline these three: their text is part of the cache's key.
-DRAWS_TEXT = "".join(inspect.getsource(f.py_func) for f in (_mix, hashed_uniform, hashed_normal))
-
-CUDA_DRAWS = """
-__device__ inline unsigned long long mix64(unsigned long long z) {
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
-    return z ^ (z >> 31);
-}
-__device__ inline double hashed_uniform(unsigned long long key, unsigned long long i) {
-    return ((double)(mix64(key + (i + 1) * 0x9E3779B97F4A7C15ULL) >> 41) + 0.5) * 1.1920928955078125e-07;
-}
-__device__ inline double hashed_normal(unsigned long long key, unsigned long long i) {
-    double u = ((double)(mix64(key + (2 * i + 1) * 0x9E3779B97F4A7C15ULL) >> 11) + 0.5) * 1.1102230246251565e-16;
-    double v = ((double)(mix64(key + (2 * i + 2) * 0x9E3779B97F4A7C15ULL) >> 11) + 0.5) * 1.1102230246251565e-16;
-    return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
-}
-"""
-
-
-class Dialect:
-    """How the pieces of a formula are written in a target language; T is the arrays' type, D is double."""
-
-
-class Python(Dialect):
-    def cast(self, T, code):
-        return f"np.{T}({code})"
-
-    def call(self, name, code, T):
-        one = self.cast(T, "1.0")
-        if name == "sign":                                      # 0 and NaN come back as they are
-            return f"({one} if {code} > 0 else (-{one} if {code} < 0 else {code}))"
-        return f"abs({code})" if name == "abs" else f"np.{name}({code})"
-
-    def power(self, a, b):
-        return f"({a} ** {b})"
-
-    def select(self, test, a, b):
-        return f"({a} if {test} else {b})"
-
-    def logic(self, op, parts):
-        return "(" + f" {op} ".join(parts) + ")"
-
-    def negate(self, code):
-        return f"(not {code})"
-
-    def draw(self, name, key, T):
-        return self.cast(T, f"hashed_{name}({key}, np.uint64(offset + i))")
-
-
-class Cuda(Dialect):
-    C = {"float32": "float", "float64": "double"}
-
-    def cast(self, T, code):
-        return f"({self.C[T]})({code})"
-
-    def call(self, name, code, T):
-        if name == "sign":
-            return f"({code} > 0 ? {self.cast(T, '1.0')} : ({code} < 0 ? {self.cast(T, '-1.0')} : {code}))"
-        return f"{'fabs' if name == 'abs' else name}({code})"
-
-    def power(self, a, b):
-        return f"pow((double)({a}), (double)({b}))"
-
-    def select(self, test, a, b):
-        return f"({test} ? {a} : {b})"
-
-    def logic(self, op, parts):
-        return "(" + (" && " if op == "and" else " || ").join(parts) + ")"
-
-    def negate(self, code):
-        return f"(!{code})"
-
-    def draw(self, name, key, T):
-        return self.cast(T, f"hashed_{name}({key}, (unsigned long long)(offset + i))")
-
-
-class Term:
-    """A translated sub-expression: its text, and whether it depends on scalars alone."""
-
-    def __init__(self, code, scalar):
-        self.code, self.scalar = code, scalar
-
-
-class Translation:
-    """A formula for one pattern of arguments in one language: `hoisted` lines, loop `body`, `stores`.
-
-    A scalar sub-expression keeps its float64 text until it meets an array; there it is hoisted into s0, s1, ...
-    """
-
-    def __init__(self, formula, arrays, T, dialect, scalar_text):
-        self.formula, self.arrays, self.T, self.dialect = formula, arrays, T, dialect
-        self.hoisted, self.body, self.names = [], [], {}
-        self.scope = {a: Term(scalar_text(a), True) for a in formula.arguments if a not in arrays}
-        for name in formula.read:
-            if name in arrays:
-                self.scope[name] = Term(f"{name}_i", False)
-        for statement in formula.statements:
-            term = self.term(statement.value)
-            if not term.scalar:
-                local = f"v{len(self.body)}"
-                self.body.append((local, term.code))
-                term = Term(local, False)
-            self.scope[statement.targets[0].id] = term
-        self.stores = [(name, self.element(self.scope[name])) for name in formula.written]
-
-    def element(self, term):
-        """The text of a term inside the loop, in the arrays' type."""
-        if not term.scalar:
-            return term.code
-        if term.code not in self.names:
-            self.names[term.code] = f"s{len(self.names)}"
-            self.hoisted.append((self.names[term.code], self.dialect.cast(self.T, term.code)))
-        return self.names[term.code]
-
-    def both(self, *terms):
-        """Texts of terms that meet in one operation, and whether all are scalars."""
-        scalar = all(t.scalar for t in terms)
-        return scalar, [t.code if scalar else self.element(t) for t in terms]
-
-    def term(self, node):
-        d = self.dialect
-        match node:
-            case ast.Constant(value=bool()):
-                self.formula.refuse(node, "True and False are not numbers here")
-            case ast.Constant(value=int() | float() as value):
-                return Term(repr(float(value)), True)
-            case ast.Name(id=name):
-                if name not in self.scope:
-                    self.formula.refuse(node, f"{name} is used before it has a value")
-                return self.scope[name]
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                t = self.term(operand)
-                return Term(f"(-{t.code})", t.scalar)
-            case ast.UnaryOp(op=ast.Not(), operand=operand):
-                t = self.term(operand)
-                return Term(d.negate(t.code), t.scalar)
-            case ast.BinOp(op=ast.Pow(), left=left, right=right):
-                return self.power(node, self.term(left), right)
-            case ast.BinOp(op=op, left=left, right=right) if type(op) in ARITHMETIC:
-                scalar, (a, b) = self.both(self.term(left), self.term(right))
-                return Term(f"({a} {ARITHMETIC[type(op)]} {b})", scalar)
-            case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in COMPARE:
-                scalar, (a, b) = self.both(self.term(left), self.term(right))
-                return Term(f"({a} {COMPARE[type(op)]} {b})", scalar)
-            case ast.BoolOp(op=op, values=values):
-                terms = [self.term(v) for v in values]
-                # A scalar condition stays a double-precision test: it is not rounded, so no element() here.
-                return Term(d.logic("and" if isinstance(op, ast.And) else "or", [t.code for t in terms]),
-                            all(t.scalar for t in terms))
-            case ast.IfExp(test=test, body=body, orelse=orelse):
-                t, a, b = self.term(test), self.term(body), self.term(orelse)
-                if t.scalar and a.scalar and b.scalar:
-                    return Term(d.select(t.code, a.code, b.code), True)
-                return Term(d.select(t.code, self.element(a), self.element(b)), False)
-            case ast.Call(func=ast.Name(id=("min" | "max") as name), args=[left, right]):
-                scalar, (a, b) = self.both(self.term(left), self.term(right))
-                order = ">" if name == "max" else "<"
-                return Term(d.select(f"({a} {order} {b} {self.dialect_or} {a} != {a})", a, b), scalar)
-            case ast.Call(func=ast.Name(id=name), args=[inner]) if name in UNARY:
-                t = self.term(inner)
-                return Term(d.call(name, t.code, "float64" if t.scalar else self.T), t.scalar)
-            case ast.Call(func=ast.Name(id=name), args=[ast.Name(id=key)]) if name in DRAWS:
-                return Term(d.draw(name, key, self.T), False)
-        self.formula.refuse(node, f"'{ast.unparse(node)}' is not part of the language of formulas")
-
-    @property
-    def dialect_or(self):
-        return "or" if isinstance(self.dialect, Python) else "||"
-
-    def power(self, node, base, exponent):
-        if base.scalar:
-            e = self.term(exponent)
-            if e.scalar:
-                return Term(self.dialect.power(base.code, e.code), True)
-        value = exponent.value if isinstance(exponent, ast.Constant) else None
-        if not isinstance(value, int) or not 1 <= value <= 8:
-            self.formula.refuse(node, "an array is raised to whole powers from 1 to 8 only")
-        if not base.code.isidentifier():                        # name it, so that it is computed once
-            self.body.append((f"v{len(self.body)}", base.code))
-            base = Term(self.body[-1][0], False)
-        return Term("(" + " * ".join([base.code] * value) + ")", False)
 
 
 class elementwise:
@@ -366,14 +152,14 @@ class elementwise:
         kinds = [f"{dtype}[::1]" if a in arrays else "uint64" if a in self.keys else "float64" for a in self.arguments]
         options = f'"void({", ".join(kinds)}, int64)", cache=True, error_model="numpy", parallel={parallel}'
         head = ["import numba", "import numpy as np", "",
-                "from npopt.backend.formulas import hashed_normal, hashed_uniform", "", "", f"@numba.njit({options})"]
+                "from npopt.backend.draws import hashed_normal, hashed_uniform", "", "", f"@numba.njit({options})"]
         return "\n".join(head + lines) + "\n"
 
     def loop(self, arrays, dtype, parallel):
         """The compiled numba function for one pattern of arguments, from the disk cache where it is there."""
         key = (arrays, dtype, parallel)
         if key not in self.compiled:
-            self.compiled[key] = getattr(_module(self.name, self.source(*key)), self.name)
+            self.compiled[key] = getattr(cache.module(self.name, self.source(*key), DRAWS_TEXT), self.name)
         return self.compiled[key]
 
     # --------------------------------------------------------------------------------------------------------- GPU
@@ -430,32 +216,3 @@ class elementwise:
             raise ValueError(f"{self.name}: the arrays {', '.join(arrays)} differ in length")
         plain = [np.uint64(v) if a in self.keys else v for a, v in by_name.items() if a not in self.written]
         self.compiled[key](*plain, offset, *[by_name[a] for a in self.written])
-
-
-def _cache():
-    """The folder of generated modules: $NPOPT_CACHE, else the user's cache, else a temporary folder."""
-    home = os.environ.get("NPOPT_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "npopt")
-    for folder in (pathlib.Path(home) / "kernels", pathlib.Path(tempfile.gettempdir()) / f"npopt-{os.getuid()}"):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK):
-                return folder
-        except OSError:
-            continue
-    raise OSError("no folder for compiled kernels can be written; set NPOPT_CACHE to one that can")
-
-
-def _module(name, source):
-    """Import generated source from a file named after its hash: numba then caches its machine code beside it."""
-    digest = hashlib.sha256((source + DRAWS_TEXT).encode()).hexdigest()[:16]
-    path = _cache() / f"{name}_{digest}.py"
-    if not path.exists():                                       # whole or absent: another process may be writing too
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w") as file:
-            file.write(source)
-        os.replace(temporary, path)
-    spec = importlib.util.spec_from_file_location(f"npopt_kernel_{path.stem}", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)         # numba looks it up there
-    spec.loader.exec_module(module)
-    return module

@@ -1,10 +1,7 @@
 """What estimators share. An estimator is a value until `start`; then it is the optimizer's oracle as well."""
 
 from npopt import backend
-from npopt.samplers import Batch
 from npopt.values import Value
-
-import numpy as np
 
 
 class Estimator(Value):
@@ -13,8 +10,8 @@ class Estimator(Value):
     As the oracle it offers `problem`; `loss` of this step (set by the loop); `again(y, out)`, the estimate of the same
     batch at another point, `value(y)`, its loss, and `sampled(y, out, key)`; `seed`; `counts`: rows differentiated
     ("gradients"), rows evaluated ("values"), "bytes" sent; `skip`, True when no step may be taken; `variance(x)`, where
-    it is known; `compiled(optimizer, sampler)`, None or a function (x, rows, weights, rates) -> losses that runs
-    len(rates) steps of one batch size with the trajectory of the loop.
+    it is known; `compiled(optimizer, sampler)`, None or a Stretch: a function (x, rows, weights, rates) -> losses that
+    runs len(rates) steps of one batch size with the trajectory of the loop.
     """
 
     loss = None
@@ -59,26 +56,11 @@ class Estimator(Value):
     def compiled(self, optimizer, sampler):
         return None
 
-    def one_by_one(self, optimizer, x, rows, weights, rates):
-        """What a compiled stretch does, in the Python loop: for rates that the compiled code does not take."""
-        size, g, losses = len(rows) // len(rates), backend.xp(x).zeros_like(x), []
-        for t, lr in enumerate(rates):
-            cut = slice(t * size, t * size + size)
-            losses.append(self(x, Batch(rows[cut], None if weights is None else weights[cut]), g))
-            optimizer.step(x, g, float(lr))
-        return np.array(losses)
-
     def state(self):
         return {"counts": dict(self.counts)}
 
     def load_state(self, state):
         self.counts.update({name: int(count) for name, count in state["counts"].items()})
-
-
-def takes_stretches(problem, optimizer, sampler):
-    """Whether steps may run compiled: x <- prox_{lr h}(x - lr g) alone, on batches that nobody has to observe."""
-    known = getattr(problem, "takes_stretches", False)
-    return known and optimizer.plain and sampler.size < sampler.n and not sampler.learns
 
 
 class Wrapper(Estimator):

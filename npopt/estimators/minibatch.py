@@ -1,6 +1,9 @@
 """The gradient of the batch itself."""
 
-from npopt.estimators.base import Estimator, takes_stretches
+import math
+
+from npopt.estimators.base import Estimator
+from npopt.estimators.stretch import Stretch
 
 
 class Minibatch(Estimator):
@@ -17,13 +20,13 @@ class Minibatch(Estimator):
         return self.problem.gradient_variance(x, None, probabilities)
 
     def compiled(self, optimizer, sampler):
-        if not takes_stretches(self.problem, optimizer, sampler):
-            return None
+        return Stretch.where_possible(self, optimizer, sampler)
 
-        def stretch(x, rows, weights, rates):
-            if not self.problem.allows(rates, weights):
-                return self.one_by_one(optimizer, x, rows, weights, rates)
-            self.counts["gradients"] += len(rows)
-            return self.problem.compiled_stretch(x, rows, weights, rates)
+    def memory(self):
+        return ()
 
-        return stretch
+    def due(self, x, size):
+        return math.inf
+
+    def passed(self, steps, size):
+        """Nothing is kept from step to step."""

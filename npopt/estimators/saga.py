@@ -1,8 +1,11 @@
 """SAGA: Defazio, Bach & Lacoste-Julien, NIPS 2014, equations 1 to 3; a table of past gradients reduces the variance."""
 
+import math
+
 from npopt import backend
 from npopt.estimators.accumulated import add
-from npopt.estimators.base import Estimator, takes_stretches
+from npopt.estimators.base import Estimator
+from npopt.estimators.stretch import Stretch
 from npopt.values import number
 
 import numpy as np
@@ -49,20 +52,27 @@ class SAGA(Estimator):
         return g
 
     def __call__(self, x, batch, out):
-        self.refreshed()
+        size = self.problem.n if batch.rows is None else len(batch.rows)
+        self.due(x, size)
         loss = super().__call__(x, batch, out)
         self.kept.store(batch, self.mean)
-        self.seen += self.problem.n if batch.rows is None else len(batch.rows)
+        self.passed(1, size)
         return loss
 
     def again(self, y, out):
         return self.kept.estimate(y, self.batch, self.mean, out)
 
-    def refreshed(self):
-        """Sum the mean anew when it is time."""
-        if self.refresh is not None and self.seen >= self.refresh * self.problem.n:
+    def due(self, x, size):
+        """Sum the mean anew when it is time; the steps until the next time."""
+        if self.refresh is None:
+            return math.inf
+        if self.seen >= self.refresh * self.problem.n:
             self.kept.average(self.mean)
             self.seen = 0
+        return max(1, math.ceil((self.refresh * self.problem.n - self.seen) / size))
+
+    def passed(self, steps, size):
+        self.seen += steps * size
 
     def variance(self, x, probabilities=None):
         """With the table as it is."""
@@ -71,29 +81,10 @@ class SAGA(Estimator):
         return self.problem.gradient_variance(x, self.kept.table, probabilities)
 
     def compiled(self, optimizer, sampler):
-        if self.table != "scalars" or not takes_stretches(self.problem, optimizer, sampler):
-            return None
+        return Stretch.where_possible(self, optimizer, sampler) if self.table == "scalars" else None
 
-        def stretch(x, rows, weights, rates):
-            problem = self.problem
-            if not problem.allows(rates, None):
-                return self.one_by_one(optimizer, x, rows, weights, rates)
-            size, done, losses = len(rows) // len(rates), 0, []
-            while done < len(rates):
-                self.refreshed()
-                k = len(rates) - done
-                if self.refresh is not None:
-                    k = min(k, max(1, int(np.ceil((self.refresh * problem.n - self.seen) / size))))
-                cut = slice(done * size, (done + k) * size)
-                losses.append(problem.compiled_stretch(
-                    x, rows[cut], None if weights is None else weights[cut], rates[done : done + k], self.kept.table,
-                    self.mean, moves=True))
-                self.counts["gradients"] += k * size
-                self.seen += k * size
-                done += k if np.isfinite(losses[-1][-1]) else len(rates)            # diverged: no further
-            return np.concatenate(losses)
-
-        return stretch
+    def memory(self):
+        return self.kept.table, self.mean, True
 
     def state(self):
         return {"table": self.kept.table, "mean": self.mean, "seen": self.seen, **super().state()}

@@ -3,7 +3,8 @@
 from npopt import backend
 from npopt.backend import elementwise
 from npopt.estimators.accumulated import add
-from npopt.estimators.base import Estimator, takes_stretches
+from npopt.estimators.base import Estimator
+from npopt.estimators.stretch import Stretch
 from npopt.values import number
 
 import numpy as np
@@ -65,12 +66,21 @@ class SVRG(Estimator):
             self.snapshot[...] = x
             problem.value_and_gradient(x, None, None, self.G)
 
-    def __call__(self, x, batch, out):
+    def due(self, x, size):
+        """Begin a stage, or keep the iterate that was drawn, where it is time; the steps until the next time."""
         if self.left == 0:
-            self.begin_stage(x, self.problem.n if batch.rows is None else len(batch.rows))
+            self.begin_stage(x, size)
         if self.left == self.pick:
             self.chosen[...] = x
-        self.left -= 1
+        return self.left - self.pick if self.left > self.pick > 0 else self.left
+
+    def passed(self, steps, size):
+        self.left -= steps
+
+    def __call__(self, x, batch, out):
+        size = self.problem.n if batch.rows is None else len(batch.rows)
+        self.due(x, size)
+        self.passed(1, size)
         return super().__call__(x, batch, out)
 
     def again(self, y, out):
@@ -100,29 +110,10 @@ class SVRG(Estimator):
         return self.problem.gradient_variance(x, self.table if self.stage else None, probabilities)
 
     def compiled(self, optimizer, sampler):
-        if not self.linear or not takes_stretches(self.problem, optimizer, sampler):
-            return None
+        return Stretch.where_possible(self, optimizer, sampler) if self.linear else None
 
-        def stretch(x, rows, weights, rates):
-            if not self.problem.allows(rates, None):
-                return self.one_by_one(optimizer, x, rows, weights, rates)
-            size, done, losses = len(rows) // len(rates), 0, []
-            while done < len(rates):
-                if self.left == 0:
-                    self.begin_stage(x, size)
-                if self.left == self.pick:
-                    self.chosen[...] = x
-                k = min(self.left - self.pick if self.left > self.pick > 0 else self.left, len(rates) - done)
-                cut = slice(done * size, (done + k) * size)
-                part = None if weights is None else weights[cut]
-                now = rates[done : done + k]
-                losses.append(self.problem.compiled_stretch(x, rows[cut], part, now, self.table, self.G))
-                self.counts["gradients"] += k * size
-                self.left -= k
-                done += k if np.isfinite(losses[-1][-1]) else len(rates)            # diverged: no further
-            return np.concatenate(losses)
-
-        return stretch
+    def memory(self):
+        return self.table, self.G
 
     def state(self):
         kept = {"G": self.G, "stage": self.stage, "left": self.left, "pick": self.pick, **super().state()}

@@ -6,11 +6,13 @@ from npopt.optimizers.adafactor import Adafactor
 from npopt.optimizers.adagrad import AdaGrad
 from npopt.optimizers.adam import Adam
 from npopt.optimizers.adam_mini import AdamMini
+from npopt.optimizers.adamax import Adamax
 from npopt.optimizers.adamw import AdamW
 from npopt.optimizers.amsgrad import AMSGrad
 from npopt.optimizers.anderson import Anderson
+from npopt.optimizers.asgd import ASGD
 from npopt.optimizers.averaging import EMA, SWA, Around, Lookahead
-from npopt.optimizers.base import Optimizer
+from npopt.optimizers.base import Array, Optimizer
 from npopt.optimizers.by_segment import BySegment
 from npopt.optimizers.fista import FISTA
 from npopt.optimizers.heavy_ball import HeavyBall
@@ -18,17 +20,20 @@ from npopt.optimizers.ista import ISTA
 from npopt.optimizers.lamb import LAMB
 from npopt.optimizers.lars import LARS
 from npopt.optimizers.lion import Lion
+from npopt.optimizers.muon import Muon
 from npopt.optimizers.nadam import NAdam
 from npopt.optimizers.nesterov import Nesterov
 from npopt.optimizers.proximal import Proximal
 from npopt.optimizers.radam import RAdam
 from npopt.optimizers.rmsprop import RMSProp
+from npopt.optimizers.rprop import Rprop
 from npopt.optimizers.sgd import SGD
 from npopt.optimizers.sophia import Sophia, SophiaG, SophiaH
 from npopt.optimizers.swats import SWATS
 
 __all__ = [
-    "EMA", "FISTA", "ISTA", "LAMB", "LARS", "SGD", "SWA", "SWATS", "AMSBound", "AMSGrad", "AdaBound", "AdaGrad",
-    "Adadelta", "Adafactor", "Adam", "AdamMini", "AdamW", "Anderson", "Around", "BySegment", "HeavyBall", "Lion",
-    "Lookahead", "NAdam", "Nesterov", "Optimizer", "Proximal", "RAdam", "RMSProp", "Sophia", "SophiaG", "SophiaH",
+    "ASGD", "EMA", "FISTA", "ISTA", "LAMB", "LARS", "SGD", "SWA", "SWATS", "AMSBound", "AMSGrad", "AdaBound", "AdaGrad",
+    "Adadelta", "Adafactor", "Adam", "AdamMini", "AdamW", "Adamax", "Anderson", "Around", "Array", "BySegment",
+    "HeavyBall", "Lion", "Lookahead", "Muon", "NAdam", "Nesterov", "Optimizer", "Proximal", "RAdam", "RMSProp", "Rprop",
+    "Sophia", "SophiaG", "SophiaH",
 ]

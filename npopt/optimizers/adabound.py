@@ -37,6 +37,7 @@ class AdaBound(Optimizer):
     """
 
     arrays = ("m", "v")
+    numbers = {"first": None}
 
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, final_lr=0.1, gamma=1e-3, base_lr=None):
         name = type(self).__name__
@@ -62,13 +63,6 @@ class AdaBound(Optimizer):
         step = lr * (1 - self.b2**self.t) ** 0.5 / (1 - self.b1**self.t)
         formula = adabound if len(arrays) == 2 else amsbound
         formula(x, *arrays, g, step, self.b1, self.b2, self.eps, *self.bounds(lr, self.t))
-
-    def state(self):
-        return {**super().state(), "first": self.first}
-
-    def load_state(self, state):
-        super().load_state(state)
-        self.first = state["first"]
 
 
 class AMSBound(AdaBound):

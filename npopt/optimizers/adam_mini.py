@@ -4,7 +4,7 @@ from npopt import backend
 from npopt.backend import elementwise
 from npopt.optimizers.adam import check_moments
 from npopt.optimizers.adamw import adamw
-from npopt.optimizers.base import number_or_array
+from npopt.optimizers.base import Array, number_or_array
 from npopt.optimizers.by_segment import BySegment
 
 
@@ -13,6 +13,13 @@ def adam_mini(x, m, g, lr, b1, c1, root, weight_decay):
     m = b1 * m + (1 - b1) * g
     x = x - lr * (c1 * m / root + weight_decay * x)
     return x, m
+
+
+def blocks(segment):
+    """Shape of v: one number a row of a matrix, a number of a bias, or a whole segment."""
+    if segment.kind in ("matrix", "embedding"):
+        return segment.shape[:1]
+    return (segment.size,) if segment.kind == "bias" else (1,)
 
 
 class AdamMini(BySegment):
@@ -29,25 +36,16 @@ class AdamMini(BySegment):
     block. Heads of an attention layer are blocks of their own in the paper; that comes with attention layers.
     """
 
-    arrays = ("m",)
+    arrays = ("m", Array("v", blocks))
     options = ("weight_decay",)
 
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0):
         self.b1, self.b2, self.eps = check_moments("AdamMini", b1, b2, eps)
         self.weight_decay = number_or_array("AdamMini", "weight_decay", weight_decay, low=0)
 
-    def start(self, x, oracle=None):
-        super().start(x, oracle)
-        self.rows, self.places, total = {}, {}, 0
-        for s in self.segments:
-            self.rows[s.name] = s.shape[0] if s.kind in ("matrix", "embedding") else s.size if s.kind == "bias" else 1
-            self.places[s.name] = slice(total, total + self.rows[s.name])
-            total = self.places[s.name].stop
-        self.v = backend.xp(x).zeros(total, dtype=x.dtype)
-
-    def update_segment(self, segment, x, g, lr, m, weight_decay):
+    def update_segment(self, segment, x, g, lr, m, v, weight_decay):
         c1, c2 = 1 / (1 - self.b1**self.t), 1 / (1 - self.b2**self.t)
-        v, rows = self.v[self.places[segment.name]], self.rows[segment.name]
+        rows = v.size
         if rows == x.size:
             adamw(x, m, v, g, lr, self.b1, self.b2, self.eps, weight_decay, c1, c2)
             return
@@ -63,13 +61,6 @@ class AdamMini(BySegment):
         spread = self.work(x)
         spread.reshape(rows, -1)[...] = root.reshape(-1, 1)
         adam_mini(x, m, g, lr, self.b1, c1, spread, weight_decay)
-
-    def state(self):
-        return {**super().state(), "v": self.v}
-
-    def load_state(self, state):
-        super().load_state(state)
-        self.v[...] = backend.asarray(state["v"], self.v.dtype)
 
 
 def mean_squares(g, rows):

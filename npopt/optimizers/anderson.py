@@ -6,6 +6,7 @@ from npopt import backend
 from npopt.backend import elementwise
 from npopt.optimizers.base import Optimizer
 from npopt.optimizers.ista import descent
+from npopt.state import Stateful
 from npopt.values import number, whole
 
 import numpy as np
@@ -45,10 +46,17 @@ class Anderson(Optimizer):
             iterates are the paper's: r_k is kept either way, and of the rejected point nothing
 
     `accepted` and `rejected` count. Memory: 2 (window + 1) d numbers, d more for y with a penalty, two work vectors,
-    and O(window^2); work beside the gradient: about 6 window d ("qr"), 2 window d ("gram").
+    and O(window^2); work beside the gradient: about 6 window d ("qr"), 2 window d ("gram"). The window's system is
+    solved, and the guard decides, on the host: a step reads a few numbers of a device and waits for it.
     """
 
     proximal = True
+    numbers = {"accepted": 0, "rejected": 0, "bound": None}     # bound: of the accelerated point that awaits its loss
+    parts = ("history",)
+
+    @property
+    def arrays(self):
+        return ("y",) if self.penalised else ()
 
     def __init__(self, window=5, solver="qr", reg=1e-10, condition=1e10, guard=True):
         self.window = whole("Anderson", "window", window, low=0)
@@ -59,17 +67,14 @@ class Anderson(Optimizer):
         self.condition = number("Anderson", "condition", condition, low=1)
 
     def start(self, x, oracle=None):
+        self.penalised = oracle is not None and oracle.problem.has_penalty
         super().start(x, oracle)
         m = self.window
         if m > x.size:
             m = x.size
             warnings.warn(f"Anderson: window {self.window} is more than the {m} unknowns; {m} are used", RuntimeWarning,
                           stacklevel=2)
-        self.penalised = oracle is not None and oracle.problem.has_penalty
-        self.y = backend.xp(x).zeros_like(x) if self.penalised else None
         self.history = (UpdatedQR(m, x, self.condition) if self.solver == "qr" else Gram(m, x, self.reg)) if m else None
-        self.accepted = self.rejected = 0
-        self.bound = None                                   # of the accelerated point that waits for its loss
         self._q, self._r = backend.xp(x).zeros_like(x), backend.xp(x).zeros_like(x)           # work vectors
 
     def step(self, x, g, lr):
@@ -77,7 +82,7 @@ class Anderson(Optimizer):
             raise ValueError("Anderson: the map x - lr grad f(x) has one step size; give a schedule of numbers")
         lr = float(backend.to_host(lr))
         if self.t == 0 and self.penalised:
-            self.y[...] = x
+            self.slot("y")[...] = x
         self.t += 1
         if self.bound is not None:
             bound, self.bound = self.bound, None
@@ -92,7 +97,7 @@ class Anderson(Optimizer):
             self.move(x, q, lr)
             return
         bound = self.descent_bound(x, g, q, lr) if self.guard else None
-        descent(r, q, self.y if self.penalised else x, 1.0)                   # r = q - y
+        descent(r, q, self.slot("y") if self.penalised else x, 1.0)                   # r = q - y
         mixed = self.history.extrapolate(q, r)
         if mixed is not None:
             self.bound = bound
@@ -115,7 +120,7 @@ class Anderson(Optimizer):
         """x <- prox(y)"""
         x[...] = y
         if self.penalised:
-            self.y[...] = y
+            self.slot("y")[...] = y
             self.oracle.problem.prox(x, lr)
 
     def loss(self):
@@ -124,31 +129,18 @@ class Anderson(Optimizer):
     def objective(self, x):
         return self.loss() + (self.oracle.problem.penalty(x) if self.penalised else 0.0)
 
-    def state(self):
-        kept = {"accepted": self.accepted, "rejected": self.rejected,
-                "bound": np.nan if self.bound is None else self.bound, **super().state()}
-        kept |= {} if self.y is None else {"y": self.y}
-        return kept if self.history is None else {**kept, "history": self.history.state()}
 
-    def load_state(self, state):
-        super().load_state(state)
-        self.accepted, self.rejected = int(state["accepted"]), int(state["rejected"])
-        bound = float(state["bound"])
-        self.bound = None if bound != bound else bound
-        if self.y is not None:
-            self.y[...] = backend.asarray(state["y"], self.y.dtype)
-        if self.history is not None:
-            self.history.load_state(state["history"])
+class UpdatedQR(Stateful):
+    """dR = Q R with Q' (m, d) by rows on the device and R (m, m) on the host; dQ in a ring of m rows.
 
-
-class UpdatedQR:
-    """dR = Q R with Q' (m, d) by rows on the device and R (m, m) on the host; dQ in a ring of m rows."""
+    ring[:k] says which rows of `steps` hold the k differences in use, the oldest first.
+    """
 
     def __init__(self, m, x, condition):
         self.m, self.condition = m, condition
         xp = backend.xp(x)
         self.Q, self.steps = (backend.zeros((m, x.size), x.dtype) for _ in range(2))
-        self.R, self.ring = np.zeros((m, m)), []            # ring: which rows of `steps` are in use, the oldest first
+        self.R, self.ring, self.k = np.zeros((m, m)), np.zeros(m, np.int64), 0
         self.q, self.r = xp.zeros_like(x), xp.zeros_like(x)  # the last ones
         self.ready = False
 
@@ -161,24 +153,24 @@ class UpdatedQR:
         if self.ready:
             self.append(q, r)
         self.q[...], self.r[...], self.ready = q, r, True
-        k = len(self.ring)
+        k = self.k
         if k == 0:
             return None
         right = backend.to_host(self.Q[:k] @ r).astype(np.float64)
         if not np.isfinite(right).all():
             return None
         z = np.zeros(self.m)
-        z[self.ring] = np.linalg.solve(self.R[:k, :k], right)           # triangular
+        z[self.ring[:k]] = np.linalg.solve(self.R[:k, :k], right)           # triangular
         r[...] = backend.asarray(z, r.dtype) @ self.steps
         descent(r, q, r, 1.0)
         return r
 
     def append(self, q, r):
         """The newest differences as the last column."""
-        if len(self.ring) == self.m:
+        if self.k == self.m:
             self.drop()
-        k = len(self.ring)
-        row = next(i for i in range(self.m) if i not in self.ring)
+        k = self.k
+        row = next(i for i in range(self.m) if i not in self.ring[:k])
         descent(self.steps[row], q, self.q, 1.0)
         v = self.Q[k]
         descent(v, r, self.r, 1.0)
@@ -191,21 +183,21 @@ class UpdatedQR:
         left = float(backend.to_host((v * v).sum())) ** 0.5
         if not size < np.inf or left <= 1e-300:             # nothing new, or no numbers
             if not size < np.inf:
-                self.ring = []
+                self.k = 0
             return
         v *= 1 / left
         self.R[k, k] = left
-        self.ring.append(row)
-        while len(self.ring) > 1 and not self.well_conditioned():
+        self.ring[k], self.k = row, k + 1
+        while self.k > 1 and not self.well_conditioned():
             self.drop()
 
     def well_conditioned(self):
-        k = len(self.ring)
+        k = self.k
         return np.isfinite(self.R[:k, :k]).all() and np.linalg.cond(self.R[:k, :k]) <= self.condition
 
     def drop(self):
         """Remove the oldest column: R without its first column is upper Hessenberg, rotations make it triangular."""
-        k = len(self.ring)
+        k = self.k
         R = self.R[:k, 1:k].copy()
         for i in range(k - 1):
             a, b = R[i, i], R[i + 1, i]
@@ -214,20 +206,13 @@ class UpdatedQR:
             R[i], R[i + 1] = c * R[i] + s * R[i + 1], c * R[i + 1] - s * R[i]
             rotate(self.Q[i], self.Q[i + 1], float(c), float(s))
         self.R[: k - 1, : k - 1] = R[:-1]
-        self.ring.pop(0)
+        self.ring[: k - 1], self.k = self.ring[1:k].copy(), k - 1
 
-    def state(self):
-        return {"Q": self.Q, "steps": self.steps, "R": self.R, "ring": np.array(self.ring, np.int64), "q": self.q,
-                "r": self.r, "ready": self.ready}
-
-    def load_state(self, state):
-        for name in ("Q", "steps", "q", "r"):
-            array = getattr(self, name)
-            array[...] = backend.asarray(state[name], array.dtype)
-        self.R[:], self.ring, self.ready = state["R"], [int(i) for i in state["ring"]], bool(state["ready"])
+    def kept(self):
+        return {name: getattr(self, name) for name in ("Q", "steps", "R", "ring", "k", "q", "r", "ready")}
 
 
-class Gram:
+class Gram(Stateful):
     """Residuals and q's in rings of m + 1 rows on the device, the residuals' Gram matrix on the host."""
 
     def __init__(self, m, x, reg):
@@ -256,11 +241,5 @@ class Gram:
         r[...] = backend.asarray(a / a.sum(), r.dtype) @ self.q[:k]
         return r
 
-    def state(self):
-        return {"r": self.r, "q": self.q, "G": self.G, "count": self.count}
-
-    def load_state(self, state):
-        for name in ("r", "q"):
-            array = getattr(self, name)
-            array[...] = backend.asarray(state[name], array.dtype)
-        self.G[:], self.count = state["G"], int(state["count"])
+    def kept(self):
+        return {name: getattr(self, name) for name in ("r", "q", "G", "count")}

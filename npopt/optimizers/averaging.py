@@ -15,6 +15,7 @@ class Around(Optimizer):
     """An optimizer around `inner`, with one more vector, which it reports, with batch statistics made anew."""
 
     arrays = ("slow",)
+    parts = ("inner",)
 
     @property
     def proximal(self):
@@ -32,13 +33,6 @@ class Around(Optimizer):
 
     def answer(self, x):
         return self.slot("slow")
-
-    def state(self):
-        return {**super().state(), "inner": self.inner.state()}
-
-    def load_state(self, state):
-        super().load_state(state)
-        self.inner.load_state(state["inner"])
 
 
 def check_inner(owner, inner):

@@ -1,6 +1,10 @@
-"""What every optimizer shares: state arrays like x, a step counter, pieces, saving."""
+"""What every optimizer shares: state that is declared and never written by hand, a step counter, pieces."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 from npopt import backend
+from npopt.state import Stateful
 from npopt.values import Value, number
 
 
@@ -14,8 +18,30 @@ def number_or_array(owner, name, value, **bounds):
     return value
 
 
-class Optimizer(Value):
-    """A subclass names its state in `arrays` and gives the formula for a piece of x, `update(x, g, lr, *arrays)`.
+class Array(NamedTuple):
+    """One array of an optimizer's state, where a name alone, which means "like x", does not say enough.
+
+    shape  a function (segment) -> shape of that segment's part, None where it has none; needs a BySegment:
+               lambda s: (1,)                       one number a segment
+               lambda s: (-(-s.size // 256),)       one for 256 numbers
+               lambda s: (4, s.shape[1])            low rank
+    dtype  its name, such as "uint8"; None: x's
+    """
+
+    name: str
+    shape: Callable | None = None
+    dtype: str | None = None
+
+
+class Optimizer(Value, Stateful):
+    """A subclass declares its state and gives the formula for a piece of x, `update(x, g, lr, *arrays)`.
+
+        arrays = ("m", Array("h", dtype="float32"))     names (like x) and Arrays, zero at the start, cut to the piece
+        numbers = {"product": 1.0, "first": None}       attributes and their first values; None: not known yet
+        parts = ("inner",)                              attributes that have a state of their own, or are None
+
+    start allocates and sets them; they are saved, loaded, checked and counted here. t is one of the numbers. All three
+    may be properties; start reads `arrays` once.
 
     x and the state are written in place, g is only read; self.t counts steps from 1 and is already advanced when
     `update` runs. lr may be an array like x. `options` names the hyper-parameters that may be one, too ("no decay on
@@ -25,6 +51,8 @@ class Optimizer(Value):
     """
 
     arrays = ()
+    numbers = {}
+    parts = ()
     options = ()
     proximal = False
     plain = False
@@ -32,13 +60,22 @@ class Optimizer(Value):
     def start(self, x, oracle=None):
         """Allocate state for x, shape (n,); the oracle is the started estimator, which most methods never ask."""
         self.t, self.oracle = 0, oracle
-        self._slots, self._converted = tuple(backend.xp(x).zeros_like(x) for _ in self.arrays), {}
+        self._slots = {a.name: self.allocate(a, x) for a in map(as_array, self.arrays)}
+        vars(self).update(self.numbers)
+        self._converted = {}
         for name in self.options:
             value = getattr(self, name)
             if getattr(value, "ndim", 0):
                 if value.shape != x.shape:
                     raise ValueError(f"{type(self).__name__}: {name} has shape {value.shape}, x has {x.shape}")
                 self._converted[name] = backend.asarray(value, x.dtype)
+
+    def allocate(self, array, x):
+        """Zeros for an Array."""
+        if array.shape is not None:
+            raise ValueError(f"{type(self).__name__}: {array.name} has a shape for each segment; derive from "
+                             "BySegment")
+        return backend.xp(x).zeros(x.shape, dtype=array.dtype or x.dtype)
 
     def restart(self, x):
         """Forget the state, in the middle of a run."""
@@ -49,17 +86,17 @@ class Optimizer(Value):
         return [self._converted.get(name, getattr(self, name)) for name in self.options]
 
     def update(self, x, g, lr, *arrays):
-        raise ValueError(f"{type(self).__name__} has no update(self, x, g, lr, {', '.join(self.arrays)})")
+        raise ValueError(f"{type(self).__name__} has no update(self, x, g, lr, {', '.join(self._slots)})")
 
     def step(self, x, g, lr):
         """One step. g: an array like x, or an iterator over (slice, piece of the gradient) that covers x once."""
         self.t += 1
         options = self.current()
         if hasattr(g, "dtype"):
-            self.update(x, g, lr, *self._slots, *options)
+            self.update(x, g, lr, *self._slots.values(), *options)
             return
         for piece, gradient in g:
-            cut = [v[piece] if getattr(v, "ndim", 0) else v for v in (lr, *self._slots, *options)]
+            cut = [v[piece] if getattr(v, "ndim", 0) else v for v in (lr, *self._slots.values(), *options)]
             self.update(x[piece], gradient, *cut)
 
     def answer(self, x):
@@ -68,12 +105,14 @@ class Optimizer(Value):
 
     def slot(self, name):
         """A state array by its name."""
-        return self._slots[self.arrays.index(name)]
+        return self._slots[name]
 
-    def state(self):
-        return {"t": self.t, **dict(zip(self.arrays, self._slots, strict=True))}
+    def kept(self):
+        parts = {name: getattr(self, name) for name in self.parts}
+        return {"t": self.t, **self._slots, **{name: getattr(self, name) for name in self.numbers},
+                **{name: part for name, part in parts.items() if part is not None}}
 
-    def load_state(self, state):
-        self.t = int(state["t"])
-        for name, slot in zip(self.arrays, self._slots, strict=True):
-            slot[...] = backend.asarray(state[name], slot.dtype)
+
+def as_array(declared):
+    """An Array from itself or from a name."""
+    return Array(declared) if isinstance(declared, str) else declared

@@ -1,5 +1,7 @@
 """What optimizers share that look at the pieces of x: the table of segments, norms, a trust ratio, kinds."""
 
+import math
+
 from npopt import backend
 from npopt.optimizers.base import Optimizer
 from npopt.segments import KINDS, Segments
@@ -33,17 +35,43 @@ def check_kinds(owner, kinds):
 
 
 class BySegment(Optimizer):
-    """A subclass gives `update_segment(segment, x, g, lr, *arrays, *options)`, all cut to the segment and flat.
+    """A subclass gives `update_segment(segment, x, g, lr, *arrays, *options)`, all cut to the segment.
 
-    The gradient may come in pieces, each of whole segments.
+    They are flat; the part of an Array has the shape that it gives this segment, and is None where that is None. Parts
+    lie in one flat array, in the order of the segments. The gradient may come in pieces, each of whole segments.
     """
 
     def start(self, x, oracle=None):
-        super().start(x, oracle)
-        self.segments = segments_of(x, oracle)
+        self.segments, self._places, self._work = segments_of(x, oracle), {}, None
         if self.segments.dim != x.size:
             raise ValueError(f"{type(self).__name__}: the problem's segments have {self.segments.dim} numbers, x has "
                              f"{x.size}")
+        super().start(x, oracle)
+
+    def allocate(self, array, x):
+        if array.shape is None:
+            return super().allocate(array, x)
+        places, stop = {}, 0
+        for segment in self.segments:
+            shape = array.shape(segment)
+            if shape is not None:
+                places[segment.name] = (slice(stop, stop + math.prod(shape)), shape)
+                stop += math.prod(shape)
+        self._places[array.name] = places
+        return backend.xp(x).zeros(stop, dtype=array.dtype or x.dtype)
+
+    def cut(self, segment):
+        """The parts of the state's arrays, views."""
+        parts = []
+        for name, slot in self._slots.items():
+            if name not in self._places:
+                parts.append(slot[segment.slice])
+            elif segment.name in self._places[name]:
+                piece, shape = self._places[name][segment.name]
+                parts.append(slot[piece].reshape(shape))
+            else:
+                parts.append(None)
+        return parts
 
     def step(self, x, g, lr):
         self.t += 1
@@ -53,9 +81,9 @@ class BySegment(Optimizer):
             done = first
             for segment in self.segments:
                 if segment.start >= first and segment.stop <= stop:
-                    cut = [v[segment.slice] if getattr(v, "ndim", 0) else v for v in (lr, *self._slots, *options)]
+                    rate, *rest = [v[segment.slice] if getattr(v, "ndim", 0) else v for v in (lr, *options)]
                     part = gradient[segment.start - first:segment.stop - first]
-                    self.update_segment(segment, x[segment.slice], part, *cut)
+                    self.update_segment(segment, x[segment.slice], part, rate, *self.cut(segment), *rest)
                     done = segment.stop
             if done != stop:
                 name = type(self).__name__
@@ -67,6 +95,6 @@ class BySegment(Optimizer):
 
     def work(self, x):
         """Memory like x, kept from step to step."""
-        if getattr(self, "_work", None) is None or self._work.size < x.size or self._work.dtype != x.dtype:
+        if self._work is None or self._work.size < x.size:
             self._work = backend.xp(x).empty_like(x)
         return self._work[:x.size]

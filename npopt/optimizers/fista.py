@@ -29,19 +29,18 @@ class FISTA(ProximalGradient):
     restart  None; "gradient": t = 1 and y = x_k whenever <y_k - x_k, x_k - x_{k-1}> > 0, at no cost; "function": when
              F(x_k) > F(x_{k-1}), which evaluates f once a step. Either gives the linear rate of a known mu
     backtracking, eta: see ProximalGradient
+
+    A restart is decided on the host: with `restart` each step waits for the device.
     """
 
     arrays = ("x",)
+    numbers = {**ProximalGradient.numbers, "weight": 1.0, "objective": math.inf, "restarts": 0}
 
     def __init__(self, restart=None, backtracking=False, eta=2.0):
         if restart not in (None, "function", "gradient"):
             raise ValueError(f'FISTA: restart must be None, "function" or "gradient", got {restart!r}')
         self.restart, self.backtracking = restart, bool(backtracking)
         self.eta = number("FISTA", "eta", eta, low=1, open_low=True)
-
-    def start(self, x, oracle=None):
-        super().start(x, oracle)
-        self.weight, self.objective, self.restarts = 1.0, math.inf, 0
 
     def step(self, x, g, lr):
         y, x = x, self.slot("x")
@@ -66,11 +65,3 @@ class FISTA(ProximalGradient):
     def answer(self, x):
         """x_k; before the first step x_0."""
         return self.slot("x") if self.t else x
-
-    def state(self):
-        return {**super().state(), "weight": self.weight, "objective": self.objective, "restarts": self.restarts}
-
-    def load_state(self, state):
-        super().load_state(state)
-        self.weight, self.objective = float(state["weight"]), float(state["objective"])
-        self.restarts = int(state["restarts"])

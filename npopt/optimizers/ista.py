@@ -21,14 +21,15 @@ class ProximalGradient(Optimizer):
         f(p) <= f(y) + <g, p - y> + |p - y|^2 / (2 lr)
 
     and else lr is divided by eta, for good: the schedule's rate is an upper bound, and the first one to be tried. Each
-    trial evaluates f (counts["values"]). Without it lr has to be at most 1/L.
+    trial evaluates f (counts["values"]), and is judged on the host, so that it waits for the device. Without it lr has
+    to be at most 1/L, and nothing is read.
     """
 
     proximal = True
+    numbers = {"shrink": 1.0}
 
     def start(self, x, oracle=None):
         super().start(x, oracle)
-        self.shrink = 1.0
         self._trial = backend.xp(x).zeros_like(x)
 
     def forward_backward(self, y, g, lr):
@@ -51,19 +52,12 @@ class ProximalGradient(Optimizer):
                 return p
             self.shrink /= self.eta
 
-    def state(self):
-        return {**super().state(), "shrink": self.shrink}
-
-    def load_state(self, state):
-        super().load_state(state)
-        self.shrink = float(state["shrink"])
-
 
 class ISTA(ProximalGradient):
     """x <- prox_{lr h}(x - lr grad f(x)),     h the problem's penalty; meant for full batches.
 
     With lr = 1/L:   F(x_k) - F* <= L |x_0 - x*|^2 / (2k)   (Theorem 3.1). Without backtracking it is Proximal(SGD()).
-    backtracking, eta: see ProximalGradient.
+    backtracking, eta: see ProximalGradient; with it each step waits for the device.
     """
 
     def __init__(self, backtracking=False, eta=2.0):

@@ -26,6 +26,7 @@ class NAdam(Optimizer):
     """
 
     arrays = ("m", "v")
+    numbers = {"product": 1.0}                                  # P_t
 
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, decay=0.004):
         self.b1, self.b2, self.eps = check_moments("NAdam", b1, b2, eps)
@@ -34,20 +35,11 @@ class NAdam(Optimizer):
     def mu(self, t):
         return self.b1 if self.decay is None else self.b1 * (1 - 0.5 * 0.96 ** (self.decay * t))
 
-    def start(self, x, oracle=None):
-        super().start(x, oracle)
-        self.product, self.counted = 1.0, 0
+    def step(self, x, g, lr):
+        self.product *= self.mu(self.t + 1)
+        super().step(x, g, lr)
 
     def update(self, x, g, lr, m, v):
-        if self.counted < self.t:                       # once a step, whatever the number of pieces
-            self.product, self.counted = self.product * self.mu(self.t), self.t
         mu, following = self.mu(self.t), self.mu(self.t + 1)
         ahead, now = following / (1 - self.product * following), (1 - mu) / (1 - self.product)
         nadam(x, m, v, g, lr, self.b1, self.b2, self.eps, ahead, now, 1 / (1 - self.b2**self.t))
-
-    def state(self):
-        return {**super().state(), "product": self.product}
-
-    def load_state(self, state):
-        super().load_state(state)
-        self.product, self.counted = float(state["product"]), self.t

@@ -22,14 +22,14 @@ class RAdam(Optimizer):
         r_t = sqrt( (R_t - 4) (R_t - 2) R / ((R - 4) (R - 2) R_t) )
         x <- x - lr r_t mh / (sqrt(vh) + eps)    where R_t > 4, else    x <- x - lr mh
 
-    threshold 4 is the paper's R_t > 4; 5 is R_t >= 5, as the authors' code has it (PyTorch: R_t > 5). With b2 =
+    threshold 4 is the paper's R_t > 4; 5 is R_t >= 5, the rule of the authors' code (PyTorch: R_t > 5). With b2 =
     0.999 the first rectified step is t = 5 or t = 6. eps is added to the corrected root, as in Adam (PyTorch: to the
     uncorrected one).
     """
 
     arrays = ("m", "v")
 
-    def __init__(self, b1=0.9, b2=0.999, eps=1e-8, threshold=5):
+    def __init__(self, b1=0.9, b2=0.999, eps=1e-8, threshold=4):
         self.b1, self.b2, self.eps = check_moments("RAdam", b1, b2, eps)
         if threshold not in (4, 5):
             raise ValueError(f"RAdam: threshold must be 4 (the paper's R_t > 4) or 5 (R_t >= 5), got {threshold!r}")

@@ -57,24 +57,18 @@ class RMSProp(Optimizer):
         self.centred, self.eps_inside = bool(centred), bool(eps_inside)
         self.momentum = number("RMSProp", "momentum", momentum, low=0, high=1, open_high=True)
 
-    _with_momentum = None                                       # fixed by start: momentum may vary, the state may not
-
     @property
     def arrays(self):
-        moves = self.momentum > 0 if self._with_momentum is None else self._with_momentum
-        return ("v", *("c",) * self.centred, *("m",) * moves)
-
-    def start(self, x, oracle=None):
-        self._with_momentum = self.momentum > 0
-        super().start(x, oracle)
+        return ("v", *("c",) * self.centred, *("m",) * (self.momentum > 0))
 
     def update(self, x, g, lr, *arrays):
         inside, outside = (self.eps, 0.0) if self.eps_inside else (0.0, self.eps)
+        moves = "m" in self._slots                              # as it started: momentum may vary, the state may not
         formula = {
             (False, False): rmsprop, (False, True): rmsprop_momentum,
             (True, False): rmsprop_centred, (True, True): rmsprop_centred_momentum,
-        }[self.centred, self._with_momentum]
-        if self.momentum > 0 and not self._with_momentum:
+        }[self.centred, moves]
+        if self.momentum > 0 and not moves:
             raise ValueError("RMSProp: momentum rises from 0, and has no state for that; start with one above 0")
-        more = (self.momentum,) if self._with_momentum else ()
+        more = (self.momentum,) if moves else ()
         formula(x, *arrays, g, lr, self.a, inside, outside, *more)

@@ -41,6 +41,7 @@ class Sophia(Optimizer):
     """
 
     arrays = ("m", "h")
+    numbers = {"before": 0}                                     # steps before a restart: no draw comes twice
     options = ("weight_decay",)
 
     def __init__(self, b1=0.965, b2=0.99, rho=0.04, eps=1e-12, weight_decay=0.0, every=10):
@@ -52,21 +53,10 @@ class Sophia(Optimizer):
         self.weight_decay = number_or_array(name, "weight_decay", weight_decay, low=0)
         self.every = whole(name, "every", every)
 
-    def start(self, x, oracle=None):
-        super().start(x, oracle)
-        self.before = 0                                         # steps before a restart, so that no draw comes twice
-
     def restart(self, x):
         before = self.before + self.t
         super().restart(x)
         self.before = before
-
-    def state(self):
-        return {**super().state(), "before": self.before}
-
-    def load_state(self, state):
-        super().load_state(state)
-        self.before = int(state["before"])
 
     def step(self, x, g, lr):
         if self.t % self.every == 0:

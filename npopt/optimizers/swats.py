@@ -36,11 +36,12 @@ class SWATS(Optimizer):
         m <- b1 m + g            x <- x - (1-b1) Lambda m            m_0 = 0
 
     tolerance is absolute, 1e-9 in the paper, which often never fires; `relative` makes it a share of ah. A schedule
-    scales Lambda. The two inner products are read on the host, once a step, while Adam runs. `switched`: the step of
-    the switch.
+    scales Lambda. The two inner products are read on the host, once a step, while Adam runs: until the switch a step
+    waits for the device. `switched`: the step of the switch.
     """
 
     arrays = ("m", "v")
+    numbers = {"average": 0.0, "rate": 0.0, "switched": 0}
 
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, tolerance=1e-9, relative=False):
         self.b1, self.b2, self.eps = check_moments("SWATS", b1, b2, eps)
@@ -48,7 +49,6 @@ class SWATS(Optimizer):
 
     def start(self, x, oracle=None):
         super().start(x, oracle)
-        self.average, self.rate, self.switched = 0.0, 0.0, 0
         self._p = backend.xp(x).empty_like(x)
 
     def step(self, x, g, lr):
@@ -57,7 +57,7 @@ class SWATS(Optimizer):
         if getattr(lr, "ndim", 0):
             raise ValueError("SWATS: the rate that it finds for SGD is one number; so must lr be")
         self.t += 1
-        m, v = self._slots
+        m, v = self._slots.values()
         if self.switched:
             sgd_of_swats(x, m, g, self.rate * lr, self.b1)
             return
@@ -73,11 +73,3 @@ class SWATS(Optimizer):
             if self.t > 1 and settled > 0 and near:
                 self.rate, self.switched = settled / float(backend.to_host(lr)), self.t
                 m[...] = 0
-
-    def state(self):
-        return {**super().state(), "average": self.average, "rate": self.rate, "switched": self.switched}
-
-    def load_state(self, state):
-        super().load_state(state)
-        self.average, self.rate = float(state["average"]), float(state["rate"])
-        self.switched = int(state["switched"])

@@ -36,7 +36,7 @@ class Sampler(Value):
         self.batch_size, self.drop_last = batch_size, bool(drop_last)
 
     def start(self, problem, seed):
-        self.n, self.seed, self.taken, self._held = problem.n, seed, 0, (None, None)
+        self.n, self.seed, self.taken, self._held, self._moved = problem.n, seed, 0, (None, None), (None, None)
         if self.n is None:
             raise ValueError(f"{self!r}: the problem {problem.name} has no fixed rows to put in order")
         self.size = self.n if self.batch_size is None else self.batch_size
@@ -50,18 +50,24 @@ class Sampler(Value):
         raise ValueError(f"{type(self).__name__} does not say in which order rows come")
 
     def _order(self, e):
+        """(order, weights or None) of epoch e on the host, where it is drawn."""
         if self._held[0] != e:
-            self._held = (None, None)                           # one order at a time in memory
-            order, weights = self.epoch(e)
-            self._held = (e, (backend.asarray(order), None if weights is None else backend.asarray(weights)))
+            self._held = self._moved = (None, None)             # one order at a time in memory
+            self._held = (e, self.epoch(e))
         return self._held[1]
+
+    def _order_there(self, e):
+        """The same on the device in use; it is moved once an epoch, whole."""
+        if self._moved[0] != e:
+            self._moved = (e, tuple(None if part is None else backend.asarray(part) for part in self._order(e)))
+        return self._moved[1]
 
     def take(self, k):
         """The next k batches, one by one; each counts as taken when it is handed out."""
         size, fixed = self.size, self.fixed
         while k:
             e, j = divmod(self.taken, self.steps_per_epoch)
-            order, weights = self._order(e)
+            order, weights = self._order_there(e)
             count = min(k, self.steps_per_epoch - j)
             for b in range(j, j + count):
                 self.taken += 1
@@ -74,10 +80,12 @@ class Sampler(Value):
         return np.concatenate([np.asarray(backend.to_host(b.rows)) for b in self.take(k)])
 
     def span(self, k):
-        """The next k batches, all of one epoch, as host arrays (rows, weights or None), for compiled loops."""
+        """The next k batches, all of one epoch, as host arrays (rows, weights or None), for compiled loops.
+
+        They are not counted as taken: a compiled stretch may end early, and who runs it adds its steps to `taken`.
+        """
         e, j = divmod(self.taken, self.steps_per_epoch)
-        order, weights = (None if part is None else backend.to_host(part) for part in self._order(e))
-        self.taken += k
+        order, weights = self._order(e)
         cut = slice(j * self.size, (j + k) * self.size)
         return order[cut], None if weights is None else weights[cut]
 

@@ -69,7 +69,8 @@ class AdaptiveImportance(Sampler):
     problem.row_norms() of the last pass, which leave the l2 term out.
 
     p lies in a Fenwick tree (cumulative sums in a binary tree), so that a draw and a change cost O(log n). The uniform
-    numbers are a function of (seed, epoch); what they pick depends on what was seen.
+    numbers are a function of (seed, epoch); what they pick depends on what was seen. The tree is on the host: on a
+    device each step moves rows and weights there and reads the norms back, and so waits for the device.
     """
 
     learns = True
@@ -82,7 +83,7 @@ class AdaptiveImportance(Sampler):
     def start(self, problem, seed):
         super().start(problem, seed)
         self.psi, self._tree = np.zeros(self.n), np.zeros(self.n + 1)
-        self._uniforms = (None, None)
+        self._uniforms, self._drawn = (None, None), None    # _drawn: the last batch's rows, on the host
 
     @property
     def probabilities(self):
@@ -101,22 +102,25 @@ class AdaptiveImportance(Sampler):
             e, j = divmod(self.taken, self.steps_per_epoch)
             self.taken += 1
             if e == 0:
-                yield Batch(self._order(0)[0][j * self.size : (j + 1) * self.size])
+                cut = slice(j * self.size, (j + 1) * self.size)
+                self._drawn = self._order(0)[0][cut]
+                yield Batch(self._order_there(0)[0][cut])
                 continue
             if self._uniforms[0] != e:
                 self._uniforms = (e, backend.generator(self.seed, "adaptive", e).random((self.n, 2)))
             u = self._uniforms[1][j * self.size : (j + 1) * self.size]
             rows, weights = np.empty(len(u), np.int64), np.empty(len(u))
             draw(self._tree, self.psi, u, self.c, rows, weights)
+            self._drawn = rows
             yield Batch(backend.asarray(rows), backend.asarray(weights), None, e)
 
     def observe(self, batch, problem):
         norms = problem.row_norms()
         if norms is None:
             raise ValueError(f"AdaptiveImportance: {problem.name} does not know the gradient norms of its rows")
-        rows, norms = (np.asarray(backend.to_host(part)) for part in (batch.rows, norms))
+        norms = np.asarray(backend.to_host(norms), np.float64)
         first = self.taken <= self.steps_per_epoch
-        learn(self._tree, self.psi, rows, norms.astype(np.float64), 1.0 if first else float(self.a))
+        learn(self._tree, self.psi, self._drawn, norms, 1.0 if first else float(self.a))
 
     def span(self, k):
         raise ValueError("AdaptiveImportance: rows are drawn one batch at a time")

@@ -25,15 +25,13 @@ import warnings
 from typing import NamedTuple
 
 from npopt.values import number
-from problems.loops import OPTIONS
+from problems.minima.columns import POINTS, Stored, inner, norms, products, quadratic, subtract
 from problems.minima.solve import one_thread
 
-import numba
 import numpy as np
 import scipy.sparse
 
 GRAM = 1000                                                 # columns up to which X'X/n is formed
-POINTS = 6                                                  # iterates that are extrapolated
 FEWEST = 100                                                # columns of the first working set
 
 
@@ -65,13 +63,14 @@ class Columns:
         if sparse:
             C = scipy.sparse.csc_matrix(X, dtype=dtype)
             C.sum_duplicates()
-            self.storage = (np.ascontiguousarray(C.data), C.indices.astype(np.int32), C.indptr.astype(np.int64))
+            storage = (np.ascontiguousarray(C.data), C.indices.astype(np.int32), C.indptr.astype(np.int64))
         else:
             flat = np.asfortranarray(X, dtype).ravel(order="F")
-            self.storage = (flat, np.empty(0, np.int32), np.empty(0, np.int64))
-        if not (np.isfinite(self.storage[0]).all() and np.isfinite(y).all()):
+            storage = (flat, np.empty(0, np.int32), np.empty(0, np.int64))
+        if not (np.isfinite(storage[0]).all() and np.isfinite(y).all()):
             raise ValueError("coordinate: X or y holds NaN or inf")
-        self.squares = norms(*self.storage, self.n, self.d)
+        self.squares = norms(*storage, self.n, self.d)
+        self.stored = Stored(*storage, self.n, self.squares, self.y, self.intercept)
         self.use_gram = (self.d <= GRAM and self.n >= self.d) if gram is None else bool(gram)
         if self.use_gram:
             self.form()
@@ -90,7 +89,7 @@ class Columns:
 
     def residual(self, w, c):
         r = self.y.copy()
-        subtract(*self.storage, self.n, np.flatnonzero(w), w, r)
+        subtract(self.stored, np.flatnonzero(w), w, r)
         r -= c
         return r
 
@@ -103,7 +102,7 @@ def lam_max(X, y=None, intercept=False):
     """The least l1 for which w = 0: max_j |x_j.(y - c)|/n, c = mean(y) with an intercept."""
     columns = prepared(X, y, intercept)
     r = columns.y - (columns.y.mean() if columns.intercept else 0.0)
-    return float(np.abs(products(*columns.storage, columns.n, np.arange(columns.d), r)).max() / columns.n)
+    return float(np.abs(products(columns.stored, np.arange(columns.d), r)).max() / columns.n)
 
 
 def duality_gap(X, y, w, l1, l2=0.0, intercept=None):
@@ -119,7 +118,7 @@ def certificate(columns, w, r, l1, l2, chosen=None):
     """(gap, s, h) at w with the residual r. chosen: the columns that are not known to be 0; h is then theirs alone."""
     n, w = columns.n, w if chosen is None else w[chosen]
     u = r - r.mean() if columns.intercept else r
-    h = products(*columns.storage, n, np.arange(columns.d) if chosen is None else chosen, u) / n - l2 * w
+    h = products(columns.stored, np.arange(columns.d) if chosen is None else chosen, u) / n - l2 * w
     primal = (r @ r) / (2 * n) + l1 * np.abs(w).sum() + l2 / 2 * (w @ w)
     length = u @ u + n * l2 * (w @ w)
     largest = np.abs(h).max()
@@ -174,7 +173,7 @@ def gram_solve(columns, w, l1, l2, tol, epochs):
 
 def set_solve(columns, w, l1, l2, tol, epochs):
     """By the columns themselves: screening, working sets, extrapolation."""
-    n, d, storage = columns.n, columns.d, columns.storage
+    n, d, stored = columns.n, columns.d, columns.stored
     lengths = np.sqrt(columns.squares + n * l2)
     alive, used, size = np.arange(d), 0, 0                  # alive: columns that are not proved to be 0
     c = columns.y.mean() if columns.intercept and not w.any() else 0.0
@@ -190,7 +189,7 @@ def set_solve(columns, w, l1, l2, tol, epochs):
         gone = alive[~stays]
         gone = gone[w[gone] != 0]
         if gone.size:
-            subtract(*storage, n, gone, -w, r)              # their part goes back into the residual
+            subtract(stored, gone, -w, r)              # their part goes back into the residual
             w[gone] = 0.0
         alive, slack = alive[stays], slack[stays]
         if alive.size == 0:                                 # w = 0 is proved; one column stays, for the certificate
@@ -199,221 +198,7 @@ def set_solve(columns, w, l1, l2, tol, epochs):
         size = min(alive.size, max(FEWEST, 2 * int(used_columns.sum()), size))
         distance = np.where(used_columns, -np.inf, slack / np.maximum(lengths[alive], 1e-300))
         chosen = np.sort(alive[np.argpartition(distance, size - 1)[:size]]) if size < alive.size else alive
-        c, passes = inner(*storage, n, columns.squares, chosen, w, r, c, columns.intercept, l1, l2, columns.y,
-                          max(0.3 * gap, 0.5 * tol) if size < alive.size else tol, epochs - used)
+        goal = max(0.3 * gap, 0.5 * tol) if size < alive.size else tol
+        c, passes = inner(stored, chosen, w, r, c, l1, l2, goal, epochs - used)
         used += passes
         size = 2 * size if passes <= POINTS else size
-
-
-# -------------------------------------------------------------------------------------------------------------- loops
-fast = numba.njit(**{**OPTIONS, "cache": True})
-
-
-@fast
-def norms(data, indices, indptr, n, d):
-    out = np.zeros(d)
-    for j in range(d):
-        first, last = (indptr[j], indptr[j + 1]) if indptr.size else (j * n, j * n + n)
-        for p in range(first, last):
-            out[j] += np.float64(data[p]) * data[p]
-    return out
-
-
-@fast
-def dot(data, indices, indptr, n, j, r):
-    """x_j . r"""
-    total = 0.0
-    if indptr.size:
-        for p in range(indptr[j], indptr[j + 1]):
-            total += data[p] * r[np.uintp(indices[p])]
-    else:
-        column = data[j * n : j * n + n]
-        for i in range(n):
-            total += column[i] * r[i]
-    return total
-
-
-@fast
-def add(data, indices, indptr, n, j, factor, r):
-    """r += factor x_j"""
-    if indptr.size:
-        for p in range(indptr[j], indptr[j + 1]):
-            r[np.uintp(indices[p])] += factor * data[p]
-    else:
-        column = data[j * n : j * n + n]
-        for i in range(n):
-            r[i] += factor * column[i]
-
-
-@fast
-def products(data, indices, indptr, n, chosen, r):
-    """x_j.r for the chosen columns"""
-    out = np.empty(chosen.size)
-    for k in range(chosen.size):
-        out[k] = dot(data, indices, indptr, n, chosen[k], r)
-    return out
-
-
-@fast
-def subtract(data, indices, indptr, n, chosen, w, r):
-    """r -= sum over the chosen columns of w_j x_j"""
-    for k in range(chosen.size):
-        add(data, indices, indptr, n, chosen[k], -w[chosen[k]], r)
-
-
-@fast
-def shrunk(v, t):
-    return max(v - t, 0.0) - max(-v - t, 0.0)
-
-
-@fast
-def cycle(data, indices, indptr, n, squares, chosen, w, r, l1, l2):
-    """One epoch over the chosen columns."""
-    for k in range(chosen.size):
-        j = chosen[k]
-        q = squares[j] / n
-        old = w[j]
-        new = shrunk(dot(data, indices, indptr, n, j, r) / n + q * old, l1) / (q + l2)
-        if new != old:
-            add(data, indices, indptr, n, j, old - new, r)
-            w[j] = new
-
-
-@fast
-def value(chosen, w, r, l1, l2):
-    """F, with only the chosen columns in use."""
-    total = 0.0
-    for k in range(chosen.size):
-        v = w[chosen[k]]
-        total += l1 * abs(v) + 0.5 * l2 * v * v
-    return total + (r @ r) / (2 * r.size)
-
-
-@fast
-def set_gap(data, indices, indptr, n, chosen, w, r, l1, l2, y):
-    """The duality gap of the problem in the chosen columns alone. With an intercept r has mean 0."""
-    largest, square = 0.0, 0.0
-    for k in range(chosen.size):
-        j = chosen[k]
-        largest = max(largest, abs(dot(data, indices, indptr, n, j, r) / n - l2 * w[j]))
-        square += w[j] * w[j]
-    length, yr = r @ r + n * l2 * square, y @ r
-    s = yr / length if length > 0 else 0.0
-    if largest > 0:
-        s = min(max(s, -l1 / largest), l1 / largest)
-    return value(chosen, w, r, l1, l2) - s * yr / n + s * s * length / (2 * n)
-
-
-@fast
-def extrapolated(kept, point):
-    """point = sum_k c_k kept_k with the c of Anderson's method on the differences of the kept iterates; False: none."""
-    m = kept.shape[0] - 1
-    U = kept[1:] - kept[:-1]
-    G = U @ U.T
-    size = 0.0
-    for i in range(m):
-        size = max(size, G[i, i])
-    if not size > 0:
-        return False
-    for i in range(m):
-        G[i, i] += 1e-12 * size
-    c = np.linalg.solve(G, np.ones(m))
-    total = c.sum()
-    if not abs(total) > 1e-300 or not np.isfinite(total):
-        return False
-    point[:] = 0.0
-    for k in range(m):
-        for j in range(point.size):
-            point[j] += c[k] / total * kept[k + 1, j]
-    return True
-
-
-@fast
-def inner(data, indices, indptr, n, squares, chosen, w, r, c, intercept, l1, l2, y, goal, epochs):
-    """Coordinate descent on the chosen columns to a gap `goal` of theirs, w and r in place; returns (c, epochs)."""
-    kept, point = np.zeros((POINTS, chosen.size)), np.zeros(chosen.size)
-    other, trial = np.empty_like(r), w.copy()
-    for epoch in range(1, epochs + 1):
-        cycle(data, indices, indptr, n, squares, chosen, w, r, l1, l2)
-        if intercept:
-            mean = r.mean()
-            c += mean
-            r -= mean
-        slot = (epoch - 1) % POINTS
-        for k in range(chosen.size):
-            kept[slot, k] = w[chosen[k]]
-        if slot < POINTS - 1:
-            continue
-        if extrapolated(kept, point):
-            other[:] = r
-            for k in range(chosen.size):
-                j = chosen[k]
-                trial[j] = point[k]
-                if trial[j] != w[j]:
-                    add(data, indices, indptr, n, j, w[j] - trial[j], other)
-            shift = other.mean() if intercept else 0.0
-            other -= shift
-            if value(chosen, trial, other, l1, l2) < value(chosen, w, r, l1, l2):
-                for k in range(chosen.size):
-                    w[chosen[k]] = trial[chosen[k]]
-                r[:] = other
-                c += shift
-        if set_gap(data, indices, indptr, n, chosen, w, r, l1, l2, y) <= goal:
-            return c, epoch
-    return c, epochs
-
-
-@fast
-def quadratic(Q, b, l1, l2, w, constant, goal, epochs, certified):
-    """Coordinate descent on constant - b.w + 1/2 w'Q w + sum_j l1_j |w_j| + l2/2 |w|^2, extrapolated; w in place.
-
-    certified: until the duality gap (constant = |y|^2/(2n), all l1_j equal) is at most goal. Else: until no coordinate
-    moves by more than goal times the largest, relative. Returns the epochs.
-    """
-    d = w.size
-    h = b - Q @ w                                           # kept in step: minus the gradient of the quadratic
-    kept, point = np.zeros((POINTS, d)), np.zeros(d)
-    for epoch in range(1, epochs + 1):
-        moved, largest = 0.0, 0.0
-        for j in range(d):
-            if Q[j, j] + l2 <= 0.0:
-                continue
-            old = w[j]
-            new = shrunk(h[j] + Q[j, j] * old, l1[j]) / (Q[j, j] + l2)
-            if new != old:
-                step = new - old
-                w[j] = new
-                for i in range(d):
-                    h[i] -= step * Q[j, i]
-                moved = max(moved, abs(step))
-            largest = max(largest, abs(new))
-        slot = (epoch - 1) % POINTS
-        kept[slot] = w
-        if not certified and moved <= goal * largest:
-            return epoch
-        if slot < POINTS - 1:
-            continue
-        h[:] = b - Q @ w
-        if extrapolated(kept, point):
-            other = b - Q @ point
-            ours, theirs = 0.0, 0.0                         # twice the objectives, without the constant
-            for j in range(d):
-                ours += l2 * w[j] * w[j] + 2 * l1[j] * abs(w[j]) - w[j] * (b[j] + h[j])
-                theirs += l2 * point[j] * point[j] + 2 * l1[j] * abs(point[j]) - point[j] * (b[j] + other[j])
-            if theirs < ours:
-                w[:] = point
-                h[:] = other
-        if certified:
-            bw, wh, ww, w1, top = b @ w, w @ h, w @ w, 0.0, 0.0
-            for j in range(d):
-                w1 += abs(w[j])
-                top = max(top, abs(h[j] - l2 * w[j]))
-            length = 2 * constant - bw - wh + l2 * ww       # |r|^2/n + l2 |w|^2
-            yr = 2 * constant - bw
-            s = yr / length if length > 0 else 0.0
-            if top > 0:
-                s = min(max(s, -l1[0] / top), l1[0] / top)
-            gap = 0.5 * length + l1[0] * w1 - s * yr + 0.5 * s * s * length
-            if gap <= goal:
-                return epoch
-    return epochs

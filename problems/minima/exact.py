@@ -1,6 +1,6 @@
 """Exact numbers of a linear model, in float64 on the host whatever its dtype and device: metrics, constants, minima.
 
-Mixed into LinearModel (problems/linear.py), whose losses give `losses_and_slopes`, `second` and `curvature`.
+Mixed into LinearModel (problems/linear/), whose `loss` says what they need: l' and l'', bounds, whether it is attained.
 """
 
 import functools
@@ -50,8 +50,20 @@ class Exact:
         return found
 
     def test_metrics(self, x, X, y):
-        """test_loss: the mean of l over the test rows, without the l2 term."""
-        return {"test_loss": self.arrays(X, y, x, np.empty(0), 0.0, np.empty(0))[0]}
+        """test_loss: the mean of l over the test rows, without the l2 term; where there are classes, test_accuracy."""
+        found = {"test_loss": self.arrays(X, y, x, np.empty(0), 0.0, np.empty(0))[0]}
+        if self.classes is not None:
+            found["test_accuracy"] = self.accuracy(x, X, y)
+        return found
+
+    def accuracy(self, x, X, y):
+        """The share of rows whose class, y in the form of the loss, is predicted."""
+        return float(np.mean(self.loss.encode(self.loss.decide(self.outputs_at(x, X))) == y))
+
+    def predict(self, x, X):
+        """Labels for the rows of X, float64, in the form of those that were given; the outputs where y is real."""
+        z = self.outputs_at(np.asarray(backend.to_host(x), np.float64), X)
+        return z[:, 0] if self.classes is None else np.asarray(self.classes, np.float64)[self.loss.decide(z)]
 
     def outputs_at(self, x, X):
         """W a + c for the rows a of X, shape (rows, K)."""
@@ -73,7 +85,7 @@ class Exact:
         """
         x = np.asarray(backend.to_host(self.check(x)), np.float64)
         z = self.outputs_at(x, self.exact_X)
-        a = self.losses_and_slopes(z, self.host_y, np)[1]
+        a = self.loss.arrays(z, self.host_y, np)[1]
         shares = np.full(self.n, 1 / self.n) if probabilities is None else 1 / (self.n**2 * probabilities)
         weighted = self.outputs * self.d
         if table is None:
@@ -121,9 +133,14 @@ class Exact:
             return (A.T @ A.multiply(D[:, None]).tocsr()).toarray() / self.n
         return A.T @ (A * D[:, None]) / self.n
 
-    def hessian(self, x):
+    def second(self, x, damping=0.0):
+        """l'' of every row at x, (n, K, K), plus `damping` times its bound: see solve.newton."""
+        D = self.loss.second(self.outputs_at(x, self.exact_X), self.host_y)
+        return D + (damping * self.loss.curvature) * np.eye(self.outputs) if damping else D
+
+    def hessian(self, x, damping=0.0):
         """The Hessian at x, (dim, dim)."""
-        D, K, width = self.second(self.outputs_at(x, self.exact_X)), self.outputs, self.d + self.intercept
+        D, K, width = self.second(x, damping), self.outputs, self.d + self.intercept
         H = np.empty((K, width, K, width))                  # D: (n, K, K), the second derivatives of l in z
         for k in range(K):
             for j in range(k + 1):
@@ -132,9 +149,9 @@ class Exact:
         order = self.from_design(np.arange(K * width).reshape(K, width))
         return H.reshape(K * width, K * width)[np.ix_(order, order)] + np.diag(self.penalised)
 
-    def hessian_product(self, x):
+    def hessian_product(self, x, damping=0.0):
         """v -> H v at x, for data too wide to form H."""
-        A, D = self.design, self.second(self.outputs_at(x, self.exact_X))
+        A, D = self.design, self.second(x, damping)
 
         def product(v):
             U = np.einsum("nkj,nj->nk", D, A @ self.to_design(v).T)
@@ -150,24 +167,37 @@ class Exact:
         if width > solve.DIRECT:
             return None
         l2 = self.to_design(self.penalised)[0]
-        return np.linalg.eigvalsh(self.curvature * self.gram(np.ones(self.n)) + np.diag(l2))
+        return np.linalg.eigvalsh(self.loss.curvature * self.gram(np.ones(self.n)) + np.diag(l2))
 
     def smoothness(self):
         """L with |grad f(x) - grad f(y)| <= L |x - y|: the largest eigenvalue of curvature X'X/n + l2.
 
-        Exact up to 2000 columns (for least squares; for logistic losses a bound on every Hessian). Beyond, Lanczos,
-        whose value is a lower bound, plus 1 percent, and never more than the trace.
+        Exact up to 2000 columns (for least squares; for other losses a bound on every Hessian). Beyond, Lanczos, whose
+        value is a lower bound, plus 1 percent, and never more than the trace.
         """
         found = self.eigenvalues
         if found is not None:
             return float(max(found[-1], 0.0))
         A, trace = self.design, self.square_norms.mean()
         top = solve.largest_eigenvalue(lambda v: A.T @ (A @ v) / self.n, A.shape[1], trace)
-        return float(self.curvature * top + self.l2)
+        return float(self.loss.curvature * top + self.l2)
 
     def row_smoothness(self):
         """L_i of each f_i: curvature |a_i|^2 + l2, (n,) float64 on the host; the intercept counts as a column of 1."""
-        return self.curvature * self.square_norms + self.l2
+        return self.loss.curvature * self.square_norms + self.l2
+
+    def strong_convexity(self):
+        """mu: of a quadratic loss the smallest eigenvalue of X'X/n + l2 (none on the intercept), up to 2000 columns.
+
+        Beyond, and for losses that are flat somewhere, l2; 0 with an intercept. 0 where the matrix is singular and
+        l2 = 0: the minimum is then not unique and this constant promises no linear rate.
+        """
+        floor = 0.0 if self.intercept else self.l2
+        found = self.eigenvalues if self.loss.quadratic else None
+        if found is None:
+            return floor
+        noise = found.size * np.finfo(float).eps * found[-1]        # of the eigenvalue solver
+        return float(found[0]) if found[0] - floor > noise else floor
 
     def minimum(self):
         """(x*, objective*) in float64 on the host, found once, by a method independent of the optimizers here.
@@ -199,7 +229,20 @@ class Exact:
     def solve(self):
         if self.regulariser is not None:
             return penalised.minimiser(self)
+        if self.loss.quadratic and self.dim <= solve.DIRECT and self.n * self.dim <= 5e7:
+            return self.by_singular_values()
         scale = max(1.0, float(np.sqrt(self.square_norms.mean())))
         start = np.zeros(self.dim)
         x, _, _ = solve.newton(self.exact, self.hessian, self.hessian_product, start, 1e-12 * scale, 1e-9 * scale)
+        if not self.loss.attained and self.l2 == 0 and self.accuracy(x, self.exact_X, self.host_y) == 1.0:
+            raise ArithmeticError(
+                "no minimum exists: a hyperplane separates the classes, so the loss falls for ever; give l2 > 0"
+            )
         return x
+
+    def by_singular_values(self):
+        """Least squares by lstsq of the stacked matrix (X / sqrt n; sqrt l2)."""
+        A = self.design.toarray() if scipy.sparse.issparse(self.design) else self.design
+        stacked = np.vstack([A / np.sqrt(self.n), np.diag(np.sqrt(self.penalised))])
+        target = np.concatenate([self.host_y / np.sqrt(self.n), np.zeros(self.dim)])
+        return np.linalg.lstsq(stacked, target, rcond=None)[0]

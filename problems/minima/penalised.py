@@ -43,44 +43,55 @@ def stationarity(problem, x, g=None):
 
 
 def duality_gap(problem, x):
-    """F(x) - D >= F(x) - F*, for the penalties L1 and L1L2; least squares, and binary logistic regression.
+    """F(x) - D >= F(x) - F*, for losses with a conjugate l* and the penalties L1, L2, L1L2 or none, l1 + l2 > 0.
 
-    Least squares: see problems/minima/coordinate.py. Logistic, with a_i = 1/(1 + exp(y_i z_i)) and v = X'(y a)/n:
+    Fenchel's dual, l2 that of f and of the penalty together:
 
-        D = -(1/n) sum_i (a_i log a_i + (1-a_i) log(1-a_i)) - sum_j max(|v_j| - l1, 0)^2 / (2 l2)          l2 > 0
+        D(U) = -(1/n) sum_i l*(u_i; y_i) - sum_j max(|v_j| - l1, 0)^2 / (2 l2),   V = U'X/n,   |v_j| <= l1 where l2 = 0
 
-    and with l2 = 0 the a_i scaled so that |v_j| <= l1. A logistic model with an intercept is refused: sum_i y_i a_i = 0
-    would have to hold exactly.
+    at u_i = l'(z_i), which is optimal at the minimum, shrunk towards 0 (so that l* stays finite) where a condition has
+    to hold: by one factor for l2 = 0; with an intercept, where sum_i u_i = 0, the positive or the negative u_i by one.
+    A quadratic loss with l1 > 0 has a best factor: problems/minima/coordinate.py. Several outputs with intercepts are
+    refused.
     """
     h = problem.regulariser
-    if not isinstance(h, (L1, L1L2)) or problem.outputs > 1:
-        raise ValueError(f"{problem.name}: the duality gap is known for L1 and L1L2 penalties and one output a row")
-    l1, l2 = float(h.l1), float(problem.l2 + h.l2)
-    w = problem.regularised(x)
-    if problem.curvature == 1.0:
+    if not (h is None or isinstance(h, (L1, L2, L1L2))):
+        raise ValueError(f"{problem.name}: the duality gap is known for the penalties L1, L2 and L1L2, and for none")
+    l1, l2 = (0.0, problem.l2) if h is None else (float(h.l1), float(problem.l2 + h.l2))
+    if l1 + l2 == 0:
+        raise ValueError(f"{problem.name}: the duality gap takes l1 > 0 or l2 > 0")
+    w, loss, y = problem.regularised(x), problem.loss, problem.host_y
+    if loss.quadratic and l1 > 0:
         c = float(x[-1]) if problem.intercept else None
-        return coordinate.duality_gap(problem.exact_X, problem.host_y, w, l1, l2, c)
+        return coordinate.duality_gap(problem.exact_X, y, w, l1, l2, c)
+    if problem.intercept and problem.outputs > 1:
+        raise ValueError(f"{problem.name}: the duality gap of several outputs is known without intercepts only")
+    values, U = loss.arrays(problem.outputs_at(x, problem.exact_X), y, np)
     if problem.intercept:
-        raise ValueError(f"{problem.name}: the duality gap of a logistic model is known without an intercept only")
-    y, n = problem.host_y, problem.n
-    m = y * problem.outputs_at(x, problem.exact_X)[:, 0]
-    a = np.exp(-np.logaddexp(0, m))
-    v = problem.exact_X.T @ (y * a) / n
-    primal = np.logaddexp(0, -m).mean() + l1 * np.abs(w).sum() + l2 / 2 * (w @ w)
+        U = balanced(U)
+    V = np.abs((problem.exact_X.T @ U) / problem.n)
+    primal = values.mean() + l1 * np.abs(w).sum() + l2 / 2 * (w @ w)
     conjugate = 0.0
     if l2 > 0:
-        conjugate = np.sum(np.maximum(np.abs(v) - l1, 0) ** 2) / (2 * l2)
+        conjugate = np.sum(np.maximum(V - l1, 0) ** 2) / (2 * l2)
     else:
-        a = a * min(1.0, l1 / max(np.abs(v).max(), 1e-300))
-    entropy = scipy.special.xlogy(a, a) + scipy.special.xlogy(1 - a, 1 - a)
-    return float(max(primal + entropy.mean() + conjugate, 0.0))
+        U = U * min(1.0, l1 / max(V.max(), 1e-300))
+    return float(max(primal + loss.conjugate(U, y).mean() + conjugate, 0.0))
+
+
+def balanced(U):
+    """U with its positive or its negative numbers shrunk by one factor, so that they sum to 0."""
+    up, down = U[U > 0].sum(), -U[U < 0].sum()
+    if up > down:
+        return np.where(U > 0, U * (down / up), U)
+    return np.where(U < 0, U * (up / down), U) if down > 0 else U
 
 
 def minimiser(problem):
     """x* in float64. ArithmeticError: the penalty has no solver here, or the minimum could not be certified."""
     h, scale = problem.regulariser, max(1.0, float(np.sqrt(problem.square_norms.mean())))
     direct = problem.dim <= solve.DIRECT
-    if isinstance(h, (L1, L1L2)) and not direct and problem.curvature == 1.0:
+    if isinstance(h, (L1, L1L2)) and not direct and problem.loss.quadratic:
         x = by_columns(problem, h, scale)
     elif not direct or isinstance(h, Simplex) or not isinstance(h, (L1, L2, L1L2, Box)):
         raise ArithmeticError(f"the minimum with {h!r} and {problem.dim} unknowns is not computed; L1, L2, L1L2 and "
@@ -103,7 +114,7 @@ def smooth_part(problem, h):
         f, g = problem.exact(x)
         return f + 0.5 * (mask * x) @ x, g + mask * x
 
-    return function, lambda x: problem.hessian(x) + np.diag(mask)
+    return function, lambda x, damping: problem.hessian(x, damping) + np.diag(mask)
 
 
 def by_newton(problem, h, scale):
@@ -111,12 +122,12 @@ def by_newton(problem, h, scale):
     function, hessian = smooth_part(problem, h)
     weights = np.zeros(problem.dim)
     problem.regularised(weights)[...] = h.l1
-    x = np.zeros(problem.dim)
+    x, damping = np.zeros(problem.dim), 0.0
     f, g = function(x)
     for _ in range(100):
         if stationarity(problem, x) <= 1e-12 * scale:
             break
-        H = hessian(x)
+        H = hessian(x, damping)
         target = x.copy()
         coordinate.quadratic(H, H @ x - g, weights, 0.0, target, 0.0, 1e-15, 2000, False)
         target = on_support(H, H @ x - g, weights, target)
@@ -129,8 +140,10 @@ def by_newton(problem, h, scale):
                 break
             step /= 2
         if np.array_equal(trial, x):
-            break
-        x, f, g = trial, f1, g1
+            if damping >= 1.0:
+                break
+            step = 0.0
+        x, f, g, damping = trial, f1, g1, solve.damped(damping, step)
     return x
 
 

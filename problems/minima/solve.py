@@ -31,15 +31,17 @@ def newton(function, hessian, product, x, tolerance, accept, steps=200):
         p = -H^{-1} g, by Cholesky up to DIRECT unknowns, by conjugate gradients beyond
         x <- x + s p, s = 1, 1/2, 1/4, ... until f falls by 1e-4 s |g'p|, or, where f has no digits left, |g| falls
 
-    function(x) -> (f, g); hessian(x) -> (d, d) array; product(x) -> (v -> H v). A gradient norm that stays above
-    `accept` is an ArithmeticError: there is no minimiser, or the problem is too ill-conditioned to certify one.
+    function(x) -> (f, g); hessian(x, damping) -> (d, d) array; product(x, damping) -> (v -> H v): the Hessian, plus
+    `damping` times a bound on all Hessians. It is 0 until a step has to be short, as where the Hessian of a loss with
+    straight pieces is singular, and goes back to 0 afterwards. A gradient norm that stays above `accept` is an
+    ArithmeticError: there is no minimiser, or the problem is too ill-conditioned to certify one.
     """
     f, g = function(x)
-    norm = np.linalg.norm(g)
+    norm, damping = np.linalg.norm(g), 0.0
     for _ in range(steps):
         if not norm > tolerance:
             break
-        p = direction(x, g, norm, hessian, product)
+        p = direction(x, g, norm, damping, hessian, product)
         slope, step = g @ p, 1.0
         for _ in range(60):
             f1, g1 = function(x + step * p)
@@ -48,7 +50,10 @@ def newton(function, hessian, product, x, tolerance, accept, steps=200):
                 break
             step /= 2
         else:
-            break
+            if damping >= 1.0:                              # a step by the bound itself must descend: rounding
+                break
+            step, f1, g1, norm1 = 0.0, f, g, norm
+        damping = damped(damping, step)
         x, f, g, norm = x + step * p, f1, g1, norm1
     if not norm <= accept:
         raise ArithmeticError(
@@ -58,16 +63,23 @@ def newton(function, hessian, product, x, tolerance, accept, steps=200):
     return x, f, norm
 
 
-def direction(x, g, norm, hessian, product):
+def damped(damping, step):
+    """The next damping after a step shortened by the factor `step`: up while steps are short, else down to 0."""
+    if step < 0.1:
+        return min(1.0, max(1e-3, 10 * damping))
+    return damping / 10 if damping > 1e-6 else 0.0
+
+
+def direction(x, g, norm, damping, hessian, product):
     if x.size <= DIRECT:
-        H = hessian(x)
+        H = hessian(x, damping)
         # A direction that no row touches has curvature 0 and gradient 0; the tiny shift makes it a step of 0.
         H[np.diag_indices(x.size)] += 1e-13 * max(np.trace(H) / x.size, np.finfo(float).tiny)
         try:
             return -scipy.linalg.cho_solve(scipy.linalg.cho_factor(H, lower=True, overwrite_a=True), g)
         except np.linalg.LinAlgError:
-            return -scipy.linalg.lstsq(hessian(x), g)[0]
-    return conjugate_gradients(product(x), -g, min(1e-2, norm))
+            return -scipy.linalg.lstsq(hessian(x, damping), g)[0]
+    return conjugate_gradients(product(x, damping), -g, min(1e-2, norm))
 
 
 def conjugate_gradients(product, b, relative, steps=2000):

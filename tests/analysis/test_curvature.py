@@ -1,6 +1,6 @@
 """Products with the Hessian against closed forms, and Lanczos against known spectra and its own certificate."""
 
-from nn.layers import GELU
+from nn import GELU
 from npopt import backend
 from npopt.analysis.curvature import Hessian, Spectrum, lanczos, stable
 from problems import Logistic

@@ -1,6 +1,5 @@
 """The fast convolutions and products against the reference path, their maps against the definition of a convolution."""
 
-from nn import Context
 from nn.kernels import cpu, direct, matrices, reference, simd, winograd
 from nn.kernels.products import lanes, transpose
 from npopt import backend
@@ -53,19 +52,18 @@ def arrays(dtype, rng, batch, height, width, c, o, kernel, stride, padding):
 def three(forward, inputs, weights, x, w, bias, dy):
     """(y, dx, dw) of three functions, in arrays that were full of NaN."""
     found = [np.full_like(v, np.nan) for v in (dy, x, w)]
-    ctx = Context()
     for _ in range(2):  # the second time in memory that the first has used
-        forward(x, w, bias, found[0], ctx)
-        inputs(dy, w, found[1], ctx)
-        weights(x, dy, found[2], ctx)
+        forward(x, w, bias, found[0])
+        inputs(dy, w, found[1])
+        weights(x, dy, found[2])
     return found
 
 
 def reference_three(x, w, bias, dy, stride, padding):
     return three(
-        lambda x, w, b, y, ctx: reference.convolve(x, w, b, y, stride, padding, ctx),
-        lambda dy, w, dx, ctx: reference.convolve_inputs(dy, w, dx, stride, padding, ctx),
-        lambda x, dy, dw, ctx: reference.convolve_weights(x, dy, dw, stride, padding, ctx),
+        lambda x, w, b, y: reference.convolve(x, w, b, y, stride, padding),
+        lambda dy, w, dx: reference.convolve_inputs(dy, w, dx, stride, padding),
+        lambda x, dy, dw: reference.convolve_weights(x, dy, dw, stride, padding),
         *(v.astype("f8") for v in (x, w, bias, dy)),
     )
 
@@ -93,9 +91,9 @@ def test_winograd_equals_the_reference(shape, m, dtype, rng):
     *sizes, p = shape
     x, w, bias, dy = arrays(dtype, rng, *sizes, (3, 3), (1, 1), (p, p))
     found = three(
-        lambda x, w, b, y, ctx: winograd.forward(x, w, b, y, m, (p, p), ctx),
-        lambda dy, w, dx, ctx: winograd.backward_inputs(dy, w, dx, m, (p, p), ctx),
-        lambda x, dy, dw, ctx: winograd.backward_weights(x, dy, dw, m, (p, p), ctx),
+        lambda x, w, b, y: winograd.forward(x, w, b, y, m, (p, p)),
+        lambda dy, w, dx: winograd.backward_inputs(dy, w, dx, m, (p, p)),
+        lambda x, dy, dw: winograd.backward_weights(x, dy, dw, m, (p, p)),
         x, w, bias, dy,
     )
     assert_near(found, reference_three(x, w, bias, dy, (1, 1), (p, p)), dtype)
@@ -106,9 +104,9 @@ def test_winograd_equals_the_reference(shape, m, dtype, rng):
 def test_direct_convolutions_equal_the_reference(kernel, stride, padding, batch, height, width, c, o, dtype, rng):
     x, w, bias, dy = arrays(dtype, rng, batch, height, width, c, o, kernel, stride, padding)
     found = three(
-        lambda x, w, b, y, ctx: direct.forward(x, w, b, y, stride, padding, ctx),
-        lambda dy, w, dx, ctx: direct.backward_inputs(dy, w, dx, stride, padding, ctx),
-        lambda x, dy, dw, ctx: direct.backward_weights(x, dy, dw, stride, padding, ctx),
+        lambda x, w, b, y: direct.forward(x, w, b, y, stride, padding),
+        lambda dy, w, dx: direct.backward_inputs(dy, w, dx, stride, padding),
+        lambda x, dy, dw: direct.backward_weights(x, dy, dw, stride, padding),
         x, w, bias, dy,
     )
     assert_near(found, reference_three(x, w, bias, dy, stride, padding), dtype)
@@ -137,15 +135,15 @@ def test_no_result_depends_on_the_number_of_threads(rng):
         mine = []
         for x, w, bias, dy, s in cases:
             mine += three(
-                lambda x, w, b, y, ctx, s=s: cpu.convolve(x, w, b, y, s, (1, 1), ctx),
-                lambda dy, w, dx, ctx, s=s: cpu.convolve_inputs(dy, w, dx, s, (1, 1), ctx),
-                lambda x, dy, dw, ctx, s=s: cpu.convolve_weights(x, dy, dw, s, (1, 1), ctx),
+                lambda x, w, b, y, s=s: cpu.convolve(x, w, b, y, s, (1, 1)),
+                lambda dy, w, dx, s=s: cpu.convolve_inputs(dy, w, dx, s, (1, 1)),
+                lambda x, dy, dw, s=s: cpu.convolve_weights(x, dy, dw, s, (1, 1)),
                 x, w, bias, dy,
             )
-        a, total, ctx = cases[0][0].reshape(-1, 16), np.empty(16, "f4"), Context()
-        matrices.sum_rows(a, total, ctx)
+        a, total = cases[0][0].reshape(-1, 16), np.empty(16, "f4")
+        matrices.sum_rows(a, total)
         product = np.empty((16, 16), "f4")
-        matrices.linear_weights(a, a, product, ctx)
+        matrices.linear_weights(a, a, product)
         found.append([*mine, total, product])
     for one, two in zip(*found, strict=True):
         np.testing.assert_array_equal(one, two)
@@ -159,12 +157,12 @@ def test_linear_products(n, inputs, outputs, dtype, rng):
     found = []
     for module in (matrices, reference):
         y, dx, dw, db = (np.full_like(v, np.nan) for v in (dy, x, w, bias))
-        plain, ctx = np.full_like(dy, np.nan), Context()
-        module.linear(x, w, bias, y, ctx)
-        module.linear(x, w, None, plain, ctx)
-        module.linear_inputs(dy, w, dx, ctx)
-        module.linear_weights(x, dy, dw, ctx)
-        module.sum_rows(dy, db, ctx)
+        plain = np.full_like(dy, np.nan)
+        module.linear(x, w, bias, y)
+        module.linear(x, w, None, plain)
+        module.linear_inputs(dy, w, dx)
+        module.linear_weights(x, dy, dw)
+        module.sum_rows(dy, db)
         found.append((y, plain, dx, dw, db))
     assert_near(*found, dtype)
     np.testing.assert_allclose(found[0][0], x.astype("f8") @ w.T.astype("f8") + bias, atol=NEAR[dtype] * 20)
@@ -175,7 +173,7 @@ def test_linear_products(n, inputs, outputs, dtype, rng):
 def test_sum_rows_of_many_numbers(n, d, dtype, rng):
     a, out = rng.standard_normal((n, d)).astype(dtype), np.empty(d, dtype)
     assert a.size > matrices.SMALL or n == 4096
-    matrices.sum_rows(a, out, Context())
+    matrices.sum_rows(a, out)
     np.testing.assert_allclose(out, a.astype("f8").sum(0), rtol=1e-6 if dtype == "float32" else 1e-12, atol=1e-5)
 
 

@@ -2,8 +2,8 @@
 
 import itertools
 
-from nn import Context, kernels
-from nn.kernels import cpu, norms, pools, reference
+from nn import kernels
+from nn.kernels import cpu, matrices, norms, pooling, reference
 
 import numpy as np
 import pytest
@@ -46,12 +46,12 @@ def test_gather_windows_and_its_adjoint(size, kernel, stride, padding, channels,
 )
 def test_max_pool(size, kernel, stride, padding, dtype, rng):
     x = rng.integers(0, 4, (3, *size, 21)).astype(dtype)  # many ties
-    shape, ctx, found = (3, *outputs(size, kernel, stride, padding), 21), Context(), []
+    shape, found = (3, *outputs(size, kernel, stride, padding), 21), []
     dy = rng.standard_normal(shape).astype(dtype)
-    for module in (pools, reference):
+    for module in (pooling, reference):
         y, index, dx = np.empty(shape, dtype), np.empty(shape, "uint8"), np.empty_like(x)
-        module.max_pool(x, y, index, kernel, stride, padding, ctx)
-        module.max_pool_backward(dy, index, dx, kernel, stride, padding, ctx)
+        module.max_pool(x, y, index, kernel, stride, padding)
+        module.max_pool_backward(dy, index, dx, kernel, stride, padding)
         found.append((y, index, dx))
     np.testing.assert_array_equal(found[0][0], found[1][0])
     np.testing.assert_array_equal(found[0][1], found[1][1])
@@ -61,25 +61,26 @@ def test_max_pool(size, kernel, stride, padding, dtype, rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("n, d", [(1, 3), (5, 1), (37, 6), (500, 70)])
 def test_batch_norm_passes(n, d, dtype, rng):
-    x, dy, ctx = (2 + rng.standard_normal((n, d))).astype(dtype), rng.standard_normal((n, d)).astype(dtype), Context()
+    x, dy = (2 + rng.standard_normal((n, d))).astype(dtype), rng.standard_normal((n, d)).astype(dtype)
     skip, vectors = rng.standard_normal((n, d)).astype(dtype), [rng.standard_normal(d).astype(dtype) for _ in range(4)]
-    for add, rectify, keep in itertools.product((False, True), repeat=3):
+    for add, rectify in itertools.product((False, True), repeat=2):
         found = []
         for module in (norms, reference):
             mean, variance, da, db = (np.empty(d, dtype) for _ in range(4))
-            y, ds, dx = np.empty_like(x), np.full_like(x, np.nan), np.empty_like(x)
-            module.moments(x, mean, variance, ctx)
-            module.normalise(x, *vectors[:3], skip if add else None, rectify, y, ctx)
-            mask = y if rectify else None
-            module.normalise_sums(x, vectors[0], vectors[1], dy, mask, ds if keep else None, da, db, ctx)
-            module.normalise_backward(x, vectors[0], vectors[1], dy, mask, vectors[2], vectors[3], dx, ctx)
+            y, ds, dx = np.empty_like(x), dy.copy(), np.empty_like(x)
+            module.moments(x, mean, variance)
+            module.normalise(x, *vectors[:3], skip if add else None, rectify, y)
+            module.normalise_sums(x, vectors[0], vectors[1], ds, y if rectify else None, da, db)
+            module.normalise_backward(x, vectors[0], vectors[1], ds, vectors[2], vectors[3], dx)
+            same = ds.copy()
+            module.normalise_backward(x, vectors[0], vectors[1], same, vectors[2], vectors[3], same)
+            np.testing.assert_array_equal(same, dx)
             found.append((mean, variance, y, da / n, db / n, dx, ds))
         for fast, slow in zip(*found, strict=True):
             np.testing.assert_allclose(fast, slow, rtol=0, atol=10 * TOLERANCE[dtype])
         plain = (x.astype("f8") - vectors[0]) * vectors[1] + vectors[2] + add * skip
         np.testing.assert_allclose(found[0][2], np.maximum(plain, 0) if rectify else plain, atol=20 * TOLERANCE[dtype])
-        if keep:
-            np.testing.assert_array_equal(found[0][6], dy * (found[0][2] > 0) if rectify else dy)
+        np.testing.assert_array_equal(found[0][6], dy * (found[0][2] > 0) if rectify else dy)
     np.testing.assert_allclose(found[0][0], x.astype("f8").mean(0), rtol=TOLERANCE[dtype])
     np.testing.assert_allclose(found[0][1], x.astype("f8").var(0), rtol=10 * TOLERANCE[dtype], atol=1e-12)
 
@@ -107,13 +108,22 @@ def test_gathered_images_equal_the_reference_and_a_loop(data, rng):
         np.testing.assert_allclose(slow, loop, rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.parametrize("module", [matrices, reference])
+def test_sums_by_word(module, rng):
+    words, dy, dw = rng.integers(0, 9, 40), rng.standard_normal((40, 3)), np.full((11, 3), np.nan)
+    module.sum_by_word(dy, words, dw)
+    expected = np.zeros((11, 3))
+    np.add.at(expected, words, dy)
+    np.testing.assert_allclose(dw, expected, rtol=1e-12, atol=1e-14)
+
+
 def test_relu_backward_is_zero_at_and_below_the_kink(rng):
     y, dy = np.array([0.0, 2.0, 0.0, 1e-30]), np.array([1.0, 2.0, np.nan, 4.0])
     fast, slow = np.empty(4), np.empty(4)
-    cpu.relu_backward(y, dy, fast, Context())
+    cpu.relu_backward(y, dy, fast)
     np.testing.assert_array_equal(fast, [0, 2, 0, 4])
     dy[2] = 3.0
-    reference.relu_backward(y, dy, slow, Context())
+    reference.relu_backward(y, dy, slow)
     np.testing.assert_array_equal(slow, [0, 2, 0, 4])
 
 
@@ -131,15 +141,15 @@ def test_results_do_not_depend_on_the_number_of_threads(rng):
     for n in (1, 2):
         backend.threads(n)
         mean, variance = np.empty(17, "f4"), np.empty(17, "f4")
-        norms.moments(x, mean, variance, None)
+        norms.moments(x, mean, variance)
         found.append((mean, variance))
     np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_use_chooses_the_path(rng):
     x, out, calls = np.zeros(5), np.empty(5), []
-    before = kernels.FAST["cpu"]["relu"]
-    kernels.FAST["cpu"]["relu"] = lambda *a: calls.append("fast")
+    before = kernels.relu.fast["cpu"]
+    kernels.relu.fast["cpu"] = lambda *a: calls.append("fast")
     try:
         kernels.relu(x, out)
         kernels.use("reference")
@@ -147,7 +157,7 @@ def test_use_chooses_the_path(rng):
         kernels.relu(x, out)
     finally:
         kernels.use("fast")
-        kernels.FAST["cpu"]["relu"] = before
+        kernels.relu.fast["cpu"] = before
     assert calls == ["fast"]
     with pytest.raises(ValueError, match="'fast' or 'reference'"):
         kernels.use("slow")
@@ -155,12 +165,12 @@ def test_use_chooses_the_path(rng):
 
 @pytest.mark.parametrize("chosen", ["fast", "reference"])
 def test_max_pool_keeps_nan(chosen):
-    from nn import Context, MaxPool2d
+    from nn import MaxPool2d, Run
 
     x = np.array([[np.nan, 1.0, 3.0, 2.0], [2.0, 0.0, np.nan, 1.0], [np.nan] * 4, [np.nan] * 4]).reshape(1, 4, 4, 1)
     kernels.use(chosen)
     try:
-        assert np.isnan(MaxPool2d(2).forward(x, Context(0))).all()
+        assert np.isnan(MaxPool2d(2).forward(x, Run())[0]).all()
     finally:
         kernels.use("fast")
 
@@ -195,30 +205,30 @@ def test_a_nan_in_the_outputs_is_one_in_the_loss(chosen):
 
 
 def test_arrays_that_compiled_loops_cannot_take_go_the_plain_way(rng):
-    w, ctx = rng.standard_normal((20, 3, 3, 20)).astype("f4"), Context()
+    w = rng.standard_normal((20, 3, 3, 20)).astype("f4")
     bias = np.zeros(20, "f4")
     plain = np.ascontiguousarray(rng.standard_normal((2, 8, 8, 20)).astype("f4"))
     turned = np.ascontiguousarray(plain.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
     still = plain.copy()
     still.flags.writeable = False
     expected = np.empty((2, 8, 8, 20), "f4")
-    kernels.convolve(plain, w, bias, expected, (1, 1), (1, 1), ctx)
+    kernels.convolve(plain, w, bias, expected, (1, 1), (1, 1))
     for x in (turned, still, plain.astype("f8"), plain[:, ::-1][:, ::-1]):
         y = np.empty((2, 8, 8, 20), x.dtype)
-        kernels.convolve(x, w, bias, y, (1, 1), (1, 1), ctx)
+        kernels.convolve(x, w, bias, y, (1, 1), (1, 1))
         np.testing.assert_allclose(y, expected, atol=2e-4)
         dw, other = np.empty_like(w), np.empty_like(w)
-        kernels.convolve_weights(x, expected, dw, (1, 1), (1, 1), ctx)
-        kernels.convolve_weights(plain, expected, other, (1, 1), (1, 1), ctx)
+        kernels.convolve_weights(x, expected, dw, (1, 1), (1, 1))
+        kernels.convolve_weights(plain, expected, other, (1, 1), (1, 1))
         np.testing.assert_allclose(dw, other, atol=1e-4 * np.abs(other).max())
     wide = rng.standard_normal((6, 80)).astype("f4")
     dw = np.empty((3, 40), "f4")
-    kernels.linear_weights(wide[:, :40], np.ones((6, 3), "f4"), dw, ctx)
+    kernels.linear_weights(wide[:, :40], np.ones((6, 3), "f4"), dw)
     np.testing.assert_allclose(dw, np.tile(wide[:, :40].sum(0), (3, 1)), rtol=1e-5)
-    kernels.linear_weights(wide[:0, :40], np.ones((0, 3), "f4"), dw, ctx)
+    kernels.linear_weights(wide[:0, :40], np.ones((0, 3), "f4"), dw)
     np.testing.assert_array_equal(dw, 0)
     dx = np.full((2, 1, 19, 2), np.nan)
-    kernels.convolve_inputs(np.ones((2, 1, 21, 2)), np.ones((2, 1, 1, 2)), dx[:, :, :19], (3, 1), (1, 1), ctx)
+    kernels.convolve_inputs(np.ones((2, 1, 21, 2)), np.ones((2, 1, 1, 2)), dx[:, :, :19], (3, 1), (1, 1))
     np.testing.assert_array_equal(dx, 0)
 
 
@@ -229,12 +239,12 @@ def test_softmax_takes_an_impossible_class(module):
     assert rows[0] == pytest.approx(np.log(1 + np.e))
 
 
-@pytest.mark.parametrize("module", [pools, reference])
+@pytest.mark.parametrize("module", [pooling, reference])
 def test_a_window_of_minus_infinity_sends_its_gradient_to_a_pixel_of_its_own(module):
-    x, ctx = np.full((1, 2, 2, 1), -np.inf), Context()
+    x = np.full((1, 2, 2, 1), -np.inf)
     y, index, dx = np.empty_like(x), np.empty(x.shape, "uint8"), np.empty_like(x)
-    module.max_pool(x, y, index, (3, 3), (1, 1), (1, 1), ctx)
-    module.max_pool_backward(np.arange(1.0, 5.0).reshape(1, 2, 2, 1), index, dx, (3, 3), (1, 1), (1, 1), ctx)
+    module.max_pool(x, y, index, (3, 3), (1, 1), (1, 1))
+    module.max_pool_backward(np.arange(1.0, 5.0).reshape(1, 2, 2, 1), index, dx, (3, 3), (1, 1), (1, 1))
     np.testing.assert_array_equal(dx.ravel(), [10, 0, 0, 0])
 
 

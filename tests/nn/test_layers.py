@@ -37,11 +37,16 @@ LAYERS = {
     "sigmoid": (nn.Sigmoid, (7,)),
     "gelu": (nn.GELU, (7,)),
     "gelu by tanh": (lambda: nn.GELU("tanh"), (7,)),
+    "softmax": (nn.Softmax, (3, 5)),
+    "log-softmax": (nn.LogSoftmax, (5,)),
     "max pool": (lambda: nn.MaxPool2d(2), (6, 5, 3)),
     "max pool, overlapping and padded": (lambda: nn.MaxPool2d(3, 2, 1), (7, 6, 3)),
     "max pool 2x3": (lambda: nn.MaxPool2d((2, 3), (1, 2)), (5, 7, 2)),
     "average pool": (lambda: nn.AvgPool2d(2), (6, 5, 3)),
     "average pool, overlapping and padded": (lambda: nn.AvgPool2d(3, 2, 1), (7, 6, 3)),
+    "average pool that leaves padding out": (lambda: nn.AvgPool2d(3, 2, 1, count_padding=False), (7, 6, 3)),
+    "adaptive average, overlapping": (lambda: nn.AdaptiveAvgPool2d((3, 4)), (7, 6, 2)),
+    "adaptive average, larger than the image": (lambda: nn.AdaptiveAvgPool2d(5), (3, 5, 2)),
     "global average": (nn.GlobalAvgPool, (4, 3, 5)),
     "flatten": (nn.Flatten, (4, 3, 2)),
     "dropout": (lambda: nn.Dropout(0.3), (4, 3)),
@@ -71,19 +76,21 @@ LAYERS = {
 
 @pytest.fixture(params=["fast", "reference"])
 def kernels(request):
-    nn.layers.kernels.use(request.param)
+    nn.kernels.use(request.param)
     yield request.param
-    nn.layers.kernels.use("fast")
+    nn.kernels.use("fast")
+
+
+TRAINING = nn.Run(training=True, dx=True, seed=7)
 
 
 def bound(layer, shape, rng, dtype="float64", **options):
-    """A network around a layer, bound to random parameters: (network, x, g, ctx in training mode)."""
+    """A network around a layer, bound to random parameters: (network, x, g)."""
     network = nn.Network(layer, shape, **options)
     x = backend.asarray(rng.standard_normal(network.dim).astype(dtype))
-    g, ctx = backend.zeros(x.shape, dtype), nn.Context(7)
-    ctx.training = True
+    g = backend.zeros(x.shape, dtype)
     network.bind(x, g)
-    return network, x, g, ctx
+    return network, x, g
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -120,11 +127,10 @@ def test_layers_never_touch_the_host(name, device, rng):
         network = nn.Network(make(), shape)
         weights = np.random.default_rng(0).standard_normal(network.dim) if weights is None else weights
         c = rng.standard_normal((3, *network.output_shape)) if c is None else c
-        x, g, ctx = backend.asarray(weights), backend.zeros((network.dim,), "float64"), nn.Context(7)
-        ctx.training = True
+        x, g = backend.asarray(weights), backend.zeros((network.dim,), "float64")
         network.bind(x, g)
-        y = network.forward(backend.asarray(a), ctx, need_dx=True)
-        dx = network.backward(backend.asarray(c), need_dx=True)
+        y, saved = network.forward(backend.asarray(a), TRAINING)
+        dx = network.backward(backend.asarray(c.copy()), saved, TRAINING)
         network.commit()
         found.append([backend.to_host(v) for v in (y, dx, g)])
     for ours, theirs in zip(*found, strict=True):  # two orders of summation in float64
@@ -134,17 +140,18 @@ def test_layers_never_touch_the_host(name, device, rng):
 @pytest.mark.parametrize("name", LAYERS)
 def test_backward_twice_writes_the_same_gradient(name, rng):
     make, shape = LAYERS[name]
-    network, _, g, ctx = bound(make(), shape, rng)
+    network, _, g = bound(make(), shape, rng)
     a = rng.standard_normal((3, *shape))
     c, before = rng.standard_normal((3, *network.output_shape)), a.copy()
-    network.forward(a, ctx, need_dx=True)
-    dx, first = network.backward(c, need_dx=True).copy(), g.copy()
-    upstream = c.copy()
+    _, saved = network.forward(a, TRAINING)
+    dx, first = network.backward(c.copy(), saved, TRAINING).copy(), g.copy()
     g[...] = np.nan
-    np.testing.assert_array_equal(network.backward(c, need_dx=True), dx)
-    np.testing.assert_array_equal(g, first)
+    still = c.copy()
+    still.flags.writeable = False
+    for upstream in (c.copy(), still, np.frombuffer(c.tobytes()).reshape(c.shape)):     # two cannot be written
+        np.testing.assert_array_equal(network.backward(upstream, saved, TRAINING), dx)
+        np.testing.assert_array_equal(g, first)
     np.testing.assert_array_equal(a, before)
-    np.testing.assert_array_equal(c, upstream)
 
 
 @pytest.mark.parametrize(
@@ -152,9 +159,9 @@ def test_backward_twice_writes_the_same_gradient(name, rng):
 )
 def test_convolution_is_the_sum_in_its_docstring(kernel, stride, padding, kernels, rng):
     layer = nn.Conv2d(2, 3, kernel, stride, padding)
-    network, _, _, ctx = bound(layer, (6, 7, 2), rng)
+    network, _, _ = bound(layer, (6, 7, 2), rng)
     a = rng.standard_normal((2, 6, 7, 2))
-    y = network.forward(a, ctx)
+    y, _ = network.forward(a, TRAINING)
     expected = np.zeros((2, *network.output_shape)) + layer.b
     for h in range(y.shape[1]):
         for w in range(y.shape[2]):
@@ -172,34 +179,32 @@ def test_convolution_in_chunks_equals_one_product(monkeypatch, rng):
     monkeypatch.setattr(nn.kernels, "_chosen", "reference")
     for size in (1 << 20, 1):
         monkeypatch.setattr(nn.kernels.reference, "CHUNK", size)
-        network, _, g, ctx = make()
-        y = network.forward(a, ctx, need_dx=True)
-        found.append((y.copy(), network.backward(np.cos(y), need_dx=True).copy(), g.copy()))
+        network, _, g = make()
+        y, saved = network.forward(a, TRAINING)
+        found.append((y, network.backward(np.cos(y), saved, TRAINING), g))
     for whole, parts in zip(*found, strict=True):
         np.testing.assert_allclose(whole, parts, rtol=1e-12, atol=1e-13)
 
 
 def test_batch_norm_is_its_formula_and_its_statistics_follow_pytorch(kernels, rng):
     layer = nn.BatchNorm(3, momentum=0.2, eps=0.01)
-    network, x, _, ctx = bound(layer, (2, 2, 3), rng)
+    network, x, _ = bound(layer, (2, 2, 3), rng)
     mean, variance = np.zeros(3), np.ones(3)
     for _ in range(2):
         a = 5 + 2 * rng.standard_normal((4, 2, 2, 3))
         network.begin()
-        y = network.forward(a, ctx)
+        y, _ = network.forward(a, TRAINING)
         m, v, n = a.mean((0, 1, 2)), a.var((0, 1, 2)), 16
         np.testing.assert_allclose(y, x[:3] * (a - m) / np.sqrt(v + 0.01) + x[3:], rtol=1e-12, atol=1e-12)
-        network.forward(a + 1, ctx)  # a second pass of the step leaves nothing
+        network.forward(a + 1, TRAINING)  # a second pass of the step leaves nothing
         network.commit()
         mean, variance = 0.8 * mean + 0.2 * m, 0.8 * variance + 0.2 * v * n / (n - 1)
-    ctx.training = False
     a = rng.standard_normal((4, 2, 2, 3))
     expected = x[:3] * (a - mean) / np.sqrt(variance + 0.01) + x[3:]
-    np.testing.assert_allclose(network.forward(a, ctx), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(network.forward(a, nn.Run())[0], expected, rtol=1e-12, atol=1e-12)
     before = network.state()
     network.commit()  # nothing is pending any more
-    ctx.training = True
-    network.forward(a, ctx)
+    network.forward(a, TRAINING)
     network.begin()  # a step that was not taken leaves nothing
     network.commit()
     for key, value in network.state()[""].items():
@@ -207,28 +212,27 @@ def test_batch_norm_is_its_formula_and_its_statistics_follow_pytorch(kernels, rn
 
 
 def test_batch_norm_of_large_means_keeps_float32_accuracy(kernels, rng):
-    network, x, _, ctx = bound(nn.BatchNorm(4), (4,), rng, "float32")
+    network, x, _ = bound(nn.BatchNorm(4), (4,), rng, "float32")
     a = (1000 + rng.standard_normal((5000, 4))).astype("float32")
     exact = a.astype("float64")
     exact = (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-5) * x[:4] + x[4:]
     # Inputs near 1000 are multiples of 6e-5; a mean that is wrong by about one of these is all that may be lost.
-    np.testing.assert_allclose(network.forward(a, ctx), exact, atol=1e-3)
+    np.testing.assert_allclose(network.forward(a, TRAINING)[0], exact, atol=1e-3)
 
 
 def test_batch_norm_refuses_one_value_a_feature(rng):
-    network, _, _, ctx = bound(nn.BatchNorm(3), (3,), rng)
+    network, _, _ = bound(nn.BatchNorm(3), (3,), rng)
     with pytest.raises(ValueError, match="needs more than one value"):
-        network.forward(rng.standard_normal((1, 3)), ctx)
+        network.forward(rng.standard_normal((1, 3)), TRAINING)
 
 
 def test_recalibrated_statistics_are_those_of_all_rows(rng):
     layer = nn.BatchNorm(3)
-    network, _, _, ctx = bound(layer, (3,), rng)
-    a = 4 + rng.standard_normal((11, 3))
-    ctx.training, ctx.recalibrating = False, True
+    network, _, _ = bound(layer, (3,), rng)
+    a, gathered = 4 + rng.standard_normal((11, 3)), {}
     for part in (a[:4], a[4:5], a[5:]):
-        network.forward(part, ctx, backward=False)
-    layer.recalibrate()
+        network.forward(part, nn.Run(recalibrating=True, pending=gathered))
+    network.recalibrate(gathered)
     np.testing.assert_allclose(layer.mean, a.mean(0), rtol=1e-12)
     np.testing.assert_allclose(layer.variance, a.var(0, ddof=1), rtol=1e-12)
 
@@ -237,8 +241,8 @@ def test_values_of_normalisation_and_activations(kernels, rng):
     a = 3 * rng.standard_normal((4, 6))
 
     def run(layer):
-        network, x, _, ctx = bound(layer, (6,), np.random.default_rng(5))
-        return network.forward(a.copy(), ctx).copy(), x
+        network, x, _ = bound(layer, (6,), np.random.default_rng(5))
+        return network.forward(a.copy(), TRAINING)[0], x
 
     y, x = run(nn.LayerNorm(6, eps=0.1))
     expected = (a - a.mean(1, keepdims=True)) / np.sqrt(a.var(1, keepdims=True) + 0.1) * x[:6] + x[6:]
@@ -249,6 +253,8 @@ def test_values_of_normalisation_and_activations(kernels, rng):
         (nn.Tanh(), np.tanh(a)),
         (nn.Sigmoid(), scipy.special.expit(a)),
         (nn.GELU(), a * scipy.special.ndtr(a)),
+        (nn.Softmax(), scipy.special.softmax(a, axis=1)),
+        (nn.LogSoftmax(), scipy.special.log_softmax(a, axis=1)),
         (nn.GELU("tanh"), 0.5 * a * (1 + np.tanh(np.sqrt(2 / np.pi) * (a + 0.044715 * a**3)))),
     ]
     for layer, expected in cases:
@@ -258,38 +264,52 @@ def test_values_of_normalisation_and_activations(kernels, rng):
 
 
 def test_sigmoid_does_not_overflow(rng):
-    network, _, _, ctx = bound(nn.Sigmoid(), (3,), rng)
-    np.testing.assert_array_equal(network.forward(np.array([[-1e4, 0.0, 1e4]]), ctx), [[0.0, 0.5, 1.0]])
+    a = np.array([[-1e4, 0.0, 1e4]])
+    np.testing.assert_array_equal(nn.Sigmoid().forward(a, TRAINING)[0], [[0.0, 0.5, 1.0]])
+    np.testing.assert_array_equal(nn.Softmax().forward(a, TRAINING)[0], [[0.0, 0.0, 1.0]])
+    np.testing.assert_array_equal(nn.LogSoftmax().forward(a, TRAINING)[0], [[-2e4, -1e4, 0.0]])
+
+
+def test_pools_are_the_means_in_their_docstrings(rng):
+    a = rng.standard_normal((2, 7, 6, 3))
+    y, _ = nn.AvgPool2d((3, 2), (2, 1), (1, 1), count_padding=False).forward(a, TRAINING)
+    z, _ = nn.AdaptiveAvgPool2d((3, 4)).forward(a, TRAINING)
+    for i, j in np.ndindex(y.shape[1:3]):
+        window = a[:, max(0, 2 * i - 1):2 * i + 2, max(0, j - 1):j + 1]
+        np.testing.assert_allclose(y[:, i, j], window.mean((1, 2)), rtol=1e-12, atol=1e-14)
+    for i, j in np.ndindex(3, 4):
+        window = a[:, 7 * i // 3:-(-7 * (i + 1) // 3), 6 * j // 4:-(-6 * (j + 1) // 4)]
+        np.testing.assert_allclose(z[:, i, j], window.mean((1, 2)), rtol=1e-12, atol=1e-14)
 
 
 def test_max_pool_gives_a_tie_to_the_first_tap(kernels, rng):
-    network, _, _, ctx = bound(nn.MaxPool2d(2), (2, 2, 1), rng)
-    network.forward(np.ones((1, 2, 2, 1)), ctx, need_dx=True)
-    dx = network.backward(np.full((1, 1, 1, 1), 3.0), need_dx=True)
+    pool = nn.MaxPool2d(2)
+    _, saved = pool.forward(np.ones((1, 2, 2, 1)), TRAINING)
+    dx = pool.backward(np.full((1, 1, 1, 1), 3.0), saved, TRAINING)
     np.testing.assert_array_equal(dx.reshape(-1), [3, 0, 0, 0])
 
 
 def test_dropout_masks_belong_to_rows_not_batches(rng):
-    network, _, _, ctx = bound(nn.Sequential(drop=nn.Dropout(0.4)), (50,), rng)
+    network, _, _ = bound(nn.Sequential(drop=nn.Dropout(0.4)), (50,), rng)
     a = np.ones((6, 50))
-    ctx.rows = np.array([3, 1, 4, 1, 5, 9])
-    y = network.forward(a, ctx).copy()
+
+    def masked(rows, step=0):
+        return network.forward(a[:len(rows)], nn.Run(training=True, seed=7, step=step, rows=np.array(rows)))[0]
+
+    y = masked([3, 1, 4, 1, 5, 9])
     np.testing.assert_array_equal(y[1], y[3])
-    ctx.rows = np.array([9, 4])
-    np.testing.assert_array_equal(network.forward(a[:2], ctx), y[[5, 2]])
+    np.testing.assert_array_equal(masked([9, 4]), y[[5, 2]])
     assert set(np.unique(y)) == {0.0, 1 / 0.6}
-    ctx.step += 1
-    assert not np.array_equal(network.forward(a[:2], ctx), y[[5, 2]])
+    assert not np.array_equal(masked([9, 4], step=1), y[[5, 2]])
 
 
 def test_dropout_keeps_the_mean_and_is_off_in_evaluation(rng):
-    network, _, _, ctx = bound(nn.Dropout(0.25), (1000,), rng)
+    layer = nn.Dropout(0.25)
     a = np.ones((200, 1000))
-    y = network.forward(a, ctx)
+    y, _ = layer.forward(a, TRAINING)
     # 2e5 draws: the mean of k/(1-p) has standard deviation sqrt(p/(1-p)/2e5) = 0.0013; six of them
     assert abs(y.mean() - 1) < 0.008
-    ctx.training = False
-    np.testing.assert_array_equal(network.forward(a, ctx), a)
+    np.testing.assert_array_equal(layer.forward(a, nn.Run())[0], a)
 
 
 @pytest.mark.parametrize(

@@ -59,17 +59,16 @@ def test_the_fast_path_is_the_reference_path(name, dtype, near, rng):
     make = NETWORKS.get(name, lambda: nn.resnet18(width=16, image=16))
     found, seed = [], rng.integers(1 << 30)
     for chosen in ("fast", "reference"):
-        draws, network, ctx = np.random.default_rng(seed), make(), nn.Context(3)
+        draws, network, run = np.random.default_rng(seed), make(), nn.Run(training=True, dx=True, seed=3)
         x, a = network.x0(draws, dtype), draws.standard_normal((6, *network.input_shape)).astype(dtype)
-        g, ctx.training = np.full_like(x, np.nan), True
+        g = np.full_like(x, np.nan)
         nn.kernels.use(chosen)
         try:
             network.bind(x, g)
-            y = network.forward(a, ctx, need_dx=True).copy()
-            dx = network.backward(np.cos(y), need_dx=True).copy()
+            y, saved = network.forward(a, run)
+            dx = network.backward(np.cos(y), saved, run)
             network.commit()
-            ctx.training = False
-            after = network.forward(a, ctx, backward=False).copy()
+            after, _ = network.forward(a, nn.Run())
         finally:
             nn.kernels.use("fast")
         found.append([y, dx, after, *(g[s.slice] for s in network.segments)])

@@ -3,7 +3,7 @@
 import types
 
 import nn
-from nn.core import Layer
+from nn.layer import Layer
 
 import numpy as np
 import pytest
@@ -26,13 +26,13 @@ class Slow(nn.Tanh):
 
     clock = None
 
-    def forward(self, x, ctx):
+    def forward(self, x, run):
         self.clock.now += 0.004
-        return super().forward(x, ctx)
+        return super().forward(x, run)
 
-    def backward(self, dy, need_dx=True):
+    def backward(self, dy, saved, run):
         self.clock.now += 0.008
-        return super().backward(dy, need_dx)
+        return super().backward(dy, saved, run)
 
 
 def test_times_are_each_layers_own(rng, monkeypatch):
@@ -45,12 +45,13 @@ def test_times_are_each_layers_own(rng, monkeypatch):
         "small",
     )
     x, a = rng.standard_normal(network.dim), rng.standard_normal((2, 3))
-    ctx, g = nn.Context(), np.empty(network.dim)
+    run, g = nn.Run(dx=True), np.empty(network.dim)
     before = {kind: dict(vars(kind)) for kind in (nn.Network, nn.Linear, Layer, Slow)}
 
     def step():
         network.bind(x, g)
-        return network.backward(np.cos(network.forward(a, ctx, need_dx=True)), need_dx=True)
+        y, saved = network.forward(a, run)
+        return network.backward(np.cos(y), saved, run)
 
     plain = step().copy()
     with nn.Profile() as profile:

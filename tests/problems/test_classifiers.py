@@ -15,7 +15,7 @@ def test_rows_are_kept_held_out_and_cut(build, more, name, shape):
     problem = build("digits", rows=60, validation=1 / 6, test_rows=7, l2=0.5, **more)
     assert (problem.network.name, problem.network.input_shape, problem.network.output_shape) == (name, shape, (10,))
     assert (problem.n, problem.l2) == (50, 0.5)
-    assert {part: len(t) for part, (_, t) in problem.parts.items()} == {"train": 50, "validation": 10, "test": 7}
+    assert {part: problem.feed.count(part) for part in problem.feed.parts} == {"train": 50, "validation": 10, "test": 7}
     assert {"validation_accuracy", "test_loss"} <= problem.metrics(problem.x0(np.random.default_rng(0))).keys()
 
 
@@ -28,4 +28,5 @@ def test_pixels_go_from_low_to_high():
 
 
 def test_one_set_is_loaded_once():
-    assert shared("digits") is shared("digits") and lenet("digits").data is shared("digits", validation=0.0, rows=None)
+    assert shared("digits") is shared("digits")
+    assert lenet("digits").feed.data is shared("digits", validation=0.0, rows=None)

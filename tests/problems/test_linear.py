@@ -1,17 +1,22 @@
-"""Least squares and logistic regression: gradients, storage, constants, minima, bad input."""
+"""Linear models with every loss: gradients, storage, constants, minima, bad input."""
 
 import copy
+import functools
 import pickle
 
 from npopt import backend
-from problems import LeastSquares, Logistic
+from problems import LeastSquares, LinearModel, Logistic
+from problems.linear import Huber, Logit, Squared, SquaredHinge
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import scipy.special
 
-LOSSES = ["squares", "binary", "classes"]
+MODELS = {"squares": LeastSquares, "binary": Logistic, "classes": Logistic,
+          "huber": functools.partial(LinearModel, loss=Huber(0.7)),
+          "hinge": functools.partial(LinearModel, loss=SquaredHinge())}
+LOSSES = list(MODELS)
 DTYPES = [np.float64, np.float32]
 
 
@@ -19,13 +24,14 @@ def make(loss, rng, n=40, d=6, dtype=np.float64, sparse=False, **options):
     """A problem on data with zeros, an empty row and an empty column."""
     X = rng.standard_normal((n, d)) * (rng.random((n, d)) < 0.6)
     X[3], X[:, 2] = 0, 0
-    y = {
-        "squares": rng.standard_normal(n),
-        "binary": np.where(rng.random(n) < 0.4, -1, 1),
-        "classes": np.r_[0, 1, 2, 3, rng.integers(0, 4, n - 4)],
-    }[loss]
     X = X.astype(dtype)
-    return (LeastSquares if loss == "squares" else Logistic)(sp.csr_matrix(X) if sparse else X, y, **options)
+    return MODELS[loss](sp.csr_matrix(X) if sparse else X, targets(loss, rng, n), **options)
+
+
+def targets(loss, rng, n):
+    if loss in ("squares", "huber"):
+        return rng.standard_normal(n)
+    return np.r_[0, 1, 2, 3, rng.integers(0, 4, n - 4)] if loss == "classes" else np.where(rng.random(n) < 0.4, -1, 1)
 
 
 def textbook(problem, x, rows, weights):
@@ -36,9 +42,15 @@ def textbook(problem, x, rows, weights):
     total = 0.0
     for i, w in zip(rows, weights, strict=True):
         z, y = W @ X[i].astype(np.float64) + c, problem.host_y[i]
-        if isinstance(problem, LeastSquares):
+        kind = problem.loss
+        if kind == Squared():
             loss = (z[0] - y) ** 2 / 2
-        elif K == 1:
+        elif isinstance(kind, Huber):
+            r = abs(z[0] - y)
+            loss = r * r / 2 if r <= 0.7 else 0.7 * r - 0.7**2 / 2
+        elif kind == SquaredHinge():
+            loss = (1 - y * z[0]) ** 2 / 2 if y * z[0] < 1 else 0
+        elif kind == Logit():
             loss = np.logaddexp(0, -y * z[0])
         else:
             loss = scipy.special.logsumexp(z) - z[int(y)]
@@ -87,15 +99,15 @@ def test_csr_dense_and_array_code_agree(loss, dtype, rng):
 
 
 def test_the_compiled_loops_say_the_same_without_the_compiler(rng):
-    from problems import loops
+    from problems.linear import passes
 
     problem = make("classes", rng, sparse=True, l2=0.2, intercept=True)
     x, rows = rng.standard_normal(problem.dim), np.array([7, 3, 7])
     g, plain, s = np.empty(problem.dim), np.empty(problem.dim), np.empty((3, 4))
     value = problem.value_and_gradient(x, rows, None, g)
     A = problem.X
-    storage = (A.data, A.indices, A.indptr, problem.d, problem.y, problem.dim)
-    loss = loops.sparse_pass(loops.SOFTMAX, *storage, x, rows, np.empty(0), 0.2, s, plain)
+    data = (A.data, A.indices, A.indptr, problem.d, problem.y, problem.dim)
+    loss = passes.sparse_pass(problem.loss, data, x, rows, np.empty(0), 0.2, s, plain)
     assert loss == pytest.approx(value, rel=1e-14)
     np.testing.assert_allclose(plain, g, rtol=1e-13, atol=1e-15)
 
@@ -230,7 +242,7 @@ def test_smoothness_bounds_the_largest_eigenvalue_of_every_hessian(loss, interce
         np.testing.assert_allclose(problem.hessian_product(x)(v), problem.hessian(x) @ v, atol=1e-12)
         values = np.linalg.eigvalsh((H + H.T) / 2)
         assert mu - 1e-8 <= values[0] and values[-1] <= L + 1e-8
-        if loss == "squares":
+        if loss == "squares":                               # the only one whose Hessian is the bound, and mu
             assert values[-1] == pytest.approx(L, rel=1e-7) and values[0] == pytest.approx(mu, abs=1e-8)
         if loss == "binary" and scale == 0:                 # l'' = 1/4 at 0: the bound is reached
             assert values[-1] == pytest.approx(L, rel=1e-7)
@@ -257,9 +269,8 @@ def test_singular_data_promises_no_linear_rate(rng):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_metrics_are_float64_on_the_host_and_test_rows_are_seen(loss, device, rng):
-    y = {"squares": rng.standard_normal(40), "binary": np.tile([-1, 1], 20), "classes": np.tile([0, 1, 2, 3], 10)}[loss]
-    X = rng.standard_normal((40, 5)).astype(np.float32)
-    problem = (LeastSquares if loss == "squares" else Logistic)(X[:30], y[:30], 0.1, test=(X[30:], y[30:]))
+    y, X = targets(loss, rng, 40), rng.standard_normal((40, 5)).astype(np.float32)
+    problem = MODELS[loss](X[:30], y[:30], l2=0.1, test=(X[30:], y[30:]))
     host = rng.standard_normal(problem.dim).astype(np.float32)
     x = backend.asarray(host)
     found = problem.metrics(x)
@@ -270,16 +281,20 @@ def test_metrics_are_float64_on_the_host_and_test_rows_are_seen(loss, device, rn
     z = X[30:].astype(np.float64) @ W.T
     if loss == "squares":
         assert found["test_loss"] == pytest.approx(np.mean((z[:, 0] - y[30:]) ** 2) / 2, rel=1e-13)
+    if loss in ("squares", "huber"):
+        assert "test_accuracy" not in found
+        np.testing.assert_allclose(problem.predict(host, X[30:]), z[:, 0], rtol=1e-6)
     else:
-        guess = np.sign(z[:, 0]) if loss == "binary" else z.argmax(1)
+        guess = z.argmax(1) if loss == "classes" else np.sign(z[:, 0])
         assert found["test_accuracy"] == np.mean(guess == y[30:])
     at_best = problem.metrics(backend.asarray(problem.minimum()[0].astype(np.float32)))
     assert abs(at_best["gap"]) < 1e-12                      # f is flat there: (1e-7)^2
 
 
+@pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_passes_run_where_arrays_cannot_become_numpy(loss, device, rng):
-    problem = make(loss, rng, l2=0.3, intercept=True)
+def test_passes_run_where_arrays_cannot_become_numpy(loss, sparse, device, rng):
+    problem = make(loss, rng, l2=0.3, intercept=True, sparse=sparse)
     x = rng.standard_normal(problem.dim)
     for rows, weights in [(None, None), (None, rng.random(40)), (np.array([5, 1, 5]), None), (np.array([7]), [2.0])]:
         weights = None if weights is None else np.asarray(weights)
@@ -303,12 +318,6 @@ def test_passes_run_where_arrays_cannot_become_numpy(loss, device, rng):
     np.testing.assert_allclose(backend.to_host(built), backend.to_host(g), rtol=1e-12, atol=1e-14)
 
 
-def test_sparse_data_on_another_device_is_refused():
-    backend.use("strict")
-    with pytest.raises(ValueError, match="sparse data runs on the CPU only"):
-        LeastSquares(sp.eye(3, format="csr"), np.ones(3))
-
-
 @pytest.mark.parametrize(
     "make, says",
     [
@@ -321,12 +330,17 @@ def test_sparse_data_on_another_device_is_refused():
         (lambda: LeastSquares(np.ones((2, 1)), ["a", "b"]), "labels must be numbers"),
         (lambda: LeastSquares(np.ones((2, 1)), np.ones(2), l2=-1), r"l2 must lie in \[0"),
         (lambda: LeastSquares(np.ones((2, 1)), np.ones(2), l2=np.nan), "l2 must lie in"),
-        (lambda: Logistic(np.ones((2, 1)), [0, 1]), "labelled -1 and [+]1, got 0 and 1"),
+        (lambda: Logistic(np.ones((2, 1)), [1, 2]), "labelled -1 and [+]1 or 0 and 1, got 1 and 2; use numpy.where"),
+        (lambda: Logistic(np.ones((2, 1)), [-1, 0]), "labelled -1 and [+]1 or 0 and 1, got -1 and 0"),
+        (lambda: LinearModel(np.eye(3), [0, 1, 2], SquaredHinge()), "separates two classes, got 3 different labels"),
         (lambda: Logistic(np.ones((2, 1)), [1, 1]), "all labels are 1"),
         (lambda: Logistic(np.ones((3, 1)), [-1, 0, 1]), "among them -1"),
         (lambda: Logistic(np.ones((3, 1)), [0, 1, 2.5]), "among them 2.5"),
         (lambda: Logistic(np.ones((3, 1)), [0, 1, 1e9]), "among them 1e[+]09"),
         (lambda: Logistic(np.eye(2), [-1, 1], test=(np.eye(2), [0, 1])), "test labels hold 0"),
+        (lambda: Logistic(np.eye(2), [0, 1], test=(np.eye(2), [-1, 1])), "test labels hold -1"),
+        (lambda: Logistic(np.eye(3), [0, 1, 2], test=(np.eye(3), [0, 1.5, 2])), "test labels hold 1.5"),
+        (lambda: LinearModel(np.eye(2), [0, 1], Huber(0)), r"Huber: delta must lie in \(0, inf\), got 0"),
         (lambda: Logistic(np.eye(2), [-1, 1], test=(np.eye(3), [1, 1, 1])), "test rows have 3 columns"),
         (lambda: LeastSquares(np.ones((2, 1)), np.ones(2), dtype=np.float16), "float32 or float64"),
     ],
@@ -378,6 +392,22 @@ def test_the_callers_data_is_not_changed(rng):
     problem.value_and_gradient(np.ones(2), np.array([0]), None, np.empty(2))
     np.testing.assert_array_equal(X.toarray(), before)
     assert problem.value(np.ones(2)) == pytest.approx(((3 - 1) ** 2 + (3 - 2) ** 2) / 4)
+
+
+def test_labels_zero_and_one_are_those_of_minus_and_plus_one(rng):
+    X, y = rng.standard_normal((30, 3)), rng.integers(0, 2, 30)
+    for make in (Logistic, functools.partial(LinearModel, loss=SquaredHinge())):
+        ones, signs = make(X, y, l2=0.1, test=(X, y)), make(X, 2 * y - 1, l2=0.1, test=(X, 2 * y - 1))
+        np.testing.assert_array_equal(ones.host_y, signs.host_y)
+        x = signs.minimum()[0]
+        assert ones.metrics(x) == signs.metrics(x) and ones.metrics(x)["test_accuracy"] > 0.5
+        np.testing.assert_array_equal(signs.predict(x, X), 2 * ones.predict(x, X) - 1)
+        assert set(ones.predict(x, X)) == {0.0, 1.0}
+
+
+def test_a_model_is_named_by_its_class_or_its_loss(rng):
+    assert repr(make("squares", rng, l2=0.5)) == "LeastSquares(40x6, l2=0.5)"
+    assert repr(make("huber", rng, intercept=True)) == "Huber(delta=0.7)(40x6, l2=0, intercept)"
 
 
 def test_segments_name_weights_and_intercept(rng):

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import nn
 from npopt import backend, gradcheck
-from problems.neural import CropFlip, Neural
+from problems.feeds import CropFlip, Images, Table
+from problems.neural import Neural
 
 import numpy as np
 import pytest
@@ -62,8 +63,7 @@ def network(size=6, channels=2, norm=True, dropout=0.25, classes=3):
 
 
 def make(dtype="float64", norm=True, **options):
-    options = {"augment": CropFlip(2), "l2": 0.01, **options}
-    return Neural(network(norm=norm), images(), dtype=dtype, **options)
+    return Neural(network(norm=norm), Images(images(), CropFlip(2)), dtype=dtype, **{"l2": 0.01, **options})
 
 
 ROWS = np.array([3, 17, 3, 29, 0, 8, 11])
@@ -71,7 +71,7 @@ ROWS = np.array([3, 17, 3, 29, 0, 8, 11])
 
 def test_the_problem_says_what_it_is():
     problem = make()
-    assert problem.name == f"tiny on noise, l2={problem.l2:g}, {problem.augment!r}"
+    assert problem.name == f"tiny on noise, {problem.feed.augment!r}, l2={problem.l2:g}"
     assert problem.n == 30 and problem.dim == problem.network.dim
     assert problem.dtype == np.float64 and problem.segments is problem.network.segments
 
@@ -126,13 +126,13 @@ def test_a_step_is_one_fixed_function_and_another_step_another(rng):
     assert problem.value(x, ROWS) != loss
     problem.begin(4)
     assert problem.value(x, ROWS) == loss
-    assert Neural(network(), images(), dtype="float64", augment=CropFlip(2), l2=0.01, seed=1).value(x, ROWS) != loss
+    assert Neural(network(), Images(images(), CropFlip(2)), dtype="float64", l2=0.01, seed=1).value(x, ROWS) != loss
 
 
 def test_the_first_pass_of_a_committed_step_moves_the_statistics_once(rng):
     problem = make()
     x, other = problem.x0(rng), problem.x0(rng)
-    layer = problem.network.normalisers[0]
+    layer = problem.network.keepers[0]
 
     def statistics():
         return np.concatenate(list(problem.state()["statistics"]["bn1"].values()))
@@ -144,7 +144,7 @@ def test_the_first_pass_of_a_committed_step_moves_the_statistics_once(rng):
     problem.commit()
     np.testing.assert_array_equal(statistics(), start)
     problem.value(x, ROWS)
-    batch_mean = layer.m.copy()
+    batch_mean = problem.network.pending[layer][0].copy()
     problem.value(other, ROWS)
     problem.value_and_gradient(other, ROWS[:2], out=np.empty(problem.dim))
     problem.metrics(x)
@@ -165,7 +165,7 @@ def test_metrics_are_in_evaluation_mode_and_change_nothing(rng):
     assert list(found) == ["train_loss", "train_accuracy", "test_loss", "test_accuracy"]
     for part, rows in (("train", np.arange(11)), ("test", None)):
         z = problem.outputs(x, part, rows)
-        y = getattr(problem.data, f"y_{part}")[: len(z)]
+        y = getattr(problem.feed.data, f"y_{part}")[: len(z)]
         logp = z - np.log(np.exp(z).sum(1, keepdims=True))
         assert found[f"{part}_loss"] == pytest.approx(-logp[np.arange(len(y)), y].mean(), rel=1e-12)
         assert found[f"{part}_accuracy"] == pytest.approx((z.argmax(1) == y).mean())
@@ -182,17 +182,17 @@ def test_metrics_are_in_evaluation_mode_and_change_nothing(rng):
 def test_held_out_rows_have_metrics_of_their_own(rng):
     data = images()
     held = SimpleNamespace(**vars(data), x_validation=data.x_test[:3], y_validation=data.y_test[:3])
-    problem = Neural(network(), held, dtype="float64")
+    problem = Neural(network(), Images(held), dtype="float64")
     x = problem.x0(rng)
     found = problem.metrics(x)
-    problem.parts["test"] = tuple(part[:3] for part in problem.parts["test"])
-    assert found["validation_loss"] == problem.metrics(x)["test_loss"]
+    only = SimpleNamespace(**{**vars(data), "x_test": data.x_test[:3], "y_test": data.y_test[:3]})
+    assert found["validation_loss"] == Neural(network(), Images(only), dtype="float64").metrics(x)["test_loss"]
     assert {"validation_accuracy", "train_loss", "test_accuracy"} <= found.keys()
 
 
 def test_inputs_are_normalised_and_crops_are_padded_with_black():
-    problem = Neural(network(), images(), dtype="float64", augment=CropFlip(pad=2, flip=True), seed=3)
-    data, rows = problem.data, np.array([5, 2, 9])
+    problem = Neural(network(), Images(images(), CropFlip(pad=2, flip=True)), dtype="float64", seed=3)
+    data, rows = problem.feed.data, np.array([5, 2, 9])
     plain = problem.inputs(rows)
     np.testing.assert_allclose(plain, (data.x_train[rows] - data.mean) / data.std, rtol=1e-12, atol=1e-13)
     problem.begin(8)
@@ -274,10 +274,10 @@ def test_recalibration_takes_the_statistics_of_all_rows(rng):
     problem = make()
     x = problem.x0(rng)
     problem.recalibrate(x, batch=7)
-    layer = problem.network.normalisers[0]
+    layer = problem.network.keepers[0]
     layer_inputs = nn.Network(nn.Sequential(conv1=nn.Conv2d(2, 4, 3, padding=1)), (6, 6, 2))
     layer_inputs.bind(x[: layer_inputs.dim].copy())
-    y = layer_inputs.forward(problem.inputs(), nn.Context()).reshape(-1, 4)
+    y = layer_inputs.forward(problem.inputs(), nn.Run())[0].reshape(-1, 4)
     np.testing.assert_allclose(layer.mean, y.mean(0), rtol=1e-12)
     np.testing.assert_allclose(layer.variance, y.var(0, ddof=1), rtol=1e-12)
 
@@ -295,12 +295,12 @@ def test_micro_batches_add_up(rng):
 @pytest.mark.parametrize("outputs", [None, 2])
 def test_regression_has_losses_and_no_accuracy(outputs, rng):
     problem = Neural(
-        nn.mlp((5, 4, outputs or 1), nn.Tanh), vectors(outputs=outputs), nn.SquaredError(), dtype="float64"
+        nn.mlp((5, 4, outputs or 1), nn.Tanh), Table(vectors(outputs=outputs)), nn.SquaredError(), dtype="float64"
     )
     x = problem.x0(rng)
     assert list(problem.metrics(x)) == ["train_loss", "test_loss"]
-    z = problem.outputs(x, "train").reshape(problem.data.y_train.shape)
-    residual = ((z - problem.data.y_train).reshape(20, -1) ** 2).sum(1) / 2
+    z = problem.outputs(x, "train").reshape(problem.feed.data.y_train.shape)
+    residual = ((z - problem.feed.data.y_train).reshape(20, -1) ** 2).sum(1) / 2
     assert problem.metrics(x)["train_loss"] == pytest.approx(residual.mean(), rel=1e-12)
     assert gradcheck(problem, x, ROWS % 20).ok
 
@@ -309,7 +309,7 @@ def test_regression_has_losses_and_no_accuracy(outputs, rng):
 def test_labels_of_plus_and_minus_one_are_two_classes(loss, outputs, rng):
     data = vectors()
     data.y_train, data.y_test = np.sign(data.y_train), np.sign(data.y_test)
-    problem = Neural(nn.mlp((5, 4, outputs)), data, loss, dtype="float64")
+    problem = Neural(nn.mlp((5, 4, outputs)), Table(data), loss, dtype="float64")
     x = problem.x0(rng)
     z = problem.outputs(x, "train")
     margin = z[:, 0] if outputs == 1 else z[:, 1] - z[:, 0]
@@ -319,9 +319,9 @@ def test_labels_of_plus_and_minus_one_are_two_classes(loss, outputs, rng):
 
 
 def test_images_are_flattened_for_an_mlp(rng):
-    problem = Neural(nn.mlp((72, 5, 3)), images(), dtype="float64", augment=CropFlip(1))
+    problem = Neural(nn.mlp((72, 5, 3)), Images(images(), CropFlip(1)), dtype="float64")
     x = problem.x0(rng)
-    expected = (problem.data.x_train[:4] - problem.data.mean) / problem.data.std
+    expected = (problem.feed.data.x_train[:4] - problem.feed.data.mean) / problem.feed.data.std
     np.testing.assert_allclose(problem.inputs(np.arange(4)), expected.reshape(4, 72), rtol=1e-12, atol=1e-13)
     assert gradcheck(problem, x, ROWS).ok
 
@@ -357,7 +357,7 @@ def test_a_whole_step_never_touches_the_host(device):
 
 def test_training_fits_the_rows(rng):
     """Plain gradient descent to the bottom of a small net: everything above acts together."""
-    problem = Neural(nn.mlp((72, 16, 3), nn.Tanh, norm="batch"), images(), metrics_batch=7)
+    problem = Neural(nn.mlp((72, 16, 3), nn.Tanh, norm="batch"), Images(images()), metrics_batch=7)
     x, g = problem.x0(rng), np.empty(problem.dim, "float32")
     for t in range(60):
         problem.begin(t)
@@ -370,11 +370,11 @@ def test_training_fits_the_rows(rng):
 
 def test_what_does_not_fit_gets_one_sentence(rng):
     with pytest.raises(ValueError, match="labels run from 0 to 2, but the network has 2 outputs"):
-        Neural(network(classes=2), images())
+        Neural(network(classes=2), Images(images()))
     with pytest.raises(ValueError, match="the network expects"):
-        Neural(network(size=8), images())
-    with pytest.raises(ValueError, match="is for images"):
-        Neural(nn.mlp((5, 1)), vectors(), nn.SquaredError(), augment=CropFlip())
+        Neural(network(size=8), Images(images()))
+    with pytest.raises(ValueError, match="rows of numbers go into a Table"):
+        Images(vectors())
     with pytest.raises(ValueError, match="l2 must lie in"):
         make(l2=-1)
     with pytest.raises(ValueError, match="float32 or float64"):
@@ -384,7 +384,7 @@ def test_what_does_not_fit_gets_one_sentence(rng):
 
     sparse.x_train = scipy.sparse.csr_matrix(sparse.x_train)
     with pytest.raises(ValueError, match="needs dense rows"):
-        Neural(nn.mlp((5, 1)), sparse, nn.SquaredError())
+        Neural(nn.mlp((5, 1)), Table(sparse), nn.SquaredError())
     problem = make()
     with pytest.raises(ValueError, match="contiguous vector"):
         problem.value(np.zeros(3))

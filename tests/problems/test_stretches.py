@@ -1,10 +1,15 @@
 """Compiled stretches: equal to the Python loop on the same rows, for every loss, penalty, storage and batch size."""
 
+import functools
 import itertools
 
 from npopt import L1, L1L2, L2, SAGA, SGD, SVRG, Exponential, Minibatch, Proximal, RandomReshuffling, Stop, minimize
-from problems import LeastSquares, Logistic, stretches
-from problems.linear import LinearModel
+from problems import LeastSquares, LinearModel, Logistic
+from problems.linear import Huber, SquaredHinge, stretches
+from problems.linear.dense import dense_stretch
+from problems.linear.single import single_stretch
+from problems.linear.sparse import sparse_stretch
+from problems.linear.steps import Batches, Memory, Rule, caught_up
 
 import numpy as np
 import pytest
@@ -18,9 +23,11 @@ def make(loss, sparse, rng, dtype=np.float64, **more):
     X = rng.standard_normal((N, D)) * (rng.random((N, D)) < 0.4)
     X[3], X[:, 2] = 0, 0
     y = {"squares": rng.standard_normal(N), "binary": np.where(rng.random(N) < 0.4, -1, 1),
-         "classes": np.r_[0, 1, 2, rng.integers(0, 3, N - 3)]}[loss]
+         "classes": np.r_[0, 1, 2, rng.integers(0, 3, N - 3)]}[{"huber": "squares", "hinge": "binary"}.get(loss, loss)]
     X = X.astype(dtype)
-    problem = (LeastSquares if loss == "squares" else Logistic)(scipy.sparse.csr_matrix(X) if sparse else X, y, **more)
+    model = {"squares": LeastSquares, "huber": functools.partial(LinearModel, loss=Huber(0.6)),
+             "hinge": functools.partial(LinearModel, loss=SquaredHinge())}.get(loss, Logistic)
+    problem = model(scipy.sparse.csr_matrix(X) if sparse else X, y, **more)
     problem.metrics = lambda x: {}
     return problem
 
@@ -33,7 +40,8 @@ def in_python(problem):
 
 @pytest.mark.parametrize("size", [1, 7])
 @pytest.mark.parametrize("penalty", [None, L1(0.02), L2(0.1), L1L2(0.01, 0.05)], ids=repr)
-@pytest.mark.parametrize("loss, sparse", list(itertools.product(["squares", "binary", "classes"], [0, 1])))
+@pytest.mark.parametrize("loss, sparse", list(itertools.product(
+    ["squares", "binary", "classes", "huber", "hinge"], [0, 1])))
 def test_compiled_steps_are_those_of_the_loop(loss, sparse, penalty, size, rng):
     for intercept, weights in ((False, None), (True, rng.random(N) + 0.1)):
         problem = make(loss, sparse, rng, l2=0.1, intercept=intercept, regulariser=penalty)
@@ -80,7 +88,7 @@ def test_catching_up_equals_the_steps_one_by_one(l1, rng):
         for t in range(first, steps):
             u = w - d[t] * m
             w = np.sign(u) * max(abs(u) - d[t] * l1, 0)
-        assert stretches.caught_up(v, m, C, first, steps, l1) == pytest.approx(w, rel=1e-11, abs=1e-12)
+        assert caught_up(v, m, C, first, steps, l1) == pytest.approx(w, rel=1e-11, abs=1e-12)
 
 
 @pytest.mark.parametrize("penalty", [None, L1(0.05)], ids=repr)
@@ -112,18 +120,16 @@ def test_steps_beyond_one_over_l2_are_made_one_by_one(rng):
 
 
 def test_the_compiled_loops_say_the_same_without_the_compiler(rng):
-    numbers = np.full(9, 0.2), 0.1, 0.05, 0.07                  # rates, l2, l1, ridge
-    for loss, sparse, size, loop in (("binary", True, 1, stretches.single_stretch),
-                                     ("classes", True, 3, stretches.sparse_stretch),
-                                     ("classes", False, 3, stretches.dense_stretch)):
-        problem = make(loss, sparse, rng, intercept=True)
-        K, rows = problem.outputs, rng.integers(0, N, 9 * size)
-        storage = (problem.X.data, problem.X.indices, problem.X.indptr, D) if sparse else (problem.X,)
-        found = []
-        for run in (loop, stretches.stretch(storage, np.float64, single=size == 1)):
-            x, mean, table, losses = np.ones(problem.dim), np.full(problem.dim, 0.1), np.full((N, K), 0.2), np.empty(9)
-            run(problem.kind, *storage, problem.y, x, rows, np.empty(0), size, *numbers, table, mean, True, losses)
-            found.append((x, mean, table.ravel(), losses))
+    rule = Rule(np.full(9, 0.2), l2=0.1, l1=0.05, ridge=0.07)
+    for loss, size, loop in (("binary", 1, single_stretch), ("huber", 1, single_stretch),
+                             ("classes", 3, sparse_stretch), ("classes", 3, dense_stretch)):
+        problem, found = make(loss, loop is not dense_stretch, rng, intercept=True), []
+        data, batches = problem.stretch_data(), Batches(rng.integers(0, N, 9 * size), np.empty(0), size)
+        for run in (loop, stretches.loop(problem.loss, data, single=size == 1)):
+            memory = Memory(np.full((N, problem.outputs), 0.2), np.full(problem.dim, 0.1), True)
+            x, losses = np.ones(problem.dim), np.empty(9)
+            assert run(problem.loss, data, x, batches, rule, memory, losses) == 9
+            found.append((x, memory.mean, memory.table.ravel(), losses))
         for plain, fast in zip(*found, strict=True):
             np.testing.assert_allclose(plain, fast, rtol=1e-13, atol=1e-15)
 
@@ -144,8 +150,26 @@ def test_a_run_that_diverges_stops_before_the_step_of_the_bad_loss(rng):
         problem = make("squares", sparse, rng)
         common = dict(optimizer=SGD(), sampler=RandomReshuffling(1), schedule=1e6, stop=Stop(epochs=50))
         fast, slow = minimize(problem, **common), minimize(in_python(problem), **common)
-        assert fast.diverged and slow.diverged and fast.final["step"] == slow.final["step"]
-        assert fast.final["epoch"] == slow.final["epoch"]
+        assert fast.diverged and slow.diverged and fast.loop == "compiled"
+        for name in ("step", "epoch", "gradients"):
+            assert fast.final[name] == slow.final[name]
+        np.testing.assert_allclose(fast.x, slow.x, rtol=1e-10)
+
+
+def test_a_stretch_ends_with_the_loss_that_is_not_finite(rng):
+    """Whichever piece of it that loss is in: SAGA's mean is summed anew every 20 steps here."""
+    problem = make("squares", True, rng)
+    x = np.zeros(D)
+    estimator = SAGA(refresh=20 / N)
+    estimator.start(problem, x, 0)
+    sampler = RandomReshuffling(1)
+    sampler.start(problem, 0)
+    stretch = estimator.compiled(SGD(), sampler)
+    rates = np.full(200, 1e-3)
+    rates[30:] = 1e30
+    losses = stretch(x, np.arange(200) % N, None, rates)
+    assert 31 <= len(losses) < 60 and np.isfinite(losses[:-1]).all() and not np.isfinite(losses[-1])
+    assert estimator.counts["gradients"] == N + len(losses) and np.isfinite(x).all()
 
 
 def test_stretches_end_where_the_clock_has_no_say(rng, monkeypatch):

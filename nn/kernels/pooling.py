@@ -14,7 +14,7 @@ def apart(kernel, stride, padding):
     return tuple(kernel) == tuple(stride) == (2, 2) and tuple(padding) == (0, 0)
 
 
-def max_pool(x, y, index, kernel, stride, padding, ctx):
+def max_pool(x, y, index, kernel, stride, padding):
     if apart(kernel, stride, padding):
         _max_pool2(x, y, index)
     else:
@@ -52,7 +52,7 @@ def _max_pool(x, y, index, kh, kw, down, right, top, left):
                         best[k] = source[k] if better else best[k]
 
 
-def max_pool_backward(dy, index, dx, kernel, stride, padding, ctx):
+def max_pool_backward(dy, index, dx, kernel, stride, padding):
     if apart(kernel, stride, padding):
         _max_pool_backward2(dy, index, dx)
     else:

@@ -1,0 +1,273 @@
+"""Training steps on a GPU beside PyTorch on the same card, each piece of a step beside the card's limits.
+
+    python benchmarks/nn_gpu.py --write
+
+A step is forward, loss, backward and momentum update, the batch being on the card. Times: the median and the quartiles
+of `--rounds` samples, the sides in turn, each of as many steps as take 30 ms, with the device waited for at both ends.
+PyTorch runs eagerly, channels last, cuDNN choosing its algorithms by trial, its fused SGD; float16 is autocast without
+loss scaling. "float32" is IEEE products on both sides, "TF32" the tensor cores' on both. Peak memory is what the side's
+own pool holds (CuPy) or has given out at most (PyTorch) in its first three steps.
+
+The limits are measured: a copy of 1 GiB, a square product. A pass's bytes count every array that it must read or write
+once, its operations two for each product of a sum.
+"""
+
+import gc
+import time
+
+from pairs import RESULTS, arguments, machine, torch, unit  # isort: skip (before NumPy)
+from steps import ours, theirs  # isort: skip
+
+from nn.kernels.gpu import convolutions, norms
+from npopt import AdamW, backend
+
+import numpy as np
+
+CASES = {"ResNet-18, batch 128": ("resnet", 128, {}), "LeNet-5, batch 64": ("lenet", 64, {}),
+         "MLP, batch 256": ("mlp", 256, {}), "ResNet-18, batch 512": ("resnet", 512, {}),
+         "ResNet-18, batch 1024": ("resnet", 1024, {})}
+PARAMETERS, COPY, SQUARE, PASSES = 11_173_962, 1 << 28, 8192, 128
+SAMPLE = 0.03                                           # seconds
+
+
+class Report:
+    """Lines, printed as they come."""
+
+    def __init__(self, *lines):
+        self.lines = []
+        self.add(*lines)
+
+    def add(self, *lines):
+        self.lines += lines
+        print("\n".join(lines), flush=True)
+
+    def heading(self, title, *columns):
+        head = f"{columns[0]:44}" + "".join(f"{c:>14}" for c in columns[1:])
+        self.add("", title, "", head, "-" * len(head))
+
+    def row(self, *cells):
+        self.add(f"{cells[0]:44}" + "".join(f"{c:>14}" for c in cells[1:]))
+
+
+def wait():
+    backend.synchronize()
+    if torch and torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def sample(function, calls):
+    """Seconds of a call, from the mean of so many, the device being idle before and after."""
+    wait()
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    wait()
+    return (time.perf_counter() - start) / calls
+
+
+def calls_of(function):
+    """How many calls take SAMPLE seconds; warms up on the way."""
+    sample(function, 2)
+    return max(1, int(SAMPLE / sample(function, 1)))
+
+
+def best(function, rounds=5):
+    """Seconds of a call, the smallest of some samples: for limits and passes."""
+    calls = calls_of(function)
+    return min(sample(function, calls) for _ in range(rounds))
+
+
+def free():
+    """Give all memory of both pools back."""
+    gc.collect()
+    backend.xp().get_default_memory_pool().free_all_blocks()
+    if torch and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak(make, mine):
+    """(a step function, bytes that its first three steps take at most)."""
+    free()
+    before = backend.memory()["device"] if mine else torch.cuda.memory_allocated()
+    step = make()
+    for _ in range(3):
+        step()
+    wait()
+    return step, (backend.memory()["device_peak"] if mine else torch.cuda.max_memory_allocated()) - before
+
+
+def products(name):
+    """Both sides take products of float32 numbers in this precision from now on."""
+    backend.precision(name)
+    if torch:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+
+
+def sides(case, size, options):
+    """{name: (precision, how to make the step, whether it is ours)}."""
+    found = {"npopt": ("float32", lambda: ours(case, size, **options), True)}
+    if torch:
+        found["PyTorch"] = ("float32", lambda: theirs(case, size, True, "cuda"), False)
+        found["PyTorch float16"] = ("float32", lambda: theirs(case, size, True, "cuda", torch.float16), False)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- steps
+def steps(report, args, deadline):
+    report.heading("Training steps", "", "median", "quartiles", "images/s", "peak memory", "/ PyTorch")
+    for name, (case, size, options) in CASES.items():
+        if time.perf_counter() > deadline:
+            report.add(f"{name}: left out, the time of the benchmark was up")
+            continue
+        made = {}
+        for side, (precision, make, mine) in sides(case, size, options).items():
+            products(precision)
+            made[side] = peak(make, mine)
+        # one network a side; float32 and TF32 are two ways to run it
+        runs = [(f"{side}, {label}", side, precision) for side in made if "float16" not in side
+                for label, precision in (("float32", "float32"), ("TF32", "tf32"))]
+        runs += [(side.replace(" float16", ", float16"), side, "tf32") for side in made if "float16" in side]
+        counts = {}
+        for label, side, precision in runs:
+            products(precision)
+            counts[label] = calls_of(made[side][0])
+        times = {label: [] for label, _, _ in runs}
+        for r in range(args.rounds):
+            for label, side, precision in runs[::1 if r % 2 else -1]:
+                products(precision)
+                times[label].append(sample(made[side][0], counts[label]))
+        medians = {label: np.median(t) for label, t in times.items()}
+        for label, side, _ in runs:
+            low, high = np.percentile(times[label], (25, 75)) * 1e3
+            rival = medians.get(label.replace("npopt", "PyTorch")) if label.startswith("npopt") else None
+            report.row(f"{name}, {label}", unit(medians[label]), f"{low:.3g}-{high:.3g}",
+                       f"{size / medians[label]:.0f}", f"{made[side][1] / 2**20:.0f} MiB",
+                       f"{medians[label] / rival:.2f}" if rival else "-")
+        del made
+    products("float32")
+    free()
+
+
+def workspace(report, args):
+    """The bound on columns: small ones stay in the card's cache, large ones need fewer launches."""
+    case, size, options = CASES["ResNet-18, batch 128"]
+    kept, step, found = convolutions.WORKSPACE, ours(case, size, **options), []
+    for precision in ("float32", "tf32"):
+        products(precision)
+        for bits in (24, 26, 28, 30):
+            convolutions.WORKSPACE = 1 << bits
+            found.append(f"{precision} {(1 << bits) >> 20} MiB {unit(best(step, 3))}")
+    convolutions.WORKSPACE = kept
+    products("float32")
+    report.add("", f"ResNet-18, batch {size}, by the bytes of columns at a time: " + ", ".join(found))
+
+
+# ------------------------------------------------------------------------------------------------------------ limits
+def noise(*shape):
+    """Numbers in (-1/2, 1/2), made on the device."""
+    out = backend.empty(shape, "float32")
+    backend.row_uniform(backend.key(0, "noise"), None, out.reshape(1, -1))
+    out -= 0.5
+    return out
+
+
+def limits(report):
+    """(bytes a second of a copy, {precision: operations a second of a square product})."""
+    xp = backend.xp()
+    pair, speeds = [backend.zeros((COPY,), "float32") for _ in range(2)], {}
+    rate = 2 * pair[0].nbytes / best(lambda: xp.copyto(*pair))
+    pair.clear()
+    x, out = noise(SQUARE, SQUARE), backend.empty((SQUARE, SQUARE), "float32")
+    for precision in ("float32", "tf32"):
+        products(precision)
+        speeds[precision] = 2 * SQUARE**3 / best(lambda: xp.matmul(x, x, out=out))
+    products("float32")
+    report.add("", f"Limits: copy {rate / 1e9:.0f} GB/s; product of {SQUARE} x {SQUARE} "
+               + ", ".join(f"{k} {v / 1e12:.1f} TFLOP/s" for k, v in speeds.items()))
+    return rate, speeds
+
+
+def passes(report, rate):
+    """Kernels at the widest and the deepest convolution of ResNet-18, by their bytes."""
+    report.heading(f"Passes over memory, ResNet-18 at batch {PASSES}", "", "bytes", "time", "GB/s", "of a copy")
+
+    def row(name, numbers, function):
+        seconds = best(function)
+        size = 4 * numbers
+        report.row(name, f"{size / 1e6:.1f} MB", unit(seconds), f"{size / seconds / 1e9:.0f}",
+                   f"{size / seconds / rate:.2f}")
+
+    for image, c in ((32, 64), (4, 512)):
+        n, label = PASSES * image**2, f", {image}x{image}x{c}"
+        x, y, dy, dx = (noise(n, c) for _ in range(4))
+        v = [noise(c) for _ in range(4)]
+        shaped = x.reshape(PASSES, image, image, c)
+        columns = backend.empty((PASSES, image, image, 3, 3, c), "float32")
+        row("columns 3x3" + label, 10 * n * c,
+            lambda a=(shaped, columns): convolutions.gather_windows(*a, (1, 1), (1, 1)))
+        row("columns summed" + label, 10 * n * c,
+            lambda a=(columns, shaped): convolutions.sum_windows(*a, (1, 1), (1, 1)))
+        row("moments" + label, n * c, lambda a=(x, v[0], v[1]): norms.moments(*a))
+        row("normalise, skip, ReLU" + label, 3 * n * c,
+            lambda a=(x, *v[:3], dy, True, y): norms.normalise(*a))
+        row("normalise_sums, ReLU" + label, 4 * n * c,
+            lambda a=(x, v[0], v[1], dy, y, v[2], v[3]): norms.normalise_sums(*a))
+        row("normalise_backward" + label, 3 * n * c,
+            lambda a=(x, v[0], v[1], dy, v[2], v[3], dx): norms.normalise_backward(*a))
+    x, g, optimizer = noise(PARAMETERS), noise(PARAMETERS), AdamW()
+    optimizer.start(x)
+    row(f"AdamW, {PARAMETERS / 1e6:.1f} M parameters", 7 * PARAMETERS, lambda: optimizer.step(x, g, 1e-4))
+
+
+def convolution_products(report, speeds):
+    """The three products of a convolution, without columns, by their operations."""
+    report.heading(f"Products of 3x3 convolutions, ResNet-18 at batch {PASSES}", "", "GFLOP", "float32", "of square",
+                   "TF32", "of square")
+    xp = backend.xp()
+    for image, c in ((32, 64), (16, 128), (8, 256), (4, 512)):
+        n, k = PASSES * image**2, 9 * c
+        columns, w, y = noise(n, k), noise(c, k), noise(n, c)
+        dw, made, out = backend.empty((c, k), "float32"), backend.empty((n, c), "float32"), xp.empty_like(columns)
+        for name, function in (
+            ("forward", lambda a=(columns, w.T), o=made: xp.matmul(*a, out=o)),
+            ("dx", lambda a=(y, w), o=out: xp.matmul(*a, out=o)),
+            ("dW, in parts", lambda a=(columns, y, dw): convolutions.linear_weights(*a)),
+            ("dW, one product", lambda a=(y.T, columns), o=dw: xp.matmul(*a, out=o)),
+        ):
+            cells = []
+            for precision in ("float32", "tf32"):
+                products(precision)
+                speed = 2 * n * k * c / best(function, 3)
+                cells += [f"{speed / 1e12:.1f} T/s", f"{speed / speeds[precision]:.2f}"]
+            report.row(f"{name}, {n} x {k} x {c}", f"{2 * n * k * c / 1e9:.1f}", *cells)
+    products("float32")
+
+
+def main(argv=None):
+    p = arguments(__doc__, rounds=9)
+    p.add_argument("--device", default="gpu", help="the device (default: %(default)s)")
+    p.add_argument("--seconds", type=float, default=60, help="after these no further network (default: %(default)s)")
+    args = p.parse_args(argv)
+    start = time.perf_counter()
+    backend.use(args.device)
+    backend.threads(args.threads)
+    if torch and torch.cuda.is_available():
+        torch.backends.cudnn.benchmark = True
+        card = f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__.split('+')[0]}"
+    else:
+        card = f"device {args.device}, no PyTorch with a card"
+    report = Report("Training on a GPU", f"{card}; host: {machine()}")
+    rate, speeds = limits(report)
+    steps(report, args, start + args.seconds)
+    workspace(report, args)
+    passes(report, rate)
+    convolution_products(report, speeds)
+    report.add("", f"The whole took {time.perf_counter() - start:.0f} s.")
+    if args.write:
+        (RESULTS / "nn_gpu.txt").write_text("\n".join(report.lines) + "\n")
+        print("written to benchmarks/results/nn_gpu.txt")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Activations: y = f(x), number by number, and the softmax of a row."""
+
+from math import pi, sqrt
+
+from npopt import backend
+from npopt.backend import xp
+from npopt.values import number, whole
+
+from . import init, kernels
+from .layer import Layer
+
+
+class Activation(Layer):
+    """y = f(x); dx = f'(x) dy, in the place of dy. A subclass has apply(x, y), which writes y and returns what backward
+    needs, and derive(dy, *saved), which multiplies dy by f'. y may be x where the layer before does not read its output
+    and this one, by `reads_input`, does not read its input."""
+
+    view = True
+    reads_input = False
+
+    def forward(self, x, run):
+        y = x if self.inplace and not (self.reads_input and run.backward) else backend.empty(x.shape, x.dtype)
+        return y, self.apply(x, y)
+
+    def backward(self, dy, saved, run):
+        if not run.dx:
+            return None
+        self.derive(dy, *saved)
+        return dy
+
+
+class ReLU(Activation):
+    """y = max(x, 0); dx = dy where y > 0, else 0 (0 at the kink). Kept: y."""
+
+    def apply(self, x, y):
+        kernels.relu(x.reshape(-1), y.reshape(-1))
+        return (y,)
+
+    def backward(self, dy, saved, run):
+        (y,) = saved
+        if not run.dx:
+            return None
+        dx = dy.reshape(-1)
+        kernels.relu_backward(y.reshape(-1), dx, dx)
+        return dx.reshape(y.shape)
+
+
+class LeakyReLU(Activation):
+    """y = x where x > 0, else s x (0 < s < 1); dx = dy or s dy. As y has the sign of x, y is kept."""
+
+    def __init__(self, slope=0.01):
+        self.slope = number("LeakyReLU", "slope", slope, low=0, high=1, open_low=True, open_high=True)
+
+    def apply(self, x, y):
+        xp(x).maximum(x, self.slope * x, out=y)
+        return (y,)
+
+    def derive(self, dy, y):
+        dy *= xp(dy).where(y > 0, 1, self.slope).astype(dy.dtype)
+
+    def __repr__(self):
+        return f"LeakyReLU({self.slope})"
+
+
+class PReLU(Layer):
+    """y = max(x, 0) + a min(x, 0), a one number or one a feature.   He et al., ICCV 2015.
+
+    dx = dy where x > 0, else a dy;    da = sum dy min(x, 0), over all but a's axis. Kept: x.
+    """
+
+    def __init__(self, features=1, slope=0.25):
+        self.features, self.slope = whole("PReLU", "features", features), number("PReLU", "slope", slope)
+        self.shapes = {"a": ((features,), "scalar" if features == 1 else "vector")}
+        self.init = {"a": init.Constant(slope)}
+
+    def output_shape(self, shape):
+        if self.features not in (1, shape[-1]):
+            raise ValueError(f"PReLU: x has {shape[-1]} features, the layer {self.features}")
+        return tuple(shape)
+
+    def forward(self, x, run):
+        m = xp(x)
+        return m.maximum(x, 0) + self.a * m.minimum(x, 0), (x,)
+
+    def backward(self, dy, saved, run):
+        (x,), m = saved, xp(dy)                         # forward was: y = max(x, 0) + a min(x, 0)
+        if self.da is not None:
+            kernels.sum_rows((dy * m.minimum(x, 0)).reshape(-1, self.features), self.da)
+        return m.where(x > 0, dy, self.a * dy) if run.dx else None
+
+    def __repr__(self):
+        return f"PReLU({self.features}, slope={self.slope})"
+
+
+class Tanh(Activation):
+    """y = tanh x; dx = (1 - y^2) dy. Kept: y."""
+
+    def apply(self, x, y):
+        xp(x).tanh(x, out=y)
+        return (y,)
+
+    def derive(self, dy, y):
+        dy *= 1 - y * y
+
+
+class Sigmoid(Activation):
+    """y = 1/(1 + e^(-x)) = (1 + tanh(x/2))/2, which cannot overflow; dx = y (1 - y) dy. Kept: y."""
+
+    def apply(self, x, y):
+        xp(x).tanh(0.5 * x, out=y)
+        y += 1
+        y *= 0.5
+        return (y,)
+
+    def derive(self, dy, y):
+        dy *= y * (1 - y)
+
+
+class GELU(Activation):
+    """y = x P(x), P the standard normal distribution function.   Hendrycks & Gimpel 2016.
+
+    form "erf":   P = (1 + erf(x/sqrt 2))/2,  P' = e^(-x^2/2)/sqrt(2 pi)
+    form "tanh":  P = (1 + tanh u)/2,  u = sqrt(2/pi) (x + 0.044715 x^3),  P' = (1 - tanh^2 u) u'/2 = 2 P (1 - P) u'
+    dx = (P + x P') dy. Kept: x, and P.
+    """
+
+    reads_input = True
+
+    def __init__(self, form="erf"):
+        if form not in ("erf", "tanh"):
+            raise ValueError(f"GELU: form must be 'erf' or 'tanh', got {form!r}")
+        self.form = form
+
+    def apply(self, x, y):
+        m = xp(x)
+        if self.form == "erf":
+            p = x * sqrt(0.5)
+            kernels.erf(p)
+        else:
+            p = m.tanh(sqrt(2 / pi) * x * (1 + 0.044715 * x * x))
+        p += 1
+        p *= 0.5
+        m.multiply(x, p, out=y)
+        return x, p
+
+    def derive(self, dy, x, p):
+        if self.form == "erf":
+            slope = xp(x).exp(-0.5 * x * x) * (1 / sqrt(2 * pi))
+        else:
+            slope = 2 * p * (1 - p) * (sqrt(2 / pi) * (1 + 3 * 0.044715 * x * x))
+        dy *= p + x * slope
+
+    def __repr__(self):
+        return f"GELU({self.form!r})"
+
+
+class Softmax(Layer):
+    """y_k = e^(x_k) / sum_j e^(x_j) over the last axis; dx = y (dy - sum_j dy_j y_j). Kept: y."""
+
+    def forward(self, x, run):
+        y = xp(x).exp(x - x.max(-1, keepdims=True))     # the largest exponent is 0: no overflow
+        y /= y.sum(-1, keepdims=True)
+        return y, (y,)
+
+    def backward(self, dy, saved, run):
+        (y,) = saved
+        return y * (dy - (dy * y).sum(-1, keepdims=True)) if run.dx else None
+
+
+class LogSoftmax(Layer):
+    """y_k = x_k - log sum_j e^(x_j) over the last axis; dx = dy - e^y sum_j dy_j. Kept: y."""
+
+    def forward(self, x, run):
+        m = xp(x)
+        y = x - x.max(-1, keepdims=True)
+        y -= m.log(m.exp(y).sum(-1, keepdims=True))
+        return y, (y,)
+
+    def backward(self, dy, saved, run):
+        (y,) = saved
+        return dy - xp(y).exp(y) * dy.sum(-1, keepdims=True) if run.dx else None

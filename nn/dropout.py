@@ -1,0 +1,61 @@
+"""Layers without arithmetic of their own: rows laid out flat, numbers left out at random."""
+
+from math import prod
+
+from npopt import backend
+from npopt.backend import xp
+from npopt.values import number
+
+from .layer import Layer
+
+
+class Flatten(Layer):
+    """y = x as rows, (B, H W C); a view, and so is dx."""
+
+    view = True
+
+    def output_shape(self, shape):
+        return (prod(shape),)
+
+    def forward(self, x, run):
+        return x.reshape(x.shape[0], -1), (x.shape,)
+
+    def backward(self, dy, saved, run):
+        (shape,) = saved
+        return dy.reshape(shape) if run.dx else None
+
+
+class Dropout(Layer):
+    """Training: y = x k / (1 - p), k = 1 with probability 1 - p, else 0; dx = dy k / (1 - p). Evaluation: y = x.
+
+    Srivastava et al., JMLR 2014. The mask of a row is a function of (seed, step, layer name, row), so that neither the
+    batch in which a row comes nor the number of passes in a step changes it. Kept: the mask, one byte a number.
+    """
+
+    view = True
+
+    def __init__(self, p=0.5):
+        self.p = number("Dropout", "p", p, low=0, high=1, open_high=True)
+
+    def forward(self, x, run):
+        if not run.training or self.p == 0:
+            return x, (None,)
+        y = backend.empty((x.shape[0], prod(x.shape[1:])), x.dtype)
+        backend.row_uniform(backend.key(run.seed, f"dropout {self.path}", run.step), run.rows, y)
+        mask = (y >= self.p).reshape(x.shape)
+        y = y.reshape(x.shape)
+        xp(x).multiply(x, mask, out=y)
+        y *= 1 / (1 - self.p)
+        return y, (mask,)
+
+    def backward(self, dy, saved, run):
+        (mask,) = saved
+        if not run.dx:
+            return None
+        if mask is not None:
+            dy *= mask
+            dy *= 1 / (1 - self.p)
+        return dy
+
+    def __repr__(self):
+        return f"Dropout({self.p})"

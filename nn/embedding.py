@@ -1,0 +1,43 @@
+"""Vectors looked up by whole numbers."""
+
+from npopt.values import whole
+
+from . import init, kernels
+from .layer import Layer
+
+START = init.Normal(0.02)
+
+
+class Embedding(Layer):
+    """y_... = W_(x_...): row x of the table.   x: (...) whole numbers 0..V-1   W: (V, D)   y: (..., D)
+
+    dW_v = sum of dy over the places where x = v, in the order of the places; rows of words that do not occur are 0.
+    There is no dx: x is not a number that could move. Kept: x.
+    """
+
+    reads_output = False
+
+    def __init__(self, words, features, init=START):
+        self.words, self.features = whole("Embedding", "words", words), whole("Embedding", "features", features)
+        self.shapes, self.init = {"W": ((words, features), "embedding")}, {"W": init}
+
+    def output_shape(self, shape):
+        return (*shape, self.features)
+
+    def fans(self, name):
+        return self.words, self.features
+
+    def forward(self, x, run):
+        if x.dtype.kind not in "iu":
+            raise ValueError(f"Embedding: x must be whole numbers, got {x.dtype}")
+        return self.W[x], (x,)
+
+    def backward(self, dy, saved, run):
+        (x,) = saved
+        if run.dx:
+            raise ValueError("Embedding: whole numbers have no gradient; ask for that of what the Embedding returns")
+        if self.dW is not None:
+            kernels.sum_by_word(dy.reshape(-1, self.features), x.reshape(-1), self.dW)
+
+    def __repr__(self):
+        return f"Embedding({self.words}, {self.features})"

@@ -1,0 +1,142 @@
+"""Convolutions: one kernel that gathers columns, one product by cuBLAS. Linear layers: the product alone.
+
+With P = B H' W' positions, K = kh kw C numbers in a window and s bytes a number, each of the three passes takes 2 P K O
+operations, and beside the product's own operands
+
+    forward     columns written and read, 2 P K s bytes, from x, B H W C s; a bias: y read and written, 2 P O s
+    dW          the columns again; parts of the sum, at most FILL tiles of 128 x 128 numbers, written and read
+    dx          dcolumns written and read, 2 P K s, into dx, B H W C s
+
+so the product has O / s operations for each byte of columns. At 50 TFLOP/s and 3 TB/s both take the same time for
+O = 64 in float32, and at O = 512 the columns take an eighth of it (computed from published figures, not measured).
+WORKSPACE bytes of columns exist at a time. A 1x1 convolution of stride 1 has none. No atomics: sums have a fixed order.
+"""
+
+import functools
+from math import prod
+
+from npopt import backend
+from npopt.backend import xp
+
+from .launch import Program, blocks, geometry
+from .norms import add_row
+
+program = Program("windows.cu")
+WORKSPACE = 1 << 30             # bytes of columns at a time
+FILL = 1024                     # tiles of 128 x 128 outputs in work: eight for each multiprocessor, a short last round
+DEPTH = 256                     # terms of a part of a sum, at least
+
+
+def linear(x, w, bias, y):
+    xp(x).matmul(x, w.T, out=y)
+    if bias is not None:
+        add_row(y, bias)
+
+
+def linear_inputs(dy, w, dx):
+    xp(dy).matmul(dy, w, out=dx)
+
+
+def linear_weights(x, dy, dw):
+    _sum_products([x.shape[0]], [(dy, x)], dw)
+
+
+def convolve(x, w, bias, y, stride, padding):
+    o, kernel, count = w.shape[0], w.shape[1:3], y.shape[1:3]
+    weight = w.reshape(o, -1).T                         # (K, O)
+    for part in _chunks(x, count, kernel, stride, padding):
+        xp(x).matmul(_windows(x[part], count, kernel, stride, padding), weight, out=y[part].reshape(-1, o))
+    if bias is not None:
+        add_row(y.reshape(-1, o), bias)
+
+
+def convolve_inputs(dy, w, dx, stride, padding):
+    o, kernel, count = w.shape[0], w.shape[1:3], dy.shape[1:3]
+    weight = w.reshape(o, -1)                           # (O, K)
+    for part in _chunks(dx, count, kernel, stride, padding):
+        some, to = dy[part].reshape(-1, o), dx[part]
+        if plain(kernel, stride, padding):
+            xp(dy).matmul(some, weight, out=to.reshape(-1, weight.shape[1]))
+        else:
+            columns = backend.workspace((some.shape[0], weight.shape[1]), dy.dtype)
+            xp(dy).matmul(some, weight, out=columns)    # what flows back to each position and tap
+            sum_windows(columns.reshape(-1, *count, *w.shape[1:]), to, stride, padding)
+            del columns                                 # its memory is the next chunk's
+
+
+def convolve_weights(x, dy, dw, stride, padding):
+    o, kernel, count = dw.shape[0], dw.shape[1:3], dy.shape[1:3]
+    chunks = _chunks(x, count, kernel, stride, padding)
+    pairs = ((dy[part].reshape(-1, o), _windows(x[part], count, kernel, stride, padding)) for part in chunks)
+    _sum_products([(part.stop - part.start) * prod(count) for part in chunks], pairs, dw.reshape(o, -1))
+
+
+def gather_windows(x, out, stride, before):
+    """Columns: reads B H W C numbers, writes B H' W' kh kw C."""
+    b, *count, kh, kw, c = out.shape
+    wide, name = _wide(x, out, c)
+    shape = geometry(x, count, (kh, kw), stride, before)
+    program.lines("columns_of" + name, (b, *count, c), wide, x, out, *shape)
+
+
+def sum_windows(columns, dx, stride, before):
+    """Columns carried back: reads B H' W' kh kw C numbers, writes B H W C."""
+    count, kernel = columns.shape[1:3], columns.shape[3:5]
+    wide, name = _wide(columns, dx, dx.shape[3])
+    program.lines("sum_columns" + name, dx.shape, wide, columns, dx, *geometry(dx, count, kernel, stride, before))
+
+
+def plain(kernel, stride, padding):
+    """Every window is one pixel and every pixel a window: the columns are x itself."""
+    return tuple(kernel) == (1, 1) and tuple(stride) == (1, 1) and tuple(padding) == (0, 0)
+
+
+def _windows(x, count, kernel, stride, padding):
+    """Columns (B H' W', kh kw C) of x, (B, H, W, C)."""
+    b, c = x.shape[0], x.shape[3]
+    if plain(kernel, stride, padding):
+        return x.reshape(-1, c)
+    out = backend.workspace((b, *count, *kernel, c), x.dtype)
+    gather_windows(x, out, stride, padding)
+    return out.reshape(-1, prod(kernel) * c)
+
+
+def _chunks(x, count, kernel, stride, padding):
+    """Slices of the batch x, nearly equal: columns of one take WORKSPACE bytes at most, or are one image's."""
+    batch, row = x.shape[0], prod(count) * prod(kernel) * x.shape[3] * x.itemsize
+    pieces = 1 if plain(kernel, stride, padding) else max(1, -(-batch // max(1, WORKSPACE // row)))
+    ends = [batch * i // pieces for i in range(pieces + 1)]
+    return [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def _wide(a, b, c):
+    """(numbers that a thread moves at once, the kernel's suffix): 16 bytes where channels and addresses allow that."""
+    wide = 16 // a.itemsize
+    return (1, "") if c % wide or (a.data.ptr | b.data.ptr) % 16 else (wide, "_wide")
+
+
+def _sum_products(rows, pairs, out):
+    """out = sum of a' b over the pairs of a, (N, M), and b, (N, K); rows: their N.
+
+    m x n outputs are few and N is large: N is cut into parts, so that the whole card works, and parts are added in
+    order, in float64.
+    """
+    parts = [_parts(n, *out.shape) for n in rows]
+    sums = out.reshape(1, *out.shape) if sum(parts) == 1 else backend.workspace((sum(parts), *out.shape), out.dtype)
+    at = 0
+    for count, (a, b) in zip(parts, pairs, strict=True):
+        if count == 1:
+            xp(a).matmul(a.T, b, out=sums[at])
+        else:
+            a, b = (v.reshape(count, -1, v.shape[1]) for v in (a, b))
+            backend.owner(a).products(a, b, sums[at:at + count])
+        at += count
+    if at > 1:
+        program.each("sum_parts", out.size, sums, out, at)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parts(rows, m, n):
+    """Parts of a sum over so many rows that m x n outputs leave room for, equally long, at least DEPTH rows each."""
+    most = min(FILL // (blocks(m, 128) * blocks(n, 128)), rows // DEPTH)
+    return next((p for p in range(most, 1, -1) if rows % p == 0), 1)

@@ -1,0 +1,108 @@
+"""What a layer is, and what it is told of a pass.
+
+    y, saved = layer.forward(x, run)            saved: a tuple of what backward needs
+    dx = layer.backward(dy, saved, run)         writes self.d<name> (None: frozen); returns None where dx is not wanted
+
+A layer holds its parameters and their gradients, views into flat vectors (Network.bind), and nothing of a pass: any
+number of passes may be on their way. Gradients are written, not added. Backward owns dy and may write over it; who
+gives one dy to two layers copies it first. Arrays come from backend.empty and go back to its pool by themselves.
+"""
+
+import copy
+
+
+class Run:
+    """What a layer is told of a pass. Layers read it and never write it.
+
+    training        batch statistics, dropout and augmentation are on
+    recalibrating   batch statistics are gathered for evaluation; dropout is off
+    backward        backward will be called for this layer, so that it has to keep what that needs
+    dx              that call is to return dx
+    seed, step      with a layer's name they fix its draws
+    rows            row numbers of the batch, a device array of whole numbers, or None for 0..B-1
+    pending         what layers leave for the end of the step, {layer: value}; None where nothing is to be remembered
+    """
+
+    def __init__(self, training=False, recalibrating=False, backward=False, dx=False, seed=0, step=0, rows=None,
+                 pending=None):
+        self.training, self.recalibrating, self.backward, self.dx = training, recalibrating, backward or dx, dx
+        self.seed, self.step, self.rows, self.pending, self._asked = seed, step, rows, pending, {}
+
+    def asking(self, backward, dx):
+        """The same pass, for a layer of which this is asked."""
+        wanted = bool(backward), bool(backward and dx)
+        if wanted == (self.backward, self.dx):
+            return self
+        if wanted not in self._asked:
+            other = self._asked[wanted] = copy.copy(self)
+            other.backward, other.dx = wanted
+        return self._asked[wanted]
+
+    def remembering(self, pending):
+        """The same pass, whose layers leave in the dict `pending` what the step's end folds in."""
+        other = copy.copy(self)
+        other.pending, other._asked = pending, {}
+        return other
+
+    def left(self, layer):
+        """What this layer left before in this step, or None."""
+        return self.pending.get(layer) if self.pending is not None else None
+
+    def leave(self, layer, value):
+        """Leave a value for layer.commit(value) at the end of the step."""
+        if self.pending is not None:
+            self.pending[layer] = value
+
+
+class Layer:
+    """One function with its derivative; a subclass has forward and backward, and says in its docstring what it keeps.
+
+    shapes          {name: (shape, kind)} of the parameters; init {name: initialiser}
+    reads_output    backward reads what forward returned, so that nobody may overwrite it
+    view            forward or backward may return (a view of) what it was given
+    inplace         set by the composite: x belongs to nobody else, y may take its place
+    active          set by Network.bind: a parameter in or below this layer is trained
+
+    A layer with statistics of its own has commit(value), which folds in what a training pass left by run.leave, and
+    state() and load_state(s).
+    """
+
+    shapes, init = {}, {}
+    reads_output, view, inplace, is_block = True, False, False, False
+    path, active = "", False
+
+    def children(self):
+        """[(name, layer)] in forward order; an empty name adds no level to the path."""
+        return []
+
+    def output_shape(self, shape):
+        """Shape of one row's output for one row's input shape (no batch axis); checks that the input fits."""
+        return tuple(shape)
+
+    def fans(self, name):
+        """(fan_in, fan_out) of a parameter, for its initialiser."""
+        return 1, 1
+
+    def leaves(self):
+        """Every layer below this one, itself included."""
+        yield self
+        for _, child in self.children():
+            yield from child.leaves()
+
+    def forward(self, x, run):
+        """(y, saved) for inputs x, (B, ...)."""
+        raise TypeError(f"{type(self).__name__} has no forward(self, x, run)")
+
+    def backward(self, dy, saved, run):
+        """Write the gradients of the parameters that are not frozen; dx, or None where run.dx is False."""
+        raise TypeError(f"{type(self).__name__} has no backward(self, dy, saved, run)")
+
+    def activate(self):
+        """After bind: find out whether a parameter in or below this layer is trained."""
+        self.active = any(getattr(self, "d" + name, None) is not None for name in self.shapes)
+        for _, child in self.children():
+            child.activate()
+            self.active = self.active or child.active
+
+    def __repr__(self):
+        return f"{type(self).__name__}()"

@@ -1,0 +1,222 @@
+"""Normalisation: by the batch, feature by feature; by the features, row by row. N rows of D features: (N, D)."""
+
+from npopt import backend
+from npopt.backend import xp
+from npopt.values import number, whole
+
+from . import init, kernels
+from .layer import Layer
+
+ONES, ZEROS = init.Ones(), init.Zeros()
+
+
+class BatchNorm(Layer):
+    """y = a xh + b, xh = (x - m) r, r = (v + eps)^(-1/2), m, v over all but the last axis.  Ioffe & Szegedy, ICML 2015.
+
+    x: (B, D) or (B, H, W, D), seen as (N, D)   a, b: (D,), kinds norm and bias
+
+    Training: m, v = batch mean and (biased) variance. With h = a dy and xh = (x - m) r, per feature,
+        dL = sum_n h_n dxh_n,    dxh_n = r (dx_n - dm) + (x_n - m) dr,    dm = mean dx,
+        dr = -(1/2) r^3 dv,      dv = (2/N) sum_k (x_k - m) dx_k,
+        dx_n = r (h_n - mean h - xh_n mean(h xh)) = a r (dy_n - db/N - xh_n da/N),
+        da = sum dy xh,  db = sum dy.
+    Evaluation: m, v are the running estimates, constants, so dx = a r dy.
+
+    Running estimates, as in PyTorch: R <- (1 - momentum) R + momentum (batch value), with the batch's *unbiased*
+    variance N/(N-1) v. A training pass leaves them pending; `Network.commit` folds them in. Kept: x, m, r.
+    """
+
+    reads_output = False
+
+    def __init__(self, features, momentum=0.1, eps=1e-5, init=ONES, bias_init=ZEROS):
+        self.features = whole("BatchNorm", "features", features)
+        self.momentum = number("BatchNorm", "momentum", momentum, low=0, high=1)
+        self.eps = number("BatchNorm", "eps", eps, low=0)
+        self.shapes = {"a": ((features,), "norm"), "b": ((features,), "bias")}
+        self.init = {"a": init, "b": bias_init}
+        self.mean = self.variance = None
+
+    def output_shape(self, shape):
+        if shape[-1] != self.features:
+            raise ValueError(f"BatchNorm: x has {shape[-1]} features, the layer {self.features}")
+        return tuple(shape)
+
+    def forward(self, x, run):
+        return self.joint(x, None, False, x if self.inplace and not run.backward else None, run)
+
+    def backward(self, dy, saved, run):
+        return self.back(dy, saved, False, run)
+
+    def joint(self, x, skip, rectify, onto, run):
+        """y = a xh + b, plus skip unless it is None, and the larger of that and 0 where `rectify` is set; y takes the
+        place of the array `onto` unless that is None."""
+        rows, batch = x.reshape(-1, self.features), run.training or run.recalibrating
+        m, v = self.moments(rows, run) if batch else self.running(x.dtype)
+        r = 1 / xp(x).sqrt(v + self.eps)
+        ar = self.a * r
+        y = backend.empty(x.shape, x.dtype) if onto is None else onto
+        out = y.reshape(rows.shape)
+        kernels.normalise(rows, m, ar, self.b, None if skip is None else skip.reshape(rows.shape), rectify, out)
+        return y, (rows, m, r, ar, out if rectify else None, batch)
+
+    def back(self, dy, saved, both, run):
+        """dx, in the place of dy; with `both` dx is new and dy becomes what flows back to skip."""
+        rows, m, r, ar, y, batch = saved
+        n, shape, dy = rows.shape[0], dy.shape, dy.reshape(rows.shape)
+        da, db = (backend.empty((self.features,), dy.dtype) for _ in "ab")
+        if self.active or batch or y is not None:
+            kernels.normalise_sums(rows, m, r, dy, y, da, db)           # dy is cut where y = 0; da, db: the sums
+        for sums, target in ((da, self.da), (db, self.db)):
+            if target is not None:
+                target[...] = sums
+        if not run.dx:
+            return None
+        dx = backend.empty(rows.shape, dy.dtype) if both else dy
+        slope, offset = (da * r / n, db / n) if batch else (xp(dy).zeros_like(da),) * 2
+        kernels.normalise_backward(rows, m, ar, dy, slope, offset, dx)  # dx = a r (dy - db/N - (x - m) r da/N)
+        return dx.reshape(shape)
+
+    # statistics, in float64 on the device in use
+
+    def moments(self, rows, run):
+        """Mean and variance of this batch; what the running estimates need of them is left to commit."""
+        n = rows.shape[0]
+        if n < 2 and run.training:
+            raise ValueError(
+                f"BatchNorm: {self.path or 'the layer'} needs more than one value per feature in training; use a "
+                "larger batch, or leave a last batch of one row out (drop_last=True)"
+            )
+        m, v = (backend.empty((self.features,), rows.dtype) for _ in "mv")
+        kernels.moments(rows, m, v)
+        if run.pending is not None:
+            wide = m.astype("float64"), v.astype("float64")
+            run.leave(self, joined(run.left(self), n, *wide) if run.recalibrating else (wide[0], wide[1] * n / (n - 1)))
+        return m, v
+
+    def running(self, dtype):
+        """The running mean and variance."""
+        if self.mean is None:
+            self.mean = backend.zeros((self.features,), "float64")
+            self.variance = backend.zeros((self.features,), "float64") + 1
+        return self.mean.astype(dtype), self.variance.astype(dtype)
+
+    def commit(self, left):
+        """R <- (1 - momentum) R + momentum (what was left)."""
+        self.running("float64")
+        for running, batch in zip((self.mean, self.variance), left, strict=True):
+            running *= 1 - self.momentum
+            running += self.momentum * batch
+
+    def recalibrate(self, left):
+        """Replace the running estimates by what recalibrating passes gathered."""
+        n, self.mean, square = left
+        self.variance = square / max(n - 1, 1)
+
+    def state(self):
+        self.running("float64")
+        return {"mean": backend.to_host(self.mean).copy(), "variance": backend.to_host(self.variance).copy()}
+
+    def load_state(self, state):
+        self.mean = backend.asarray(state["mean"], "float64").copy()
+        self.variance = backend.asarray(state["variance"], "float64").copy()
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.features}, momentum={self.momentum}, eps={self.eps})"
+
+
+def joined(before, n, mean, variance):
+    """(rows, mean, sum of squares about it), with those before: Chan, Golub & LeVeque 1979, equation 2.1."""
+    square = variance * n
+    if before is not None:
+        seen, old, total = before
+        step = mean - old
+        mean = old + step * (n / (seen + n))
+        square = total + square + step * step * (seen * n / (seen + n))
+        n += seen
+    return n, mean, square
+
+
+class BatchNormReLU(Layer):
+    """y = max(0, batch norm(x)), in batch norm's own passes over memory; dy is cut where y = 0. Kept: y, x, m, r."""
+
+    def __init__(self, norm):
+        self.norm = norm
+
+    active = property(lambda self: self.norm.active)
+    path = property(lambda self: self.norm.path)
+
+    def forward(self, x, run):
+        return self.norm.joint(x, None, True, x if self.norm.inplace and not run.backward else None, run)
+
+    def backward(self, dy, saved, run):
+        return self.norm.back(dy, saved, False, run)
+
+    def __repr__(self):
+        return repr(self.norm).replace("BatchNorm", "BatchNormReLU", 1)
+
+
+class BatchNormSkip(Layer):
+    """y = batch norm(h) + skip, or the larger of that and 0: the end of a residual block, in batch norm's own passes.
+
+    backward gives (dh, dskip); dskip is dy, cut where y = 0. onto: y may take the place of skip. Kept: y, h, m, r.
+    """
+
+    def __init__(self, norm, rectify, onto):
+        self.norm, self.rectify, self.onto = norm, rectify, onto
+
+    active = property(lambda self: self.norm.active)
+    path = property(lambda self: self.norm.path)
+
+    def forward(self, h, skip, run):
+        return self.norm.joint(h, skip, self.rectify, skip if self.onto else None, run)
+
+    def backward(self, dy, saved, run):
+        dh = self.norm.back(dy, saved, True, run)
+        return dh, dy
+
+    def __repr__(self):
+        name = "BatchNormSkipReLU" if self.rectify else "BatchNormSkip"
+        return repr(self.norm).replace("BatchNorm", name, 1)
+
+
+class LayerNorm(Layer):
+    """y = a xh + b, xh = (x - m) r, r = (v + eps)^(-1/2), m and v over the last axis.   Ba, Kiros & Hinton 2016.
+
+    x: (..., D)   a, b: (D,)   m, r: (..., 1)
+
+    With h = a dy, row by row as in BatchNorm with the roles of row and feature exchanged:
+        dx = r (h - mean h - xh mean(h xh)),    da = sum_rows dy xh,    db = sum_rows dy.
+    Kept: xh and r.
+    """
+
+    reads_output = False
+
+    def __init__(self, features, eps=1e-5, init=ONES, bias_init=ZEROS):
+        self.features, self.eps = whole("LayerNorm", "features", features), number("LayerNorm", "eps", eps, low=0)
+        self.shapes = {"a": ((features,), "norm"), "b": ((features,), "bias")}
+        self.init = {"a": init, "b": bias_init}
+
+    def output_shape(self, shape):
+        if shape[-1] != self.features:
+            raise ValueError(f"LayerNorm: x has {shape[-1]} features, the layer {self.features}")
+        return tuple(shape)
+
+    def forward(self, x, run):
+        xh = x - x.mean(-1, keepdims=True)
+        r = 1 / xp(x).sqrt((xh * xh).mean(-1, keepdims=True) + self.eps)
+        xh *= r
+        return self.a * xh + self.b, (xh, r)
+
+    def backward(self, dy, saved, run):
+        xh, r = saved                                   # forward was: y = a xh + b, xh = (x - m) r
+        if self.da is not None:
+            kernels.sum_rows((dy * xh).reshape(-1, self.features), self.da)
+        if self.db is not None:
+            kernels.sum_rows(dy.reshape(-1, self.features), self.db)
+        if not run.dx:
+            return None
+        h = self.a * dy
+        return r * (h - h.mean(-1, keepdims=True) - xh * (h * xh).mean(-1, keepdims=True))
+
+    def __repr__(self):
+        return f"LayerNorm({self.features}, eps={self.eps})"

@@ -1,0 +1,72 @@
+"""Generated modules, and numba's machine code for them, in a folder that belongs to the user alone.
+
+What lies there is executed: numba loads machine code from beside the module's file. So the folder is the user's own, no
+link, of mode 0700, and was never open to other writers; and a module runs the text that was generated now, never that
+of the file, which is there for numba and for tracebacks, and is written anew where it differs.
+"""
+
+import hashlib
+import os
+import pathlib
+import stat
+import sys
+import tempfile
+import types
+
+
+def candidates():
+    """$NPOPT_CACHE or else the user's cache; then a temporary folder."""
+    home = os.environ.get("NPOPT_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "npopt")
+    return pathlib.Path(home) / "kernels", pathlib.Path(tempfile.gettempdir()) / f"npopt-{os.getuid()}"
+
+
+def folder():
+    """The first candidate that is private, or can be made so; an OSError that says why none is."""
+    why = []
+    for path in candidates():
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(path)
+            return path
+        except OSError as error:
+            why.append(f"{path}: {error.strerror or error}")
+    raise OSError(f"no folder for compiled kernels ({'; '.join(why)}); set NPOPT_CACHE to a folder of your own")
+
+
+def make_private(path):
+    """Close this user's folder to others; an OSError where it is another's, a link, or has been open to writers."""
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        raise OSError("it is not a folder")
+    if found.st_uid != os.getuid():
+        raise OSError(f"it belongs to another user (uid {found.st_uid})")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):           # then nobody knows who wrote what is in it
+        raise OSError("others may write to it; remove it")
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        os.chmod(path, 0o700)
+    if not os.access(path, os.W_OK | os.X_OK):                  # a file system that is read-only
+        raise OSError("it cannot be written")
+
+
+def module(name, source, depends=""):
+    """The module of a generated text; its file is named after the hash of the text and of what it `depends` on."""
+    digest = hashlib.sha256((source + depends).encode()).hexdigest()[:16]
+    path = folder() / f"{name}_{digest}.py"
+    if not holds(path, source):                                 # whole or absent: another process may be writing too
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        with os.fdopen(handle, "w") as file:
+            file.write(source)
+        os.replace(temporary, path)
+    made = sys.modules[f"npopt_kernel_{path.stem}"] = types.ModuleType(f"npopt_kernel_{path.stem}")
+    made.__file__ = str(path)                                   # numba looks the module up in sys.modules
+    exec(compile(source, path, "exec"), vars(made))
+    return made
+
+
+def holds(path, source):
+    """Whether a file is there, no link, with this text."""
+    try:
+        return not path.is_symlink() and path.read_bytes() == source.encode()
+    except OSError:
+        return False

@@ -1,0 +1,71 @@
+"""The rows of a linear model, checked and in the form that compiled loops read."""
+
+from npopt import backend
+
+import numpy as np
+import scipy.sparse
+
+
+def design(where, X, dtype=None, d=None):
+    """X as a C-ordered array or a canonical CSR matrix with int32 indices, finite and writeable.
+
+    float32 and float64 are kept unless `dtype` asks for one; other numbers become float64. d: the columns it must have.
+    """
+    sparse = scipy.sparse.issparse(X)
+    if not sparse:
+        X = np.asarray(X)
+    if X.ndim != 2 or not all(X.shape):
+        raise ValueError(f"{where}: X must have shape (rows, columns), none of them 0, got {X.shape}")
+    if d is not None and X.shape[1] != d:
+        raise ValueError(f"{where}: the test rows have {X.shape[1]} columns, the training rows {d}")
+    kept = X.dtype if X.dtype in (np.float32, np.float64) else np.float64
+    dtype = np.dtype(kept if dtype is None else dtype)
+    X = csr(where, X, dtype) if sparse else np.require(X, dtype, ["C", "A", "W", "E"])
+    bad = np.flatnonzero(~(np.isfinite(X.data) if sparse else np.isfinite(X).all(1)))
+    if bad.size:
+        row = np.searchsorted(X.indptr, bad[0], side="right") - 1 if sparse else bad[0]
+        raise ValueError(f"{where}: row {row} of X holds NaN or inf")
+    return X
+
+
+def csr(where, X, dtype):
+    X = scipy.sparse.csr_matrix(X, dtype=dtype)
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    if X.nnz > np.iinfo(np.int32).max:
+        raise ValueError(f"{where}: {X.nnz} non-zeros are more than int32 indices can count")
+    X.data = np.require(X.data, dtype, ["C", "A", "W"])
+    X.indices = np.require(X.indices, np.int32, ["C", "A", "W"])
+    X.indptr = np.require(X.indptr, np.int32, ["C", "A", "W"])
+    return X
+
+
+def square_norms(X):
+    """|a_i|^2 of every row in float64, (n,)."""
+    if scipy.sparse.issparse(X):
+        return np.asarray(X.astype(np.float64).multiply(X).sum(1)).reshape(-1)
+    return np.einsum("ij,ij->i", X, X, dtype=np.float64)
+
+
+def row_numbers(where, rows, n):
+    """Row numbers on the device in use, int64 and contiguous; one outside 0..n-1 is refused."""
+    host = np.asarray(rows) if isinstance(rows, (list, tuple, range)) else rows
+    if getattr(host, "ndim", 0) != 1 or host.dtype.kind not in "iu" or host.shape[0] == 0:
+        raise ValueError(f"{where}: rows must be a vector of one or more row numbers, got {rows!r}")
+    low, high = int(backend.to_host(host.min())), int(backend.to_host(host.max()))
+    if low < 0 or high >= n:
+        raise ValueError(f"{where}: rows must lie in 0..{n - 1}, got {low if low < 0 else high}")
+    return contiguous(backend.asarray(host, np.int64))
+
+
+def row_weights(where, weights, B):
+    """Weights on the device in use, float64 and contiguous, (B,)."""
+    weights = backend.asarray(weights, np.float64)
+    if weights.shape != (B,):
+        raise ValueError(f"{where}: {B} rows need {B} weights, got shape {weights.shape}")
+    return contiguous(weights)
+
+
+def contiguous(array):
+    return np.require(array, None, ["C", "W"]) if isinstance(array, np.ndarray) else array

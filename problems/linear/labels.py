@@ -1,0 +1,59 @@
+"""Labels of linear models: what y may be, and which classes it names.
+
+Losses speak of y as numbers, as -1 and +1, or as 0, ..., C-1; the caller's labels are the `classes`, in order.
+"""
+
+import numpy as np
+
+
+def numbers(where, y, n):
+    """y as float64, (n,), finite."""
+    if y.shape != (n,):
+        raise ValueError(f"{where}: X has {n} rows, so y must have shape ({n},), got {y.shape}")
+    try:
+        y = y.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: the labels must be numbers, got {y.dtype}, such as {y[0]!r}") from None
+    bad = np.flatnonzero(~np.isfinite(y))
+    if bad.size:
+        raise ValueError(f"{where}: label {bad[0]} is {y[bad[0]]}")
+    return y
+
+
+def distinct(where, y):
+    found = np.unique(y)
+    if found.size == 1:
+        raise ValueError(f"{where}: all labels are {found[0]:g}; classification needs at least two classes")
+    return found
+
+
+def two(where, y):
+    """The two classes of y: (-1, 1) or (0, 1)."""
+    found = distinct(where, y)
+    if found.size > 2:
+        raise ValueError(f"{where}: this loss separates two classes, got {found.size} different labels, among them "
+                         f"{found[2]:g}")
+    if list(found) not in ([-1, 1], [0, 1]):
+        raise ValueError(f"{where}: two classes must be labelled -1 and +1 or 0 and 1, got {found[0]:g} and "
+                         f"{found[1]:g}; use numpy.where(y == {found[1]:g}, 1, -1)")
+    return found
+
+
+def many(where, y):
+    """The classes 0, ..., C-1 of y, C > 2."""
+    found = distinct(where, y)
+    wrong = found[(found < 0) | (found != np.floor(found))]
+    if wrong.size or found[-1] + 1 > max(2 * found.size, 1000):
+        odd = wrong[0] if wrong.size else found[-1]
+        raise ValueError(f"{where}: labels must be -1 and +1, 0 and 1, or 0, ..., C-1 for C > 2 classes; got "
+                         f"{found.size} different ones, among them {odd:g}")
+    return np.arange(found[-1] + 1)
+
+
+def numbered(where, y, classes):
+    """The class numbers, int64, of labels y; a label that is none of the classes is refused."""
+    c = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
+    strange = np.flatnonzero(classes[c] != y)
+    if strange.size:
+        raise ValueError(f"{where}: the test labels hold {y[strange[0]]:g}, which the training labels do not know")
+    return c

@@ -1,0 +1,160 @@
+"""Texts as feeds: whole numbers, one a word, byte or piece of a word.
+
+    Windows(text, 64)                       each row 64 tokens of a long text, the target of each its successor
+    Sentences(texts, 32)                    one sentence a row, padded; padding does not count
+    Pairs(pairs, 32, 32, start=1, stop=2)   translation: (source, target so far) -> target
+
+Texts are sequences of numbers 0..V-1. `validation` and `test` are further texts of the same kind, or None.
+"""
+
+from nn.losses import IGNORE
+from npopt import backend
+from npopt.values import whole
+from problems.feeds import Feed, chosen
+
+import numpy as np
+
+
+def numbers(owner, text):
+    """A text as int64 numbers, checked."""
+    found = np.asarray(text)
+    if found.ndim != 1 or found.size and (found.dtype.kind not in "iu" or found.min() < 0):
+        raise ValueError(f"{owner}: a text is a vector of whole numbers of at least 0, got {found.dtype} {found.shape}")
+    return found.astype(np.int64)
+
+
+class Windows(Feed):
+    """Windows of one long text: row r holds tokens s .. s + length - 1, s = r stride, and its target at each position
+    is the next token. Inputs (B, length) and targets (B, length), int64.
+
+    stride   tokens between the beginnings of neighbouring rows; None: length, so that every token is a target once
+    moving   training rows begin up to stride - 1 tokens later, by a draw of (seed, t, row)
+    """
+
+    def __init__(self, train, length, validation=None, test=None, stride=None, moving=False, name="text"):
+        self.length, self.moving, self.name = whole("Windows", "length", length), bool(moving), name
+        self.stride = self.length if stride is None else whole("Windows", "stride", stride)
+        self.texts = {"train": train, "validation": validation, "test": test}
+        self.texts = {part: numbers("Windows", text) for part, text in self.texts.items() if text is not None}
+        for part, text in self.texts.items():
+            if self.starts(text) < 1:
+                raise ValueError(f"Windows: the {part} text has {len(text)} tokens; a window of {length} and the token "
+                                 f"behind it need {self.length + 1}")
+
+    def starts(self, text):
+        """How many windows a text holds."""
+        return max(0, (len(text) - 1 - self.length) // self.stride + 1)
+
+    def place(self, network, loss, dtype):
+        if network.input_shape != (self.length,):
+            raise ValueError(f"Windows: a row has {self.length} tokens, the network expects {network.input_shape}")
+        self.parts = {}
+        for part, text in self.texts.items():
+            loss.targets(network.output_shape, np.broadcast_to(text[:, None], (len(text), self.length)), dtype)
+            self.parts[part] = backend.asarray(text)
+        self.at = backend.asarray(np.arange(self.length))
+        self.n = self.count("train")
+
+    def count(self, part):
+        return self.starts(self.texts[part])
+
+    def targets(self):
+        return self.texts["train"][self.stride * np.arange(self.n)[:, None] + np.arange(1, self.length + 1)]
+
+    def batch(self, part, rows=None, draw=None):
+        text = self.parts[part]
+        rows = backend.asarray(np.arange(self.count(part))) if rows is None else rows
+        start = rows * self.stride
+        if draw is not None and self.moving:
+            seed, t = draw
+            u = backend.row_uniform(backend.key(seed, "windows", t), rows, backend.empty((rows.shape[0], 1), "float64"))
+            start = backend.xp(start).minimum(start + (u[:, 0] * self.stride).astype("int64"), self.last(part))
+        places = start.reshape(-1, 1) + self.at
+        return text[places], text[places + 1]
+
+    def last(self, part):
+        """The last place at which a window may begin."""
+        return len(self.texts[part]) - 1 - self.length
+
+
+class Padded(Feed):
+    """Rows that were padded to one length: a subclass has `shapes`, those of one row's inputs, and table(rows), which
+    gives its inputs and targets, (n, ...) each."""
+
+    def __init__(self, name, train, validation, test):
+        self.name, texts = name, {"train": train, "validation": validation, "test": test}
+        self.tables = {part: self.table(rows) for part, rows in texts.items() if rows is not None}
+
+    def place(self, network, loss, dtype):
+        if network.input_shape != self.shapes:
+            raise ValueError(f"{type(self).__name__}: inputs have shapes {self.shapes}, the network expects "
+                             f"{network.input_shape}")
+        self.parts = {}
+        for part, (*inputs, targets) in self.tables.items():
+            targets = loss.targets(network.output_shape, targets, dtype)
+            self.parts[part] = [backend.asarray(a) for a in (*inputs, targets)]
+        self.n = self.count("train")
+
+    def count(self, part):
+        return len(self.tables[part][0])
+
+    def targets(self):
+        return self.tables["train"][-1]
+
+    def batch(self, part, rows=None, draw=None):
+        *inputs, targets = self.parts[part]
+        return tuple(chosen(a, rows) for a in inputs), chosen(targets, rows)
+
+
+class Sentences(Padded):
+    """Sentences of their own, padded: inputs (ids, mask), (B, length) each, int64 and bool, True where there is a
+    token; the target at each position is the next token of the sentence, -1 behind it. Longer sentences are cut.
+
+    train, validation, test: lists of texts; pad: the number that fills up
+    """
+
+    def __init__(self, train, length, validation=None, test=None, pad=0, name="sentences"):
+        self.length, self.pad = whole("Sentences", "length", length), whole("Sentences", "pad", pad, 0)
+        self.shapes = ((self.length,), (self.length,))
+        super().__init__(name, train, validation, test)
+
+    def table(self, sentences):
+        """(ids, mask, targets) of a list of sentences."""
+        ids = np.full((len(sentences), self.length), self.pad, np.int64)
+        mask, targets = np.zeros(ids.shape, bool), np.full(ids.shape, IGNORE, np.int64)
+        for row, text in enumerate(sentences):
+            text = numbers("Sentences", text)
+            if len(text) < 2:
+                raise ValueError(f"Sentences: sentence {row} has {len(text)} tokens; it takes two to predict one")
+            here, after = text[:self.length], text[1:self.length + 1]
+            ids[row, :len(here)], mask[row, :len(here)], targets[row, :len(after)] = here, True, after
+        return ids, mask, targets
+
+
+class Pairs(Padded):
+    """Translation: inputs (source, its mask, target so far), targets the target; (B, source_length) twice and
+    (B, length) twice. The target so far begins with `start`, one place behind; the target ends with `stop`, then -1.
+
+    train, validation, test: lists of (source, target) pairs of texts
+    """
+
+    def __init__(self, train, source_length, length, start, stop, validation=None, test=None, pad=0, name="pairs"):
+        self.source_length, self.length = (
+            whole("Pairs", n, v) for n, v in (("source_length", source_length), ("length", length)))
+        self.start, self.stop, self.pad = (
+            whole("Pairs", n, v, 0) for n, v in (("start", start), ("stop", stop), ("pad", pad)))
+        self.shapes = ((self.source_length,), (self.source_length,), (self.length,))
+        super().__init__(name, train, validation, test)
+
+    def table(self, pairs):
+        """(source, mask, so far, targets)."""
+        source = np.full((len(pairs), self.source_length), self.pad, np.int64)
+        mask, so_far = np.zeros(source.shape, bool), np.full((len(pairs), self.length), self.pad, np.int64)
+        targets = np.full(so_far.shape, IGNORE, np.int64)
+        for row, (text, translation) in enumerate(pairs):
+            text = numbers("Pairs", text)[:self.source_length]
+            source[row, :len(text)], mask[row, :len(text)] = text, True
+            complete = np.concatenate([[self.start], numbers("Pairs", translation), [self.stop]])
+            here, after = complete[:-1][:self.length], complete[1:][:self.length]
+            so_far[row, :len(here)], targets[row, :len(after)] = here, after
+        return source, mask, so_far, targets

@@ -1,0 +1,214 @@
+// CUDA C++ on a CPU, for tests: g++ compiles a kernel as C++, `launch` runs its blocks one after the other.
+//
+// A CUDA thread is a fibre: it runs until it ends, or waits at a barrier or in a shuffle, where the others catch up.
+// Shared memory remembers, for each word, who wrote and who read it since the last barrier: two threads that meet there
+// without a barrier between them, one of them writing, are a race, and so is a read of what nobody has written.
+// Barriers that not all threads of a block reach, or shuffles that not all lanes of a warp reach, are errors too.
+
+#pragma once
+#include <math.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <functional>
+#include <type_traits>
+#include <utility>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+namespace shim {
+
+struct Dim {
+    unsigned x, y, z;
+};
+
+enum State { READY, AT_BARRIER, IN_SHUFFLE, DONE };
+enum { MOST = 1024, STACK = 1 << 16 };
+
+struct Fibre {
+    jmp_buf where;
+    ucontext_t start;
+    State state;
+    bool started;
+};
+
+inline Fibre fibres[MOST];
+inline jmp_buf home;
+inline char* stacks;
+inline int current, threads;
+inline Dim thread_index, block_index, block_size, grid_size;
+inline unsigned epoch, block_number;            // barriers passed, blocks begun: both over all launches
+inline uint64_t slots[MOST];                    // what the lanes of a warp exchange
+inline std::function<void()> body;
+inline char message[256];
+
+inline void leave(State state) {
+    fibres[current].state = state;
+    if (!_setjmp(fibres[current].where)) _longjmp(home, 1);
+}
+
+inline void fail(const char* text) {
+    if (!message[0])
+        snprintf(message, sizeof message, "%s (block %u,%u,%u thread %u,%u,%u)", text, block_index.x, block_index.y,
+                 block_index.z, thread_index.x, thread_index.y, thread_index.z);
+    leave(DONE);
+}
+
+inline void live() {
+    for (;;) {
+        body();
+        leave(DONE);
+    }
+}
+
+inline void resume(int t) {
+    Fibre& f = fibres[t];
+    current = t;
+    thread_index = {t % block_size.x, t / block_size.x % block_size.y, t / (block_size.x * block_size.y)};
+    if (_setjmp(home)) return;
+    if (f.started) _longjmp(f.where, 1);
+    f.started = true;
+    getcontext(&f.start);
+    f.start.uc_stack.ss_sp = stacks + (size_t)t * STACK;
+    f.start.uc_stack.ss_size = STACK;
+    f.start.uc_link = nullptr;
+    makecontext(&f.start, live, 0);
+    setcontext(&f.start);
+}
+
+inline void run_block() {
+    block_number++, epoch++;
+    for (int t = 0; t < threads; t++) fibres[t].state = READY;
+    for (;;) {
+        int count[4] = {0, 0, 0, 0};
+        for (int t = 0; t < threads; t++) {
+            if (fibres[t].state == READY) resume(t);
+            if (message[0]) return;
+        }
+        for (int t = 0; t < threads; t++) count[fibres[t].state]++;
+        if (count[DONE] == threads) return;
+        bool moved = false;
+        for (int warp = 0; warp < threads && count[IN_SHUFFLE]; warp += 32) {
+            int here = 0;
+            for (int t = warp; t < warp + 32 && t < threads; t++) here += fibres[t].state == IN_SHUFFLE;
+            if (here == 32) {
+                for (int t = warp; t < warp + 32; t++) fibres[t].state = READY;
+                moved = true;
+            }
+        }
+        if (!moved && count[AT_BARRIER] == threads) {
+            for (int t = 0; t < threads; t++) fibres[t].state = READY;
+            moved = true;
+            epoch++;
+        }
+        if (!moved) {
+            snprintf(message, sizeof message, "a barrier that not all reach: %d threads at it, %d in a shuffle, %d gone",
+                     count[AT_BARRIER], count[IN_SHUFFLE], count[DONE]);
+            return;
+        }
+    }
+}
+
+template <typename... A, size_t... I>
+void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {
+    kernel(*(std::remove_reference_t<A>*)arguments[I]...);
+}
+
+// Runs the kernel; what went wrong, or an empty text. sizes: the grid's three, the block's three.
+template <typename... A>
+const char* launch(void (*kernel)(A...), const unsigned* sizes, void** arguments) {
+    message[0] = 0;
+    if (!stacks)
+        stacks = (char*)mmap(nullptr, (size_t)MOST * STACK, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    grid_size = {sizes[0], sizes[1], sizes[2]};
+    block_size = {sizes[3], sizes[4], sizes[5]};
+    threads = block_size.x * block_size.y * block_size.z;
+    body = [=] { call(kernel, arguments, std::index_sequence_for<A...>()); };
+    for (unsigned z = 0; z < grid_size.z; z++)
+        for (unsigned y = 0; y < grid_size.y; y++)
+            for (unsigned x = 0; x < grid_size.x; x++) {
+                block_index = {x, y, z};
+                run_block();
+                if (message[0]) {
+                    for (Fibre& f : fibres) f.started = false;
+                    return message;
+                }
+            }
+    return message;
+}
+
+template <typename T>
+void kind_of(char*& out) {
+    *out++ = std::is_pointer_v<T> ? 'p' : std::is_floating_point_v<T> ? 'f' : std::is_signed_v<T> ? 'i' : 'u';
+    *out++ = '0' + sizeof(T);
+}
+
+// Two letters for each parameter of the kernel: p, f, i or u, and its bytes.
+template <typename... A>
+void kinds(void (*)(A...), char* out) {
+    (kind_of<std::remove_cv_t<A>>(out), ...);
+    *out = 0;
+}
+
+template <typename T, int N>
+struct Shared {
+    struct Word {
+        T value;
+        int writer, reader;                     // reader -2: several
+        unsigned written, read, filled;         // epochs, and the block that wrote last
+    };
+    Word words[N];
+
+    struct Reference {
+        Word& word;
+        operator T() const {
+            if (word.filled != block_number) fail("shared memory is read before it is written");
+            if (word.written == epoch && word.writer != current) fail("race: read of a shared word that another wrote");
+            word.reader = word.read == epoch && word.reader != current ? -2 : current;
+            word.read = epoch;
+            return word.value;
+        }
+        const Reference& operator=(T value) const {
+            if (word.written == epoch && word.writer != current) fail("race: two writes to a shared word");
+            if (word.read == epoch && word.reader != current) fail("race: write to a shared word that another read");
+            word.value = value, word.writer = current, word.written = epoch, word.filled = block_number;
+            return *this;
+        }
+        const Reference& operator=(const Reference& other) const { return *this = (T)other; }
+        const Reference& operator+=(T value) const { return *this = (T)(*this) + value; }
+    };
+
+    Reference operator[](long long i) {
+        if (i < 0 || i >= N) fail("shared memory: an index outside");
+        return {words[i]};
+    }
+};
+
+}  // namespace shim
+
+#define threadIdx shim::thread_index
+#define blockIdx shim::block_index
+#define blockDim shim::block_size
+#define gridDim shim::grid_size
+
+inline void __syncthreads() { shim::leave(shim::AT_BARRIER); }
+
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, int lane) {
+    static_assert(sizeof(T) <= 8, "a lane exchanges 8 bytes");
+    if (mask != 0xffffffffu) shim::fail("a shuffle of a part of the warp");
+    memcpy(&shim::slots[shim::current], &value, sizeof value);
+    shim::leave(shim::IN_SHUFFLE);
+    memcpy(&value, &shim::slots[shim::current ^ lane], sizeof value);
+    shim::leave(shim::IN_SHUFFLE);              // nobody writes the slots again before all have read
+    return value;
+}

@@ -1,0 +1,292 @@
+"""Every CUDA kernel of the layers, run on the CPU, against the reference path in float64 on NumPy arrays.
+
+RUNS names, for each kernel, the piece of a layer that must launch it; a kernel without an entry fails.
+"""
+
+import pathlib
+import re
+import shutil
+import subprocess
+
+import nn
+from nn import kernels
+from nn.kernels import gpu, reference
+from nn.kernels.gpu import convolutions
+from npopt import backend
+
+import cudashim
+import numpy as np
+import pytest
+import scipy.special
+
+pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
+ROOT = pathlib.Path(nn.__file__).parent.parent
+DTYPES = ("float32", "float64")
+NEAR = {"float32": 2e-6, "float64": 1e-14}      # rounding of numbers of size 1; sums take more, by their size
+
+WINDOWS = [                                             # image, kernel, stride, padding, channels, outputs
+    ((6, 7), (3, 3), (1, 1), (1, 1), 8, 5), ((7, 6), (3, 2), (2, 1), (0, 1), 3, 4),
+    ((5, 5), (1, 1), (2, 2), (0, 0), 4, 6), ((5, 4), (1, 1), (1, 1), (0, 0), 4, 6),
+    ((4, 3), (5, 5), (1, 1), (2, 2), 1, 3), ((2, 3), (5, 4), (2, 3), (4, 3), 2, 2),
+    ((6, 6), (2, 2), (3, 3), (0, 0), 12, 1), ((9, 8), (2, 3), (1, 2), (1, 0), 4, 3),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled():
+    cudashim.build([(p.source(), gpu.launch.options(dtype)) for p in gpu.PROGRAMS for dtype in DTYPES])
+
+
+def counts(size, kernel, stride, padding):
+    return tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True))
+
+
+def both(name, arrays, dtype, given, near):
+    """Run a piece on the stand-in in dtype and as the reference in float64; compare all arrays.
+
+    arrays: {name: NumPy array or None}, floats cast to dtype; given(arrays) the arguments. near: {array name: what
+    rounding may do to it}, the others unchanged.
+    """
+    def cast(a, kind):
+        return a.astype(kind) if a is not None and a.dtype.kind == "f" else a
+
+    slow = {k: cast(cast(a, dtype), "float64") for k, a in arrays.items()}
+    fast = {k: None if a is None else backend.asarray(cast(a, dtype)) for k, a in arrays.items()}
+    getattr(reference, name)(*given(slow))
+    getattr(kernels, name)(*given(fast))
+    for k, a in fast.items():
+        if a is not None:
+            np.testing.assert_allclose(backend.to_host(a), slow[k], rtol=0, atol=near.get(k, 0) * NEAR[dtype] + 0.0,
+                                       err_msg=f"{name}: {k}")
+
+
+def windows(name, dtype, rng, cases=WINDOWS, batch=3):
+    for size, kernel, stride, padding, c, o in cases:
+        count = counts(size, kernel, stride, padding)
+        terms = max(np.prod(kernel) * max(c, o), batch * np.prod(count))
+        arrays = dict(x=rng.standard_normal((batch, *size, c)), w=rng.standard_normal((o, *kernel, c)),
+                      b=rng.standard_normal(o), y=rng.standard_normal((batch, *count, o)))
+        near = {"convolve": "y", "convolve_inputs": "x", "convolve_weights": "w"}[name]
+        order = {"convolve": "xwby", "convolve_inputs": "ywx", "convolve_weights": "xyw"}[name]
+        for bias in ((True, False) if name == "convolve" else (True,)):
+            if not bias:
+                arrays["b"] = None
+            both(name, arrays, dtype, lambda a: (*[a[k] for k in order], stride, padding),  # noqa: B023
+                 {near: 4 * terms**0.5})
+
+
+def pools(name, dtype, rng):
+    for size, kernel, stride, padding, c, _ in WINDOWS:
+        if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
+            continue
+        count = counts(size, kernel, stride, padding)
+        x = rng.integers(0, 4, (3, *size, c)).astype(float)                     # many ties
+        index, y = np.zeros((3, *count, c), "uint8"), np.zeros((3, *count, c))
+        reference.max_pool(x, y, index, kernel, stride, padding)
+        if name == "max_pool":
+            x[0, 0, 0], x[1, :2] = np.nan, -np.inf
+            both(name, dict(x=x, y=y + 1, index=index + 1), dtype,
+                 lambda a: (*[a[k] for k in ("x", "y", "index")], kernel, stride, padding), {})  # noqa: B023
+        else:
+            both(name, dict(dy=rng.standard_normal(y.shape), index=index, dx=x), dtype,
+                 lambda a: (*[a[k] for k in ("dy", "index", "dx")], kernel, stride, padding),  # noqa: B023
+                 dict(dx=10))
+
+
+SIZES = [(1, 3), (5, 1), (37, 6), (700, 70), (1500, 33)]    # one block's rows and more, columns of one block and more
+
+
+def matrices(name, dtype, rng):
+    for n, d in SIZES:
+        m = {k: 2 + rng.standard_normal((n, d)) for k in ("x", "skip")} | {
+            k: rng.standard_normal((n, d)) for k in ("dy", "y", "out")}
+        v = {k: rng.standard_normal(d) for k in ("mean", "scale", "offset", "da", "db")}
+        if name == "moments":
+            both(name, m | v, dtype, lambda a: (a["x"], a["mean"], a["scale"]), dict(mean=4, scale=40))
+        elif name == "sum_rows":
+            both(name, m | v, dtype, lambda a: (a["x"], a["da"]), dict(da=10 * n))
+        elif name == "normalise":
+            for skip in ("skip", "out", None):
+                for rectify, y in ((False, "out"), (True, "out"), (True, "x")):
+                    both(name, m | v, dtype, lambda a: (
+                        a["x"], a["mean"], a["scale"], a["offset"], a.get(skip), rectify, a[y]),  # noqa: B023
+                        {y: 40})
+        elif name == "normalise_sums":
+            for y in ("y", None):
+                both(name, m | v, dtype, lambda a: (
+                    a["x"], a["mean"], a["scale"], a["dy"], a.get(y), a["da"], a["db"]),  # noqa: B023
+                    dict(da=60 * n, db=10 * n))
+        else:
+            for dx in ("out", "dy"):
+                both(name, m | v, dtype, lambda a: (
+                    a["x"], a["mean"], a["scale"], a["dy"], a["da"], a["db"], a[dx]), {dx: 200})  # noqa: B023
+
+
+def linear(name, dtype, rng):
+    for n, i, o in ((1, 1, 1), (5, 7, 3), (1300, 9, 40)):
+        arrays = dict(x=rng.standard_normal((n, i)), w=rng.standard_normal((o, i)), b=rng.standard_normal(o),
+                      y=rng.standard_normal((n, o)))
+        order, out = {"linear": ("xwby", "y"), "linear_inputs": ("ywx", "x"), "linear_weights": ("xyw", "w")}[name]
+        for bias in (True, False):
+            arrays["b"] = arrays["b"] if bias else None
+            both(name, arrays, dtype, lambda a: [a[k] for k in order], {out: 4 * max(n, i, o) ** 0.5})  # noqa: B023
+
+
+def softmax(_, dtype, rng):
+    for batch, classes in ((1, 1), (3, 7), (17, 70)):
+        for smoothing in (0.0, 0.2):
+            for weights in (None, rng.random(batch)):
+                z, t = 3 * rng.standard_normal((batch, classes)), rng.integers(0, classes, batch).astype("u1")
+                arrays = dict(z=z, t=t, weights=weights, p=np.zeros((batch, classes)), rows=np.zeros(batch))
+                both("softmax", arrays, dtype, lambda a: (
+                    a["z"], a["t"], smoothing, a["weights"], a["p"], a["rows"]), dict(p=8, rows=40))  # noqa: B023
+
+
+def words(dtype, rng):
+    for n, v, d in ((1, 1, 1), (40, 9, 3), (700, 30, 70)):
+        arrays = dict(dy=rng.standard_normal((n, d)), words=rng.integers(0, v, n), dw=np.ones((v + 2, d)))
+        both("sum_by_word", arrays, dtype, lambda a: tuple(a.values()), dict(dw=2 * n))
+
+
+def images(kind, dtype, rng):
+    data = rng.integers(0, 256, (9, 5, 6, 3)).astype(kind or dtype)
+    rows, moves = np.array([8, 0, 3, 3]), np.array([[0, 0, 0], [2, -3, 0], [-1, 2, 1], [5, 0, 1]])
+    scale, shift = rng.random(3), rng.standard_normal(3)
+    for r, m in ((rows, moves), (rows, None), (None, None), (None, np.resize(moves, (9, 3)))):
+        out = np.zeros((9 if r is None else 4, 5, 6, 3))
+        arrays = dict(data=data, rows=r, moves=m, scale=scale, shift=shift, out=out)
+        both("gather_images", arrays, dtype, lambda a: tuple(a.values()), dict(out=1000))
+
+
+def numbers(name, dtype, rng):
+    x = rng.standard_normal(700)
+    if name == "erf":
+        x[:6] = 0, -0.0, 30, -30, 1e-10, 5
+        both(name, dict(x=x), dtype, lambda a: (a["x"],), dict(x=4))
+        return
+    x[:4] = np.nan, 0, -np.inf, np.inf
+    dy = rng.standard_normal(700)
+    if name == "relu":
+        both(name, dict(x=x, y=dy), dtype, lambda a: (a["x"], a["y"]), {})
+        both(name, dict(x=x), dtype, lambda a: (a["x"], a["x"]), {})
+    else:
+        both(name, dict(y=x, dy=dy, dx=0 * dy), dtype, lambda a: a.values(), {})
+
+
+RUNS = {
+    "columns_of": lambda *a: windows("convolve", *a), "columns_of_wide": lambda *a: windows("convolve_weights", *a),
+    "sum_columns": lambda *a: windows("convolve_inputs", *a),
+    "sum_columns_wide": lambda *a: windows("convolve_inputs", *a),
+    "sum_parts": lambda *a: windows("convolve_weights", *a, [((20, 21), (3, 3), (1, 1), (1, 1), 4, 5)], 2),
+    "add_row": lambda *a: linear("linear", *a),
+    "moments": lambda *a: matrices("moments", *a), "join_moments": lambda *a: matrices("moments", *a),
+    "sum_rows": lambda *a: matrices("sum_rows", *a), "join_sums": lambda *a: matrices("sum_rows", *a),
+    "normalise": lambda *a: matrices("normalise", *a),
+    "normalise_sums": lambda *a: matrices("normalise_sums", *a),
+    "normalise_backward": lambda *a: matrices("normalise_backward", *a),
+    "max_pool": lambda *a: pools("max_pool", *a), "max_pool_backward": lambda *a: pools("max_pool_backward", *a),
+    "relu": lambda *a: numbers("relu", *a), "relu_backward": lambda *a: numbers("relu_backward", *a),
+    "erf_in_place": lambda *a: numbers("erf", *a), "softmax": lambda *a: softmax("softmax", *a),
+    "sum_words": words,
+    "gather_images": lambda *a: images(None, *a), "gather_bytes": lambda *a: images("uint8", *a),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kernel", [name for p in gpu.PROGRAMS for name in cudashim.names(p.source())])
+def test_kernel(kernel, dtype, rng, shim):
+    cudashim.EXECUTED.clear()
+    RUNS[kernel](dtype, rng)
+    assert (kernel, gpu.launch.options(dtype)) in cudashim.EXECUTED
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_of_linear_layers(dtype, rng, shim):
+    for name in ("linear_inputs", "linear_weights"):
+        linear(name, dtype, rng)
+
+
+@pytest.mark.parametrize("bytes_", [1, 5000])
+def test_columns_come_in_chunks(bytes_, monkeypatch, rng, shim):
+    monkeypatch.setattr(convolutions, "WORKSPACE", bytes_)
+    monkeypatch.setattr(convolutions, "DEPTH", 8)
+    for name in ("convolve", "convolve_inputs", "convolve_weights"):
+        windows(name, "float64", rng, batch=5)
+
+
+def test_parts_of_a_sum_are_equal_and_fill_the_card():
+    for rows, m, n in ((131072, 64, 576), (100 * 784, 6, 25), (64, 120, 400), (2048, 512, 4608), (9973, 64, 64)):
+        parts = convolutions._parts(rows, m, n)
+        assert rows % parts == 0 and (parts == 1 or rows // parts >= convolutions.DEPTH)
+    assert convolutions._parts(131072, 64, 576) == 128 and convolutions._parts(2048, 512, 4608) == 4
+
+
+def test_moments_of_numbers_far_from_zero(rng, shim):
+    """Sums of squares would lose all digits here: 1e6 + noise in float32 has 4 bits of noise."""
+    x = (1e6 + rng.integers(0, 8, (5000, 3))).astype("float32")
+    x[0] = 0                                            # nor is the first row a good middle
+    mean, variance = backend.empty((3,), "float32"), backend.empty((3,), "float32")
+    kernels.moments(backend.asarray(x), mean, variance)
+    np.testing.assert_allclose(backend.to_host(mean), x.astype("f8").mean(0), rtol=1e-7)
+    np.testing.assert_allclose(backend.to_host(variance), x.astype("f8").var(0), rtol=1e-5)
+
+
+def test_softmax_with_an_impossible_class_and_with_nan(shim):
+    z = backend.asarray(np.array([[1.0, -np.inf, 2.0], [0.0, np.nan, 1.0], [np.nan, 0, 0]]))
+    t, p, rows = backend.asarray(np.array([0, 0, 1])), backend.empty((3, 3), "float64"), backend.empty((3,), "float64")
+    kernels.softmax(z, t, 0.0, None, p, rows)
+    rows = backend.to_host(rows)
+    assert rows[0] == pytest.approx(np.log(1 + np.e)) and np.isnan(rows[1:]).all()
+
+
+def test_arrays_that_the_kernels_cannot_take_go_the_plain_way(rng, shim):
+    x, w = rng.standard_normal((2, 6, 6, 4)), rng.standard_normal((3, 3, 3, 4))
+    expected = np.empty((2, 6, 6, 3))
+    reference.convolve(x, w, None, expected, (1, 1), (1, 1))
+    turned = backend.asarray(x.transpose(0, 3, 1, 2).copy()).transpose(0, 2, 3, 1)
+    for a in (turned, backend.asarray(x.astype("f4"))):
+        cudashim.EXECUTED.clear()
+        y = backend.empty((2, 6, 6, 3), "float64")
+        kernels.convolve(a, backend.asarray(w), None, y, (1, 1), (1, 1))
+        np.testing.assert_allclose(backend.to_host(y), expected, atol=1e-5)
+        assert not cudashim.EXECUTED
+
+
+def test_addresses_that_16_bytes_do_not_divide_take_the_narrow_kernel(rng, shim):
+    flat = backend.asarray(rng.standard_normal(2 * 5 * 5 * 4 + 1).astype("f4"))
+    x, w = flat[1:].reshape(2, 5, 5, 4), backend.asarray(rng.standard_normal((3, 3, 3, 4)).astype("f4"))
+    y, slow = backend.empty((2, 5, 5, 3), "float32"), np.empty((2, 5, 5, 3), "f4")
+    cudashim.EXECUTED.clear()
+    kernels.convolve(x, w, None, y, (1, 1), (1, 1))
+    reference.convolve(backend.to_host(x), backend.to_host(w), None, slow, (1, 1), (1, 1))
+    np.testing.assert_allclose(backend.to_host(y), slow, atol=1e-5)
+    assert {name for name, _ in cudashim.EXECUTED} == {"columns_of"}
+
+
+def test_every_cuda_source_is_one_that_tests_run():
+    """The folder's files, the formulas' common form, and the kernels written in Python files."""
+    here = ROOT / "nn" / "kernels" / "gpu"
+    assert {p.name for p in here.glob("*.cu")} == {p.file for p in gpu.PROGRAMS}
+    found = {str(p.relative_to(ROOT)) for folder in ("npopt", "nn", "problems", "scripts")
+             for p in (ROOT / folder).rglob("*.py") if "__global__" in p.read_text()}
+    assert found == {"npopt/backend/draws.py", "npopt/backend/formulas.py"}
+
+
+def test_reference_values_of_erf_are_those_of_scipy(rng, shim):
+    x = backend.asarray(np.linspace(-7, 7, 501))
+    kernels.erf(x)
+    np.testing.assert_allclose(backend.to_host(x), scipy.special.erf(np.linspace(-7, 7, 501)), rtol=1e-15)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("program", gpu.PROGRAMS, ids=lambda p: p.file)
+def test_nvcc_compiles_them_without_spilling(program, dtype, tmp_path):
+    """For sm_90; a local array that is not held in registers would show as bytes of stack frame or spills."""
+    (tmp_path / "k.cu").write_text(program.source())
+    command = ["nvcc", *gpu.launch.options(dtype), "-arch=sm_90", "-Xptxas", "-v", "-cubin", "-o", tmp_path / "k.cubin",
+               tmp_path / "k.cu"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
+    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
+    assert len(spills) == len(cudashim.names(program.source())) and {int(n) for s in spills for n in s} == {0}

@@ -1,0 +1,105 @@
+"""Whole training steps on the stand-in GPU: npopt's own device code, CUDA kernels and formulas, run on the CPU."""
+
+from types import SimpleNamespace
+
+import nn
+from nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from npopt import SGD, AdamW, WithReplacement, backend, minimize
+from problems.feeds import CropFlip, Images
+from problems.neural import Neural
+
+import cudashim
+import numpy as np
+import pytest
+from test_layers import LAYERS
+
+pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
+
+NETWORKS = {
+    "mlp with batch norm and dropout": lambda: nn.mlp((6, 7, 5, 3), norm="batch", dropout=0.2),
+    "mlp with layer norm": lambda: nn.mlp((6, 7, 5, 3), nn.GELU, norm="layer"),
+    "lenet5": nn.lenet5,
+    "lenet5 as in 1998": lambda: nn.lenet5(nn.Tanh, "avg"),
+    "resnet18": lambda: nn.resnet18(width=4, in_channels=1, image=16),
+    "vgg11": lambda: nn.vgg(11, width=2),
+}
+# The same sums in another order, gradients in units of their own size: some rounding of depth sqrt(terms) each.
+NEAR = {"float32": 1e-5, "float64": 1e-12}
+
+
+def on(device, path=None):
+    """Work on this device: the stand-in with its kernels, the CPU with array code."""
+    backend.use(device)
+    nn.kernels.use(path or ("fast" if device == "shim" else "reference"))
+
+
+def step(make, loss, dtype, device, seed):
+    """Outputs, loss, the gradients of inputs and of each segment, and the outputs of an evaluation pass."""
+    on(device)
+    draws, network, run = np.random.default_rng(seed), make(), nn.Run(training=True, dx=True, seed=3)
+    x = network.x0(draws, dtype)
+    a = draws.standard_normal((6, *network.input_shape)).astype(dtype)
+    outputs = int(np.prod(network.output_shape))
+    t = draws.integers(0, outputs, 6) if isinstance(loss, SoftmaxCrossEntropy) else draws.random((6, outputs))
+    weights = draws.random(6).astype(dtype)
+    t = t.astype(dtype) if t.dtype.kind == "f" else t
+    a, t, weights, g = (backend.asarray(v) for v in (a, t, weights, np.full(network.dim, np.nan, dtype)))
+    network.bind(x, g)
+    z, saved = network.forward(a, run)
+    value, dz = loss.value_and_gradient(z, t, weights)
+    found = [backend.to_host(z).copy(), np.array(backend.to_host(value))]
+    found.append(backend.to_host(network.backward(dz, saved, run)).copy())
+    found += [backend.to_host(g[s.slice]).copy() for s in network.segments]
+    network.commit()
+    return [*found, backend.to_host(network.forward(a, nn.Run())[0]).copy()]
+
+
+@pytest.mark.parametrize("dtype", NEAR)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_step_is_that_of_the_cpu(name, dtype, rng):
+    compare(NETWORKS[name], SoftmaxCrossEntropy(0.1), dtype, rng)
+
+
+@pytest.mark.parametrize("dtype", NEAR)
+@pytest.mark.parametrize("loss", [SquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy()])
+def test_losses(loss, dtype, rng):
+    compare(lambda: nn.mlp((5, 4, 3)), loss, dtype, rng)
+
+
+def compare(make, loss, dtype, rng):
+    seed = rng.integers(1 << 30)
+    try:
+        fast, slow = (step(make, loss, kind, device, seed) for kind, device in ((dtype, "shim"), ("float64", "cpu")))
+        again = step(make, loss, dtype, "shim", seed)
+    finally:
+        on("cpu", "fast")
+    scale = np.sqrt(np.mean(np.concatenate([v.ravel() for v in slow[3:-1]]) ** 2))
+    for i, (a, b, c) in enumerate(zip(fast, slow, again, strict=True)):
+        size = max(np.abs(b).max(), scale if 2 < i < len(slow) - 1 else 0)
+        np.testing.assert_allclose(a, b, rtol=0, atol=NEAR[dtype] * size)
+        np.testing.assert_array_equal(a, c)             # the same bits again
+
+
+def test_training_runs_as_on_the_cpu(rng):
+    """minimize, a problem with crops and flips, batch norm and dropout, and optimizers: the same curve on both."""
+    images, labels = rng.integers(0, 256, (64, 8, 8, 1)).astype("uint8"), rng.integers(0, 3, 64)
+    data = SimpleNamespace(name="noise", x_train=images, y_train=labels, x_test=None, y_test=None, mean=[120.0],
+                           std=[70.0], scale=1.0, classes=(0, 1, 2), sha256="")
+    for optimizer in (AdamW(), SGD()):
+        found = []
+        for device in ("shim", "cpu"):
+            on(device)
+            problem = Neural(nn.resnet18(width=2, in_channels=1, classes=3, image=8), Images(data, CropFlip(2)),
+                             dtype="float64", l2=1e-3)
+            run = minimize(problem, optimizer, WithReplacement(8), 1e-3, stop=dict(steps=5), seed=4)
+            found.append([run.columns["loss"], run.columns["train_loss"], backend.to_host(run.x)])
+        on("cpu", "fast")
+        for a, b in zip(*found, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_of_every_layer(name, shim):
+    make, shape = LAYERS[name]
+    report = nn.gradcheck_layer(make(), shape)
+    assert report.ok, str(report)

@@ -1,0 +1,33 @@
+"""The GPU's benchmark, at sizes of a few numbers, on the stand-in."""
+
+import pathlib
+import sys
+
+import cudashim
+import pytest
+
+BENCHMARKS = pathlib.Path(__file__).parent.parent.parent / "benchmarks"
+pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
+
+
+def test_the_benchmark_runs(monkeypatch, tmp_path, capsys, shim):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for name in ("pairs", "steps", "nn_gpu"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import nn_gpu
+    import steps
+
+    small = {"ResNet-18, batch 128": ("resnet", 2, dict(width=1, image=8)), "LeNet-5, batch 64": ("lenet", 2, {}),
+             "MLP, batch 256": ("mlp", 2, {})}
+    numbers = dict(CASES=small, COPY=64, SQUARE=8, PASSES=1, PARAMETERS=100, SAMPLE=0, RESULTS=tmp_path)
+    once = dict(best=lambda function, rounds=1: nn_gpu.sample(function, 1), calls_of=lambda function: 1)
+    for name, value in {**numbers, **once}.items():
+        monkeypatch.setattr(nn_gpu, name, value)
+    monkeypatch.setitem(steps.SHAPES, "resnet", (8, 8, 3))
+    nn_gpu.main(["--device", "shim", "--rounds", "2", "--write"])
+    text = (tmp_path / "nn_gpu.txt").read_text()
+    assert text.strip() in capsys.readouterr().out
+    for words in ("Limits: copy", "LeNet-5, batch 64, npopt, TF32", "columns summed, 32x32x64", "AdamW", "dW, in"):
+        assert words in text
+    nn_gpu.main(["--device", "shim", "--rounds", "2", "--seconds", "0"])
+    assert "MLP, batch 256: left out" in capsys.readouterr().out
