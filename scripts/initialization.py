@@ -18,7 +18,7 @@ from lab import Entry, Experiment, Part, Recipe, Undecided, alike, dataset, insi
 from lab.figures import COLOURS, curves, look, panels, tuned
 from nn import Linear, Network, PReLU, ReLU, Sequential, Tanh, init
 from nn.spectra import METRICS, PowerIteration, rank_by_entropy, singular_values
-from npopt import Cosine, HeavyBall, RandomReshuffling, Stop
+from npopt import Cosine, HeavyBall, RandomReshuffling, Stop, backend
 from problems.classifiers import between, perceptron
 from problems.feeds import feed_of
 from problems.neural import Neural
@@ -76,9 +76,9 @@ def books(data, start, rows=None, validation=0.0):
 
 
 def spectra(seed, events, start):
-    """One row a matrix of the start: the metrics of nn.spectra, fan-in, variance."""
+    """One row a matrix of the start: the metrics of nn.spectra, fan-in, variance; on the host."""
     net = network(784, 10, STARTS[start])
-    x = net.x0(np.random.default_rng(seed), "float64")
+    x = backend.to_host(net.x0(np.random.default_rng(seed), "float64"))
     rows = []
     for segment in net.segments:
         if segment.kind == "bias":

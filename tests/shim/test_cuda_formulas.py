@@ -9,14 +9,13 @@ import math
 import types
 
 from npopt import backend
-from npopt.backend import draws, elementwise, formulas
+from npopt.backend import draws, elementwise
 from npopt.optimizers.adamw import adamw
 from npopt.optimizers.sgd import sgd
 
 import cudashim
 import numpy as np
 import pytest
-import scipy.sparse as sp
 from test_backend import splitmix
 from test_formulas import COMPILED
 
@@ -34,7 +33,7 @@ def _compiled():
             pairs.append((formula.cuda_source(arrays, dtype), ()))
             inputs, outputs, operation, prepare = formula.cuda(arrays, dtype)
             kernel = cudashim.ElementwiseKernel(inputs, outputs, operation, f"npopt_{formula.name}", prepare,
-                                                formulas.CUDA_DRAWS)
+                                                draws.CUDA_DRAWS)
             pairs.append((kernel.text(set(arrays)), ()))
     cudashim.build(pairs)
 
@@ -152,24 +151,7 @@ def test_min_max_and_sign_let_nan_through(shim):
     np.testing.assert_array_equal(found, [[np.nan, 0.5, 0.5], [np.nan, -2, 0], [np.nan, -1, 0]])
 
 
-@pytest.mark.parametrize("dtype, near", [("float64", 1e-13), ("float32", 3e-6)])
-@pytest.mark.parametrize("rows", [None, [4], [7, 0, 7, 7, 3, 0, 19]], ids=lambda r: r and len(r))
-def test_products_with_sparse_matrices(rows, dtype, near, rng, shim):
-    host = sp.random(20, 90, 0.4, "csr", random_state=rng).toarray()
-    host[7], host[:, 5] = 0, 0
-    host = sp.csr_matrix(host.astype(dtype))
-    A, some = backend.Csr(host), host if rows is None else host[rows]
-    A = A if rows is None else A[backend.asarray(np.array(rows))]
-    V, S = (rng.standard_normal(shape).astype(dtype) for shape in ((3, 90), (some.shape[0], 3)))
-    cudashim.EXECUTED.clear()
-    right, left = A @ backend.asarray(V).T, backend.asarray(S).T @ A
-    np.testing.assert_allclose(backend.to_host(right), some @ V.T, rtol=near, atol=near)
-    np.testing.assert_allclose(backend.to_host(left), S.T @ some, rtol=near, atol=20 * near)
-    used = {"sparse_rows_times"} if rows is None else {"sparse_rows_times", "sparse_spread"}
-    assert {name for name, _ in cudashim.EXECUTED} == used
-
-
 def test_kernels_with_cuda_source_of_their_own_are_in_the_list():
-    """backend.kernel pairs: they run in the two tests above."""
+    """backend.kernel pairs: they run in test_draws_are_those_of_the_cpu and in test_cuda_sparse.py."""
     found = {k.name for k in gc.get_objects() if isinstance(k, backend.kernel)}
     assert found == {"row_uniforms", "sparse_rows_times", "sparse_spread"}
