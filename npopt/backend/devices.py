@@ -108,9 +108,9 @@ class Gpu:
         return formula.on_gpu(self.module, arguments, offset)
 
     def kernel(self, pair, arguments):
-        function = pair.compiled.get("gpu")
+        function = pair.compiled.get(self.name)
         if function is None:
-            function = pair.compiled["gpu"] = self.module.RawKernel(pair.gpu, pair.name)
+            function = pair.compiled[self.name] = self.module.RawKernel(pair.gpu, pair.name)
         threads = 256
         function(((pair.size(*arguments) + threads - 1) // threads,), (threads,), pair.gpu_arguments(*arguments))
 
