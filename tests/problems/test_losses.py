@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from collections import namedtuple
 
 from npopt import FISTA, L1, L1L2, L2, SAGA, SGD, Box, Events, RandomReshuffling, Stop, minimize
 from problems import LeastSquares, LinearModel, Logistic
 from problems.linear import Huber, Logit, Softmax, Squared, SquaredHinge, passes
+from problems.linear.losses import Real
 
 import numba
 import numpy as np
@@ -141,6 +143,25 @@ def test_a_loss_of_ones_own_is_one_class_and_its_formula_may_change(tmp_path):
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         found = subprocess.run([sys.executable, "-B", "-c", USE], capture_output=True, text=True, cwd=tmp_path, env=env)
         assert found.stdout.split() == [f"{factor:.1f}", f"{1 - factor:.1f}"]
+
+
+class Slopes(Real, namedtuple("Slopes", "")):
+    """A loss that knows its slopes alone."""
+
+    __slots__ = ()
+    curvature = 1.0
+    one, arrays = Squared.one, Squared.arrays
+
+
+def test_a_loss_without_second_derivative_or_conjugate_runs_and_says_what_it_lacks(rng):
+    X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
+    problem, plain = LinearModel(X, y, Slopes(), regulariser=L1(0.1)), LeastSquares(X, y, regulariser=L1(0.1))
+    assert problem.metrics(np.ones(3)).keys() == {"objective", "gradient_norm", "nonzeros"}
+    assert problem.value(np.ones(3), np.arange(5)) == plain.value(np.ones(3), np.arange(5))
+    with pytest.raises(ValueError, match=r"Slopes\(\) defines no second derivative"):
+        problem.minimum()
+    with pytest.raises(ValueError, match=r"Slopes\(\) defines no conjugate"):
+        problem.duality_gap(np.ones(3))
 
 
 # ---------------------------------------------------------------------------------------------------------- problems
