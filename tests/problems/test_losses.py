@@ -207,6 +207,18 @@ def test_the_minimum_is_that_of_a_slow_loop(loss, intercept, rng):
     np.testing.assert_allclose(sparse.minimum()[0], x, atol=1e-10)
 
 
+def test_minima_of_one_column_by_hand():
+    """Huber: two rows inside, (w - 0) + (w - 0.2), and one outlier at 10, which pulls with delta = 1. A squared hinge
+    with every margin short of 1: (w - 1) + l2 w = 0; with l1 >= |mean slope at 0| it is 0."""
+    X = np.ones((3, 1))
+    assert LinearModel(X, [0, 0.2, 10], Huber(1)).minimum()[0] == pytest.approx([0.6], rel=1e-13)
+    assert LinearModel(X, [0, 0.2, 10], Huber(1), l2=1 / 3).minimum()[0] == pytest.approx([1.2 / 3], rel=1e-13)
+    signed = np.array([[1.0], [-1.0], [2.0]]), [1, -1, 1]
+    assert LinearModel(signed[0][:2], signed[1][:2], SquaredHinge(), l2=0.25).minimum()[0] == pytest.approx([0.8])
+    assert LinearModel(*signed, SquaredHinge(), regulariser=L1(4 / 3 + 1e-9)).minimum()[0] == [0]
+    assert LinearModel(*signed, SquaredHinge(), regulariser=L1(4 / 3 - 1e-6)).minimum()[0] > 0
+
+
 def test_a_minimum_is_found_from_a_start_without_curvature(rng):
     """Every row is an outlier at 0, where Huber's Hessian is 0; wide data go without a matrix."""
     X = rng.standard_normal((80, 5))
