@@ -16,7 +16,6 @@ import warnings
 from npopt import backend
 
 import numpy as np
-from numba.core.errors import NumbaError
 
 from . import gpu, reference
 from .reference import taps
@@ -89,11 +88,11 @@ def either(plain, **fast):
             device = backend.owner(arguments[0]).name
             replacement = fast.get(device)
             if replacement is not None and (alike if device == "cpu" else gpu.takes)(arguments):
+                if device != "cpu":
+                    return replacement(*arguments)
                 try:
                     return replacement(*arguments)
-                except (NumbaError, RuntimeError) as error:             # it does not compile
-                    if device != "cpu":
-                        raise
+                except Exception as error:              # it does not compile: inside, loops raise nothing
                     warn(error)
                     fast["cpu"] = None
         return plain(*arguments)

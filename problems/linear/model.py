@@ -101,7 +101,7 @@ class LinearModel(Stretches, Exact, Problem):
         else:
             self.X = self.host_X if X is np else backend.Csr(self.host_X)
         self.s = backend.empty((64, K), kind)               # slopes of the last pass over given rows; grows
-        self.loops, self.on_host = {}, isinstance(self.y, np.ndarray)       # an array type that compiled loops can read
+        self.loops, self.on_host = {}, X is np              # whether compiled loops can read the data
         if self.on_host:
             X, tail = self.X, (self.y, self.dim)
             held = (X.data, X.indices, X.indptr, self.d, *tail) if scipy.sparse.issparse(X) else (X, *tail)
