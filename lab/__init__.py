@@ -12,8 +12,11 @@ from lab.claims import (
     listed,
     lower,
     no_difference,
+    on_every,
     show,
+    slope,
     spread,
+    spreads,
 )
 from lab.data import dataset
 from lab.experiment import Experiment
@@ -24,5 +27,5 @@ from lab.results import Finished, MissingRuns, Results, Tuned, middle_and_band
 __all__ = [
     "Arguments", "Claim", "Entry", "Experiment", "Finished", "MissingRuns", "Option", "Part", "Recipe", "Results",
     "Tuned", "Undecided", "alike", "dataset", "decided", "different", "inside", "larger", "listed", "lower",
-    "middle_and_band", "no_difference", "show", "spread",
+    "middle_and_band", "no_difference", "on_every", "show", "slope", "spread", "spreads",
 ]  # fmt: skip

@@ -118,8 +118,8 @@ def decided(text, *verdicts):
 def no_difference(part, one, two, column, by=None):
     """The function of a claim: two methods end with the same value, within two standard deviations over seeds.
 
-    by   None: `one` and `two` are names of runs. A column: they are methods whose runs are named "method: value", each
-         taken at the value that is best by this column (see Results.tuned).
+    one, two   values of the tag "method", or dicts of tags
+    by         None, or a column: each is taken at the value of its tag "lr" that is best by this column
     """
     return lambda results: compared(results.select(part), one, two, column, by, lambda mean, clear: not clear)
 
@@ -148,30 +148,33 @@ def alike(part, one, two, column, margin, by=None):
     return judged
 
 
-def inside(part, column, least=False):
-    """The function of a claim: every method of a part, named "method: value", is best inside its grid of values."""
+def inside(part, by, over="lr", of="method", least=False):
+    """The function of a claim: every method of a part is best inside its grid of values (see Results.tuned)."""
 
     def judged(results):
-        tuned = results.select(part).tuned(column, least)
+        tuned = results.select(part).tuned(over, by, least, of)
         if min(len(found.scores) for found in tuned.values()) < 3:
             raise Undecided("fewer than three values have no inside")
-        ends = {method: f"{found.value:g}" for method, found in tuned.items() if not found.inside}
+        ends = {", ".join(m) if isinstance(m, tuple) else m: f"{found.value:g}" for m, found in tuned.items()
+                if not found.inside}
         text = f"{len(tuned) - len(ends)} of {len(tuned)} inside"
         return text + (f"; at an end: {listed(ends)}" if ends else ""), not ends
 
     return judged
 
 
+def on_every(groups, judged):
+    """What a claim returns that must hold for each of [(name, runs)]: `judged(name, runs)` -> (measured, holds)."""
+    found = {name: judged(name, runs) for name, runs in groups}
+    return listed({name: text for name, (text, _) in found.items()}), all(holds for _, holds in found.values())
+
+
 def paired(results, one, two, by):
-    """The runs of two methods, or of two methods at their best values, with the same seeds."""
-    if by is None:
-        first, second = (results.select(name=name) for name in (one, two))
-    else:
-        tuned = results.tuned(by)
-        for method in (one, two):
-            if method not in tuned:
-                raise MissingRuns(f"no finished run of {method}")
-        first, second = tuned[one].runs, tuned[two].runs
+    """The runs of two methods, or of two methods at their best rates, with the same seeds."""
+    chosen = [results.select(**(which if isinstance(which, dict) else {"method": which})) for which in (one, two)]
+    if by is not None:
+        chosen = [next(iter(runs.tuned(by=by).values())).runs for runs in chosen]
+    first, second = chosen
     if first.seeds != second.seeds:
         raise Undecided(f"the seeds differ: {first.seeds} and {second.seeds}")
     return first, second
@@ -182,6 +185,16 @@ def compared(results, one, two, column, by, holds):
     a, b = first.final(column), second.final(column)
     mean, twice, clear = different(a, b)
     return f"{spread(a)} and {spread(b)}; difference {mean:.2g}, two deviations {twice:.2g}", holds(mean, clear)
+
+
+def slope(x, y):
+    """The slope of the least-squares line through log y against log x."""
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def spreads(found, unit=""):
+    """'a 1 ± 0.1 (3 seeds), b ...' of a dict of values over seeds."""
+    return listed({name: spread(values) + unit for name, values in found.items()})
 
 
 def listed(found):

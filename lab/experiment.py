@@ -6,7 +6,7 @@
     def runs(args):
         for data in args.data_of("a"):
             for beta in (0.5, 0.9):
-                yield Entry("a", f"momentum {beta}", Recipe(build, data=data), HeavyBall(beta), RandomReshuffling(16))
+                yield Entry("a", Recipe(build, data=data), HeavyBall(beta), RandomReshuffling(16), data=data, beta=beta)
 
     @experiment.claim("same", "both curves coincide", expected="< 5 %", source="JMLR 2016, Theorem 3")
     def same(results): return measured, holds
@@ -27,7 +27,7 @@ a result, and the script still ends with status 0. A figure or a conclusion that
 traceback is printed, the report says so, and the status is 1.
 """
 
-import dataclasses
+import copy
 import inspect
 import os
 import re
@@ -150,9 +150,10 @@ class Experiment:
                 raise ValueError(f"the grid must yield Entry objects, it yielded {type(entry).__name__}")
             if entry.part not in self.parts:
                 raise ValueError(f"entry {entry.name!r}: no part {entry.part!r}; {nearest(entry.part, self.parts)}")
-            if (entry.part, entry.name) in seen:
-                raise ValueError(f"two entries of part {entry.part!r} are called {entry.name!r}")
-            seen.add((entry.part, entry.name))
+            label = entry.part, frozenset(entry.tags.items())
+            if label in seen:
+                raise ValueError(f"two entries of part {entry.part!r} have the same tags: {entry.name or 'none'}")
+            seen.add(label)
             if entry.part not in args.parts:
                 continue
             entry = self.complete(entry, args)
@@ -176,7 +177,9 @@ class Experiment:
             return entry
         from npopt.minimize import Stop
 
-        return dataclasses.replace(entry, stop=Stop(epochs=args.epochs))
+        entry = copy.copy(entry)
+        entry.stop = Stop(epochs=args.epochs)
+        return entry
 
     def make(self, script, args, store, labelled):
         """Make the runs that are not stored. Returns whether any was refused; the others are made all the same."""
@@ -220,7 +223,7 @@ class Experiment:
             final = {name: values[-1].item() for name, values in columns.items() if values.ndim == 1 and len(values)}
             found.append(
                 Finished(
-                    entry.part, entry.name, job.seed, columns=columns, final=final, key=job.key,
+                    entry.part, entry.tags, job.seed, columns=columns, final=final, key=job.key,
                     x=stored.get("x"), answer=stored.get("answer", stored.get("x")),
                     **{name: stored[name] for name in ("config", "reason", "seconds", "loop", "memory")},
                 )
@@ -246,13 +249,13 @@ class Experiment:
 
     def draw(self, folder, name, caption, function, results, args):
         """Draw one figure; a dict with its name and caption, and the reason where there is no picture."""
-        from lab import figures
+        from lab import figures, pictures
 
         reason, bug = "", False
         try:
             with figures.style(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="All-NaN slice")
-                figures.save(given(function, results, args=args), folder / name)
+                pictures.save(given(function, results, args=args), folder / name)
         except MissingRuns as error:
             reason = f"not drawn: {error}"
         except Exception as error:

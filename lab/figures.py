@@ -4,26 +4,21 @@
     def loss(results):
         figure, (left, right) = panels(1, 2)
         curves(left, results.select(part="a"), y="loss", logy=True)
-        sweep(right, {0.1: results.select(name="lr 0.1"), ...}, y="loss", xlabel="learning rate", logx=True)
+        sweep(right, results.select(part="b"), "lr", y="loss", xlabel="learning rate")
         return figure
 
 Colours: Okabe & Ito 2008, without the yellow that vanishes on white. Lines beyond the seventh change their dashes.
 """
-
-import contextlib
-import io
 
 import matplotlib
 
 matplotlib.use("Agg")
 
 from lab.results import middle_and_band
-from npopt import checkpoint
 
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib import ticker
-from PIL import Image, ImageColor
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
@@ -81,37 +76,24 @@ def look(index):
     return {"color": COLOURS[index % n], "linestyle": DASHES[index // n % len(DASHES)]}
 
 
-def curves(
-    ax,
-    results,
-    y="loss",
-    x="epoch",
-    label=None,
-    floor=0.0,
-    logx=False,
-    logy=False,
-    xlabel=None,
-    ylabel=None,
-    first=0,
-    legend=True,
-    colours=None,
-):
+def curves(ax, results, y="loss", x="epoch", label=None, floor=0.0, logx=False, logy=False, xlabel=None, ylabel=None,
+           first=0, legend=True, colours=None):  # fmt: skip
     """Draw y against x for every method among the results: the median over seeds as a line, the spread as a band.
 
-    label   function name -> text in the legend (default: the name)
+    label   function of a line's tags -> text in the legend (default: the tags in which the lines differ)
     floor   is subtracted from y, e.g. the minimum of the problem; ylabel should say so
     first   number of the first colour, to keep colours apart where panels are drawn call by call
-    colours function name -> number of its colour, to keep a method's colour where panels show different methods
+    colours function of a line's tags -> number of its colour, to keep it where panels show different methods
     Against time, the seeds are taken together row by row, each at the median of its times.
     The legend's title says how many seeds there are and what the band is; a long legend stands beside the axes.
     """
     words = set()
     with style():
-        for index, (name, runs) in enumerate(results.groups(), first):
+        for index, (name, runs) in enumerate(results.lines(), first):
             grid, values = by_row(runs, y, x) if x == "seconds" else runs.stack(y, x)
             middle, low, high, _ = middle_and_band(values - floor)
-            appearance = look(colours(name) if colours else index)
-            text = label(name) if label else name
+            appearance = look(colours(runs[0].tags) if colours else index)
+            text = label(runs[0].tags) if label else name
             lost = sum(run.diverged for run in runs)
             ax.plot(grid, middle, label=text + (f" ({lost} of {len(runs)} diverged)" if lost else ""), **appearance)
             if len(runs) > 1:
@@ -124,6 +106,33 @@ def curves(
             box.get_title().set_fontsize(10)
             box.get_title().set_color("#666666")
     return ax
+
+
+def below(figure, ax, columns=5, **more):
+    """The legend of one of its axes below the whole figure."""
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns, **more)
+    return figure
+
+
+def closer(ax, results, column, low=0.1, high=0.1, top=100):
+    """Leave the untrained state out of the picture: y from the least value after the first row, less the part `low` of
+    it, to the percentile `top` of these values, and the part `high` more. Runs that diverged are not looked at."""
+    late = np.concatenate([run.columns[column][1:] for run in results if not run.diverged])
+    ax.set_ylim(np.nanmin(late) * (1 - low), np.nanpercentile(late, top) * (1 + high))
+    if ax.get_yscale() == "log":
+        plain(ax.yaxis)
+
+
+def each(names, draw, columns=3, legend=3):
+    """A figure with a panel for each name, drawn by draw(ax, name), and one legend."""
+    columns = min(columns, len(names)) if len(names) != 4 else 2
+    figure, grid = panels(-(-len(names) // columns), columns, squeeze=False)
+    for ax, name in zip(grid.flat, names, strict=False):
+        draw(ax, name)
+        ax.set_title(name)
+    for ax in grid.flat[len(names):]:
+        ax.axis("off")
+    return below(figure, grid.flat[0], legend)
 
 
 def said(seeds):
@@ -139,15 +148,14 @@ def by_row(runs, y, x):
     return np.median([run.columns[x][:rows] for run in runs], 0), np.array([run.columns[y][:rows] for run in runs])
 
 
-def sweep(
-    ax, groups, y="loss", label=None, xlabel=None, ylabel=None, logx=True, logy=False, index=0, floor=0.0, top=np.inf
-):
-    """The last value of y against a hyper-parameter: the median over seeds, with bars from the lowest to the highest.
+def sweep(ax, results, over, y="loss", label=None, xlabel=None, ylabel=None, logx=True, logy=False, index=0, floor=0.0,
+          top=np.inf):  # fmt: skip
+    """The last value of y against the tag `over`: the median over seeds, with bars from the lowest to the highest.
 
-    groups   {value of the hyper-parameter: Results}
     top      values above it are off the scale
-    Runs that diverged or are off the scale are a cross at the upper edge, with their count: no line leads there.
+    Runs that diverged or were off the scale are a cross at the upper edge, with their count: no line leads there.
     """
+    groups = dict(results.groups(over))
     xs = sorted(groups)
     values = [groups[at].final(y) - floor for at in xs]
     gone = [np.array([run.diverged for run in groups[at]]) for at in xs]
@@ -183,45 +191,25 @@ def sweep(
     return ax
 
 
-def tuned(results, by="validation_accuracy", floor=None):
-    """A figure of methods whose runs are named "method: rate", each at its best rate by the column `by`: training loss
-    and test error by epoch, and that column against the rate (circles: chosen), from `floor` per cent on."""
-    best = results.tuned(by)
-    some = results.select(name=[found.runs[0].name for found in best.values()])
-    some = some.with_column("test_error", lambda c: 100 * (1 - c["test_accuracy"]))
-    figure, (left, middle, right) = panels(1, 3)
-    for ax, column, text in ((left, "train_loss", "training loss"), (middle, "test_error", "test error [%]")):
-        late = np.concatenate([run.columns[column][1:] for run in some if not run.diverged])
-        curves(ax, some, column, label=lambda name: name.rsplit(": ", 1)[0], legend=False)
-        ax.set_ylim(np.nanmin(late) / 1.1, np.nanmax(late) * 1.1)       # without the untrained network
-        axes(ax, "epoch", column, None, text, False, True)
-        ax.set_xlim(left=0)
-    with style():
-        for i, found in enumerate(best.values()):
-            values = sorted(found.scores)
-            right.plot(values, [100 * found.scores[v] for v in values], marker="o", ms=4, **look(i))
-            right.plot([found.value], [100 * found.scores[found.value]], "o", ms=12, mfc="none", color=look(i)["color"])
-        right.set(xscale="log", xlabel="learning rate", ylabel=f"{by.split('_')[0]} accuracy [%]")
-        if floor is not None:
-            top = 100 * max(np.nanmax(list(found.scores.values())) for found in best.values())
-            right.set_ylim(floor, top + 0.05 * (top - floor))
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(best)),
-                      title=f"at the best rate; {said(len(results.seeds))}")
-    return figure
+def mark(ax, y, text, at=0.5):
+    """A dotted line at y, with a word on it, so far from the left."""
+    ax.axhline(y, color="#888888", lw=1, ls=":")
+    ax.annotate(text, (at, y), xycoords=("axes fraction", "data"), fontsize=10, va="bottom", color="#666666")
 
 
-def range_test(found):
-    """A figure of a RangeTest: loss against rate, with both suggestions."""
-    figure, ax = panels()
-    ax.plot(found.rates, found.losses, color="#bbbbbb", lw=1, label="loss of a batch")
-    ax.plot(found.rates, found.smooth, label=f"smoothed ({found.fade:g})")
-    for rate, name, dash in ((found.steepest, "falls fastest", ":"), (found.highest, "turns up", "--")):
-        ax.axvline(rate, color="#666666", lw=1.2, ls=dash, label=f"{name}: {rate:.2g}")
-    finite = found.smooth[np.isfinite(found.smooth)]
-    ax.set_ylim(min(finite) - 0.05 * abs(min(finite)), 1.5 * finite[0])
-    ax.set(xscale="log", xlabel="learning rate", ylabel="training loss")
-    ax.legend()
-    return figure
+def fitted(ax, steps, values, index=0, label=None, marker="o", size=8):
+    """Values against steps on logarithmic axes, with their least-squares line; the slope follows the label."""
+    rise, level = np.polyfit(np.log(steps), np.log(values), 1)
+    colour = look(index)["color"]
+    ax.plot(steps, values, marker, color=colour, ms=size, label=f"{label}, slope {rise:.2f}")
+    ax.plot(steps, np.exp(level) * np.asarray(steps) ** rise, color=colour, lw=1.2)
+
+
+def halved(ax, steps, xlabel, ylabel):
+    """Logarithmic axes for steps 1, 1/2, 1/4, ... with these as ticks."""
+    ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
+    ax.set_xticks(steps, [f"1/{1 / s:g}" if s < 1 else "1" for s in steps])
+    ax.minorticks_off()
 
 
 def heat(ax, table, rows, columns, ylabel, xlabel, colour, log=False, digits="{:.3g}", limits=None):
@@ -268,80 +256,3 @@ def plain(axis):
         axis.set_major_locator(fine)
         axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(ticker.NullFormatter())
-
-
-def save(figure, path):
-    """Write a Figure (PNG, 256 colours: a third of the bytes) or an animation (GIF), whole or not at all."""
-    with style():
-        if hasattr(figure, "savefig"):
-            picture = drawn(figure)
-            plt.close(figure)
-            picture = paletted(picture, palette(picture, 256))
-            checkpoint.replace(path, lambda file: picture.save(file, format="png", optimize=True))
-        else:
-            first, *rest = animate(figure)
-            moving = {"save_all": True, "append_images": rest, "duration": 80, "loop": 0, "optimize": True}
-            checkpoint.replace(path, lambda file: first.save(file, format="gif", **moving))
-
-
-LINES = [ImageColor.getrgb(colour) for colour in ("white", *COLOURS)]
-
-
-def palette(picture, count):
-    """An image that holds `count` colours for a picture: first those of the lines, whose few pixels would lose them to
-    the many greys of a map; then its commonest, because a small grey area would be mixed with a line's edge."""
-    pixels = picture.width * picture.height
-    areas = [colour for n, colour in sorted(picture.getcolors(pixels), reverse=True)
-             if n > 5e-4 * pixels and colour not in LINES][: count // 2 - len(LINES)]
-    kept = [channel for colour in (*LINES, *areas) for channel in colour]
-    others = picture.quantize(count - len(kept) // 3, dither=Image.Dither.NONE).getpalette()
-    found = Image.new("P", (1, 1))
-    found.putpalette((kept + others + kept[:3] * count)[: 3 * count])
-    return found
-
-
-def paletted(picture, colours):
-    """The picture in the colours of a palette; what is near the colour of a line has that (near white are greys)."""
-    pixels, places = np.asarray(picture).astype(int), np.array(picture.quantize(palette=colours, dither=0))
-    for i, colour in enumerate(LINES[1:], 1):
-        places[np.abs(pixels - colour).max(2) <= 16] = i
-    known, first = np.unique(np.reshape(colours.getpalette(), (-1, 3)) @ (1 << 16, 1 << 8, 1), return_index=True)
-    wanted = pixels @ (1 << 16, 1 << 8, 1)                      # Pillow takes a near colour for one that is there
-    at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    places = np.where(known[at] == wanted, first[at], places).astype(np.uint8)
-    out = Image.fromarray(places, "P")
-    out.putpalette(colours.getpalette())
-    return out
-
-
-def drawn(figure, **how):
-    """The figure as an RGB picture; it is not closed."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", **how)
-    return Image.open(buffer).convert("RGB")
-
-
-def step(animation, data):
-    """Draw the next frame of a matplotlib animation into its figure, and return that."""
-    animation._draw_next_frame(data, blit=False)
-    return animation._fig
-
-
-def animate(animation):
-    """The frames of a matplotlib animation, or of an iterable of figures, as images in the colours of the last one: so
-    what does not move is the same in all frames, and a GIF stores it once."""
-    figures = animation
-    if hasattr(animation, "new_frame_seq"):
-        animation._init_draw()
-        figures = (step(animation, data) for data in animation.new_frame_seq())
-    frames = []
-    for figure in figures:
-        frames.append(drawn(figure, dpi=80))
-        if not hasattr(animation, "new_frame_seq"):
-            plt.close(figure)
-    with contextlib.suppress(AttributeError):
-        plt.close(animation._fig)
-    if not frames:
-        raise ValueError("an animation needs at least one frame")
-    colours = palette(frames[-1], 64)
-    return [paletted(frame, colours) for frame in frames]

@@ -7,7 +7,11 @@ import inspect
 import textwrap
 from typing import Any
 
+from lab.tags import checked, label
 from npopt.values import printed
+
+VALUES = ("problem", "optimizer", "sampler", "schedule", "estimator", "vary", "stop", "metrics", "per", "variance",
+          "run")                                                # what an entry does: the ingredients of its key
 
 
 @dataclasses.dataclass
@@ -81,11 +85,12 @@ class Recipe:
         return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
 
-@dataclasses.dataclass
 class Entry:
     """One line of the grid: a method on a problem, for every seed. The values are those of `npopt.minimize.minimize`.
 
-    part, name      labels; a pair occurs once in a script
+        Entry("b", problem, AdamW(), RandomReshuffling(64), 0.01, method="AdamW", data="a9a", lr=0.01)
+
+    part            of the script
     problem         Recipe that builds the problem
     stop            None: Stop(epochs=args.epochs)
     metrics, per    an events row every `metrics` epochs or steps
@@ -95,44 +100,35 @@ class Entry:
     run             instead of all this, Recipe of a function that does the work itself: it is called with the recipe's
                     arguments, seed=, and events= (an Events with the checkpoint path and the progress callable), and
                     returns a Run or a dict of columns (name -> list)
+    tags            all other keywords: texts, numbers, truth values, by which results are selected, grouped, named and
+                    tuned. No two entries of a part have the same. They decide nothing: the key leaves them out.
     """
 
-    part: str
-    name: str
-    problem: Recipe | None = None
-    optimizer: Any = None
-    sampler: Any = None
-    schedule: Any = 0.1
-    estimator: Any = None
-    vary: Any = None
-    stop: Any = None
-    metrics: Any = 1
-    per: str = "epoch"
-    variance: bool = False
-    seeds: Any = None
-    keep: bool | None = None
-    run: Recipe | None = None
-
-    def __post_init__(self):
-        where = f"entry {self.part}/{self.name}"
-        if self.run is None and not (isinstance(self.problem, Recipe) and self.optimizer is not None):
+    def __init__(self, part, problem=None, optimizer=None, sampler=None, schedule=0.1, *, estimator=None, vary=None,
+                 stop=None, metrics=1, per="epoch", variance=False, seeds=None, keep=None, run=None, **tags):
+        self.problem, self.optimizer, self.sampler, self.schedule = problem, optimizer, sampler, schedule
+        self.estimator, self.vary, self.stop, self.metrics, self.per = estimator, vary, stop, metrics, per
+        self.variance, self.seeds, self.keep, self.run, self.part = variance, seeds, keep, run, part
+        self.tags = checked(f"entry of part {part}", tags, (*VALUES, "part", "seed", "seeds", "keep", "name"))
+        where = f"entry {part}/{self.name}"
+        if run is None and not (isinstance(problem, Recipe) and optimizer is not None):
             raise TypeError(f"{where}: give problem=Recipe(...) and optimizer=..., or run=Recipe(...)")
-        if self.run is not None and not isinstance(self.run, Recipe):
-            raise TypeError(f"{where}: run must be a Recipe, got {type(self.run).__name__}")
+        if run is not None and not isinstance(run, Recipe):
+            raise TypeError(f"{where}: run must be a Recipe, got {type(run).__name__}")
+
+    @property
+    def name(self):
+        """Its tags in print."""
+        return label(self.tags)
 
     @property
     def recipe(self):
         return self.run or self.problem
 
     def printed(self):
-        """The call that the entry stands for, without its labels: the main ingredient of the key."""
-        shown = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for label in ("part", "name", "seeds", "keep"):
-            shown.pop(label)
-        if not self.variance:
-            shown.pop("variance")
+        """The call that the entry stands for, without part and tags: the main ingredient of the key."""
         if self.run is not None:
-            shown = {name: shown[name] for name in ("run", "metrics", "per")}
+            names = ("run", "metrics", "per")
         else:
-            shown.pop("run")
-        return f"Entry({', '.join(f'{name}={printed(value)}' for name, value in shown.items())})"
+            names = [name for name in VALUES[:-1] if name != "variance" or self.variance]
+        return f"Entry({', '.join(f'{name}={printed(getattr(self, name))}' for name in names)})"

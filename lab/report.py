@@ -70,7 +70,7 @@ def summary(experiment, script, args, results, claims, data, figures):
         "machine": machine(),
         "runs": [
             {
-                "part": run.part, "name": run.name, "seed": run.seed, "config": own(run.config, args),
+                "part": run.part, "name": run.name, "tags": run.tags, "seed": run.seed, "config": own(run.config, args),
                 "final": run.final,
                 "seconds": run.seconds, "reason": run.reason, "loop": run.loop, "key": run.key,
             }
@@ -132,7 +132,7 @@ def final_table(results, part):
     metrics = list(dict.fromkeys(c for run in runs for c in run.final if c not in COUNTERS))
     header = ["method", "seeds", "epochs", "ended by", *metrics, "time [s]"]
     rows = []
-    for name, group in runs.groups():
+    for name, group in runs.lines():
         reasons = dict.fromkeys(run.reason.split(":")[0] for run in group)
         counted = ", ".join(
             reason if len(reasons) == 1 else f"{reason} x{sum(run.reason.split(':')[0] == reason for run in group)}"

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from lab.tags import label, matches
+
 import numpy as np
 
 
@@ -12,13 +14,14 @@ class MissingRuns(LookupError):
 
 @dataclasses.dataclass
 class Finished:
-    """A finished run. columns: name -> array (rows,), or (rows, k) where a metric is a vector; final: the last row.
+    """A finished run. columns: name -> array (rows,), or (rows, k) where a metric is a vector; final: the last row;
+    tags: those of its entry.
 
     seconds are those of the steps alone; x and answer are None where the entry did not keep them.
     """
 
     part: str
-    name: str
+    tags: dict
     seed: int
     config: dict
     columns: dict
@@ -30,6 +33,11 @@ class Finished:
     answer: np.ndarray | None = None
     memory: dict = dataclasses.field(default_factory=dict)
     key: str = ""
+
+    @property
+    def name(self):
+        """Its tags in print."""
+        return label(self.tags)
 
     @property
     def diverged(self):
@@ -57,27 +65,29 @@ class Tuned:
 class Results(list):
     """A list of `Finished` in the order of the grid.
 
-    results.select(part="a", name="momentum 0.9").final("loss")      one number a seed
-    for name, runs in results.select(part="b").groups(): ...         the methods of a part, each over its seeds
+    results.select("a", method="momentum", beta=0.9).final("loss")   one number a seed
+    for lr, runs in results.select("b").groups("lr"): ...            the runs by a tag, each group over its seeds
+    best = results.select("b").tuned(over="lr", by="validation_accuracy"); best["Adam"].runs
     t, losses = runs.stack("loss", x="epoch")                        (rows,), (seeds, rows)
     """
 
-    def select(self, part=None, name=None, seed=None):
-        """The runs with this part, this name (or one of these names, or a function name -> bool) and this seed."""
+    def select(self, part=None, seed=None, **tags):
+        """The runs of this part, this seed, and with these tags: a value, several (a list, a tuple), or a function of
+        the value -> bool. A run without such a tag is not among them. MissingRuns where there is none."""
         found = Results(
-            run
-            for run in self
-            if (part is None or run.part == part) and matches(run.name, name) and (seed is None or run.seed == seed)
-        )
+            run for run in self
+            if (part is None or run.part == part) and (seed is None or run.seed == seed)
+            and all(tag in run.tags and matches(run.tags[tag], wanted) for tag, wanted in tags.items())
+        )  # fmt: skip
         if not found:
-            asked = {"part": part, "name": None if callable(name) else name, "seed": seed}
+            asked = {"part": part, "seed": seed} | {t: "of some kind" if callable(w) else w for t, w in tags.items()}
             asked = ", ".join(f"{k} {v!r}" for k, v in asked.items() if v is not None)
             raise MissingRuns(f"no finished run of {asked or 'that kind'}")
         return found
 
-    @property
-    def names(self):
-        return list(dict.fromkeys(run.name for run in self))
+    def values(self, tag):
+        """The different values of a tag, in the order of the grid."""
+        return list(dict.fromkeys(run.tags[tag] for run in self if tag in run.tags))
 
     @property
     def parts(self):
@@ -87,33 +97,44 @@ class Results(list):
     def seeds(self):
         return sorted({run.seed for run in self})
 
-    def groups(self):
-        """[(name, its runs)] in the order of the grid."""
-        return [(name, self.select(name=name)) for name in self.names]
-
-    def numbered(self, prefix):
-        """{number behind the prefix of the name: its runs}, for sweeps: numbered("lr ") of "lr 0.1", "lr 1"."""
-        chosen = self.select(name=lambda name: name.startswith(prefix))
-        return {float(name.removeprefix(prefix)): runs for name, runs in chosen.groups()}
-
-    def tuned(self, column, least=False):
-        """{method: Tuned} of runs named "method: value", the value chosen by the last entry of a column (greatest, or
-        least): one of held-out rows, never of test rows. A value at which any seed diverged is out of the question
-        while another is left."""
-        groups = {}
-        for name, runs in self.groups():
-            method, value = name.rsplit(": ", 1)
-            groups.setdefault(method, {})[float(value)] = runs
+    def groups(self, *tags):
+        """[(value of the tag, its runs)] in the order of the grid; of several tags: the tuple of their values. Runs
+        that lack one of them are left out."""
         found = {}
-        for method, values in groups.items():
-            scores = {
-                value: math.nan if any(run.diverged for run in runs) else float(np.mean(runs.final(column)))
-                for value, runs in values.items()
-            }
+        for run in self:
+            if all(tag in run.tags for tag in tags):
+                key = tuple(run.tags[tag] for tag in tags)
+                found.setdefault(key[0] if len(tags) == 1 else key, Results()).append(run)
+        return list(found.items())
+
+    def lines(self):
+        """[(name, runs)]: the runs by all their tags. The names leave out tags that are the same for all."""
+        found = {}
+        for run in self:
+            found.setdefault((run.part, *run.tags.items()), Results()).append(run)
+        common = set.intersection(*(set(run.tags.items()) for run in self)) if len(found) > 1 else set()
+        return [(label(dict(item for item in runs[0].tags.items() if item not in common)) or runs[0].name, runs)
+                for runs in found.values()]
+
+    def tuned(self, over="lr", by="validation_accuracy", least=False, of="method"):
+        """{method: Tuned}: for each value of the tag `of` (of several tags: the tuple of their values) the value of the
+        tag `over` that is best by the last entry of the column `by` (greatest, or least): one of held-out rows, never
+        of test rows. A value at which any seed diverged is out of the question while another is left."""
+        found = {}
+        for method, group in self.groups(*([of] if isinstance(of, str) else of)):
+            values, scores = dict(group.groups(over)), group.means(by, over)
+            if not values:
+                continue
             finite = {value: score for value, score in scores.items() if math.isfinite(score)} or scores
             best = (min if least else max)(finite, key=finite.get)
             found[method] = Tuned(best, values[best], scores)
         return found
+
+    def at_best(self, over="lr", by="validation_accuracy", least=False, of="method"):
+        """The runs of every method at its best value, without the tag `over`, which tells them apart no more."""
+        best = self.tuned(over, by, least, of)
+        return Results(dataclasses.replace(run, tags={k: v for k, v in run.tags.items() if k != over})
+                       for found in best.values() for run in found.runs)
 
     def with_column(self, column, function):
         """The runs with one more column, computed from the dict of the others: with_column("error", lambda c: ...)."""
@@ -131,6 +152,29 @@ class Results(list):
             known = ", ".join(dict.fromkeys(c for run in self for c in run.final))
             raise MissingRuns(f"no run has a column {column!r}; the columns are {known or 'none'}")
         return np.array([run.final.get(column, math.nan) for run in self], float)
+
+    def finals(self, column, *tags):
+        """{value of the tag: last values of a column over seeds}; tags as in `groups`, by default the method."""
+        return {value: runs.final(column) for value, runs in self.groups(*tags or ("method",))}
+
+    def means(self, column, *tags):
+        """{value of the tag: mean of the last values of a column over seeds, NaN where a run diverged}"""
+        return {value: math.nan if any(run.diverged for run in runs) else float(np.mean(runs.final(column)))
+                for value, runs in self.groups(*tags or ("method",))}
+
+    def table(self, column, rows, columns):
+        """(means, row values, column values) by two tags, in rising order; NaN also where nothing was run."""
+        found = self.means(column, rows, columns)
+        keys = [sorted({key[i] for key in found}) for i in (0, 1)]
+        return np.array([[found.get((a, b), math.nan) for b in keys[1]] for a in keys[0]]), *keys
+
+    def at(self, column, row):
+        """The value of a column in a row, one a run."""
+        return np.array([run.columns[column][row] for run in self], float)
+
+    def late(self, column, share=1 / 2):
+        """The mean of a column over the last `share` of the rows, one a run."""
+        return np.array([np.mean(run.columns[column][run.rows - math.ceil(share * run.rows - 1e-9):]) for run in self])
 
     def stack(self, y, x="epoch"):
         """(grid, values): the column y of every run over the common x. grid: (rows,), values: (runs, rows).
@@ -151,14 +195,6 @@ class Results(list):
             if known.any():
                 row[:] = np.interp(grid, xs[known], ys[keep][known], left=np.nan, right=np.nan)
         return grid, values
-
-
-def matches(name, wanted):
-    if wanted is None:
-        return True
-    if callable(wanted):
-        return bool(wanted(name))
-    return name == wanted if isinstance(wanted, str) else name in wanted
 
 
 def middle_and_band(values):

@@ -9,6 +9,7 @@ Recipe can be printed.
 
 import dataclasses
 
+from nn import Linear, Network, PReLU, Sequential, init
 from nn.networks import lenet5, mlp, resnet18
 from problems.datasets import shared
 from problems.feeds import CropFlip, Images, feed_of
@@ -17,6 +18,12 @@ from problems.neural import Neural
 import numpy as np
 
 HIDDEN = (128, 56)
+BOOK = (256, 192, 128, 64)
+
+
+def rows_of(data, rows=None, validation=0.0):
+    """The number of training rows that the networks below see."""
+    return len(shared(data, validation=validation, rows=rows).y_train)
 
 
 def shortened(d, test_rows):
@@ -47,6 +54,24 @@ def perceptron(data, hidden=HIDDEN, rows=None, validation=0.0, test_rows=None, l
     size = d.x_train[0].size
     return kind(mlp((size, *hidden, len(d.classes)), **more), feed_of(d), l2=l2, dtype=dtype,
                 metrics_rows=min(10_000, len(d.y_train)), metrics_batch=1000)
+
+
+def book_network(size, classes, start):
+    """size-256-192-128-64-classes with one PReLU, whose slope all four activations share; weights from `start`."""
+    layers, sizes = {}, (size, *BOOK, classes)
+    for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True), 1):
+        layers[f"fc{i}"] = Linear(a, b, init=start, bias_init=init.Zeros())
+        if i < len(sizes) - 1:
+            layers[f"act{i}"] = PReLU()
+    share = {f"act{i}.a": "act1.a" for i in range(2, len(sizes) - 1)}
+    return Network(Sequential(**layers), (size,), "book-" + "-".join(map(str, sizes)), share=share)
+
+
+def book(data, start, rows=None, validation=0.0):
+    """The network of the course book on a set with pixels from -1 to 1."""
+    d = between(shared(data, rows=rows, validation=validation), -1.0, 1.0)
+    net = book_network(d.x_train[0].size, len(d.classes), start)
+    return Neural(net, feed_of(d), metrics_rows=min(10_000, len(d.y_train)), metrics_batch=1000)
 
 
 def lenet(data, rows=None, validation=0.0, test_rows=None, l2=0.0, **more):

@@ -22,14 +22,14 @@ from lab import (
     Undecided,
     alike,
     decided,
-    different,
     inside,
     larger,
-    listed,
     lower,
     spread,
+    spreads,
 )
-from lab.figures import heat, panels, tuned
+from lab.charts import tuned
+from lab.figures import heat, panels
 from lab.options import whole
 from npopt import Adam, AdamW, Cosine, HeavyBall, RandomReshuffling, Stop
 from problems.classifiers import lenet, resnet
@@ -77,23 +77,23 @@ def runs(args):
             problem = Recipe(lenet, data=data, validation=1 / 12, test_rows=test, l2=l2)
             for factor in args.pick(FACTORS[:5], FACTORS[2:4]):
                 lr = base * factor
-                yield Entry("a", f"{method}: {lr:.3g}", problem, optimizer, RandomReshuffling(64), lr,
+                yield Entry("a", problem, optimizer, RandomReshuffling(64), lr, method=method, lr=lr,
                             stop=Stop(epochs=args.budget(10, 6)))
     for data in args.data_of("b"):
         width, rows = args.width or args.pick(8, 4), args.rows or args.pick(6000, 600)
         for method, (optimizer, base, l2) in DEEP.items():
             problem = Recipe(resnet, data=data, width=width, rows=rows, validation=1 / 6, test_rows=test, l2=l2)
             for factor in args.pick(FACTORS[1:], (1,)):
-                yield Entry("b", f"{method}: {base * factor:.3g}", problem, optimizer, RandomReshuffling(128),
-                            Cosine(base * factor), stop=Stop(epochs=args.budget(15, 10)), metrics=args.pick(3, 2))
+                yield Entry("b", problem, optimizer, RandomReshuffling(128), Cosine(base * factor), method=method,
+                            lr=base * factor, stop=Stop(epochs=args.budget(15, 10)), metrics=args.pick(3, 2))
     for data in args.data_of("c"):
         problem = Recipe(lenet, data=data, test_rows=test)
         some = dict(stop=Stop(epochs=args.budget(2, 3)), metrics=1)
         for b1 in args.pick(B1, B1[::2]):
             for b2 in args.pick(B2, B2[::2]):
-                yield Entry("c", f"b1 {b1:g}, b2 {b2:g}", problem, Adam(b1, b2), RandomReshuffling(64), 1e-3, **some)
+                yield Entry("c", problem, Adam(b1, b2), RandomReshuffling(64), 1e-3, b1=b1, b2=b2, **some)
             for lr in args.pick(LR, LR[2:4]):
-                yield Entry("c", f"b1 {b1:g}, lr {lr:g}", problem, Adam(b1), RandomReshuffling(64), lr, **some)
+                yield Entry("c", problem, Adam(b1), RandomReshuffling(64), lr, b1=b1, lr=lr, **some)
     for data in args.data_of("d"):
         rows = args.pick(6000, 600)
         for lr in args.pick(RATES, RATES[1:3]):
@@ -101,8 +101,8 @@ def runs(args):
                 for method in ("L2", "decoupled"):
                     l2, optimizer = (decay, Adam()) if method == "L2" else (0.0, AdamW(weight_decay=decay / lr))
                     problem = Recipe(lenet, data=data, rows=rows, validation=1 / 6, test_rows=test, l2=l2)
-                    yield Entry("d", f"{method}, lr {lr:g}, decay {decay:g}", problem, optimizer, RandomReshuffling(64),
-                                Cosine(lr), stop=Stop(epochs=args.budget(30, 3)), metrics=args.pick(10, 3))
+                    yield Entry("d", problem, optimizer, RandomReshuffling(64), Cosine(lr), method=method, lr=lr,
+                                decay=decay, stop=Stop(epochs=args.budget(30, 3)), metrics=args.pick(10, 3))
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
@@ -118,8 +118,8 @@ for part in "ab":
 def a_accuracy(results, args):
     if args.data_of("a") != ["mnist"] or args.quick or args.budget(10, 6) != 10:
         raise Undecided("it speaks of 10 epochs on MNIST")
-    ends = {m: 100 * t.runs.final("test_accuracy") for m, t in results.select("a").tuned(BY).items()}
-    return listed({m: spread(v) for m, v in ends.items()}), min(v.mean() for v in ends.values()) >= 98.9
+    ends = {m: 100 * t.runs.final("test_accuracy") for m, t in results.select("a").tuned(by=BY).items()}
+    return spreads(ends), min(v.mean() for v in ends.values()) >= 98.9
 
 
 for other in ("Adam", "AdamW"):
@@ -131,10 +131,9 @@ for other in ("Adam", "AdamW"):
 @experiment.claim("a-first", "LeNet-5: Adam has the smaller training loss after the first epoch",
                   expected="below momentum SGD's by more than two standard deviations")
 def a_first(results):
-    best = results.select("a").tuned(BY)
-    first = {m: np.array([run.columns["train_loss"][1] for run in best[m].runs]) for m in ("Adam", "momentum SGD")}
-    mean, _, clear = different(first["Adam"], first["momentum SGD"])
-    return listed({m: spread(v) for m, v in first.items()}), clear and mean < 0
+    best = results.select("a").tuned(by=BY)
+    first = {m: best[m].runs.at("train_loss", 1) for m in ("Adam", "momentum SGD")}
+    return spreads(first), lower(*first.values()) is True
 
 
 for one, two, source in (("momentum SGD", "AdamW 0.05", "customary results"),
@@ -146,25 +145,21 @@ for one, two, source in (("momentum SGD", "AdamW 0.05", "customary results"),
                      )(larger("b", one, two, "test_accuracy", by=BY))
 
 
-def grid(results, part, names, column):
-    """{name: mean of the last value over seeds, NaN where one diverged} of the runs with these names that exist."""
-    groups = dict(results.select(part).groups())
-    return {n: math.nan if any(r.diverged for r in groups[n]) else float(np.mean(groups[n].final(column)))
-            for n in names if n in groups}
-
-
-def finite(found):
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+def pairs(results):
+    """The runs of part c over both betas, those that did not diverge."""
+    return {betas: runs for betas, runs in results.select("c").groups("b1", "b2")
+            if not any(run.diverged for run in runs)}
 
 
 @experiment.claim("c-default", "b1 = 0.9, b2 = 0.999 is among the best of the grid at lr = 1e-3",
                   expected="loss below 1.2 times the best pair's, by two deviations",
                   source="Kingma & Ba, ICLR 2015, section 2")
 def c_default(results):
-    losses = finite(grid(results, "c", [f"b1 {b1:g}, b2 {b2:g}" for b1 in B1 for b2 in B2], "train_loss"))
-    best = min(losses, key=losses.get)
-    default, least = (results.select("c", name).final("train_loss") for name in ("b1 0.9, b2 0.999", best))
-    return decided(f"{spread(default)}; best {spread(least)} at {best}", lower(default, 1.2 * least))
+    losses = {betas: runs.final("train_loss") for betas, runs in pairs(results).items()}
+    best = min(losses, key=lambda betas: np.mean(losses[betas]))
+    default = results.select("c", b1=0.9, b2=0.999).final("train_loss")
+    return decided(f"{spread(default)}; best {spread(losses[best])} at b1 {best[0]:g}, b2 {best[1]:g}",
+                   lower(default, 1.2 * losses[best]))
 
 
 @experiment.claim("c-short", "a short memory of the second moment hurts where b1 is large",
@@ -172,8 +167,8 @@ def c_default(results):
                   "deviations",
                   source="a rule of thumb: b2 close to 1")
 def c_short(results):
-    losses = {b2: results.select("c", f"b1 0.95, b2 {b2:g}").final("train_loss") for b2 in B2}
-    text = listed({f"b2 {b2:g}": spread(values) for b2, values in losses.items()})
+    losses = {b2: results.select("c", b1=0.95, b2=b2).final("train_loss") for b2 in B2}
+    text = spreads({f"b2 {b2:g}": values for b2, values in losses.items()})
     return decided(text, *(lower(losses[b2], losses[0.9]) for b2 in B2 if b2 != 0.9))
 
 
@@ -181,31 +176,21 @@ def c_short(results):
                   expected="largest / least training loss over the rates, b1 = 0.9, above that over the pairs "
                   "of betas, by two standard deviations")
 def c_rate(results):
+    rates = [runs for _, runs in results.select("c", b1=0.9).groups("lr") if not any(run.diverged for run in runs)]
     ratios = []
-    for names in ([f"b1 0.9, lr {lr:g}" for lr in LR], [f"b1 {b1:g}, b2 {b2:g}" for b1 in B1 for b2 in B2]):
-        there = finite(grid(results, "c", names, "train_loss"))
-        ends = [results.select("c", name).final("train_loss") for name in there]
+    for some in (rates, pairs(results).values()):
+        ends = [runs.final("train_loss") for runs in some]
         ratios.append(np.max(ends, 0) / np.min(ends, 0))
     over_rates, over_betas = ratios
     text = f"{spread(over_rates)} over the rates, {spread(over_betas)} over the betas"
     return decided(text, lower(over_betas, over_rates))
 
 
-def surface(results, method, column):
-    """(rates, decays) of the last values of a column, NaN where there are none; and the decays and rates that exist."""
-    names = {(lr, decay): f"{method}, lr {lr:g}, decay {decay:g}" for lr in RATES for decay in DECAY}
-    found = grid(results, "d", names.values(), column)
-    here = [key for key, name in names.items() if name in found]
-    rates, decays = (sorted({key[i] for key in here}) for i in (0, 1))
-    return np.array([[found[names[lr, d]] for d in decays] for lr in rates]), rates, decays
-
-
 @experiment.claim("d-zero", "without decay the two are one method", expected="equal losses, bit for bit",
                   source="definition")
 def d_zero(results):
-    pairs = [[results.select("d", f"{m}, lr {lr:g}, decay 0").final("train_loss") for m in ("L2", "decoupled")]
-             for lr in surface(results, "L2", "train_loss")[1]]
-    worst = max(float(np.abs(a - b).max()) for a, b in pairs)
+    one, two = (results.select("d", method=m, decay=0.0).finals("train_loss", "lr") for m in ("L2", "decoupled"))
+    worst = max(float(np.abs(one[lr] - two[lr]).max()) for lr in one)
     return f"largest difference {worst:g}", worst == 0
 
 
@@ -215,7 +200,7 @@ def d_zero(results):
 def d_apart(results):
     spans, best = {}, {}
     for method in ("L2", "decoupled"):
-        values, rates, decays = surface(results, method, "validation_accuracy")
+        values, _, decays = results.select("d", method=method).table(BY, "lr", "decay")
         chosen = [decays[1:][int(np.nanargmax(row[1:]))] for row in values]
         spans[method] = math.log10(max(chosen) / min(chosen))
         best[method] = ", ".join(f"{d:g}" for d in chosen)
@@ -231,12 +216,11 @@ def d_apart(results):
 def d_gain(results):
     ends = {}
     for method in ("decoupled", "L2"):
-        values, rates, decays = surface(results, method, "validation_accuracy")
+        runs = results.select("d", method=method)
+        values, rates, decays = runs.table(BY, "lr", "decay")
         i, j = np.unravel_index(np.nanargmax(values), values.shape)
-        runs = results.select("d", f"{method}, lr {rates[i]:g}, decay {decays[j]:g}")
-        ends[method] = runs.final("test_accuracy")
-    mean, _, clear = different(ends["decoupled"], ends["L2"])
-    return listed({m: spread(v) for m, v in ends.items()}), clear and mean > 0
+        ends[method] = runs.select(lr=rates[i], decay=decays[j]).final("test_accuracy")
+    return spreads(ends), lower(ends["L2"], ends["decoupled"]) is True
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
@@ -256,12 +240,9 @@ def resnet_figure(results):
                    "at lr = 1e-3. Right: b1 and the rate at b2 = 0.999.")
 def betas_figure(results):
     figure, axes = panels(1, 2)
-    for ax, label, values in ((axes[0], "b2", B2), (axes[1], "lr", LR)):
-        found = grid(results, "c", [f"b1 {b1:g}, {label} {v:g}" for b1 in B1 for v in values], "train_loss")
-        rows, columns = ([v for v in vs if any(f"{n} {v:g}" in name.split(", ") for name in found)]
-                         for n, vs in (("b1", B1), (label, values)))
-        table = [[found[f"b1 {b1:g}, {label} {v:g}"] for v in columns] for b1 in rows]
-        heat(ax, table, rows, columns, "b1", label.replace("lr", "learning rate"), log=True, colour="training loss")
+    for ax, tag, label in ((axes[0], "b2", "b2"), (axes[1], "lr", "learning rate")):
+        table, rows, columns = results.select("c").table("train_loss", "b1", tag)
+        heat(ax, table, rows, columns, "b1", label, log=True, colour="training loss")
     return figure
 
 
@@ -270,10 +251,11 @@ def betas_figure(results):
                    "the 5th percentile.")
 def decay_figure(results):
     figure, axes = panels(1, 2, size=(14.5, 4.6))
-    every = 100 * np.array([surface(results, method, "test_accuracy")[0] for method in ("L2", "decoupled")])
+    tables = {m: results.select("d", method=m).table("test_accuracy", "lr", "decay") for m in ("L2", "decoupled")}
+    every = 100 * np.array([values for values, _, _ in tables.values()])
     limits = np.nanpercentile(every, 5), np.nanmax(every)
-    for ax, method, label in zip(axes, ("L2", "decoupled"), ("l2", "lr weight_decay"), strict=True):
-        values, rates, decays = surface(results, method, "test_accuracy")
+    for ax, method, label in zip(axes, tables, ("l2", "lr weight_decay"), strict=True):
+        values, rates, decays = tables[method]
         heat(ax, 100 * values, rates, decays, "learning rate", label, colour="test accuracy [%]", digits="{:.1f}",
              limits=limits)
         ax.set_title({"L2": "Adam with L2", "decoupled": "AdamW"}[method])

@@ -15,8 +15,9 @@ import copy
 import time
 from types import SimpleNamespace
 
-from lab import Entry, Experiment, Option, Part, Recipe, alike, decided, inside, larger, listed, lower, spread
-from lab.figures import COLOURS, curves, panels, tuned
+from lab import Entry, Experiment, Option, Part, Recipe, alike, decided, inside, larger, listed, lower, spreads
+from lab.charts import tuned
+from lab.figures import COLOURS, below, closer, curves, panels
 from lab.options import whole
 from nn.networks import resnet18
 from npopt import (
@@ -130,8 +131,8 @@ def runs(args):
             epochs = args.budget(3, 10) / (2 if method == HALF else 1)
             for factor in args.pick(FACTORS[1:5], FACTORS[2:3]):
                 lr = base * factor * (1 / 3 if method == "momentum SGD" else 1)
-                yield Entry("a", f"{method}: {lr:.3g}", problem, optimizer, RandomReshuffling(64), Cosine(lr),
-                            stop=Stop(epochs=epochs), metrics=0.5)
+                yield Entry("a", problem, optimizer, RandomReshuffling(64), Cosine(lr), stop=Stop(epochs=epochs),
+                            metrics=0.5, method=method, lr=lr)
     for data in args.data_of("b"):
         width, rows = args.width or args.pick(8, 4), args.rows or args.pick(6000, 600)
         for method, (optimizer, base) in METHODS.items():
@@ -140,14 +141,14 @@ def runs(args):
             problem = Recipe(resnet, data=data, width=width, rows=rows, validation=1 / 6, test_rows=test,
                              l2=L2 if method == "momentum SGD" else 0.0)
             for factor in args.pick(FACTORS[1:], (1,)):
-                yield Entry("b", f"{method}: {base * factor:.3g}", problem, optimizer, RandomReshuffling(128),
-                            Cosine(base * factor), stop=Stop(epochs=args.budget(15, 10)), metrics=args.pick(3, 2))
+                yield Entry("b", problem, optimizer, RandomReshuffling(128), Cosine(base * factor), method=method,
+                            lr=base * factor, stop=Stop(epochs=args.budget(15, 10)), metrics=args.pick(3, 2))
     for method in BYTES:
-        yield Entry("c", method, run=Recipe(one_step, optimizer=METHODS[method][0]), seeds=[0])
+        yield Entry("c", run=Recipe(one_step, optimizer=METHODS[method][0]), seeds=[0], method=method)
     for data in args.data_of("d"):
         for rho in RHOS:
-            yield Entry("d", f"rho {rho:g}", run=Recipe(unclipped, data=data, rows=args.pick(12_000, 1000), rho=rho,
-                                                        epochs=args.pick(3, 2)))
+            yield Entry("d", run=Recipe(unclipped, data=data, rows=args.pick(12_000, 1000), rho=rho,
+                                        epochs=args.pick(3, 2)), rho=rho)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
@@ -179,15 +180,14 @@ for part, network in NETWORKS.items():
                   "standard deviations",
                   source="Liu et al. 2024, of language models")
 def a_half(results):
-    best = results.select("a").tuned(BY)
-    ends = {m: best[m].runs.final("train_loss") for m in (HALF, "AdamW")}
-    return decided(listed({m: spread(v) for m, v in ends.items()}), lower(ends[HALF], ends["AdamW"]))
+    ends = results.select("a", method=(HALF, "AdamW")).at_best(by=BY).finals("train_loss")
+    return decided(spreads({m: ends[m] for m in (HALF, "AdamW")}), lower(ends[HALF], ends["AdamW"]))
 
 
 @experiment.claim("c-state", "bytes of state a parameter, float32", expected=listed(BYTES) + "; to 1 % (0: below 0.1)",
                   source="definitions of the methods")
 def c_state(results):
-    found = {m: float(results.select("c", m)[0].final["bytes"]) for m in BYTES}
+    found = results.select("c").means("bytes")
     return listed(found), all(abs(found[m] / b - 1) < 0.01 if b else found[m] < 0.1 for m, b in BYTES.items())
 
 
@@ -195,13 +195,13 @@ def c_state(results):
                   expected="second moments / parameters < 1e-3 (here: blocks are convolutions, rows of the last layer, "
                   "biases alone)", source="Zhang et al. 2024, abstract")
 def c_moments(results):
-    found = float(results.select("c", "Adam-mini")[0].final["moments"])
+    found = float(results.select("c", method="Adam-mini")[0].final["moments"])
     return f"{found:.2g}", found < 1e-3
 
 
 def times(results):
     """{method: median seconds of a step}"""
-    return {m: float(np.median(results.select("c", m)[0].columns["seconds_a_step"])) for m in BYTES}
+    return {m: float(np.median(runs[0].columns["seconds_a_step"])) for m, runs in results.select("c").groups("method")}
 
 
 @experiment.claim("c-time", "a step of Adam-mini takes no longer than one of AdamW",
@@ -214,11 +214,8 @@ def c_time(results):
 
 def a_step(results, part):
     """{method: least seconds of a training step over its rates and seeds: what else the machine does only adds}"""
-    least = {}
-    for run in results.select(part):
-        method = run.name.rsplit(": ", 1)[0]
-        least[method] = min(least.get(method, np.inf), run.seconds / run.final["step"])
-    return least
+    return {method: min(run.seconds / run.final["step"] for run in runs)
+            for method, runs in results.select(part).groups("method")}
 
 
 @experiment.claim("b-time", "Sophia-G's second gradient, every ten steps, costs a tenth of the training time",
@@ -232,18 +229,16 @@ def b_time(results):
 
 @experiment.claim("d-rho", "the share that is not clipped grows with rho", expected="in this order, at every seed")
 def d_rho(results):
-    shares = np.array([results.select("d", f"rho {rho:g}").final("share") for rho in RHOS])
-    return listed(dict(zip(RHOS, shares.mean(1), strict=True))), bool((np.diff(shares, axis=0) > 0).all())
+    shares = results.select("d").finals("share", "rho")
+    return (listed({rho: v.mean() for rho, v in shares.items()}),
+            bool((np.diff(list(shares.values()), axis=0) > 0).all()))
 
 
 @experiment.claim("d-health", "at rho = 0.04, between a tenth and a half of the coordinates are not clipped",
                   expected="mean share over the second half in 0.1 to 0.5", source="the authors' advice for tuning rho")
 def d_health(results):
-    found = {}
-    for name, group in results.select("d").groups():
-        shares = np.array([run.columns["share"][len(run.columns["share"]) // 2:].mean() for run in group])
-        found[name] = float(shares.mean())
-    return listed(found), 0.1 <= found["rho 0.04"] <= 0.5
+    found = {rho: float(runs.late("share").mean()) for rho, runs in results.select("d").groups("rho")}
+    return listed({f"rho {rho:g}": share for rho, share in found.items()}), 0.1 <= found[0.04] <= 0.5
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
@@ -262,13 +257,11 @@ def resnet_figure(results):
 @experiment.figure("time.png", caption="ResNet-18: training loss by step and by the time of the steps, each method at "
                    "its best rate.")
 def time_figure(results):
-    best = results.select("b").tuned(BY)
-    some = results.select("b", [t.runs[0].name for t in best.values()])
+    some = results.select("b").at_best(by=BY)
     figure, axes = panels(1, 2)
     for ax, x in zip(axes, ("step", "seconds"), strict=True):
-        curves(ax, some, "train_loss", x, label=lambda n: n.split(":")[0], legend=x == "step", ylabel="training loss")
-        late = np.concatenate([run.columns["train_loss"][1:] for run in some if not run.diverged])
-        ax.set_ylim(np.nanmin(late) - 0.05, np.nanmax(late) + 0.05)
+        curves(ax, some, "train_loss", x, legend=x == "step", ylabel="training loss")
+        closer(ax, some, "train_loss", 0.05, 0.05)
     return figure
 
 
@@ -277,7 +270,7 @@ def time_figure(results):
 def cost_figure(results):
     figure, (left, right) = panels(1, 2)
     for i, m in enumerate(BYTES):
-        run = results.select("c", m)[0]
+        run = results.select("c", method=m)[0]
         held, seconds = run.final["bytes"], 1000 * np.asarray(run.columns["seconds_a_step"])
         left.barh(i, held, color=COLOURS[i])
         left.text(held + 0.1, i, f"{held:.3g}", va="center")
@@ -298,8 +291,7 @@ def clipping_figure(results):
     ax.axhspan(0.1, 0.5, color="#DDDDDD", zorder=0)
     curves(ax, results.select("d"), "share", ylabel="share of coordinates not clipped", logy=True, legend=False)
     ax.set_ylim(1e-5, 1)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return figure
+    return below(figure, ax, 4)
 
 
 if __name__ == "__main__":

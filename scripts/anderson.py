@@ -14,30 +14,15 @@ Run time on 2 cores: --quick about 15 seconds; --data real --jobs 1 --threads 1 
 """
 
 import dataclasses
-import math
-import time
 
-from lab import Entry, Experiment, Part, Recipe, Results, dataset, listed
-from lab.figures import MARKERS, curves, look, panels
-from npopt import (
-    FISTA,
-    ISTA,
-    SGD,
-    Anderson,
-    Box,
-    Events,
-    HeavyBall,
-    Nesterov,
-    RandomReshuffling,
-    Stop,
-    backend,
-    minimize,
-    theory,
-)
-from problems import LeastSquares, Logistic, Problem
+from lab import Entry, Experiment, Part, Recipe, Results, listed, on_every
+from lab.figures import MARKERS, curves, each, look, panels
+from npopt import FISTA, ISTA, SGD, Anderson, Events, HeavyBall, Nesterov, RandomReshuffling, Stop, minimize, theory
+from problems.convex import linear
+from problems.kinked import Kinked
+from problems.minima import yardstick
 
 import numpy as np
-import scipy.optimize
 
 TARGET = 1e-7
 experiment = Experiment(
@@ -62,81 +47,28 @@ FULL = RandomReshuffling(None)
 WINDOWS = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50)
 STARTS = (2.1, 17.0, 100.0, 246.0)
 LONGEST = 5000                                                # steps
+UNTIL = Stop(steps=LONGEST, target=("gap", TARGET))
+BOXED = {"ISTA": ISTA(), "FISTA, restarted": FISTA("gradient"), "Anderson 5": Anderson(5), "Anderson 10": Anderson(10),
+         "Anderson 10, no guard": Anderson(10, guard=False)}
 
 
-# --------------------------------------------------------------------------------------------------------- problems
-def linear(data, bound=None):
+# ---------------------------------------------------------------------------------------------------- own functions
+def smooth(data, bound=None):
     """The regression or classification problem of a set, l2 = 1e-4; bound: a box for every weight."""
-    d = dataset(data)
-    y, kind = d.y_train, Logistic
-    if d.task == "regression":
-        y, kind = (y - y.mean()) / y.std(), LeastSquares
-    return kind(d.x_train, y, 1e-4, name=data, regulariser=None if bound is None else Box(-bound, bound))
-
-
-class Kinked(Problem):
-    """Mai & Johansson's function of one unknown: f' = 0.1 x - 24.9, 25 x, 0.1 x + 24.9 on x < -1, |x| < 1, x >= 1."""
-
-    name, n = "kinked", 1
-
-    def __init__(self, start):
-        self.set_shape(1, "float64")
-        self.start = start
-
-    def x0(self, rng):
-        return backend.asarray(np.array([self.start]))
-
-    def value_and_gradient(self, x, rows=None, weights=None, out=None, inputs=None, dinputs=None):
-        v = float(backend.to_host(x)[0])
-        inner = abs(v) < 1
-        if out is not None:
-            out[0] = 25 * v if inner else 0.1 * v + math.copysign(24.9, v)
-        return 12.5 * v * v if inner else 0.05 * v * v + 24.9 * abs(v) - 12.45
-
-    def loss(self, x, rows, weights):
-        return self.value_and_gradient(x)
-
-    def metrics(self, x):
-        return {"x": float(backend.to_host(x)[0])}
+    return linear(data, l2=1e-4, bound=bound, test=False)
 
 
 def lbfgs(data, seed, events):
-    """SciPy's L-BFGS-B with 10 pairs, until the gap is 1e-7: the yardstick. Seconds without the measuring.
-
-    SciPy works on the host: if the problem lives on a device, x goes there and the gradient comes back at each call.
-    """
-    problem = linear(data)
-    start, g = np.zeros(problem.dim), backend.empty(problem.dim, problem.dtype)
-    columns = {"step": [0], "gap": [problem.metrics(backend.asarray(start))["gap"]], "seconds": [0.0], "gradients": [0]}
-    calls, begin = 0, time.perf_counter()
-
-    def function(x):
-        nonlocal calls
-        calls += 1
-        value = problem.value_and_gradient(backend.asarray(x), None, None, g)
-        return backend.to_host(value), backend.to_host(g).copy()
-
-    def note(x):
-        nonlocal begin
-        taken = time.perf_counter() - begin
-        for name, value in (("step", columns["step"][-1] + 1), ("gap", problem.metrics(backend.asarray(x))["gap"]),
-                            ("seconds", columns["seconds"][-1] + taken), ("gradients", calls * problem.n)):
-            columns[name].append(value)
-        if columns["gap"][-1] <= TARGET:
-            raise StopIteration
-        begin = time.perf_counter()
-
-    scipy.optimize.minimize(function, start, jac=True, method="L-BFGS-B", callback=note,
-                            options={"maxiter": LONGEST, "maxfun": LONGEST, "ftol": 0, "gtol": 0, "maxcor": 10})
-    return columns
+    """SciPy's L-BFGS-B with 10 pairs."""
+    return yardstick.lbfgs(smooth(data), TARGET, LONGEST)
 
 
 def windowed(data, window, seed, events):
     """A run with Anderson(window) and the bytes of its state."""
-    problem = linear(data)
+    problem = smooth(data)
     method = Anderson(min(window, problem.dim))
     run = minimize(problem, method, FULL, 1 / problem.smoothness(), seed=seed, events=Events(1, "step"),
-                   stop=Stop(steps=LONGEST, target=("gap", TARGET)))
+                   stop=UNTIL)
     method.start(run.x)
     state = [method.history.Q, method.history.steps, method.history.q, method.history.r]
     return {"step": run.columns["step"], "gap": run.columns["gap"], "seconds": run.columns["seconds"],
@@ -166,118 +98,103 @@ def narrow(optimizer, dim):
 def runs(args):
     for part in ("a", "b"):
         for data in args.data_of(part):
-            problem = linear(data)
+            recipe = Recipe(smooth, data=data)
+            problem = recipe()
             for name, optimizer, lr in methods(problem.smoothness(), problem.strong_convexity()):
                 slow = name == "gradient descent"           # for which one repetition has to do
                 often = 10 if slow else 5 if problem.n > 5000 and not isinstance(optimizer, Anderson) else 1
-                yield Entry(part, f"{data}: {name}", Recipe(linear, data=data), narrow(optimizer, problem.dim), FULL,
-                            lr, stop=Stop(steps=LONGEST, target=("gap", TARGET)), metrics=often, per="step",
-                            seeds=args.seeds[:1] if slow else None)
-            yield Entry(part, f"{data}: L-BFGS (SciPy)", run=Recipe(lbfgs, data=data))
+                yield Entry(part, recipe, narrow(optimizer, problem.dim), FULL, lr, stop=UNTIL, metrics=often,
+                            per="step", seeds=args.seeds[:1] if slow else None, data=data, method=name)
+            yield Entry(part, run=Recipe(lbfgs, data=data), data=data, method="L-BFGS (SciPy)")
     for data in args.data_of("c"):
-        dim = linear(data).dim
+        dim = smooth(data).dim
         for m in [m for m in WINDOWS if m <= dim]:
-            yield Entry("c", f"{data}, m={m}", run=Recipe(windowed, data=data, window=m))
+            yield Entry("c", run=Recipe(windowed, data=data, window=m), data=data, window=m)
     for start in STARTS:
         for guard in (False, True):
-            yield Entry("d", f"{'guarded' if guard else 'no guard'}, x0={start:g}", Recipe(Kinked, start=start),
-                        Anderson(1, guard=guard), FULL, 1 / 25, stop=Stop(steps=600), metrics=1, per="step", seeds=[0])
+            yield Entry("d", Recipe(Kinked, start=start), Anderson(1, guard=guard), FULL, 1 / 25, stop=Stop(steps=600),
+                        metrics=1, per="step", seeds=[0], guard=guard, x0=start)
     for data in args.data_of("e"):
-        problem = linear(data, 0.3)
-        for name, optimizer in (("ISTA", ISTA()), ("FISTA, restarted", FISTA("gradient")), ("Anderson 5", Anderson(5)),
-                                ("Anderson 10", Anderson(10)), ("Anderson 10, no guard", Anderson(10, guard=False))):
-            yield Entry("e", f"{data}: {name}", Recipe(linear, data=data, bound=0.3), optimizer, FULL,
-                        1 / problem.smoothness(), stop=Stop(steps=LONGEST, target=("gap", TARGET)), metrics=1,
-                        per="step", seeds=[0])
+        recipe = Recipe(smooth, data=data, bound=0.3)
+        rate = 1 / recipe().smoothness()
+        for name, optimizer in BOXED.items():
+            yield Entry("e", recipe, optimizer, FULL, rate, stop=UNTIL, metrics=1, per="step", seeds=[0], data=data,
+                        method=name)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
-def sets(results, part):
-    return list(dict.fromkeys(name.split(": ")[0] for name in results.select(part).names))
-
-
-def steps(results, part, data, method):
+def steps(runs, method):
     """Iterations to 1e-7; infinity where LONGEST were not enough. (They are the same for every seed.)"""
-    run = results.select(part, f"{data}: {method}")[0]
+    run = runs.select(method=method)[0]
     return float(run.final["step"]) if run.final["gap"] <= TARGET else np.inf
 
 
-def seconds(results, part, data, method):
-    return float(np.median(results.select(part, f"{data}: {method}").final("seconds")))
-
-
-def predicted(results, part, data):
+def predicted(data, runs):
     """{method: (predicted, observed)} for the methods whose constants come from L and mu."""
-    problem = linear(data)
+    problem = smooth(data)
     L, mu = problem.smoothness(), problem.strong_convexity()
-    first = results.select(part, f"{data}: Nesterov")[0].columns["gap"][0]
+    first = runs.select(method="Nesterov")[0].columns["gap"][0]
     tuned = {"gradient descent": theory.gradient_descent, "heavy ball": theory.heavy_ball, "Nesterov": theory.nesterov}
-    return {name: (theory.iterations(f(L, mu).factor, first, TARGET), steps(results, part, data, name))
-            for name, f in tuned.items()}
+    return {name: (theory.iterations(f(L, mu).factor, first, TARGET), steps(runs, name)) for name, f in tuned.items()}
 
 
-for part, model in (("a", "linear regression"), ("b", "logistic regression")):
-    @experiment.claim(f"{part}-predicted", f"{model}: the iterations are what L and mu predict, or fewer",
+def side_by_side(counts):
+    return " / ".join("more" if v == np.inf else f"{v:g}" for v in counts)
+
+
+for part, kind in (("a", "linear regression"), ("b", "logistic regression")):
+    @experiment.claim(f"{part}-predicted", f"{kind}: the iterations are what L and mu predict, or fewer",
                       expected="observed <= 1.2 N for gradient descent, Nesterov; <= 1.5 N for heavy ball (transient)",
                       source="N = ln(e0/1e-7) / (-2 ln factor), npopt/analysis/theory.py")
     def as_predicted(results, part=part):
         found, holds = {}, True
-        for data in sets(results, part):
-            for name, (N, seen) in predicted(results, part, data).items():
+        for data, runs in results.select(part).groups("data"):
+            for name, (N, seen) in predicted(data, runs).items():
                 found[f"{data} {name}"] = f"{seen:g} of {N:.0f}"
                 holds &= seen <= (1.5 if name == "heavy ball" else 1.2) * N or (seen == np.inf and N > LONGEST)
         return listed(found), holds
 
-    @experiment.claim(f"{part}-momentum", f"{model}: heavy ball and Nesterov need fewer iterations than gradient "
+    @experiment.claim(f"{part}-momentum", f"{kind}: heavy ball and Nesterov need fewer iterations than gradient "
                       "descent", expected="on every set", source="sqrt(kappa) against kappa")
     def momentum(results, part=part):
-        found, holds = {}, True
-        for data in sets(results, part):
-            plain, *others = (steps(results, part, data, m) for m in ("gradient descent", "heavy ball", "Nesterov"))
-            found[data] = " / ".join("more" if v == np.inf else f"{v:g}" for v in (plain, *others))
-            holds &= max(others) < plain
-        return listed(found) + " (gradient descent / heavy ball / Nesterov)", holds
+        def judged(data, runs):
+            plain, *others = (steps(runs, m) for m in ("gradient descent", "heavy ball", "Nesterov"))
+            return side_by_side((plain, *others)), max(others) < plain
+        measured, holds = on_every(results.select(part).groups("data"), judged)
+        return measured + " (gradient descent / heavy ball / Nesterov)", holds
 
-    @experiment.claim(f"{part}-anderson", f"{model}: Anderson with m = 10, without knowing mu, needs no more "
-                      "iterations than the better of heavy ball and Nesterov", expected="<= 1.1 times, on every set")
-    def anderson(results, part=part):
-        found = {}
-        for data in sets(results, part):
-            best = min(steps(results, part, data, m) for m in ("heavy ball", "Nesterov"))
-            found[data] = steps(results, part, data, "Anderson 10") / best
-        return listed(found), max(found.values()) <= 1.1
+    def ratio(one, *others, most, strict=False, part=part):
+        """A claim's function: iterations of a method over the least of others', at most (or strictly below) `most`."""
+        def judged(data, runs):
+            found = steps(runs, one) / min(steps(runs, m) for m in others)
+            return found, found < most if strict else found <= most
+        return lambda results: on_every(results.select(part).groups("data"), judged)
 
-    @experiment.claim(f"{part}-guard", f"{model}: the guard does not cost much", expected="at most 1.3 times the "
-                      "iterations without it, m = 10, on every set")
-    def guarded(results, part=part):
-        found = {data: steps(results, part, data, "Anderson 10") / steps(results, part, data, "Anderson 10, no guard")
-                 for data in sets(results, part)}
-        return listed(found), max(found.values()) <= 1.3
+    experiment.claim(f"{part}-anderson", f"{kind}: Anderson with m = 10, without knowing mu, needs no more "
+                     "iterations than the better of heavy ball and Nesterov", expected="<= 1.1 times, on every set",
+                     )(ratio("Anderson 10", "heavy ball", "Nesterov", most=1.1))
+    experiment.claim(f"{part}-guard", f"{kind}: the guard does not cost much", expected="at most 1.3 times the "
+                     "iterations without it, m = 10, on every set",
+                     )(ratio("Anderson 10", "Anderson 10, no guard", most=1.3))
 
-    @experiment.claim(f"{part}-clock", f"{model}: by the clock Anderson (m = 5) beats Nesterov as well",
+    @experiment.claim(f"{part}-clock", f"{kind}: by the clock Anderson (m = 5) beats Nesterov as well",
                       expected="less time on every set", source="course task A3 asks for CPU time")
     def clock(results, part=part):
-        found = {data: seconds(results, part, data, "Anderson 5") / seconds(results, part, data, "Nesterov")
-                 for data in sets(results, part)}
+        found = {data: np.divide(*(float(np.median(runs.select(method=m).final("seconds")))
+                                   for m in ("Anderson 5", "Nesterov")))
+                 for data, runs in results.select(part).groups("data")}
         return listed(found) + " (ratio of median seconds)", max(found.values()) < 1
 
-    @experiment.claim(f"{part}-yardstick", f"{model}: Anderson (m = 10) needs fewer iterations than L-BFGS with 10 "
-                      "pairs", expected="on every set (an iteration of L-BFGS may take more than one gradient)")
-    def yardstick(results, part=part):
-        found = {data: steps(results, part, data, "Anderson 10") / steps(results, part, data, "L-BFGS (SciPy)")
-                 for data in sets(results, part)}
-        return listed(found), max(found.values()) < 1
+    experiment.claim(f"{part}-yardstick", f"{kind}: Anderson (m = 10) needs fewer iterations than L-BFGS with 10 "
+                     "pairs", expected="on every set (an iteration of L-BFGS may take more than one gradient)",
+                     )(ratio("Anderson 10", "L-BFGS (SciPy)", most=1, strict=True))
 
 
-def swept(results, data):
-    """[(m, iterations, median seconds, bytes)]"""
-    groups = results.select("c").numbered(f"{data}, m=")
-    return [(int(m), float(g[0].final["step"]), float(np.median(g.final("seconds"))), g[0].final["bytes_of_state"])
-            for m, g in sorted(groups.items())]
-
-
-def swept_sets(results):
-    return list(dict.fromkeys(name.split(", m=")[0] for name in results.select("c").names))
+def swept(results):
+    """[(set, [(m, iterations, median seconds, bytes)])]"""
+    return [(data, [(m, float(g[0].final["step"]), float(np.median(g.final("seconds"))), g[0].final["bytes_of_state"])
+                    for m, g in runs.groups("window")])
+            for data, runs in results.select("c").groups("data")]
 
 
 @experiment.claim("c-fall", "iterations fall with the window and flatten",
@@ -285,8 +202,8 @@ def swept_sets(results):
                   "d allows both)")
 def c_fall(results):
     found, holds = {}, True
-    for data in swept_sets(results):
-        table = {m: n for m, n, _, _ in swept(results, data)}
+    for data, rows in swept(results):
+        table = {m: n for m, n, _, _ in rows}
         found[data] = ", ".join(f"{m}: {n:g}" for m, n in table.items())
         holds &= 8 not in table or table[8] <= 0.7 * table[1]
         holds &= 15 not in table or table[max(table)] >= 0.7 * table[15]
@@ -296,47 +213,40 @@ def c_fall(results):
 @experiment.claim("c-cost", "a step costs more with a wider window", expected="seconds a step at the widest window "
                   "above those at m = 1, on every set")
 def c_cost(results):
-    found, holds = {}, True
-    for data in swept_sets(results):
-        table = swept(results, data)
+    def judged(data, table):
         one, wide = (1e6 * s / n for _, n, s, _ in (table[0], table[-1]))
-        found[data] = f"{one:.0f} us at m = {table[0][0]}, {wide:.0f} us at m = {table[-1][0]}"
-        holds &= wide > one
-    return listed(found), holds
+        return f"{one:.0f} us at m = {table[0][0]}, {wide:.0f} us at m = {table[-1][0]}", wide > one
+    return on_every(swept(results), judged)
 
 
 @experiment.claim("c-memory", "the state takes 2 (m + 1) d numbers", expected="2 (m + 1) d 8 bytes, for every m")
 def c_memory(results):
-    found, holds = {}, True
-    for data in swept_sets(results):
-        table, d = swept(results, data), linear(data).dim
-        found[data] = f"{table[0][3]:g} to {table[-1][3]:g} bytes"
-        holds &= all(size == 2 * (m + 1) * d * 8 for m, _, _, size in table)
-    return listed(found), holds
+    def judged(data, table):
+        d = smooth(data).dim
+        return (f"{table[0][3]:g} to {table[-1][3]:g} bytes",
+                all(size == 2 * (m + 1) * d * 8 for m, _, _, size in table))
+    return on_every(swept(results), judged)
 
 
 @experiment.claim("d-cycle", "without the guard Anderson (m = 1) runs between +249 and -249 for ever, with it it "
                   "converges", expected="the last 12 iterates reach within 1 of both; guarded: |x| < 1e-9",
                   source="Mai & Johansson, ICML 2020, their counterexample")
 def d_cycle(results):
-    found, holds = {}, True
-    for start in STARTS:
-        wild, tame = (results.select("d", f"{w}, x0={start:g}")[0] for w in ("no guard", "guarded"))
-        late = wild.columns["x"][-12:]
-        found[f"x0={start:g}"] = f"{late.min():.4g} to {late.max():.4g}, guarded {tame.final['x']:.1g}"
-        holds &= abs(late.max() - 249) < 1 and abs(late.min() + 249) < 1 and abs(tame.final["x"]) < 1e-9
-    return listed(found), holds
+    def judged(start, runs):
+        late, tame = runs.select(guard=False)[0].columns["x"][-12:], runs.select(guard=True)[0].final["x"]
+        return (f"{late.min():.4g} to {late.max():.4g}, guarded {tame:.1g}",
+                abs(late.max() - 249) < 1 and abs(late.min() + 249) < 1 and abs(tame) < 1e-9)
+    return on_every([(f"x0={start:g}", runs) for start, runs in results.select("d").groups("x0")], judged)
 
 
 @experiment.claim("e-box", "with a box, guarded Anderson (m = 5) needs fewer iterations than ISTA and restarted FISTA",
                   expected="on every set")
 def e_box(results):
-    found, holds = {}, True
-    for data in sets(results, "e"):
-        ours, *others = (steps(results, "e", data, m) for m in ("Anderson 5", "ISTA", "FISTA, restarted"))
-        found[data] = " / ".join("more" if v == np.inf else f"{v:g}" for v in (ours, *others))
-        holds &= ours < min(others)
-    return listed(found) + " (Anderson / ISTA / FISTA)", holds
+    def judged(data, runs):
+        ours, *others = (steps(runs, m) for m in ("Anderson 5", "ISTA", "FISTA, restarted"))
+        return side_by_side((ours, *others)), ours < min(others)
+    measured, holds = on_every(results.select("e").groups("data"), judged)
+    return measured + " (Anderson / ISTA / FISTA)", holds
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
@@ -346,48 +256,41 @@ SHOWN = ("gradient descent", "heavy ball", "Nesterov", "FISTA, restarted", "Ande
 
 def once(runs):
     """One run a method, its seconds the medians over the repetitions, row by row: these differ in nothing else."""
-    medians = {name: np.median([run.columns["seconds"] for run in group], 0) for name, group in runs.groups()}
-    return Results(dataclasses.replace(group[0], columns={**group[0].columns, "seconds": medians[name]})
-                   for name, group in runs.groups())
+    return Results(dataclasses.replace(group[0], columns=group[0].columns | {
+        "seconds": np.median([run.columns["seconds"] for run in group], 0)}) for _, group in runs.groups("method"))
 
 
-def gaps(results, part, x, xlabel, names, chosen=SHOWN):
-    columns = min(3, len(names))
-    figure, axes = panels(-(-len(names) // columns), columns, squeeze=False)
-    for ax, data in zip(axes.flat, names, strict=False):
-        some = results.select(part, lambda n, s=data: n.startswith(f"{s}: ") and n.split(": ")[1] in chosen)
-        curves(ax, once(some), "gap", x, label=lambda n: n.split(": ")[1], logx=True, logy=True, xlabel=xlabel,
-               ylabel="f(w) - f*", legend=False, colours=lambda n: chosen.index(n.split(": ")[1]))
+def gaps(results, part, x, xlabel, count, chosen=SHOWN):
+    sets = dict(results.select(part, method=chosen).groups("data")[:count])
+
+    def draw(ax, data):
+        curves(ax, once(sets[data]), "gap", x, logx=True, logy=True, xlabel=xlabel, ylabel="f(w) - f*", legend=False,
+               colours=lambda tags: chosen.index(tags["method"]))
         ax.set_ylim(3e-8, None)
         ax.axhline(TARGET, color="#888888", lw=1, ls=":")
-        ax.set_title(data)
-        low = min(run.columns[x][1] for run in some)
-        ax.set_xlim(max(low, 1e-6), None)
-    for ax in axes.flat[len(names):]:
-        ax.axis("off")
-    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(chosen)))
-    return figure
+        ax.set_xlim(max(min(run.columns[x][1] for run in sets[data]), 1e-6), None)
+    return each(list(sets), draw, legend=min(4, len(chosen)))
 
 
-for part, model in (("a", "Linear regression"), ("b", "Logistic regression")):
-    @experiment.figure(f"iterations_{part}.png", caption=f"{model}: f - f* against iterations, until 1e-7 (dotted), at "
+for part, kind in (("a", "Linear regression"), ("b", "Logistic regression")):
+    @experiment.figure(f"iterations_{part}.png", caption=f"{kind}: f - f* against iterations, until 1e-7 (dotted), at "
                        "most six sets. Only heavy ball and Nesterov know mu. Spikes of Anderson are points that the "
                        "guard then rejects.")
     def iterations_figure(results, part=part):
-        return gaps(results, part, "step", "iterations", sets(results, part)[:6])
+        return gaps(results, part, "step", "iterations", 6)
 
-    @experiment.figure(f"seconds_{part}.png", caption=f"{model}: the same against the time of the steps, the median of "
+    @experiment.figure(f"seconds_{part}.png", caption=f"{kind}: the same against the time of the steps, the median of "
                        "the repetitions.")
     def seconds_figure(results, part=part):
-        return gaps(results, part, "seconds", "time of the steps [s]", sets(results, part)[:6])
+        return gaps(results, part, "seconds", "time of the steps [s]", 6)
 
 
 @experiment.figure("windows.png", caption="The window of Anderson acceleration: iterations and seconds until 1e-7 "
                    "(median of the repetitions), and the memory of its state.")
 def windows_figure(results):
     figure, axes = panels(1, 3)
-    for i, data in enumerate(swept_sets(results)):
-        m, *values = np.array(swept(results, data)).T
+    for i, (data, table) in enumerate(swept(results)):
+        m, *values = np.array(table).T
         for ax, y, text in zip(axes, values, ("iterations", "time of the steps [s]", "state [bytes]"), strict=True):
             ax.plot(m, y, **look(i), marker=MARKERS[i], label=data)
             ax.set(xscale="log", yscale="log", xlabel="window m", ylabel=text)
@@ -406,7 +309,7 @@ def predicted_figure(results):
         for part, fill in (("a", "full"), ("b", "none")):
             if part not in results.parts:
                 continue
-            pairs = np.array([predicted(results, part, data)[name] for data in sets(results, part)])
+            pairs = np.array([predicted(data, runs)[name] for data, runs in results.select(part).groups("data")])
             pairs = pairs[np.isfinite(pairs).all(1)]
             ax.plot(*pairs.T, MARKERS[i], color=look(i)["color"], ms=9, fillstyle=fill,
                     label=f"{name}, {'linear' if part == 'a' else 'logistic'}")
@@ -423,9 +326,9 @@ def predicted_figure(results):
 def cycle_figure(results):
     figure, axes = panels(1, 2, sharey=True)
     for ax, which in zip(axes, ("no guard", "guarded"), strict=True):
-        for i, start in enumerate(STARTS):
-            x = results.select("d", f"{which}, x0={start:g}")[0].columns["x"][:61]
-            ax.plot(np.arange(len(x)), x, **look(i), marker=".", lw=1, label=f"x0 = {start:g}")
+        for i, run in enumerate(results.select("d", guard=which == "guarded")):
+            x = run.columns["x"][:61]
+            ax.plot(np.arange(len(x)), x, **look(i), marker=".", lw=1, label=f"x0 = {run.tags['x0']:g}")
         ax.set(xlabel="iterations", ylabel="x", title=which)
     axes[1].legend()
     return figure
@@ -434,8 +337,7 @@ def cycle_figure(results):
 @experiment.figure("box.png", caption="Logistic regression with |w_j| <= 0.3: proximal gradient methods, F - F* "
                    "against iterations.")
 def box_figure(results):
-    names = ("ISTA", "FISTA, restarted", "Anderson 5", "Anderson 10", "Anderson 10, no guard")
-    return gaps(results, "e", "step", "iterations", sets(results, "e")[:3], names)
+    return gaps(results, "e", "step", "iterations", 3, tuple(BOXED))
 
 
 if __name__ == "__main__":

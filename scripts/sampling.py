@@ -12,10 +12,8 @@ on rows that differ; without the weights 1/(n p_i) it goes to another point. Lea
 Run time on 2 cores: --quick about 20 seconds; --data real --jobs 2 --threads 1 about ten minutes.
 """
 
-import functools
-
-from lab import Entry, Experiment, Part, Recipe, dataset, different, listed, spread
-from lab.figures import MARKERS, curves, look, panels
+from lab import Entry, Experiment, Part, Recipe, listed, lower, on_every, slope, spread
+from lab.figures import MARKERS, curves, each, halved, look, panels
 from npopt import (
     SGD,
     AdaptiveImportance,
@@ -26,13 +24,10 @@ from npopt import (
     ShuffleOnce,
     Stop,
     WithReplacement,
-    backend,
 )
-from problems import Lasso, Logistic
-from problems.minima.coordinate import lam_max
+from problems.convex import LENGTHS, Binary, lasso, logistic
 
 import numpy as np
-import scipy.sparse
 
 experiment = Experiment(
     __doc__,
@@ -55,7 +50,6 @@ PATHS = (*HALVINGS, 32, 64)                                     # the same, for 
 SMALL = 8                                                       # part s: the unit of the steps is SMALL/(n L_max)
 COMMON = 4                                                      # the step at which all orders are compared
 EPOCHS = 20                                                     # from 0
-LENGTHS = ("as they are", "normalised", "log-normal")           # of the rows, part i
 
 
 class Unweighted(Importance):
@@ -70,63 +64,7 @@ ORDERS = {"with replacement": WithReplacement(1), "importance": Importance(1), "
 LABELS = {"by class": "by class, or by target"}
 
 
-# --------------------------------------------------------------------------------------------------------- problems
-class Traced:
-    """Can start at the minimum, and log the distance to it, a vector."""
-
-    at_minimum = with_error = False
-
-    def x0(self, rng):
-        return backend.asarray(self.minimum()[0], self.dtype).copy() if self.at_minimum else super().x0(rng)
-
-    def metrics(self, x):
-        error = {"error": backend.to_host(x) - self.minimum()[0]} if self.with_error else {}
-        return {**super().metrics(x), **error}
-
-    @property
-    def memory(self):
-        """Epochs that SGD remembers at the step 1/L_max: L_max / (mu n)."""
-        return self.row_smoothness().max() / (self.strong_convexity() * self.n)
-
-
-class Binary(Traced, Logistic):
-    """Logistic regression, traced."""
-
-
-class Sparse(Traced, Lasso):
-    """LASSO, traced."""
-
-
-def scaled(X, lengths):
-    """The rows of X, their lengths kept, all made 1, or multiplied by exp(N(0, 1))."""
-    if lengths == "as they are":
-        return X
-    if lengths == "normalised":
-        norms = np.sqrt(np.asarray(X.multiply(X).sum(1)).ravel() if scipy.sparse.issparse(X) else (X * X).sum(1))
-        factors = 1 / np.maximum(norms, 1e-300)
-    else:
-        factors = np.exp(np.random.default_rng(0).standard_normal(X.shape[0]))
-    return scipy.sparse.csr_matrix(X.multiply(factors[:, None])) if scipy.sparse.issparse(X) else X * factors[:, None]
-
-
-def logistic(data, at_minimum=False, lengths="as they are", with_error=False, strength=1):
-    """l2 = strength/n, no intercept."""
-    d = dataset(data)
-    problem = Binary(scaled(d.x_train, lengths), d.y_train, strength / len(d.y_train), name=f"{data}, rows {lengths}")
-    problem.at_minimum, problem.with_error = at_minimum, with_error
-    return problem
-
-
-def lasso(data, at_minimum=False):
-    """Columns and targets standardised, no intercept, l1 = 0.05 of the least that gives w = 0."""
-    d = dataset(data)
-    X = d.x_train.toarray() if scipy.sparse.issparse(d.x_train) else d.x_train
-    X, y = (X - X.mean(0)) / np.maximum(X.std(0), 1e-12), (d.y_train - d.y_train.mean()) / d.y_train.std()
-    problem = Sparse(X, y, 0.05 * lam_max(X, y), name=data)
-    problem.at_minimum = at_minimum
-    return problem
-
-
+# ---------------------------------------------------------------------------------------------------- own functions
 def gains(data, lengths, seed, events):
     """1 + CV^2 of the row norms, and the gains of p_i prop. to |a_i| in E|g|^2 at 0 and in the variance at w*."""
     problem = logistic(data, lengths=lengths)
@@ -152,12 +90,11 @@ def runs(args):
             for order, sampler in ORDERS.items():
                 still = Recipe(build, data=data, at_minimum=True, **more)
                 for k in args.pick(HALVINGS, HALVINGS[1:]):
-                    yield Entry(part, f"{data}, floor, 1/{k}: {order}", still, optimizer, sampler, 1 / (k * L),
-                                stop=Stop(epochs=epochs * k), metrics=k)
+                    yield Entry(part, still, optimizer, sampler, 1 / (k * L), stop=Stop(epochs=epochs * k), metrics=k,
+                                data=data, kind="floor", divisor=k, order=order)
                 for k in args.pick(PATHS, HALVINGS[1:]):
-                    rate, name = 1 / (k * L), f"1/{k}: {order}"
-                    yield Entry(part, f"{data}, path, {name}", Recipe(build, data=data, **more), optimizer, sampler,
-                                rate, stop=Stop(epochs=EPOCHS))
+                    yield Entry(part, Recipe(build, data=data, **more), optimizer, sampler, 1 / (k * L),
+                                stop=Stop(epochs=EPOCHS), data=data, kind="path", divisor=k, order=order)
     for data in args.data_of("s"):
         strength = float(logistic(data, strength=0).row_smoothness().max() * logistic(data).n / 10)
         problem = logistic(data, strength=strength)
@@ -166,49 +103,48 @@ def runs(args):
             for k in HALVINGS:
                 rate = SMALL / (k * problem.n * L)
                 epochs = int(np.ceil(max(20, 6 / (rate * problem.strong_convexity() * problem.n))))
-                yield Entry("s", f"{data}, floor, 1/{k}: {order}", still, SGD(), sampler, rate,
-                            stop=Stop(epochs=epochs), metrics=max(1, epochs // 40))
+                yield Entry("s", still, SGD(), sampler, rate, stop=Stop(epochs=epochs), metrics=max(1, epochs // 40),
+                            data=data, kind="floor", divisor=k, order=order)
     for data in args.data_of("i"):
         for lengths in LENGTHS:
-            yield Entry("i", f"{data}, {lengths}: gain", run=Recipe(gains, data=data, lengths=lengths), seeds=[0])
-            recipe = Recipe(logistic, data=data, lengths=lengths, at_minimum=True, with_error=True)
+            yield Entry("i", run=Recipe(gains, data=data, lengths=lengths), seeds=[0], data=data, lengths=lengths,
+                        kind="gain")
+            recipe = Recipe(logistic, data=data, lengths=lengths, at_minimum=True, logs=("error",))
             rate = 0.25 / recipe().row_smoothness().max()
             for order, sampler in (("with replacement", WithReplacement(1)), ("importance", Importance(1)),
                                    ("importance by norms", Importance(1, "norms", 0.01)),
                                    ("adaptive", AdaptiveImportance(1)), ("importance, no weights", Unweighted(1))):
-                yield Entry("i", f"{data}, {lengths}: {order}", recipe, SGD(), sampler, rate,
-                            stop=Stop(epochs=args.pick(60, 30)), metrics=1, variance=True, seeds=args.seeds[:3])
+                yield Entry("i", recipe, SGD(), sampler, rate, stop=Stop(epochs=args.pick(60, 30)), metrics=1,
+                            variance=True, seeds=args.seeds[:3], data=data, lengths=lengths, order=order)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
-def sets(results, part):
-    return list(dict.fromkeys(name.split(", ")[0] for name in results.select(part).names))
+def floors(runs):
+    """{order: (steps, gaps)} of a set: the mean gap at the epochs' ends over the second half, for every seed: (seeds,
+    steps)."""
+    found = {}
+    for order, group in runs.select(kind="floor").groups("order"):
+        levels = {k: some.late("gap") for k, some in sorted(group.groups("divisor"))}
+        found[order] = 1 / np.array(list(levels)), np.array(list(levels.values())).T
+    return found
 
 
-def halvings(results, part, kind="floor"):
-    names = results.select(part, lambda n: f", {kind}, " in n).names
-    return sorted({int(n.split("1/")[1].split(":")[0]) for n in names})
+def slopes(runs):
+    """{order: the slope of log floor against log step of each seed, over the four smallest steps}"""
+    return {order: np.array([slope(steps[-4:], row[-4:]) for row in levels])
+            for order, (steps, levels) in floors(runs).items()}
 
 
-def floors(results, part, data, order):
-    """(steps, gaps): the mean gap at the epochs' ends over the second half, for every seed: (seeds, steps)."""
-    ks, levels = halvings(results, part), []
-    for k in ks:
-        group = results.select(part, f"{data}, floor, 1/{k}: {order}")
-        levels.append([np.mean(run.columns["gap"][run.rows // 2 :]) for run in group])
-    return 1 / np.array(ks), np.array(levels).T
-
-
-def slopes(results, part, data, order):
-    """The slope of log floor against log step of each seed, over the four smallest steps."""
-    steps, levels = floors(results, part, data, order)
-    return np.array([np.polyfit(np.log(steps[-4:]), np.log(row[-4:]), 1)[0] for row in levels])
+def of_orders(results, part, orders):
+    """{set and order: slopes}"""
+    return {f"{data} {order}": found for data, runs in results.select(part).groups("data")
+            for order, found in slopes(runs).items() if order in orders}
 
 
 def slope_claim(part, wanted, tolerance, orders):
     def function(results):
-        found = {(data, order): slopes(results, part, data, order) for data in sets(results, part) for order in orders}
-        return (listed({f"{data} {order}": spread(v, 3) for (data, order), v in found.items()}),
+        found = of_orders(results, part, orders)
+        return (listed({name: spread(v, 3) for name, v in found.items()}),
                 all(abs(v.mean() - wanted) <= tolerance for v in found.values()))
 
     return function
@@ -223,119 +159,108 @@ for part, model in (("a", "logistic regression"), ("b", "LASSO"), ("s", "logisti
                      source="Mishchenko et al. 2020; Ying et al. 2018")(
         slope_claim(part, 2, 0.4, ("shuffle once", "reshuffling")))
 
+
 @experiment.claim("s-least", "logistic regression, steps below 1/(n L): with every row once an epoch, by class too, "
                   "the floor falls with the square of the step or faster", expected="slope at least 1.6, over seeds",
                   source="the bounds are upper bounds")
 def at_least(results):
-    found = {f"{data} {order}": slopes(results, "s", data, order) for data in sets(results, "s")
-             for order in ("shuffle once", "reshuffling", "by class")}
+    found = of_orders(results, "s", ("shuffle once", "reshuffling", "by class"))
     return listed({k: spread(v, 3) for k, v in found.items()}), all(v.mean() >= 1.6 for v in found.values())
+
+
+def below(one, two):
+    """(text, whether): log levels one above two by more than two deviations."""
+    return f"{np.exp(np.mean(one - two)):.3g} times", lower(two, one) is True
 
 
 for part, model in (("a", "logistic regression"), ("b", "LASSO")):
     @experiment.claim(f"{part}-below", f"{model}: at the smallest step reshuffling has a lower floor than with "
                       "replacement", expected="lower by more than two standard deviations of the log, on every set")
-    def below(results, part=part):
-        found, holds = {}, True
-        for data in sets(results, part):
-            one, two = (np.log(floors(results, part, data, o)[1][:, -1]) for o in ("with replacement", "reshuffling"))
-            mean, twice, clear = different(one, two)
-            found[data], holds = f"{np.exp(mean):.3g} times", holds and clear and mean > 0
-        return listed(found), holds
+    def lowest(results, part=part):
+        def judged(data, runs):
+            found = floors(runs)
+            return below(*(np.log(found[order][1][:, -1]) for order in ("with replacement", "reshuffling")))
+        return on_every(results.select(part).groups("data"), judged)
 
     @experiment.claim(f"{part}-class", f"{model}: by class (LASSO: by target) has the highest floor of all orders at "
                       f"the step 1/({COMMON} L_max)", expected="above every other, on every set")
     def worst(results, part=part):
-        found, holds = {}, True
-        for data in sets(results, part):
-            at = halvings(results, part).index(COMMON)
-            levels = {order: floors(results, part, data, order)[1][:, at].mean() for order in ORDERS}
+        def judged(data, runs):
+            levels = {order: runs.select(kind="floor", order=order, divisor=COMMON).late("gap").mean()
+                      for order in ORDERS}
             others = max(v for order, v in levels.items() if order != "by class")
-            found[data], holds = levels["by class"] / others, holds and levels["by class"] > others
-        return listed(found) + " times the next", holds
+            return levels["by class"] / others, levels["by class"] > others
+        measured, holds = on_every(results.select(part).groups("data"), judged)
+        return measured + " times the next", holds
 
     @experiment.claim(f"{part}-best", f"{model}: {EPOCHS} epochs from 0, each order at its best step of the grid: "
                       "reshuffling ends lowest, or as low as any", expected="within a factor 1.1 of the best order, on "
                       "every set (geometric means over seeds)")
     def best(results, part=part):
         found, holds = {}, True
-        for data in sets(results, part):
-            levels = at_best(results, part, data)
+        for data, runs in results.select(part).groups("data"):
+            levels = at_best(runs)
             found[data] = "; ".join(f"{order} {gap:.2g} at 1/{k}" for order, (gap, k) in levels.items())
             holds &= levels["reshuffling"][0] <= 1.1 * min(gap for gap, _ in levels.values())
         return " | ".join(f"{k}: {v}" for k, v in found.items()), holds
 
 
-def at_best(results, part, data):
+def at_best(runs):
     """{order: (gap after EPOCHS epochs, k)} at the best step of the grid."""
     found = {}
-    for order in ORDERS:
-        ends = {}
-        for k in halvings(results, part, "path"):
-            gaps = results.select(part, f"{data}, path, 1/{k}: {order}").final("gap")
-            ends[k] = np.exp(np.mean(np.log(np.maximum(gaps, 1e-17)))) if np.isfinite(gaps).all() else np.inf
-        k = min(ends, key=ends.get)
-        found[order] = (ends[k], k)
+    for order, group in runs.select(kind="path").groups("order"):
+        ends = {k: np.exp(np.mean(np.log(np.maximum(gaps, 1e-17)))) if np.isfinite(gaps).all() else np.inf
+                for k, gaps in group.finals("gap", "divisor").items()}
+        found[order] = min((gap, k) for k, gap in ends.items())
     return found
 
 
-def gained(results, data, lengths):
-    return results.select("i", f"{data}, {lengths}: gain")[0].final
+def gained(results, lengths=LENGTHS):
+    """[(set and lengths of rows, final columns of its gain)]"""
+    return [(tags["data"] if lengths != LENGTHS else f"{tags['data']} {tags['lengths']}", run.final)
+            for run in results.select("i", kind="gain", lengths=lengths) for tags in (run.tags,)]
 
 
 @experiment.claim("i-predicted", "at w = 0 the gain of p_i prop. to |a_i| in E|g|^2 is 1 + CV^2 of the row norms; on "
                   "rows of one length there is none", expected="equal to 1e-9; 1 on normalised rows",
                   source="Zhao & Zhang 2015: all |l'| are equal there")
 def i_predicted(results):
-    found, holds = {}, True
-    for data in sets(results, "i"):
-        for lengths in LENGTHS:
-            gain = gained(results, data, lengths)
-            found[f"{data} {lengths}"] = f"{gain['at_0']:.4g} ({gain['predicted']:.4g})"
-            holds &= abs(gain["at_0"] / gain["predicted"] - 1) < 1e-9
-            holds &= lengths != "normalised" or abs(gain["at_0"] - 1) < 1e-9
-    return listed(found), holds
+    def judged(name, gain):
+        fits = abs(gain["at_0"] / gain["predicted"] - 1) < 1e-9
+        fits &= "normalised" not in name or abs(gain["at_0"] - 1) < 1e-9
+        return f"{gain['at_0']:.4g} ({gain['predicted']:.4g})", fits
+    return on_every(gained(results), judged)
 
 
 @experiment.claim("i-minimum", "at the minimum, where l' differs from row to row, the variance gains less than the "
                   "norms predict, but still where the lengths differ", expected="on log-normal rows above 1.5 and at "
                   "most 1 + CV^2")
 def i_minimum(results):
-    found, holds = {}, True
-    for data in sets(results, "i"):
-        gain = gained(results, data, "log-normal")
-        found[data] = f"{gain['at_minimum']:.3g} (1 + CV² = {gain['predicted']:.3g})"
-        holds &= 1.5 < gain["at_minimum"] <= gain["predicted"]
-    return listed(found), holds
-
-
-def late(results, data, lengths, order, column):
-    group = results.select("i", f"{data}, {lengths}: {order}")
-    return np.array([np.mean(run.columns[column][run.rows // 2 :]) for run in group])
+    return on_every(gained(results, "log-normal"), lambda data, gain: (
+        f"{gain['at_minimum']:.3g} (1 + CV² = {gain['predicted']:.3g})", 1.5 < gain["at_minimum"] <= gain["predicted"]))
 
 
 @experiment.claim("i-floor", "on rows of log-normal length importance sampling has a lower floor than uniform "
                   "sampling at the same step", expected="lower by more than two standard deviations of the log")
 def i_floor(results):
-    found, holds = {}, True
-    for data in sets(results, "i"):
-        one, two = (np.log(late(results, data, "log-normal", o, "gap")) for o in ("with replacement", "importance"))
-        mean, _, clear = different(one, two)
-        found[data], holds = f"{np.exp(mean):.3g} times", holds and clear and mean > 0
-    return listed(found), holds
+    return on_every(results.select("i", lengths="log-normal").groups("data"), lambda data, runs: below(
+        *(np.log(runs.select(order=order).late("gap")) for order in ("with replacement", "importance"))))
 
 
 @experiment.claim("i-adaptive", "learned probabilities lower the variance of the gradient below that of fixed ones",
                   expected="variance at most that of p_i prop. to L_i, and of uniform draws, on every set and length")
 def i_adaptive(results):
-    found, holds = {}, True
-    for data in sets(results, "i"):
-        for lengths in LENGTHS:
-            uniform, fixed, learned = (late(results, data, lengths, o, "variance").mean()
-                                       for o in ("with replacement", "importance", "adaptive"))
-            found[f"{data} {lengths}"] = f"{learned / uniform:.3g} of uniform, {learned / fixed:.3g} of fixed"
-            holds &= learned <= min(uniform, fixed)
-    return listed(found), holds
+    def judged(name, runs):
+        uniform, fixed, learned = (runs.select(order=order).late("variance").mean()
+                                   for order in ("with replacement", "importance", "adaptive"))
+        return (f"{learned / uniform:.3g} of uniform, {learned / fixed:.3g} of fixed",
+                learned <= min(uniform, fixed))
+    return on_every(kinds(results), judged)
+
+
+def kinds(results):
+    """[(set and lengths of rows, runs)] of part i."""
+    return [(f"{data} {lengths}", runs) for (data, lengths), runs in results.select("i").groups("data", "lengths")]
 
 
 @experiment.claim("i-weights", "without the weights 1/(n p_i) the iterates move about another point",
@@ -343,53 +268,25 @@ def i_adaptive(results):
                   "than with weights by norms, on every set")
 def i_weights(results):
     found = {}
-    for data in sets(results, "i"):
+    for data, runs in results.select("i", lengths="log-normal").groups("data"):
         wrong, right = (
-            np.mean([np.linalg.norm(run.columns["error"][run.rows // 2 :].mean(0))
-                     for run in results.select("i", f"{data}, log-normal: {order}")])
+            np.mean([np.linalg.norm(run.columns["error"][run.rows // 2 :].mean(0)) for run in runs.select(order=order)])
             for order in ("importance, no weights", "importance by norms"))
         found[data] = wrong / right
     return listed(found), min(found.values()) > 5
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
-def colour(order):
-    return list(ORDERS).index(order)
-
-
-def each_set(results, part, draw):
-    names = sets(results, part)
-    columns = min(3, len(names)) if len(names) != 4 else 2
-    figure, axes = panels(-(-len(names) // columns), columns, squeeze=False)
-    for ax, data in zip(axes.flat, names, strict=False):
-        draw(ax, data)
-        ax.set_title(data)
-    for ax in axes.flat[len(names):]:
-        ax.axis("off")
-    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
-
-
-def draw_floors(results, part, unit, ax, data):
-    for order in ORDERS:
-        steps, levels = floors(results, part, data, order)
+def draw_floors(runs, unit, ax):
+    found = slopes(runs)
+    for i, (order, (steps, levels)) in enumerate(floors(runs).items()):
         middle = np.exp(np.log(levels).mean(0))
-        i = colour(order)
         ax.errorbar(steps, middle, [middle - levels.min(0), levels.max(0) - middle], **look(i), marker=MARKERS[i],
-                    capsize=3, label=f"{LABELS.get(order, order)}")
-        slope = slopes(results, part, data, order).mean()
-        ax.annotate(f"{slope:.2f}", (0.98, 0.03 + 0.07 * i), xycoords="axes fraction", fontsize=11, ha="right",
-                    color=look(i)["color"], fontweight="bold")
-    ax.set(xscale="log", yscale="log", xlabel=f"step, in units of {unit}", ylabel="floor of F(w) - F*")
-    ax.set_xticks(steps, [f"1/{1 / s:g}" if s < 1 else "1" for s in steps])
+                    capsize=3, label=LABELS.get(order, order))
+        ax.annotate(f"{found[order].mean():.2f}", (0.98, 0.03 + 0.07 * i), xycoords="axes fraction", fontsize=11,
+                    ha="right", color=look(i)["color"], fontweight="bold")
+    halved(ax, steps, f"step, in units of {unit}", "floor of F(w) - F*")
     ax.set_xlim(steps[-1] / 1.2, steps[0] * 1.9)
-    ax.minorticks_off()
-
-
-def draw_paths(results, part, ax, data):
-    chosen = results.select(part, lambda n: n.startswith(f"{data}, path, 1/{COMMON}:"))
-    curves(ax, chosen, "gap", label=lambda n: LABELS.get(n.split(": ")[1], n.split(": ")[1]), logy=True, legend=False,
-           ylabel="F(w) - F*", colours=lambda n: colour(n.split(": ")[1]))
 
 
 for part, model, unit in (("a", "Logistic regression, l2 = 1/n", "1/L_max"),
@@ -398,13 +295,17 @@ for part, model, unit in (("a", "Logistic regression, l2 = 1/n", "1/L_max"),
     @experiment.figure(f"floors_{part}.png", caption=f"{model}: the floor of the gap at the ends of epochs against the "
                        "step, from the lowest to the highest seed; numbers are slopes over the four smallest steps.")
     def floor_figure(results, part=part, unit=unit):
-        return each_set(results, part, functools.partial(draw_floors, results, part, unit))
+        sets = dict(results.select(part).groups("data"))
+        return each(list(sets), lambda ax, data: draw_floors(sets[data], unit, ax))
 
 for part, model in (("a", "Logistic regression, l2 = 1/n"), ("b", "LASSO, l1 = 0.05 of the largest")):
     @experiment.figure(f"paths_{part}.png", caption=f"{model}: from 0 at the step 1/({COMMON} L_max), at the ends of "
                        "epochs; the median over seeds with its band.")
     def path_figure(results, part=part):
-        return each_set(results, part, functools.partial(draw_paths, results, part))
+        sets = dict(results.select(part, kind="path", divisor=COMMON).groups("data"))
+        return each(list(sets), lambda ax, data: curves(
+            ax, sets[data], "gap", label=lambda tags: LABELS.get(tags["order"], tags["order"]), logy=True,
+            legend=False, ylabel="F(w) - F*"))
 
 
 @experiment.figure("importance.png", caption="Importance sampling on rows of three kinds. Left: the gain in the bound "
@@ -412,21 +313,20 @@ for part, model in (("a", "Logistic regression, l2 = 1/n"), ("b", "LASSO, l1 = 0
                    "the gradient, mean over the second half of the run, relative to uniform draws.")
 def importance_figure(results):
     figure, (left, right) = panels(1, 2)
-    groups = [(data, lengths) for data in sets(results, "i") for lengths in LENGTHS]
+    gains, groups = gained(results), dict(kinds(results))
     at = np.arange(len(groups))
     for i, (column, label) in enumerate((("predicted", "1 + CV² of |a_i|"), ("at_minimum", "variance at the minimum"))):
-        left.bar(at + 0.38 * (i - 0.5), [gained(results, *g)[column] for g in groups], 0.36, label=label,
-                 color=look(i)["color"])
+        left.bar(at + 0.38 * (i - 0.5), [gain[column] for _, gain in gains], 0.36, label=label, color=look(i)["color"])
     left.set(ylabel="gain over uniform draws")
     for i, order in enumerate(("importance", "importance by norms", "adaptive")):
-        ratio = [late(results, *g, order, "variance").mean() / late(results, *g, "with replacement", "variance").mean()
-                 for g in groups]
-        right.bar(at + 0.27 * (i - 1), ratio, 0.25, label=order, color=look(i + 2)["color"])
+        own, plain = (np.array([runs.select(order=o).late("variance").mean() for runs in groups.values()])
+                      for o in (order, "with replacement"))
+        right.bar(at + 0.27 * (i - 1), own / plain, 0.25, label=order, color=look(i + 2)["color"])
     right.set(ylabel="variance / that of uniform draws")
     for ax in (left, right):
         ax.set_ylim(top=1.3 * ax.get_ylim()[1])
         ax.axhline(1, color="#888888", lw=1, ls=":")
-        ax.set_xticks(at, [f"{data}\n{lengths}" for data, lengths in groups], fontsize=10)
+        ax.set_xticks(at, [name.replace(" ", "\n", 1) for name in groups], fontsize=10)
         ax.grid(axis="x", visible=False)
         ax.legend()
     return figure

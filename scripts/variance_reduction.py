@@ -14,11 +14,11 @@ Run time on 2 cores: --quick some seconds; --data real --jobs 2 --threads 1 abou
 
 import dataclasses
 
-from lab import Entry, Experiment, Option, Part, Recipe, Results, Undecided, dataset, listed, spread
-from lab.figures import curves, look, panels
+from lab import Entry, Experiment, Option, Part, Recipe, Results, Undecided, listed, on_every, slope, spreads
+from lab.figures import curves, each, fitted, halved, look, panels
 from lab.options import positive
-from npopt import SAGA, SGD, SVRG, Stop, WithReplacement, backend
-from problems import LeastSquares, Logistic
+from npopt import SAGA, SGD, SVRG, Stop, WithReplacement, backend, minimize
+from problems.convex import linear
 
 import numpy as np
 
@@ -43,53 +43,9 @@ HARD = ("a9a", "breast_cancer")                                 # sets that are 
 LARGE = 1e9                                                     # bytes: a larger table is not allocated
 
 
-# --------------------------------------------------------------------------------------------------------- problems
-class Traced:
-    """Logs the variance of SGD's gradient at the minimum; it can start at the minimum."""
-
-    at_minimum = False
-
-    def x0(self, rng):
-        return backend.asarray(self.minimum()[0], self.dtype).copy() if self.at_minimum else super().x0(rng)
-
-    def metrics(self, x):
-        return {**super().metrics(x), "sigma": self.noise}
-
-    @property
-    def noise(self):
-        if "_noise" not in self.__dict__:
-            self._noise = self.gradient_variance(backend.asarray(self.minimum()[0], self.dtype))
-        return self._noise
-
-
-class Squares(Traced, LeastSquares):
-    """Least squares, traced."""
-
-
-class Binary(Traced, Logistic):
-    """Logistic regression, traced."""
-
-
-def linear(data, small=False, at_minimum=False):
-    """The regression or classification problem of a set, with l2 = L/n, or 0.01/n; of several classes the first against
-    the rest."""
-    d = dataset(data)
-    y, y_test, kind = d.y_train, d.y_test, Binary
-    if d.task == "regression":
-        y, y_test, kind = (y - y.mean()) / y.std(), (y_test - y.mean()) / y.std(), Squares
-    elif len(d.classes) > 2:
-        y, y_test = np.where(y == 0, 1.0, -1.0), np.where(y_test == 0, 1.0, -1.0)
-    n = len(y)
-    largest = 0.01 if small else kind(d.x_train, y).row_smoothness().max()
-    problem = kind(d.x_train, y, largest / n, test=(d.x_test, y_test), name=data)
-    problem.at_minimum = at_minimum
-    return problem
-
-
+# ---------------------------------------------------------------------------------------------------- own functions
 def memory(data, table, steps, seed, events):
     """Bytes of SAGA's table and of its state, and the iterate after some steps; a table above LARGE is computed."""
-    from npopt.minimize import minimize
-
     problem = linear(data)
     size = problem.n * (1 if table == "scalars" else problem.dim) * problem.dtype.itemsize
     found = {"table_bytes": size, "dim": problem.dim, "rows": problem.n, "allocated": int(size <= LARGE)}
@@ -114,30 +70,36 @@ def runs(args):
     passes = args.passes or 120
     for part in ("a", "b"):
         for data in args.data_of(part):
-            for small in (False, True)[: 1 + (data in HARD)]:
-                recipe = Recipe(linear, data=data, small=small)
-                L = recipe().row_smoothness().max()
-                name = f"{data}, l2=0.01/n" if small else data
+            for l2, more in (("L/n", {}), ("0.01/n", {"strength": 0.01}))[: 1 + (data in HARD)]:
+                recipe = Recipe(linear, data=data, logs=("sigma",), **more)
+                problem = recipe()
+                L = problem.row_smoothness().max()
                 for step, rate in (("1/(3L)", 1 / (3 * L)), ("0.1/L", 0.1 / L)):
                     for method, estimator in METHODS.items():
-                        yield Entry(part, f"{name}, {step}: {method}", recipe, SGD(), WithReplacement(1), rate,
-                                    estimator, stop=Stop(evaluations=passes * recipe().n), metrics=0.25, variance=True)
+                        yield Entry(part, recipe, SGD(), WithReplacement(1), rate, estimator=estimator, metrics=0.25,
+                                    stop=Stop(evaluations=passes * problem.n), variance=True, data=data, l2=l2,
+                                    step=step, method=method)
         for data in args.data_of(part)[:2]:
-            recipe = Recipe(linear, data=data, at_minimum=True)
+            recipe = Recipe(linear, data=data, at_minimum=True, logs=("sigma",))
             L = recipe().row_smoothness().max()
             for k in HALVINGS:
-                yield Entry(part, f"{data}, floor, 1/{k}: SGD", recipe, SGD(), WithReplacement(1), 1 / (3 * L * k),
-                            stop=Stop(epochs=args.pick(40, 20) * k), metrics=k)
+                yield Entry(part, recipe, SGD(), WithReplacement(1), 1 / (3 * L * k), metrics=k,
+                            stop=Stop(epochs=args.pick(40, 20) * k), data=data, divisor=k)
     for data in args.data_of("m"):
         for table in ("scalars", "gradients"):
-            yield Entry("m", f"{data}: {table}", run=Recipe(memory, data=data, table=table, steps=1000), seeds=[0])
+            yield Entry("m", run=Recipe(memory, data=data, table=table, steps=1000), seeds=[0], data=data, table=table)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
-def sets(results, part, hard=False):
-    """Names of the sets of a part, those with l2 = 0.01/n only when asked for."""
-    names = dict.fromkeys(name.split(": ")[0].rsplit(", ", 1)[0] for name in results.select(part).names)
-    return [name for name in names if not name.endswith("floor") and ("l2=" in name) == hard]
+def sets(results, part, *strengths):
+    """[(name of the set, its runs)] with l2 = L/n, or those of the strengths asked for."""
+    groups = results.select(part).groups("data", "l2")
+    return [(data if l2 == "L/n" else f"{data}, l2={l2}", runs)
+            for wanted in strengths or ("L/n",) for (data, l2), runs in groups if l2 == wanted]
+
+
+def of(runs, method, step="1/(3L)"):
+    return in_passes(runs.select(method=method, step=step))
 
 
 def in_passes(results):
@@ -145,10 +107,6 @@ def in_passes(results):
     return Results(
         dataclasses.replace(run, columns={**run.columns, "passes": run.columns["gradients"] / run.config["n"]})
         for run in results)
-
-
-def of(results, part, name, method, step="1/(3L)"):
-    return in_passes(results.select(part, f"{name}, {step}: {method}"))
 
 
 def line(runs, high=1e-4, low=1e-13):
@@ -163,8 +121,8 @@ def line(runs, high=1e-4, low=1e-13):
     t, y = t[chosen], np.log(middle[chosen])
     if len(t) < 8:
         return np.nan, np.nan
-    slope, level = np.polyfit(t, y, 1)
-    return -slope, 1 - np.var(y - slope * t - level) / np.var(y)
+    rise, level = np.polyfit(t, y, 1)
+    return -rise, 1 - np.var(y - rise * t - level) / np.var(y)
 
 
 for part, model in (("a", "linear regression"), ("b", "logistic regression")):
@@ -172,9 +130,9 @@ for part, model in (("a", "linear regression"), ("b", "logistic regression")):
                       expected="R² > 0.98 (mean log gap of the seeds, below 1e-4 of the first); ends <= 1e-12")
     def straight(results, part=part):
         found, holds = {}, True
-        for name in sets(results, part):
+        for name, runs in sets(results, part):
             for method in ("SVRG", "SAGA"):
-                chosen = of(results, part, name, method)
+                chosen = of(runs, method)
                 fit, ends = line(chosen)[1], chosen.final("gap")
                 found[f"{name} {method}"] = f"R² {fit:.4f}, gap {np.max(ends):.1e}"
                 holds &= fit > 0.98 and np.max(ends) <= 1e-12
@@ -183,56 +141,50 @@ for part, model in (("a", "linear regression"), ("b", "logistic regression")):
     @experiment.claim(f"{part}-rate", f"{model}: SAGA's rate a pass is what theory promises, or better",
                       expected=">= min(1/4, n mu / (3 L_max)), l2 = 0.01/n included",
                       source="Defazio, Bach & Lacoste-Julien, NIPS 2014 (constants from memory)")
-    def rates(results, args, part=part):
-        found, holds = {}, True
-        for name in sets(results, part) + sets(results, part, hard=True):
-            problem = linear(name.split(",")[0], small="l2=" in name)
+    def rates(results, part=part):
+        def judged(name, runs):
+            problem = linear(runs[0].tags["data"], strength=0.01 if "l2=" in name else None)
             bound = min(0.25, problem.n * problem.strong_convexity() / (3 * problem.row_smoothness().max()))
-            rate = line(of(results, part, name, "SAGA"), high=0.1)[0]
-            found[name] = f"{rate:.3g} (bound {bound:.3g})"
-            holds &= rate >= bound
-        return listed(found), holds
+            rate = line(of(runs, "SAGA"), high=0.1)[0]
+            return f"{rate:.3g} (bound {bound:.3g})", rate >= bound
+        return on_every(sets(results, part, "L/n", "0.01/n"), judged)
 
     @experiment.claim(f"{part}-variance", f"{model}: at the end SGD's gradient has over a million times the "
                       "variance of SAGA's and SVRG's", expected="ratio > 1e6 for every set (means over seeds)")
     def variances(results, part=part):
         found = {}
-        for name in sets(results, part):
-            sgd = of(results, part, name, "SGD").final("variance").mean()
+        for name, runs in sets(results, part):
+            sgd = of(runs, "SGD").final("variance").mean()
             for method in ("SVRG", "SAGA"):
-                found[f"{name} {method}"] = sgd / max(of(results, part, name, method).final("variance").mean(), 1e-300)
+                found[f"{name} {method}"] = sgd / max(of(runs, method).final("variance").mean(), 1e-300)
         return listed(found), min(found.values()) > 1e6
 
     @experiment.claim(f"{part}-sigma", f"{model}: SGD's gradient variance tends to that at the minimum, not to 0",
                       expected="ratio in 0.5 to 2 (at 0.1/L, mean over the second half and the seeds)")
     def sigma(results, part=part):
         found = {}
-        for name in sets(results, part):
-            chosen = of(results, part, name, "SGD", "0.1/L")
-            late = [np.mean(run.columns["variance"][run.rows // 2 :]) for run in chosen]
-            found[name] = np.mean(late) / chosen[0].final["sigma"]
+        for name, runs in sets(results, part):
+            chosen = of(runs, "SGD", "0.1/L")
+            found[name] = chosen.late("variance").mean() / chosen[0].final["sigma"]
         return listed(found), all(0.5 <= ratio <= 2 for ratio in found.values())
 
     @experiment.claim(f"{part}-floor", f"{model}: SGD's floor of f - f* is proportional to its step",
                       expected="slope 1 ± 0.25 over three halvings (started at the minimum)")
     def floors(results, part=part):
-        found = {name: slope for name, _, _, slope in floor_lines(results, part)}
-        return listed(found), all(abs(slope - 1) <= 0.25 for slope in found.values())
+        found = {name: slope(steps, levels) for name, (steps, levels) in floor_lines(results, part).items()}
+        return listed(found), all(abs(rise - 1) <= 0.25 for rise in found.values())
 
     @experiment.claim(f"{part}-saw", f"{model}: within a stage SVRG's variance rises, across stages it falls",
                       expected="last quarter epoch of a stage above the first in most stages; the maxima of the stages "
                       "fall, on average by more than exp(0.3) a stage", source="its definition: 0 at the snapshot")
     def saw(results, part=part):
-        found, holds = {}, True
-        for name in sets(results, part):
-            rises, falls = [], []
-            for run in of(results, part, name, "SVRG"):
-                stages = by_stage(run)
-                rises += [v[-1] > v[0] for v in stages]
-                falls += list(np.diff([np.log(v.max()) for v in stages]))
-            found[name] = f"rises in {np.mean(rises):.0%}, falls by exp({np.mean(falls):.2g}) a stage"
-            holds &= np.mean(rises) > 0.5 and np.mean(falls) < -0.3
-        return listed(found), holds
+        def judged(name, runs):
+            stages = [by_stage(run) for run in of(runs, "SVRG")]
+            rises = [v[-1] > v[0] for some in stages for v in some]
+            falls = [fall for some in stages for fall in np.diff([np.log(v.max()) for v in some])]
+            return (f"rises in {np.mean(rises):.0%}, falls by exp({np.mean(falls):.2g}) a stage",
+                    np.mean(rises) > 0.5 and np.mean(falls) < -0.3)
+        return on_every(sets(results, part), judged)
 
 
 def by_stage(run):
@@ -244,74 +196,59 @@ def by_stage(run):
 
 
 def floor_lines(results, part):
-    """[(set, steps in units of 1/(3L), floors, slope)]: mean gap over the last two thirds of the runs and the seeds."""
-    found = []
-    chosen = results.select(part, lambda name: ", floor, " in name)
-    for name in dict.fromkeys(n.split(", floor")[0] for n in chosen.names):
-        levels = []
-        for k in HALVINGS:
-            group = chosen.select(name=f"{name}, floor, 1/{k}: SGD")
-            levels.append(np.mean([np.mean(run.columns["gap"][run.rows // 3 :]) for run in group]))
-        steps = 1 / np.array(HALVINGS)
-        found.append((name, steps, np.array(levels), float(np.polyfit(np.log(steps), np.log(levels), 1)[0])))
+    """{set: (steps in units of 1/(3L), floors)}: mean gap over the last two thirds of the runs and the seeds."""
+    found = {}
+    for (data, k), runs in results.select(part).groups("data", "divisor"):
+        steps, levels = found.setdefault(data, ([], []))
+        steps.append(1 / k)
+        levels.append(runs.late("gap", 2 / 3).mean())
     return found
 
 
 @experiment.claim("b-hard", "logistic regression with l2 = 0.01/n, where n mu is far below L_max: the budget does not "
                   "reach 1e-12", expected="SAGA's gap at the end above 1e-12", source="n mu / (3 L_max) a pass")
 def hard(results):
-    names = sets(results, "b", hard=True)
-    if not names:
+    found = {name: of(runs, "SAGA").final("gap") for name, runs in sets(results, "b", "0.01/n")}
+    if not found:
         raise Undecided("no set was run with l2 = 0.01/n")
-    found = {name: of(results, "b", name, "SAGA").final("gap") for name in names}
-    return listed({k: spread(v) for k, v in found.items()}), all(v.min() > 1e-12 for v in found.values())
+    return spreads(found), all(v.min() > 1e-12 for v in found.values())
 
 
 @experiment.claim("b-accuracy", "logistic regression: the exact minimum is not better on test rows than SGD's last "
                   "iterate", expected="test accuracy of SAGA and SGD at 0.1/L within 0.5 points for every set",
                   source="course task A9")
 def accuracy(results):
-    found, holds = {}, True
-    for name in sets(results, "b"):
-        one, two = (100 * of(results, "b", name, m, "0.1/L").final("test_accuracy").mean() for m in ("SAGA", "SGD"))
-        found[name] = f"{one:.2f} and {two:.2f} %"
-        holds &= abs(one - two) <= 0.5
-    return listed(found), holds
+    def judged(name, runs):
+        one, two = (100 * of(runs, m, "0.1/L").final("test_accuracy").mean() for m in ("SAGA", "SGD"))
+        return f"{one:.2f} and {two:.2f} %", abs(one - two) <= 0.5
+    return on_every(sets(results, "b"), judged)
 
 
 @experiment.claim("m-memory", "SAGA's table of scalars is d times smaller than its table of gradients, and takes the "
                   "same steps", expected="ratio d; f after 1,000 steps equal to 1e-12, relative, where both "
                   "tables fit")
 def m_memory(results):
-    found, holds = {}, True
-    for name in dict.fromkeys(n.split(": ")[0] for n in results.select("m").names):
-        one, two = (results.select("m", f"{name}: {table}")[0] for table in ("scalars", "gradients"))
-        ratio = two.final["table_bytes"] / one.final["table_bytes"]
-        same = ""
+    def judged(name, runs):
+        one, two = (runs.select(table=table)[0] for table in ("scalars", "gradients"))
+        same, holds = "", two.final["table_bytes"] / one.final["table_bytes"] == one.final["dim"]
         if two.final["allocated"]:
             apart = np.abs(one.columns["w"][0] - two.columns["w"][0]).max() / np.abs(two.columns["w"][0]).max()
             f = abs(one.final["objective"] / two.final["objective"] - 1)
             same, holds = f", w {apart:.0e} and f {f:.0e} apart", holds and f <= 1e-12
-        found[name] = f"{two.final['table_bytes'] / 1e6:.4g} against {one.final['table_bytes'] / 1e6:.3g} MB{same}"
-        holds &= ratio == one.final["dim"]
-    return listed(found), holds
+        return f"{two.final['table_bytes'] / 1e6:.4g} against {one.final['table_bytes'] / 1e6:.3g} MB{same}", holds
+    return on_every(results.select("m").groups("data"), judged)
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
 def grid_of(results, part, column, ylabel, lowest):
-    names = sets(results, part) + sets(results, part, hard=True)
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure, axes = panels(rows, columns, squeeze=False)
-    for ax, name in zip(axes.flat, names, strict=False):
-        chosen = in_passes(results.select(part, lambda n, s=name: n.startswith(f"{s}, 1/(3L):")))
+    groups = dict(sets(results, part, "L/n", "0.01/n"))
+
+    def draw(ax, name):
+        chosen = in_passes(groups[name].select(step="1/(3L)"))
         chosen = chosen.with_column(column, lambda c: np.where(c[column] > lowest, c[column], np.nan))      # rounding
-        curves(ax, chosen, column, "passes", label=lambda n: n.split(": ")[1], logy=True, ylabel=ylabel,
-               xlabel="passes [rows differentiated / n]", legend=ax is axes.flat[0])
-        ax.set_title(name)
-    for ax in axes.flat[len(names):]:
-        ax.axis("off")
-    return figure
+        curves(ax, chosen, column, "passes", logy=True, ylabel=ylabel, xlabel="passes [rows differentiated / n]",
+               legend=False)
+    return each(list(groups), draw, legend=4)
 
 
 for part, model in (("a", "Linear regression"), ("b", "Logistic regression")):
@@ -330,19 +267,10 @@ for part, model in (("a", "Linear regression"), ("b", "Logistic regression")):
                    "two thirds of the run against the step, with least-squares lines.")
 def floor_figure(results):
     figure, ax = panels()
-    i = 0
-    for part in ("a", "b"):
-        if part not in results.parts:
-            continue
-        for name, steps, levels, slope in floor_lines(results, part):
-            fit = np.polyfit(np.log(steps), np.log(levels), 1)
-            colour = look(i)["color"]
-            ax.plot(steps, levels, "os^D"[i % 4], color=colour, ms=8, label=f"{name}, slope {slope:.2f}")
-            ax.plot(steps, np.exp(np.polyval(fit, np.log(steps))), color=colour, lw=1.2)
-            i += 1
-    ax.set(xscale="log", yscale="log", xlabel="step, in units of 1/(3 L_max)", ylabel="E f(w) - f*")
-    ax.set_xticks(1 / np.array(HALVINGS), [f"1/{k}" if k > 1 else "1" for k in HALVINGS])
-    ax.minorticks_off()
+    found = {name: line for part in "ab" if part in results.parts for name, line in floor_lines(results, part).items()}
+    for i, (name, (steps, levels)) in enumerate(found.items()):
+        fitted(ax, steps, levels, i, name, "os^D"[i % 4])
+    halved(ax, 1 / np.array(HALVINGS), "step, in units of 1/(3 L_max)", "E f(w) - f*")
     ax.legend()
     return figure
 
@@ -351,17 +279,17 @@ def floor_figure(results):
                    "vectors. A hatched bar was computed, not allocated.")
 def memory_figure(results):
     chosen = results.select("m")
-    names = list(dict.fromkeys(n.split(": ")[0] for n in chosen.names))
+    names = chosen.values("data")
     figure, ax = panels()
     for i, (table, label) in enumerate((("scalars", "table of scalars"), ("gradients", "table of gradients"))):
         for at, name in enumerate(names):
-            run = chosen.select(name=f"{name}: {table}")[0].final
+            run = chosen.select(data=name, table=table)[0].final
             size = run["table_bytes"] / 1e6
             ax.bar(at + (i - 0.5) * 0.4, size, 0.38, color=look(i)["color"], edgecolor="white",
                    hatch=None if run["allocated"] else "///", label=label if at == 0 else None)
             if table == "gradients":
                 ax.annotate(f"{run['dim']:g} times", (at + 0.2, size), ha="center", va="bottom", fontsize=10)
-    data = [chosen.select(name=f"{name}: scalars")[0].final["data_bytes"] / 1e6 for name in names]
+    data = [run.final["data_bytes"] / 1e6 for run in chosen.select(table="scalars")]
     ax.plot(np.arange(len(names)), data, "k_", ms=44, mew=2, label="the data X")
     ax.set_yscale("log")
     ax.set_ylim(ax.get_ylim()[0] / 3, ax.get_ylim()[1] * 3)

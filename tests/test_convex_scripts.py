@@ -22,14 +22,15 @@ def script(name):
 
 def finished(name, columns, seed=0, n=100):
     columns = {k: np.asarray(v, float) for k, v in columns.items()}
-    return Finished("a", name, seed, {"n": n}, columns, {k: v[-1] for k, v in columns.items()}, 1.0, "steps")
+    final = {k: v[-1] for k, v in columns.items()}
+    return Finished("a", {"method": name}, seed, {"n": n}, columns, final, 1.0, "steps")
 
 
 @pytest.mark.parametrize("name, build, arguments", [
-    ("variance_reduction", "linear", dict(data="diabetes", at_minimum=True)),
-    ("variance_reduction", "linear", dict(data="breast_cancer", small=True)),
-    ("anderson", "linear", dict(data="breast_cancer", bound=0.3)), ("sampling", "lasso", dict(data="diabetes")),
-    ("sampling", "logistic", dict(data="breast_cancer", lengths="log-normal", with_error=True)),
+    ("variance_reduction", "linear", dict(data="diabetes", at_minimum=True, logs=("sigma",))),
+    ("variance_reduction", "linear", dict(data="breast_cancer", strength=0.01)),
+    ("anderson", "smooth", dict(data="breast_cancer", bound=0.3)), ("sampling", "lasso", dict(data="diabetes")),
+    ("sampling", "logistic", dict(data="breast_cancer", lengths="log-normal", logs=("error",))),
 ])
 def test_problems_run_where_nothing_may_be_read(name, build, arguments, device):
     found, module = [], script(name)
@@ -80,20 +81,6 @@ def test_the_yardstick_of_anderson_reaches_the_target():
 def test_windowed_counts_the_bytes_of_the_state():
     columns = script("anderson").windowed("diabetes", 3, 0, None)
     assert columns["bytes_of_state"][-1] == 2 * 4 * 10 * 8 and columns["gap"][-1] <= 1e-7
-
-
-def test_sampling_scales_rows():
-    import scipy.sparse
-
-    module = script("sampling")
-    X = np.array([[3.0, 4.0], [0.0, 2.0], [1.0, 0.0]])
-    for A in (X, scipy.sparse.csr_matrix(X)):
-        unit = module.scaled(A, "normalised")
-        unit = unit.toarray() if scipy.sparse.issparse(unit) else unit
-        np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 1], [1, 0]])
-        longer = module.scaled(A, "log-normal")
-        longer = longer.toarray() if scipy.sparse.issparse(longer) else longer
-        np.testing.assert_allclose(longer, X * np.exp(np.random.default_rng(0).standard_normal(3))[:, None])
 
 
 def test_sampling_gain_at_zero_is_that_of_the_row_norms():

@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 from npopt import SGD, Events, RandomReshuffling, Stop, backend, minimize
+from problems import convex
 
 import numpy as np
 import pytest
@@ -32,7 +33,8 @@ def test_help_says_the_question_and_the_parts(path, capsys):
 
 
 @pytest.mark.parametrize("build, arguments, column", [
-    ("regression", dict(data="diabetes"), "gap"), ("regression", dict(data="diabetes", at_minimum=True), "distance"),
+    ("regression", dict(data="diabetes"), "gap"),
+    ("regression", dict(data="diabetes", at_minimum=True, logs=("distance",)), "distance"),
     ("lenet", dict(data="digits", rows=40), "test_loss"),
     ("resnet", dict(data="digits", width=2, rows=40), "test_loss"),
 ], ids=lambda v: str(v))
@@ -54,7 +56,7 @@ def named(stem):
 
 @pytest.mark.parametrize("stem, build, arguments, columns", [
     ("adaptive", "Moons", {}, ("gap", "x", "y")),
-    ("adaptive", "logistic", dict(data="breast_cancer"), ("objective", "validation_accuracy")),
+    ("adaptive", "held_out", dict(data="breast_cancer"), ("objective", "validation_accuracy")),
     ("mlp_report", "watched", dict(data="digits", init=None, looks=(1,), rows=300),
      ("norm", "norm_fc1", "cosine", "signal", "zeros", "test_loss")),
 ], ids=lambda v: v if isinstance(v, str) else "")
@@ -72,7 +74,7 @@ def test_functions_that_measure_where_a_run_ends_read_nothing_on_the_device(devi
     script, found = named("optimizer_zoo"), []
     for name in (device, "cpu"):
         backend.use(name)
-        found.append(script.sharpness(0, Events(None), "digits", 300, "HeavyBall", 0.03, 2))
+        found.append(script.sharpness(0, Events(None), "digits", 300, "HeavyBall", 0.03, 2, 128, 1 / 6, (0.01, 0.05)))
     for column in ("rise", "train", "high"):
         np.testing.assert_allclose(found[0][column], found[1][column], rtol=5e-3)
 
@@ -82,6 +84,6 @@ def test_part_a_takes_sparse_sets(monkeypatch):
     rng = np.random.default_rng(0)
     x = scipy.sparse.random(60, 30, 0.1, "csr", random_state=rng)
     some = SimpleNamespace(x_train=x[:40], x_test=x[40:], y_train=rng.random(40), y_test=rng.random(20))
-    monkeypatch.setattr(script, "dataset", lambda name: some)
+    monkeypatch.setattr(convex, "shared", lambda name: some)
     problem = script.regression("any")
     assert problem.n == 60 and minimize(problem, script.SGD(), schedule=0.01, stop=Stop(steps=3)).final["gap"] > 0

@@ -40,14 +40,14 @@ def quadratic(noise, log=None):
 def runs(args):
     problem = Recipe(quadratic, noise=0.5, **({"log": args.log} if args.log else {}))
     for name, method in [("sgd", SGD()), ("momentum", HeavyBall(0.9))]:
-        yield Entry("a", name, problem, method, WithReplacement(2), 0.01, stop=Stop(steps=args.steps),
+        yield Entry("a", problem, method, WithReplacement(2), 0.01, method=name, stop=Stop(steps=args.steps),
                     metrics=max(20, args.steps // 40), per="step")
 
 
 @experiment.claim("descends", "the gap shrinks", expected="below the start")
 def descends(results):
-    first = np.array([run.columns["gap"][0] for run in results.select(name="sgd")])
-    last = results.select(name="sgd").final("gap")
+    first = np.array([run.columns["gap"][0] for run in results.select(method="sgd")])
+    last = results.select(method="sgd").final("gap")
     return spread(last), bool((last < first).all())
 
 

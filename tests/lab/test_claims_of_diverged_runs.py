@@ -1,6 +1,6 @@
 """Runs that diverged, or seeds that are missing, decide no comparison."""
 
-from lab import MissingRuns, Results, Undecided, alike, different, inside, larger, no_difference
+from lab import MissingRuns, Results, Undecided, alike, different, inside, larger, no_difference, on_every
 from lab.results import Finished
 
 import numpy as np
@@ -9,7 +9,7 @@ import pytest
 
 def runs(name, values, seeds=None):
     seeds = range(len(values)) if seeds is None else seeds
-    return [Finished("a", name, s, {}, {"loss": np.array([v])}, {"loss": v}, 0.0, "epochs")
+    return [Finished("a", {"method": name}, s, {}, {"loss": np.array([v])}, {"loss": v}, 0.0, "epochs")
             for s, v in zip(seeds, values, strict=True)]
 
 
@@ -28,22 +28,30 @@ def test_methods_with_different_seeds_are_not_paired():
 
 
 def test_methods_are_compared_at_their_best_values():
-    def group(name, held, losses):
-        return [Finished("a", name, s, {}, {}, {"held": held, "loss": v}, 0.0, "epochs") for s, v in enumerate(losses)]
+    def group(method, lr, held, losses):
+        return [Finished("a", {"method": method, "lr": lr}, s, {}, {}, {"held": held, "loss": v}, 0.0, "epochs")
+                for s, v in enumerate(losses)]
 
-    some = Results(group("one: 0.1", 0.5, [9, 9, 9.1]) + group("one: 1", 0.8, [1.0, 1.1, 0.9])
-                   + group("one: 10", 0.7, [0, 0, 0]) + group("two: 1", 0.2, [3.0, 3.1, 2.9])
-                   + group("two: 5", 0.1, [0]))
+    some = Results(group("one", 0.1, 0.5, [9, 9, 9.1]) + group("one", 1, 0.8, [1.0, 1.1, 0.9])
+                   + group("one", 10, 0.7, [0, 0, 0]) + group("two", 1, 0.2, [3.0, 3.1, 2.9])
+                   + group("two", 5, 0.1, [0]))
     text, holds = larger("a", "two", "one", "loss", by="held")(some)
     assert holds and text.startswith("3 ± 0.1 (3 seeds) and 1 ± 0.1")
+    assert larger("a", {"method": "two", "lr": 1}, {"method": "one", "lr": 1}, "loss")(some)[0] == text
     assert not no_difference("a", "one", "two", "loss", by="held")(some)[1]
-    with pytest.raises(MissingRuns, match="no finished run of three"):
+    with pytest.raises(MissingRuns, match="no finished run of method 'three'"):
         larger("a", "three", "one", "loss", by="held")(some)
     with pytest.raises(Undecided, match="fewer than three"):
         inside("a", "held")(some)
-    assert inside("a", "held")(some.select(name=lambda n: n.startswith("one"))) == ("1 of 1 inside", True)
-    three = some.select(name=lambda n: n.startswith("one")) + group("one: 0.01", 0.9, [1])
-    assert inside("a", "held")(Results(three)) == ("0 of 1 inside; at an end: one 0.01", False)
+    assert inside("a", "held")(some.select(method="one")) == ("1 of 1 inside", True)
+    three = Results(some.select(method="one") + group("one", 0.01, 0.9, [1]))
+    assert inside("a", "held")(three) == ("0 of 1 inside; at an end: one 0.01", False)
+
+
+def test_a_claim_on_every_set_lists_what_each_measured():
+    judged = on_every([("x", 1), ("y", 2)], lambda name, value: (f"{name}{value}", value < 2))
+    assert judged == ("x x1, y y2", False)
+    assert on_every([("x", 1)], lambda name, value: (0.5, True)) == ("x 0.5", True)
 
 
 def test_alike_needs_the_whole_interval_within_the_margin():

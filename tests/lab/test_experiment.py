@@ -10,7 +10,8 @@ import re
 import sys
 
 from lab import Entry, Experiment, Option, Part, Recipe, engine
-from lab.figures import COLOURS, animate, curves, panels, save, sweep
+from lab.figures import COLOURS, curves, panels, sweep
+from lab.pictures import animate, save
 from npopt import SGD, RandomReshuffling, Stop
 from problems.quadratic import Quadratic
 
@@ -44,8 +45,8 @@ def experiment():
 
     @made.runs
     def runs(args):
-        yield Entry("a", "sgd", Recipe(quadratic), SGD(), RandomReshuffling(5), args.lr)
-        yield Entry("b", "wild", Recipe(quadratic, scale=1e150), SGD(), RandomReshuffling(5), 10.0)
+        yield Entry("a", Recipe(quadratic), SGD(), RandomReshuffling(5), args.lr, method="sgd")
+        yield Entry("b", Recipe(quadratic, scale=1e150), SGD(), RandomReshuffling(5), 10.0, method="wild")
 
     @made.claim("down", "it goes down", expected="< 1")
     def down(results):
@@ -87,6 +88,7 @@ def test_a_script_leaves_all_its_files(experiment, here, capsys):
     experiment.main(["--threads", "1"], script="toy")
     facts = summary(here)
     assert (facts["script"], facts["task"], facts["source"]) == ("toy", "T1", "a paper")
+    assert facts["runs"][0]["tags"] == {"method": "sgd"}
     assert [(r["part"], r["name"], r["seed"]) for r in facts["runs"]] == [
         ("a", "sgd", 0), ("a", "sgd", 1), ("b", "wild", 0), ("b", "wild", 1),
     ]  # fmt: skip
@@ -245,8 +247,8 @@ def test_a_false_claim_is_a_result(experiment, here):
 
 def test_a_refused_run_is_one_sentence_and_the_others_are_made(experiment, here, capsys):
     def runs(args):
-        yield Entry("a", "bad", Recipe(sized, size=-1), SGD())
-        yield Entry("a", "sgd", Recipe(quadratic), SGD(), RandomReshuffling(5))
+        yield Entry("a", Recipe(sized, size=-1), SGD(), method="bad")
+        yield Entry("a", Recipe(quadratic), SGD(), RandomReshuffling(5), method="sgd")
 
     experiment.runs(runs)
     module = sized.__globals__["__name__"]
@@ -262,7 +264,7 @@ def test_a_refused_run_is_one_sentence_and_the_others_are_made(experiment, here,
 
 
 def test_a_batch_larger_than_the_data_is_one_sentence(experiment, here, capsys):
-    experiment.runs(lambda args: [Entry("a", "big", Recipe(quadratic), SGD(), RandomReshuffling(21))])
+    experiment.runs(lambda args: [Entry("a", Recipe(quadratic), SGD(), RandomReshuffling(21), method="big")])
     with pytest.raises(SystemExit) as ended:
         experiment.main(["--seeds", "1"], script="toy")
     said = capsys.readouterr().err
@@ -273,7 +275,7 @@ def test_a_bug_keeps_its_traceback(experiment, here):
     def bug():
         return np.zeros(2) + np.zeros(3)
 
-    experiment.runs(lambda args: [Entry("a", "bug", Recipe(bug), SGD())])
+    experiment.runs(lambda args: [Entry("a", Recipe(bug), SGD(), method="bug")])
     with pytest.raises(ValueError, match="could not be broadcast"):
         experiment.main([], script="toy")
 
@@ -309,14 +311,15 @@ def test_redraw_runs_nothing_and_uses_the_arguments_of_the_results(experiment, h
 
 def test_equal_entries_of_two_parts_are_made_once(experiment, here, monkeypatch):
     made = counted(monkeypatch)
-    experiment.runs(lambda args: [Entry(p, f"as {p}", Recipe(quadratic), SGD(), RandomReshuffling(5)) for p in "ab"])
+    problem, sampler = Recipe(quadratic), RandomReshuffling(5)
+    experiment.runs(lambda args: [Entry(part, problem, SGD(), sampler, method=f"as {part}") for part in "ab"])
     experiment.main(["--seeds", "1"], script="toy")
     assert len(made) == 1 and [run["name"] for run in summary(here)["runs"]] == ["as a", "as b"]
 
 
 def test_an_entry_may_do_its_work_itself_and_measure_vectors(experiment, here):
     seen = []
-    experiment.runs(lambda args: [Entry("a", "own", run=Recipe(vector_columns))])
+    experiment.runs(lambda args: [Entry("a", run=Recipe(vector_columns), method="own")])
     experiment.concluding = None
     experiment.claim("c", "s")(lambda results: (seen.extend(results), True))
     experiment.main([], script="toy")
@@ -332,7 +335,7 @@ def test_x_stays_in_the_store_unless_it_is_large_or_unwanted(experiment, here, m
     def runs(args):
         for scale, keep in ((1.0, True), (1.1, False), (1.2, None)):
             problem = Recipe(quadratic, scale=scale)
-            yield Entry("a", str(keep), problem, SGD(), RandomReshuffling(5), stop=Stop(steps=3), keep=keep)
+            yield Entry("a", problem, SGD(), RandomReshuffling(5), stop=Stop(steps=3), keep=keep, kept=str(keep))
 
     experiment.claim("c", "s")(lambda results: (seen.update({r.name: r.x is not None for r in results}), True))
     experiment.main(["--seeds", "1"], script="toy")
@@ -344,8 +347,9 @@ def test_x_stays_in_the_store_unless_it_is_large_or_unwanted(experiment, here, m
 
 WRONG_GRIDS = {
     "must yield Entry objects, it yielded dict": lambda args: [{}],
-    "no part 'c'": lambda args: [Entry("c", "m", Recipe(quadratic), SGD())],
-    "two entries of part 'a' are called 'm'": lambda args: [Entry("a", "m", Recipe(quadratic), SGD())] * 2,
+    "no part 'c'": lambda args: [Entry("c", Recipe(quadratic), SGD(), method="m")],
+    "two entries of part 'a' have the same tags: m": lambda args: [
+        Entry("a", Recipe(quadratic), SGD(), method="m")] * 2,
     "nothing to run: parts a, b have no entries with --data bundled": lambda args: [],
 }
 
@@ -397,7 +401,9 @@ def test_a_figure_shows_the_median_the_band_and_how_many_diverged(experiment, he
     def more(results):
         figure, (left, right) = panels(1, 2)
         curves(left, results, y="gap", logy=True)
-        sweep(right, {0.1: results.select("a"), 10.0: results.select("b")}, y="gap")
+        for run in results:
+            run.tags["lr"] = {"a": 0.1, "b": 10.0}[run.part]
+        sweep(right, results, "lr", y="gap")
         drawn["legend"] = [t.get_text() for t in left.get_legend().get_texts()]
         drawn["title"] = left.get_legend().get_title().get_text()
         drawn["line"] = left.lines[0].get_ydata()

@@ -1,7 +1,9 @@
 """Figures: what is drawn is what the runs hold."""
 
-from lab import Results, figures
-from lab.figures import COLOURS, by_row, curves, heat, panels, said, save, tuned
+from lab import Results, charts
+from lab.charts import tuned
+from lab.figures import COLOURS, by_row, closer, curves, each, fitted, halved, heat, panels, said
+from lab.pictures import save
 from lab.results import Finished
 from npopt.analysis import RangeTest
 
@@ -17,10 +19,11 @@ def _closed():
     plt.close("all")
 
 
-def run(name, seed, seconds, losses, held=0.5, reason="epochs"):
+def run(name, seed, seconds, losses, held=0.5, reason="epochs", **tags):
     columns = {"epoch": np.arange(len(losses)), "seconds": np.array(seconds), "train_loss": np.array(losses),
-               "test_accuracy": 1 - np.array(losses) / 10}
-    return Finished("a", name, seed, {}, columns, {"train_loss": losses[-1], "held_accuracy": held}, 0.0, reason)
+               "test_accuracy": 1 - np.array(losses) / 10, "train_accuracy": 1 - np.array(losses) / 20}
+    final = {column: values[-1] for column, values in columns.items()} | {"held_accuracy": held}
+    return Finished("a", {"method": name, **tags}, seed, {}, columns, final, 0.0, reason)
 
 
 def test_seeds_against_time_are_taken_row_by_row():
@@ -50,9 +53,9 @@ def test_heat_writes_every_number_and_says_where_there_is_none():
 
 
 def test_tuned_draws_each_method_at_its_best_rate():
-    some = Results([run("A: 0.1", 0, [0, 1], [3.0, 2.0], 0.5), run("A: 1", 0, [0, 1], [3.0, 1.0], 0.9),
-                    run("B: 1", 0, [0, 1, 2], [3.0, 2.5, 2.0], 0.4),
-                    run("B: 10", 0, [0], [3.0], reason="diverged: nan")])
+    some = Results([run("A", 0, [0, 1], [3.0, 2.0], 0.5, lr=0.1), run("A", 0, [0, 1], [3.0, 1.0], 0.9, lr=1),
+                    run("B", 0, [0, 1, 2], [3.0, 2.5, 2.0], 0.4, lr=1),
+                    run("B", 0, [0], [3.0], reason="diverged: nan", lr=10)])
     figure = tuned(some, "held_accuracy")
     left, middle, right = figure.axes
     assert [list(line.get_ydata()) for line in left.lines] == [[3, 1], [3, 2.5, 2]]
@@ -76,7 +79,49 @@ def test_the_colours_of_thin_lines_survive_the_palette(tmp_path):
 def test_a_range_test_is_drawn_with_both_of_its_rates():
     rates = np.geomspace(1e-4, 1, 41)
     found = RangeTest(rates, (np.log10(rates) + 1.5) ** 2)
-    figure = figures.range_test(found)
+    figure = charts.range_test(found)
     drawn = [line.get_xdata()[0] for line in figure.axes[0].lines[2:]]
     assert drawn == [found.steepest, found.highest] and found.steepest < found.highest < rates[-1]
     np.testing.assert_array_equal(figure.axes[0].lines[1].get_ydata(), found.smooth)
+
+
+def test_the_untrained_state_is_left_out_of_the_picture():
+    _, ax = panels()
+    some = Results([run("A", 0, [0, 1, 2], [9.0, 2.0, 1.0]), run("A", 1, [0, 1], [9.0, 4.0]),
+                    run("A", 2, [0, 1], [9.0, 99.0], reason="diverged: nan")])
+    closer(ax, some, "train_loss", 0.1, 0.2)
+    np.testing.assert_allclose(ax.get_ylim(), [0.9, 4.8])
+
+
+def test_each_name_has_a_panel_and_the_others_are_empty():
+    def draw(ax, name):
+        ax.plot([0, 1], [0, len(name)], label="line")
+
+    figure = each(["a", "bb", "ccc", "d", "e"], draw)
+    assert [ax.get_title() for ax in figure.axes] == ["a", "bb", "ccc", "d", "e", ""]
+    assert not figure.axes[5].axison and [t.get_text() for t in figure.legends[0].get_texts()] == ["line"]
+
+
+def test_a_fitted_line_has_its_slope_in_the_label():
+    _, ax = panels()
+    steps = np.array([1, 0.5, 0.25])
+    fitted(ax, steps, 3 * steps**2, 1, "floor")
+    halved(ax, steps, "step", "floor")
+    assert ax.lines[0].get_label() == "floor, slope 2.00" and ax.get_xscale() == "log"
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), 3 * steps**2)
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "1/2", "1/4"]
+
+
+def test_a_ranking_sorts_methods_by_their_test_accuracy_at_their_best_rates():
+    some = Results([run("A", 0, [0, 1], [3.0, 2.0], 0.5, lr=0.1), run("A", 0, [0, 1], [3.0, 0.5], 0.4, lr=1),
+                    run("B", 0, [0, 1], [3.0, 1.0], 0.4, lr=1)])
+    ax = charts.ranking(some, by="held_accuracy").axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["A (0.1)", "B (1)"]
+    assert ax.texts[0].get_text() == "gap 10.0 ± 0.0" and list(ax.lines[2].get_xdata()) == [80]
+
+
+def test_rates_are_drawn_in_units_of_the_customary_one():
+    some = Results([run("A", 0, [0, 1], [3.0, 2.0], held, lr=lr) for lr, held in ((0.1, 0.5), (0.3, 0.9))])
+    ax = charts.rates(some, {"A": 0.1}, {1: "1", 3: "3"}, by="held_accuracy").axes[0]
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 50], [3, 90]])
+    assert ax.get_ylim() == (81, 90.5)

@@ -1,4 +1,4 @@
-"""Keys: every ingredient counts, labels do not."""
+"""Keys: every ingredient counts, part and tags do not; what an entry may be given."""
 
 import linecache
 from types import SimpleNamespace
@@ -8,6 +8,7 @@ from lab import data as data_room
 from lab.options import lasting, merged, parse, seeds
 from npopt import SGD, Constant, HeavyBall, Minibatch, RandomReshuffling, Stop, WithReplacement
 
+import numpy as np
 import pytest
 
 
@@ -17,7 +18,7 @@ def build(data=None, l2=0.0):
 
 def entry(**changes):
     given = dict(
-        part="a", name="m", problem=Recipe(build, data="set", l2=0.1), optimizer=HeavyBall(0.9),
+        part="a", method="m", problem=Recipe(build, data="set", l2=0.1), optimizer=HeavyBall(0.9),
         sampler=RandomReshuffling(4), schedule=0.1, estimator=Minibatch(), vary={"beta": Constant(0.5)},
         stop=Stop(epochs=3), metrics=1, per="epoch",
     )  # fmt: skip
@@ -67,9 +68,9 @@ def test_key_changes_with_the_data_and_with_the_mark_of_the_library(monkeypatch)
     assert key(monkeypatch, entry()) != before
 
 
-def test_key_does_not_change_with_labels_jobs_or_places(monkeypatch, tmp_path):
+def test_key_does_not_change_with_part_tags_jobs_or_places(monkeypatch, tmp_path):
     before = key(monkeypatch, entry())
-    assert key(monkeypatch, entry(part="b", name="other", keep=True)) == before
+    assert key(monkeypatch, entry(part="b", method="other", lr=0.3, keep=True)) == before
     assert key(monkeypatch, entry(), ["--jobs", "2", "--out", str(tmp_path), "--seeds", "0,", "--quick"]) == before
     assert before == key(monkeypatch, entry())
 
@@ -109,11 +110,23 @@ def test_a_recipe_prints_as_its_call_and_is_built_anew_each_time():
 
 def test_an_entry_needs_a_problem_and_a_method():
     with pytest.raises(TypeError, match="entry a/m: give problem=Recipe"):
-        Entry("a", "m", optimizer=SGD())
+        Entry("a", optimizer=SGD(), method="m")
     with pytest.raises(TypeError, match="entry a/m: give problem=Recipe"):
-        Entry("a", "m", problem=build, optimizer=SGD())
+        Entry("a", problem=build, optimizer=SGD(), method="m")
     with pytest.raises(TypeError, match="must be a function"):
         Recipe("build")
+
+
+def test_tags_are_plain_and_no_misspelt_arguments():
+    made = entry(lr=np.float64(0.01), guard=False, batch_size=16, data="a9a")
+    assert made.tags == {"method": "m", "lr": 0.01, "guard": False, "batch_size": 16, "data": "a9a"}
+    assert type(made.tags["lr"]) is float and made.name == "m, lr 0.01, no guard, batch size 16, a9a"
+    assert entry(lr=1 / 900).name == "m, lr 0.00111"
+    with pytest.raises(TypeError, match="the tag lr must be a text, a number or a truth value, got list"):
+        entry(lr=[1])
+    for wrong, right in (("optimiser", "optimizer"), ("metric", "metrics"), ("seed", "seed"), ("name", "name")):
+        with pytest.raises(TypeError, match=f"{wrong!r} is no argument; did you mean {right!r}"):
+            entry(**{wrong: 1})
 
 
 def arguments(words, **parts):

@@ -156,13 +156,13 @@ class Half(Optimizer):
 @experiment.runs
 def runs(args):
     for name, optimizer, lr in (("sgd", SGD(), 0.1), ("half", Half(), 0.2)):
-        yield Entry("a", name, Recipe(Quadratic, A=[1.0, 2.0], b=[1.0, 1.0]), optimizer, RandomReshuffling(1), lr,
-                    stop=Stop(steps=5))
+        yield Entry("a", Recipe(Quadratic, A=[1.0, 2.0], b=[1.0, 1.0]), optimizer, RandomReshuffling(1), lr,
+                    stop=Stop(steps=5), method=name)
 
 
 @experiment.claim("same", "half of twice is once", expected="the same x")
 def same(results):
-    one, two = (results.select("a", name).final("gap") for name in ("sgd", "half"))
+    one, two = (results.select("a", method=name).final("gap") for name in ("sgd", "half"))
     return str(one - two), bool((one == two).all())
 
 

@@ -19,20 +19,56 @@ import numpy as np
 import pytest
 
 
-def finished(part="a", name="m", seed=0, reason="epochs", **columns):
+def finished(part="a", name="m", seed=0, reason="epochs", tags=None, **columns):
     columns = {k: np.asarray(v, float) for k, v in columns.items()}
     final = {k: float(v[-1]) for k, v in columns.items()}
-    return Finished(part, name, seed, {}, columns, final, 1.0, reason)
+    return Finished(part, tags or {"method": name}, seed, {}, columns, final, 1.0, reason)
 
 
-def test_select_names_what_is_missing():
-    results = Results([finished("a", "x"), finished("a", "y", 1), finished("b", "x")])
-    assert [run.part for run in results.select(name="x")] == ["a", "b"]
-    assert results.select("a", ["x", "y"]).names == ["x", "y"] and results.select("a", seed=1).names == ["y"]
-    assert results.select(name=lambda name: name > "x").parts == ["a"]
-    with pytest.raises(MissingRuns, match="no finished run of part 'b', name 'y'"):
-        results.select("b", "y")
-    assert [(name, len(runs)) for name, runs in results.groups()] == [("x", 2), ("y", 1)]
+def test_select_takes_values_collections_and_functions_and_names_what_is_missing():
+    results = Results([finished("a", tags={"method": "x", "lr": 0.1}), finished("a", "y", 1), finished("b", "x")])
+    assert [run.part for run in results.select(method="x")] == ["a", "b"]
+    assert results.select("a", method=["x", "y"]).values("method") == ["x", "y"]
+    assert results.select("a", seed=1).values("method") == ["y"]
+    assert results.select(method=lambda name: name > "x").parts == ["a"]
+    assert [run.part for run in results.select(lr=0.1)] == ["a"] and results.values("lr") == [0.1]
+    assert len(results.select(lr=lambda lr: lr > 0)) == 1                   # a run without the tag is not asked
+    with pytest.raises(MissingRuns, match="no finished run of part 'b', method 'y'"):
+        results.select("b", method="y")
+    with pytest.raises(MissingRuns, match="no finished run of beta 0.9"):
+        results.select(beta=0.9)
+
+
+def test_groups_by_tags_in_the_order_of_the_grid():
+    results = Results(finished(tags={"method": m, "lr": lr}, seed=s) for m in "ba" for lr in (1.0, 0.1) for s in (0, 1))
+    results.append(finished(tags={"method": "c"}))
+    assert [(m, len(runs)) for m, runs in results.groups("method")] == [("b", 4), ("a", 4), ("c", 1)]
+    assert [(key, runs.seeds) for key, runs in results.groups("lr", "method")][:2] == [((1.0, "b"), [0, 1]),
+                                                                                      ((0.1, "b"), [0, 1])]
+    assert len(results.groups("lr", "method")) == 4                         # c has no lr
+    assert [name for name, _ in results.select(lr=0.1).lines()] == ["b", "a"]
+    assert [name for name, _ in results.select(method="a").lines()] == ["lr 1", "lr 0.1"]
+    assert [name for name, _ in results.select(method="a", lr=0.1).lines()] == ["a, lr 0.1"]
+    assert [name for name, _ in results.lines()] == ["b, lr 1", "b, lr 0.1", "a, lr 1", "a, lr 0.1", "c"]
+
+
+def test_ends_means_and_tables_by_tags():
+    runs = [finished(tags={"b1": b1, "b2": b2}, seed=s, loss=[9, b1 + b2 + s]) for b1, b2 in ((2, 1), (1, 1), (1, 3))
+            for s in (0, 1)]
+    runs += [finished(tags={"b1": 2, "b2": 3}, loss=[1], reason="diverged: nan")]
+    results = Results(runs)
+    np.testing.assert_array_equal(results.finals("loss", "b1", "b2")[1, 3], [4, 5])
+    np.testing.assert_array_equal(results.means("loss", "b2")[1], 3.0)
+    table, rows, columns = results.table("loss", "b1", "b2")
+    np.testing.assert_array_equal(table, [[2.5, 4.5], [3.5, np.nan]])
+    assert (rows, columns) == ([1, 2], [1, 3])
+
+
+def test_values_of_rows_and_means_of_late_rows():
+    results = Results([finished(loss=[5, 4, 3, 2, 1]), finished(seed=1, loss=[1, 2, 3])])
+    np.testing.assert_array_equal(results.at("loss", 1), [4, 2])
+    np.testing.assert_array_equal(results.late("loss"), [2, 2.5])           # rows from 5 // 2 and from 3 // 2 on
+    np.testing.assert_array_equal(results.late("loss", 2 / 3), [2.5, 2.5])  # from 5 // 3, 3 // 3
 
 
 def test_final_is_nan_where_a_diverged_run_has_no_value():
@@ -43,14 +79,23 @@ def test_final_is_nan_where_a_diverged_run_has_no_value():
 
 
 def test_a_method_is_tuned_by_its_mean_over_seeds_and_values_that_diverged_are_out():
-    runs = [finished(name=f"A: {lr:g}", seed=seed, held=[0, score + 0.01 * seed])
-            for lr, score in ((0.1, 0.5), (1, 0.8), (10, 0.7)) for seed in (0, 1)]
-    runs += [finished(name="B: 0.5", held=[0, 0.6]), finished(name="B: 2", held=[0, 0.9], reason="diverged: x is nan")]
-    tuned = Results(runs).tuned("held")
-    assert (tuned["A"].value, tuned["A"].runs.names, tuned["A"].inside) == (1, ["A: 1"], True)
+    def run(method, lr, held, **more):
+        return finished(tags={"method": method, "lr": lr, "data": "d"}, held=[0, held], **more)
+
+    runs = [run("A", lr, score + 0.01 * seed, seed=seed) for lr, score in ((0.1, 0.5), (1, 0.8), (10, 0.7))
+            for seed in (0, 1)]
+    runs += [run("B", 0.5, 0.6), run("B", 2, 0.9, reason="diverged: x is nan"), finished(name="C", held=[1])]
+    tuned = Results(runs).tuned(over="lr", by="held")
+    assert list(tuned) == ["A", "B"]                                        # C has no rate to tune
+    assert (tuned["A"].value, tuned["A"].runs.values("lr"), tuned["A"].inside) == (1, [1], True)
     np.testing.assert_allclose(list(tuned["A"].scores.values()), [0.505, 0.805, 0.705])
     assert tuned["B"].value == 0.5 and np.isnan(tuned["B"].scores[2]) and not tuned["B"].inside
-    assert Results(runs).tuned("held", least=True)["A"].value == 0.1
+    assert Results(runs).tuned(by="held", least=True)["A"].value == 0.1
+    assert list(Results(runs).tuned(by="held", of=("data", "method"))) == [("d", "A"), ("d", "B")]
+    best = Results(runs).at_best(by="held")
+    assert [run.tags for run in best] == [{"method": method, "data": "d"} for method in "AAB"]
+    assert [run.seed for run in best] == [0, 1, 0]
+    assert [name for name, _ in best.lines()] == ["A", "B"] and runs[2].tags["lr"] == 1
 
 
 def test_stack_puts_runs_on_a_common_grid_and_interpolates_inside_a_run_only():

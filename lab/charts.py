@@ -1,0 +1,133 @@
+"""Whole figures that many scripts share: methods at their best rates, methods by epoch, a range test."""
+
+from lab.figures import below, closer, curves, look, mark, panels, said, style
+
+import numpy as np
+
+COLUMNS = {"train_loss": "training loss", "train_error": "training error [%]", "test_error": "test error [%]"}
+
+
+def with_errors(results):
+    """The runs with columns train_error and test_error, in per cent."""
+    for part in ("train", "test"):
+        results = results.with_column(f"{part}_error", lambda c, p=part: 100 * (1 - c[f"{p}_accuracy"]))
+    return results
+
+
+def by_epoch(axes, results, label=None, top=100, **more):
+    """Training loss, training and test error by epoch in three axes, up to the percentile `top` of their values."""
+    some = with_errors(results)
+    for ax, (column, text) in zip(axes, COLUMNS.items(), strict=True):
+        curves(ax, some, column, label=label, ylabel=text, legend=False, **more)
+        closer(ax, some, column, 0.1, 0.05, top)
+
+
+def tuned(results, by="validation_accuracy", floor=None, of="method"):
+    """A figure of methods, each at the value of its tag "lr" that is best by the column `by`: training loss and test
+    error by epoch, and that column against the rate (circles: chosen), from `floor` per cent on."""
+    best, some = results.tuned(by=by, of=of), results.at_best(by=by, of=of)
+    some = with_errors(some)
+    figure, (left, middle, right) = panels(1, 3)
+    for ax, column, text in ((left, "train_loss", "training loss"), (middle, "test_error", "test error [%]")):
+        curves(ax, some, column, logy=True, ylabel=text, legend=False)
+        closer(ax, some, column, 1 / 11)
+        ax.set_xlim(left=0)
+    with style():
+        for i, found in enumerate(best.values()):
+            values = sorted(found.scores)
+            right.plot(values, [100 * found.scores[v] for v in values], marker="o", ms=4, **look(i))
+            right.plot([found.value], [100 * found.scores[found.value]], "o", ms=12, mfc="none", color=look(i)["color"])
+        right.set(xscale="log", xlabel="learning rate", ylabel=f"{by.split('_')[0]} accuracy [%]")
+        if floor is not None:
+            top = 100 * max(np.nanmax(list(found.scores.values())) for found in best.values())
+            right.set_ylim(floor, top + 0.05 * (top - floor))
+    return below(figure, left, min(6, len(best)), title=f"at the best rate; {said(len(results.seeds))}")
+
+
+def range_test(found):
+    """A figure of a RangeTest: loss against rate, with both suggestions."""
+    figure, ax = panels()
+    ax.plot(found.rates, found.losses, color="#bbbbbb", lw=1, label="loss of a batch")
+    ax.plot(found.rates, found.smooth, label=f"smoothed ({found.fade:g})")
+    for rate, name, dash in ((found.steepest, "falls fastest", ":"), (found.highest, "turns up", "--")):
+        ax.axvline(rate, color="#666666", lw=1.2, ls=dash, label=f"{name}: {rate:.2g}")
+    finite = found.smooth[np.isfinite(found.smooth)]
+    ax.set_ylim(min(finite) - 0.05 * abs(min(finite)), 1.5 * finite[0])
+    ax.set(xscale="log", xlabel="learning rate", ylabel="training loss")
+    ax.legend()
+    return figure
+
+
+def ranking(results, by="validation_accuracy"):
+    """A figure of methods at their best rates, sorted by test accuracy: training and test accuracy at the end (points:
+    seeds; bars: mean), the rate in brackets; on the right the gap between them in points, and its deviation."""
+    tuned = results.tuned(by=by)
+    order = sorted(tuned, key=lambda m: np.mean(tuned[m].runs.final("test_accuracy")))
+    figure, ax = panels(size=(9, 0.36 * len(order) + 1.6))
+    for i, m in enumerate(order):
+        ends = {c: 100 * tuned[m].runs.final(f"{c}_accuracy") for c in ("train", "test")}
+        gap = ends["train"] - ends["test"]
+        ax.annotate(f"gap {gap.mean():.1f} ± {gap.std(ddof=1) if len(gap) > 1 else 0:.1f}", (1.01, i),
+                    xycoords=("axes fraction", "data"), va="center", fontsize=9)
+        for (_, values), shade, text in zip(ends.items(), (1, 0), ("training", "test"), strict=True):
+            colour = look(shade)["color"]
+            ax.plot(values, [i] * len(values), "o", color=colour, alpha=0.5, ms=5)
+            ax.plot([values.mean()], [i], "|", color=colour, ms=16, mew=2.5, label=text if not i else None)
+    ax.set_yticks(range(len(order)), [f"{m} ({tuned[m].value:.2g})" for m in order])
+    ax.set_xlabel("accuracy [%]")
+    ax.legend(loc="lower right")
+    return figure
+
+
+def rates(results, customary, ticks, by="validation_accuracy", points=9):
+    """A figure of the column `by` against the rate in units of {method: customary rate}, mean over seeds; the best
+    `points` per cent of it. ticks: {factor: text}."""
+    figure, ax = panels(size=(9, 5.4))
+    table = {m: found.scores for m, found in results.tuned(by=by).items()}
+    for i, (method, found) in enumerate(table.items()):
+        xs = np.array(sorted(found))
+        ax.plot(xs / customary[method], [100 * found[x] for x in xs], marker="o", ms=4, label=method, **look(i))
+    ax.set(xscale="log", xlabel="rate / customary rate", ylabel="held-out accuracy [%]")
+    ax.set_xticks(list(ticks), list(ticks.values()))
+    ax.minorticks_off()
+    top = 100 * np.nanmax([v for found in table.values() for v in found.values()])
+    ax.set_ylim(max(0, top - points), top + 0.5)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=1, fontsize=9)
+    return figure
+
+
+def shapes(ax, plans, epoch, steps):
+    """The rates of {name: schedule} by epoch; `epoch` steps an epoch."""
+    for i, (name, schedule) in enumerate(plans.items()):
+        schedule.start(epoch, steps)
+        ax.plot(np.arange(steps) / epoch, [schedule(t) for t in range(steps)], label=name, lw=1.6, **look(i))
+    ax.set_xlabel("epoch")
+
+
+def watched(results, looks, limit, by="start"):
+    """A figure of runs on problems.watched, a row for each value of the tag `by`: norm of the gradient by layer; cosine
+    of successive rows' gradients, and the part of a batch's gradient that is signal; extreme eigenvalues of the
+    Hessian at the epochs of `looks` (median over the seeds where they are known; bars: error bounds), with 2/lr."""
+    groups = results.groups(by)
+    figure, axes = panels(len(groups), 3, squeeze=False)
+    for row, (title, runs) in zip(axes, groups, strict=True):
+        for ax, lines in ((row[0], {"norm": "all", "norm_fc1": "fc1", "norm_fc2": "fc2", "norm_fc3": "fc3"}),
+                          (row[1], {"cosine": "cosine of g, g before", "signal": "|g|² / mean |g_B|²"})):
+            for i, (column, name) in enumerate(lines.items()):
+                epochs, values = runs.stack(column)
+                ax.plot(epochs, np.median(values, 0), label=name, **look(i))
+        row[0].set(yscale="log", ylabel="gradient norm")
+        row[1].set(ylabel="without unit", ylim=(-1.05, 1.05))
+        for i, (column, name) in enumerate((("high", "largest"), ("low", "least"))):
+            epochs, values = runs.stack(column)
+            errors = runs.stack(f"{column}_error")[1]
+            known = [k for k, e in enumerate(epochs) if e in looks and np.isfinite(values[:, k]).any()]
+            row[2].errorbar(epochs[known], np.nanmedian(values[:, known], 0), yerr=np.nanmax(errors[:, known], 0),
+                            marker="o", capsize=3, label=name, color=look(i)["color"])
+        mark(row[2], limit, "2/lr", 0.01)
+        row[2].set(ylabel="eigenvalue", yscale="symlog", ylim=(None, 3 * limit))
+        for ax in row:
+            ax.set(xlabel="epoch", title=title)
+            ax.legend()
+    return figure
+

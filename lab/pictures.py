@@ -1,0 +1,87 @@
+"""Pictures of figures as files: PNG in 256 colours, GIF whose frames share one palette; lines keep their colours."""
+
+import contextlib
+import io
+
+from lab.figures import COLOURS, plt, style
+from npopt import checkpoint
+
+import numpy as np
+from PIL import Image, ImageColor
+
+
+def save(figure, path):
+    """Write a Figure (PNG, 256 colours: a third of the bytes) or an animation (GIF), whole or not at all."""
+    with style():
+        if hasattr(figure, "savefig"):
+            picture = drawn(figure)
+            plt.close(figure)
+            picture = paletted(picture, palette(picture, 256))
+            checkpoint.replace(path, lambda file: picture.save(file, format="png", optimize=True))
+        else:
+            first, *rest = animate(figure)
+            moving = {"save_all": True, "append_images": rest, "duration": 80, "loop": 0, "optimize": True}
+            checkpoint.replace(path, lambda file: first.save(file, format="gif", **moving))
+
+
+LINES = [ImageColor.getrgb(colour) for colour in ("white", *COLOURS)]
+
+
+def palette(picture, count):
+    """An image that holds `count` colours for a picture: first those of the lines, whose few pixels would lose them to
+    the many greys of a map; then its commonest, because a small grey area would be mixed with a line's edge."""
+    pixels = picture.width * picture.height
+    areas = [colour for n, colour in sorted(picture.getcolors(pixels), reverse=True)
+             if n > 5e-4 * pixels and colour not in LINES][: count // 2 - len(LINES)]
+    kept = [channel for colour in (*LINES, *areas) for channel in colour]
+    others = picture.quantize(count - len(kept) // 3, dither=Image.Dither.NONE).getpalette()
+    found = Image.new("P", (1, 1))
+    found.putpalette((kept + others + kept[:3] * count)[: 3 * count])
+    return found
+
+
+def paletted(picture, colours):
+    """The picture in the colours of a palette; what is near the colour of a line has that (near white are greys)."""
+    pixels, places = np.asarray(picture).astype(int), np.array(picture.quantize(palette=colours, dither=0))
+    for i, colour in enumerate(LINES[1:], 1):
+        places[np.abs(pixels - colour).max(2) <= 16] = i
+    known, first = np.unique(np.reshape(colours.getpalette(), (-1, 3)) @ (1 << 16, 1 << 8, 1), return_index=True)
+    wanted = pixels @ (1 << 16, 1 << 8, 1)                      # Pillow takes a near colour for one that is there
+    at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    places = np.where(known[at] == wanted, first[at], places).astype(np.uint8)
+    out = Image.fromarray(places, "P")
+    out.putpalette(colours.getpalette())
+    return out
+
+
+def drawn(figure, **how):
+    """The figure as an RGB picture; it is not closed."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", **how)
+    return Image.open(buffer).convert("RGB")
+
+
+def step(animation, data):
+    """Draw the next frame of a matplotlib animation into its figure, and return that."""
+    animation._draw_next_frame(data, blit=False)
+    return animation._fig
+
+
+def animate(animation):
+    """The frames of a matplotlib animation, or of an iterable of figures, as images in the colours of the last one: so
+    what does not move is the same in all frames, and a GIF stores it once."""
+    figures = animation
+    if hasattr(animation, "new_frame_seq"):
+        animation._init_draw()
+        figures = (step(animation, data) for data in animation.new_frame_seq())
+    frames = []
+    for figure in figures:
+        frames.append(drawn(figure, dpi=80))
+        if not hasattr(animation, "new_frame_seq"):
+            plt.close(figure)
+    with contextlib.suppress(AttributeError):
+        plt.close(animation._fig)
+    if not frames:
+        raise ValueError("an animation needs at least one frame")
+    colours = palette(frames[-1], 64)
+    return [paletted(frame, colours) for frame in frames]

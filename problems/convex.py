@@ -1,0 +1,165 @@
+"""Linear models on data sets that scripts share, each a function of names and numbers, so that its Recipe can be
+printed; where they can start, and what they can log beside the usual metrics.
+
+    at_minimum   start at the minimum instead of 0
+    logs         more metrics: "w", the iterate; "error", w - w*; "distance", |w - w*|^2; "sigma", the variance of the
+                 gradient of one row at w*
+"""
+
+import functools
+
+from npopt import backend
+from npopt.penalties import Box
+from problems.datasets import shared
+from problems.linear import Lasso, LeastSquares, Logistic
+from problems.minima.coordinate import lam_max
+
+import numpy as np
+import scipy.sparse
+from sklearn.datasets import make_moons
+
+LENGTHS = ("as they are", "normalised", "log-normal")           # of rows, see `scaled`
+
+
+class Traced:
+    """Mixed into a linear model: see the module."""
+
+    at_minimum, logs = False, ()
+
+    def x0(self, rng):
+        return backend.asarray(self.minimum()[0], self.dtype).copy() if self.at_minimum else super().x0(rng)
+
+    def metrics(self, x):
+        found = super().metrics(x)
+        if not self.logs:
+            return found
+        w = np.array(backend.to_host(x), float)
+        error = w - self.minimum()[0]
+        more = {"w": lambda: w, "error": lambda: error, "distance": lambda: float(np.sum(error**2)),
+                "sigma": lambda: self.sigma}
+        return found | {name: more[name]() for name in self.logs}
+
+    @functools.cached_property
+    def sigma(self):
+        return self.gradient_variance(backend.asarray(self.minimum()[0], self.dtype))
+
+    @property
+    def memory(self):
+        """Epochs that SGD remembers at the step 1/L_max: L_max / (mu n)."""
+        return self.row_smoothness().max() / (self.strong_convexity() * self.n)
+
+
+class Squares(Traced, LeastSquares):
+    """Least squares, traced."""
+
+
+class Binary(Traced, Logistic):
+    """Logistic regression, traced."""
+
+
+class Sparse(Traced, Lasso):
+    """LASSO, traced."""
+
+
+def traced(problem, at_minimum, logs):
+    problem.at_minimum, problem.logs = at_minimum, tuple(logs)
+    return problem
+
+
+def regression(data, at_minimum=False, logs=()):
+    """1/2 |Xw + c - y|^2 / n + 1e-3/2 |w|^2 on all rows of a set; the intercept c is not penalised."""
+    d = shared(data)
+    stack = scipy.sparse.vstack if scipy.sparse.issparse(d.x_train) else np.vstack
+    problem = Squares(stack([d.x_train, d.x_test]), np.concatenate([d.y_train, d.y_test]), 1e-3, intercept=True)
+    return traced(problem, at_minimum, logs)
+
+
+def linear(data, l2=None, strength=None, bound=None, test=True, at_minimum=False, logs=()):
+    """Least squares with standardised targets, or logistic regression (of several classes the first against the rest),
+    as the set's task is; without an intercept.
+
+    l2, strength   of the objective: l2, else strength/n, else L/n with the largest row constant L without it
+    bound          a box |w_j| <= bound for every weight
+    test           whether metrics look at the test rows
+    """
+    d = shared(data)
+    y, y_test, kind = d.y_train, d.y_test, Binary
+    if d.task == "regression":
+        y, y_test, kind = (y - y.mean()) / y.std(), (y_test - y.mean()) / y.std(), Squares
+    elif len(d.classes) > 2:
+        y, y_test = np.where(y == 0, 1.0, -1.0), np.where(y_test == 0, 1.0, -1.0)
+    if l2 is None:
+        l2 = (kind(d.x_train, y).row_smoothness().max() if strength is None else strength) / len(y)
+    problem = kind(d.x_train, y, l2, name=data, regulariser=None if bound is None else Box(-bound, bound),
+                   test=(d.x_test, y_test) if test else None)
+    return traced(problem, at_minimum, logs)
+
+
+def scaled(X, lengths):
+    """The rows of X, their lengths kept, all made 1, or multiplied by exp(N(0, 1))."""
+    if lengths == "as they are":
+        return X
+    if lengths == "normalised":
+        norms = np.sqrt(np.asarray(X.multiply(X).sum(1)).ravel() if scipy.sparse.issparse(X) else (X * X).sum(1))
+        factors = 1 / np.maximum(norms, 1e-300)
+    else:
+        factors = np.exp(np.random.default_rng(0).standard_normal(X.shape[0]))
+    return scipy.sparse.csr_matrix(X.multiply(factors[:, None])) if scipy.sparse.issparse(X) else X * factors[:, None]
+
+
+def logistic(data, strength=1, lengths="as they are", at_minimum=False, logs=()):
+    """Logistic regression without an intercept, l2 = strength/n; lengths: of the rows, see `scaled`."""
+    d = shared(data)
+    problem = Binary(scaled(d.x_train, lengths), d.y_train, strength / len(d.y_train), name=f"{data}, rows {lengths}")
+    return traced(problem, at_minimum, logs)
+
+
+def lasso(data, at_minimum=False, logs=()):
+    """Columns and targets standardised, no intercept, l1 = 0.05 of the least that gives w = 0."""
+    d = shared(data)
+    X = d.x_train.toarray() if scipy.sparse.issparse(d.x_train) else d.x_train
+    X, y = (X - X.mean(0)) / np.maximum(X.std(0), 1e-12), (d.y_train - d.y_train.mean()) / d.y_train.std()
+    return traced(Sparse(X, y, 0.05 * lam_max(X, y), name=data), at_minimum, logs)
+
+
+class HeldOut(Logistic):
+    """Logistic regression with rows held out: validation_accuracy beside the other metrics."""
+
+    def metrics(self, x):
+        scores = np.asarray(self.held @ backend.to_host(x)).ravel()
+        return {**super().metrics(x), "validation_accuracy": float(((scores > 0) == (self.labels > 0)).mean())}
+
+
+def held_out(data, l2=1e-4):
+    """Logistic regression on a table with two classes, a fifth of its training rows held out."""
+    d = shared(data)
+    if d.images or d.classes is None or len(d.classes) != 2:
+        raise ValueError(f"held_out needs a table with two classes, such as a9a; {data} is not one")
+    labels = np.where(np.asarray(d.y_train) > 0, 1.0, -1.0)
+    order = np.random.default_rng(0).permutation(len(labels))
+    cut = len(order) * 4 // 5
+    test = None if d.x_test is None else (d.x_test, np.where(np.asarray(d.y_test) > 0, 1.0, -1.0))
+    problem = HeldOut(d.x_train[order[:cut]], labels[order[:cut]], l2, test=test, name=data)
+    problem.held, problem.labels = d.x_train[order[cut:]], labels[order[cut:]]
+    return problem
+
+
+class Moons(Logistic):
+    """Two noisy half-moons, 500 points, standardised; logistic regression with two weights, l2 = 0.01.
+
+    The metrics tell the weights, x and y, and the gap f - f* of the whole objective.
+    """
+
+    def __init__(self):
+        points, labels = make_moons(500, noise=0.3, random_state=0)
+        self.points, self.signs = (points - points.mean(0)) / points.std(0), 2.0 * labels - 1
+        super().__init__(self.points, self.signs, 1e-2, name="moons")
+        self.best, self.least = self.minimum()
+        self.start = (-1.5, 1.0)
+
+    def x0(self, rng=None):
+        return backend.asarray(np.array(self.start))
+
+    def metrics(self, x):
+        x = backend.to_host(x)
+        return {"gap": super().metrics(x)["objective"] - self.least, "x": float(x[0]), "y": float(x[1])}
