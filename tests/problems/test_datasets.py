@@ -14,7 +14,7 @@ import tarfile
 import threading
 import zipfile
 
-from problems import LeastSquares, Logistic, datasets, files, load, sources
+from problems import LeastSquares, Logistic, files, load, sources
 from problems.splits import split
 
 import numpy as np
