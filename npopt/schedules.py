@@ -37,7 +37,7 @@ class Schedule(Value):
     def __call__(self, t: int) -> float:
         return self.at(t if self.per == "step" else t // self.steps_per_epoch)
 
-    def rates(self, t: int, k: int) -> np.ndarray:
+    def rates(self, t: int, k: int) -> np.ndarray | None:
         """The rates of the k steps from t on, (k,) float64, for compiled loops; None if a rate is an array like x."""
         found = [self(u) for u in range(t, t + k)]
         return None if any(getattr(rate, "ndim", 0) for rate in found) else np.array(found, np.float64)

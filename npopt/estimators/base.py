@@ -1,9 +1,13 @@
 """What estimators share. An estimator is a value until `start`; then it is the optimizer's oracle as well."""
 
+from collections.abc import Callable
+
 from npopt import backend
 from npopt.contracts import Array, Number, Problem
 from npopt.samplers.base import Batch
 from npopt.values import Value
+
+import numpy as np
 
 
 class Estimator(Value):
