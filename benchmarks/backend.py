@@ -95,7 +95,7 @@ def lenet(first):
 
 pairs = [[lenet(first) for first in ("import numpy", "import npopt")] for _ in range(5)]
 late, early = np.median(pairs, 0) * 1e3
-table.note(f"A step of LeNet-5, batch 64: {late:.2f} ms where NumPy was imported first, {early:.2f} ms where npopt was, "
+table.note(f"A step of LeNet-5, batch 64: {late:.2f} ms where NumPy was imported first, {early:.2f} where npopt was, "
            f"a ratio of {late / early:.2f} (target 1.2).")
 if args.write:
     table.write("backend.txt")

@@ -7,11 +7,11 @@ import sys
 # each product, on the cores that everything else needs. Then BLAS gets one thread: one that never works never spins.
 SPINS = "numpy" in sys.modules and "OPENBLAS_THREAD_TIMEOUT" not in os.environ
 
-# Waiting threads must soon sleep: while it waits actively, a pool takes the cores from the pool that works (BLAS and
-# numba have one each) and from other processes. But to wake a thread takes 40 us, and a small network's step enters a
-# parallel loop every 50 us: numba's threads look around 1,000 times before they sleep. A parallel loop then costs 2 us
-# (sleeping at once: 45), and up to 50 us with another busy process on the two cores (spinning without a limit: 8 ms).
-# These settings are read when the libraries load, hence before the imports below.
+# BLAS and numba have a pool of threads each. A thread that waits by spinning takes a core from the pool that works, and
+# from other processes; so waiting threads must soon sleep. But waking one takes 40 us, and a step of a small network
+# enters a parallel loop every 50 us. So numba's threads look 1,000 times for work before they sleep. A parallel loop
+# then costs 2 us (45 if they slept at once). With another busy process on the two cores it costs up to 50 us (8 ms if
+# they spun without a limit). The libraries read these settings when they load, hence before the imports below.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
