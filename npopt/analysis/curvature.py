@@ -20,8 +20,8 @@ class Hessian:
 
     A product costs two gradients over `rows` (None: all). It is exact on quadratics; elsewhere its error is of order
     r^2, plus about 1e-16 / radius from rounding. So x must be float64. The radius is small because of ReLUs: one kink
-    of one row between the two points adds an error of order 1/r. Lanczos then shows large eigenvalues of both signs that
-    are not there, and cannot tell. `stable` can: it compares with a second radius. Smooth functions may take
+    of one row between the two points adds an error of order 1/r. Lanczos then shows large eigenvalues of both signs
+    that are not there, and cannot tell. `stable` can: it compares with a second radius. Smooth functions may take
     radius=1e-6. Batch statistics, dropout and augmentation are those of the step that `problem.begin` set last.
     """
 
