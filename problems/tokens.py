@@ -50,7 +50,7 @@ class Windows(Feed):
             raise ValueError(f"Windows: a row has {self.length} tokens, the network expects {network.input_shape}")
         self.parts = {}
         for part, text in self.texts.items():
-            loss.targets(network.output_shape, np.broadcast_to(text[:, None], (len(text), self.length)), dtype)
+            loss.targets(network.output_shape, np.array([[n] * self.length for n in (text.min(), text.max())]), dtype)
             self.parts[part] = backend.asarray(text)
         self.at = backend.asarray(np.arange(self.length))
         self.n = self.count("train")
