@@ -79,7 +79,7 @@ def runs(args):
         for method, (optimizer, base) in DEEP.items():
             for factor in args.pick(FACTORS[3:], (1,)):
                 yield Entry("c", problem, optimizer, RandomReshuffling(128), Cosine(base * factor), method=method,
-                            lr=base * factor, stop=Stop(epochs=args.budget(15, 10)), metrics=args.pick(3, 2))
+                            lr=base * factor, stop=Stop(epochs=args.budget(15, 4)), metrics=args.pick(3, 2))
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
@@ -273,7 +273,8 @@ def relief_animation(results, args):
 
 def shown(args):
     """The steps that are frames: the first one by one, then ever faster."""
-    return sorted({int(round(v)) for v in (*range(0, 30, args.pick(1, 4)), *np.geomspace(30, STEPS, args.pick(21, 7)))})
+    late = np.geomspace(30, STEPS, args.pick(21, 3)).round()
+    return sorted({*range(0, 30, args.pick(1, 10)), *late.astype(int).tolist()})
 
 
 for name in ANIMATED:

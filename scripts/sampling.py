@@ -92,7 +92,7 @@ def runs(args):
                 for k in args.pick(HALVINGS, HALVINGS[1:]):
                     yield Entry(part, still, optimizer, sampler, 1 / (k * L), stop=Stop(epochs=epochs * k), metrics=k,
                                 data=data, kind="floor", divisor=k, order=order)
-                for k in args.pick(PATHS, HALVINGS[1:]):
+                for k in args.pick(PATHS, HALVINGS[1:4]):
                     yield Entry(part, Recipe(build, data=data, **more), optimizer, sampler, 1 / (k * L),
                                 stop=Stop(epochs=EPOCHS), data=data, kind="path", divisor=k, order=order)
     for data in args.data_of("s"):
