@@ -18,7 +18,7 @@ import time
 from pairs import RESULTS, arguments, machine, torch, unit  # isort: skip (before NumPy)
 from steps import ours, theirs  # isort: skip
 
-from nn.kernels.gpu import convolutions, norms
+from nn.kernels.gpu import convolutions, norms, winograd
 from npopt import AdamW, backend
 
 import numpy as np
@@ -27,6 +27,7 @@ CASES = {"ResNet-18, batch 128": ("resnet", 128, {}), "LeNet-5, batch 64": ("len
          "MLP, batch 256": ("mlp", 256, {}), "ResNet-18, batch 512": ("resnet", 512, {}),
          "ResNet-18, batch 1024": ("resnet", 1024, {})}
 PARAMETERS, COPY, SQUARE, PASSES = 11_173_962, 1 << 28, 8192, 128
+BITS = (25, 26, 28, 30)                                 # of the bound on columns
 SAMPLE = 0.03                                           # seconds
 
 
@@ -150,17 +151,21 @@ def steps(report, args, deadline):
 
 
 def workspace(report, args):
-    """The bound on columns: small ones stay in the card's cache, large ones need fewer launches."""
+    """The bound on what a convolution writes: a small one stays in the card's cache, a large one needs few launches."""
     case, size, options = CASES["ResNet-18, batch 128"]
-    kept, step, found = convolutions.WORKSPACE, ours(case, size, **options), []
-    for precision in ("float32", "tf32"):
+    kept, step = (convolutions.WORKSPACE, convolutions.WINOGRAD), ours(case, size, **options)
+    report.heading(f"ResNet-18, batch {size}, by the bytes of columns or points at a time", "",
+                   *(f"{1 << bits - 20} MiB" for bits in BITS))
+    for label, precision, fast in (("float32, Winograd", "float32", True), ("float32, columns", "float32", False),
+                                   ("TF32, columns", "tf32", False)):
         products(precision)
-        for bits in (24, 26, 28, 30):
-            convolutions.WORKSPACE = 1 << bits
-            found.append(f"{precision} {(1 << bits) >> 20} MiB {unit(best(step, 3))}")
-    convolutions.WORKSPACE = kept
+        cells = []
+        for bits in BITS:
+            convolutions.WORKSPACE, convolutions.WINOGRAD = 1 << bits, fast
+            cells.append(unit(best(step, 3)))
+        report.row(label, *cells)
+    convolutions.WORKSPACE, convolutions.WINOGRAD = kept
     products("float32")
-    report.add("", f"ResNet-18, batch {size}, by the bytes of columns at a time: " + ", ".join(found))
 
 
 # ------------------------------------------------------------------------------------------------------------ limits
@@ -208,6 +213,12 @@ def passes(report, rate):
             lambda a=(shaped, columns): convolutions.gather_windows(*a, (1, 1), (1, 1)))
         row("columns summed" + label, 10 * n * c,
             lambda a=(columns, shaped): convolutions.sum_windows(*a, (1, 1), (1, 1)))
+        v36 = noise(36, n // 16, c)
+        row("Winograd's points of x" + label, n * c * 52 // 16,
+            lambda a=(shaped, (image // 4, image // 4), (1, 1)): winograd._inputs(*a))
+        row("Winograd's outputs" + label, n * c * 52 // 16,
+            lambda a=(v36, None, shaped, image, image, image // 4, image // 4, c), n=n * c // 16:
+            winograd.program.each("winograd_outputs", n, *a))
         row("moments" + label, n * c, lambda a=(x, v[0], v[1]): norms.moments(*a))
         row("normalise, skip, ReLU" + label, 3 * n * c,
             lambda a=(x, *v[:3], dy, True, y): norms.normalise(*a))
@@ -224,23 +235,25 @@ def convolution_products(report, speeds):
     """The three products of a convolution, without columns, by their operations."""
     report.heading(f"Products of 3x3 convolutions, ResNet-18 at batch {PASSES}", "", "GFLOP", "float32", "of square",
                    "TF32", "of square")
-    xp = backend.xp()
+    xp, device = backend.xp(), backend.owner(noise(1))
     for image, c in ((32, 64), (16, 128), (8, 256), (4, 512)):
         n, k = PASSES * image**2, 9 * c
         columns, w, y = noise(n, k), noise(c, k), noise(n, c)
         dw, made, out = backend.empty((c, k), "float32"), backend.empty((n, c), "float32"), xp.empty_like(columns)
+        points = [noise(36, n // 16, c), noise(36, c, c), backend.empty((36, n // 16, c), "float32")]
         for name, function in (
             ("forward", lambda a=(columns, w.T), o=made: xp.matmul(*a, out=o)),
             ("dx", lambda a=(y, w), o=out: xp.matmul(*a, out=o)),
             ("dW, in parts", lambda a=(columns, y, dw): convolutions.linear_weights(*a)),
             ("dW, one product", lambda a=(y.T, columns), o=dw: xp.matmul(*a, out=o)),
+            ("Winograd, 36 products", lambda a=points: device.products(*a, turn_b=True)),
         ):
-            cells = []
+            cells, work = [], (72 * (n // 16) * c * c if "36" in name else 2 * n * k * c)
             for precision in ("float32", "tf32"):
                 products(precision)
-                speed = 2 * n * k * c / best(function, 3)
+                speed = work / best(function, 3)
                 cells += [f"{speed / 1e12:.1f} T/s", f"{speed / speeds[precision]:.2f}"]
-            report.row(f"{name}, {n} x {k} x {c}", f"{2 * n * k * c / 1e9:.1f}", *cells)
+            report.row(f"{name}, {n} x {k} x {c}", f"{work / 1e9:.1f}", *cells)
     products("float32")
 
 

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 from nn.networks import resnet18
 from npopt import (
+    ASGD,
     EMA,
     LAMB,
     LARS,
@@ -27,6 +28,7 @@ from npopt import (
     Adafactor,
     AdaGrad,
     Adam,
+    Adamax,
     AdamMini,
     AdamW,
     AMSBound,
@@ -34,10 +36,12 @@ from npopt import (
     HeavyBall,
     Lion,
     Lookahead,
+    Muon,
     NAdam,
     Nesterov,
     RAdam,
     RMSProp,
+    Rprop,
     SophiaG,
     SophiaH,
     backend,
@@ -54,6 +58,7 @@ CASES = [                               # ours, PyTorch's class, its arguments
     (AdamW(), "AdamW", {}), (AMSGrad(), "Adam", {"amsgrad": True}), (NAdam(), "NAdam", {}), (RAdam(), "RAdam", {}),
     (Adafactor(), "Adafactor", {}), (AdaBound(), None, {}), (AMSBound(), None, {}), (Lion(), None, {}),
     (AdamMini(), None, {}), (SophiaG(), None, {}), (SophiaH(), None, {}), (SWATS(), None, {}),
+    (Adamax(), "Adamax", {}), (Rprop(), "Rprop", {}), (ASGD(), "ASGD", {}), (Muon(), None, {}),
     (LARS(), None, {}), (LAMB(), None, {}), (Lookahead(AdamW(), 5), None, {}), (EMA(AdamW()), None, {}),
     (SWA(AdamW(), 1), None, {}),
 ]

@@ -5,6 +5,7 @@
 
 from nn import init
 from nn.spectra import METRICS, PowerIteration, rank_by_entropy, singular_values
+from npopt import backend
 from problems.classifiers import book_network
 
 import numpy as np
@@ -13,9 +14,9 @@ ACTIVATIONS = {"ReLU": lambda z: np.maximum(z, 0), "tanh": np.tanh}
 
 
 def spectra(seed, events, start):
-    """One row a matrix of the start: the metrics of nn.spectra, fan-in, variance."""
+    """One row a matrix of the start: the metrics of nn.spectra, fan-in, variance; on the host."""
     net = book_network(784, 10, start)
-    x = net.x0(np.random.default_rng(seed), "float64")
+    x = backend.to_host(net.x0(np.random.default_rng(seed), "float64"))
     rows = []
     for segment in net.segments:
         if segment.kind == "bias":

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import tempfile
+import zipfile
 
 from npopt import backend
 
@@ -46,12 +47,16 @@ def load(path):
     """The tree of a file that `save` wrote. A truncated or foreign file raises Damaged, naming it."""
     try:
         with np.load(path, allow_pickle=False) as file:
+            packed = [member.filename for member in file.zip.infolist() if member.compress_type != zipfile.ZIP_STORED]
+            if packed:                                          # which could unpack to any size
+                raise ValueError(f"{packed[0][:40]} is packed, as no checkpoint is")
             arrays = {name[6:]: file[name] for name in file.files if name.startswith("array:")}
             return _join(json.loads(file["tree"].tobytes().decode()), arrays)
     except FileNotFoundError:
         raise
     except Exception as error:                                  # zipfile, zlib, NumPy and json each have their own
-        raise Damaged(f"{path} is not a whole checkpoint ({error}); remove it to start afresh") from None
+        why = str(error).split("\n")[0][:120]
+        raise Damaged(f"{path} is not a whole checkpoint ({why}); remove it to start afresh") from None
 
 
 def writable(path):

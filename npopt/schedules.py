@@ -281,7 +281,7 @@ class WithWarmup(Schedule):
         s(k) = begin + (schedule(0) - begin) (k+1)/W   for k < W
 
     Step 0 takes a small step, not none (transformers' runs at rate 0); the W-th runs at schedule(0). The epochs of a
-    schedule per epoch count from the end of the warm-up, too.
+    schedule per epoch count from the end of the warm-up, too. InverseSquareRoot has a warm-up of its own.
     """
 
     @property

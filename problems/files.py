@@ -5,10 +5,12 @@ then downloaded into the cache: through a temporary name, so that an interrupted
 whole.
 """
 
+import bz2
 import contextlib
 import gzip
 import hashlib
 import io
+import math
 import os
 import pathlib
 import re
@@ -97,7 +99,7 @@ def download(what, folder, name, url, expected):
         )
     except (OSError, ValueError) as error:                  # of requests; of pooch, for a wrong checksum
         places = ", ".join(str(root / folder) for root in folders())
-        why = str(error).split("\n")[0][:200]
+        why = first_line(error)
         hint = "" if os.environ.get("NPOPT_DATA") else ", or set NPOPT_DATA to the folder that holds it"
         raise FileNotFoundError(
             f"{what}: {name} is in none of {places}, and downloading {url} failed ({why}); "
@@ -108,24 +110,51 @@ def download(what, folder, name, url, expected):
 
 
 # --------------------------------------------------------------------------------------------------------- formats
-def read_idx(path, dims):
-    """The uint8 array of an idx file (LeCun's format: 0 0 8 dims, then big-endian int32 sizes), gzipped or not."""
+RATIO = 250                                                 # real files unpack to 2 to 70 times their size
+FLOOR = 2**26                                               # bytes that any file may unpack to
+LARGEST = 2**32                                             # bytes of an idx file's array
+
+
+@contextlib.contextmanager
+def unpacking(path):
+    """The file, open for reading, unpacked by its ending (.gz, .bz2). Its checksum is compared where it ends."""
     try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise ValueError(f"{path}: the file is damaged or cut short: it does not unpack as gzip") from None
-    head = 4 + 4 * dims
-    if len(data) < head or data[:4] != bytes([0, 0, 8, dims]):
-        raise ValueError(
-            f"{path}: not an idx file of {dims}-dimensional bytes: "
-            f"it starts with {data[:4].hex(' ')}, not 00 00 08 0{dims}"
-        )
-    shape = tuple(int(v) for v in np.frombuffer(data, ">i4", dims, 4))
-    size = int(np.prod(shape, dtype=np.int64))
-    if min(shape) < 1 or len(data) - head != size:
-        raise ValueError(f"{path}: the header says {shape}, that is {size} bytes, but {len(data) - head} follow")
-    return np.frombuffer(data, np.uint8, size, head).reshape(shape).copy()
+        with {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)(path, "rb") as file:
+            yield file
+    except (OSError, EOFError, zlib.error) as error:
+        if getattr(error, "errno", None):
+            raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ValueError(f"{path}: the file is damaged or cut short: it does not unpack as {path.suffix}") from None
+
+
+def unpacked(path):
+    """The bytes of a file, unpacked by its ending. One that swells to more than RATIO times its size is refused."""
+    with unpacking(path) as file:
+        most = max(FLOOR, RATIO * path.stat().st_size)
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"{path}: unpacks to more than {most:,} bytes, {RATIO} times its size: not a file of data")
+    return data
+
+
+def read_idx(path, dims):
+    """The uint8 array of an idx file (LeCun's format: 0 0 8 dims, then big-endian int32 sizes), packed or not."""
+    with unpacking(path) as file:
+        head = file.read(4 + 4 * dims)
+        if len(head) < 4 + 4 * dims or head[:4] != bytes([0, 0, 8, dims]):
+            raise ValueError(
+                f"{path}: not an idx file of {dims}-dimensional bytes: "
+                f"it starts with {head[:4].hex(' ')}, not 00 00 08 0{dims}"
+            )
+        shape = tuple(int(v) for v in np.frombuffer(head, ">i4", dims, 4))
+        size = math.prod(shape)
+        if min(shape) < 1 or size > LARGEST:
+            raise ValueError(f"{path}: the header says {shape}, that is {size:,} bytes: not one of 1..{LARGEST:,}")
+        data = file.read(size + 1)                          # no more than was announced, and the checksum at the end
+    if len(data) != size:
+        follow = "more" if len(data) > size else len(data)
+        raise ValueError(f"{path}: the header says {shape}, that is {size} bytes, but {follow} follow")
+    return np.frombuffer(data, np.uint8).reshape(shape).copy()
 
 
 RECORD = 1 + 3 * 32 * 32
@@ -143,17 +172,30 @@ def cifar_records(data, where, classes=10):
 
 
 def read_tar(path, names):
-    """The bytes of the members with these file names, whatever folder they are in."""
-    found = {}
-    with damage(path), tarfile.open(path) as archive:
+    """The bytes, memoryviews, of the members with these file names, whatever folder they are in.
+
+    The whole archive is unpacked first, so that its checksum is compared; headers have checksums of their own, and
+    where they end two empty blocks have to follow.
+    """
+    data, found = memoryview(unpacked(path)), {}
+    with damage(path), tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
         for member in archive:
-            name = member.name.rsplit("/", 1)[-1]
-            if name in names and member.isfile():
-                found[name] = archive.extractfile(member).read()
+            name, end = member.name.rsplit("/", 1)[-1], member.offset_data + member.size
+            if name not in names or not member.isfile():
+                continue
+            if name in found or end > len(data):
+                raise tarfile.TarError(f"{name} occurs twice" if name in found else f"{name} is cut short")
+            found[name] = data[member.offset_data : end]
+        last = archive.offset                               # of the header that was not one
+        if len(data) < last + 1024 or any(data[last : last + 1024]):
+            raise tarfile.TarError(f"the header at byte {last} is damaged")
     missing = [name for name in names if name not in found]
     if missing:
         raise ValueError(f"{path}: the archive does not hold {', '.join(missing)}")
     return [found[name] for name in names]
+
+
+PICTURE = 2**24                                             # bytes, and pixels, of one picture
 
 
 def image_names(path):
@@ -175,11 +217,16 @@ def read_images(path, entries):
     images = None
     with damage(path), zipfile.ZipFile(path) as archive:
         for i, entry in enumerate(tqdm(entries, disable=None, unit="image", desc=f"decoding {path.name}", leave=False)):
+            if archive.getinfo(entry).file_size > PICTURE:
+                raise ValueError(f"{path}: {entry[:80]} has more than {PICTURE:,} bytes")
             data = archive.read(entry)
             try:
-                image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+                picture = Image.open(io.BytesIO(data))      # reads its header alone
+                if math.prod(picture.size) > PICTURE:
+                    raise OSError(f"{picture.size} pixels")
+                image = np.asarray(picture.convert("RGB"))
             except (OSError, SyntaxError) as error:         # what Pillow raises on a file that is no picture
-                raise ValueError(f"{path}: {entry} is not a readable image: {error}") from None
+                raise ValueError(f"{path}: {entry[:80]} is not a readable image: {first_line(error)}") from None
             if images is None:
                 images = np.empty((len(entries), *image.shape), np.uint8)
             if image.shape != images.shape[1:]:
@@ -193,5 +240,11 @@ def damage(path):
     """Turn what a broken archive raises into one sentence."""
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise ValueError(f"{path}: the archive is damaged or cut short: {error}") from None
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError,
+            UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: the archive is damaged or cut short: {first_line(error)}") from None
+
+
+def first_line(error):
+    """What an error says, on one line of at most 120 characters."""
+    return str(error).split("\n")[0][:120]

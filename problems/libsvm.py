@@ -2,16 +2,16 @@
 
 scikit-learn's reader makes the numbers; before it runs, one compiled pass over the bytes checks what that reader lets
 through, so that a bad file is one sentence with file and line: what does not parse, NaN and inf, indices that are
-negative, repeated, descending or absurdly large. Files may be plain, .gz or .bz2; a list of files, or a folder, is
-read in order as one set. Train and test get one width, and one index base (0 where any file uses the index 0, else 1).
+negative, repeated, descending or absurdly large. Lines end in LF, CR or both, and an index may have a plus sign, as
+other readers have it. Files may be plain, .gz or .bz2; a list of files, or a folder, is read in order as one set. Train
+and test get one width, and one index base (0 where any file uses the index 0, else 1).
 """
 
-import bz2
-import gzip
 import io
 import pathlib
-import zlib
 from typing import NamedTuple
+
+from problems.files import unpacked
 
 import numba
 import numpy as np
@@ -90,25 +90,13 @@ def files(path):
     return found
 
 
-def contents(path):
-    """The bytes of a file, unpacked by its ending."""
-    try:
-        packed = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        if path.suffix == ".gz":
-            return gzip.decompress(packed)
-        return bz2.decompress(packed) if path.suffix == ".bz2" else packed
-    except (OSError, EOFError, ValueError, zlib.error):
-        raise ValueError(f"{path}: the file is damaged or cut short: it does not unpack as {path.suffix}") from None
-
-
 class Text:
     """One checked file: its bytes, the range of its indices, its number of rows."""
 
     def __init__(self, path):
-        self.path, self.text = path, contents(path)
+        self.path, self.text = path, unpacked(path)
+        if b"\r" in self.text:                              # lines may end in CR, LF or both
+            self.text = self.text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         scanned = scan(np.frombuffer(self.text, np.uint8), LARGEST)
         what, line, start, stop, self.rows, low, high, self.high_line = (int(v) for v in scanned)
         if what:
@@ -244,7 +232,7 @@ def scan(text, largest):
                 while i < n and text[i] != 10:
                     i += 1
                 break
-            if c == 32 or c == 9 or c == 13:
+            if c == 32 or c == 9:
                 i += 1
                 continue
             start, colon = i, -1
@@ -261,7 +249,7 @@ def scan(text, largest):
                 first, rows = False, rows + 1
                 continue
             what = 0 if colon < 0 else is_number(text, colon + 1, i)
-            p = start + int(text[start] == 45)                                  # -
+            p = start + int(text[start] == 45 or text[start] == 43)             # - +
             if what == 0 or p == colon:
                 return PAIR, line, start, i, rows, low, high, high_line
             index = 0

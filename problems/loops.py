@@ -1,6 +1,10 @@
 """Compiling the loops of this package with numba: for exact argument types, kept on disk."""
 
 import functools
+import hashlib
+import inspect
+import pathlib
+import uuid
 
 import numba
 
@@ -9,6 +13,24 @@ OPTIONS = {"error_model": "numpy", "fastmath": {"reassoc", "contract"}, "cache":
 
 
 @functools.cache
-def compiled(function, *signature):
-    """The function for exactly these argument types: anything else is a TypeError, not another compilation."""
+def compiled(function, *signature, kind=None):
+    """The function for exactly these argument types: anything else is a TypeError, not another compilation.
+
+    kind: the class of losses that is compiled into it. numba's cache looks at the file of the loop alone; so the name
+    under which the loop is kept there holds a hash of all that it is made of. A formula that changed is compiled anew,
+    and a loss of somebody's own file does not stand in a list that others read.
+    """
+    function.__qualname__ = f"{function.__name__}_{made_of(kind)}"
     return numba.njit(signature, **OPTIONS)(function)
+
+
+@functools.cache
+def made_of(kind):
+    """A hash of the sources behind a loop."""
+    texts = [path.read_text() for path in sorted((pathlib.Path(__file__).parent / "linear").glob("*.py"))]
+    if kind is not None:
+        try:
+            texts += [kind.__module__, kind.__qualname__, inspect.getsource(kind)]
+        except (OSError, TypeError):                        # written at a prompt: never found again
+            texts.append(uuid.uuid4().hex)
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]

@@ -67,8 +67,9 @@ BY_SEGMENT = [
     Adafactor(0.6, 1e-3, 0.2, 0.7, True, 2, 0.3),
     Adafactor(0.9, 1e-3, 0.2, 1.5, False, 3), Adafactor(0.6, 1e-3, 0.2, 0.7, True, 2, 0.3, 0.6),
     Adafactor(0.9, 1e-3, 0.2, 1.5, False, 3, b1=0.8), LARS(0.7, DECAY, 0.05), LAMB(0.7, 0.9, 1e-2, DECAY),
-    Muon(0.7, True, 3, "original", 0.2, adam_rate=0.4, b1=0.8, b2=0.9, eps=1e-2),
-    Muon(0.7, False, 2, "rms", DECAY, ("matrix", "conv", "embedding"), adam_rate=1.3, b1=0.8, b2=0.9, eps=1e-2),
+    Muon(0.7, True, 3, "original", 0.2, others="zero", adam_rate=0.4, b1=0.8, b2=0.9, eps=1e-2),
+    Muon(0.7, False, 2, "rms", DECAY, ("matrix", "conv", "embedding"), others=["fc.W"], adam_rate=1.3, b1=0.8, b2=0.9,
+         eps=1e-2),
     AdamMini(0.7, 0.9, 1e-2, DECAY), Adafactor(0.9, 1e-3, 0.2, 0.7, weight_decay=DECAY),
 ]
 PROXIMAL = [Proximal(SGD()), ISTA(True, 1.7), FISTA("function", True, 1.7), FISTA("gradient"),

@@ -14,7 +14,7 @@ import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-OURS = tuple(str(ROOT / room) for room in ("npopt", "nn", "problems", "scripts"))
+OURS = tuple(str(ROOT / room) for room in ("npopt", "nn", "problems", "lab", "scripts"))
 BACKEND = str(ROOT / "npopt" / "backend")
 
 

@@ -52,7 +52,8 @@ def by_segment(function):
             decay = getattr(o, "weight_decay", 0.0)
             decay = decay[s.start] if np.ndim(decay) else decay
             mine = [g[s.slice].reshape(s.shape) for g in gradients]
-            parts.append(function(x[s.slice].reshape(s.shape), mine, lr, s.kind, decay, o))
+            kind = "other" if s.name in getattr(o, "others", ()) else s.kind
+            parts.append(function(x[s.slice].reshape(s.shape), mine, lr, kind, decay, o))
         return [np.concatenate([p.ravel() for p in row]) for row in zip(*parts, strict=True)]
 
     return slow
@@ -295,6 +296,7 @@ def test_muon_without_matrices_is_adamw(rng):
     np.testing.assert_allclose(x, y, rtol=1e-14)
     for wrong, message in ((lambda: Muon(scale="none"), "Muon: scale must be one of original, rms"),
                            (lambda: Muon(kinds=("weights",)), "Muon: kinds must be among"),
+                           (lambda: Muon(others="fc9.W").start(x, ORACLE), "no segment is named 'fc9.W'"),
                            (lambda: Muon(steps=0), "Muon: steps must be a whole number"),
                            (lambda: Muon(beta=1.0), "Muon: beta must lie in")):
         with pytest.raises(ValueError, match=message):

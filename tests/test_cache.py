@@ -75,6 +75,12 @@ def test_a_module_runs_the_text_that_was_generated_not_what_lies_in_the_file(hom
     assert cache.module("some", TEXT, "other draws").__file__ != made.__file__
 
 
+def test_machine_code_is_found_again(home):
+    text = ("import numba\n\n\n@numba.njit('float64(float64)', cache=True)\ndef half(x):\n    return x / 2\n")
+    first, second = (cache.module("half", text).half for _ in range(2))
+    assert (len(first.stats.cache_hits), len(second.stats.cache_hits), second(3.0)) == (0, 1, 1.5)
+
+
 def test_a_formula_whose_file_was_edited_computes_what_it_says(home):
     def once():
         @elementwise

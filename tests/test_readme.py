@@ -64,3 +64,10 @@ def test_requirements_and_pyproject_name_the_same_versions():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert set(wanted) == set(lines[1:-1]) - {line for line in lines if line.startswith(("pytest", "ruff"))}
     assert lines[-1] == "-e ."
+
+
+def test_the_gpu_section_installs_what_the_requirements_name():
+    said = section("GPU\n---")
+    (wanted,) = [line for line in (ROOT / "requirements-gpu.txt").read_text().splitlines() if line.startswith("cupy")]
+    assert "pip install -r requirements-gpu.txt" in said and wanted.startswith("cupy-cuda12x")
+    assert wanted.replace("12x", "13x") in said

@@ -5,16 +5,42 @@ for CuPy arrays. Arrays of mixed dtypes, with gaps, read-only or empty go the pl
 with two exceptions: an infinite or NaN number may reach neighbours in a fast convolution that it has no connection to,
 and an infinite dy is cut to 0 by a fast ReLU where the plain one has NaN. use("reference") switches the replacements
 off.
+
+The compiled loops lean on numba's and llvmlite's inner parts. Where a version of these does not import or compile them,
+one warning says so and the plain way serves.
 """
 
 import functools
+import warnings
 
 from npopt import backend
 
 import numpy as np
 
-from . import cpu, gpu, matrices, norms, pooling, reference
+from . import gpu, reference
 from .reference import taps
+
+
+def warn(error):
+    """Say once that compiled loops are not to be had."""
+    why = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    warnings.warn(f"the compiled kernels of nn cannot be used here ({why[:200]}); layers run as plain array code, "
+                  "several times slower. requirements.txt names the versions of numba and llvmlite that work",
+                  RuntimeWarning, stacklevel=3)
+
+
+class Absent:
+    """In place of a module that cannot be imported: it has no replacement for anything."""
+
+    def __getattr__(self, name):
+        return None
+
+
+try:
+    from . import cpu, matrices, norms, pooling
+except Exception as error:                              # whatever a library does whose inner parts have changed
+    warn(error)
+    cpu = matrices = norms = pooling = Absent()
 
 __all__ = [
     "chosen", "convolve", "convolve_inputs", "convolve_weights", "erf", "gather_images", "gather_windows", "linear",
@@ -62,7 +88,13 @@ def either(plain, **fast):
             device = backend.owner(arguments[0]).name
             replacement = fast.get(device)
             if replacement is not None and (alike if device == "cpu" else gpu.takes)(arguments):
-                return replacement(*arguments)
+                if device != "cpu":
+                    return replacement(*arguments)
+                try:
+                    return replacement(*arguments)
+                except Exception as error:              # it does not compile: inside, loops raise nothing
+                    warn(error)
+                    fast["cpu"] = None
         return plain(*arguments)
 
     call.fast = fast

@@ -3,10 +3,10 @@
 import numba
 import numpy as np
 
-from . import simd
+from . import blocks
 from .products import jit
 
-there2, back2 = simd.pool_pixel((2, 2))
+there2, back2 = blocks.pool_pixel((2, 2))
 
 
 def apart(kernel, stride, padding):

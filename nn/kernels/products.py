@@ -7,12 +7,13 @@ narrower has rows of its own width, so that K rows of n columns are K n numbers 
 import functools
 import hashlib
 import pathlib
+from typing import NamedTuple
 
 import numba
 import numpy as np
 from numba.core import caching
 
-from . import simd
+from . import blocks, simd
 
 SOURCES = sorted(pathlib.Path(__file__).parent.glob("*.py"))
 DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
@@ -39,8 +40,8 @@ def compiled(**options):
 
 jit, inside = compiled(parallel=True), compiled()
 ROWS = simd.ROWS
-full_two, full_one = simd.block_product(2, False), simd.block_product(1, False)
-part_two, part_one = simd.block_product(2, True), simd.block_product(1, True)
+full_two, full_one = blocks.block_product(2, False), blocks.block_product(1, False)
+part_two, part_one = blocks.block_product(2, True), blocks.block_product(1, True)
 
 
 def lanes(dtype):
@@ -59,23 +60,63 @@ def zeros(count, dtype):
     return np.zeros(count, dtype)
 
 
+class Left(NamedTuple):
+    """A[i, r, k] = numbers[at + rows[row + i] + jump r + step k]"""
+
+    numbers: np.ndarray
+    at: int
+    rows: np.ndarray
+    row: int
+    jump: int
+    step: int
+
+
+class Right(NamedTuple):
+    """A panel: B[k, j] = numbers[at + step k + j]"""
+
+    numbers: np.ndarray
+    at: int
+    step: int
+
+
+class Result(NamedTuple):
+    """C[i, j] = numbers[at + rows[row + i] + j]"""
+
+    numbers: np.ndarray
+    at: int
+    rows: np.ndarray
+    row: int
+
+
+class Start(NamedTuple):
+    """S[i, j] = numbers[at + scale rows[row + i] + j], rows and row those of C: C itself, or with scale 0 one row."""
+
+    numbers: np.ndarray
+    at: int
+    scale: int
+
+
 @inside
-def multiply(a, a0, a_rows, a_row, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row, s, s0, s_scale, m, n, times,
-             run, width):
-    """C = S + A B for one panel: m rows, n <= 2 width columns; the arguments are those of simd.block_product."""
+def multiply(left, right, result, start, m, n, times, run, width):
+    """C[i, j] = S[i, j] + sum_{r < times} sum_{k < run} A[i, r, k] B[r run + k, j] for one panel: i < m,
+    j < n <= 2 width."""
+    a, a0, a_rows, a_row, a_jump, a_step = left
+    b, b0, b_step = right
+    c, c0, c_rows, c_row = result
+    s, s0, scale = start
     for i in range(0, m, ROWS):
         count = min(ROWS, m - i)
         if n == 2 * width:
-            full_two(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, s_scale,
+            full_two(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, scale,
                      count, n, times, run)
         elif n > width:
-            part_two(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, s_scale,
+            part_two(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, scale,
                      count, n, times, run)
         elif n == width:
-            full_one(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, s_scale,
+            full_one(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, scale,
                      count, n, times, run)
         else:
-            part_one(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, s_scale,
+            part_one(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, scale,
                      count, n, times, run)
 
 
@@ -85,7 +126,7 @@ def transpose_part(a, a0, a_row, b, b0, b_row, rows, columns, width):
     whole_rows, whole_columns = rows // width * width, columns // width * width
     for i in range(0, whole_rows, width):
         for j in range(0, whole_columns, width):
-            simd.transpose_block(a, a0 + a_row * i + j, a_row, b, b0 + b_row * j + i, b_row)
+            blocks.transpose_block(a, a0 + a_row * i + j, a_row, b, b0 + b_row * j + i, b_row)
     for i in range(rows):
         for j in range(whole_columns if i < whole_rows else 0, columns):
             b[b0 + b_row * j + i] = a[a0 + a_row * i + j]

@@ -23,8 +23,8 @@ from npopt import backend
 import numba
 import numpy as np
 
-from . import simd
-from .products import inside, jit, lanes, multiply, panel, transpose, zeros
+from . import blocks
+from .products import Left, Result, Right, Start, inside, jit, lanes, multiply, panel, transpose, zeros
 
 # The 1-D maps, from a list of values to a list of values; e: anything with + - and * by a number. The points of m = 4
 # are 0, 1, -1, 2, -2, infinity, of m = 2 0, 1, -1, infinity.
@@ -98,12 +98,12 @@ def weights2_adjoint(u):
     return [u0 + a, b * 1.0, a + u3]
 
 
-of_input4, of_input2 = simd.tile_transform(inputs4, 6, 6), simd.tile_transform(inputs2, 4, 4)
-of_weight4, of_weight2 = simd.tile_transform(weights4, 3, 6), simd.tile_transform(weights2, 3, 4)
-of_product4 = simd.tile_transform(outputs4, 6, 4, bias=True)
-of_product2 = simd.tile_transform(outputs2, 4, 2, bias=True)
-of_output4, of_output2 = simd.tile_transform(outputs4_adjoint, 4, 6), simd.tile_transform(outputs2_adjoint, 2, 4)
-to_weight4, to_weight2 = simd.tile_transform(weights4_adjoint, 6, 3), simd.tile_transform(weights2_adjoint, 4, 3)
+of_input4, of_input2 = blocks.tile_transform(inputs4, 6, 6), blocks.tile_transform(inputs2, 4, 4)
+of_weight4, of_weight2 = blocks.tile_transform(weights4, 3, 6), blocks.tile_transform(weights2, 3, 4)
+of_product4 = blocks.tile_transform(outputs4, 6, 4, bias=True)
+of_product2 = blocks.tile_transform(outputs2, 4, 2, bias=True)
+of_output4, of_output2 = blocks.tile_transform(outputs4_adjoint, 4, 6), blocks.tile_transform(outputs2_adjoint, 2, 4)
+to_weight4, to_weight2 = blocks.tile_transform(weights4_adjoint, 6, 3), blocks.tile_transform(weights2_adjoint, 4, 3)
 
 
 @inside
@@ -168,8 +168,9 @@ def correlate(x, u, stride, bias, y, v, z, border, rows, m, top, left, width):
             for p in range(n * n):
                 for o0 in range(0, o, wide):
                     columns = min(wide, o - o0)
-                    multiply(mine, p * v_point, rows[0], 0, 0, 1, u, p * stride + o0 * c, columns, found,
-                             p * z_point + o0, rows[1], 0, nothing, 0, 0, count, columns, 1, c, width)
+                    multiply(Left(mine, p * v_point, rows[0], 0, 0, 1), Right(u, p * stride + o0 * c, columns),
+                             Result(found, p * z_point + o0, rows[1], 0), Start(nothing, 0, 0), count, columns, 1, c,
+                             width)
             for t in range(count):
                 b, i, j = (lo + t) // (down * right), (lo + t) // right % down, (lo + t) % right
                 h, w = i * m, j * m
@@ -231,9 +232,9 @@ def correlate_weights(x, dy, dw, u, stride, v, z, border, rows, m, chunk, top, l
                 for k in range(0, size, DEPTH):
                     add = lo > 0 or k > 0
                     start, begin = (u, to) if add else (nothing, np.int64(0))
-                    multiply(z, p * z_point + o0 * chunk + k * high, rows[0], 0, 0, high, v,
-                             p * v_point + c0 * chunk + k * count, count, u, to, rows[1], 0, start, begin,
-                             np.int64(add), high, count, 1, min(DEPTH, size - k), width)
+                    multiply(Left(z, p * z_point + o0 * chunk + k * high, rows[0], 0, 0, high),
+                             Right(v, p * v_point + c0 * chunk + k * count, count), Result(u, to, rows[1], 0),
+                             Start(start, begin, np.int64(add)), high, count, 1, min(DEPTH, size - k), width)
     out = dw.reshape(-1)
     for k in numba.prange(o):
         at, to = np.int64(k) * c, np.int64(k) * 9 * c

@@ -62,16 +62,16 @@ class Pool:
             self.free[size] = []
             bisect.insort(self.sizes, size)
         self.used[size] = self.takes
-        self._forget()
+        self.release(AGE)
         self.asked += 1
         self.held += size
         raw = np.empty(size + 64, np.uint8)
         return (raw.ctypes.data + 63 & ~63, raw), self.free[size]       # vectors like whole cache lines
 
-    def _forget(self):
-        """Give free blocks of sizes that nobody asks for any more back to the system."""
+    def release(self, age=-1):
+        """Give free blocks back to the system: of sizes that nobody asked for in so many takes, or all of them."""
         for size in self.sizes:
-            if self.takes - self.used[size] > AGE:
+            if self.takes - self.used[size] > age:
                 self.held -= size * len(self.free[size])
                 self.free[size].clear()
 

@@ -136,14 +136,15 @@ class Gpu:
 
         return cublas, device.get_cublas_handle()
 
-    def products(self, a, b, out):
-        """out[p] = a[p]' b[p] in one call; a: (P, N, M), b: (P, N, K), out: (P, M, K), contiguous, of one dtype.
+    def products(self, a, b, out, turn_a=False, turn_b=False):
+        """out[p] = a[p] b[p] in one call, a[p] or b[p] transposed on request; all (P, rows, columns), contiguous.
 
-        CuPy's matmul would copy a to transpose it. cuBLAS counts by columns: it sees b' (K, N) and a' (M, N), and
-        makes out' = b' a.
+        CuPy's matmul would copy what it transposes, and leaves TF32 out. cuBLAS counts by columns: it sees each matrix
+        transposed, and makes out' = b' a'.
         """
         cublas, handle = self.cublas()
-        (parts, n, m), k = a.shape, b.shape[2]
+        (parts, m, k), n = out.shape, a.shape[1] if turn_a else a.shape[2]
+        turns = [cublas.CUBLAS_OP_T if turn else cublas.CUBLAS_OP_N for turn in (turn_b, turn_a)]
         single = a.dtype == "float32"
         kind = self.module.cuda.runtime.CUDA_R_32F if single else self.module.cuda.runtime.CUDA_R_64F
         compute = cublas.CUBLAS_COMPUTE_64F
@@ -151,9 +152,8 @@ class Gpu:
             compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if self.tf32 else cublas.CUBLAS_COMPUTE_32F
         one, zero = np.ones(1, a.dtype), np.zeros(1, a.dtype)
         cublas.gemmStridedBatchedEx(
-            handle, cublas.CUBLAS_OP_N, cublas.CUBLAS_OP_T, k, m, n, one.ctypes.data, b.data.ptr, kind, k, n * k,
-            a.data.ptr, kind, m, n * m, zero.ctypes.data, out.data.ptr, kind, k, m * k, parts, compute,
-            cublas.CUBLAS_GEMM_DEFAULT,
+            handle, *turns, k, m, n, one.ctypes.data, b.data.ptr, kind, b.shape[2], n * k, a.data.ptr, kind, a.shape[2],
+            n * m, zero.ctypes.data, out.data.ptr, kind, k, m * k, parts, compute, cublas.CUBLAS_GEMM_DEFAULT,
         )
 
     def synchronize(self):

@@ -37,7 +37,7 @@ template <typename T> __device__ void rows_times(
     double total = 0;
     for (int p = indptr[rows[b]] + (int)(i % 32); p < indptr[rows[b] + 1]; p += 32)
         total += (double)data[p] * (double)dense[indices[p] * dense_row + k * dense_column];
-    for (int step = 16; step; step /= 2) total += __shfl_down_sync(0xffffffffu, total, step);
+    for (int step = 16; step; step /= 2) total += __shfl_xor_sync(0xffffffffu, total, step);
     if (i % 32 == 0) out[b * out_row + k * out_column] = (T)total;
 }
 extern "C" __global__ void sparse_rows_times(

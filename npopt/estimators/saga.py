@@ -102,7 +102,7 @@ class Scalars:
     def __init__(self, problem, x, counts):
         self.problem, self.counts = problem, counts
         self.table = backend.zeros((problem.n, problem.outputs), x.dtype)
-        self.place = self.piece = None
+        self.piece = None
 
     def load(self, table):
         self.table[...] = backend.asarray(table, self.table.dtype)
@@ -132,11 +132,10 @@ class Scalars:
         size = len(change)
         if rows is not None and size > 1:                   # a row that comes twice counts once
             xp = backend.xp(change)
-            if self.place is None:
-                self.place = backend.empty(self.problem.n, np.int64)
-            order = xp.arange(size)
-            self.place[rows] = order
-            change = change * (self.place[rows] == order)[:, None]
+            order = xp.argsort(rows, kind="stable")
+            listed, last = rows[order], xp.ones(size, bool)
+            last[order[:-1]] = listed[:-1] != listed[1:]
+            change = change * last[:, None]
         if self.piece is None:
             self.piece = backend.xp(mean).zeros_like(mean)
         self.problem.combine(change, rows, self.piece)

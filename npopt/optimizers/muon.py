@@ -43,20 +43,21 @@ class Muon(BySegment):
     between 0.68 and 1.21. So O is near the orthogonal matrix W V', of which every singular value is 1.
 
         scale "original"    sqrt(max(1, n/k))           Jordan's code; PyTorch's "original"
-        scale "rms"         0.2 sqrt(max(n, k))         Liu et al., equation 4: entries of O with AdamW's usual size
+        scale "rms"         0.2 sqrt(max(n, k))         Liu et al., section 2.2; PyTorch's "match_rms_adamw": the root
+                                                        mean square of the step is 0.2 lr, about AdamW's
 
-    Segments that are not of `kinds`, and those with one axis, run AdamW at adam_rate lr, with b1, b2 and eps. Input
-    embeddings and the last layer should, too: keep them out by their kind. adam_rate 0.015 is 3e-4 / 0.02, the rates in
-    Jordan's code; with "rms" 1 is the authors' choice. weight_decay may be an array like x; the decay is decoupled and
-    multiplied by lr, not by scale. Jordan's code, but not PyTorch, averages g with weight 1-beta, which NS cancels. NS
-    runs in x's dtype, where the authors use bfloat16. State: m, and v where AdamW runs.
+    Segments that are not of `kinds`, those with one axis, and those named in `others` run AdamW at adam_rate lr, with
+    b1, b2 and eps; the authors do so for input embeddings and the last layer, too. adam_rate 0.015 is 3e-4 / 0.02, the
+    rates in Jordan's code; with "rms" 1 is the authors' choice. weight_decay may be an array like x; the decay is
+    decoupled and multiplied by lr, not by scale. Jordan's code, but not PyTorch, averages g with weight 1-beta, which
+    NS cancels. NS runs in x's dtype, where the authors use bfloat16. State: m, and v where AdamW runs.
     """
 
     options = ("weight_decay",)
     SCALES = ("original", "rms")
 
     def __init__(self, beta=0.95, nesterov=True, steps=5, scale="original", weight_decay=0.0, kinds=("matrix",), *,
-                 adam_rate=0.015, b1=0.9, b2=0.95, eps=1e-10):
+                 others=(), adam_rate=0.015, b1=0.9, b2=0.95, eps=1e-10):
         self.beta = number("Muon", "beta", beta, low=0, high=1, open_high=True)
         self.nesterov, self.steps = bool(nesterov), whole("Muon", "steps", steps)
         if scale not in self.SCALES:
@@ -64,12 +65,18 @@ class Muon(BySegment):
         self.scale = scale
         self.weight_decay = number_or_array("Muon", "weight_decay", weight_decay, low=0)
         self.kinds = check_kinds("Muon", kinds)
+        self.others = (others,) if isinstance(others, str) else tuple(others)
         self.adam_rate = number("Muon", "adam_rate", adam_rate, low=0)
         self.b1, self.b2, self.eps = check_moments("Muon", b1, b2, eps)
 
     def takes(self, segment):
         """Whether a segment is moved along an orthogonal matrix."""
-        return segment.kind in self.kinds and len(segment.shape) > 1
+        return segment.kind in self.kinds and len(segment.shape) > 1 and segment.name not in self.others
+
+    def start(self, x, oracle=None):
+        super().start(x, oracle)
+        for name in self.others:
+            self.segments.find(name)                            # a ValueError where there is no such segment
 
     @property
     def arrays(self):

@@ -52,7 +52,8 @@ def row_numbers(where, rows, n):
     """Row numbers on the device in use, int64 and contiguous; one outside 0..n-1 is refused."""
     host = np.asarray(rows) if isinstance(rows, (list, tuple, range)) else rows
     if getattr(host, "ndim", 0) != 1 or host.dtype.kind not in "iu" or host.shape[0] == 0:
-        raise ValueError(f"{where}: rows must be a vector of one or more row numbers, got {rows!r}")
+        came = f"shape {host.shape} of {host.dtype}" if hasattr(host, "dtype") else repr(rows)[:80]
+        raise ValueError(f"{where}: rows must be a vector of one or more row numbers, got {came}")
     low, high = int(backend.to_host(host.min())), int(backend.to_host(host.max()))
     if low < 0 or high >= n:
         raise ValueError(f"{where}: rows must lie in 0..{n - 1}, got {low if low < 0 else high}")

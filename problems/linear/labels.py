@@ -13,7 +13,7 @@ def numbers(where, y, n):
     try:
         y = y.astype(np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"{where}: the labels must be numbers, got {y.dtype}, such as {y[0]!r}") from None
+        raise ValueError(f"{where}: the labels must be numbers, got {y.dtype}, such as {str(y[0])[:40]!r}") from None
     bad = np.flatnonzero(~np.isfinite(y))
     if bad.size:
         raise ValueError(f"{where}: label {bad[0]} is {y[bad[0]]}")

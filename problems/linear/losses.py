@@ -32,6 +32,7 @@ class Loss:
         second(z, y) -> l''                   (B, K, K), float64 on the host; at a kink of l' either side's
         conjugate(u, y) -> l*                 (B,) of u: (B, K), float64 on the host
         curvature                             a bound on the eigenvalues of l'', over all z and y
+        majorant(z, y) -> c                   (B,) with l(z + d; y) <= l + l'.d + c/2 |d|^2 for all d, c <= curvature
         classes(where, y)                     the labels that it takes: see problems/linear/labels.py
     """
 
@@ -51,6 +52,9 @@ class Loss:
 
     def many(self, y, s):
         raise TypeError(f"{type(self).__name__} has one output; call one(y, z)")
+
+    def majorant(self, z, y):
+        return np.full(len(z), self.curvature)
 
 
 class Real(Loss):
@@ -123,6 +127,9 @@ class Huber(Real, namedtuple("Huber", "delta")):
 
     def second(self, z, y):
         return 1.0 * (np.abs(z[:, 0] - y) <= self.delta)[:, None, None]
+
+    def majorant(self, z, y):
+        return self.delta / np.maximum(np.abs(z[:, 0] - y), self.delta)        # of the parabola through both tangents
 
     def conjugate(self, u, y):
         inside = np.abs(u[:, 0]) <= self.delta * (1 + 1e-14)            # a product may round up

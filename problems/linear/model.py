@@ -28,7 +28,7 @@ class LinearModel(Stretches, Exact, Problem):
     not look whether row numbers are in range. What does not fit is a ValueError.
     """
 
-    def __init__(self, X, y, loss, l2=0.0, intercept=False, test=None, name=None, dtype=None, regulariser=None):
+    def __init__(self, X, y, loss, l2=0.0, intercept=False, *, test=None, name=None, dtype=None, regulariser=None):
         self.name = own = type(self).__name__ if name is None else name
         if regulariser is not None and not isinstance(regulariser, Regulariser):
             raise ValueError(f"{own}: regulariser must be a penalty such as L1(0.1), got {regulariser!r}")
@@ -101,7 +101,7 @@ class LinearModel(Stretches, Exact, Problem):
         else:
             self.X = self.host_X if X is np else backend.Csr(self.host_X)
         self.s = backend.empty((64, K), kind)               # slopes of the last pass over given rows; grows
-        self.loops, self.on_host = {}, isinstance(self.y, np.ndarray)       # an array type that compiled loops can read
+        self.loops, self.on_host = {}, X is np              # whether compiled loops can read the data
         if self.on_host:
             X, tail = self.X, (self.y, self.dim)
             held = (X.data, X.indices, X.indptr, self.d, *tail) if scipy.sparse.issparse(X) else (X, *tail)

@@ -196,6 +196,6 @@ def passes(loss, data):
     real, rows, weights = numba.from_dtype(data[-2].dtype), numba.int64[::1], numba.float64[::1]
     vector, slopes = real[::1], real[:, ::1]
     step = (numba.typeof(held), vector, rows, weights, numba.float64, slopes, vector)
-    run = compiled(bound(type(loss), dense), *step)
+    run = compiled(bound(type(loss), dense), *step, kind=type(loss))
     combine = compiled(dense_combine if dense else sparse_combine, *map(numba.typeof, shared), slopes, rows, vector)
     return functools.partial(run, held), functools.partial(combine, *shared)

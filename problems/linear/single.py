@@ -11,9 +11,9 @@ import numpy as np
 
 
 @inlined
-def move(values, indices, first, last, cells, C, t, l1, change, shift):
+def move(values, indices, span, cells, clock, l1, change, shift):
     """The step of the row's columns, v -= change a + the rest of it, and of their means, m += shift a."""
-    d_t, then = C[t + 1] - C[t], C[t + 1]
+    (first, last), (t, d_t, then) = span, clock
     if l1 == 0.0:
         for p in range(first, last):
             j = np.uintp(indices[p])
@@ -55,7 +55,7 @@ def single_stretch(loss, data, x, batches, rule, memory, losses):
         w = weights[t] if weights.size else 1.0
         shrink = 1.0 - rates[t] * (l2 if reduced else l2 * w)
         d_t = rates[t] / (S * shrink)
-        C[t + 1] = C[t] + d_t
+        C[t + 1] = then = C[t] + d_t
         first, last = indptr[i], indptr[i + 1]
         z = output(values, indices, first, last, np.uintp(0), cells, C, t, l1)
         value, s = slope_of_one(loss, y[i], S * z + constant)
@@ -73,7 +73,7 @@ def single_stretch(loss, data, x, batches, rule, memory, losses):
         if inner:
             constant -= rates[t] * (e + drift)
             drift += shift
-        move(values, indices, first, last, cells, C, t, l1, d_t * e, shift)
+        move(values, indices, (first, last), cells, (t, d_t, then), l1, d_t * e, shift)
         S *= shrink / (1.0 + rates[t] * ridge)
     finish(cells, C, S, taken, l1, x, mean, moves)
     if inner:

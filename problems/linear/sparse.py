@@ -50,12 +50,12 @@ def read(loss, data, batches, table, state, t, S, l1, start_loss):
 
 
 @inlined
-def move(data, batches, state, t, l1, rate):
+def move(data, batches, state, t, d_t, l1, rate):
     """The step of the columns of batch t, and of the intercept where the rate of it is not 0."""
     values, indices, indptr, d, _ = data
     rows, _, size = batches
     cells, C, constant, drift, _, e = state
-    K, d_t = constant.size, C[t + 1] - C[t]
+    K = constant.size
     for k in range(K if rate > 0.0 else 0):
         total = drift[k]
         for b in range(size):
@@ -107,12 +107,13 @@ def sparse_stretch(loss, data, x, batches, rule, memory, losses):
     C, S, start_loss, taken = state.C, 1.0, 0.5 * l2 * square(x, weighted), 0
     for t in range(steps):
         shrink = 1.0 - rates[t] * (l2 if reduced else l2 * mean_weight(batches.weights, t, size))
-        C[t + 1] = C[t] + rates[t] / (S * shrink)
+        d_t = rates[t] / (S * shrink)
+        C[t + 1] = C[t] + d_t
         losses[t] = read(loss, data, batches, table, state, t, S, l1, start_loss)
         if not np.isfinite(losses[t]):
             break
         taken += 1
-        move(data, batches, state, t, l1, rates[t] if inner else 0.0)
+        move(data, batches, state, t, d_t, l1, rates[t] if inner else 0.0)
         if moves:
             remember(data, batches, table, state, t)
         S *= shrink / (1.0 + rates[t] * ridge)

@@ -94,4 +94,5 @@ def loop(loss, data, single):
     rule = numba.types.NamedTuple((numbers, numba.float64, numba.float64, numba.float64), Rule)
     memory = numba.types.NamedTuple((real[:, ::1], real[::1], numba.boolean), Memory)
     function = dense_stretch if isinstance(data, Dense) else single_stretch if single else sparse_stretch
-    return compiled(function, numba.typeof(loss), numba.typeof(data), real[::1], batches, rule, memory, numbers)
+    signature = (numba.typeof(loss), numba.typeof(data), real[::1], batches, rule, memory, numbers)
+    return compiled(function, *signature, kind=type(loss))

@@ -134,9 +134,10 @@ class Exact:
         return A.T @ (A * D[:, None]) / self.n
 
     def second(self, x, damping=0.0):
-        """l'' of every row at x, (n, K, K), plus `damping` times its bound: see solve.newton."""
-        D = self.loss.second(self.outputs_at(x, self.exact_X), self.host_y)
-        return D + (damping * self.loss.curvature) * np.eye(self.outputs) if damping else D
+        """l'' of every row at x, (n, K, K), plus `damping` times its majorant: see solve.newton."""
+        z = self.outputs_at(x, self.exact_X)
+        D = self.loss.second(z, self.host_y)
+        return D + damping * self.loss.majorant(z, self.host_y)[:, None, None] * np.eye(self.outputs) if damping else D
 
     def hessian(self, x, damping=0.0):
         """The Hessian at x, (dim, dim)."""

@@ -32,9 +32,9 @@ def newton(function, hessian, product, x, tolerance, accept, steps=200):
         x <- x + s p, s = 1, 1/2, 1/4, ... until f falls by 1e-4 s |g'p|, or, where f has no digits left, |g| falls
 
     function(x) -> (f, g); hessian(x, damping) -> (d, d) array; product(x, damping) -> (v -> H v): the Hessian, plus
-    `damping` times a bound on all Hessians. It is 0 until a step has to be short, as where the Hessian of a loss with
-    straight pieces is singular, and goes back to 0 afterwards. A gradient norm that stays above `accept` is an
-    ArithmeticError: there is no minimiser, or the problem is too ill-conditioned to certify one.
+    `damping` times that of a parabola above the function. Damping is 0 until a step has to be short, as where the
+    Hessian of a loss with straight pieces is singular, and goes back to 0 afterwards. A gradient norm that stays above
+    `accept` is an ArithmeticError: there is no minimiser, or the problem is too ill-conditioned to certify one.
     """
     f, g = function(x)
     norm, damping = np.linalg.norm(g), 0.0
@@ -50,11 +50,11 @@ def newton(function, hessian, product, x, tolerance, accept, steps=200):
                 break
             step /= 2
         else:
-            if damping >= 1.0:                              # a step by the bound itself must descend: rounding
+            if damping >= 1.0:                              # a step by that parabola must descend: rounding
                 break
-            step, f1, g1, norm1 = 0.0, f, g, norm
-        damping = damped(damping, step)
-        x, f, g, norm = x + step * p, f1, g1, norm1
+            damping = damped(damping, 0.0)
+            continue
+        x, f, g, norm, damping = x + step * p, f1, g1, norm1, damped(damping, step)
     if not norm <= accept:
         raise ArithmeticError(
             f"no minimum was found: Newton's method stops at a gradient norm of {norm:.1e}, not below {accept:.1e}; "

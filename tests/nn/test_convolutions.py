@@ -1,6 +1,6 @@
 """The fast convolutions and products against the reference path, their maps against the definition of a convolution."""
 
-from nn.kernels import cpu, direct, matrices, reference, simd, winograd
+from nn.kernels import blocks, cpu, direct, matrices, reference, simd, winograd
 from nn.kernels.products import lanes, transpose
 from npopt import backend
 
@@ -189,7 +189,7 @@ def test_transpose(shape, dtype, rng):
 @pytest.mark.parametrize("dtype", NEAR)
 @pytest.mark.parametrize("vectors, masked", [(1, False), (2, False), (1, True), (2, True)])
 def test_register_blocks_write_what_they_should_and_nothing_else(vectors, masked, dtype, rng):
-    block, width = simd.block_product(vectors, masked), lanes(dtype)
+    block, width = blocks.block_product(vectors, masked), lanes(dtype)
 
     @numba.njit
     def run(a, rows, b, c, ends, s, scale, m, n, times, count):

@@ -1,6 +1,10 @@
 """Fast kernels against the reference path, in float32 and float64."""
 
 import itertools
+import os
+import pathlib
+import subprocess
+import sys
 
 from nn import kernels
 from nn.kernels import cpu, matrices, norms, pooling, reference
@@ -246,6 +250,43 @@ def test_a_window_of_minus_infinity_sends_its_gradient_to_a_pixel_of_its_own(mod
     module.max_pool(x, y, index, (3, 3), (1, 1), (1, 1))
     module.max_pool_backward(np.arange(1.0, 5.0).reshape(1, 2, 2, 1), index, dx, (3, 3), (1, 1), (1, 1))
     np.testing.assert_array_equal(dx.ravel(), [10, 0, 0, 0])
+
+
+BREAKS = {
+    "import": "import numba.extending; del numba.extending.intrinsic",
+    "compile": "from nn.kernels import simd; simd.Emitter.fma = None",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", BREAKS)
+def test_without_its_inner_parts_numba_is_done_without(where, tmp_path):
+    """llvmlite or numba changed: one warning, and the same step by plain array code."""
+    step = """
+import warnings
+import numpy as np
+BREAK
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("default")
+    import nn
+    network, run = nn.lenet5(), nn.Run(training=True, backward=True)
+    x = network.x0(np.random.default_rng(0))
+    g = np.empty_like(x)
+    network.bind(x, g)
+    for _ in range(2):
+        y, saved = network.forward(np.random.default_rng(1).standard_normal((4, 28, 28, 1)).astype("f4"), run)
+        network.backward(y, saved, run)
+    print(sum("cannot be used here" in str(w.message) for w in seen), float(np.abs(g).sum()))
+"""
+    found = {}
+    for name, text in (("whole", ""), ("broken", BREAKS[where])):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / name)}
+        done = subprocess.run([sys.executable, "-c", step.replace("BREAK", text)], capture_output=True, text=True,
+                              env=environment, cwd=pathlib.Path(kernels.__file__).parents[2])
+        assert done.returncode == 0, done.stderr
+        found[name] = [float(word) for word in done.stdout.split()]
+    assert found["whole"][0] == 0 and found["broken"][0] == 1
+    assert found["broken"][1] == pytest.approx(found["whole"][1], rel=1e-4)
 
 
 def test_compiled_loops_fall_when_any_file_of_the_folder_changes():

@@ -114,6 +114,7 @@ def test_backward_stops_at_the_lowest_active_layer(case, monkeypatch):
 def test_of_layers_below_the_lowest_active_one_nothing_is_kept(rng):
     layers = {f"fc{i}": nn.Linear(200, 200) for i in range(12)}
     a, run = rng.standard_normal((500, 200)), nn.Run(backward=True)
+    pool.release()                                      # no larger block may serve
     for active, count in ((None, 12), (frozenset(["fc11.W"]), 1), (frozenset(["fc10.b"]), 2)):
         network = nn.Network(nn.Sequential(**layers), (200,))
         x = rng.standard_normal(network.dim)
@@ -133,6 +134,7 @@ def lent():
 
 def test_what_a_layer_kept_goes_as_soon_as_it_is_used(rng):
     a, seen = rng.standard_normal((512, 200)), []
+    pool.release()
 
     class Watch(nn.Linear):
         def backward(self, dy, saved, run):
@@ -258,6 +260,7 @@ def test_after_the_first_step_the_pool_asks_the_system_for_nothing(make, path, r
         network.forward(a[:batch], nn.Run())
 
     nn.kernels.use(path)
+    pool.release()
     try:
         step(64)
         step(48)                                        # the last batch of an epoch

@@ -27,7 +27,7 @@ TEXT = "+1 1:0.5 3:-2\n# a comment\n\n-1 2:1e-3 # and another\n1\n"
 
 
 @pytest.mark.parametrize("name, pack", [("a", bytes), ("a.gz", gzip.compress), ("a.bz2", bz2.compress)])
-@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_rows_come_back_from_every_packing(name, pack, ends, dtype, write):
     found = libsvm.read(write(pack(TEXT.replace("\n", ends).encode()), name), dtype=dtype)
@@ -49,6 +49,17 @@ def test_numbers_are_read_to_the_last_bit(write):
     np.testing.assert_array_equal(found.X[0], values)
     np.testing.assert_array_equal(found.X[1, :4], [0.5, 5, 100, 0])
     assert list(found.y) == [1, 2.5] and found.labels is None
+
+
+def test_an_index_may_have_a_plus_sign(write):
+    found = libsvm.read(write("1 +1:2 +3:-1\n2 2:+5\n"), kind="regression", dense=True)
+    assert found.X.tolist() == [[2, 0, -1], [0, 5, 0]] and found.base == 1
+
+
+def test_lines_are_counted_alike_for_every_line_end(write):
+    for end in ("\n", "\r\n", "\r"):
+        with pytest.raises(ValueError, match="data:3: expected index:value, got 'x'"):
+            libsvm.read(write(end.join(("1 1:1", "", "2 x", "1 1:1"))))
 
 
 def test_train_and_test_get_one_width(write):
@@ -109,6 +120,9 @@ def test_a_folder_or_a_list_is_one_set_in_order(write, tmp_path):
         ("1 2:1_0", "expected index:value"),
         ("1 1.5:1", "expected index:value, got '1.5:1'"),
         ("1 a:1", "expected index:value, got 'a:1'"),
+        ("1 +:1", "expected index:value, got '[+]:1'"),
+        ("1 +-2:1", "expected index:value, got '[+]-2:1'"),
+        ("1 -+2:1", "expected index:value, got '-[+]2:1'"),
         ("1 qid:3 1:1", "expected index:value, got 'qid:3'"),
         ("1 2:1e", "expected index:value"),
         ("1 2:.", "expected index:value"),

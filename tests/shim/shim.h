@@ -202,13 +202,24 @@ struct Shared {
 
 inline void __syncthreads() { shim::leave(shim::AT_BARRIER); }
 
+// The value of thread `from` of the same warp.
 template <typename T>
-T __shfl_xor_sync(unsigned mask, T value, int lane) {
+T shuffle(unsigned mask, T value, int from) {
     static_assert(sizeof(T) <= 8, "a lane exchanges 8 bytes");
     if (mask != 0xffffffffu) shim::fail("a shuffle of a part of the warp");
     memcpy(&shim::slots[shim::current], &value, sizeof value);
     shim::leave(shim::IN_SHUFFLE);
-    memcpy(&value, &shim::slots[shim::current ^ lane], sizeof value);
+    memcpy(&value, &shim::slots[from], sizeof value);
     shim::leave(shim::IN_SHUFFLE);              // nobody writes the slots again before all have read
     return value;
+}
+
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, int lanes) {
+    return shuffle(mask, value, shim::current ^ lanes);
+}
+
+template <typename T>
+T __shfl_down_sync(unsigned mask, T value, int lanes) {         // the last lanes keep their own
+    return shuffle(mask, value, shim::current % 32 + lanes < 32 ? shim::current + lanes : shim::current);
 }

@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+from unittest import mock
 
 import nn
 from nn import kernels
@@ -60,7 +61,7 @@ def both(name, arrays, dtype, given, near):
                                        err_msg=f"{name}: {k}")
 
 
-def windows(name, dtype, rng, cases=WINDOWS, batch=3):
+def windows(name, dtype, rng, cases, batch, loss=1):
     for size, kernel, stride, padding, c, o in cases:
         count = counts(size, kernel, stride, padding)
         terms = max(np.prod(kernel) * max(c, o), batch * np.prod(count))
@@ -72,7 +73,7 @@ def windows(name, dtype, rng, cases=WINDOWS, batch=3):
             if not bias:
                 arrays["b"] = None
             both(name, arrays, dtype, lambda a: (*[a[k] for k in order], stride, padding),  # noqa: B023
-                 {near: 4 * terms**0.5})
+                 {near: 4 * loss * terms**0.5})
 
 
 def pools(name, dtype, rng):
@@ -173,11 +174,32 @@ def numbers(name, dtype, rng):
         both(name, dict(y=x, dy=dy, dx=0 * dy), dtype, lambda a: a.values(), {})
 
 
+TILES = [                                               # whole tiles, cut ones, images smaller than a tile
+    ((8, 8), (3, 3), (1, 1), (1, 1), 5, 6), ((5, 11), (3, 3), (1, 1), (0, 2), 7, 3),
+    ((3, 1), (3, 3), (1, 1), (1, 1), 3, 2),
+]
+
+
+def tiles(name, dtype, rng, batch=3):
+    """Winograd's way: its maps lose about a digit."""
+    with mock.patch.object(convolutions, "_by_winograd", lambda *_: True):
+        windows(name, dtype, rng, TILES, batch, 10)
+
+
+def columns(name, dtype, rng, cases=WINDOWS, batch=3):
+    with mock.patch.object(convolutions, "_by_winograd", lambda *_: False):
+        windows(name, dtype, rng, cases, batch)
+
+
 RUNS = {
-    "columns_of": lambda *a: windows("convolve", *a), "columns_of_wide": lambda *a: windows("convolve_weights", *a),
-    "sum_columns": lambda *a: windows("convolve_inputs", *a),
-    "sum_columns_wide": lambda *a: windows("convolve_inputs", *a),
-    "sum_parts": lambda *a: windows("convolve_weights", *a, [((20, 21), (3, 3), (1, 1), (1, 1), 4, 5)], 2),
+    "columns_of": lambda *a: columns("convolve", *a), "columns_of_wide": lambda *a: columns("convolve_weights", *a),
+    "sum_columns": lambda *a: columns("convolve_inputs", *a),
+    "sum_columns_wide": lambda *a: columns("convolve_inputs", *a),
+    "sum_parts": lambda *a: columns("convolve_weights", *a, [((20, 21), (3, 3), (1, 1), (1, 1), 4, 5)], 2),
+    "winograd_inputs": lambda *a: tiles("convolve", *a), "winograd_weights": lambda *a: tiles("convolve_inputs", *a),
+    "winograd_outputs": lambda *a: tiles("convolve", *a),
+    "winograd_outputs_adjoint": lambda *a: tiles("convolve_weights", *a),
+    "winograd_weights_adjoint": lambda *a: tiles("convolve_weights", *a),
     "add_row": lambda *a: linear("linear", *a),
     "moments": lambda *a: matrices("moments", *a), "join_moments": lambda *a: matrices("moments", *a),
     "sum_rows": lambda *a: matrices("sum_rows", *a), "join_sums": lambda *a: matrices("sum_rows", *a),
@@ -211,7 +233,28 @@ def test_columns_come_in_chunks(bytes_, monkeypatch, rng, shim):
     monkeypatch.setattr(convolutions, "WORKSPACE", bytes_)
     monkeypatch.setattr(convolutions, "DEPTH", 8)
     for name in ("convolve", "convolve_inputs", "convolve_weights"):
-        windows(name, "float64", rng, batch=5)
+        columns(name, "float64", rng, batch=5)
+        tiles(name, "float64", rng, batch=5)
+
+
+def test_winograds_way_is_chosen_by_counting():
+    wins, plain = convolutions.winograd.wins, ((3, 3), (1, 1), (1, 1))
+    f4, f8 = np.dtype("f4"), np.dtype("f8")
+    assert wins(*plain, (32, 32), 64, 64, f4) and wins(*plain, (4, 4), 512, 512, f8)
+    assert not wins(*plain, (32, 32), 3, 64, f4)                # few columns, many points
+    assert not wins(*plain, (1, 1), 64, 64, f4)                 # a tile for one output
+    assert not wins((3, 3), (2, 2), (1, 1), (16, 16), 64, 128, f4)
+    assert not wins((1, 1), (1, 1), (0, 0), (8, 8), 64, 64, f4)
+
+
+def test_winograds_way_is_not_taken_in_tf32(rng, shim):
+    shapes = (2, 8, 8, 32), (32, 3, 3, 32), (2, 8, 8, 32)
+    x, w, y = (backend.asarray(rng.standard_normal(s).astype("f4")) for s in shapes)
+    for precision, kernel in (("tf32", "columns_of_wide"), ("float32", "winograd_inputs")):
+        backend.precision(precision)
+        cudashim.EXECUTED.clear()
+        kernels.convolve(x, w, None, y, (1, 1), (1, 1))
+        assert kernel in {name for name, _ in cudashim.EXECUTED}
 
 
 def test_parts_of_a_sum_are_equal_and_fill_the_card():
@@ -269,7 +312,7 @@ def test_every_cuda_source_is_one_that_tests_run():
     assert {p.name for p in here.glob("*.cu")} == {p.file for p in gpu.PROGRAMS}
     found = {str(p.relative_to(ROOT)) for folder in ("npopt", "nn", "problems", "scripts")
              for p in (ROOT / folder).rglob("*.py") if "__global__" in p.read_text()}
-    assert found == {"npopt/backend/draws.py", "npopt/backend/formulas.py"}
+    assert found == {f"npopt/backend/{name}.py" for name in ("formulas", "noise", "sparse")}
 
 
 def test_reference_values_of_erf_are_those_of_scipy(rng, shim):

@@ -1,5 +1,7 @@
 """The stand-in sees what a card would not tell: races, reads and writes outside, barriers that not all reach."""
 
+import itertools
+
 from npopt import backend
 
 import cudashim
@@ -49,6 +51,9 @@ extern "C" __global__ void sum_of_a_warp(float* y) {
     for (int far = 16; far > 0; far /= 2) v += __shfl_xor_sync(0xffffffffu, v, far);
     y[threadIdx.x] = v;
 }
+extern "C" __global__ void down_a_warp(float* y) {
+    y[threadIdx.x] = __shfl_down_sync(0xffffffffu, (float)threadIdx.x, 3);
+}
 extern "C" __global__ void shifted(float* y, long long by) { y[(long long)threadIdx.x + by] = 1.0f; }
 extern "C" __global__ void read_shifted(const float* x, float* y) { y[threadIdx.x] = x[threadIdx.x + 1]; }
 extern "C" __global__ void types(float* y, int a, double b, unsigned char c) { y[0] = a + b + c; }
@@ -76,6 +81,11 @@ def test_races_and_lost_barriers_are_errors(name, args, message, shim):
     with pytest.raises(RuntimeError, match=message):
         run(name, *x, backend.empty((64,), "f4"), *args)
     assert run("sum_of_a_warp", backend.empty((64,), "f4"))[40] == sum(range(32, 64))       # and it goes on
+
+
+def test_a_shuffle_down_leaves_the_last_lanes_as_they_are(shim):
+    found = run("down_a_warp", backend.empty((64,), "f4"))
+    np.testing.assert_array_equal(found, [i + 3 if i % 32 < 29 else i for i in range(64)])
 
 
 @pytest.mark.parametrize("by", [-1, 1, 40])
@@ -106,14 +116,16 @@ def test_views_know_their_memory(shim):
 
 def test_products_count_by_columns_as_cublas_does(rng, shim):
     for dtype, near in (("float32", 1e-5), ("float64", 1e-13)):
-        a, b = (rng.standard_normal(s).astype(dtype) for s in ((3, 7, 4), (3, 7, 5)))
-        moved, out = [backend.asarray(v) for v in (a, b)], backend.empty((3, 4, 5), dtype)
-        backend.owner(out).products(*moved, out)
-        np.testing.assert_allclose(backend.to_host(out), np.einsum("pnm,pnk->pmk", a, b), atol=near)
+        for turn_a, turn_b in itertools.product((False, True), repeat=2):
+            a, b = rng.standard_normal((3, 4, 7)).astype(dtype), rng.standard_normal((3, 7, 5)).astype(dtype)
+            turned = [v.swapaxes(1, 2).copy() if turn else v for v, turn in ((a, turn_a), (b, turn_b))]
+            moved, out = [backend.asarray(v) for v in turned], backend.empty((3, 4, 5), dtype)
+            backend.owner(out).products(*moved, out, turn_a, turn_b)
+            np.testing.assert_allclose(backend.to_host(out), a @ b, atol=near)
 
 
 def test_precision_chooses_how_products_are_taken(shim):
-    a, out = backend.zeros((2, 3, 4), "f4"), backend.empty((2, 4, 4), "f4")
+    a, out = backend.zeros((2, 4, 4), "f4"), backend.empty((2, 4, 4), "f4")
     for name, compute in (("tf32", 77), ("float32", 68)):
         backend.precision(name)
         backend.owner(out).products(a, a, out)

@@ -1,4 +1,4 @@
-"""Convolutions: one kernel that gathers columns, one product by cuBLAS. Linear layers: the product alone.
+"""Convolutions: one kernel that gathers columns, one product by cuBLAS; or Winograd's way where that costs less.
 
 With P = B H' W' positions, K = kh kw C numbers in a window and s bytes a number, each of the three passes takes 2 P K O
 operations, and beside the product's own operands
@@ -18,11 +18,13 @@ from math import prod
 from npopt import backend
 from npopt.backend import xp
 
+from . import winograd
 from .launch import Program, blocks, geometry
 from .norms import add_row
 
 program = Program("windows.cu")
-WORKSPACE = 1 << 30             # bytes of columns at a time
+WORKSPACE = 1 << 30             # bytes of columns, or of Winograd's points, at a time
+WINOGRAD = True
 FILL = 1024                     # tiles of 128 x 128 outputs in work: eight for each multiprocessor, a short last round
 DEPTH = 256                     # terms of a part of a sum, at least
 
@@ -43,6 +45,9 @@ def linear_weights(x, dy, dw):
 
 def convolve(x, w, bias, y, stride, padding):
     o, kernel, count = w.shape[0], w.shape[1:3], y.shape[1:3]
+    if _by_winograd(x, w, count, stride, padding):
+        winograd.convolve(x, w, bias, y, padding, WORKSPACE)
+        return
     weight = w.reshape(o, -1).T                         # (K, O)
     for part in _chunks(x, count, kernel, stride, padding):
         xp(x).matmul(_windows(x[part], count, kernel, stride, padding), weight, out=y[part].reshape(-1, o))
@@ -52,6 +57,9 @@ def convolve(x, w, bias, y, stride, padding):
 
 def convolve_inputs(dy, w, dx, stride, padding):
     o, kernel, count = w.shape[0], w.shape[1:3], dy.shape[1:3]
+    if _by_winograd(dy, w, dx.shape[1:3], stride, padding):
+        winograd.convolve_inputs(dy, w, dx, padding, WORKSPACE)
+        return
     weight = w.reshape(o, -1)                           # (O, K)
     for part in _chunks(dx, count, kernel, stride, padding):
         some, to = dy[part].reshape(-1, o), dx[part]
@@ -66,6 +74,9 @@ def convolve_inputs(dy, w, dx, stride, padding):
 
 def convolve_weights(x, dy, dw, stride, padding):
     o, kernel, count = dw.shape[0], dw.shape[1:3], dy.shape[1:3]
+    if _by_winograd(x, dw, count, stride, padding):
+        winograd.convolve_weights(x, dy, dw, padding, WORKSPACE, _parts)
+        return
     chunks = _chunks(x, count, kernel, stride, padding)
     pairs = ((dy[part].reshape(-1, o), _windows(x[part], count, kernel, stride, padding)) for part in chunks)
     _sum_products([(part.stop - part.start) * prod(count) for part in chunks], pairs, dw.reshape(o, -1))
@@ -89,6 +100,11 @@ def sum_windows(columns, dx, stride, before):
 def plain(kernel, stride, padding):
     """Every window is one pixel and every pixel a window: the columns are x itself."""
     return tuple(kernel) == (1, 1) and tuple(stride) == (1, 1) and tuple(padding) == (0, 0)
+
+
+def _by_winograd(x, w, count, stride, padding):
+    return WINOGRAD and not backend.owner(x).tf32 and winograd.wins(
+        w.shape[1:3], stride, padding, count, w.shape[3], w.shape[0], x.dtype)
 
 
 def _windows(x, count, kernel, stride, padding):
@@ -129,7 +145,7 @@ def _sum_products(rows, pairs, out):
             xp(a).matmul(a.T, b, out=sums[at])
         else:
             a, b = (v.reshape(count, -1, v.shape[1]) for v in (a, b))
-            backend.owner(a).products(a, b, sums[at:at + count])
+            backend.owner(a).products(a, b, sums[at:at + count], turn_a=True)
         at += count
     if at > 1:
         program.each("sum_parts", out.size, sums, out, at)

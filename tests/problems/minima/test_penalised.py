@@ -105,9 +105,9 @@ def test_stationarity_by_hand():
 
 
 @pytest.mark.parametrize("wrong, message", [
-    (lambda rng: make("classes", rng, regulariser=L1(0.1)).duality_gap(np.zeros(24)), "one output a row"),
-    (lambda rng: make("binary", rng, regulariser=L1(0.1), intercept=True).duality_gap(np.zeros(9)), "without an int"),
-    (lambda rng: make("squares", rng, regulariser=Box(0, 1)).duality_gap(np.zeros(8)), "known for L1 and L1L2"),
+    (lambda rng: make("classes", rng, l2=1, intercept=True).duality_gap(np.zeros(27)), "without intercepts only"),
+    (lambda rng: make("binary", rng).duality_gap(np.zeros(8)), "l1 > 0 or l2 > 0"),
+    (lambda rng: make("squares", rng, regulariser=Box(0, 1)).duality_gap(np.zeros(8)), "known for the penalties L1"),
 ])
 def test_bad_input_gets_one_sentence(wrong, message, rng):
     with pytest.raises(ValueError, match=message):
