@@ -19,6 +19,7 @@ from lab.claims import counts
 from lab.options import nearest
 from npopt import checkpoint
 from npopt.backend import cores
+from npopt.errors import UserError
 
 USAGE = """npopt: a laboratory for the optimisation of deep learning, in NumPy
 
@@ -162,7 +163,7 @@ def shared(words, count):
         if word == "--jobs" or word.startswith("--jobs="):
             text, drop = (word[7:], 1) if "=" in word else (words[i + 1] if i + 1 < len(words) else "", 2)
             if not text.isdigit() or int(text) < 1:
-                raise ValueError(f"jobs must be a whole number of at least 1, got {text!r}")
+                raise UserError(f"jobs must be a whole number of at least 1, got {text!r}")
             jobs, rest = int(text), [*words[:i], *words[i + drop:]]
     threads = [] if any(word.split("=")[0] == "--threads" for word in rest) else ["--threads", "1"]
     at_once = min(jobs, count)

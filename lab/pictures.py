@@ -5,6 +5,7 @@ import io
 
 from lab.figures import COLOURS, plt, style
 from npopt import checkpoint
+from npopt.errors import UserError
 
 import numpy as np
 from PIL import Image, ImageColor
@@ -82,6 +83,6 @@ def animate(animation):
     with contextlib.suppress(AttributeError):
         plt.close(animation._fig)
     if not frames:
-        raise ValueError("an animation needs at least one frame")
+        raise UserError("an animation needs at least one frame")
     colours = palette(frames[-1], 64)
     return [paletted(frame, colours) for frame in frames]

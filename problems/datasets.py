@@ -17,6 +17,7 @@ import functools
 import hashlib
 
 from npopt import checkpoint
+from npopt.errors import UserError
 from npopt.values import whole
 from problems import files, libsvm
 from problems.splits import channel_statistics, column_statistics, split, standardise
@@ -96,7 +97,7 @@ class Dataset:
     def standardised(self):
         """Columns of dense rows moved and scaled to mean 0 and standard deviation 1 over the training rows."""
         if self.images:
-            raise ValueError(f"{self.name}: images keep their bytes; normalise a batch with mean and std")
+            raise UserError(f"{self.name}: images keep their bytes; normalise a batch with mean and std")
         parts = [x for x in (self.x_train, self.x_test, self.x_validation) if x is not None]
         *parts, mean, std = standardise(*parts)
         parts += [None] * (3 - len(parts))
@@ -123,9 +124,9 @@ def load(name, validation=0.0, seed=0, standard=None, dense=None, dtype=np.float
     """
     if name not in READERS:
         near = difflib.get_close_matches(str(name), READERS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"no data set is named {name!r}; the nearest name is {near!r}; all: {', '.join(names())}")
+        raise UserError(f"no data set is named {name!r}; the nearest name is {near!r}; all: {', '.join(names())}")
     if np.dtype(dtype) not in (np.float32, np.float64):
-        raise ValueError(f"load: dtype must be float32 or float64, got {dtype!r}")
+        raise UserError(f"load: dtype must be float32 or float64, got {dtype!r}")
     found = READERS[name](name, np.dtype(dtype), dense, check).measured().part(rows)
     if validation:
         found = found.with_validation(validation, seed)
@@ -213,9 +214,9 @@ def idx(name, dtype, dense, check):
     for images, labels in ((paths[0], paths[1]), (paths[2], paths[3])):
         x, y = files.read_idx(images, 3)[..., None], files.read_idx(labels, 1).astype(np.int64)
         if len(x) != len(y):
-            raise ValueError(f"{images} holds {len(x)} images, {labels} {len(y)} labels")
+            raise UserError(f"{images} holds {len(x)} images, {labels} {len(y)} labels")
         if y.max() >= len(classes):
-            raise ValueError(f"{labels}: label {y.max()} is not one of 0..{len(classes) - 1}")
+            raise UserError(f"{labels}: label {y.max()} is not one of 0..{len(classes) - 1}")
         arrays += [x, y]
     return Dataset(name, "classification", *arrays, classes, of_files(paths), f"idx files from {address}", 255.0)
 
@@ -234,7 +235,7 @@ def cifar(name, dtype, dense, check):
             missing = [file for file, path in zip(CIFAR_FILES, paths, strict=True) if path is None]
             if missing:
                 here = next(path for path in paths if path).parent
-                raise FileNotFoundError(f"{name}: {here} does not hold {', '.join(missing)}; put all six files there")
+                raise UserError(f"{name}: {here} does not hold {', '.join(missing)}; put all six files there")
             data, source = [path.read_bytes() for path in paths], "binary files (without a known checksum)"
             break
     else:
@@ -259,7 +260,7 @@ def cifar_jpeg(name, dtype, dense, check):
         path = files.find(name, file)
         if path is None:
             places = ", ".join(str(root / name) for root in files.folders())
-            raise FileNotFoundError(
+            raise UserError(
                 f"{name}: {file} is in none of {places}, and this copy has no public address; put the zip archive of "
                 f"class/NNNN.jpg at {files.folders()[0] / name / file}"
             )
@@ -267,7 +268,7 @@ def cifar_jpeg(name, dtype, dense, check):
             files.verify(path, known)
         x, y, classes = decoded(path, name)
         if classes != CIFAR_CLASSES:
-            raise ValueError(f"{path}: its folders are {', '.join(classes)}, not CIFAR-10's ten classes")
+            raise UserError(f"{path}: its folders are {', '.join(classes)}, not CIFAR-10's ten classes")
         paths.append(path)
         arrays += [x, y]
     source = "CIFAR-10's pictures after lossy JPEG compression: not CIFAR-10"

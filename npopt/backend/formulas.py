@@ -25,6 +25,7 @@ from npopt.backend import cache
 from npopt.backend.devices import owner
 from npopt.backend.draws import CUDA_DRAWS, DRAWS_TEXT
 from npopt.backend.translation import DRAWS, Cuda, Python, Translation
+from npopt.errors import UserError
 
 import numba
 import numpy as np
@@ -213,6 +214,6 @@ class elementwise:
             )
         by_name = dict(zip(self.arguments, args, strict=True))
         if len({by_name[a].size for a in arrays}) > 1:
-            raise ValueError(f"{self.name}: the arrays {', '.join(arrays)} differ in length")
+            raise UserError(f"{self.name}: the arrays {', '.join(arrays)} differ in length")
         plain = [np.uint64(v) if a in self.keys else v for a, v in by_name.items() if a not in self.written]
         self.compiled[key](*plain, offset, *[by_name[a] for a in self.written])

@@ -2,6 +2,8 @@
 
 import os
 
+from npopt.errors import UserError
+
 # Waiting threads must soon sleep: while it waits actively, a pool takes the cores from the pool that works (BLAS and
 # numba have one each) and from other processes. But to wake a thread takes 40 us, and a small network's step enters a
 # parallel loop every 50 us: numba's threads look around 1,000 times before they sleep. A parallel loop then costs 2 us
@@ -27,7 +29,7 @@ def threads(n=None):
     """Set the number of threads of BLAS and of numba together; without n, read it."""
     if n is not None:
         if int(n) != n or n < 1:
-            raise ValueError(f"threads must be a whole number of at least 1, got {n!r}")
+            raise UserError(f"threads must be a whole number of at least 1, got {n!r}")
         numba.set_num_threads(min(int(n), numba.config.NUMBA_NUM_THREADS))
         threadpoolctl.threadpool_limits(int(n), user_api="blas")
     return numba.get_num_threads()
