@@ -258,9 +258,9 @@ def convolution_products(report, speeds):
 
 
 def main(argv=None):
-    p = arguments(__doc__, rounds=9)
+    p = arguments(__doc__, rounds=7)
     p.add_argument("--device", default="gpu", help="the device (default: %(default)s)")
-    p.add_argument("--seconds", type=float, default=60, help="after these no further network (default: %(default)s)")
+    p.add_argument("--seconds", type=float, default=75, help="after these no further network (default: %(default)s)")
     args = p.parse_args(argv)
     start = time.perf_counter()
     backend.use(args.device)

@@ -1,13 +1,34 @@
 """Normalisation: by the batch, feature by feature; by the features, row by row. N rows of D features: (N, D)."""
 
 from npopt import backend
-from npopt.backend import xp
+from npopt.backend import elementwise, xp
 from npopt.values import number, whole
 
 from . import init, kernels
 from .layer import Layer
 
 ONES, ZEROS = init.Ones(), init.Zeros()
+
+
+@elementwise
+def scales(r, ar, a, v, eps):
+    r = 1 / sqrt(v + eps)  # noqa: F821
+    ar = a * r
+    return r, ar
+
+
+@elementwise
+def slopes(slope, shift, da, db, r, rows):
+    slope = da * r / rows
+    shift = db / rows
+    return slope, shift
+
+
+@elementwise
+def fold(mean, variance, m, v, momentum, rows):
+    mean = (1 - momentum) * mean + momentum * m
+    variance = (1 - momentum) * variance + momentum * (v * rows / (rows - 1))
+    return mean, variance
 
 
 class BatchNorm(Layer):
@@ -51,9 +72,9 @@ class BatchNorm(Layer):
         """y = a xh + b, plus skip unless it is None, and the larger of that and 0 where `rectify` is set; y takes the
         place of the array `onto` unless that is None."""
         rows, batch = x.reshape(-1, self.features), run.training or run.recalibrating
-        m, v = self.moments(rows, run) if batch else self.running(x.dtype)
-        r = 1 / xp(x).sqrt(v + self.eps)
-        ar = self.a * r
+        m, v = self.moments(rows, run) if batch else (s.astype(x.dtype) for s in self.running())
+        r, ar = (backend.empty(m.shape, x.dtype) for _ in "ra")
+        scales(r, ar, self.a, v, self.eps)
         y = backend.empty(x.shape, x.dtype) if onto is None else onto
         out = y.reshape(rows.shape)
         kernels.normalise(rows, m, ar, self.b, None if skip is None else skip.reshape(rows.shape), rectify, out)
@@ -63,17 +84,18 @@ class BatchNorm(Layer):
         """dx, in the place of dy; with `both` dx is new and dy becomes what flows back to skip."""
         rows, m, r, ar, y, batch = saved
         n, shape, dy = rows.shape[0], dy.shape, dy.reshape(rows.shape)
-        da, db = (backend.empty((self.features,), dy.dtype) for _ in "ab")
+        da, db = (backend.empty(m.shape, dy.dtype) if d is None else d for d in (self.da, self.db))
         if self.active or batch or y is not None:
             kernels.normalise_sums(rows, m, r, dy, y, da, db)           # dy is cut where y = 0; da, db: the sums
-        for sums, target in ((da, self.da), (db, self.db)):
-            if target is not None:
-                target[...] = sums
         if not run.dx:
             return None
         dx = backend.empty(rows.shape, dy.dtype) if both else dy
-        slope, offset = (da * r / n, db / n) if batch else (xp(dy).zeros_like(da),) * 2
-        kernels.normalise_backward(rows, m, ar, dy, slope, offset, dx)  # dx = a r (dy - db/N - (x - m) r da/N)
+        if batch:
+            slope, shift = (backend.empty(m.shape, dy.dtype) for _ in "ss")
+            slopes(slope, shift, da, db, r, n)
+        else:
+            slope = shift = xp(dy).zeros_like(r)
+        kernels.normalise_backward(rows, m, ar, dy, slope, shift, dx)  # dx = a r (dy - db/N - (x - m) r da/N)
         return dx.reshape(shape)
 
     # statistics, in float64 on the device in use
@@ -86,26 +108,24 @@ class BatchNorm(Layer):
                 f"BatchNorm: {self.path or 'the layer'} needs more than one value per feature in training; use a "
                 "larger batch, or leave a last batch of one row out (drop_last=True)"
             )
-        m, v = (backend.empty((self.features,), rows.dtype) for _ in "mv")
-        kernels.moments(rows, m, v)
+        both = backend.empty((2, self.features), rows.dtype)
+        kernels.moments(rows, both[0], both[1])
         if run.pending is not None:
-            wide = m.astype("float64"), v.astype("float64")
-            run.leave(self, joined(run.left(self), n, *wide) if run.recalibrating else (wide[0], wide[1] * n / (n - 1)))
-        return m, v
+            wide = both.astype("float64")
+            run.leave(self, joined(run.left(self), n, wide[0], wide[1]) if run.recalibrating else (n, wide[0], wide[1]))
+        return both[0], both[1]
 
-    def running(self, dtype):
+    def running(self):
         """The running mean and variance."""
         if self.mean is None:
             self.mean = backend.zeros((self.features,), "float64")
             self.variance = backend.zeros((self.features,), "float64") + 1
-        return self.mean.astype(dtype), self.variance.astype(dtype)
+        return self.mean, self.variance
 
     def commit(self, left):
-        """R <- (1 - momentum) R + momentum (what was left)."""
-        self.running("float64")
-        for running, batch in zip((self.mean, self.variance), left, strict=True):
-            running *= 1 - self.momentum
-            running += self.momentum * batch
+        """R <- (1 - momentum) R + momentum (what was left), the variance unbiased."""
+        n, mean, variance = left
+        fold(*self.running(), mean, variance, self.momentum, n)
 
     def recalibrate(self, left):
         """Replace the running estimates by what recalibrating passes gathered."""
@@ -113,7 +133,7 @@ class BatchNorm(Layer):
         self.variance = square / max(n - 1, 1)
 
     def state(self):
-        self.running("float64")
+        self.running()
         return {"mean": backend.to_host(self.mean).copy(), "variance": backend.to_host(self.variance).copy()}
 
     def load_state(self, state):

@@ -9,6 +9,7 @@ import nn
 import npopt
 import problems
 from nn.kernels.cpu import _relu, _relu_backward
+from nn.norms import fold, scales, slopes
 from npopt import backend
 from npopt.backend import elementwise, noise
 from npopt.estimators.accumulated import add, scale
@@ -213,7 +214,9 @@ COMPILED = [
     (noise._uniforms, ("out",)), (scale, ("out",)), (add, ("out", "piece")), (shrink, ("g",)), (add_scaled, ("y", "x")),
     (_relu, ("y", "x")), (_relu_backward, ("dx", "dy", "y")),
     (reduced, ("out", "old", "mean")), (soft_threshold, ("x",)), (clip, ("x",)),
-    (subtract_and_cut, ("x",)), (rotate, ("a", "b")), (extrapolate, ("y", "x", "p")), (descent, ("x", "y", "g")),
+    (scales, ("r", "ar", "a", "v")), (slopes, ("slope", "shift", "da", "db", "r")),
+    (fold, ("mean", "variance", "m", "v")), (subtract_and_cut, ("x",)),
+    (rotate, ("a", "b")), (extrapolate, ("y", "x", "p")), (descent, ("x", "y", "g")),
 ]
 
 

@@ -14,7 +14,7 @@ import pytest
 HERE = pathlib.Path(__file__).parent
 BASES = {"Array", "Estimator", "Wrapper", "Optimizer", "Sampler", "Schedule", "Layer", "Loss", "Initialiser", "Problem",
          "Activation", "Pool", "Dataset", "Restricted", "Batch", "Regulariser", "Around", "BySegment", "Sophia",
-         "Mirrored", "LinearModel", "Feed", "DataFeed", "Padded", "Real", "Margin"}
+         "Mirrored", "Feed", "DataFeed", "Padded", "Real", "Margin"}
 
 ONE = "test_optimizers.py::"
 FORMULA = [ONE + "test_trajectory", ONE + "test_pieces_of_the_gradient_give_the_step_of_the_whole",

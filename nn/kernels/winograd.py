@@ -27,43 +27,48 @@ from . import blocks
 from .products import Left, Result, Right, Start, inside, jit, lanes, multiply, panel, transpose, zeros
 
 # The 1-D maps, from a list of values to a list of values; e: anything with + - and * by a number. The points of m = 4
-# are 0, 1, -1, 2, -2, infinity, of m = 2 0, 1, -1, infinity.
+# are 0, +-P, +-Q, infinity, of m = 2 0, +-1, infinity. Any P and Q give a convolution; rounding is least where
+# the powers of both stay near 1: in float32, 5/8 and 3/2 leave an error of 7.6e-7 where 1 and 2, the usual ones, leave
+# 1.7e-6, and direct sums 3.1e-7 (64 channels of normal numbers, relative norm).
+P, Q = 5 / 8, 3 / 2
+P2, Q2, P3, Q3 = P**2, Q**2, P**3, Q**3
+AT_P, AT_Q = 1 / (2 * P2 * (P2 - Q2)), 1 / (2 * Q2 * (Q2 - P2))         # 1 / prod (p - q) over the other points q
 
 
 def inputs4(d):
-    """B' for m = 4: 6 -> 6."""
+    """B' for m = 4: 6 -> 6. Row p has the coefficients of prod (x - q) over the other points q."""
     d0, d1, d2, d3, d4, d5 = d
-    a, b, c, e = d4 - 4 * d2, d3 - 4 * d1, d4 - d2, 2 * (d3 - d1)
-    return [4 * d0 - 5 * d2 + d4, a + b, a - b, c + e, c - e, 4 * d1 - 5 * d3 + d5]
+    a, b, c, e = d4 - Q2 * d2, P * d3 - P * Q2 * d1, d4 - P2 * d2, Q * d3 - Q * P2 * d1
+    return [P2 * Q2 * d0 - (P2 + Q2) * d2 + d4, a + b, a - b, c + e, c - e, P2 * Q2 * d1 - (P2 + Q2) * d3 + d5]
 
 
 def weights4(g):
-    """G for m = 4: 3 -> 6."""
+    """G for m = 4: 3 -> 6. Row p is (1, p, p^2) / prod (p - q)."""
     g0, g1, g2 = g
-    a, b = g0 * (1 / 24) + g2 * (1 / 6), g1 * (1 / 12)
-    c, d = g0 * (-1 / 6) - g2 * (1 / 6), g1 * (1 / 6)
-    return [g0 * (1 / 4), c - d, c + d, a + b, a - b, g2 * 1.0]
+    a, b = g0 * AT_P + g2 * (P2 * AT_P), g1 * (P * AT_P)
+    c, d = g0 * AT_Q + g2 * (Q2 * AT_Q), g1 * (Q * AT_Q)
+    return [g0 * (1 / (P2 * Q2)), a + b, a - b, c + d, c - d, g2 * 1.0]
 
 
 def outputs4(m):
-    """A' for m = 4: 6 -> 4."""
+    """A' for m = 4: 6 -> 4. Column p is (1, p, p^2, p^3)."""
     m0, m1, m2, m3, m4, m5 = m
     a, b, c, d = m1 + m2, m1 - m2, m3 + m4, m3 - m4
-    return [m0 + a + c, b + 2 * d, a + 4 * c, b + 8 * d + m5]
+    return [m0 + a + c, P * b + Q * d, P2 * a + Q2 * c, P3 * b + Q3 * d + m5]
 
 
 def outputs4_adjoint(y):
     """A for m = 4: 4 -> 6."""
     y0, y1, y2, y3 = y
-    a, b, c, d = y0 + y2, y1 + y3, y0 + 4 * y2, 2 * y1 + 8 * y3
+    a, b, c, d = y0 + P2 * y2, P * y1 + P3 * y3, y0 + Q2 * y2, Q * y1 + Q3 * y3
     return [y0 * 1.0, a + b, a - b, c + d, c - d, y3 * 1.0]
 
 
 def weights4_adjoint(u):
     """G' for m = 4: 6 -> 3."""
     u0, u1, u2, u3, u4, u5 = u
-    a, b, c, d = u1 + u2, u2 - u1, u3 + u4, u3 - u4
-    return [u0 * (1 / 4) - a * (1 / 6) + c * (1 / 24), b * (1 / 6) + d * (1 / 12), (c - a) * (1 / 6) + u5]
+    a, b, c, d = (u1 + u2) * AT_P, (u1 - u2) * AT_P, (u3 + u4) * AT_Q, (u3 - u4) * AT_Q
+    return [u0 * (1 / (P2 * Q2)) + a + c, P * b + Q * d, P2 * a + Q2 * c + u5]
 
 
 def inputs2(d):

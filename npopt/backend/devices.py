@@ -40,6 +40,7 @@ def _squares_by_many(x):
     return total
 
 
+COEFFICIENTS = {kind: np.array([1, 0], kind) for kind in "fd"}      # 1 and 0 for cuBLAS: out = 1 a b + 0 out
 GPU_HELP = (
     "the GPU was asked for, but CuPy cannot be used here ({why}); install it with "
     "'pip install -r requirements-gpu.txt' on a machine with an NVIDIA GPU, or choose the CPU"
@@ -109,9 +110,9 @@ class Gpu:
         return formula.on_gpu(self.module, arguments, offset)
 
     def kernel(self, pair, arguments):
-        function = pair.compiled.get("gpu")
+        function = pair.compiled.get(self.name)
         if function is None:
-            function = pair.compiled["gpu"] = self.module.RawKernel(pair.gpu, pair.name)
+            function = pair.compiled[self.name] = self.module.RawKernel(pair.gpu, pair.name)
         threads = 256
         function(((pair.size(*arguments) + threads - 1) // threads,), (threads,), pair.gpu_arguments(*arguments))
 
@@ -132,10 +133,12 @@ class Gpu:
 
     def cublas(self):
         """cuBLAS by CuPy, and the handle of this device."""
-        from cupy.cuda import device
-        from cupy_backends.cuda.libs import cublas
+        if not hasattr(self, "library"):
+            from cupy.cuda import device
+            from cupy_backends.cuda.libs import cublas
 
-        return cublas, device.get_cublas_handle()
+            self.library = cublas, device
+        return self.library[0], self.library[1].get_cublas_handle()
 
     def products(self, a, b, out, turn_a=False, turn_b=False):
         """out[p] = a[p] b[p] in one call, a[p] or b[p] transposed on request; all (P, rows, columns), contiguous.
@@ -146,15 +149,14 @@ class Gpu:
         cublas, handle = self.cublas()
         (parts, m, k), n = out.shape, a.shape[1] if turn_a else a.shape[2]
         turns = [cublas.CUBLAS_OP_T if turn else cublas.CUBLAS_OP_N for turn in (turn_b, turn_a)]
-        single = a.dtype == "float32"
+        single, coefficients = a.dtype.char == "f", COEFFICIENTS[a.dtype.char].ctypes.data
         kind = self.module.cuda.runtime.CUDA_R_32F if single else self.module.cuda.runtime.CUDA_R_64F
         compute = cublas.CUBLAS_COMPUTE_64F
         if single:
             compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if self.tf32 else cublas.CUBLAS_COMPUTE_32F
-        one, zero = np.ones(1, a.dtype), np.zeros(1, a.dtype)
         cublas.gemmStridedBatchedEx(
-            handle, *turns, k, m, n, one.ctypes.data, b.data.ptr, kind, b.shape[2], n * k, a.data.ptr, kind, a.shape[2],
-            n * m, zero.ctypes.data, out.data.ptr, kind, k, m * k, parts, compute, cublas.CUBLAS_GEMM_DEFAULT,
+            handle, *turns, k, m, n, coefficients, b.data.ptr, kind, b.shape[2], n * k, a.data.ptr, kind, a.shape[2],
+            n * m, coefficients + a.itemsize, out.data.ptr, kind, k, m * k, parts, compute, cublas.CUBLAS_GEMM_DEFAULT,
         )
 
     def synchronize(self):

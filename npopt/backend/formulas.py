@@ -203,17 +203,22 @@ class elementwise:
                 f"i += blockDim.x * (long long)gridDim.x) {{\n" + "\n".join(bind) + f"\n{operation}\n}}\n}}\n")
 
     def on_gpu(self, cupy, args, offset):
-        arrays, dtype = self.pattern(args)
-        scalars = tuple((n, a.dtype.name) for n, a in zip(self.arguments, args, strict=True)
-                        if isinstance(a, cupy.ndarray) and not a.ndim)
-        key = (arrays, dtype, scalars)
+        key = cupy, *[(a.ndim, a.dtype) if isinstance(a, cupy.ndarray) else None for a in args]
         if key not in self.compiled:
-            inputs, outputs, operation, prepare = self.cuda(arrays, dtype, dict(scalars))
-            self.compiled[key] = cupy.ElementwiseKernel(
-                inputs, outputs, operation, f"npopt_{self.name}", loop_prep=prepare, preamble=CUDA_DRAWS
-            )
-        by_name = dict(zip(self.arguments, args, strict=True))
-        if len({by_name[a].size for a in arrays}) > 1:
-            raise UserError(f"{self.name}: the arrays {', '.join(arrays)} differ in length")
-        plain = [np.uint64(v) if a in self.keys else v for a, v in by_name.items() if a not in self.written]
-        self.compiled[key](*plain, offset, *[by_name[a] for a in self.written])
+            self.compiled[key] = self.made_on_gpu(cupy, args)
+        kernel, arrays, read, written = self.compiled[key]
+        size = args[arrays[0]].size
+        if any([args[i].size != size for i in arrays]):
+            raise UserError(f"{self.name}: the arrays {', '.join(self.arguments[i] for i in arrays)} differ in length")
+        kernel(*[np.uint64(args[i]) if drawn else args[i] for i, drawn in read], offset, *[args[i] for i in written])
+
+    def made_on_gpu(self, cupy, args):
+        """(kernel, places of the arrays, of what is read, each with whether it is a key, of what is written)."""
+        arrays, dtype = self.pattern(args)
+        scalars = {name: a.dtype.name for name, a in zip(self.arguments, args, strict=True)
+                   if isinstance(a, cupy.ndarray) and not a.ndim}
+        inputs, outputs, operation, prepare = self.cuda(arrays, dtype, scalars)
+        kernel = cupy.ElementwiseKernel(
+            inputs, outputs, operation, f"npopt_{self.name}", loop_prep=prepare, preamble=CUDA_DRAWS)
+        read = [(self.positions[a], a in self.keys) for a in self.arguments if a not in self.written]
+        return kernel, [self.positions[a] for a in arrays], read, [self.positions[a] for a in self.written]

@@ -26,6 +26,7 @@ program = Program("windows.cu")
 WORKSPACE = 1 << 30             # bytes of columns, or of Winograd's points, at a time
 WINOGRAD = True
 FILL = 1024                     # tiles of 128 x 128 outputs in work: eight for each multiprocessor, a short last round
+FEW = 8                         # tiles, from which on cuBLAS fills the card by itself (measured on an H100)
 DEPTH = 256                     # terms of a part of a sum, at least
 
 
@@ -75,7 +76,7 @@ def convolve_inputs(dy, w, dx, stride, padding):
 def convolve_weights(x, dy, dw, stride, padding):
     o, kernel, count = dw.shape[0], dw.shape[1:3], dy.shape[1:3]
     if _by_winograd(x, dw, count, stride, padding):
-        winograd.convolve_weights(x, dy, dw, padding, WORKSPACE, _parts)
+        winograd.convolve_weights(x, dy, dw, padding, WORKSPACE)
         return
     chunks = _chunks(x, count, kernel, stride, padding)
     pairs = ((dy[part].reshape(-1, o), _windows(x[part], count, kernel, stride, padding)) for part in chunks)
@@ -154,5 +155,6 @@ def _sum_products(rows, pairs, out):
 @functools.lru_cache(maxsize=1024)
 def _parts(rows, m, n):
     """Parts of a sum over so many rows that m x n outputs leave room for, equally long, at least DEPTH rows each."""
-    most = min(FILL // (blocks(m, 128) * blocks(n, 128)), rows // DEPTH)
+    tiles = blocks(m, 128) * blocks(n, 128)
+    most = min(FILL // tiles, rows // DEPTH) if tiles < FEW else 1
     return next((p for p in range(most, 1, -1) if rows % p == 0), 1)

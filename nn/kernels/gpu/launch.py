@@ -60,8 +60,9 @@ def takes(arguments):
         if type(a) is kind:
             if not a.size or not a.flags.c_contiguous:
                 return False
-            if a.dtype.kind == "f":
-                if first is not None and a.dtype != first:
+            dtype = a.dtype
+            if dtype is not first and dtype.kind == "f":
+                if first is not None and dtype != first:
                     return False
-                first = a.dtype
-    return first is not None and first.name in C
+                first = dtype
+    return first is not None and first.char in "fd"

@@ -162,7 +162,8 @@ extern "C" __global__ void __launch_bounds__(256) normalise_sums(const Real* __r
                 const long long at = (i + k) * d + j;
                 const bool there = i + k < last;
                 v[k] = there ? x[at] : (Real)0;
-                s[k] = there && (!y || y[at] > 0) ? dy[at] : (Real)0;
+                s[k] = there ? dy[at] : (Real)0;
+                if (y && there && !(y[at] > 0)) s[k] = 0;
             }
 #pragma unroll
             for (int k = 0; k < ROWS; k++) {

@@ -3,44 +3,50 @@
 // A thread has one tile of one channel, or one filter of one pair of channels; its 36 numbers lie in 36 matrices, one
 // for each point, whose last axis is the channel: neighbours read and write neighbouring addresses.
 
+// The points 0, +-P, +-Q, infinity, chosen there for the least rounding; AT_P = 1 / prod (P - q) over the other points q.
+constexpr Real P = 0.625, Q = 1.5, P2 = P * P, Q2 = Q * Q, P3 = P2 * P, Q3 = Q2 * Q;
+constexpr Real AT_0 = 1 / (P2 * Q2), AT_P = 1 / (2 * P2 * (P2 - Q2)), AT_Q = 1 / (2 * Q2 * (Q2 - P2));
+
 // Each map takes numbers at distance S to numbers at distance S, in place.
 template <int S>
 __device__ inline void inputs(Real* d) {                    // B': 6 -> 6
     const Real d0 = d[0], d1 = d[S], d2 = d[2 * S], d3 = d[3 * S], d4 = d[4 * S], d5 = d[5 * S];
-    const Real a = d4 - 4 * d2, b = d3 - 4 * d1, c = d4 - d2, e = 2 * (d3 - d1);
-    d[0] = 4 * d0 - 5 * d2 + d4;
+    const Real a = d4 - Q2 * d2, b = P * d3 - P * Q2 * d1, c = d4 - P2 * d2, e = Q * d3 - Q * P2 * d1;
+    d[0] = P2 * Q2 * d0 - (P2 + Q2) * d2 + d4;
     d[S] = a + b, d[2 * S] = a - b, d[3 * S] = c + e, d[4 * S] = c - e;
-    d[5 * S] = 4 * d1 - 5 * d3 + d5;
+    d[5 * S] = P2 * Q2 * d1 - (P2 + Q2) * d3 + d5;
 }
 
 template <int S>
 __device__ inline void weights(Real* g) {                   // G: 3 -> 6
-    const Real sixth = (Real)(1.0 / 6), g0 = g[0], g1 = g[S], g2 = g[2 * S];
-    const Real a = g0 * (Real)(1.0 / 24) + g2 * sixth, b = g1 * (Real)(1.0 / 12), c = -(g0 + g2) * sixth, d = g1 * sixth;
-    g[0] = g0 * (Real)0.25;
-    g[S] = c - d, g[2 * S] = c + d, g[3 * S] = a + b, g[4 * S] = a - b, g[5 * S] = g2;
+    const Real g0 = g[0], g1 = g[S], g2 = g[2 * S];
+    const Real a = g0 * AT_P + g2 * (P2 * AT_P), b = g1 * (P * AT_P);
+    const Real c = g0 * AT_Q + g2 * (Q2 * AT_Q), d = g1 * (Q * AT_Q);
+    g[0] = g0 * AT_0;
+    g[S] = a + b, g[2 * S] = a - b, g[3 * S] = c + d, g[4 * S] = c - d, g[5 * S] = g2;
 }
 
 template <int S>
 __device__ inline void outputs(Real* m) {                   // A': 6 -> 4
     const Real m0 = m[0], m1 = m[S], m2 = m[2 * S], m3 = m[3 * S], m4 = m[4 * S], m5 = m[5 * S];
     const Real a = m1 + m2, b = m1 - m2, c = m3 + m4, d = m3 - m4;
-    m[0] = m0 + a + c, m[S] = b + 2 * d, m[2 * S] = a + 4 * c, m[3 * S] = b + 8 * d + m5;
+    m[0] = m0 + a + c, m[S] = P * b + Q * d, m[2 * S] = P2 * a + Q2 * c, m[3 * S] = P3 * b + Q3 * d + m5;
 }
 
 template <int S>
 __device__ inline void outputs_adjoint(Real* y) {           // A: 4 -> 6
     const Real y0 = y[0], y1 = y[S], y2 = y[2 * S], y3 = y[3 * S];
-    const Real a = y0 + y2, b = y1 + y3, c = y0 + 4 * y2, d = 2 * y1 + 8 * y3;
+    const Real a = y0 + P2 * y2, b = P * y1 + P3 * y3, c = y0 + Q2 * y2, d = Q * y1 + Q3 * y3;
     y[S] = a + b, y[2 * S] = a - b, y[3 * S] = c + d, y[4 * S] = c - d, y[5 * S] = y3;
 }
 
 template <int S>
 __device__ inline void weights_adjoint(Real* u) {           // G': 6 -> 3
-    const Real sixth = (Real)(1.0 / 6), u0 = u[0], u5 = u[5 * S];
-    const Real a = u[S] + u[2 * S], b = u[2 * S] - u[S], c = u[3 * S] + u[4 * S], d = u[3 * S] - u[4 * S];
-    u[0] = u0 * (Real)0.25 - a * sixth + c * (Real)(1.0 / 24);
-    u[S] = b * sixth + d * (Real)(1.0 / 12), u[2 * S] = (c - a) * sixth + u5;
+    const Real u0 = u[0], u5 = u[5 * S];
+    const Real a = (u[S] + u[2 * S]) * AT_P, b = (u[S] - u[2 * S]) * AT_P;
+    const Real c = (u[3 * S] + u[4 * S]) * AT_Q, d = (u[3 * S] - u[4 * S]) * AT_Q;
+    u[0] = u0 * AT_0 + a + c;
+    u[S] = P * b + Q * d, u[2 * S] = P2 * a + Q2 * c + u5;
 }
 
 // Thread i of count: a tile of a channel, i = tile c + channel; tile = (image, row, column), each of 4 x 4 pixels.

@@ -12,11 +12,14 @@ where columns need 288 T C s. dx is the same convolution of dy, the filter turne
 dM = A dY A'. (Computed, not measured.)
 """
 
+import functools
+
 from npopt import backend
 
 from .launch import Program, blocks
 
 program = Program("winograd.cu")
+FILL = 512                      # tiles of 128 x 128 outputs in work, over all points
 OPERATIONS = 16                 # operations that take the time of a byte of memory traffic: 50 TFLOP/s against 3 TB/s
 
 
@@ -42,13 +45,13 @@ def convolve_inputs(dy, w, dx, padding, most):
     _convolve(dy, _points(w, True), False, None, dx, tuple(2 - p for p in padding), most)
 
 
-def convolve_weights(x, dy, dw, padding, most, parts_of):
-    """dw; parts_of(rows, m, n): parts of a sum over so many rows for m x n outputs."""
+def convolve_weights(x, dy, dw, padding, most):
+    """dw = G' (sum of dM' V over the tiles) G."""
     o, c = dw.shape[0], dw.shape[3]
     device, tiles = backend.owner(x), (blocks(dy.shape[1], 4), blocks(dy.shape[2], 4))
     for i, part in enumerate(_chunks(x, tiles, c + o, most)):
         v, m = _inputs(x[part], tiles, padding), _outputs_adjoint(dy[part], tiles)
-        parts = parts_of(v.shape[1], o, c)
+        parts = _parts(v.shape[1], o, c)
         sums = backend.workspace((36 * parts, o, c), dw.dtype)
         device.products(m.reshape(36 * parts, -1, o), v.reshape(36 * parts, -1, c), sums, turn_a=True)
         program.each("winograd_weights_adjoint", o * c, sums, dw, parts, int(i > 0), c)
@@ -89,6 +92,13 @@ def _outputs_adjoint(dy, tiles):
     m = backend.workspace((36, count, o), dy.dtype)
     program.each("winograd_outputs_adjoint", count * o, dy, m, *dy.shape[1:3], *tiles, o)
     return m
+
+
+@functools.lru_cache(maxsize=1024)
+def _parts(rows, m, n):
+    """Parts of dU's sum over so many tiles, equally long, at least 64 each."""
+    most = min(FILL // (36 * blocks(m, 128) * blocks(n, 128)), rows // 64)
+    return next((p for p in range(most, 1, -1) if rows % p == 0), 1)
 
 
 def _chunks(x, tiles, channels, most):
