@@ -119,8 +119,7 @@ def a_saddle(results):
 @experiment.claim("a-valley", "in the long valley SGD's first step goes across it, that of AdaGrad, RMSProp and Adam "
                   "as far along as across", expected="|dx/dy| below 0.5 for SGD, 1 to 1e-3 for the others")
 def a_valley(results):
-    first = {m: np.diff(way[:2], axis=0)[0] for m, way in ways(results, "valley").items()}
-    found = {m: abs(float(d[0] / d[1])) for m, d in first.items()}
+    found = {m: abs(float(np.divide(*np.diff(way[:2], axis=0)[0]))) for m, way in ways(results, "valley").items()}
     return listed(found), found["SGD"] < 0.5 and all(abs(found[m] - 1) < 1e-3 for m in ("AdaGrad", "RMSProp", "Adam"))
 
 
