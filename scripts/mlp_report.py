@@ -230,7 +230,7 @@ def starts_figure(results):
 def batches_figure(results):
     figure, (a, b, c) = panels(1, 3)
     some, one = results.select("b", study="own rate"), results.select("b", study="rate 0.1")
-    curves(a, some, "train_loss", logy=True, ylabel="training loss", legend=False)
+    curves(a, some, "train_loss", logy=True, ylabel="training loss", label=lambda tags: f"B={tags['B']}", legend=False)
     curves(b, some, "train_loss", "seconds", logx=True, logy=True, ylabel="training loss", legend=False)
     sweep(c, one, "B", "train_loss", xlabel="batch size", ylabel="training loss")
     c.set_xticks(sorted(one.values("B")))
