@@ -179,10 +179,11 @@ def quietly(path, words):
         return process.wait(), time.monotonic() - before
 
 
-def last_words(folder, lines=5):
-    """The end of what a script said, indented."""
-    said = (folder / "output.txt").read_text(errors="replace").rstrip().splitlines()
-    return "\n".join(f"      {line}" for line in said[-lines:])
+def last_words(folder, lines=5, width=150):
+    """The end of what a script said, indented, and where all of it stands."""
+    path = folder / "output.txt"
+    said = [f"      {line[:width]}" for line in path.read_text(errors="replace").rstrip().splitlines()[-lines:]]
+    return "\n".join([*said, f"      (all it said: {path})"])
 
 
 def folder_of(words):
