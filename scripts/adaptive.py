@@ -272,8 +272,8 @@ def relief_animation(results, args):
 
 def shown(args):
     """The steps that are frames: the first one by one, then ever faster."""
-    late = np.geomspace(30, STEPS, args.pick(21, 3)).round()
-    return sorted({*range(0, 30, args.pick(1, 10)), *late.astype(int).tolist()})
+    late = np.geomspace(30, STEPS, args.pick(21, 2)).round()
+    return sorted({*range(0, 30, args.pick(1, 15)), *late.astype(int).tolist()})
 
 
 for name in ANIMATED:

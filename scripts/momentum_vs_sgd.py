@@ -6,7 +6,7 @@ square distance of the two iterates is of order lr^2, their distance to the mini
 itself, has to lag clearly behind: without that the test has no power. Where lr/(1-beta) is beyond SGD's stable range,
 momentum is not SGD. Beside it: how the rate and the batch size act on LeNet.
 
-Run time on 2 cores: --quick about one minute (--data real --quick some minutes); --data real --jobs 2 --threads 1 about
+Run time on 2 cores: --quick half a minute (--data real --quick some minutes); --data real --jobs 2 --threads 1 about
 an hour and a quarter.
 """
 
