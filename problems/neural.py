@@ -12,6 +12,7 @@ from nn import Run
 from nn.losses import IGNORE, SoftmaxCrossEntropy
 from npopt import backend
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.values import number, whole
 from problems.base import Problem, Restricted
 
@@ -70,11 +71,11 @@ class Neural(Problem):
         if isinstance(rows, (list, tuple, range)):
             rows = np.asarray(rows, np.int64)
         if rows.dtype.kind not in "iu":
-            raise ValueError(f"{self.name}: rows must be whole numbers, got {rows.dtype}")
+            raise UserError(f"{self.name}: rows must be whole numbers, got {rows.dtype}")
         if rows.ndim != 1 or not rows.shape[0]:
-            raise ValueError(f"{self.name}: rows must be a vector of at least one row number, got shape {rows.shape}")
+            raise UserError(f"{self.name}: rows must be a vector of at least one row number, got shape {rows.shape}")
         if isinstance(rows, np.ndarray) and not (0 <= rows.min() and rows.max() < self.n):
-            raise ValueError(f"{self.name}: rows must lie in 0..{self.n - 1}, got {rows.min()} to {rows.max()}")
+            raise UserError(f"{self.name}: rows must lie in 0..{self.n - 1}, got {rows.min()} to {rows.max()}")
         return backend.asarray(rows, "int64")
 
     def inputs(self, rows=None, augmented=False):
@@ -142,7 +143,7 @@ class Neural(Problem):
 
     def check_draws(self):
         if not hasattr(self.loss_function, "draw"):
-            raise ValueError(f"{self.name}: labels are drawn from a softmax; the loss is {self.loss_function!r}")
+            raise UserError(f"{self.name}: labels are drawn from a softmax; the loss is {self.loss_function!r}")
 
     def _sampled(self, x, rows, out, key, active=None):
         inputs, targets, run = self._prepare(rows, None)

@@ -25,6 +25,7 @@ from npopt.backend import cache
 from npopt.backend.devices import owner
 from npopt.backend.draws import CUDA_DRAWS, DRAWS_TEXT
 from npopt.backend.translation import DRAWS, Cuda, Python, Translation
+from npopt.errors import UserError
 
 import numba
 import numpy as np
@@ -208,7 +209,7 @@ class elementwise:
         kernel, arrays, read, written = self.compiled[key]
         size = args[arrays[0]].size
         if any([args[i].size != size for i in arrays]):
-            raise ValueError(f"{self.name}: the arrays {', '.join(self.arguments[i] for i in arrays)} differ in length")
+            raise UserError(f"{self.name}: the arrays {', '.join(self.arguments[i] for i in arrays)} differ in length")
         kernel(*[np.uint64(args[i]) if drawn else args[i] for i, drawn in read], offset, *[args[i] for i in written])
 
     def made_on_gpu(self, cupy, args):
