@@ -121,7 +121,7 @@ class Neural(Problem):
     def _pass(self, x, rows, weights, out, inputs, dinputs, active=None, y=None):
         """value_and_gradient; with `active`, out holds those segments alone and y is their part of x."""
         network, need_dx = self.network, dinputs is not None
-        inputs, targets, run = self._prepare(rows, inputs, dx=need_dx)
+        inputs, targets, run = self._prepare(rows, inputs, backward=out is not None, dx=need_dx)
         network.bind(x, out, active, compact=active is not None)
         z, *kept = network.forward(inputs, run)
         loss, dz = self.loss_function.value_and_gradient(z, targets, weights)

@@ -4,8 +4,9 @@ import gc
 import threading
 
 from npopt import backend
-from npopt.backend.allocator import AGE, SMALL, Pool
+from npopt.backend.allocator import AGE, SMALL, Pool, Spaces
 
+import numpy as np
 import pytest
 
 
@@ -54,6 +55,20 @@ def test_sizes_that_nobody_asks_for_go_back_to_the_system(pool):
     assert pool.held == 0
 
 
+def test_spaces_are_as_many_as_are_in_use_at_once():
+    spaces, kind = Spaces(), np.dtype("float64")
+    for _ in range(3):
+        for sizes in ((9000, 20_000), (5000,), (30_000, 9000, 4000)):
+            held = [spaces.empty((n,), kind) for n in sizes]
+            for i, a in enumerate(held):
+                a[...] = i
+            assert all((a == i).all() for i, a in enumerate(held))
+            del held, a
+        if _ == 0:
+            asked = spaces.asked
+    assert spaces.asked == asked and len(spaces.free) == 3
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", bool, "int64"])
 def test_arrays_are_like_numpys(dtype):
     a, b = backend.empty((300, 400), dtype), backend.zeros((300, 400), dtype)
@@ -62,12 +77,13 @@ def test_arrays_are_like_numpys(dtype):
     assert backend.empty((SMALL // 4,), "float32").base is not None and backend.empty((4,), "float32").base is None
 
 
-def test_two_threads_never_hold_one_block(pool):
-    wrong = []
+@pytest.mark.parametrize("which", [Pool, Spaces])
+def test_two_threads_never_hold_one_block(which):
+    wrong, pool = [], which()
 
     def work(number):
         for i in range(2000):
-            a = pool.empty((3000 + i % 7,), "int64", 2)
+            a = pool.empty((3000 + i % 7,), np.dtype("int64"), *[2] * (which is Pool))
             a[...] = number
             if not (a == number).all():
                 wrong.append(number)

@@ -80,8 +80,17 @@ def _relu_backward(dx, dy, y):
     return dx
 
 
+@elementwise
+def _cut(dy, y):
+    dy = dy if y > 0 else 0.0
+    return dy
+
+
 def relu_backward(y, dy, dx):
-    _relu_backward(dx, dy, y)
+    if dx is dy:                                        # said so: of two arguments that overlap no loop makes vectors
+        _cut(dy, y)
+    else:
+        _relu_backward(dx, dy, y)
 
 
 def algorithm(kernel, stride, padding, out, c, o):

@@ -20,7 +20,7 @@ from npopt import backend
 import numba
 import numpy as np
 
-from .products import Left, Result, Right, Start, inside, jit, lanes, multiply, panel, transpose, transpose_part, zeros
+from .products import inside, jit, lanes, multiply, panel, transpose, transpose_part, zeros
 
 ENOUGH = 64                             # positions that share one pass over the weights
 
@@ -62,10 +62,10 @@ def correlate(x, packed, bias, y, buffers, group, top, left, high, wide, starts,
                 first, positions, begin, times, run = phases[f]
                 for o0 in range(0, o, panel_width):
                     columns = min(panel_width, o - o0)
-                    multiply(Left(source, at, starts, first, wide * c, 1),
-                             Right(packed, begin + o0 * times * run, columns),
-                             Result(flat, g * group * out_image + o0, ends, first), Start(bias, o0, 0),
-                             count * positions, columns, times, run, width)
+                    multiply(left=source, left_at=at, left_rows=starts, left_row=first, left_jump=wide * c, left_step=1,
+                             right=packed, right_at=begin + o0 * times * run, right_step=columns, out=flat,
+                             out_at=g * group * out_image + o0, out_rows=ends, out_row=first, start=bias, start_at=o0,
+                             start_scale=0, m=count * positions, n=columns, times=times, run=run, width=width)
 
 
 @jit
@@ -140,8 +140,10 @@ def correlate_weights(x, dy, dw, partial, buffers, kw, down, right, top, left, r
                     k += length
             add = lo > begin
             start, s0 = (to, at) if add else (nothing, np.int64(0))
-            multiply(Left(from_dy, lo * out_across * o, rows[0], 0, 0, o), Right(buffer, 0, count),
-                     Result(to, at, rows[1], 0), Start(start, s0, np.int64(add)), o, count, 1, size * out_across, width)
+            multiply(left=from_dy, left_at=lo * out_across * o, left_rows=rows[0], left_row=0, left_jump=0, left_step=o,
+                     right=buffer, right_at=0, right_step=count, out=to, out_at=at, out_rows=rows[1], out_row=0,
+                     start=start, start_at=s0, start_scale=np.int64(add), m=o, n=count, times=1,
+                     run=size * out_across, width=width)
     if parts > 1:
         out = dw.reshape(-1)
         for number in numba.prange(out.size):
@@ -174,9 +176,10 @@ def correlate_images(x, dy, dw, partial, buffers, starts, ends, down, right, top
                 count, here = min(columns, o - o0), part * depth * o + o0
                 add = b > begin
                 start, s0 = (to, here) if add else (nothing, np.int64(0))
-                multiply(Left(source, at, starts, 0, down * wide * c, right * c),
-                         Right(from_dy, b * positions * o + o0, o), Result(to, here, ends, 0),
-                         Start(start, s0, np.int64(add)), depth, count, out_height, out_across, width)
+                multiply(left=source, left_at=at, left_rows=starts, left_row=0, left_jump=down * wide * c,
+                         left_step=right * c, right=from_dy, right_at=b * positions * o + o0, right_step=o, out=to,
+                         out_at=here, out_rows=ends, out_row=0, start=start, start_at=s0, start_scale=np.int64(add),
+                         m=depth, n=count, times=out_height, run=out_across, width=width)
     for number in numba.prange((depth + 15) // 16):
         lo, hi = np.int64(number) * 16, min(np.int64(number) * 16 + 16, depth)
         for p in range(1, parts):

@@ -9,7 +9,7 @@ from npopt import backend
 import numba
 import numpy as np
 
-from .products import Left, Result, Right, Start, inside, jit, lanes, multiply_long, panel, transpose_part, zeros
+from .products import inside, jit, lanes, multiply, multiply_apart, panel, transpose_part, zeros
 
 ROWS = 32                               # rows of a piece of work
 DEPTH = 256                             # terms of a sum that are taken at a time: a panel of them fits the first cache
@@ -43,9 +43,15 @@ def product(a, a_row, a_step, b, transposed, bias, c, panels, pieces, width):
                 transpose_part(b.reshape(-1), j0 * depth + k0, depth, mine, 0, count, count, size, width)
             else:
                 copy_panel(b, k0, size, j0, count, mine)
-            start, s0, scale = (flat, j0, 1) if k0 > 0 else (bias, j0, 0)
-            multiply_long(Left(a, k0 * a_step, a_rows, first, 0, a_step), Right(mine, 0, count),
-                          Result(flat, j0, c_rows, first), Start(start, s0, scale), last - first, count, size, width)
+            if k0 == 0:
+                multiply(left=a, left_at=0, left_rows=a_rows, left_row=first, left_jump=0, left_step=a_step, right=mine,
+                         right_at=0, right_step=count, out=flat, out_at=j0, out_rows=c_rows, out_row=first, start=bias,
+                         start_at=j0, start_scale=0, m=last - first, n=count, times=1, run=size, width=width)
+            else:                                       # by itself, then added: fewer digits are lost
+                multiply_apart(left=a, left_at=k0 * a_step, left_rows=a_rows, left_row=first, left_jump=0,
+                               left_step=a_step, right=mine, right_at=0, right_step=count, out=flat, out_at=j0,
+                               out_rows=c_rows, out_row=first, start=flat, start_at=j0, start_scale=1, m=last - first,
+                               n=count, times=1, run=size, width=width)
 
 
 def _product(a, a_row, a_step, b, transposed, bias, c):

@@ -7,7 +7,6 @@ narrower has rows of its own width, so that K rows of n columns are K n numbers 
 import functools
 import hashlib
 import pathlib
-from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -42,9 +41,8 @@ jit, inside = compiled(parallel=True), compiled()
 ROWS = simd.ROWS
 full_two, full_one = blocks.block_product(2, False), blocks.block_product(1, False)
 part_two, part_one = blocks.block_product(2, True), blocks.block_product(1, True)
-long_two, long_one = blocks.block_product(2, True, apart=True), blocks.block_product(1, True, apart=True)
-whole_two = blocks.block_product(2, False, apart=True)
-RUN = 64                                # terms of a long sum that are summed by themselves
+apart_two = blocks.block_product(2, False, apart=True)
+part_apart_two, part_apart_one = (blocks.block_product(n, True, apart=True) for n in (2, 1))
 
 
 def lanes(dtype):
@@ -63,90 +61,53 @@ def zeros(count, dtype):
     return np.zeros(count, dtype)
 
 
-class Left(NamedTuple):
-    """A[i, r, k] = numbers[at + rows[row + i] + jump r + step k]"""
-
-    numbers: np.ndarray
-    at: int
-    rows: np.ndarray
-    row: int
-    jump: int
-    step: int
-
-
-class Right(NamedTuple):
-    """A panel: B[k, j] = numbers[at + step k + j]"""
-
-    numbers: np.ndarray
-    at: int
-    step: int
-
-
-class Result(NamedTuple):
-    """C[i, j] = numbers[at + rows[row + i] + j]"""
-
-    numbers: np.ndarray
-    at: int
-    rows: np.ndarray
-    row: int
-
-
-class Start(NamedTuple):
-    """S[i, j] = numbers[at + scale rows[row + i] + j], rows and row those of C: C itself, or with scale 0 one row."""
-
-    numbers: np.ndarray
-    at: int
-    scale: int
+# The operands of a product, given by name. m rows i, n <= 2 width columns j of one panel:
+#
+#     C[i, j] = S[i, j] + sum_{r < times} sum_{k < run} A[i, r, k] B[r run + k, j]
+#     A[i, r, k] = left[left_at + left_rows[left_row + i] + left_jump r + left_step k]
+#     B[k, j] = right[right_at + right_step k + j]
+#     C[i, j] = out[out_at + out_rows[out_row + i] + j]
+#     S[i, j] = start[start_at + start_scale out_rows[out_row + i] + j]: C itself, or with start_scale 0 one row
+#
+# (Named tuples would say the same, but numba counts references of arrays in a tuple at every call: a fifth of the time
+# of a small product.)
 
 
 @inside
-def multiply(left, right, result, start, m, n, times, run, width):
-    """C[i, j] = S[i, j] + sum_{r < times} sum_{k < run} A[i, r, k] B[r run + k, j] for one panel: i < m,
-    j < n <= 2 width."""
-    a, a0, a_rows, a_row, a_jump, a_step = left
-    b, b0, b_step = right
-    c, c0, c_rows, c_row = result
-    s, s0, scale = start
+def multiply(left, left_at, left_rows, left_row, left_jump, left_step, right, right_at, right_step, out, out_at,
+             out_rows, out_row, start, start_at, start_scale, m, n, times, run, width):
+    """C = S + A B, see above."""
     for i in range(0, m, ROWS):
         count = min(ROWS, m - i)
         if n == 2 * width:
-            full_two(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, scale,
-                     count, n, times, run)
+            full_two(left, left_at, left_rows, left_row + i, left_jump, left_step, right, right_at, right_step, out,
+                     out_at, out_rows, out_row + i, start, start_at, start_scale, count, n, times, run)
         elif n > width:
-            part_two(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, scale,
-                     count, n, times, run)
+            part_two(left, left_at, left_rows, left_row + i, left_jump, left_step, right, right_at, right_step, out,
+                     out_at, out_rows, out_row + i, start, start_at, start_scale, count, n, times, run)
         elif n == width:
-            full_one(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, scale,
-                     count, n, times, run)
+            full_one(left, left_at, left_rows, left_row + i, left_jump, left_step, right, right_at, right_step, out,
+                     out_at, out_rows, out_row + i, start, start_at, start_scale, count, n, times, run)
         else:
-            part_one(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, scale,
-                     count, n, times, run)
+            part_one(left, left_at, left_rows, left_row + i, left_jump, left_step, right, right_at, right_step, out,
+                     out_at, out_rows, out_row + i, start, start_at, start_scale, count, n, times, run)
 
 
 @inside
-def multiply_long(left, right, result, start, m, n, terms, width):
-    """The same for one sum of so many terms, RUN of them at a time by themselves: fewer digits are lost."""
-    a, a0, a_rows, a_row, _, a_step = left
-    b, b0, b_step = right
-    c, c0, c_rows, c_row = result
-    s, s0, scale = start
-    jump, done = RUN * a_step, 0
-    while done < terms:                                 # whole runs, then the rest
-        run = min(RUN, terms - done)
-        times = (terms - done) // run
-        for i in range(0, m, ROWS):
-            count = min(ROWS, m - i)
-            if n == 2 * width:
-                whole_two(a, a0 + done * a_step, a_rows, a_row + i, jump, a_step, b, b0 + done * b_step, b_step, c, c0,
-                          c_rows, c_row + i, s, s0, scale, count, n, times, run)
-            elif n > width:
-                long_two(a, a0 + done * a_step, a_rows, a_row + i, jump, a_step, b, b0 + done * b_step, b_step, c, c0,
-                         c_rows, c_row + i, s, s0, scale, count, n, times, run)
-            else:
-                long_one(a, a0 + done * a_step, a_rows, a_row + i, jump, a_step, b, b0 + done * b_step, b_step, c, c0,
-                         c_rows, c_row + i, s, s0, scale, count, n, times, run)
-        done += times * run
-        s, s0, scale = c, c0, 1
+def multiply_apart(left, left_at, left_rows, left_row, left_jump, left_step, right, right_at, right_step, out, out_at,
+                   out_rows, out_row, start, start_at, start_scale, m, n, times, run, width):
+    """The same; the `run` terms of each r are summed by themselves: of a long sum fewer digits are lost."""
+    for i in range(0, m, ROWS):
+        count = min(ROWS, m - i)
+        if n == 2 * width:
+            apart_two(left, left_at, left_rows, left_row + i, left_jump, left_step, right, right_at, right_step, out,
+                      out_at, out_rows, out_row + i, start, start_at, start_scale, count, n, times, run)
+        elif n > width:
+            part_apart_two(left, left_at, left_rows, left_row + i, left_jump, left_step, right, right_at, right_step,
+                           out, out_at, out_rows, out_row + i, start, start_at, start_scale, count, n, times, run)
+        else:
+            part_apart_one(left, left_at, left_rows, left_row + i, left_jump, left_step, right, right_at, right_step,
+                           out, out_at, out_rows, out_row + i, start, start_at, start_scale, count, n, times, run)
 
 
 @inside

@@ -18,13 +18,15 @@ Forward and dx: each thread takes some tiles at a time, so few that V and M stay
 for dW: in the cache that costs less than 2.25 times the activations written and read once more.
 """
 
+from functools import lru_cache
+
 from npopt import backend
 
 import numba
 import numpy as np
 
 from . import blocks
-from .products import Left, Result, Right, Start, inside, jit, lanes, multiply_long, panel, transpose, zeros
+from .products import inside, jit, lanes, multiply_apart, panel, transpose, zeros
 
 # The 1-D maps, from a list of values to a list of values; e: anything with + - and * by a number. The points of m = 4
 # are 0, +-P, +-Q, infinity, of m = 2 0, +-1, infinity. Any P and Q give a convolution; rounding is least where
@@ -149,7 +151,7 @@ def weights_to_points(w, u, m, outer, inner, first, down, right, row, stride, wi
 
 
 @jit
-def correlate(x, u, stride, bias, y, v, z, border, rows, m, top, left, width):
+def correlate(x, u, stride, bias, y, v, z, border, rows, m, top, left, run, width):
     """y = the convolution of x with the filter whose points are u, plus bias. v, z, border: (threads, ...)."""
     batch, height, across, c = x.shape
     _, out_height, out_across, o = y.shape
@@ -173,9 +175,10 @@ def correlate(x, u, stride, bias, y, v, z, border, rows, m, top, left, width):
             for p in range(n * n):
                 for o0 in range(0, o, wide):
                     columns = min(wide, o - o0)
-                    multiply_long(Left(mine, p * v_point, rows[0], 0, 0, 1), Right(u, p * stride + o0 * c, columns),
-                                  Result(found, p * z_point + o0, rows[1], 0), Start(nothing, 0, 0), count, columns, c,
-                                  width)
+                    multiply_apart(left=mine, left_at=p * v_point, left_rows=rows[0], left_row=0, left_jump=run,
+                                   left_step=1, right=u, right_at=p * stride + o0 * c, right_step=columns, out=found,
+                                   out_at=p * z_point + o0, out_rows=rows[1], out_row=0, start=nothing, start_at=0,
+                                   start_scale=0, m=count, n=columns, times=c // run, run=run, width=width)
             for t in range(count):
                 b, i, j = (lo + t) // (down * right), (lo + t) // right % down, (lo + t) % right
                 h, w = i * m, j * m
@@ -237,9 +240,11 @@ def correlate_weights(x, dy, dw, u, stride, v, z, border, rows, m, chunk, top, l
                 for k in range(0, size, DEPTH):
                     add = lo > 0 or k > 0
                     start, begin = (u, to) if add else (nothing, np.int64(0))
-                    multiply_long(Left(z, p * z_point + o0 * chunk + k * high, rows[0], 0, 0, high),
-                                  Right(v, p * v_point + c0 * chunk + k * count, count), Result(u, to, rows[1], 0),
-                                  Start(start, begin, np.int64(add)), high, count, min(DEPTH, size - k), width)
+                    multiply_apart(left=z, left_at=p * z_point + o0 * chunk + k * high, left_rows=rows[0], left_row=0,
+                                   left_jump=0, left_step=high, right=v, right_at=p * v_point + c0 * chunk + k * count,
+                                   right_step=count, out=u, out_at=to, out_rows=rows[1], out_row=0, start=start,
+                                   start_at=begin, start_scale=np.int64(add), m=high, n=count, times=1,
+                                   run=min(DEPTH, size - k), width=width)
     out = dw.reshape(-1)
     for k in numba.prange(o):
         at, to = np.int64(k) * c, np.int64(k) * 9 * c
@@ -247,6 +252,15 @@ def correlate_weights(x, dy, dw, u, stride, v, z, border, rows, m, chunk, top, l
             to_weight4(u, at, n * stride, stride, out, to, 3 * c, c, u, 0, c)
         else:
             to_weight2(u, at, n * stride, stride, out, to, 3 * c, c, u, 0, c)
+
+
+RUN = 64                                # channels whose products are summed by themselves, at most
+
+
+@lru_cache(maxsize=256)
+def run_of(c):
+    """The largest divisor of c up to RUN, unless that is small: then c."""
+    return next((r for r in range(min(RUN, c), 31, -1) if c % r == 0), c)
 
 
 NEAR = 640 << 10                        # bytes of V and M that a thread works on: most of a second cache
@@ -286,7 +300,7 @@ def _correlate(x, w, bias, y, m, padding, turned):
     border = backend.workspace((threads, n * n * max(c, o)), x.dtype)
     rows = np.arange(chunk) * np.array([[c], [o]])
     correlate(x, u, stride, zeros(o, x.dtype) if bias is None else bias, y, v, z, border, rows, m, *padding,
-              lanes(x.dtype))
+              run_of(c), lanes(x.dtype))
 
 
 def forward(x, w, bias, y, m, padding):
