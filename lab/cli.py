@@ -1,6 +1,10 @@
-"""The command `npopt`: list, run, all, report. Every script runs in its own process, like python scripts/NAME.py."""
+"""The command `npopt`: list, run, all, report; methods, show, gradcheck (files of their own, see LIBRARY).
+
+Every script runs in its own process, like python scripts/NAME.py.
+"""
 
 import ast
+import importlib
 import json
 import os
 import subprocess
@@ -16,27 +20,40 @@ from npopt import checkpoint
 USAGE = """npopt: a laboratory for the optimisation of deep learning, in NumPy
 
   npopt list                      the scripts: task, name, question
-  npopt run NAME [options]        run one; npopt run NAME --help says what it asks and which options it has
+  npopt run NAME [options]        run one; npopt run NAME --help says what it asks, and its options
   npopt all [--quick] [options]   run every script, and write results/index.html
-  npopt report [NAME] [options]   draw figures and reports again from stored results, without running anything
+  npopt report [NAME] [options]   figures and reports again from stored results, without running
+  npopt methods [WORD]            every optimizer, sampler, layer, ...: paper, file, state, tests
+  npopt show NAME                 the derivation and the code of one of them
+  npopt gradcheck [NAME ...]      layers and networks, all or those named, or FILE.py:CLASS, against
+                                  differences; npopt gradcheck --help
 
-Options that every script takes: --data --device --seeds --epochs --quick --jobs --threads --parts --engine --address
---kernels --out --fresh. Finished runs are kept: a command that was stopped goes on where it was."""
+Options that every script takes: --data --device --seeds --epochs --quick --jobs --threads --parts
+--engine --address --kernels --out --fresh. Finished runs are kept: a command that was stopped goes
+on where it was."""
+
+LIBRARY = {"methods": "lab.methods", "show": "lab.show", "gradcheck": "lab.gradchecks"}      # imported when asked for
 
 
 def main(argv=None):
     """Returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    commands = {"list": list_scripts, "run": run, "all": run_all, "report": redraw}
+    commands = {"list": list_scripts, "run": run, "all": run_all, "report": redraw, **dict.fromkeys(LIBRARY)}
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0
     if words[0] not in commands:
         return refuse(f"no command is called {words[0]!r}; {nearest(words[0], commands)}")
     try:
+        if words[0] in LIBRARY:
+            answer = importlib.import_module(LIBRARY[words[0]]).command(words[1:])
+            return refuse(answer) if isinstance(answer, str) else answer
         return commands[words[0]](words[1:])
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:                                     # `| head`: nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def refuse(sentence):
