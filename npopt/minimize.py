@@ -13,6 +13,7 @@ from npopt import backend, checkpoint
 from npopt.analysis import theory
 from npopt.estimators import Estimator, Minibatch
 from npopt.optimizers import Optimizer
+from npopt.optimizers.base import Witness
 from npopt.samplers import RandomReshuffling, Sampler
 from npopt.schedules import as_schedule
 from npopt.state import misfit, misfit_of_columns
@@ -353,6 +354,8 @@ class _Loop:
         for bound in (due, self.total):
             if bound is not None and bound != math.inf:
                 k = min(k, bound - self.t)
+        watched = self.t == 0 and not self.compiled and Witness.methods(self.optimizer)
+        witness = Witness(self.optimizer, self.x) if watched else None             # of the first step; k is 1 there
         backend.synchronize()
         start = time.perf_counter()
         first = self.t
@@ -361,6 +364,8 @@ class _Loop:
         losses = _read(losses)
         took = time.perf_counter() - start
         self.seconds += took
+        if witness and self.t:
+            witness.check(self.optimizer, self.x, self.g, self.schedule(0))
         if len(losses) == self.length and not self.compiled:    # aim at STRETCH seconds
             self.length = min(LONGEST, max(1, int(self.length * min(4.0, STRETCH / max(took, 1e-9)))))
         if self.compiled:                                       # in order, too: cumsum adds one by one

@@ -1,11 +1,17 @@
-"""What every optimizer shares: state that is declared and never written by hand, a step counter, pieces."""
+"""What every optimizer shares: state that is declared and never written by hand, a step counter, pieces.
 
+And what a method that somebody writes is told when its first step moves nothing.
+"""
+
+import dis
 from collections.abc import Callable
 from typing import NamedTuple
 
 from npopt import backend
 from npopt.state import Stateful
 from npopt.values import Value, number
+
+import numpy as np
 
 
 def number_or_array(owner, name, value, **bounds):
@@ -116,3 +122,66 @@ class Optimizer(Value, Stateful):
 def as_array(declared):
     """An Array from itself or from a name."""
     return Array(declared) if isinstance(declared, str) else declared
+
+
+class Witness:
+    """Looks at the first step of a method that was written outside of npopt, and refuses one that cannot move x.
+
+    `x = x - lr * g` in an update gives the name x to a new array; the run would end where it started, without a word.
+    Refused is a step with a rate and a gradient that x would feel, after which x is as it was, if the state is, too, or
+    if the update gives its x another array or returns one. A method that gathers gradients and moves later is not.
+    On a device the answer is one number, read once.
+    """
+
+    UPDATES = {"update": 1, "step": 1, "update_segment": 2}     # the place of x among the arguments
+
+    def __init__(self, optimizer, x):
+        self.x = x.copy()
+        self.state = [leaf.copy() if hasattr(leaf, "copy") else leaf for leaf in leaves(optimizer.state())]
+
+    @staticmethod
+    def methods(optimizer):
+        """The optimizer and its parts that were written elsewhere."""
+        inner = [getattr(optimizer, name) for name in optimizer.parts]
+        own = [] if type(optimizer).__module__.startswith("npopt.") else [optimizer]
+        return own + [m for part in inner if isinstance(part, Optimizer) for m in Witness.methods(part)]
+
+    def check(self, optimizer, x, g, lr):
+        """A ValueError if the step just made, from the x of the constructor, moved nothing though it should have."""
+        eps = float(np.finfo(x.dtype).eps)
+        still = (x == self.x).all() & (abs(lr * g) > eps * abs(x)).any()
+        authors = Witness.methods(optimizer)
+        if not any(loses(type(a), name, place) for a in authors for name, place in Witness.UPDATES.items()):
+            for before, now in zip(self.state, leaves(optimizer.state()), strict=True):
+                same = now == before
+                still = still & (same.all() if hasattr(same, "all") else same)
+        if bool(backend.to_host(still)):
+            raise ValueError(
+                f"{type(authors[0]).__name__}: the first step left x as it was, though neither gradient nor rate is 0; "
+                "update must write into the array x, as x -= lr * g or x[...] = x - lr * g do, while "
+                "x = x - lr * g makes a new array that nobody sees")
+
+
+def leaves(state):
+    """Arrays and numbers of a state, in order, without the counts of steps."""
+    return [leaf for name, value in state.items() if name != "t"
+            for leaf in (leaves(value) if isinstance(value, dict) else [value])]
+
+
+def loses(owner, name, place):
+    """Whether a method of a class gives its argument x to another array by `x = ...`, or returns something."""
+    code = getattr(vars(owner).get(name), "__code__", None)
+    if code is None or code.co_argcount <= place:
+        return False
+    x, before = code.co_varnames[place], None
+    for op in dis.get_instructions(code):
+        if op.opname.startswith("STORE_FAST"):
+            stored = op.argval if isinstance(op.argval, tuple) else (op.argval,)
+            stored = stored[:1] if "LOAD" in op.opname else stored
+            inplace = before.opname == "BINARY_OP" and before.argrepr.endswith("=")
+            if x in stored and not inplace:
+                return True
+        if op.opname == "RETURN_VALUE" and not (before.opname == "LOAD_CONST" and before.argval is None):
+            return True
+        before = op
+    return False
