@@ -12,8 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from lab import report
+from lab import options, report
 from lab.claims import counts
+from lab.experiment import Experiment
 from lab.options import nearest
 from npopt import checkpoint
 
@@ -84,6 +85,8 @@ def described(path):
 
 
 def list_scripts(words):
+    if words:
+        return refuse(f"list takes no arguments, got {' '.join(words)!r}")
     rows = [(described(path)[0], name, described(path)[1]) for name, path in scripts().items()]
     if not rows:
         return refuse("no scripts here; run it in a checkout of the repository")
@@ -126,6 +129,7 @@ def run_all(words):
         return 0
     if not known:
         return refuse("no scripts here; run it in a checkout of the repository")
+    check_options("npopt all", words)
     try:
         checkpoint.writable(folder_of(words) / "index.html")
     except ValueError as error:
@@ -148,6 +152,12 @@ def run_all(words):
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
     print(f"\nall reports: {index}")
     return 1 if failed else 0
+
+
+def check_options(prog, words):
+    """Refuse, before any script starts, what no script takes: one sentence, and the end of this process."""
+    p = options.parser(Experiment("Every script."), prog)
+    options.check(p, p.parse_args(words, options.Arguments()))
 
 
 def folder_of(words):
@@ -177,6 +187,7 @@ def redraw(words):
         if chosen(names[0])[0] is None:
             return refuse(chosen(names[0])[1])
     else:
+        check_options("npopt report", rest)
         names = [name for name in known if (out / name / "summary.json").exists()]
     status = 0
     for name in names:
