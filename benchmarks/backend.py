@@ -3,6 +3,10 @@
     python benchmarks/backend.py --write
 """
 
+import os
+import subprocess
+import sys
+
 from pairs import Table, arguments, repeat, timed, torch  # isort: skip (before NumPy)
 
 from npopt import SGD, Accumulated, Adam, AdamW, Clipped, WithReplacement, backend, minimize
@@ -59,5 +63,39 @@ row, w, one = Logistic(A, np.where(b > 0, 1, -1), 0.1), np.zeros(10), np.empty(1
 n = repeat(lambda: row.value_and_gradient(w, np.array([3]), None, one))
 best = min(timed(lambda: row.value_and_gradient(w, np.array([3]), None, one), n) for _ in range(args.rounds))
 table.note(f"Value and gradient of one row, logistic regression with 10 weights: {best * 1e6:.2f} us.")
+LATE = """
+FIRST
+import time, types
+import npopt, nn, problems, numpy as np
+from problems.feeds import Images
+npopt.backend.threads(THREADS)
+rng = np.random.default_rng(0)
+data = types.SimpleNamespace(name="noise", x_train=rng.standard_normal((64, 28, 28, 1)).astype("float32"),
+                             y_train=rng.integers(0, 10, 64))
+problem, seconds = problems.Neural(nn.lenet5(), Images(data)), []
+x, g = problem.x0(rng), np.empty(problem.dim, "float32")
+for t in range(400):
+    start = time.perf_counter()
+    problem.begin(t)
+    problem.value_and_gradient(x, None, None, g)
+    problem.commit()
+    seconds.append(time.perf_counter() - start)
+print(np.median(seconds[100:]))
+"""
+
+
+def lenet(first):
+    """Seconds of a step of LeNet-5 at batch 64 in a process of its own, after the statement `first`: the median."""
+    code = LATE.replace("FIRST", first).replace("THREADS", str(args.threads))
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_THREAD_TIMEOUT"}
+    environment["PYTHONPATH"] = os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                                env=environment).stdout.split()[-1])
+
+
+pairs = [[lenet(first) for first in ("import numpy", "import npopt")] for _ in range(5)]
+late, early = np.median(pairs, 0) * 1e3
+table.note(f"A step of LeNet-5, batch 64: {late:.2f} ms where NumPy was imported first, {early:.2f} where npopt was, "
+           f"a ratio of {late / early:.2f} (target 1.2).")
 if args.write:
     table.write("backend.txt")

@@ -10,6 +10,8 @@ gives one dy to two layers copies it first. Arrays come from backend.empty and g
 
 import copy
 
+from npopt.contracts import Array
+
 
 class Run:
     """What a layer is told of a pass. Layers read it and never write it.
@@ -28,7 +30,7 @@ class Run:
         self.training, self.recalibrating, self.backward, self.dx = training, recalibrating, backward or dx, dx
         self.seed, self.step, self.rows, self.pending, self._asked = seed, step, rows, pending, {}
 
-    def asking(self, backward, dx):
+    def asking(self, backward: bool, dx: bool) -> "Run":
         """The same pass, for a layer of which this is asked."""
         wanted = bool(backward), bool(backward and dx)
         if wanted == (self.backward, self.dx):
@@ -38,17 +40,17 @@ class Run:
             other.backward, other.dx = wanted
         return self._asked[wanted]
 
-    def remembering(self, pending):
+    def remembering(self, pending: dict) -> "Run":
         """The same pass, whose layers leave in the dict `pending` what the step's end folds in."""
         other = copy.copy(self)
         other.pending, other._asked = pending, {}
         return other
 
-    def left(self, layer):
+    def left(self, layer: "Layer"):
         """What this layer left before in this step, or None."""
         return self.pending.get(layer) if self.pending is not None else None
 
-    def leave(self, layer, value):
+    def leave(self, layer: "Layer", value) -> None:
         """Leave a value for layer.commit(value) at the end of the step."""
         if self.pending is not None:
             self.pending[layer] = value
@@ -71,15 +73,15 @@ class Layer:
     reads_output, view, inplace, is_block = True, False, False, False
     path, active = "", False
 
-    def children(self):
+    def children(self) -> list[tuple[str, "Layer"]]:
         """[(name, layer)] in forward order; an empty name adds no level to the path."""
         return []
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one row's output for one row's input shape (no batch axis); checks that the input fits."""
         return tuple(shape)
 
-    def fans(self, name):
+    def fans(self, name: str) -> tuple[int, int]:
         """(fan_in, fan_out) of a parameter, for its initialiser."""
         return 1, 1
 
@@ -89,15 +91,15 @@ class Layer:
         for _, child in self.children():
             yield from child.leaves()
 
-    def forward(self, x, run):
+    def forward(self, x: Array, run: Run) -> tuple[Array, tuple]:
         """(y, saved) for inputs x, (B, ...)."""
         raise TypeError(f"{type(self).__name__} has no forward(self, x, run)")
 
-    def backward(self, dy, saved, run):
+    def backward(self, dy: Array, saved: tuple, run: Run) -> Array | None:
         """Write the gradients of the parameters that are not frozen; dx, or None where run.dx is False."""
         raise TypeError(f"{type(self).__name__} has no backward(self, dy, saved, run)")
 
-    def activate(self):
+    def activate(self) -> None:
         """After bind: find out whether a parameter in or below this layer is trained."""
         self.active = any(getattr(self, "d" + name, None) is not None for name in self.shapes)
         for _, child in self.children():

@@ -26,7 +26,7 @@ class Schedule(Value):
     per = "step"
     length = None
 
-    def start(self, steps_per_epoch, steps):
+    def start(self, steps_per_epoch: int, steps: int | None):
         self.steps_per_epoch, self.steps = steps_per_epoch, steps
         self.T = self.length
         if self.T is None and steps is not None:
@@ -34,10 +34,10 @@ class Schedule(Value):
 
     needs_length = False                                        # whether the rates depend on the length of the run
 
-    def __call__(self, t):
+    def __call__(self, t: int) -> float:
         return self.at(t if self.per == "step" else t // self.steps_per_epoch)
 
-    def rates(self, t, k):
+    def rates(self, t: int, k: int) -> np.ndarray | None:
         """The rates of the k steps from t on, (k,) float64, for compiled loops; None if a rate is an array like x."""
         found = [self(u) for u in range(t, t + k)]
         return None if any(getattr(rate, "ndim", 0) for rate in found) else np.array(found, np.float64)

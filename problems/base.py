@@ -1,6 +1,7 @@
 """What is minimised: the interface between a function with its data and the methods that see it row by row."""
 
 from npopt import backend
+from npopt.contracts import Array, Number, Rows, State
 from npopt.segments import Segments
 
 import numpy as np
@@ -34,14 +35,14 @@ class Problem:
     def __repr__(self):
         return self.name
 
-    def set_shape(self, dim, dtype, segments=None):
+    def set_shape(self, dim: int, dtype, segments: Segments | None = None) -> None:
         """Store dim, dtype and the table of segments, by default one segment "w" of kind vector."""
         self.dim, self.dtype = int(dim), np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"{self.name}: numbers must be float32 or float64, got {self.dtype}")
         self.segments = Segments.of(("w", (self.dim,), "vector", "w")) if segments is None else segments
 
-    def check(self, x, what="x"):
+    def check(self, x: Array, what: str = "x") -> Array:
         """x itself, if it is a contiguous vector of the right length and dtype; a ValueError says what else it is."""
         shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
         if shape != (self.dim,) or dtype != self.dtype or not x.flags.c_contiguous:
@@ -55,19 +56,20 @@ class Problem:
 
     # ------------------------------------------------------------------------------------------------ the function
 
-    def x0(self, rng):
+    def x0(self, rng: np.random.Generator) -> Array:
         """The start: zeros unless a problem says otherwise. rng is a NumPy Generator."""
         return backend.zeros((self.dim,), self.dtype)
 
-    def loss(self, x, rows, weights):
+    def loss(self, x: Array, rows: Rows, weights: Array | None) -> Number:
         """value at exactly x; what a subclass defines when the scratch copy below will do for `shift`."""
         raise TypeError(f"{type(self).__name__} defines neither loss nor value")
 
-    def value(self, x, rows=None, weights=None, shift=None):
+    def value(self, x: Array, rows: Rows = None, weights: Array | None = None,
+              shift: tuple[float, int] | None = None) -> Number:
         """(1/B) sum_b w_b f_b at x; with shift = (a, key) at x + a z(key), z the normal numbers of key, x untouched."""
         return self.loss(self.check(x) if shift is None else self.shifted(x, *shift), rows, weights)
 
-    def shifted(self, x, a, key):
+    def shifted(self, x: Array, a: float, key: int) -> Array:
         """x + a z(key) in a scratch vector of this problem, valid until the next call."""
         self.check(x)
         if self._shifted is None:
@@ -78,7 +80,8 @@ class Problem:
         z += x
         return z
 
-    def value_and_gradient(self, x, rows=None, weights=None, out=None, inputs=None, dinputs=None):
+    def value_and_gradient(self, x: Array, rows: Rows = None, weights: Array | None = None, out: Array | None = None,
+                           inputs: Array | None = None, dinputs: Array | None = None) -> Number:
         """The loss; out takes the gradient. inputs replaces the rows' inputs, dinputs receives d loss / d inputs."""
         raise TypeError(f"{type(self).__name__} defines no value_and_gradient")
 
@@ -87,62 +90,62 @@ class Problem:
         """Whether the objective has a part beside f."""
         return self.regulariser is not None
 
-    def penalty(self, x):
+    def penalty(self, x: Array) -> float:
         """The non-smooth part of the objective, a Python float: on a device it waits."""
         return 0.0 if self.regulariser is None else self.regulariser.value(self.regularised(x))
 
-    def prox(self, x, step):
+    def prox(self, x: Array, step: float) -> Array:
         """argmin_u penalty(u) + |u - x|^2 / (2 step), written into x and returned; the identity without a penalty."""
         if self.regulariser is not None:
             self.regulariser.prox(self.regularised(x), step)
         return x
 
-    def regularised(self, x):
+    def regularised(self, x: Array) -> Array:
         """The piece of x on which the penalty acts, a view."""
         return x
 
-    def targets(self):
+    def targets(self) -> np.ndarray:
         """Labels or values to predict, (n,), on the host."""
         raise ValueError(f"{self.name} has no targets, by which rows could be put in order")
 
-    def metrics(self, x):
+    def metrics(self, x: Array) -> dict[str, float]:
         """{name: float} for the log, in evaluation mode, on the host; changes nothing."""
         found = {"objective": float(backend.to_host(self.value(x)))}
         if self.has_penalty:
             found["objective"] += self.penalty(x)
         return found
 
-    def row_norms(self):
+    def row_norms(self) -> Array | None:
         """Gradient norms of the rows of the last pass, shape (B,), or None where they are not known."""
         return None
 
     # ------------------------------------------------------------------------------------------------ a step
 
-    def begin(self, t):
+    def begin(self, t: int) -> None:
         """Step t starts: until the next begin the problem is one fixed function."""
         self.t = t
 
-    def commit(self):
+    def commit(self) -> None:
         """The step was taken: what its first pass left pending becomes part of the state. Here there is nothing."""
 
-    def set_seed(self, seed):
+    def set_seed(self, seed: int) -> None:
         """The seed of what a step draws (dropout, augmentation); minimize passes its own. Here nothing is drawn."""
 
-    def reset(self):
+    def reset(self) -> None:
         """Forget what steps left behind: a run from x0 starts with a problem as good as new."""
         self.t = 0
 
-    def state(self):
+    def state(self) -> State:
         """What changes from step to step."""
         return {"t": self.t}
 
-    def load_state(self, state):
+    def load_state(self, state: State) -> None:
         """Take back what state() returned."""
         self.t = state["t"]
 
     # ------------------------------------------------------------------------------------------------ blocks
 
-    def restrict(self, x, names):
+    def restrict(self, x: Array, names: list[str]) -> "Restricted":
         """The problem in the named segments (or blocks) alone, the rest held at x."""
         return Restricted(self, x, names)
 

@@ -200,14 +200,30 @@ PICTURE = 2**24                                             # bytes, and pixels,
 
 def image_names(path):
     """(entries, labels, classes) of a zip of class/name.jpg, entries and classes in alphabetical order."""
+    entries = []
     with damage(path), zipfile.ZipFile(path) as archive:
-        pictures = (n for n in archive.namelist() if "/" in n and n.lower().endswith((".jpg", ".jpeg", ".png")))
-        entries = sorted(pictures)
+        counted(path, archive)
+        for name in sorted(archive.namelist()):
+            if "/" in name and name.lower().endswith((".jpg", ".jpeg", ".png")):
+                entries.append(name)
+            elif not name.endswith("/"):
+                archive.open(name).close()                  # its name is the one that stands before its bytes
     if not entries:
         raise ValueError(f"{path}: the archive holds no images under class/name.jpg")
     folders = [entry.split("/")[-2] for entry in entries]
     classes = sorted(set(folders))
     return entries, np.searchsorted(classes, folders), tuple(classes)
+
+
+def counted(path, archive):
+    """Hold a zip archive to the number of entries that its end announces (65,535: more than that record can say)."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 2**16 - 22))
+        tail = file.read()
+    at = tail.rfind(b"PK\5\6")
+    announced = int.from_bytes(tail[at + 10 : at + 12], "little")
+    if announced not in (len(archive.filelist), 65535):
+        raise zipfile.BadZipFile(f"it announces {announced} entries and lists {len(archive.filelist)}")
 
 
 def read_images(path, entries):
@@ -240,8 +256,8 @@ def damage(path):
     """Turn what a broken archive raises into one sentence."""
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError,
-            UnicodeDecodeError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError,
+            UnicodeDecodeError) as error:                   # RuntimeError: "encrypted"; or a packing that is not known
         raise ValueError(f"{path}: the archive is damaged or cut short: {first_line(error)}") from None
 
 

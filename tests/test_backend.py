@@ -1,6 +1,9 @@
 """Devices, draws, threads."""
 
+import json
 import mmap
+import os
+import subprocess
 import sys
 
 from npopt import backend
@@ -102,6 +105,23 @@ def test_threads_are_set_together_and_checked():
     assert blas and set(blas) == {1}
     with pytest.raises(ValueError, match="at least 1"):
         backend.threads(0)
+
+
+@pytest.mark.parametrize("first, blas", [("import numpy", 1), ("", 2)])
+def test_blas_does_not_spin_where_numpy_came_first(first, blas):
+    code = f"""
+{first}
+from npopt import backend
+import numpy, threadpoolctl
+for n in (2, 1, 2):
+    backend.threads(n)
+    print([pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_THREAD_TIMEOUT"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert found[0] == found[2] and set(found[0]) == {min(blas, backend.cores())} and set(found[1]) == {1}
 
 
 def test_memory_counts_what_is_allocated():

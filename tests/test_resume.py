@@ -25,6 +25,7 @@ from npopt.minimize import _Loop
 from npopt.optimizers import Array, BySegment, Optimizer
 from npopt.state import misfit
 from problems import Lasso, LeastSquares, Neural, Problem, datasets
+from problems.feeds import Images
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ class Springs(Problem):
 
 
 def network():
-    return Neural(networks.mlp((64, 4, 10), norm="batch"), datasets.load("digits"), metrics_rows=40)
+    return Neural(networks.mlp((64, 4, 10), norm="batch"), Images(datasets.load("digits")), metrics_rows=40)
 
 
 def lasso():

@@ -36,7 +36,7 @@ REDUCED = ["test_variance_reduced.py::" + test for test in (
     "test_trajectories", "test_estimates_are_unbiased_by_enumeration", "test_linear_convergence_to_the_minimum",
     "test_variance_is_that_of_the_enumerated_estimates", "test_two_halves_equal_the_whole_bitwise",
     "test_where_nothing_may_be_read")] + ["problems/test_stretches.py::test_compiled_steps_are_those_of_the_loop"]
-FENCHEL = ["problems/test_losses.py::" + test for test in (
+FENCHEL = ["problems/test_linear_losses.py::" + test for test in (
     "test_values_are_the_definition_and_slopes_their_derivatives",
     "test_conjugates_by_fenchels_inequality_and_by_a_maximum", "test_curvature_bounds_the_slopes_and_is_attained",
     "test_the_duality_gap_bounds_the_distance_and_closes_at_the_minimum")]
@@ -140,7 +140,7 @@ TABLE = {
     "problems.linear.losses": {name: FENCHEL for name in ("Squared", "Huber", "SquaredHinge", "Logit", "Softmax")},
     "problems": {
         "LinearModel": ["problems/test_linear.py::",
-                        "problems/test_losses.py::test_the_minimum_is_that_of_a_slow_loop"],
+                        "problems/test_linear_losses.py::test_the_minimum_is_that_of_a_slow_loop"],
         "Lasso": ["problems/minima/test_penalised.py::"], "ElasticNet": ["problems/minima/test_penalised.py::"],
         "LeastSquares": ["problems/test_linear.py::"], "Logistic": ["problems/test_linear.py::"],
         "Surface": ["problems/test_landscapes.py::"],

@@ -1,7 +1,7 @@
 """Vector code for numba kernels: values that live in vector registers, written as plain arithmetic.
 
-A kernel is emitted as LLVM instructions by a Python function over `Lanes`, so that what stays in registers is said and
-not hoped for (blocks.py has them). It works on every processor that LLVM knows; only its speed depends on the width:
+A Python function over `Lanes` emits a kernel as LLVM instructions. It says which values stay in registers; a compiler
+need not guess. blocks.py has these kernels. They work on every processor that LLVM knows; the width sets their speed:
 
     a vector has 64 bytes with AVX-512, 32 with AVX2, else 16
 

@@ -18,12 +18,11 @@ class Hessian:
 
         H v = (grad f(x + r u) - grad f(x - r u)) |v| / (2 r)        u = v / |v|,   r = radius (1 + |x|)
 
-    Two gradients over `rows` (None: all) a product, exact on quadratics, else with an error of order r^2. Of dtype
-    float64, or rounding drowns it; its part is about 1e-16 / radius. The radius is that small for ReLU's sake: a single
-    kink of a single row between the two points adds an error of order 1/r, large eigenvalues of both signs that are not
-    there, and Lanczos cannot tell. `stable` can, by a second radius. Smooth functions may take radius=1e-6. Batch
-    statistics, dropout and augmentation are
-    those of the step that `problem.begin` set last.
+    A product costs two gradients over `rows` (None: all). It is exact on quadratics; elsewhere its error is of order
+    r^2, plus about 1e-16 / radius from rounding. So x must be float64. The radius is small because of ReLUs: one kink
+    of one row between the two points adds an error of order 1/r. Lanczos then shows large eigenvalues of both signs
+    that are not there, and cannot tell. `stable` can: it compares with a second radius. Smooth functions may take
+    radius=1e-6. Batch statistics, dropout and augmentation are those of the step that `problem.begin` set last.
     """
 
     def __init__(self, problem, x, rows=None, radius=1e-10):

@@ -11,7 +11,7 @@ import numpy as np
 BLOCK = 1 << 15
 
 
-@numba.njit(cache=True, fastmath={"reassoc", "nsz", "contract"})    # sums in any order: vectors
+@numba.njit(cache=True, fastmath={"reassoc", "nsz", "contract"})    # any order of the sum, so that it is vectorised
 def _square_sum(x):
     total = 0.0
     for i in range(x.size):

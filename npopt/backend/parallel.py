@@ -1,21 +1,25 @@
 """Threads of BLAS and numba, set together; imported first, because their waiting policy is read when they start."""
 
 import os
+import sys
 
-# Waiting threads must soon sleep: while it waits actively, a pool takes the cores from the pool that works (BLAS and
-# numba have one each) and from other processes. But to wake a thread takes 40 us, and a small network's step enters a
-# parallel loop every 50 us: numba's threads look around 1,000 times before they sleep. A parallel loop then costs 2 us
-# (sleeping at once: 45), and up to 50 us with another busy process on the two cores (spinning without a limit: 8 ms).
-# These settings are read when the libraries load, hence before the imports below (OpenBLAS's when NumPy loads: it
-# counts only if npopt is imported first, or in the processes of --jobs).
+# Where NumPy is here already, its OpenBLAS has read no setting of ours, and its threads would spin for some 30 ms after
+# each product, on the cores that everything else needs. Then BLAS gets one thread: one that never works never spins.
+SPINS = "numpy" in sys.modules and "OPENBLAS_THREAD_TIMEOUT" not in os.environ
+
+# BLAS and numba have a pool of threads each. A thread that waits by spinning takes a core from the pool that works, and
+# from other processes; so waiting threads must soon sleep. But waking one takes 40 us, and a step of a small network
+# enters a parallel loop every 50 us. So numba's threads look 1,000 times for work before they sleep. A parallel loop
+# then costs 2 us (45 if they slept at once). With another busy process on the two cores it costs up to 50 us (8 ms if
+# they spun without a limit). The libraries read these settings when they load, hence before the imports below.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 os.environ.setdefault("NUMBA_THREADING_LAYER_PRIORITY", "omp tbb workqueue")
 
-import numba
-import threadpoolctl
+import numba  # noqa: E402
+import threadpoolctl  # noqa: E402
 
 
 def cores():
@@ -24,10 +28,17 @@ def cores():
 
 
 def threads(n=None):
-    """Set the number of threads of BLAS and of numba together; without n, read it."""
+    """Set the number of threads of BLAS and of numba together; without n, read it.
+
+    BLAS keeps one thread where NumPy was imported before npopt: import npopt first if your products are large.
+    """
     if n is not None:
         if int(n) != n or n < 1:
             raise ValueError(f"threads must be a whole number of at least 1, got {n!r}")
         numba.set_num_threads(min(int(n), numba.config.NUMBA_NUM_THREADS))
-        threadpoolctl.threadpool_limits(int(n), user_api="blas")
+        threadpoolctl.threadpool_limits(1 if SPINS else int(n), user_api="blas")
     return numba.get_num_threads()
+
+
+if SPINS:
+    threadpoolctl.threadpool_limits(1, user_api="blas")

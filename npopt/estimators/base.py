@@ -1,7 +1,13 @@
 """What estimators share. An estimator is a value until `start`; then it is the optimizer's oracle as well."""
 
+from collections.abc import Callable
+
 from npopt import backend
+from npopt.contracts import Array, Number, Problem
+from npopt.samplers.base import Batch
 from npopt.values import Value
+
+import numpy as np
 
 
 class Estimator(Value):
@@ -17,26 +23,26 @@ class Estimator(Value):
     loss = None
     skip = False
 
-    def start(self, problem, x, seed):
+    def start(self, problem: Problem, x: Array, seed: int) -> Array:
         self.problem, self.counts, self.batch = problem, {"gradients": 0, "values": 0, "bytes": 0}, None
         self.seed = seed
         return backend.xp(x).zeros_like(x)
 
-    def __call__(self, x, batch, out):
+    def __call__(self, x: Array, batch: Batch, out: Array) -> Number:
         """Write the estimate at x for this batch into out; return the loss (a float; on a GPU a 0-d array)."""
         self.batch = batch
         return self.again(x, out)
 
-    def again(self, y, out):
+    def again(self, y: Array, out: Array) -> Number:
         raise ValueError(f"{type(self).__name__} does not say how it estimates; define again(self, y, out)")
 
-    def value(self, y):
+    def value(self, y: Array) -> Number:
         """The loss of this step's batch at another point, without a gradient."""
         rows = self.batch.rows
         self.counts["values"] += self.problem.n if rows is None else len(rows)
         return self.problem.value(y, rows, self.batch.weights)
 
-    def sampled(self, y, out, key):
+    def sampled(self, y: Array, out: Array, key: int) -> int:
         """out: the gradient at y of the mean loss of this step's rows, their targets drawn from the model. The number
         of rows."""
         if not hasattr(self.problem, "sampled_gradient"):
@@ -48,12 +54,12 @@ class Estimator(Value):
         self.problem.sampled_gradient(y, rows, out, key)
         return count
 
-    def variance(self, x, probabilities=None):
+    def variance(self, x: Array, probabilities: np.ndarray | None = None) -> float:
         """E|g - E g|^2 of the estimate at x from one row, drawn with these probabilities (None: uniformly)."""
         raise ValueError(f"{type(self).__name__} on {self.problem.name}: the variance is known exactly only for linear "
                          "models with Minibatch, SVRG or SAGA; leave variance=True out")
 
-    def compiled(self, optimizer, sampler):
+    def compiled(self, optimizer, sampler) -> Callable | None:
         return None
 
     def state(self):

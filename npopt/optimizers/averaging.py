@@ -12,7 +12,8 @@ def toward(slow, x, alpha):
 
 
 class Around(Optimizer):
-    """An optimizer around `inner`, with one more vector, which it reports, with batch statistics made anew."""
+    """An optimizer around another, `inner`. It keeps one more vector and reports that one. minimize measures it with
+    batch statistics that are computed anew."""
 
     arrays = ("slow",)
     parts = ("inner",)

@@ -5,9 +5,11 @@ of a sampler is one number: how many batches it has handed out. A batch is a sli
 weights is that of the gradient, g = (1/B) sum_b w_b grad f_b(x): rows drawn with probability p_i carry w_i = 1/(n p_i).
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from npopt import backend
+from npopt.contracts import Problem, State
 from npopt.values import Value, whole
 
 import numpy as np
@@ -30,12 +32,12 @@ class Sampler(Value):
     learns = False                                              # `observe` does something
     probabilities = None                                        # (n,) on the host where rows are not drawn uniformly
 
-    def __init__(self, batch_size=1, drop_last=False):
+    def __init__(self, batch_size: int | None = 1, drop_last: bool = False):
         if batch_size is not None:
             batch_size = whole(type(self).__name__, "batch_size", batch_size)
         self.batch_size, self.drop_last = batch_size, bool(drop_last)
 
-    def start(self, problem, seed):
+    def start(self, problem: Problem, seed: int) -> None:
         self.n, self.seed, self.taken, self._held, self._moved = problem.n, seed, 0, (None, None), (None, None)
         if self.n is None:
             raise ValueError(f"{self!r}: the problem {problem.name} has no fixed rows to put in order")
@@ -45,7 +47,7 @@ class Sampler(Value):
                              f"{problem.name}; choose 1 to {self.n}, or None for all")
         self.steps_per_epoch = self.n // self.size if self.drop_last else -(-self.n // self.size)
 
-    def epoch(self, e):
+    def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray | None]:
         """The order of epoch e, (n,), and its rows' weights, (n,) or None: NumPy arrays, a function of (seed, e)."""
         raise ValueError(f"{type(self).__name__} does not say in which order rows come")
 
@@ -62,7 +64,7 @@ class Sampler(Value):
             self._moved = (e, tuple(None if part is None else backend.asarray(part) for part in self._order(e)))
         return self._moved[1]
 
-    def take(self, k):
+    def take(self, k: int) -> Iterator[Batch]:
         """The next k batches, one by one; each counts as taken when it is handed out."""
         size, fixed = self.size, self.fixed
         while k:
@@ -75,11 +77,11 @@ class Sampler(Value):
                 yield Batch(order[s], None if weights is None else weights[s], b if fixed else None, e)
             k -= count
 
-    def rows(self, k):
+    def rows(self, k: int) -> np.ndarray:
         """The rows of the next k batches as one host array, for compiled loops over batches of one size."""
         return np.concatenate([np.asarray(backend.to_host(b.rows)) for b in self.take(k)])
 
-    def span(self, k):
+    def span(self, k: int) -> tuple[np.ndarray, np.ndarray | None]:
         """The next k batches, all of one epoch, as host arrays (rows, weights or None), for compiled loops.
 
         They are not counted as taken: a compiled stretch may end early, and who runs it adds its steps to `taken`.
@@ -89,11 +91,11 @@ class Sampler(Value):
         cut = slice(j * self.size, (j + k) * self.size)
         return order[cut], None if weights is None else weights[cut]
 
-    def observe(self, batch, problem):
+    def observe(self, batch: Batch, problem: Problem) -> None:
         """Told after each pass; samplers that learn probabilities use it, and set `learns`."""
 
-    def state(self):
+    def state(self) -> State:
         return {"taken": self.taken}
 
-    def load_state(self, state):
+    def load_state(self, state: State) -> None:
         self.taken = int(state["taken"])

@@ -30,7 +30,7 @@ class Loss:
         many(y, s) -> l                       functions of scalars. With K outputs s: (K,) holds z, and takes l'
         arrays(z, y, xp) -> (l, l')           the same as array code: z (B, K), y (B,) to (B,) and (B, K)
         second(z, y) -> l''                   (B, K, K), float64 on the host; at a kink of l' either side's
-        conjugate(u, y) -> l*                 (B,) of u: (B, K), float64 on the host
+        conjugate(u, y) -> l*                 (B,) of u: (B, K), float64 on the host, where it is known
         curvature                             a bound on the eigenvalues of l'', over all z and y
         majorant(z, y) -> c                   (B,) with l(z + d; y) <= l + l'.d + c/2 |d|^2 for all d, c <= curvature
         classes(where, y)                     the labels that it takes: see problems/linear/labels.py
@@ -55,6 +55,12 @@ class Loss:
 
     def majorant(self, z, y):
         return np.full(len(z), self.curvature)
+
+    def second(self, z, y):
+        raise ArithmeticError(f"{self!r} defines no second derivative, so that no minimum is computed")
+
+    def conjugate(self, u, y):
+        raise ValueError(f"{self!r} defines no conjugate, so that no duality gap is known")
 
 
 class Real(Loss):

@@ -159,7 +159,7 @@ class LinearModel(Stretches, Exact, Problem):
         return value
 
     def whole(self, x, weights, out):
-        """(value, slopes) over all rows, without a trace in this object."""
+        """(value, slopes) over all rows; nothing is stored in this object."""
         if not scipy.sparse.issparse(self.X):
             return self.arrays(self.X, self.y, x, weights, self.l2, out)
         s = np.empty((self.n, self.outputs), self.dtype)

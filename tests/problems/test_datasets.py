@@ -14,7 +14,7 @@ import tarfile
 import threading
 import zipfile
 
-from problems import LeastSquares, Logistic, datasets, files, load
+from problems import LeastSquares, Logistic, files, load, sources
 from problems.splits import split
 
 import numpy as np
@@ -54,12 +54,12 @@ def tiny_mnist(home, monkeypatch):
     images, labels = rng.integers(0, 256, (9, 4, 5)), np.array([3, 1, 4, 1, 5, 9, 2, 6, 5])
     known = {}
     for name, array in zip(
-        datasets.IDX["mnist"][2], (images[:6], labels[:6], images[6:], labels[6:]), strict=True
+        sources.IDX["mnist"][2], (images[:6], labels[:6], images[6:], labels[6:]), strict=True
     ):
         data = gzip.compress(idx_bytes(array))
         put(home / "named/mnist" / name, data)
         known[name] = sha(data)
-    monkeypatch.setitem(datasets.IDX, "mnist", ("http://127.0.0.1:9/", tuple("0123456789"), known))
+    monkeypatch.setitem(sources.IDX, "mnist", ("http://127.0.0.1:9/", tuple("0123456789"), known))
     return images, labels
 
 
@@ -107,7 +107,7 @@ def test_a_part_has_rows_of_the_set_and_keeps_its_statistics(tiny_mnist):
 
 def test_a_wrong_checksum_names_file_expected_and_found(tiny_mnist, home):
     name = "train-labels-idx1-ubyte.gz"
-    expected = datasets.IDX["mnist"][2][name]
+    expected = sources.IDX["mnist"][2][name]
     data = gzip.compress(idx_bytes(np.array([3, 1, 4, 1, 5, 8])))
     path = put(home / "named/mnist" / name, data)
     with pytest.raises(ValueError, match="wrong checksum") as error:
@@ -173,10 +173,10 @@ def served(folder):
 
 
 def test_a_missing_file_is_downloaded_once_checked_and_kept(tiny_mnist, home, monkeypatch):
-    _, classes, known = datasets.IDX["mnist"]
+    _, classes, known = sources.IDX["mnist"]
     os.rename(home / "named/mnist", home / "server")
     with served(home / "server") as (address, asked):
-        monkeypatch.setitem(datasets.IDX, "mnist", (address, classes, known))
+        monkeypatch.setitem(sources.IDX, "mnist", (address, classes, known))
         first = load("mnist")
         assert len(asked) == 4 and load("mnist").sha256 == first.sha256 and len(asked) == 4
         assert sorted(p.name for p in (home / "cache/mnist").iterdir()) == sorted(known)   # no temporary files
@@ -191,7 +191,7 @@ def test_a_missing_file_is_downloaded_once_checked_and_kept(tiny_mnist, home, mo
 def test_a_libsvm_download_is_held_to_the_checksum_it_came_with(home, monkeypatch):
     put(home / "server/regression/mg_scale", b"".join(b"%d 1:%d 6:1\n" % (i, i) for i in range(1, 11)))
     with served(home / "server") as (address, asked):
-        monkeypatch.setattr(datasets, "LIBSVM", address)
+        monkeypatch.setattr(sources, "LIBSVM", address)
         first = load("mg")
         assert first.rows == 10 and (home / "cache/libsvm/mg_scale.sha256").is_file()
         assert load("mg").sha256 == first.sha256 and len(asked) == 1
@@ -207,10 +207,10 @@ def test_offline_the_error_says_which_file_to_put_where(name, file, home, monkey
     with socket.socket() as free:                           # a port where nothing listens
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}/"
-    _, classes, known = datasets.IDX["mnist"]
-    monkeypatch.setitem(datasets.IDX, "mnist", (address, classes, known))
-    monkeypatch.setattr(datasets, "LIBSVM", address)
-    monkeypatch.setattr(datasets, "CIFAR", address + "cifar-10-binary.tar.gz")
+    _, classes, known = sources.IDX["mnist"]
+    monkeypatch.setitem(sources.IDX, "mnist", (address, classes, known))
+    monkeypatch.setattr(sources, "LIBSVM", address)
+    monkeypatch.setattr(sources, "CIFAR", address + "cifar-10-binary.tar.gz")
     folder = "libsvm" if name == "a9a" else name
     with pytest.raises(FileNotFoundError, match="downloading") as error:
         load(name)
@@ -238,7 +238,7 @@ def cifar_bytes(rng, n):
 @pytest.mark.parametrize("layout", ["folder", "below", "archive"])
 def test_cifar_records_come_from_a_folder_or_the_archive(layout, home):
     rng = np.random.default_rng(0)
-    parts = {name: cifar_bytes(rng, 3) for name in datasets.CIFAR_FILES}
+    parts = {name: cifar_bytes(rng, 3) for name in sources.CIFAR_FILES}
     root = home / "named/cifar-10"
     if layout == "archive":
         root.mkdir(parents=True)
@@ -263,7 +263,7 @@ def test_cifar_records_come_from_a_folder_or_the_archive(layout, home):
 def test_broken_cifar_files_are_one_sentence(home):
     data, *_ = cifar_bytes(np.random.default_rng(0), 2)
     root = home / "named/cifar-10"
-    for name in datasets.CIFAR_FILES:
+    for name in sources.CIFAR_FILES:
         put(root / name, data)
     (root / "data_batch_4.bin").unlink()
     with pytest.raises(FileNotFoundError, match="does not hold data_batch_4.bin"):
@@ -274,7 +274,7 @@ def test_broken_cifar_files_are_one_sentence(home):
     put(root / "data_batch_4.bin", b"\x0b" + data[1:])
     with pytest.raises(ValueError, match="data_batch_4.bin: record 0 has label 11"):
         load("cifar-10")
-    for name in datasets.CIFAR_FILES:
+    for name in sources.CIFAR_FILES:
         (root / name).unlink()
     for data, says in ((gzip.compress(b"x" * 5000)[:-9], "the file is damaged or cut short: it does not unpack"),
                        (gzip.compress(b"x" * 5000), "the archive is damaged or cut short")):
@@ -303,8 +303,8 @@ def jpegs(path, classes, colour=lambda c, i: (20 * c, 10 * i, 0), count=2):
 
 def test_jpeg_archives_are_decoded_once_in_alphabetical_order(home, monkeypatch):
     root = home / "named/cifar-10-jpeg"
-    jpegs(root / "train.zip", datasets.CIFAR_CLASSES)
-    jpegs(root / "test.zip", datasets.CIFAR_CLASSES, count=1)
+    jpegs(root / "train.zip", sources.CIFAR_CLASSES)
+    jpegs(root / "test.zip", sources.CIFAR_CLASSES, count=1)
     with pytest.raises(ValueError, match="train.zip: wrong checksum"):
         load("cifar-10-jpeg")
     found = load("cifar-10-jpeg", check=False)
@@ -322,12 +322,12 @@ def test_jpeg_archives_are_decoded_once_in_alphabetical_order(home, monkeypatch)
 def test_a_damaged_cache_or_another_archive_is_decoded_again(home):
     root = home / "named/cifar-10-jpeg"
     for name in ("train.zip", "test.zip"):
-        jpegs(root / name, datasets.CIFAR_CLASSES, count=1)
+        jpegs(root / name, sources.CIFAR_CLASSES, count=1)
     found = load("cifar-10-jpeg", check=False)
     (kept,) = (home / "cache/cifar-10-jpeg").iterdir()      # both archives hold the same bytes
     kept.write_bytes(kept.read_bytes()[:500])
     np.testing.assert_array_equal(load("cifar-10-jpeg", check=False).x_train, found.x_train)
-    jpegs(root / "train.zip", datasets.CIFAR_CLASSES, colour=lambda c, i: (0, 0, 200), count=1)
+    jpegs(root / "train.zip", sources.CIFAR_CLASSES, colour=lambda c, i: (0, 0, 200), count=1)
     assert load("cifar-10-jpeg", check=False).x_train[0, 0, 0, 2] > 190
 
 
@@ -335,8 +335,8 @@ def test_broken_jpeg_archives_are_one_sentence(home):
     root = home / "named/cifar-10-jpeg"
     with pytest.raises(FileNotFoundError, match=f"put the zip archive of class/NNNN.jpg at {root}/train.zip"):
         load("cifar-10-jpeg")
-    whole = jpegs(root / "train.zip", datasets.CIFAR_CLASSES).read_bytes()
-    jpegs(root / "test.zip", datasets.CIFAR_CLASSES)
+    whole = jpegs(root / "train.zip", sources.CIFAR_CLASSES).read_bytes()
+    jpegs(root / "test.zip", sources.CIFAR_CLASSES)
     put(root / "train.zip", whole[:-40])
     with pytest.raises(ValueError, match="train.zip: the archive is damaged or cut short"):
         load("cifar-10-jpeg", check=False)
@@ -370,7 +370,7 @@ def test_rows_without_a_test_file_are_split_with_the_recorded_seed(home):
 
 
 def test_line_ends_do_not_make_another_file_of_libsvm_text(home, monkeypatch):
-    monkeypatch.setitem(datasets.SHA256, "mpg_scale", sha(MPG))
+    monkeypatch.setitem(sources.SHA256, "mpg_scale", sha(MPG))
     put(home / "named/libsvm/mpg_scale", MPG.replace(b"\n", b"\r\n"))
     assert load("mpg").rows == 10
     put(home / "named/libsvm/mpg_scale", MPG.replace(b"1 1:1 ", b"1 1:2 "))
@@ -441,7 +441,7 @@ def test_real_sets_have_their_published_sizes(name):
     folder = pathlib.Path(os.environ.get("NPOPT_DATA", "data"))
     probe = folder / name / "train-images-idx3-ubyte.gz"
     if "mnist" not in name:
-        probe = folder / "libsvm" / datasets.SETS[name][1]
+        probe = folder / "libsvm" / sources.SETS[name][1]
     if not probe.is_file():
         pytest.skip(f"{probe} is not here")
     train, test, mean = REAL[name]

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from collections import namedtuple
 
 from npopt import FISTA, L1, L1L2, L2, SAGA, SGD, Box, Events, RandomReshuffling, Stop, minimize
 from problems import LeastSquares, LinearModel, Logistic
 from problems.linear import Huber, Logit, Softmax, Squared, SquaredHinge, passes
+from problems.linear.losses import Real
 
 import numba
 import numpy as np
@@ -143,6 +145,25 @@ def test_a_loss_of_ones_own_is_one_class_and_its_formula_may_change(tmp_path):
         assert found.stdout.split() == [f"{factor:.1f}", f"{1 - factor:.1f}"]
 
 
+class Slopes(Real, namedtuple("Slopes", "")):
+    """A loss that knows its slopes alone."""
+
+    __slots__ = ()
+    curvature = 1.0
+    one, arrays = Squared.one, Squared.arrays
+
+
+def test_a_loss_without_second_derivative_or_conjugate_runs_and_says_what_it_lacks(rng):
+    X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
+    problem, plain = LinearModel(X, y, Slopes(), regulariser=L1(0.1)), LeastSquares(X, y, regulariser=L1(0.1))
+    assert problem.metrics(np.ones(3)).keys() == {"objective", "gradient_norm", "nonzeros"}
+    assert problem.value(np.ones(3), np.arange(5)) == plain.value(np.ones(3), np.arange(5))
+    with pytest.raises(ValueError, match=r"Slopes\(\) defines no second derivative"):
+        problem.minimum()
+    with pytest.raises(ValueError, match=r"Slopes\(\) defines no conjugate"):
+        problem.duality_gap(np.ones(3))
+
+
 # ---------------------------------------------------------------------------------------------------------- problems
 def make(loss, rng, n=50, d=6, sparse=False, **more):
     X = rng.standard_normal((n, d)) * (rng.random((n, d)) < 0.7)
@@ -184,6 +205,18 @@ def test_the_minimum_is_that_of_a_slow_loop(loss, intercept, rng):
     assert problem.certificate < 1e-11 and best == pytest.approx(problem.value(x), abs=1e-14)
     sparse = LinearModel(scipy.sparse.csr_matrix(problem.host_X), problem.host_y, loss, l2=0.1, intercept=intercept)
     np.testing.assert_allclose(sparse.minimum()[0], x, atol=1e-10)
+
+
+def test_minima_of_one_column_by_hand():
+    """Huber: two rows inside, (w - 0) + (w - 0.2), and one outlier at 10, which pulls with delta = 1. A squared hinge
+    with every margin short of 1: (w - 1) + l2 w = 0; with l1 >= |mean slope at 0| it is 0."""
+    X = np.ones((3, 1))
+    assert LinearModel(X, [0, 0.2, 10], Huber(1)).minimum()[0] == pytest.approx([0.6], rel=1e-13)
+    assert LinearModel(X, [0, 0.2, 10], Huber(1), l2=1 / 3).minimum()[0] == pytest.approx([1.2 / 3], rel=1e-13)
+    signed = np.array([[1.0], [-1.0], [2.0]]), [1, -1, 1]
+    assert LinearModel(signed[0][:2], signed[1][:2], SquaredHinge(), l2=0.25).minimum()[0] == pytest.approx([0.8])
+    assert LinearModel(*signed, SquaredHinge(), regulariser=L1(4 / 3 + 1e-9)).minimum()[0] == [0]
+    assert LinearModel(*signed, SquaredHinge(), regulariser=L1(4 / 3 - 1e-6)).minimum()[0] > 0
 
 
 def test_a_minimum_is_found_from_a_start_without_curvature(rng):
