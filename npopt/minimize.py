@@ -184,6 +184,7 @@ class _Loop:
         self.compiled = self.estimator.compiled(self.optimizer, self.sampler) if steady else None
         if self.compiled:
             self.g = None                                       # the compiled loop needs no gradient vector
+        self.watched = bool(not self.compiled and Witness.methods(self.optimizer))
         self.warn_of_long_steps()
         self.t, self.seconds, self.columns, self.reason = 0, 0.0, {}, None
         self.loss_sum, self.loss_count, self.last_loss, self.length = 0.0, 0, math.nan, 1
@@ -368,8 +369,7 @@ class _Loop:
         for bound in (due, self.total):
             if bound is not None and bound != math.inf:
                 k = min(k, bound - self.t)
-        watched = self.t == 0 and not self.compiled and Witness.methods(self.optimizer)
-        witness = Witness(self.optimizer, self.x) if watched else None             # of the first step; k is 1 there
+        witness, k = (self.witness(), 1) if self.watched else (None, k)
         backend.synchronize()
         start = time.perf_counter()
         first = self.t
@@ -378,8 +378,9 @@ class _Loop:
         losses = _read(losses)
         took = time.perf_counter() - start
         self.seconds += took
-        if witness and self.t:
-            witness.check(self.optimizer, self.x, self.g, self.schedule(0))
+        if witness and self.t > first:
+            self.watched = False
+            witness.check(self.optimizer, self.x, self.g, self.schedule(first))
         if len(losses) == self.length and not self.compiled:    # aim at STRETCH seconds
             self.length = min(LONGEST, max(1, int(self.length * min(4.0, STRETCH / max(took, 1e-9)))))
         if self.compiled:                                       # in order, too: cumsum adds one by one
@@ -399,6 +400,11 @@ class _Loop:
             return f"diverged: the loss is {losses[i]} at step {first + i}"
         self.last_loss = float(losses[-1]) if i else self.last_loss
         return None
+
+    def witness(self):
+        """A Witness of the next step, or None where its rate is 0."""
+        rate = self.schedule(self.t)
+        return Witness(self.optimizer, self.x) if hasattr(rate, "dtype") or rate else None
 
     def fraction(self):
         done = [0.0]

@@ -60,6 +60,13 @@ class Nothing(Optimizer):
         lr * g
 
 
+class Warmed(Optimizer):
+    """With a warm-up of its own, from 0."""
+
+    def update(self, x, g, lr):
+        x -= lr * min(1, (self.t - 1) / 4) * g
+
+
 class Subtracted(Optimizer):
     def update(self, x, g, lr):
         x -= lr * g
@@ -117,7 +124,7 @@ def run(optimizer, schedule=0.05, **more):
 
 
 @pytest.mark.parametrize("method", [
-    Rebound(), Returned(), Stepped(), Segmented(), Averaged(), Nothing(), EMA(Rebound()), Lookahead(Averaged(), 1),
+    Rebound(), Returned(), Stepped(), Segmented(), Averaged(), EMA(Rebound()), Lookahead(Averaged(), 1),
     Lookahead(EMA(Returned())),
 ])
 @pytest.mark.parametrize("where", ["cpu", "strict"])
@@ -135,19 +142,34 @@ def test_an_update_that_moves_nothing_is_told_what_to_write(method, where):
     (Lookahead(Subtracted(), 5), 0.05), (Subtracted(), Late()),
     (Rebound(), 0.0), (SGD(), 0.05),
 ])
+@pytest.mark.filterwarnings("error")
 def test_methods_that_rightly_leave_x_are_not_refused(method, schedule):
     assert run(method, schedule).reason == "steps"
 
 
+@pytest.mark.parametrize("method", [Nothing(), Warmed(), Lookahead(Nothing(), 1)])
+def test_where_it_may_be_meant_it_is_a_warning(method):
+    with pytest.warns(UserWarning, match="first step left x as it was"):
+        run(method)
+
+
+@pytest.mark.filterwarnings("error")
 def test_a_step_below_rounding_is_not_refused():
     x = np.ones(4)
     end = minimize(problem(), Subtracted(), RandomReshuffling(5), 1e-30, stop=Stop(steps=2), x=x)
     np.testing.assert_array_equal(end.x, x)
 
 
+@pytest.mark.filterwarnings("error")
 def test_no_gradient_is_no_reason():
     still = LeastSquares(np.eye(4), np.zeros(4), 0.1)           # its minimum is 0, the start
     assert minimize(still, Rebound(), None, 0.1, stop=Stop(steps=2)).reason == "steps"
+
+
+def test_the_first_step_with_a_rate_is_looked_at():
+    assert run(Subtracted(), Late()).reason == "steps"
+    with pytest.raises(ValueError, match="left x as it was"):
+        run(Rebound(), Late())
 
 
 def test_skipped_steps_are_waited_for():

@@ -4,6 +4,7 @@ And what a method that somebody writes is told when its first step moves nothing
 """
 
 import dis
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -125,12 +126,12 @@ def as_array(declared):
 
 
 class Witness:
-    """Looks at the first step of a method that was written outside of npopt, and refuses one that cannot move x.
+    """Looks at the first step of a method that was written outside of npopt, where rate and gradient should move x.
 
     `x = x - lr * g` in an update gives the name x to a new array; the run would end where it started, without a word.
-    Refused is a step with a rate and a gradient that x would feel, after which x is as it was, if the state is, too, or
-    if the update gives its x another array or returns one. A method that gathers gradients and moves later is not.
-    On a device the answer is one number, read once.
+    If x is as it was, and the update gives its x another array or returns one, that is an error. If the state is as it
+    was, too, that is a warning: a method may have a warm-up of its own. One that gathers gradients and moves later is
+    left alone. On a device the answer is one number, read once.
     """
 
     UPDATES = {"update": 1, "step": 1, "update_segment": 2}     # the place of x among the arguments
@@ -147,19 +148,20 @@ class Witness:
         return own + [m for part in inner if isinstance(part, Optimizer) for m in Witness.methods(part)]
 
     def check(self, optimizer, x, g, lr):
-        """A ValueError if the step just made, from the x of the constructor, moved nothing though it should have."""
-        eps = float(np.finfo(x.dtype).eps)
-        still = (x == self.x).all() & (abs(lr * g) > eps * abs(x)).any()
+        """After the step from the x of the constructor, (n,), along g, (n,), at the rate lr."""
         authors = Witness.methods(optimizer)
-        if not any(loses(type(a), name, place) for a in authors for name, place in Witness.UPDATES.items()):
-            for before, now in zip(self.state, leaves(optimizer.state()), strict=True):
-                same = now == before
-                still = still & (same.all() if hasattr(same, "all") else same)
+        lost = any(loses(type(a), name, place) for a in authors for name, place in Witness.UPDATES.items())
+        still = (x == self.x).all() & (abs(lr * g) > float(np.finfo(x.dtype).eps) * abs(x)).any()
+        for before, now in () if lost else zip(self.state, leaves(optimizer.state()), strict=True):
+            same = now == before
+            still = still & (same.all() if hasattr(same, "all") else same)
         if bool(backend.to_host(still)):
-            raise ValueError(
-                f"{type(authors[0]).__name__}: the first step left x as it was, though neither gradient nor rate is 0; "
-                "update must write into the array x, as x -= lr * g or x[...] = x - lr * g do, while "
-                "x = x - lr * g makes a new array that nobody sees")
+            said = (f"{type(authors[0]).__name__}: the first step left x as it was, though neither gradient nor rate "
+                    "is 0; update must write into the array x, as x -= lr * g or x[...] = x - lr * g do, while "
+                    "x = x - lr * g makes a new array that nobody sees")
+            if lost:
+                raise ValueError(said)
+            warnings.warn(said, stacklevel=2)
 
 
 def leaves(state):
