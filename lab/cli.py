@@ -1,9 +1,12 @@
 """The command `npopt`: list, run, all, report; methods, show, gradcheck (files of their own, see LIBRARY).
 
-Every script runs in its own process, like python scripts/NAME.py.
+Every script runs in its own process, like python scripts/NAME.py. `npopt all` runs as many at a time as there are
+cores, each on one core, so that compilation and figures of one overlap with the runs of another, and prints a row of
+its table as each script ends. What a script says goes to <out>/<script>/output.txt.
 """
 
 import ast
+import concurrent.futures
 import importlib
 import json
 import os
@@ -17,12 +20,15 @@ from lab.claims import counts
 from lab.experiment import Experiment
 from lab.options import nearest
 from npopt import checkpoint
+from npopt.backend import cores
+from npopt.errors import UserError
 
 USAGE = """npopt: a laboratory for the optimisation of deep learning, in NumPy
 
   npopt list                      the scripts: task, name, question
   npopt run NAME [options]        run one; npopt run NAME --help says what it asks, and its options
-  npopt all [--quick] [options]   run every script, and write results/index.html
+  npopt all [--quick] [options]   run every script, on all cores (--jobs: on some), and write
+                                  results/index.html
   npopt report [NAME] [options]   figures and reports again from stored results, without running
   npopt methods [WORD]            every optimizer, sampler, layer, ...: paper, file, state, tests
   npopt show NAME                 the derivation and the code of one of them
@@ -34,6 +40,10 @@ Options that every script takes: --data --device --seeds --epochs --quick --jobs
 on where it was."""
 
 LIBRARY = {"methods": "lab.methods", "show": "lab.show", "gradcheck": "lab.gradchecks"}      # imported when asked for
+
+
+ROW = "{:7} {:{}}  {:12} {:>12}  {:>6} {:>6} {:>9}"
+VERDICTS = ("holds", "fails", "undecided")
 
 
 def main(argv=None):
@@ -122,7 +132,7 @@ def run(words):
 
 
 def run_all(words):
-    """Every script in turn. One that fails does not stop the rest; then the status is 1."""
+    """Every script, some at a time. One that fails does not stop the rest; then the status is 1."""
     known = scripts()
     if "-h" in words or "--help" in words:
         print(USAGE)
@@ -131,26 +141,36 @@ def run_all(words):
         return refuse("no scripts here; run it in a checkout of the repository")
     check_options("npopt all", words)
     try:
+        jobs, words = shared(words, len(known))
+    except ValueError as error:
+        return refuse(error)
+    try:
         checkpoint.writable(folder_of(words) / "index.html")
     except ValueError as error:
         return refuse(f"{error} with --out")
     order = sorted(known, key=lambda name: report.task_order(described(known[name])[0]))
-    rows, failed = [], []
-    for name in order:
-        print(f"\n===== {name}: {described(known[name])[1]}", flush=True)
-        before = time.monotonic()
-        status = start(known[name], words)
-        if status == 130:
-            return 130
-        if status:
-            failed.append(name)
-        rows.append([name, f"failed ({status})" if status else "done", report.duration(time.monotonic() - before)])
-        rows[-1] += tally(folder_of(words) / name / "summary.json") if not status else ["", "", ""]
-    index = report.write_index(folder_of(words))
-    print("\n" + report.text_table(["script", "", "time", "holds", "fails", "undecided"], rows))
+    width, failed = max(map(len, order)), []
+    print(f"{len(order)} scripts, {jobs} at a time\n\n  " + ROW.format("task", "script", width, "", "time", *VERDICTS))
+    pool = concurrent.futures.ThreadPoolExecutor(jobs)
+    runs = {pool.submit(quietly, known[name], words): name for name in order}
+    try:
+        for ended in concurrent.futures.as_completed(runs):
+            name, (status, seconds) = runs[ended], ended.result()
+            if status == 130:
+                raise KeyboardInterrupt
+            found = ["", "", ""] if status else tally(folder_of(words) / name / "summary.json")
+            state = f"failed ({status})" if status else "done"
+            task = described(known[name])[0]
+            print("  " + ROW.format(task, name, width, state, report.duration(seconds), *found), flush=True)
+            if status:
+                failed.append(name)
+                print(last_words(folder_of(words) / name), file=sys.stderr)
+    except KeyboardInterrupt:
+        pool.shutdown(cancel_futures=True)                      # the scripts were interrupted too, save and end
+        return 130
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
-    print(f"\nall reports: {index}")
+    print(f"\nall reports: {report.write_index(folder_of(words))}")
     return 1 if failed else 0
 
 
@@ -158,6 +178,37 @@ def check_options(prog, words):
     """Refuse, before any script starts, what no script takes: one sentence, and the end of this process."""
     p = options.parser(Experiment("Every script."), prog)
     options.check(p, p.parse_args(words, options.Arguments()))
+
+
+def shared(words, count):
+    """(scripts at a time, the words for each): --jobs of the command, or all cores, are shared out among the scripts,
+    one core a run, unless --threads says otherwise."""
+    jobs, rest = cores(), list(words)
+    for i, word in enumerate(words):
+        if word == "--jobs" or word.startswith("--jobs="):
+            text, drop = (word[7:], 1) if "=" in word else (words[i + 1] if i + 1 < len(words) else "", 2)
+            if not text.isdigit() or int(text) < 1:
+                raise UserError(f"jobs must be a whole number of at least 1, got {text!r}")
+            jobs, rest = int(text), [*words[:i], *words[i + drop:]]
+    threads = [] if any(word.split("=")[0] == "--threads" for word in rest) else ["--threads", "1"]
+    at_once = min(jobs, count)
+    return at_once, [*rest, "--jobs", str(jobs // at_once), *threads]
+
+
+def quietly(path, words):
+    """Run a script, what it says into its output.txt; (exit status, seconds)."""
+    folder, before = folder_of(words) / path.stem, time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "output.txt", "w") as file:
+        process = subprocess.Popen([sys.executable, str(path), *words], stdout=file, stderr=subprocess.STDOUT)
+        return process.wait(), time.monotonic() - before
+
+
+def last_words(folder, lines=5, width=150):
+    """The end of what a script said, indented, and where all of it stands."""
+    path = folder / "output.txt"
+    said = [f"      {line[:width]}" for line in path.read_text(errors="replace").rstrip().splitlines()[-lines:]]
+    return "\n".join([*said, f"      (all it said: {path})"])
 
 
 def folder_of(words):
@@ -187,7 +238,7 @@ def redraw(words):
         if chosen(names[0])[0] is None:
             return refuse(chosen(names[0])[1])
     else:
-        check_options("npopt report", rest)
+        check_options("npopt report", [*rest, "--redraw"])
         names = [name for name in known if (out / name / "summary.json").exists()]
     status = 0
     for name in names:

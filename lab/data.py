@@ -1,6 +1,7 @@
 """Data sets by name: the last few that a process has loaded, and what is said about them in keys and summaries."""
 
 from lab.options import BUNDLED, REAL, nearest
+from npopt.errors import UserError
 
 
 def dataset(name, **more):
@@ -18,7 +19,7 @@ def check(name):
 
     known = [BUNDLED, REAL, *datasets.names()]
     if name not in known:
-        raise ValueError(f"no data set is called {name!r}; {nearest(name, known)}")
+        raise UserError(f"no data set is called {name!r}; {nearest(name, known)}")
 
 
 def facts(name):

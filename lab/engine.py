@@ -7,7 +7,6 @@ for them loses none; a cluster without a common folder sends them back instead.
 
 import contextlib
 import dataclasses
-import linecache
 import tempfile
 import warnings
 from pathlib import Path
@@ -17,12 +16,12 @@ from lab.store import Store
 from nn import kernels
 from npopt import backend
 from npopt.checkpoint import Damaged
+from npopt.errors import UserError
 
 import joblib
 import numpy as np
 
 KEPT = 1_000_000  # numbers of x up to which the store keeps it unasked
-REFUSALS = (ValueError, OSError, ImportError, RuntimeError)  # among which `on_purpose` finds the sentences for the user
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +70,7 @@ def execute(job, store, settings, wait=False, ship=False):
         settings.apply()
         try:
             run = perform(job, store, settings.seconds, lock.note)
-        except REFUSALS as error:
-            if not on_purpose(error):
-                raise
+        except UserError as error:
             return Outcome(job, "refused", str(error))
         if run.reason == "interrupted":
             return Outcome(job, "interrupted")
@@ -137,19 +134,6 @@ def as_array(values):
     return np.array([v if np.shape(v) == shape else np.full(shape, np.nan) for v in values])
 
 
-def on_purpose(error):
-    """Whether an error is a sentence for the user: raised by a `raise` of this library or of the script itself.
-
-    A ValueError that NumPy raises inside one of our lines is a bug, and keeps its traceback.
-    """
-    trace = error.__traceback__
-    while trace.tb_next:
-        trace = trace.tb_next
-    room = trace.tb_frame.f_globals.get("__name__", "").split(".")[0]
-    line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
-    return room in ("npopt", "nn", "problems", "lab", "__main__") and line.strip().startswith("raise")
-
-
 def collect(jobs, store, settings, workers=1, engine="local", address=None):
     """Outcomes of the jobs as they come. Jobs that other processes hold are left to them, and waited for at the end."""
     if not jobs:
@@ -190,7 +174,7 @@ def dask(stack, address, workers, settings):
     try:
         from dask.distributed import Client, LocalCluster
     except ImportError:
-        raise ValueError("--engine dask needs Dask: pip install 'dask[distributed]'") from None
+        raise UserError("--engine dask needs Dask: pip install 'dask[distributed]'") from None
     if address is None:
         cluster = stack.enter_context(
             LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50)
@@ -200,7 +184,7 @@ def dask(stack, address, workers, settings):
         try:
             stack.enter_context(Client(address, timeout=10))
         except (OSError, ValueError) as error:
-            raise ValueError(f"--address {address}: no Dask scheduler answers there ({error})") from None
+            raise UserError(f"--address {address}: no Dask scheduler answers there ({error})") from None
     return {"backend": "dask"}
 
 
@@ -210,7 +194,7 @@ def ray(stack, address, workers, settings):
         import ray as ray_package
         from ray.util.joblib import register_ray
     except ImportError:
-        raise ValueError("--engine ray needs Ray: pip install 'ray[default]'") from None
+        raise UserError("--engine ray needs Ray: pip install 'ray[default]'") from None
     ray_package.init(address=address, num_cpus=None if address else workers, ignore_reinit_error=True)
     stack.callback(ray_package.shutdown)
     register_ray()

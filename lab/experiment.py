@@ -24,7 +24,8 @@ The functions are given what they name: the results as their first argument, and
 `args` (the command line) and, for the conclusion, `claims` (dict id -> Claim). They see finished runs only, so that a
 figure can be drawn again from the store at any time. A claim whose runs are missing is undecided; a claim that fails is
 a result, and the script still ends with status 0. A figure or a conclusion that fails for another reason is a bug: its
-traceback is printed, the report says so, and the status is 1.
+traceback is printed, the report says so, and the status is 1. A run that raises a UserError is refused with its
+sentence, and the others are made; every other error ends the script with its traceback.
 """
 
 import copy
@@ -40,12 +41,13 @@ from pathlib import Path
 from lab import data as data_room
 from lab import engine, report
 from lab.claims import Claim, judge
-from lab.engine import REFUSALS, Job, Settings, on_purpose
+from lab.engine import Job, Settings
 from lab.grid import Entry
 from lab.options import default_parts, nearest, parse
 from lab.progress import Bar
 from lab.results import Finished, MissingRuns, Results
 from lab.store import RESULTS, Store, key_of, write_text
+from npopt.errors import UserError
 
 
 class Experiment:
@@ -85,7 +87,7 @@ class Experiment:
 
         def keep(function):
             if any(id == claim.id for claim, _ in self.claims):
-                raise ValueError(f"experiment: two claims are called {id!r}")
+                raise UserError(f"experiment: two claims are called {id!r}")
             self.claims.append((Claim(id, statement, str(expected), source or self.source), function))
             return function
 
@@ -94,7 +96,7 @@ class Experiment:
     def figure(self, name, caption=""):
         """A figure: a function of the results; it returns a Figure (.png), or an animation or many Figures (.gif)."""
         if Path(name).suffix not in report.MIME or Path(name).name != name:
-            raise ValueError(f"experiment: a figure is called something.png or something.gif, got {name!r}")
+            raise UserError(f"experiment: a figure is called something.png or something.gif, got {name!r}")
 
         def keep(function):
             self.figures.append((name, caption, function))
@@ -131,9 +133,7 @@ class Experiment:
         except KeyboardInterrupt:
             print(f"\n{script}: interrupted; all is kept, the same command goes on from here", file=sys.stderr)
             raise SystemExit(130) from None
-        except REFUSALS as error:
-            if not on_purpose(error):
-                raise
+        except UserError as error:
             print(f"{script}: {error}", file=sys.stderr)
             raise SystemExit(2) from None
         if broken or status:
@@ -142,17 +142,17 @@ class Experiment:
     def jobs(self, args):
         """([(entry, job)] for every entry and seed, facts of the data sets)."""
         if self.grid is None:
-            raise ValueError("the experiment has no grid: decorate a function of args with @experiment.runs")
+            raise UserError("the experiment has no grid: decorate a function of args with @experiment.runs")
         data_room.check(args.data)
         labelled, seen, sets = [], set(), {}
         for entry in self.grid(args):
             if not isinstance(entry, Entry):
-                raise ValueError(f"the grid must yield Entry objects, it yielded {type(entry).__name__}")
+                raise UserError(f"the grid must yield Entry objects, it yielded {type(entry).__name__}")
             if entry.part not in self.parts:
-                raise ValueError(f"entry {entry.name!r}: no part {entry.part!r}; {nearest(entry.part, self.parts)}")
+                raise UserError(f"entry {entry.name!r}: no part {entry.part!r}; {nearest(entry.part, self.parts)}")
             label = entry.part, frozenset(entry.tags.items())
             if label in seen:
-                raise ValueError(f"two entries of part {entry.part!r} have the same tags: {entry.name or 'none'}")
+                raise UserError(f"two entries of part {entry.part!r} have the same tags: {entry.name or 'none'}")
             seen.add(label)
             if entry.part not in args.parts:
                 continue
@@ -168,7 +168,7 @@ class Experiment:
                 )  # fmt: skip
                 labelled.append((entry, Job(key, entry, seed, printed)))
         if not labelled:
-            raise ValueError(f"nothing to run: parts {', '.join(args.parts)} have no entries with --data {args.data}")
+            raise UserError(f"nothing to run: parts {', '.join(args.parts)} have no entries with --data {args.data}")
         return labelled, list(sets.values())
 
     def complete(self, entry, args):
@@ -193,7 +193,7 @@ class Experiment:
         if args.redraw:
             if len(missing) == len(jobs):
                 where = str(args.out / script)
-                raise ValueError(f"no stored run of this grid in {where!r}: run it first, without --redraw")
+                raise UserError(f"no stored run of this grid in {where!r}: run it first, without --redraw")
             if missing:
                 print(f"{script}: {len(missing)} of {len(jobs)} runs are missing; drawn without them", file=sys.stderr)
             return False
@@ -328,7 +328,7 @@ def profile(script, labelled):
         print(found.table(), flush=True)
         networks += 1
     if not networks:
-        raise ValueError("--profile is for networks, and the chosen parts train none")
+        raise UserError("--profile is for networks, and the chosen parts train none")
 
 
 def given(function, results, **known):

@@ -19,6 +19,7 @@ from lab.methods import columns, public
 from lab.options import Parser
 from lab.show import near, plain
 from npopt import gradcheck
+from npopt.errors import UserError
 
 import numpy as np
 
@@ -81,22 +82,22 @@ def check(layer, shape, batch):
 
 # ---------------------------------------------------------------------------------------------------- what is checked
 def loaded(path, name):
-    """What a user's file calls by that name; a ValueError says why there is none."""
+    """What a user's file calls by that name; a UserError says why there is none."""
     if not path.is_file():
-        raise ValueError(f"there is no file {str(path)!r}")
+        raise UserError(f"there is no file {str(path)!r}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{path} cannot be loaded: {said(error)}") from error
+        raise UserError(f"{path} cannot be loaded: {said(error)}") from error
     finally:
         sys.path.pop(0)
     if not hasattr(module, name):
         theirs = [key for key, value in vars(module).items()
                   if isinstance(value, type) and issubclass(value, nn.Layer) and value.__module__ == path.stem]
-        raise ValueError(f"{path} has no {name!r}; its layers are {', '.join(theirs) or 'none'}")
+        raise UserError(f"{path} has no {name!r}; its layers are {', '.join(theirs) or 'none'}")
     return getattr(module, name)
 
 
@@ -113,38 +114,38 @@ def arguments(text):
         call = ast.parse(f"f({text})", mode="eval").body
         return ([ast.literal_eval(a) for a in call.args], {k.arg: ast.literal_eval(k.value) for k in call.keywords})
     except (SyntaxError, ValueError, AttributeError):
-        raise ValueError(f"--args takes numbers and texts of a call, as in 5,bias=False, got {text!r}") from None
+        raise UserError(f"--args takes numbers and texts of a call, as in 5,bias=False, got {text!r}") from None
 
 
 def sizes(text):
     """(3, 5) of "3,5"."""
     parts = [part for part in text.replace("x", ",").split(",") if part.strip()]
     if not parts or not all(part.strip().isdigit() and int(part) for part in parts):
-        raise ValueError(f"--shape is that of one row of inputs, without the batch, as in 3,5, got {text!r}")
+        raise UserError(f"--shape is that of one row of inputs, without the batch, as in 3,5, got {text!r}")
     return tuple(int(part) for part in parts)
 
 
 def subject(word, args):
-    """(name, layer or Network, shape of a row) of a word of the command line; a ValueError says what is missing."""
+    """(name, layer or Network, shape of a row) of a word of the command line; a UserError says what is missing."""
     given, named = arguments(args.args or "")
     shape = sizes(args.shape) if args.shape else None
     if ":" in word or word.endswith(".py"):
         file, _, name = word.partition(":")
         if not name:
-            raise ValueError(f"name a class of the file, as in {file}:MyLayer")
+            raise UserError(f"name a class of the file, as in {file}:MyLayer")
         thing = loaded(Path(file), name)
     else:
         known = {plain(name): name for name in EXAMPLES}
         name = known.get(plain(word.removeprefix("nn.")))
         if name is None:
-            raise ValueError(f"no layer or network is called {word!r}; {near(word, KINDS)}")
+            raise UserError(f"no layer or network is called {word!r}; {near(word, KINDS)}")
         make, usual = EXAMPLES[name]
         if args.args is None:
             return name, make(), shape or usual
         thing = getattr(nn, name, None) or public("nn.norms")[name]
     layer = thing if isinstance(thing, (nn.Layer, nn.Network)) else made(name, thing, given, named)
     if shape is None and not isinstance(layer, nn.Network):
-        raise ValueError(f"{name}: say the shape of one row of inputs, without the batch, as in --shape 3,5")
+        raise UserError(f"{name}: say the shape of one row of inputs, without the batch, as in --shape 3,5")
     return name, layer, shape
 
 
@@ -154,9 +155,9 @@ def made(name, thing, given, named):
         layer = thing(*given, **named)
     except Exception as error:
         why = said(error)
-        raise ValueError(f"{name} cannot be made: {why}; give arguments, as in --args 5,bias=False") from None
+        raise UserError(f"{name} cannot be made: {why}; give arguments, as in --args 5,bias=False") from None
     if not isinstance(layer, (nn.Layer, nn.Network)):
-        raise ValueError(f"{name} is no Layer and no Network but {type(layer).__name__}")
+        raise UserError(f"{name} is no Layer and no Network but {type(layer).__name__}")
     return layer
 
 
@@ -198,7 +199,7 @@ def command(words):
         return f"--batch must be a whole number of at least 1, got {args.batch}"
     try:
         subjects = [subject(name, args) for name in args.names or [*EXAMPLES]]
-    except ValueError as error:
+    except UserError as error:
         return str(error)
     width, failed = columns(), []
     print(row(width, ("layer", "direction", "analytic", "numeric", "error", "")))

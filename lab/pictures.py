@@ -3,8 +3,9 @@
 import contextlib
 import io
 
-from lab.figures import COLOURS, plt, style
+from lab.figures import COLOURS, STYLE, plt, style
 from npopt import checkpoint
+from npopt.errors import UserError
 
 import numpy as np
 from PIL import Image, ImageColor
@@ -42,11 +43,14 @@ def palette(picture, count):
 
 def paletted(picture, colours):
     """The picture in the colours of a palette; what is near the colour of a line has that (near white are greys)."""
-    pixels, places = np.asarray(picture).astype(int), np.array(picture.quantize(palette=colours, dither=0))
+    planes, places = np.asarray(picture).astype(np.int16), np.array(picture.quantize(palette=colours, dither=0))
+    planes = np.moveaxis(planes, 2, 0).copy()                   # red, green, blue apart: many times faster than last
     for i, colour in enumerate(LINES[1:], 1):
-        places[np.abs(pixels - colour).max(2) <= 16] = i
+        red, green, blue = (np.abs(plane - value) <= 16 for plane, value in zip(planes, colour, strict=True))
+        places[red & green & blue] = i
     known, first = np.unique(np.reshape(colours.getpalette(), (-1, 3)) @ (1 << 16, 1 << 8, 1), return_index=True)
-    wanted = pixels @ (1 << 16, 1 << 8, 1)                      # Pillow takes a near colour for one that is there
+    red, green, blue = planes.astype(np.int32)
+    wanted = (red << 16) + (green << 8) + blue                  # Pillow takes a near colour for one that is there
     at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
     places = np.where(known[at] == wanted, first[at], places).astype(np.uint8)
     out = Image.fromarray(places, "P")
@@ -54,11 +58,12 @@ def paletted(picture, colours):
     return out
 
 
-def drawn(figure, **how):
+def drawn(figure, dpi=STYLE["savefig.dpi"]):
     """The figure as an RGB picture; it is not closed."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", **how)
-    return Image.open(buffer).convert("RGB")
+    figure.savefig(buffer, format="rgba", dpi=dpi)              # the bytes as they are: no PNG to pack and unpack
+    size = [int(inches * dpi) for inches in figure.get_size_inches()]
+    return Image.frombuffer("RGBA", size, buffer.getvalue()).convert("RGB")
 
 
 def step(animation, data):
@@ -82,6 +87,6 @@ def animate(animation):
     with contextlib.suppress(AttributeError):
         plt.close(animation._fig)
     if not frames:
-        raise ValueError("an animation needs at least one frame")
+        raise UserError("an animation needs at least one frame")
     colours = palette(frames[-1], 64)
     return [paletted(frame, colours) for frame in frames]

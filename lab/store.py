@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from npopt import checkpoint
+from npopt.errors import UserError
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class Store:
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"results folder {str(folder)!r} is not writable ({error.strerror}); choose another one with --out"
             ) from None
 

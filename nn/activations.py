@@ -19,7 +19,8 @@ class Activation(Layer):
     reads_input = False
 
     def forward(self, x, run):
-        y = x if self.inplace and not (self.reads_input and run.backward) else backend.empty(x.shape, x.dtype)
+        y = None if self.reads_input and run.backward else run.place(x)
+        y = backend.empty(x.shape, x.dtype) if y is None else y
         return y, self.apply(x, y)
 
     def backward(self, dy, saved, run):

@@ -7,8 +7,6 @@ On the way back a composite lets go of what a layer kept as soon as that layer i
 `del saved`, stack.pop() hands over the last reference. Who needs `saved` again keeps it.
 """
 
-from itertools import pairwise
-
 from npopt import backend
 
 from . import kernels
@@ -40,8 +38,6 @@ class Sequential(Layer):
         for name, layer in zip(self.names, self.layers, strict=True):
             if not isinstance(layer, Layer):
                 raise ValueError(f"Sequential: child {name} must be a Layer, got {layer!r}")
-        for before, layer in pairwise(self.layers):
-            layer.inplace = not before.reads_output
         self.view = all(layer.view for layer in self.layers)
         self.reads_output = self.view or self.layers[-1].view or self.layers[-1].reads_output
         self.fused = fused(self.layers)
@@ -61,12 +57,12 @@ class Sequential(Layer):
             plan.activate()
 
     def forward(self, x, run):
-        return self.plans[kernels.chosen()].forward(x, run)
+        return self.plans[kernels.plan()].forward(x, run)
 
     def backward(self, dy, saved, run):
         stack = [saved]
         del saved
-        return self.plans[kernels.chosen()].backward(dy, stack.pop(), run)
+        return self.plans[kernels.plan()].backward(dy, stack.pop(), run)
 
     def __repr__(self):
         return listed(self.names, self.fused)
@@ -83,6 +79,8 @@ class Chain:
 
     def __init__(self, layers):
         self.layers, self.lowest, self.active = layers, 0, False
+        # whether a layer may write over its input: not where it is the caller's, or the layer before reads it later
+        self.inplace = [i > 0 and not layers[i - 1].reads_output for i in range(len(layers))]
 
     def activate(self):
         """Find the lowest trained layer; their number where there is none."""
@@ -91,7 +89,8 @@ class Chain:
 
     def part(self, run, i):
         """What is asked of layer i: dx where a layer below it is trained or the chain's dx is wanted."""
-        return run.asking(run.backward and (run.dx or i >= self.lowest), run.dx or i > self.lowest)
+        backward = run.backward and (run.dx or i >= self.lowest)
+        return run.asking(backward, run.dx or i > self.lowest, self.inplace[i])
 
     def forward(self, x, run):
         kept = []
@@ -121,8 +120,6 @@ class Residual(Layer):
 
     def __init__(self, block, shortcut=None, activation=None):
         self.block, self.shortcut, self.activation = block, shortcut, activation
-        if activation is not None:
-            activation.inplace = True                   # the sum is nobody else's
         self.plans = {"reference": (block, Sum(activation))}
         self.plans["fast"] = self.plans["reference"]
         last = block.layers[-1] if isinstance(block, Sequential) else None
@@ -153,7 +150,7 @@ class Residual(Layer):
 
     def parts(self, run):
         """(trunk, join) of the path that is chosen, and what is asked of trunk, shortcut and join."""
-        trunk, join = self.plans[kernels.chosen()]
+        trunk, join = self.plans[kernels.plan()]
         beside = run.dx or self.shortcut is not None and self.shortcut.active
         through = run.dx or trunk.active
         return trunk, join, run.asking(run.backward and through, run.dx), run.asking(run.backward and beside, run.dx), (
@@ -193,7 +190,9 @@ class Sum(Layer):
 
     def forward(self, h, skip, run):
         y = h + skip
-        return (y, ()) if self.activation is None else self.activation.forward(y, run)
+        if self.activation is None:
+            return y, ()
+        return self.activation.forward(y, run.asking(run.backward, run.dx, inplace=True))
 
     def backward(self, dy, saved, run):
         if self.activation is not None:

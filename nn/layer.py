@@ -20,6 +20,7 @@ class Run:
     recalibrating   batch statistics are gathered for evaluation; dropout is off
     backward        backward will be called for this layer, so that it has to keep what that needs
     dx              that call is to return dx
+    inplace         x belongs to nobody else: y may take its place, if x has no gaps (run.place)
     seed, step      with a layer's name they fix its draws
     rows            row numbers of the batch, a device array of whole numbers, or None for 0..B-1
     pending         what layers leave for the end of the step, {layer: value}; None where nothing is to be remembered
@@ -28,17 +29,22 @@ class Run:
     def __init__(self, training=False, recalibrating=False, backward=False, dx=False, seed=0, step=0, rows=None,
                  pending=None):
         self.training, self.recalibrating, self.backward, self.dx = training, recalibrating, backward or dx, dx
-        self.seed, self.step, self.rows, self.pending, self._asked = seed, step, rows, pending, {}
+        self.seed, self.step, self.rows, self.pending, self.inplace = seed, step, rows, pending, False
+        self._asked = {}
 
-    def asking(self, backward: bool, dx: bool) -> "Run":
+    def asking(self, backward: bool, dx: bool, inplace: bool = False) -> "Run":
         """The same pass, for a layer of which this is asked."""
-        wanted = bool(backward), bool(backward and dx)
-        if wanted == (self.backward, self.dx):
+        wanted = bool(backward), bool(backward and dx), inplace
+        if wanted == (self.backward, self.dx, self.inplace):
             return self
         if wanted not in self._asked:
             other = self._asked[wanted] = copy.copy(self)
-            other.backward, other.dx = wanted
+            (other.backward, other.dx, other.inplace), other._asked = wanted, {}
         return self._asked[wanted]
+
+    def place(self, x: Array) -> Array | None:
+        """x, where y may be written over it, else None."""
+        return x if self.inplace and x.flags.c_contiguous else None
 
     def remembering(self, pending: dict) -> "Run":
         """The same pass, whose layers leave in the dict `pending` what the step's end folds in."""
@@ -62,7 +68,6 @@ class Layer:
     shapes          {name: (shape, kind)} of the parameters; init {name: initialiser}
     reads_output    backward reads what forward returned, so that nobody may overwrite it
     view            forward or backward may return (a view of) what it was given
-    inplace         set by the composite: x belongs to nobody else, y may take its place
     active          set by Network.bind: a parameter in or below this layer is trained
 
     A layer with statistics of its own has commit(value), which folds in what a training pass left by run.leave, and
@@ -70,7 +75,7 @@ class Layer:
     """
 
     shapes, init = {}, {}
-    reads_output, view, inplace, is_block = True, False, False, False
+    reads_output, view, is_block = True, False, False
     path, active = "", False
 
     def children(self) -> list[tuple[str, "Layer"]]:

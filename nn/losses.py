@@ -54,8 +54,8 @@ class Loss(Value):
 
 
 def binary(t):
-    """Labels -1 and +1 as 0 and 1; other targets as they are."""
-    return (t + 1) / 2 if t.dtype.kind in "fi" and np.isin(t, (-1, 1)).all() else t
+    """Labels -1 and +1, (n,), as 0 and 1; other targets as they are."""
+    return (t + 1) / 2 if t.ndim == 1 and t.dtype.kind in "fi" and np.isin(t, (-1, 1)).all() else t
 
 
 def same_shape(owner, outputs, t, dtype, more=""):
@@ -87,7 +87,7 @@ class SoftmaxCrossEntropy(Loss):
         t = binary(t)
         if t.dtype.kind == "f" and (t == np.floor(t)).all():
             t = t.astype(np.int64)
-        if t.shape[1:] != tuple(outputs[:-1]) or not outputs:
+        if t.shape[1:] != tuple(outputs[:-1]) or not 1 <= len(outputs) <= 2:
             raise ValueError(f"SoftmaxCrossEntropy: a row of outputs must be (classes,), or (positions, classes) for "
                              f"targets (n, positions); got outputs {tuple(outputs)} and targets {t.shape}")
         if t.dtype.kind not in "iu":

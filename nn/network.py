@@ -58,6 +58,7 @@ class Network:
         self.keepers = [leaf for leaf in layer.leaves() if hasattr(leaf, "commit")]
         self.pending, self.sums = None, {}
         self._x = self._g = self._active = None
+        self._probe = ()
         self._where = "unbound"
 
     def _walk(self, layer, path, residual):
@@ -85,7 +86,8 @@ class Network:
         active: names of segments that are trained (None: all); the others get a gradient of None. With compact, g holds
         the active segments alone, in order. Nothing happens when x, g and active are those of the last call.
         """
-        if x is self._x and g is self._g and (active is self._active or active == self._active):
+        same = x is self._x and g is self._g and (active is self._active or active == self._active)
+        if same and all(getattr(*user) is view for *user, view in self._probe):         # another may share a layer
             return
         if x.shape != (self.dim,):
             raise ValueError(f"{self.name}: x must have shape ({self.dim},), got {tuple(x.shape)}")
@@ -98,7 +100,10 @@ class Network:
                 raise ValueError(
                     f"{self.name}: g must be {x.dtype} of shape ({length},), got {g.dtype} {tuple(g.shape)}"
                 )
-        sums, start = {}, 0
+        unknown = [name for name in where or () if name not in self.users]
+        if unknown:
+            raise ValueError(f"{self.name}: no segment is named {unknown[0]!r}; there are {', '.join(self.users)}")
+        sums, start, self._probe = {}, 0, ()
         for name, begin, stop, shape, _, _ in self.segments:
             view, gradient = x[begin:stop].reshape(shape), None
             if g is not None and (where is None or name in where):
@@ -117,6 +122,7 @@ class Network:
                         extra = backend.empty(shape, x.dtype)
                     sums[name, i] = extra
                 setattr(layer, "d" + parameter, extra)
+            self._probe = self._probe or ((*self.users[name][-1], view),)
         self.sums, self._x, self._g, self._active = sums, x, g, active
         if where != self._where:
             self.layer.activate()
@@ -133,9 +139,11 @@ class Network:
         found = tuple(tuple(a.shape[1:]) for a in inputs) if isinstance(inputs, tuple) else tuple(inputs.shape[1:])
         if found != self.input_shape:
             raise ValueError(f"{self.name}: a row of inputs must have shape {self.input_shape}, got {found}")
-        if run.training and self.pending is None:       # a step's first training pass leaves what commit folds in
-            self.pending = {}
-            run = run.remembering(self.pending)
+        if run.training and self.pending is None and run.pending is None:
+            left = {}                                   # a step's first training pass leaves what commit folds in
+            found = self.layer.forward(inputs, self.part(run.remembering(left)))
+            self.pending = left
+            return found
         return self.layer.forward(inputs, self.part(run))
 
     def backward(self, dy, saved, run):
@@ -148,6 +156,9 @@ class Network:
         if not getattr(dy.flags, "writeable", True):
             dy = dy.copy()
         here = self.part(run)
+        if run.backward and not here.backward and self._g is None:
+            raise ValueError(f"{self.name}: since this pass went forward the network was bound without a gradient; "
+                             "bind it to x and g again before the pass goes back")
         dx = self.layer.backward(dy, stack.pop(), here) if here.backward else None
         for (name, _), extra in self.sums.items():
             layer, parameter = self.users[name][-1]

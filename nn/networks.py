@@ -5,6 +5,8 @@ an initialiser given, biases start at 0). `activation` makes a layer: a class su
 arguments.
 """
 
+from npopt.errors import UserError
+
 from . import init as initialisers
 from .activations import ReLU
 from .composites import Residual, Sequential
@@ -27,10 +29,10 @@ def _check(owner, activation, input_shape=None):
     """Refuse what makes no layer, and the shape of an image that is none."""
     if not callable(activation):
         shape = isinstance(activation, (tuple, list))
-        raise ValueError(f"{owner}: activation must be a layer's class, such as nn.ReLU, got {activation!r}"
+        raise UserError(f"{owner}: activation must be a layer's class, such as nn.ReLU, got {activation!r}"
                          + (f"; the shape of an image is input_shape={activation!r}" if shape else ""))
     if input_shape is not None and (not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3):
-        raise ValueError(f"{owner}: input_shape must be (height, width, channels), got {input_shape!r}")
+        raise UserError(f"{owner}: input_shape must be (height, width, channels), got {input_shape!r}")
 
 
 def mlp(sizes=(784, 128, 56, 10), activation=ReLU, norm=None, dropout=0.0, init=None, name=None):
@@ -40,10 +42,10 @@ def mlp(sizes=(784, 128, 56, 10), activation=ReLU, norm=None, dropout=0.0, init=
     by the problem, so that images can be given: input_shape is (sizes[0],).
     """
     if not isinstance(sizes, (tuple, list)) or len(sizes) < 2:
-        raise ValueError(f"mlp: sizes must name at least inputs and outputs, as (784, 10) does, got {sizes!r}")
+        raise UserError(f"mlp: sizes must name at least inputs and outputs, as (784, 10) does, got {sizes!r}")
     _check("mlp", activation)
     if norm not in (None, "batch", "layer"):
-        raise ValueError(f"mlp: norm must be None, 'batch' or 'layer', got {norm!r}")
+        raise UserError(f"mlp: norm must be None, 'batch' or 'layer', got {norm!r}")
     layers = {}
     for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True), 1):
         layers[f"fc{i}"] = Linear(a, b, **_starts(init))
@@ -70,7 +72,7 @@ def lenet5(activation=ReLU, pool="max", classes=10, input_shape=(28, 28, 1), ini
     are left for 8x8.
     """
     if pool not in POOLS:
-        raise ValueError(f"lenet5: pool must be 'max' or 'avg', got {pool!r}")
+        raise UserError(f"lenet5: pool must be 'max' or 'avg', got {pool!r}")
     _check("lenet5", activation, input_shape)
     height, width, channels = input_shape
     inner = 0 if min(height, width) >= 12 else 2
@@ -143,7 +145,7 @@ def vgg(depth=11, width=64, in_channels=3, classes=10, image=32, batch_norm=True
     With width 64, 3 channels and 10 classes: 9,231,114 (VGG-11) and 14,728,266 (VGG-16) parameters with batch norm.
     """
     if depth not in VGG:
-        raise ValueError(f"vgg: depth must be one of {', '.join(map(str, VGG))}, got {depth!r}")
+        raise UserError(f"vgg: depth must be one of {', '.join(map(str, VGG))}, got {depth!r}")
     _check("vgg", activation)
     starts, layers, inputs, i = _starts(init), {}, in_channels, 0
     for group, item in enumerate(VGG[depth]):

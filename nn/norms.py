@@ -63,7 +63,7 @@ class BatchNorm(Layer):
         return tuple(shape)
 
     def forward(self, x, run):
-        return self.joint(x, None, False, x if self.inplace and not run.backward else None, run)
+        return self.joint(x, None, False, None if run.backward else run.place(x), run)
 
     def backward(self, dy, saved, run):
         return self.back(dy, saved, False, run)
@@ -166,7 +166,7 @@ class BatchNormReLU(Layer):
     path = property(lambda self: self.norm.path)
 
     def forward(self, x, run):
-        return self.norm.joint(x, None, True, x if self.norm.inplace and not run.backward else None, run)
+        return self.norm.joint(x, None, True, None if run.backward else run.place(x), run)
 
     def backward(self, dy, saved, run):
         return self.norm.back(dy, saved, False, run)
@@ -188,11 +188,11 @@ class BatchNormSkip(Layer):
     path = property(lambda self: self.norm.path)
 
     def forward(self, h, skip, run):
-        return self.norm.joint(h, skip, self.rectify, skip if self.onto else None, run)
+        return self.norm.joint(h, skip, self.rectify, skip if self.onto and skip.flags.c_contiguous else None, run)
 
     def backward(self, dy, saved, run):
-        dh = self.norm.back(dy, saved, True, run)
-        return dh, dy
+        dy = backend.xp(dy).ascontiguousarray(dy)       # of a copy only the copy would be cut
+        return self.norm.back(dy, saved, True, run), dy
 
     def __repr__(self):
         name = "BatchNormSkipReLU" if self.rectify else "BatchNormSkip"

@@ -7,11 +7,12 @@ import tempfile
 import zipfile
 
 from npopt import backend
+from npopt.errors import UserError
 
 import numpy as np
 
 
-class Damaged(ValueError):
+class Damaged(UserError):
     """A file that is not a whole checkpoint, or not one of this run."""
 
 
@@ -49,7 +50,7 @@ def load(path):
         with np.load(path, allow_pickle=False) as file:
             packed = [member.filename for member in file.zip.infolist() if member.compress_type != zipfile.ZIP_STORED]
             if packed:                                          # which could unpack to any size
-                raise ValueError(f"{packed[0][:40]} is packed, as no checkpoint is")
+                raise UserError(f"{packed[0][:40]} is packed, as no checkpoint is")
             arrays = {name[6:]: file[name] for name in file.files if name.startswith("array:")}
             return _join(json.loads(file["tree"].tobytes().decode()), arrays)
     except FileNotFoundError:
@@ -67,7 +68,7 @@ def writable(path):
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"{path} cannot be written ({error.strerror}); choose another folder") from None
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose another folder") from None
 
 
 def replace(path, write):

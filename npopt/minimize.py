@@ -11,6 +11,7 @@ import time
 
 from npopt import backend, checkpoint
 from npopt.analysis import theory
+from npopt.errors import UserError
 from npopt.estimators import Estimator, Minibatch
 from npopt.optimizers import Optimizer
 from npopt.optimizers.base import Witness
@@ -42,13 +43,13 @@ class Stop(Value):
         if target is not None:
             fits = isinstance(target, (tuple, list)) and len(target) in (2, 3) and isinstance(target[0], str)
             if not fits or (len(target) == 3 and target[1] not in ("<=", ">=")):
-                raise ValueError(
+                raise UserError(
                     f'Stop: target must be (column, value) or (column, "<=" or ">=", value), got {target!r}')
             target = (*target[:-1], number("Stop", "the target's value", target[-1]))
         self.epochs, self.steps, self.evaluations = epochs, steps, evaluations
         self.seconds, self.target = seconds, target
         if all(v is None for v in (epochs, steps, evaluations, seconds, target)):
-            raise ValueError("Stop: give at least one of epochs, steps, evaluations, seconds, target")
+            raise UserError("Stop: give at least one of epochs, steps, evaluations, seconds, target")
 
     def total(self, steps_per_epoch):
         """The number of steps, as far as epochs and steps say it; else None."""
@@ -63,7 +64,7 @@ class Stop(Value):
             return False
         column, value = self.target[0], self.target[-1]
         if column not in row:
-            raise ValueError(f"Stop: the target's column {column!r} is not measured; there are {', '.join(row)}")
+            raise UserError(f"Stop: the target's column {column!r} is not measured; there are {', '.join(row)}")
         return row[column] >= value if self.target[1] == ">=" else row[column] <= value
 
 
@@ -78,10 +79,10 @@ class Events(Value):
         if metrics is not None:
             number("Events", "metrics", metrics, low=0, open_low=True)
         if per not in ("epoch", "step"):
-            raise ValueError(f'Events: per must be "epoch" or "step", got {per!r}')
+            raise UserError(f'Events: per must be "epoch" or "step", got {per!r}')
         number("Events", "seconds", seconds, low=0)
         if checkpoint is not None and (not isinstance(checkpoint, (str, os.PathLike)) or not str(checkpoint)):
-            raise ValueError(f'Events: checkpoint must be a file\'s path, such as "run.npz", got {checkpoint!r}')
+            raise UserError(f'Events: checkpoint must be a file\'s path, such as "run.npz", got {checkpoint!r}')
         self.metrics, self.per, self.checkpoint = metrics, per, checkpoint
         self.seconds, self.progress, self.variance = seconds, progress, bool(variance)
 
@@ -147,16 +148,16 @@ class _Loop:
     def __init__(self, problem, optimizer, sampler, schedule, estimator, vary, stop, seed, x, events):
         self.problem, self.seed = problem, whole("minimize", "seed", seed, low=0)
         if isinstance(problem, type) or not hasattr(problem, "value_and_gradient"):
-            raise ValueError("minimize: problem must be a problem such as LeastSquares(X, y), got "
+            raise UserError("minimize: problem must be a problem such as LeastSquares(X, y), got "
                              f"{' '.join(repr(problem).split())[:80]}")
         if vary is not None and not isinstance(vary, dict):
-            raise ValueError(f'minimize: vary must be a dict such as {{"beta": Linear(0.9, 0.5)}}, got {vary!r}')
+            raise UserError(f'minimize: vary must be a dict such as {{"beta": Linear(0.9, 0.5)}}, got {vary!r}')
         for what, value, kind, example in (
             ("optimizer", optimizer, Optimizer, "Adam()"), ("sampler", sampler, Sampler, "RandomReshuffling(64)"),
             ("estimator", estimator, Estimator, "Minibatch()"),
         ):
             if not isinstance(value, kind) and (value is not None or what == "optimizer"):
-                raise ValueError(f"minimize: {what} must be a value such as {example}, got {value!r}")
+                raise UserError(f"minimize: {what} must be a value such as {example}, got {value!r}")
         self.optimizer = copy.deepcopy(optimizer)
         if sampler is None and problem.n is not None:
             sampler = RandomReshuffling(min(64, problem.n))
@@ -165,11 +166,11 @@ class _Loop:
         self.vary = {name: copy.deepcopy(as_schedule(s)) for name, s in (vary or {}).items()}
         for name in self.vary:
             if name not in optimizer.arguments():
-                raise ValueError(f"minimize: vary names {name!r}, but {optimizer!r} has no such argument")
+                raise UserError(f"minimize: vary names {name!r}, but {optimizer!r} has no such argument")
         self.stop = _made(Stop, stop, dict(epochs=10))
         self.events = _made(Events, events, {})
         if getattr(problem, "has_penalty", False) and not getattr(optimizer, "proximal", False):
-            raise ValueError(f"minimize: {problem.name} has a non-smooth penalty, which {type(optimizer).__name__} "
+            raise UserError(f"minimize: {problem.name} has a non-smooth penalty, which {type(optimizer).__name__} "
                              "cannot handle; use a proximal method")
         self.x = self.starting_point(x)
         self.sampler.start(problem, self.seed)
@@ -217,7 +218,7 @@ class _Loop:
                 try:
                     type(optimizer)(**{**optimizer.arguments(), name: value})
                 except ValueError as error:
-                    raise ValueError(f"{error}, to which vary leads at step {t}") from None
+                    raise UserError(f"{error}, to which vary leads at step {t}") from None
 
     def starting_point(self, x):
         problem = self.problem
@@ -228,11 +229,11 @@ class _Loop:
         dtype = getattr(x, "dtype", None)
         if dtype is None or dtype.name not in ("float32", "float64") or tuple(x.shape) != (problem.dim,):
             got = f"{dtype} {tuple(getattr(x, 'shape', ()))}"
-            raise ValueError(f"minimize: x must be a float32 or float64 array of shape ({problem.dim},) for "
+            raise UserError(f"minimize: x must be a float32 or float64 array of shape ({problem.dim},) for "
                              f"{problem.name}, got {got}")
         wanted = getattr(problem, "dtype", None)
         if wanted is not None and dtype != wanted:
-            raise ValueError(f"minimize: x is {dtype}, {problem.name} computes in {np.dtype(wanted)}; convert x")
+            raise UserError(f"minimize: x is {dtype}, {problem.name} computes in {np.dtype(wanted)}; convert x")
         return backend.asarray(x).copy()
 
     @property
@@ -257,7 +258,7 @@ class _Loop:
         theirs, ours = state["config"], self.config
         different = [f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in ours if theirs.get(k) != ours[k]]
         if different:
-            raise ValueError(f"minimize: {path} is the checkpoint of another run ({'; '.join(different)}); remove it "
+            raise UserError(f"minimize: {path} is the checkpoint of another run ({'; '.join(different)}); remove it "
                              "or choose another path")
         pattern = {**self.state(), "reason": None if state.get("reason") is None else "", "config": None}
         names = ("epoch", "step", "seconds", *self.estimator.counts, "lr", "loss")
@@ -420,7 +421,7 @@ class _Loop:
     def run(self):
         path, events = self.events.checkpoint, self.events
         if path is not None and os.path.isdir(path):
-            raise ValueError(f"minimize: {os.fspath(path)!r} is a folder; a checkpoint is a file, such as "
+            raise UserError(f"minimize: {os.fspath(path)!r} is a folder; a checkpoint is a file, such as "
                              f"{os.path.join(path, 'run.npz')!r}")
         if path is not None:
             checkpoint.writable(path)
@@ -479,11 +480,11 @@ def _made(kind, value, default):
         known = list(inspect.signature(kind).parameters)
         unknown = [name for name in value if name not in known]
         if unknown:
-            raise ValueError(f"minimize: {kind.__name__.lower()} has no {', '.join(map(repr, unknown))}; there is "
+            raise UserError(f"minimize: {kind.__name__.lower()} has no {', '.join(map(repr, unknown))}; there is "
                              f"{', '.join(known)}")
         return kind(**value)
     if not isinstance(value, kind):
-        raise ValueError(f"minimize: {kind.__name__.lower()} must be a {kind.__name__} or a dict of its arguments, got "
+        raise UserError(f"minimize: {kind.__name__.lower()} must be a {kind.__name__} or a dict of its arguments, got "
                          f"{value!r}")
     return value
 

@@ -13,6 +13,7 @@ import math
 
 from npopt import backend
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.values import Value, number
 
 
@@ -41,10 +42,10 @@ class Regulariser(Value):
     l2 = 0.0
 
     def value(self, x):
-        raise ValueError(f"{type(self).__name__} does not define value(x)")
+        raise UserError(f"{type(self).__name__} does not define value(x)")
 
     def prox(self, x, step):
-        raise ValueError(f"{type(self).__name__} does not define prox(x, step)")
+        raise UserError(f"{type(self).__name__} does not define prox(x, step)")
 
 
 class L1(Regulariser):
@@ -108,7 +109,7 @@ class Box(Regulariser):
         self.low = None if low is None else number("Box", "low", low)
         self.high = None if high is None else number("Box", "high", high)
         if None not in (low, high) and not low <= high:
-            raise ValueError(f"Box: low must not exceed high, got low={low}, high={high}")
+            raise UserError(f"Box: low must not exceed high, got low={low}, high={high}")
 
     @property
     def bounds(self):

@@ -9,6 +9,7 @@ here and there; ours are the equations.
 
 import math
 
+from npopt.errors import UserError
 from npopt.values import Value, number, whole
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 
 def _unit(owner, per):
     if per not in ("step", "epoch"):
-        raise ValueError(f'{owner}: per must be "step" or "epoch", got {per!r}')
+        raise UserError(f'{owner}: per must be "step" or "epoch", got {per!r}')
     return per
 
 
@@ -45,7 +46,7 @@ class Schedule(Value):
     def fraction(self, k):
         """k/T, at most 1."""
         if self.T is None:
-            raise ValueError(f"{self!r}: the length of the run is not known; pass length=, or stop by epochs or steps")
+            raise UserError(f"{self!r}: the length of the run is not known; pass length=, or stop by epochs or steps")
         return min(k / self.T, 1.0) if self.T else 1.0
 
 
@@ -80,10 +81,10 @@ class Piecewise(Schedule):
         self.lr, self.factor = number("Piecewise", "lr", lr, low=0), number("Piecewise", "factor", factor, low=0)
         self.per = _unit("Piecewise", per)
         if not isinstance(milestones, (list, tuple)):
-            raise ValueError(f"Piecewise: milestones must be a list of numbers such as (30, 60), got {milestones!r}")
+            raise UserError(f"Piecewise: milestones must be a list of numbers such as (30, 60), got {milestones!r}")
         self.milestones = tuple(number("Piecewise", "a milestone", m, low=0) for m in milestones)
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"Piecewise: milestones must rise from 0 upwards, got {self.milestones}")
+            raise UserError(f"Piecewise: milestones must rise from 0 upwards, got {self.milestones}")
 
     def at(self, k):
         return self.lr * self.factor ** sum(m <= k for m in self.milestones)
@@ -195,7 +196,7 @@ class Cyclical(Schedule):
         self.low, self.high = number("Cyclical", "low", low, low=0), number("Cyclical", "high", high, low=0)
         self.half, self.factor = whole("Cyclical", "half", half), number("Cyclical", "factor", factor, low=0, high=1)
         if shape not in self.SHAPES:
-            raise ValueError(f"Cyclical: shape must be one of {', '.join(self.SHAPES)}, got {shape!r}")
+            raise UserError(f"Cyclical: shape must be one of {', '.join(self.SHAPES)}, got {shape!r}")
         self.shape, self.down = shape, None if down is None else whole("Cyclical", "down", down)
 
     def at(self, t):
@@ -224,7 +225,7 @@ class OneCycle(Schedule):
         self.high, self.divide = number("OneCycle", "high", high, low=0), number("OneCycle", "divide", divide, low=1)
         self.final = number("OneCycle", "final", final, low=1)
         if phases not in (2, 3):
-            raise ValueError(f"OneCycle: phases must be 2 or 3, got {phases!r}")
+            raise UserError(f"OneCycle: phases must be 2 or 3, got {phases!r}")
         self.phases = int(phases)
         self.rise = number("OneCycle", "rise", rise, low=0, high=1 / (phases - 1), open_low=True, open_high=True)
         self.cosine, self.length = bool(cosine), None if length is None else whole("OneCycle", "length", length)

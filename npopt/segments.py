@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from npopt.errors import UserError
+
 KINDS = ("matrix", "conv", "bias", "norm", "scalar", "embedding", "vector")
 
 
@@ -32,7 +34,7 @@ class Segments(tuple):
         found, start = [], 0
         for name, shape, kind, block in entries:
             if kind not in KINDS:
-                raise ValueError(f"segment {name}: kind must be one of {', '.join(KINDS)}, got {kind!r}")
+                raise UserError(f"segment {name}: kind must be one of {', '.join(KINDS)}, got {kind!r}")
             size = 1
             for extent in shape:
                 size *= int(extent)
@@ -40,7 +42,7 @@ class Segments(tuple):
             start += size
         table = cls(found)
         if len(set(table.names)) < len(table):
-            raise ValueError(f"segments: a name occurs twice among {', '.join(table.names)}")
+            raise UserError(f"segments: a name occurs twice among {', '.join(table.names)}")
         return table
 
     @property
@@ -56,7 +58,7 @@ class Segments(tuple):
         for segment in self:
             if segment.name == name:
                 return segment
-        raise ValueError(f"no segment is named {name!r}; the names are {', '.join(self.names)}")
+        raise UserError(f"no segment is named {name!r}; the names are {', '.join(self.names)}")
 
     def view(self, vector, name):
         """The piece of a vector under its own shape; a view, so writing to it writes the vector."""
@@ -68,7 +70,7 @@ class Segments(tuple):
         wanted = {names} if isinstance(names, str) else set(names)
         unknown = wanted - set(self.names) - set(self.blocks)
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"no segment or block is named {', '.join(sorted(unknown))}; segments: {', '.join(self.names)}"
             )
         return Segments.of(*((s.name, s.shape, s.kind, s.block) for s in self if {s.name, s.block} & wanted))

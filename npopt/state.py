@@ -6,6 +6,7 @@ started is the pattern of what may be loaded into it.
 """
 
 from npopt import backend
+from npopt.errors import UserError
 
 import numpy as np
 
@@ -75,7 +76,7 @@ class Stateful:
     in place, a number is set under its name."""
 
     def kept(self):
-        raise ValueError(f"{type(self).__name__} does not say what it keeps; define kept(self)")
+        raise UserError(f"{type(self).__name__} does not say what it keeps; define kept(self)")
 
     def state(self):
         """A dict of arrays (not copied) and numbers."""
@@ -85,7 +86,7 @@ class Stateful:
         """Take back what state() returned. What does not fit is a ValueError, and nothing is loaded then."""
         wrong = misfit(self.state(), state)
         if wrong:
-            raise ValueError(f"{type(self).__name__}: this state is another's: {wrong}; start afresh")
+            raise UserError(f"{type(self).__name__}: this state is another's: {wrong}; start afresh")
         for name, value in self.kept().items():
             if isinstance(value, Stateful):
                 value.load_state(state[name])

@@ -3,6 +3,8 @@
 import inspect
 import math
 
+from npopt.errors import UserError
+
 import numpy as np
 
 
@@ -65,14 +67,14 @@ def number(owner, name, value, low=None, high=None, open_low=False, open_high=Fa
             raise TypeError
         x = float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{owner}: {name} must be a number, got {value!r}") from None
+        raise UserError(f"{owner}: {name} must be a number, got {value!r}") from None
     inside = math.isfinite(x)
     inside = inside and (low is None or (x > low if open_low else x >= low))
     inside = inside and (high is None or (x < high if open_high else x <= high))
     if not inside:
         left = "(-inf" if low is None else f"{'(' if open_low else '['}{low:g}"
         right = "inf)" if high is None else f"{high:g}{')' if open_high else ']'}"
-        raise ValueError(f"{owner}: {name} must lie in {left}, {right}, got {value!r}")
+        raise UserError(f"{owner}: {name} must lie in {left}, {right}, got {value!r}")
     return value
 
 
@@ -83,7 +85,7 @@ def whole(owner, name, value, low=1):
     except (TypeError, ValueError, OverflowError):
         fits = False
     if not fits:
-        raise ValueError(f"{owner}: {name} must be a whole number of at least {low}, got {value!r}")
+        raise UserError(f"{owner}: {name} must be a whole number of at least {low}, got {value!r}")
     return int(value)
 
 
@@ -91,5 +93,5 @@ def pair(owner, name, value, low=1):
     """Check a whole number or a pair of them, and return a pair."""
     both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(both) != 2:
-        raise ValueError(f"{owner}: {name} must be a number or a pair, got {value!r}")
+        raise UserError(f"{owner}: {name} must be a number or a pair, got {value!r}")
     return tuple(whole(owner, name, v, low) for v in both)

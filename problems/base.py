@@ -2,6 +2,7 @@
 
 from npopt import backend
 from npopt.contracts import Array, Number, Rows, State
+from npopt.errors import UserError
 from npopt.segments import Segments
 
 import numpy as np
@@ -39,7 +40,7 @@ class Problem:
         """Store dim, dtype and the table of segments, by default one segment "w" of kind vector."""
         self.dim, self.dtype = int(dim), np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
-            raise ValueError(f"{self.name}: numbers must be float32 or float64, got {self.dtype}")
+            raise UserError(f"{self.name}: numbers must be float32 or float64, got {self.dtype}")
         self.segments = Segments.of(("w", (self.dim,), "vector", "w")) if segments is None else segments
 
     def check(self, x: Array, what: str = "x") -> Array:
@@ -48,7 +49,7 @@ class Problem:
         if shape != (self.dim,) or dtype != self.dtype or not x.flags.c_contiguous:
             came = type(x).__name__ if shape is None else f"shape {shape} of {dtype}"
             gaps = " with gaps between its numbers" if shape == (self.dim,) and not x.flags.c_contiguous else ""
-            raise ValueError(
+            raise UserError(
                 f"{self.name}: {what} must be a contiguous vector of {self.dim} numbers of {self.dtype}, "
                 f"got {came}{gaps}"
             )
@@ -106,7 +107,7 @@ class Problem:
 
     def targets(self) -> np.ndarray:
         """Labels or values to predict, (n,), on the host."""
-        raise ValueError(f"{self.name} has no targets, by which rows could be put in order")
+        raise UserError(f"{self.name} has no targets, by which rows could be put in order")
 
     def metrics(self, x: Array) -> dict[str, float]:
         """{name: float} for the log, in evaluation mode, on the host; changes nothing."""

@@ -9,6 +9,7 @@ printed; where they can start, and what they can log beside the usual metrics.
 import functools
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.penalties import Box
 from problems.datasets import shared
 from problems.linear import Lasso, LeastSquares, Logistic
@@ -134,7 +135,7 @@ def held_out(data, l2=1e-4):
     """Logistic regression on a table with two classes, a fifth of its training rows held out."""
     d = shared(data)
     if d.images or d.classes is None or len(d.classes) != 2:
-        raise ValueError(f"held_out needs a table with two classes, such as a9a; {data} is not one")
+        raise UserError(f"held_out needs a table with two classes, such as a9a; {data} is not one")
     labels = np.where(np.asarray(d.y_train) > 0, 1.0, -1.0)
     order = np.random.default_rng(0).permutation(len(labels))
     cut = len(order) * 4 // 5

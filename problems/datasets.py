@@ -14,6 +14,7 @@ Sources: LeCun, Bottou, Bengio & Haffner, Proc. IEEE 86(11), 1998 (mnist); Xiao,
 import difflib
 import functools
 
+from npopt.errors import UserError
 from problems.rows import Dataset
 from problems.sources import READERS
 
@@ -36,9 +37,9 @@ def load(name, validation=0.0, seed=0, standard=None, dense=None, dtype=np.float
     """
     if name not in READERS:
         near = difflib.get_close_matches(str(name), READERS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"no data set is named {name!r}; the nearest name is {near!r}; all: {', '.join(names())}")
+        raise UserError(f"no data set is named {name!r}; the nearest name is {near!r}; all: {', '.join(names())}")
     if np.dtype(dtype) not in (np.float32, np.float64):
-        raise ValueError(f"load: dtype must be float32 or float64, got {dtype!r}")
+        raise UserError(f"load: dtype must be float32 or float64, got {dtype!r}")
     found = READERS[name](name, np.dtype(dtype), dense, check).measured().part(rows)
     if validation:
         found = found.with_validation(validation, seed)

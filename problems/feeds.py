@@ -9,6 +9,7 @@ Inputs are an array (B, ...), or a tuple of arrays for a network that takes seve
 
 from nn.kernels import gather_images
 from npopt import backend
+from npopt.errors import UserError
 from npopt.values import Value, whole
 
 import numpy as np
@@ -38,7 +39,7 @@ class Feed:
                 x, t = found
                 placed = self.fit(x)
                 if len(x) != len(t):
-                    raise ValueError(f"{self.name}: {part} has {len(x)} rows and {len(t)} targets")
+                    raise UserError(f"{self.name}: {part} has {len(x)} rows and {len(t)} targets")
                 t = loss.targets(network.output_shape, np.asarray(t), self.dtype)
                 self.parts[part] = placed, backend.asarray(t)
         self.n = self.count("train")
@@ -84,14 +85,14 @@ class DataFeed(Feed):
     def arrays(self, part):
         x = getattr(self.data, f"x_{part}", None)
         if x is not None and not x.shape[0]:
-            raise ValueError(f"{self.name}: x_{part} has no rows; leave it out as None, or load some")
+            raise UserError(f"{self.name}: x_{part} has no rows; leave it out as None, or load some")
         return None if x is None else (x, getattr(self.data, f"y_{part}"))
 
     def fit(self, x):
         if scipy.sparse.issparse(x):
-            raise ValueError(f"{self.name}: a network needs dense rows; load the data with dense=True")
+            raise UserError(f"{self.name}: a network needs dense rows; load the data with dense=True")
         if np.prod(x.shape[1:]) != np.prod(self.input_shape):
-            raise ValueError(f"{self.name}: a row has shape {x.shape[1:]}, the network expects {self.input_shape}")
+            raise UserError(f"{self.name}: a row has shape {x.shape[1:]}, the network expects {self.input_shape}")
         return backend.asarray(np.ascontiguousarray(x if x.dtype == np.uint8 else x.astype(self.dtype)))
 
 
@@ -114,7 +115,7 @@ class Images(DataFeed):
     def __init__(self, data, augment=None):
         super().__init__(data)
         if data.x_train.ndim != 4:
-            raise ValueError(f"{data.name}: Images are (n, H, W, C), x has shape {data.x_train.shape}; rows of numbers "
+            raise UserError(f"{data.name}: Images are (n, H, W, C), x has shape {data.x_train.shape}; rows of numbers "
                              "go into a Table")
         self.augment = augment
         if augment is not None:

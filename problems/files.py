@@ -19,6 +19,7 @@ import zipfile
 import zlib
 
 from npopt import checkpoint
+from npopt.errors import UserError
 
 import numpy as np
 import pooch
@@ -52,7 +53,7 @@ def digest(path, kind="sha256"):
         with open(path, "rb") as file:
             return hashlib.file_digest(file, kind).hexdigest()
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); see to its permissions") from None
+        raise UserError(f"{path} cannot be read ({error.strerror}); see to its permissions") from None
 
 
 def fetch(what, folder, name, url, known, check=True, text=False):
@@ -81,7 +82,7 @@ def verify(path, expected, text=False):
     if found != wanted and text and hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == wanted:
         return
     if found != wanted:
-        raise ValueError(
+        raise UserError(
             f"{path}: wrong checksum: expected {kind or 'sha256'} {wanted}, found {found}; "
             "the file is damaged, or another version: replace it, or load with check=False"
         )
@@ -101,7 +102,7 @@ def download(what, folder, name, url, expected):
         places = ", ".join(str(root / folder) for root in folders())
         why = first_line(error)
         hint = "" if os.environ.get("NPOPT_DATA") else ", or set NPOPT_DATA to the folder that holds it"
-        raise FileNotFoundError(
+        raise UserError(
             f"{what}: {name} is in none of {places}, and downloading {url} failed ({why}); "
             f"put the file at {folders()[0] / folder / name}{hint}"
         ) from None
@@ -123,8 +124,8 @@ def unpacking(path):
             yield file
     except (OSError, EOFError, zlib.error) as error:
         if getattr(error, "errno", None):
-            raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-        raise ValueError(f"{path}: the file is damaged or cut short: it does not unpack as {path.suffix}") from None
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{path}: the file is damaged or cut short: it does not unpack as {path.suffix}") from None
 
 
 def unpacked(path):
@@ -133,7 +134,7 @@ def unpacked(path):
         most = max(FLOOR, RATIO * path.stat().st_size)
         data = file.read(most + 1)
     if len(data) > most:
-        raise ValueError(f"{path}: unpacks to more than {most:,} bytes, {RATIO} times its size: not a file of data")
+        raise UserError(f"{path}: unpacks to more than {most:,} bytes, {RATIO} times its size: not a file of data")
     return data
 
 
@@ -142,18 +143,18 @@ def read_idx(path, dims):
     with unpacking(path) as file:
         head = file.read(4 + 4 * dims)
         if len(head) < 4 + 4 * dims or head[:4] != bytes([0, 0, 8, dims]):
-            raise ValueError(
+            raise UserError(
                 f"{path}: not an idx file of {dims}-dimensional bytes: "
                 f"it starts with {head[:4].hex(' ')}, not 00 00 08 0{dims}"
             )
         shape = tuple(int(v) for v in np.frombuffer(head, ">i4", dims, 4))
         size = math.prod(shape)
         if min(shape) < 1 or size > LARGEST:
-            raise ValueError(f"{path}: the header says {shape}, that is {size:,} bytes: not one of 1..{LARGEST:,}")
+            raise UserError(f"{path}: the header says {shape}, that is {size:,} bytes: not one of 1..{LARGEST:,}")
         data = file.read(size + 1)                          # no more than was announced, and the checksum at the end
     if len(data) != size:
         follow = "more" if len(data) > size else len(data)
-        raise ValueError(f"{path}: the header says {shape}, that is {size} bytes, but {follow} follow")
+        raise UserError(f"{path}: the header says {shape}, that is {size} bytes, but {follow} follow")
     return np.frombuffer(data, np.uint8).reshape(shape).copy()
 
 
@@ -163,11 +164,11 @@ RECORD = 1 + 3 * 32 * 32
 def cifar_records(data, where, classes=10):
     """(images (n, 32, 32, 3), labels (n,)) of CIFAR-10's records: a label, then a red, a green and a blue plane."""
     if not data or len(data) % RECORD:
-        raise ValueError(f"{where}: cut short: {len(data)} bytes are not a whole number of records of {RECORD}")
+        raise UserError(f"{where}: cut short: {len(data)} bytes are not a whole number of records of {RECORD}")
     records = np.frombuffer(data, np.uint8).reshape(-1, RECORD)
     labels = records[:, 0].astype(np.int64)
     if labels.max() >= classes:
-        raise ValueError(f"{where}: record {labels.argmax()} has label {labels.max()}, not one of 0..{classes - 1}")
+        raise UserError(f"{where}: record {labels.argmax()} has label {labels.max()}, not one of 0..{classes - 1}")
     return np.ascontiguousarray(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels
 
 
@@ -191,7 +192,7 @@ def read_tar(path, names):
             raise tarfile.TarError(f"the header at byte {last} is damaged")
     missing = [name for name in names if name not in found]
     if missing:
-        raise ValueError(f"{path}: the archive does not hold {', '.join(missing)}")
+        raise UserError(f"{path}: the archive does not hold {', '.join(missing)}")
     return [found[name] for name in names]
 
 
@@ -209,7 +210,7 @@ def image_names(path):
             elif not name.endswith("/"):
                 archive.open(name).close()                  # its name is the one that stands before its bytes
     if not entries:
-        raise ValueError(f"{path}: the archive holds no images under class/name.jpg")
+        raise UserError(f"{path}: the archive holds no images under class/name.jpg")
     folders = [entry.split("/")[-2] for entry in entries]
     classes = sorted(set(folders))
     return entries, np.searchsorted(classes, folders), tuple(classes)
@@ -234,7 +235,7 @@ def read_images(path, entries):
     with damage(path), zipfile.ZipFile(path) as archive:
         for i, entry in enumerate(tqdm(entries, disable=None, unit="image", desc=f"decoding {path.name}", leave=False)):
             if archive.getinfo(entry).file_size > PICTURE:
-                raise ValueError(f"{path}: {entry[:80]} has more than {PICTURE:,} bytes")
+                raise UserError(f"{path}: {entry[:80]} has more than {PICTURE:,} bytes")
             data = archive.read(entry)
             try:
                 picture = Image.open(io.BytesIO(data))      # reads its header alone
@@ -242,11 +243,11 @@ def read_images(path, entries):
                     raise OSError(f"{picture.size} pixels")
                 image = np.asarray(picture.convert("RGB"))
             except (OSError, SyntaxError) as error:         # what Pillow raises on a file that is no picture
-                raise ValueError(f"{path}: {entry[:80]} is not a readable image: {first_line(error)}") from None
+                raise UserError(f"{path}: {entry[:80]} is not a readable image: {first_line(error)}") from None
             if images is None:
                 images = np.empty((len(entries), *image.shape), np.uint8)
             if image.shape != images.shape[1:]:
-                raise ValueError(f"{path}: {entry} has shape {image.shape}, the images before it {images.shape[1:]}")
+                raise UserError(f"{path}: {entry} has shape {image.shape}, the images before it {images.shape[1:]}")
             images[i] = image
     return images
 
@@ -258,7 +259,7 @@ def damage(path):
         yield
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError,
             UnicodeDecodeError) as error:                   # RuntimeError: "encrypted"; or a packing that is not known
-        raise ValueError(f"{path}: the archive is damaged or cut short: {first_line(error)}") from None
+        raise UserError(f"{path}: the archive is damaged or cut short: {first_line(error)}") from None
 
 
 def first_line(error):

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 
 from npopt import backend
+from npopt.errors import UserError
 from problems.base import Problem
 
 import numpy as np
@@ -153,7 +154,7 @@ class Surface(Problem):
 
     def __init__(self, name, start=None, dtype=np.float64):
         if name not in LANDSCAPES:
-            raise ValueError(f"Surface: no landscape is called {name!r}; there are {', '.join(LANDSCAPES)}")
+            raise UserError(f"Surface: no landscape is called {name!r}; there are {', '.join(LANDSCAPES)}")
         self.landscape, self.name = LANDSCAPES[name], name
         self.start = tuple(float(v) for v in (self.landscape.start if start is None else start))
         self.set_shape(2, dtype)

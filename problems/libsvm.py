@@ -11,6 +11,7 @@ import io
 import pathlib
 from typing import NamedTuple
 
+from npopt.errors import UserError
 from problems.files import unpacked
 
 import numba
@@ -46,26 +47,26 @@ def read(train, test=None, kind="binary", n_features=None, base=None, dtype=np.f
     base         0 or 1; None: found in train and test together
     """
     if kind not in KINDS:
-        raise ValueError(f"libsvm.read: kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        raise UserError(f"libsvm.read: kind must be one of {', '.join(KINDS)}, got {kind!r}")
     if base not in (None, 0, 1):
-        raise ValueError(f"libsvm.read: base must be 0, 1 or None, got {base!r}")
+        raise UserError(f"libsvm.read: base must be 0, 1 or None, got {base!r}")
     texts = [Text(path) for path in files(train)]
     count = len(texts)
     texts += [] if test is None else [Text(path) for path in files(test)]
     low = min((t.low for t in texts if t.low is not None), default=1)
     if base == 1 and low == 0:
         wrong = next(t for t in texts if t.low == 0)
-        raise ValueError(f"{wrong.path}: an index is 0, but base=1 was asked for")
+        raise UserError(f"{wrong.path}: an index is 0, but base=1 was asked for")
     base = int(low > 0) if base is None else base
     widest = max(texts, key=lambda t: t.high)
     width = widest.high + 1 - base if n_features is None else int(n_features)
     if widest.high + 1 - base > width:
-        raise ValueError(
+        raise UserError(
             f"{widest.path}:{widest.high_line}: index {widest.high} is outside the {width} columns "
             f"(the first index is {base})"
         )
     if width < 1:
-        raise ValueError(f"{texts[0].path}: no line holds a feature; give n_features")
+        raise UserError(f"{texts[0].path}: no line holds a feature; give n_features")
     parts = [t.matrix(width, base, dtype) for t in texts]
     X, y = stack(parts[:count])
     labels, y = labelled(y, texts[:count], kind, dtype)
@@ -86,7 +87,7 @@ def files(path):
     else:
         found = [pathlib.Path(path)]
     if not found:
-        raise ValueError(f"{path}: there is no file in this folder")
+        raise UserError(f"{path}: there is no file in this folder")
     return found
 
 
@@ -101,9 +102,9 @@ class Text:
         what, line, start, stop, self.rows, low, high, self.high_line = (int(v) for v in scanned)
         if what:
             token = self.text[start:stop][:40].decode("utf-8", "replace").strip()
-            raise ValueError(f"{path}:{line}: " + COMPLAINTS[what].format(token=token, largest=f"{LARGEST:,}"))
+            raise UserError(f"{path}:{line}: " + COMPLAINTS[what].format(token=token, largest=f"{LARGEST:,}"))
         if self.rows == 0:
-            raise ValueError(f"{path}: the file holds no data")
+            raise UserError(f"{path}: the file holds no data")
         self.low, self.high = (None, -1) if low > high else (low, high)
 
     def matrix(self, width, base, dtype):
@@ -114,7 +115,7 @@ class Text:
         for values, row in ((y, lambda i: i), (X.data, lambda i: np.searchsorted(X.indptr, i, side="right") - 1)):
             bad = np.flatnonzero(~np.isfinite(values))      # 1e999 parses, and is inf
             if bad.size:
-                raise ValueError(f"{self.path}:{self.line(row(bad[0]))}: a number is too large for {np.dtype(dtype)}")
+                raise UserError(f"{self.path}:{self.line(row(bad[0]))}: a number is too large for {np.dtype(dtype)}")
         return X, y
 
     def line(self, row):
@@ -149,9 +150,9 @@ def labelled(y, texts, kind, dtype):
     labels = tuple(float(v) for v in np.unique(y))
     name = texts[0].path
     if len(labels) == 1:
-        raise ValueError(f"{name}: all labels are {labels[0]:g}; classification needs at least two classes")
+        raise UserError(f"{name}: all labels are {labels[0]:g}; classification needs at least two classes")
     if kind == "binary" and len(labels) > 2:
-        raise ValueError(
+        raise UserError(
             f"{name}: {len(labels)} different labels, not two; read it with kind='multiclass' or kind='regression'"
         )
     return labels, mapped(y, labels, texts, kind, dtype)
@@ -164,7 +165,7 @@ def mapped(y, labels, texts, kind, dtype):
     strange = np.flatnonzero(np.asarray(labels)[c] != y)
     if strange.size:
         known = ", ".join(f"{v:g}" for v in labels[:10]) + (", ..." if len(labels) > 10 else "")
-        raise ValueError(
+        raise UserError(
             f"{place(texts, strange[0])}: label {y[strange[0]]:g} does not occur in the training set, "
             f"whose labels are {known}"
         )

@@ -9,9 +9,10 @@ all parameters, and stands in value and gradient, not in the logged train_loss a
 from math import prod
 
 from nn import Run
-from nn.losses import SoftmaxCrossEntropy
+from nn.losses import IGNORE, SoftmaxCrossEntropy
 from npopt import backend
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.values import number, whole
 from problems.base import Problem, Restricted
 
@@ -70,11 +71,11 @@ class Neural(Problem):
         if isinstance(rows, (list, tuple, range)):
             rows = np.asarray(rows, np.int64)
         if rows.dtype.kind not in "iu":
-            raise ValueError(f"{self.name}: rows must be whole numbers, got {rows.dtype}")
+            raise UserError(f"{self.name}: rows must be whole numbers, got {rows.dtype}")
         if rows.ndim != 1 or not rows.shape[0]:
-            raise ValueError(f"{self.name}: rows must be a vector of at least one row number, got shape {rows.shape}")
+            raise UserError(f"{self.name}: rows must be a vector of at least one row number, got shape {rows.shape}")
         if isinstance(rows, np.ndarray) and not (0 <= rows.min() and rows.max() < self.n):
-            raise ValueError(f"{self.name}: rows must lie in 0..{self.n - 1}, got {rows.min()} to {rows.max()}")
+            raise UserError(f"{self.name}: rows must lie in 0..{self.n - 1}, got {rows.min()} to {rows.max()}")
         return backend.asarray(rows, "int64")
 
     def inputs(self, rows=None, augmented=False):
@@ -86,7 +87,13 @@ class Neural(Problem):
         rows = self._rows(rows)
         run = Run(training=True, backward=backward, dx=dx, seed=self.seed, step=self.t, rows=rows)
         own, targets = self.feed.batch("train", rows, (self.seed, self.t))
-        return own if inputs is None else inputs.reshape(-1, *self.network.input_shape), targets, run
+        if inputs is None:
+            return own, targets, run
+        shape = (targets.shape[0], *self.network.input_shape)
+        if isinstance(own, tuple) or inputs.size != own.size or inputs.dtype != self.dtype:
+            raise ValueError(f"{self.name}: inputs= must be {self.dtype} of shape {shape}, got "
+                             f"{getattr(inputs, 'dtype', type(inputs).__name__)} {tuple(getattr(inputs, 'shape', ()))}")
+        return inputs.reshape(shape), targets, run
 
     def _l2(self, x, weights):
         """(l2 mean(w), the term of the loss)."""
@@ -136,14 +143,16 @@ class Neural(Problem):
 
     def check_draws(self):
         if not hasattr(self.loss_function, "draw"):
-            raise ValueError(f"{self.name}: labels are drawn from a softmax; the loss is {self.loss_function!r}")
+            raise UserError(f"{self.name}: labels are drawn from a softmax; the loss is {self.loss_function!r}")
 
     def _sampled(self, x, rows, out, key, active=None):
-        inputs, _, run = self._prepare(rows, None)
+        inputs, targets, run = self._prepare(rows, None)
         self.network.bind(x, out, active, compact=active is not None)
         z, *kept = self.network.forward(inputs, run)
         u = backend.row_uniform(key, run.rows, backend.empty((z.shape[0], prod(z.shape[1:-1])), "float64"))
         drawn = self.plain.draw(z.reshape(-1, z.shape[-1]), u.reshape(-1)).reshape(z.shape[:-1])
+        if drawn.ndim > 1:                              # what does not count still does not
+            drawn = backend.xp(z).where(targets == IGNORE, IGNORE, drawn)
         _, dz = self.plain.value_and_gradient(z, drawn)
         self.network.backward(dz, kept.pop(), run)
 

@@ -1,6 +1,7 @@
 """A quadratic with known answer, whose rows differ by gradient noise of known size."""
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.values import number as checked
 from npopt.values import whole
 from problems.base import Problem, number
@@ -25,18 +26,18 @@ class Quadratic(Problem):
         self.name = name
         A = np.asarray(A, dtype=np.float64)
         if A.ndim not in (1, 2) or A.size == 0 or A.shape != A.shape[:1] * A.ndim:
-            raise ValueError(f"{name}: A must have shape (d, d), or (d,) for eigenvalues, got {A.shape}")
+            raise UserError(f"{name}: A must have shape (d, d), or (d,) for eigenvalues, got {A.shape}")
         if not np.isfinite(A).all() or (A.ndim == 2 and not np.allclose(A, A.T, rtol=1e-12, atol=0)):
-            raise ValueError(f"{name}: A must be finite and symmetric")
+            raise UserError(f"{name}: A must be finite and symmetric")
         d = A.shape[0]
         b = np.zeros(d) if b is None else np.asarray(b, dtype=np.float64)
         if b.shape != (d,) or not np.isfinite(b).all():
-            raise ValueError(f"{name}: b must be {d} finite numbers, got shape {b.shape}")
+            raise UserError(f"{name}: b must be {d} finite numbers, got shape {b.shape}")
         self.set_shape(d, dtype)
         if np.ndim(noise):
             e = np.array(noise, dtype=np.float64)
             if e.ndim != 2 or e.shape[1] != d or not e.size or not np.isfinite(e).all():
-                raise ValueError(f"{name}: noise must be finite, of shape (rows, {d}), got {e.shape}")
+                raise UserError(f"{name}: noise must be finite, of shape (rows, {d}), got {e.shape}")
             self.n = e.shape[0]
         else:
             self.n = whole(name, "n", n)
@@ -58,7 +59,7 @@ class Quadratic(Problem):
         count = self.n if rows is None else len(rows)
         if rows is not None:
             if not count or (isinstance(rows, np.ndarray) and not 0 <= rows.min() <= rows.max() < self.n):
-                raise ValueError(f"{self.name}: rows must be one or more of 0..{self.n - 1}")
+                raise UserError(f"{self.name}: rows must be one or more of 0..{self.n - 1}")
             rows = backend.asarray(rows)
         if weights is None:
             mean, b = 1.0, self.b
@@ -67,7 +68,7 @@ class Quadratic(Problem):
             return self.product(self.A, x), b, mean
         weights = backend.asarray(weights, self.dtype)
         if weights.shape != (count,):
-            raise ValueError(f"{self.name}: {count} rows need {count} weights, got shape {weights.shape}")
+            raise UserError(f"{self.name}: {count} rows need {count} weights, got shape {weights.shape}")
         mean = weights.mean()
         b = mean * self.b
         if self.e is not None:
@@ -82,7 +83,7 @@ class Quadratic(Problem):
     @np.errstate(over="ignore", invalid="ignore")
     def value_and_gradient(self, x, rows=None, weights=None, out=None, inputs=None, dinputs=None):
         if inputs is not None or dinputs is not None:
-            raise ValueError(f"{self.name}: a quadratic takes no inputs= or dinputs=")
+            raise UserError(f"{self.name}: a quadratic takes no inputs= or dinputs=")
         Ax, b, mean = self.parts(self.check(x), rows, weights)
         if out is not None:
             self.check(out, "out")[:] = mean * Ax - b
@@ -114,7 +115,7 @@ class Quadratic(Problem):
         noise = self.dim * np.finfo(float).eps * np.abs(values).max()
         flat = np.abs(values) <= noise
         if (values < -noise).any() or (np.abs(c[flat]) > 1e-12 * np.linalg.norm(b)).any():
-            raise ValueError(f"{self.name}: not bounded below: A has a negative eigenvalue, or b leaves the range of A")
+            raise UserError(f"{self.name}: not bounded below: A has a negative eigenvalue, or b leaves the range of A")
         y = np.divide(c, values, out=np.zeros(self.dim), where=~flat)
         x = y if vectors is None else vectors @ y
         return x, float(-0.5 * (b @ x))

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from npopt.errors import UserError
 from npopt.values import whole
 from problems.splits import channel_statistics, column_statistics, split, standardise
 
@@ -78,7 +79,7 @@ class Dataset:
     def standardised(self):
         """Columns of dense rows moved and scaled to mean 0 and standard deviation 1 over the training rows."""
         if self.images:
-            raise ValueError(f"{self.name}: images keep their bytes; normalise a batch with mean and std")
+            raise UserError(f"{self.name}: images keep their bytes; normalise a batch with mean and std")
         parts = [x for x in (self.x_train, self.x_test, self.x_validation) if x is not None]
         *parts, mean, std = standardise(*parts)
         parts += [None] * (3 - len(parts))

@@ -3,6 +3,7 @@
 import hashlib
 
 from npopt import checkpoint
+from npopt.errors import UserError
 from problems import files, libsvm
 from problems.rows import Dataset
 from problems.splits import split
@@ -80,9 +81,9 @@ def idx(name, dtype, dense, check):
     for images, labels in ((paths[0], paths[1]), (paths[2], paths[3])):
         x, y = files.read_idx(images, 3)[..., None], files.read_idx(labels, 1).astype(np.int64)
         if len(x) != len(y):
-            raise ValueError(f"{images} holds {len(x)} images, {labels} {len(y)} labels")
+            raise UserError(f"{images} holds {len(x)} images, {labels} {len(y)} labels")
         if y.max() >= len(classes):
-            raise ValueError(f"{labels}: label {y.max()} is not one of 0..{len(classes) - 1}")
+            raise UserError(f"{labels}: label {y.max()} is not one of 0..{len(classes) - 1}")
         arrays += [x, y]
     return Dataset(name, "classification", *arrays, classes, of_files(paths), f"idx files from {address}", 255.0)
 
@@ -101,7 +102,7 @@ def cifar(name, dtype, dense, check):
             missing = [file for file, path in zip(CIFAR_FILES, paths, strict=True) if path is None]
             if missing:
                 here = next(path for path in paths if path).parent
-                raise FileNotFoundError(f"{name}: {here} does not hold {', '.join(missing)}; put all six files there")
+                raise UserError(f"{name}: {here} does not hold {', '.join(missing)}; put all six files there")
             data, source = [path.read_bytes() for path in paths], "binary files (without a known checksum)"
             break
     else:
@@ -126,7 +127,7 @@ def cifar_jpeg(name, dtype, dense, check):
         path = files.find(name, file)
         if path is None:
             places = ", ".join(str(root / name) for root in files.folders())
-            raise FileNotFoundError(
+            raise UserError(
                 f"{name}: {file} is in none of {places}, and this copy has no public address; put the zip archive of "
                 f"class/NNNN.jpg at {files.folders()[0] / name / file}"
             )
@@ -134,7 +135,7 @@ def cifar_jpeg(name, dtype, dense, check):
             files.verify(path, known)
         x, y, classes = decoded(path, name)
         if classes != CIFAR_CLASSES:
-            raise ValueError(f"{path}: its folders are {', '.join(classes)}, not CIFAR-10's ten classes")
+            raise UserError(f"{path}: its folders are {', '.join(classes)}, not CIFAR-10's ten classes")
         paths.append(path)
         arrays += [x, y]
     source = "CIFAR-10's pictures after lossy JPEG compression: not CIFAR-10"

@@ -1,5 +1,6 @@
 """Splitting rows with a recorded seed, and standardising columns by the training rows alone."""
 
+from npopt.errors import UserError
 from npopt.values import number, whole
 
 import numpy as np
@@ -34,7 +35,7 @@ def standardise(train, *others):
     columns of a sparse matrix would fill it.
     """
     if any(scipy.sparse.issparse(X) for X in (train, *others)):
-        raise ValueError("standardise: the rows are sparse, and moving their columns would fill them; use .toarray()")
+        raise UserError("standardise: the rows are sparse, and moving their columns would fill them; use .toarray()")
     mean, std = column_statistics(train)
 
     def scaled(X):

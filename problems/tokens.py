@@ -9,6 +9,7 @@ Texts are sequences of numbers 0..V-1. `validation` and `test` are further texts
 
 from nn.losses import IGNORE
 from npopt import backend
+from npopt.errors import UserError
 from npopt.values import whole
 from problems.feeds import Feed, chosen
 
@@ -19,7 +20,7 @@ def numbers(owner, text):
     """A text as int64 numbers, checked."""
     found = np.asarray(text)
     if found.ndim != 1 or found.size and (found.dtype.kind not in "iu" or found.min() < 0):
-        raise ValueError(f"{owner}: a text is a vector of whole numbers of at least 0, got {found.dtype} {found.shape}")
+        raise UserError(f"{owner}: a text is a vector of whole numbers of at least 0, got {found.dtype} {found.shape}")
     return found.astype(np.int64)
 
 
@@ -38,7 +39,7 @@ class Windows(Feed):
         self.texts = {part: numbers("Windows", text) for part, text in self.texts.items() if text is not None}
         for part, text in self.texts.items():
             if self.starts(text) < 1:
-                raise ValueError(f"Windows: the {part} text has {len(text)} tokens; a window of {length} and the token "
+                raise UserError(f"Windows: the {part} text has {len(text)} tokens; a window of {length} and the token "
                                  f"behind it need {self.length + 1}")
 
     def starts(self, text):
@@ -47,10 +48,10 @@ class Windows(Feed):
 
     def place(self, network, loss, dtype):
         if network.input_shape != (self.length,):
-            raise ValueError(f"Windows: a row has {self.length} tokens, the network expects {network.input_shape}")
+            raise UserError(f"Windows: a row has {self.length} tokens, the network expects {network.input_shape}")
         self.parts = {}
         for part, text in self.texts.items():
-            loss.targets(network.output_shape, np.broadcast_to(text[:, None], (len(text), self.length)), dtype)
+            loss.targets(network.output_shape, np.array([[n] * self.length for n in (text.min(), text.max())]), dtype)
             self.parts[part] = backend.asarray(text)
         self.at = backend.asarray(np.arange(self.length))
         self.n = self.count("train")
@@ -87,7 +88,7 @@ class Padded(Feed):
 
     def place(self, network, loss, dtype):
         if network.input_shape != self.shapes:
-            raise ValueError(f"{type(self).__name__}: inputs have shapes {self.shapes}, the network expects "
+            raise UserError(f"{type(self).__name__}: inputs have shapes {self.shapes}, the network expects "
                              f"{network.input_shape}")
         self.parts = {}
         for part, (*inputs, targets) in self.tables.items():
@@ -125,7 +126,7 @@ class Sentences(Padded):
         for row, text in enumerate(sentences):
             text = numbers("Sentences", text)
             if len(text) < 2:
-                raise ValueError(f"Sentences: sentence {row} has {len(text)} tokens; it takes two to predict one")
+                raise UserError(f"Sentences: sentence {row} has {len(text)} tokens; it takes two to predict one")
             here, after = text[:self.length], text[1:self.length + 1]
             ids[row, :len(here)], mask[row, :len(here)], targets[row, :len(after)] = here, True, after
         return ids, mask, targets

@@ -78,17 +78,17 @@ def runs(args):
             for factor in args.pick(FACTORS[:5], FACTORS[2:4]):
                 lr = base * factor
                 yield Entry("a", problem, optimizer, RandomReshuffling(64), lr, method=method, lr=lr,
-                            stop=Stop(epochs=args.budget(10, 6)))
+                            stop=Stop(epochs=args.budget(10, 4)))
     for data in args.data_of("b"):
         width, rows = args.width or args.pick(8, 4), args.rows or args.pick(6000, 600)
         for method, (optimizer, base, l2) in DEEP.items():
             problem = Recipe(resnet, data=data, width=width, rows=rows, validation=1 / 6, test_rows=test, l2=l2)
             for factor in args.pick(FACTORS[1:], (1,)):
                 yield Entry("b", problem, optimizer, RandomReshuffling(128), Cosine(base * factor), method=method,
-                            lr=base * factor, stop=Stop(epochs=args.budget(15, 10)), metrics=args.pick(3, 2))
+                            lr=base * factor, stop=Stop(epochs=args.budget(15, 5)), metrics=args.pick(3, 2))
     for data in args.data_of("c"):
         problem = Recipe(lenet, data=data, test_rows=test)
-        some = dict(stop=Stop(epochs=args.budget(2, 3)), metrics=1)
+        some = dict(stop=Stop(epochs=args.budget(2, 2)), metrics=1)
         for b1 in args.pick(B1, B1[::2]):
             for b2 in args.pick(B2, B2[::2]):
                 yield Entry("c", problem, Adam(b1, b2), RandomReshuffling(64), 1e-3, b1=b1, b2=b2, **some)
@@ -116,7 +116,7 @@ for part in "ab":
 @experiment.claim("a-accuracy", "LeNet-5 reaches 98.9 % on MNIST's test set in 10 epochs, with each of the three",
                   expected=">= 98.9 % (mean over seeds)", source="customary results for LeNet-5")
 def a_accuracy(results, args):
-    if args.data_of("a") != ["mnist"] or args.quick or args.budget(10, 6) != 10:
+    if args.data_of("a") != ["mnist"] or args.quick or args.budget(10, 4) != 10:
         raise Undecided("it speaks of 10 epochs on MNIST")
     ends = {m: 100 * t.runs.final("test_accuracy") for m, t in results.select("a").tuned(by=BY).items()}
     return spreads(ends), min(v.mean() for v in ends.values()) >= 98.9

@@ -80,7 +80,7 @@ def arrays(state):
             yield value
 
 
-def one_step(seed, events, optimizer, rounds=21):
+def one_step(seed, events, optimizer, rounds):
     """Bytes of state a parameter, second moments a parameter, and seconds of single steps on ResNet-18's parameters."""
     segments, rng, optimizer = resnet18().segments, np.random.default_rng(seed), copy.deepcopy(optimizer)
     x, g = (rng.standard_normal(segments.dim).astype("float32") for _ in range(2))
@@ -128,7 +128,7 @@ def runs(args):
     for data in args.data_of("a"):
         for method, (optimizer, base) in METHODS.items():
             problem = Recipe(lenet, data=data, validation=1 / 12, test_rows=test, l2=L2 * (method == "momentum SGD"))
-            epochs = args.budget(3, 10) / (2 if method == HALF else 1)
+            epochs = args.budget(3, 3) / (2 if method == HALF else 1)
             for factor in args.pick(FACTORS[1:5], FACTORS[2:3]):
                 lr = base * factor * (1 / 3 if method == "momentum SGD" else 1)
                 yield Entry("a", problem, optimizer, RandomReshuffling(64), Cosine(lr), stop=Stop(epochs=epochs),
@@ -142,12 +142,13 @@ def runs(args):
                              l2=L2 if method == "momentum SGD" else 0.0)
             for factor in args.pick(FACTORS[1:], (1,)):
                 yield Entry("b", problem, optimizer, RandomReshuffling(128), Cosine(base * factor), method=method,
-                            lr=base * factor, stop=Stop(epochs=args.budget(15, 10)), metrics=args.pick(3, 2))
+                            lr=base * factor, stop=Stop(epochs=args.budget(15, 4)), metrics=args.pick(3, 2))
     for method in BYTES:
-        yield Entry("c", run=Recipe(one_step, optimizer=METHODS[method][0]), seeds=[0], method=method)
+        yield Entry("c", run=Recipe(one_step, optimizer=METHODS[method][0], rounds=args.pick(21, 5)), seeds=[0],
+                    method=method)
     for data in args.data_of("d"):
         for rho in RHOS:
-            yield Entry("d", run=Recipe(unclipped, data=data, rows=args.pick(12_000, 1000), rho=rho,
+            yield Entry("d", run=Recipe(unclipped, data=data, rows=args.pick(12_000, 500), rho=rho,
                                         epochs=args.pick(3, 2)), rho=rho)
 
 

@@ -119,7 +119,7 @@ def runs(args):
             ("SGD, average", Averaged(0.9), 1e-2), ("SGD, buffer form", HeavyBall(0.9), 1e-2), ("Adam", Adam(), 1e-3),
             ("Lion", Lion(), 1e-4), ("Lion of the text", LionOfTheText(), 1e-4),
         ):
-            yield Entry("b", problem, optimizer, RandomReshuffling(B), lr, stop=Stop(epochs=args.budget(20, 8)),
+            yield Entry("b", problem, optimizer, RandomReshuffling(B), lr, stop=Stop(epochs=args.budget(20, 4)),
                         method=name)
     yield Entry("c", run=Recipe(diagonals), on="a quadratic")
     for kind in (HeavyBall, Lion, Adam):

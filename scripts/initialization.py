@@ -62,12 +62,12 @@ def runs(args):
     for data in args.data_of("b"):
         for start in STARTS:
             yield Entry("b", Recipe(book, data=data, start=STARTS[start], rows=rows), HeavyBall(0.9),
-                        RandomReshuffling(128), 1e-3, stop=Stop(epochs=args.budget(3, 15)), start=start)
+                        RandomReshuffling(128), 1e-3, stop=Stop(epochs=args.budget(3, 6)), start=start)
     for data in args.data_of("c"):
         for start in list(STARTS)[:5]:                          # L-momentum diverges at every one of them
             for lr in args.pick(RATES, RATES[2:3]):
                 yield Entry("c", Recipe(book, data=data, start=STARTS[start], rows=rows, validation=1 / 6),
-                            HeavyBall(0.9), RandomReshuffling(128), Cosine(lr), stop=Stop(epochs=args.budget(10, 15)),
+                            HeavyBall(0.9), RandomReshuffling(128), Cosine(lr), stop=Stop(epochs=args.budget(10, 6)),
                             method=start, lr=lr)
     for start in DEEP:
         for activation in ACTIVATIONS:
@@ -82,7 +82,7 @@ def runs(args):
             for activation in (ReLU, Tanh):
                 problem = Recipe(perceptron, data=data, hidden=(64,) * 19, rows=rows, init=maker, activation=activation)
                 yield Entry("e", problem, HeavyBall(0.9), RandomReshuffling(128), Cosine(0.01),
-                            stop=Stop(epochs=args.budget(3, 6)), metrics=args.pick(0.5, 1),
+                            stop=Stop(epochs=args.budget(3, 4)), metrics=args.pick(0.5, 1),
                             activation=activation.__name__, start=start)
 
 
@@ -127,7 +127,7 @@ def a_momentum(results):
 
 
 def real(args, part):
-    if args.data_of(part) != ["fashion-mnist"] or args.quick or args.budget(3, 15) != 3:
+    if args.data_of(part) != ["fashion-mnist"] or args.quick or args.budget(3, 6) != 3:
         raise Undecided("it speaks of three epochs on Fashion-MNIST")
 
 

@@ -90,7 +90,7 @@ def schedulers():
 @experiment.runs
 def runs(args):
     rows, sampler = args.pick(None, 1200), RandomReshuffling(args.pick(256, 64))
-    some, xavier = dict(stop=Stop(epochs=args.budget(10, 6))), init.XavierUniform()
+    some, xavier = dict(stop=Stop(epochs=args.budget(10, 4))), init.XavierUniform()
 
     def problem(data, init=xavier, **more):
         return Recipe(perceptron, data=data, rows=rows, pixels=(0, 1), init=init, **more)
@@ -139,7 +139,7 @@ REPORT, ADAM, BAD_ADAM = {"method": "as the report"}, {"method": "Adam", "lr": 1
                   "0.784) can be reproduced", expected="training and test accuracy to 0.03 (the report: one seed)",
                   source="report")
 def b_printed_others(results, args):
-    if args.quick or args.data_of("d") != ["fashion-mnist"] or args.budget(10, 6) != 10:
+    if args.quick or args.data_of("d") != ["fashion-mnist"] or args.budget(10, 4) != 10:
         raise Undecided("it speaks of ten epochs on Fashion-MNIST")
     found, holds = {}, True
     for part, which, printed in (("d", REPORT, (0.87, 0.85)), ("e", BAD_ADAM, (0.799, 0.784))):

@@ -59,7 +59,7 @@ def plans(lr, epoch, epochs):
 
 @experiment.runs
 def runs(args):
-    epochs, rows = args.budget(10, 6), args.pick(None, 1200)
+    epochs, rows = args.budget(10, 4), args.pick(None, 1200)
     sampler, some = RandomReshuffling(args.pick(256, 64)), dict(stop=Stop(epochs=epochs))
 
     def problem(data, start="Xavier"):
@@ -75,7 +75,7 @@ def runs(args):
             if own == 1 and args.quick or B > n:
                 continue
             yield Entry("b", problem(data), SGD(), RandomReshuffling(B), lr, study="own rate", B=own,
-                        stop=Stop(epochs=args.budget(most, min(most, 20))), metrics=5 if own == "n" else 0.25)
+                        stop=Stop(epochs=args.budget(most, min(most, 10))), metrics=5 if own == "n" else 0.25)
         for B in args.pick(tuple(PRINTED), (64, 128)):
             yield Entry("b", problem(data, "library default"), SGD(), RandomReshuffling(B), 0.1, study="rate 0.1", B=B,
                         **some)
@@ -95,7 +95,7 @@ def runs(args):
     for data in args.data_of("f"):
         for start in args.pick(("N(0, 0.01²)", "Xavier"), ("Xavier",)):
             yield Entry("f", Recipe(watched, data=data, init=STARTS[start], looks=LOOKS, rows=rows), SGD(),
-                        RandomReshuffling(256), 0.1, stop=Stop(epochs=args.budget(30, 10)), start=start)
+                        RandomReshuffling(256), 0.1, stop=Stop(epochs=args.budget(30, 5)), start=start)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
@@ -113,7 +113,7 @@ def a_start(results):
 @experiment.claim("b-printed", "the report's table of batch sizes 256, 500 and 1000 at rate 0.1 can be reproduced",
                   expected="loss, training and test accuracy to 0.03 (the report: one seed)", source="report, table")
 def b_printed(results, args):
-    if args.quick or args.data_of("b") != ["fashion-mnist"] or args.budget(10, 6) != 10:
+    if args.quick or args.data_of("b") != ["fashion-mnist"] or args.budget(10, 4) != 10:
         raise Undecided("it speaks of ten epochs on Fashion-MNIST")
 
     def judged(B, runs):
@@ -230,7 +230,7 @@ def starts_figure(results):
 def batches_figure(results):
     figure, (a, b, c) = panels(1, 3)
     some, one = results.select("b", study="own rate"), results.select("b", study="rate 0.1")
-    curves(a, some, "train_loss", logy=True, ylabel="training loss", legend=False)
+    curves(a, some, "train_loss", logy=True, ylabel="training loss", label=lambda tags: f"B={tags['B']}", legend=False)
     curves(b, some, "train_loss", "seconds", logx=True, logy=True, ylabel="training loss", legend=False)
     sweep(c, one, "B", "train_loss", xlabel="batch size", ylabel="training loss")
     c.set_xticks(sorted(one.values("B")))
@@ -243,7 +243,7 @@ def batches_figure(results):
                    "rates as parts of the highest, and the training loss by epoch.")
 def schedules_figure(results, args):
     figure, axes = panels(1, 4, size=(22, 4.8))
-    epochs = args.budget(10, 6)
+    epochs = args.budget(10, 4)
     shapes(axes[0], plans(1.0, 100, epochs), 100, math.ceil(100 * epochs))
     axes[0].set_ylabel("rate / highest rate")
     for ax, (method, runs) in zip(axes[1:], results.select("c").groups("method"), strict=True):

@@ -6,7 +6,7 @@ square distance of the two iterates is of order lr^2, their distance to the mini
 itself, has to lag clearly behind: without that the test has no power. Where lr/(1-beta) is beyond SGD's stable range,
 momentum is not SGD. Beside it: how the rate and the batch size act on LeNet.
 
-Run time on 2 cores: --quick about one minute (--data real --quick some minutes); --data real --jobs 2 --threads 1 about
+Run time on 2 cores: --quick half a minute (--data real --quick some minutes); --data real --jobs 2 --threads 1 about
 an hour and a quarter.
 """
 
@@ -67,7 +67,7 @@ def runs(args):
         for size in BATCHES:
             for name, optimizer, lr in methods(rate * (1 - args.beta), args.beta):
                 yield Entry("a", recipe, optimizer, WithReplacement(size), lr, data=data, B=size, method=name,
-                            stop=Stop(steps=args.pick(4000, 1500)), metrics=20, per="step")
+                            stop=Stop(steps=args.pick(4000, 1000)), metrics=20, per="step")
         for k in HALVINGS:
             steps = int(args.pick(6, 0.5) * k * slow)
             for name, optimizer, lr in methods(rate / k * (1 - args.beta), args.beta)[:2]:
@@ -79,18 +79,18 @@ def runs(args):
 
     few, rows = args.seeds[:3], args.pick(None, 6000)
     for data in args.data_of("b"):
-        epochs = args.budget(*((30, 15) if data == "digits" else (10, 2)))
+        epochs = args.budget(*((30, 5) if data == "digits" else (10, 2)))
         for name, optimizer, lr in methods(0.005, args.beta):
             yield Entry("b", network(data, rows=rows), optimizer, RandomReshuffling(64), lr, stop=Stop(epochs=epochs),
                         method=name)
     for data in args.data_of("c"):
-        small = dict(width=args.width or args.pick(8, 4), rows=args.rows or args.pick(4096, 1024), l2=5e-4)
-        epochs = args.budget(15, 6 if data == "digits" else 2)
+        small = dict(width=args.width or args.pick(8, 4), rows=args.rows or args.pick(4096, 384), l2=5e-4)
+        epochs = args.budget(15, 3 if data == "digits" else 2)
         for name, optimizer, lr in methods(0.01, args.beta):
             yield Entry("c", network(data, resnet, **small), optimizer, RandomReshuffling(128),
                         Cosine(lr, per="epoch"), stop=Stop(epochs=epochs), metrics=args.pick(3, 1), seeds=few,
                         method=name)
-    epochs = {data: args.budget(*((10, 8) if data == "digits" else (3, 1))) for data in args.data_of("d")}
+    epochs = {data: args.budget(*((10, 3) if data == "digits" else (3, 1))) for data in args.data_of("d")}
     for data, some in epochs.items():
         for lr in args.pick(RATES, RATES[::2]):
             yield Entry("d", network(data, rows=rows), SGD(), RandomReshuffling(64), lr, stop=Stop(epochs=some),

@@ -62,7 +62,7 @@ SHOWN = ("SGD", "HeavyBall", "AdaGrad", "RMSProp", "Adam", "AdamW", "Lion", "LAM
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args):
-    rows, epochs = args.pick(None, 1500), args.budget(10, 25)
+    rows, epochs = args.pick(None, 1500), args.budget(10, 8)
     sampler, some = RandomReshuffling(BATCH), dict(stop=Stop(epochs=epochs))
     for data in args.data_of("a"):
         problem = Recipe(perceptron, data=data, rows=rows, validation=HELD)

@@ -92,7 +92,7 @@ def runs(args):
                 for k in args.pick(HALVINGS, HALVINGS[1:]):
                     yield Entry(part, still, optimizer, sampler, 1 / (k * L), stop=Stop(epochs=epochs * k), metrics=k,
                                 data=data, kind="floor", divisor=k, order=order)
-                for k in args.pick(PATHS, HALVINGS[1:]):
+                for k in args.pick(PATHS, HALVINGS[1:4]):
                     yield Entry(part, Recipe(build, data=data, **more), optimizer, sampler, 1 / (k * L),
                                 stop=Stop(epochs=EPOCHS), data=data, kind="path", divisor=k, order=order)
     for data in args.data_of("s"):
@@ -281,8 +281,8 @@ def draw_floors(runs, unit, ax):
     found = slopes(runs)
     for i, (order, (steps, levels)) in enumerate(floors(runs).items()):
         middle = np.exp(np.log(levels).mean(0))
-        ax.errorbar(steps, middle, [middle - levels.min(0), levels.max(0) - middle], **look(i), marker=MARKERS[i],
-                    capsize=3, label=LABELS.get(order, order))
+        bars = np.maximum([middle - levels.min(0), levels.max(0) - middle], 0)     # of one seed: rounding
+        ax.errorbar(steps, middle, bars, **look(i), marker=MARKERS[i], capsize=3, label=LABELS.get(order, order))
         ax.annotate(f"{found[order].mean():.2f}", (0.98, 0.03 + 0.07 * i), xycoords="axes fraction", fontsize=11,
                     ha="right", color=look(i)["color"], fontweight="bold")
     halved(ax, steps, f"step, in units of {unit}", "floor of F(w) - F*")

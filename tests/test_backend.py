@@ -8,6 +8,7 @@ import sys
 
 from npopt import backend
 from npopt.backend import devices, draws
+from npopt.errors import UserError
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_generators_replay_and_differ():
 def test_a_gpu_without_cupy_is_refused_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)               # import cupy now raises ImportError
     monkeypatch.delitem(devices._made, "gpu", raising=False)
-    with pytest.raises(RuntimeError, match="pip install -r requirements-gpu.txt"):
+    with pytest.raises(UserError, match="pip install -r requirements-gpu.txt"):
         backend.use("gpu")
     assert backend.device() == "cpu"
     with pytest.raises(ValueError, match="device must be one of cpu, gpu"):

@@ -4,7 +4,7 @@
 for CuPy arrays. Arrays of mixed dtypes, with gaps, read-only or empty go the plain way. A test holds all ways equal,
 with two exceptions: an infinite or NaN number may reach neighbours in a fast convolution that it has no connection to,
 and an infinite dy is cut to 0 by a fast ReLU where the plain one has NaN. use("reference") switches the replacements
-off.
+off. use("accurate") leaves out what rounds most, the larger tiles of Winograd's form.
 
 The compiled loops lean on numba's and llvmlite's inner parts. Where a version of these does not import or compile them,
 one warning says so and the plain way serves.
@@ -43,37 +43,46 @@ except Exception as error:                              # whatever a library doe
     cpu = matrices = norms = pooling = Absent()
 
 __all__ = [
-    "chosen", "convolve", "convolve_inputs", "convolve_weights", "erf", "gather_images", "gather_windows", "linear",
-    "linear_inputs", "linear_weights", "max_pool", "max_pool_backward", "moments", "normalise", "normalise_backward",
-    "normalise_sums", "relu", "relu_backward", "softmax", "sum_by_word", "sum_rows", "sum_windows", "taps", "use",
+    "CHOICES", "chosen", "convolve", "convolve_inputs", "convolve_weights", "erf", "gather_images",
+    "gather_windows", "linear", "linear_inputs", "linear_weights", "max_pool", "max_pool_backward", "moments",
+    "normalise", "normalise_backward", "normalise_sums", "plan", "relu", "relu_backward", "softmax", "sum_by_word",
+    "sum_rows", "sum_windows", "taps", "use",
 ]
 
+CHOICES = ("fast", "accurate", "reference")
 _chosen = "fast"
 
 
 def use(which):
-    """Choose "fast" or "reference" for all layers."""
+    """Choose "fast", "accurate" or "reference" for all layers."""
     global _chosen
-    if which not in ("fast", "reference"):
-        raise ValueError(f"kernels must be 'fast' or 'reference', got {which!r}")
+    if which not in CHOICES:
+        raise ValueError(f"kernels must be one of {', '.join(map(repr, CHOICES))}, got {which!r}")
     _chosen = which
+    cpu.tiles = (0, 2) if which == "accurate" else (0, 2, 4)
+    gpu.convolutions.WINOGRAD = which != "accurate"
 
 
 def chosen():
-    """"fast" or "reference"."""
+    """What was chosen."""
     return _chosen
+
+
+def plan():
+    """"reference" where layers run as they were given, else "fast": composites run their fused layers."""
+    return "reference" if _chosen == "reference" else "fast"
 
 
 def alike(arguments):
     """Whether compiled loops take these arrays: contiguous, writable, not empty, floating ones of one dtype."""
     first = None
     for a in arguments:
-        if type(a) is np.ndarray:
-            if not a.flags.carray or not a.size:
+        if isinstance(a, np.ndarray):
+            if type(a) is not np.ndarray or not a.flags.carray or not a.size:
                 return False
             dtype = a.dtype
             if dtype is not first and dtype.kind == "f":
-                if first is not None and dtype != first:
+                if first is not None and dtype != first or dtype.char not in "fd" or not dtype.isnative:
                     return False
                 first = dtype
     return True
@@ -84,7 +93,7 @@ def either(plain, **fast):
 
     @functools.wraps(plain)
     def call(*arguments):
-        if _chosen == "fast":
+        if _chosen != "reference":
             device = backend.owner(arguments[0]).name
             replacement = fast.get(device)
             if replacement is not None and (alike if device == "cpu" else gpu.takes)(arguments):
@@ -92,6 +101,8 @@ def either(plain, **fast):
                     return replacement(*arguments)
                 try:
                     return replacement(*arguments)
+                except MemoryError:
+                    raise
                 except Exception as error:              # it does not compile: inside, loops raise nothing
                     warn(error)
                     fast["cpu"] = None

@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 from .simd import I8, I32, I64, ROWS, Emitter, Lanes, data, each_vector, scalar, width
 
 
-def block_product(vectors, masked):
+def block_product(vectors, masked, apart=False):
     """A numba function: one register block of a matrix product, ROWS x (vectors lanes) sums that stay in registers,
 
         C[i, j] = S[i, j] + sum_{r < times} sum_{k < run} A[i, r, k] B[r run + k, j],    i < m, j < n
@@ -19,7 +19,8 @@ def block_product(vectors, masked):
         C[i, j] = c[c0 + c_rows[c_row + i] + j]        S[i, j] = s[s0 + s_scale c_rows[c_row + i] + j]
 
     S: a bias (s_scale 0), or C itself. m <= ROWS: rows beyond it repeat row m - 1. masked: n <= vectors lanes; else n
-    is not looked at and taken as vectors lanes. times and run are at least 1.
+    is not looked at and taken as vectors lanes. times and run are at least 1. apart: the `run` terms of each r are
+    summed by themselves, from 0, and then added: a long sum loses fewer digits, but short runs cost time.
     """
 
     @intrinsic
@@ -73,6 +74,8 @@ def block_product(vectors, masked):
                 phi.add_incoming(following, inner)
 
             builder.position_at_end(after)
+            whole = [[builder.fadd(kept[i][j], new[i][j]) if apart else new[i][j] for j in range(vectors)]
+                     for i in range(ROWS)]
             next_r, next_jump = builder.add(r, I64(1)), builder.add(jump, a_jump)
             builder.cbranch(builder.icmp_signed("<", next_r, times), outer, end)
             for phi, first, following in [(r, I64(0), next_r), (jump, I64(0), next_jump), (b_outer, b0, next_b)]:
@@ -81,14 +84,14 @@ def block_product(vectors, masked):
             for i in range(ROWS):
                 for j in range(vectors):
                     kept[i][j].add_incoming(start[i][j].value, before)
-                    kept[i][j].add_incoming(new[i][j], after)
-                    sums[i][j].add_incoming(kept[i][j], outer)
+                    kept[i][j].add_incoming(whole[i][j], after)
+                    sums[i][j].add_incoming(e.constant(0).value if apart else kept[i][j], outer)
                     sums[i][j].add_incoming(new[i][j], inner)
 
             builder.position_at_end(end)
             for i in range(ROWS):
                 for j in range(vectors):
-                    e.store(c, builder.add(c_at[i], I64(j * lanes)), Lanes(e, new[i][j]), masks[j])
+                    e.store(c, builder.add(c_at[i], I64(j * lanes)), Lanes(e, whole[i][j]), masks[j])
             return context.get_dummy_value()
 
         return signature, emit

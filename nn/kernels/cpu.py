@@ -97,10 +97,11 @@ def algorithm(kernel, stride, padding, out, c, o):
         tiles = -(-out[0] // m) * -(-out[1] // m)
         return tiles * (m + 2) ** 2 * (c * o + MAPS * (c + o))
 
-    return min((0, 2, 4), key=lambda m: cost(m) if m else 9 * out[0] * out[1] * c * o)
+    return min(tiles, key=lambda m: cost(m) if m else 9 * out[0] * out[1] * c * o)
 
 
 MAPS = 24
+tiles = (0, 2, 4)                       # what may be chosen; kernels.use sets it
 
 
 def convolve(x, w, bias, y, stride, padding):

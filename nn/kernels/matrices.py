@@ -9,7 +9,7 @@ from npopt import backend
 import numba
 import numpy as np
 
-from .products import Left, Result, Right, Start, inside, jit, lanes, multiply, panel, transpose_part, zeros
+from .products import Left, Result, Right, Start, inside, jit, lanes, multiply_long, panel, transpose_part, zeros
 
 ROWS = 32                               # rows of a piece of work
 DEPTH = 256                             # terms of a sum that are taken at a time: a panel of them fits the first cache
@@ -44,8 +44,8 @@ def product(a, a_row, a_step, b, transposed, bias, c, panels, pieces, width):
             else:
                 copy_panel(b, k0, size, j0, count, mine)
             start, s0, scale = (flat, j0, 1) if k0 > 0 else (bias, j0, 0)
-            multiply(Left(a, k0 * a_step, a_rows, first, 0, a_step), Right(mine, 0, count),
-                     Result(flat, j0, c_rows, first), Start(start, s0, scale), last - first, count, 1, size, width)
+            multiply_long(Left(a, k0 * a_step, a_rows, first, 0, a_step), Right(mine, 0, count),
+                          Result(flat, j0, c_rows, first), Start(start, s0, scale), last - first, count, size, width)
 
 
 def _product(a, a_row, a_step, b, transposed, bias, c):

@@ -42,6 +42,9 @@ jit, inside = compiled(parallel=True), compiled()
 ROWS = simd.ROWS
 full_two, full_one = blocks.block_product(2, False), blocks.block_product(1, False)
 part_two, part_one = blocks.block_product(2, True), blocks.block_product(1, True)
+long_two, long_one = blocks.block_product(2, True, apart=True), blocks.block_product(1, True, apart=True)
+whole_two = blocks.block_product(2, False, apart=True)
+RUN = 64                                # terms of a long sum that are summed by themselves
 
 
 def lanes(dtype):
@@ -118,6 +121,32 @@ def multiply(left, right, result, start, m, n, times, run, width):
         else:
             part_one(a, a0, a_rows, a_row + i, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row + i, s, s0, scale,
                      count, n, times, run)
+
+
+@inside
+def multiply_long(left, right, result, start, m, n, terms, width):
+    """The same for one sum of so many terms, RUN of them at a time by themselves: fewer digits are lost."""
+    a, a0, a_rows, a_row, _, a_step = left
+    b, b0, b_step = right
+    c, c0, c_rows, c_row = result
+    s, s0, scale = start
+    jump, done = RUN * a_step, 0
+    while done < terms:                                 # whole runs, then the rest
+        run = min(RUN, terms - done)
+        times = (terms - done) // run
+        for i in range(0, m, ROWS):
+            count = min(ROWS, m - i)
+            if n == 2 * width:
+                whole_two(a, a0 + done * a_step, a_rows, a_row + i, jump, a_step, b, b0 + done * b_step, b_step, c, c0,
+                          c_rows, c_row + i, s, s0, scale, count, n, times, run)
+            elif n > width:
+                long_two(a, a0 + done * a_step, a_rows, a_row + i, jump, a_step, b, b0 + done * b_step, b_step, c, c0,
+                         c_rows, c_row + i, s, s0, scale, count, n, times, run)
+            else:
+                long_one(a, a0 + done * a_step, a_rows, a_row + i, jump, a_step, b, b0 + done * b_step, b_step, c, c0,
+                         c_rows, c_row + i, s, s0, scale, count, n, times, run)
+        done += times * run
+        s, s0, scale = c, c0, 1
 
 
 @inside

@@ -24,7 +24,7 @@ import numba
 import numpy as np
 
 from . import blocks
-from .products import Left, Result, Right, Start, inside, jit, lanes, multiply, panel, transpose, zeros
+from .products import Left, Result, Right, Start, inside, jit, lanes, multiply_long, panel, transpose, zeros
 
 # The 1-D maps, from a list of values to a list of values; e: anything with + - and * by a number. The points of m = 4
 # are 0, +-P, +-Q, infinity, of m = 2 0, +-1, infinity. Any P and Q give a convolution; rounding is least where
@@ -173,9 +173,9 @@ def correlate(x, u, stride, bias, y, v, z, border, rows, m, top, left, width):
             for p in range(n * n):
                 for o0 in range(0, o, wide):
                     columns = min(wide, o - o0)
-                    multiply(Left(mine, p * v_point, rows[0], 0, 0, 1), Right(u, p * stride + o0 * c, columns),
-                             Result(found, p * z_point + o0, rows[1], 0), Start(nothing, 0, 0), count, columns, 1, c,
-                             width)
+                    multiply_long(Left(mine, p * v_point, rows[0], 0, 0, 1), Right(u, p * stride + o0 * c, columns),
+                                  Result(found, p * z_point + o0, rows[1], 0), Start(nothing, 0, 0), count, columns, c,
+                                  width)
             for t in range(count):
                 b, i, j = (lo + t) // (down * right), (lo + t) // right % down, (lo + t) % right
                 h, w = i * m, j * m
@@ -237,9 +237,9 @@ def correlate_weights(x, dy, dw, u, stride, v, z, border, rows, m, chunk, top, l
                 for k in range(0, size, DEPTH):
                     add = lo > 0 or k > 0
                     start, begin = (u, to) if add else (nothing, np.int64(0))
-                    multiply(Left(z, p * z_point + o0 * chunk + k * high, rows[0], 0, 0, high),
-                             Right(v, p * v_point + c0 * chunk + k * count, count), Result(u, to, rows[1], 0),
-                             Start(start, begin, np.int64(add)), high, count, 1, min(DEPTH, size - k), width)
+                    multiply_long(Left(z, p * z_point + o0 * chunk + k * high, rows[0], 0, 0, high),
+                                  Right(v, p * v_point + c0 * chunk + k * count, count), Result(u, to, rows[1], 0),
+                                  Start(start, begin, np.int64(add)), high, count, min(DEPTH, size - k), width)
     out = dw.reshape(-1)
     for k in numba.prange(o):
         at, to = np.int64(k) * c, np.int64(k) * 9 * c

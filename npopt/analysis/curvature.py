@@ -3,6 +3,7 @@
 import dataclasses
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.values import number, whole
 
 import numpy as np
@@ -27,7 +28,7 @@ class Hessian:
 
     def __init__(self, problem, x, rows=None, radius=1e-10):
         if x.dtype != np.float64:
-            raise ValueError(f"Hessian: x must be float64, got {x.dtype}; build the problem with dtype='float64'")
+            raise UserError(f"Hessian: x must be float64, got {x.dtype}; build the problem with dtype='float64'")
         self.problem, self.x, self.rows = problem, x, rows
         self.radius = number("Hessian", "radius", radius, low=0, open_low=True) * (1 + length(x))
         self.right, self.left = backend.xp(x).empty_like(x), backend.xp(x).empty_like(x)

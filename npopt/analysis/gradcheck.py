@@ -16,6 +16,7 @@ only asked to be small; the report shows the floor where it was used.
 from dataclasses import dataclass, field
 
 from npopt import backend
+from npopt.errors import UserError
 
 import numpy as np
 
@@ -93,7 +94,7 @@ def gradcheck(problem, x, rows=None, directions=3, h=None, tol=1e-7, seed=0):
     -> Report
     """
     if str(x.dtype) != "float64":
-        raise ValueError(
+        raise UserError(
             f"gradcheck: x must be float64, got {x.dtype}; rounding would hide the derivative in differences of values"
         )
     name, rng = getattr(problem, "name", type(problem).__name__), np.random.default_rng(seed)
@@ -101,7 +102,7 @@ def gradcheck(problem, x, rows=None, directions=3, h=None, tol=1e-7, seed=0):
     value = backend.to_host(problem.value_and_gradient(x, rows, out=g))
     again = backend.to_host(problem.value(x, rows))
     if not abs(again - value) <= 1e-12 * max(1.0, abs(value)):
-        raise ValueError(
+        raise UserError(
             f"gradcheck: {name} gives f = {value!r} with the gradient and {again!r} without; it must be the same "
             "in both passes"
         )

@@ -5,6 +5,7 @@ import dataclasses
 import math
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.estimators import Minibatch
 from npopt.samplers import RandomReshuffling
 from npopt.values import number, whole
@@ -55,11 +56,11 @@ def range_test(problem, optimizer, sampler=None, low=1e-6, high=10.0, steps=100,
     low, high = number("range_test", "low", low, low=0, open_low=True), number("range_test", "high", high, low=0)
     steps = whole("range_test", "steps", steps, 2)
     if high <= low:
-        raise ValueError(f"range_test: high must be above low, got {high!r} and {low!r}")
+        raise UserError(f"range_test: high must be above low, got {high!r} and {low!r}")
     sampler = copy.deepcopy(sampler or RandomReshuffling(min(64, problem.n)))
     optimizer, estimator = copy.deepcopy(optimizer), Minibatch()
     if getattr(problem, "has_penalty", False) and not optimizer.proximal:
-        raise ValueError(f"range_test: {problem.name} has a non-smooth penalty, which {type(optimizer).__name__} "
+        raise UserError(f"range_test: {problem.name} has a non-smooth penalty, which {type(optimizer).__name__} "
                          "cannot handle; use a proximal method")
     before = getattr(problem, "seed", 0)
     problem.set_seed(seed)
@@ -74,7 +75,7 @@ def range_test(problem, optimizer, sampler=None, low=1e-6, high=10.0, steps=100,
         estimator.loss = estimator(x, batch, out=g)
         losses.append(float(backend.to_host(estimator.loss)))
         if not np.isfinite(losses).any():
-            raise ValueError(f"range_test: the loss of {problem.name} is {losses[0]} at the start")
+            raise UserError(f"range_test: the loss of {problem.name} is {losses[0]} at the start")
         found = RangeTest(rates[: t + 1], np.array(losses))
         if not math.isfinite(losses[-1]) or found.smooth[-1] > worse * np.abs(found.smooth).min():
             break

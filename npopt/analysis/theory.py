@@ -15,6 +15,7 @@ import math
 import warnings
 from typing import NamedTuple
 
+from npopt.errors import UserError
 from npopt.values import number
 
 
@@ -30,10 +31,10 @@ def root(name, L, mu):
     """sqrt(mu / L), checked."""
     number(name, "L", L, low=0, open_low=True)
     if not mu > 0:
-        raise ValueError(f"{name}: mu is {mu}, and without strong convexity no linear rate exists; give l2 > 0, or use "
+        raise UserError(f"{name}: mu is {mu}, and without strong convexity no linear rate exists; give l2 > 0, or use "
                          "a method that needs no mu, such as FISTA(restart='gradient')")
     if mu > L * (1 + 1e-9):
-        raise ValueError(f"{name}: mu = {mu:.6g} exceeds L = {L:.6g}")
+        raise UserError(f"{name}: mu = {mu:.6g} exceeds L = {L:.6g}")
     return math.sqrt(min(mu / L, 1.0))
 
 

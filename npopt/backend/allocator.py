@@ -17,7 +17,7 @@ from math import prod
 import numpy as np
 
 SMALL = 1 << 14                                                 # bytes; below, malloc is as good
-GRAIN = 1 << 12                                                 # sizes are rounded up to this
+GRAIN = 1 << 12                                                 # sizes are multiples of this
 AGE = 20_000                                                    # takes after which an unused block goes
 
 
@@ -44,7 +44,9 @@ class Pool:
     def empty(self, shape, dtype, slack):
         """An uninitialised array. A free block of its size, or the smallest up to `slack` times as large, else new."""
         dtype = np.dtype(dtype)
-        size = -(-prod(shape) * dtype.itemsize // GRAIN) * GRAIN
+        size = prod(shape) * dtype.itemsize
+        grain = max(GRAIN, (1 << size.bit_length()) // 16)      # few sizes, however batches and lengths vary
+        size = -(-size // grain) * grain
         block, home = self._take(size, slack)
         return np.asarray(Loan(block, home, shape, dtype))
 
@@ -70,10 +72,18 @@ class Pool:
 
     def release(self, age=-1):
         """Give free blocks back to the system: of sizes that nobody asked for in so many takes, or all of them."""
-        for size in self.sizes:
-            if self.takes - self.used[size] > age:
-                self.held -= size * len(self.free[size])
-                self.free[size].clear()
+        old = [size for size in self.sizes if self.free[size] and self.takes - self.used[size] > age]
+        for size in old:
+            self.held -= size * len(self.free[size])
+            self.free[size].clear()
+        if old:
+            trim()
+
+
+def trim():
+    """Give what malloc holds free back to the system, where the C library is glibc."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 pool = Pool()

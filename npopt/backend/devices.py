@@ -4,6 +4,7 @@ import os
 import pathlib
 
 from npopt.backend import allocator
+from npopt.errors import UserError
 
 import numba
 import numpy as np
@@ -75,7 +76,7 @@ class Cpu:
 
     def precision(self, name):
         if name != "float32":
-            raise ValueError(f"precision: the CPU takes products in float32 alone, got {name!r}; choose a GPU for it")
+            raise UserError(f"precision: the CPU takes products in float32 alone, got {name!r}; choose a GPU for it")
 
     def synchronize(self):
         """Wait until the device has done what it was asked to do."""
@@ -95,7 +96,7 @@ class Gpu:
 
             cupy.cuda.runtime.getDeviceCount()
         except Exception as error:                              # ImportError, a driver that is missing or too old, ...
-            raise RuntimeError(GPU_HELP.format(why=str(error).split("\n")[0])) from None
+            raise UserError(GPU_HELP.format(why=str(error).split("\n")[0])) from None
         self.module, self.array_type, self.tf32 = cupy, cupy.ndarray, False
         self.empty = self.workspace = cupy.empty
 
@@ -174,7 +175,7 @@ _current = None
 
 def _make(name):
     if name not in DEVICES:
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {name!r}")
+        raise UserError(f"device must be one of {', '.join(DEVICES)}, got {name!r}")
     if name not in _made:
         made = _made[name] = DEVICES[name]()
         _owner[made.array_type] = made
@@ -236,7 +237,7 @@ def precision(name):
     """How the device in use takes matrix products of float32 numbers, those of convolutions too: "float32", the
     default, or on a GPU from Ampere on "tf32": factors rounded to 10 bits after the point, sums in float32."""
     if name not in ("float32", "tf32"):
-        raise ValueError(f"precision must be 'float32' or 'tf32', got {name!r}")
+        raise UserError(f"precision must be 'float32' or 'tf32', got {name!r}")
     _current.precision(name)
 
 

@@ -25,6 +25,7 @@ from npopt.backend import cache
 from npopt.backend.devices import owner
 from npopt.backend.draws import CUDA_DRAWS, DRAWS_TEXT
 from npopt.backend.translation import DRAWS, Cuda, Python, Translation
+from npopt.errors import UserError
 
 import numba
 import numpy as np
@@ -44,7 +45,7 @@ class elementwise:
         try:
             source = inspect.getsource(function)
         except OSError:
-            raise ValueError(f"@elementwise {self.name}: Python keeps no source of what was typed at this prompt or "
+            raise UserError(f"@elementwise {self.name}: Python keeps no source of what was typed at this prompt or "
                              "given to exec; put the formula into a file and import it from there") from None
         tree = ast.parse(textwrap.dedent(source)).body[0]
         self.arguments = [a.arg for a in tree.args.args]
@@ -213,7 +214,7 @@ class elementwise:
         kernel, arrays, read, written = self.compiled[key]
         size = args[arrays[0]].size
         if any([args[i].size != size for i in arrays]):
-            raise ValueError(f"{self.name}: the arrays {', '.join(self.arguments[i] for i in arrays)} differ in length")
+            raise UserError(f"{self.name}: the arrays {', '.join(self.arguments[i] for i in arrays)} differ in length")
         kernel(*[np.uint64(args[i]) if drawn else args[i] for i, drawn in read], offset, *[args[i] for i in written])
 
     def made_on_gpu(self, cupy, args):

@@ -3,6 +3,8 @@
 import os
 import sys
 
+from npopt.errors import UserError
+
 # Where NumPy is here already, its OpenBLAS has read no setting of ours, and its threads would spin for some 30 ms after
 # each product, on the cores that everything else needs. Then BLAS gets one thread: one that never works never spins.
 SPINS = "numpy" in sys.modules and "OPENBLAS_THREAD_TIMEOUT" not in os.environ
@@ -34,7 +36,7 @@ def threads(n=None):
     """
     if n is not None:
         if int(n) != n or n < 1:
-            raise ValueError(f"threads must be a whole number of at least 1, got {n!r}")
+            raise UserError(f"threads must be a whole number of at least 1, got {n!r}")
         numba.set_num_threads(min(int(n), numba.config.NUMBA_NUM_THREADS))
         threadpoolctl.threadpool_limits(1 if SPINS else int(n), user_api="blas")
     return numba.get_num_threads()

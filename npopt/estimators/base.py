@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from npopt import backend
 from npopt.contracts import Array, Number, Problem
+from npopt.errors import UserError
 from npopt.samplers.base import Batch
 from npopt.values import Value
 
@@ -34,7 +35,7 @@ class Estimator(Value):
         return self.again(x, out)
 
     def again(self, y: Array, out: Array) -> Number:
-        raise ValueError(f"{type(self).__name__} does not say how it estimates; define again(self, y, out)")
+        raise UserError(f"{type(self).__name__} does not say how it estimates; define again(self, y, out)")
 
     def value(self, y: Array) -> Number:
         """The loss of this step's batch at another point, without a gradient."""
@@ -46,7 +47,7 @@ class Estimator(Value):
         """out: the gradient at y of the mean loss of this step's rows, their targets drawn from the model. The number
         of rows."""
         if not hasattr(self.problem, "sampled_gradient"):
-            raise ValueError(f"{self.problem.name} draws no targets from its model; that takes a network with "
+            raise UserError(f"{self.problem.name} draws no targets from its model; that takes a network with "
                              "SoftmaxCrossEntropy")
         rows = self.batch.rows
         count = self.problem.n if rows is None else len(rows)
@@ -56,7 +57,7 @@ class Estimator(Value):
 
     def variance(self, x: Array, probabilities: np.ndarray | None = None) -> float:
         """E|g - E g|^2 of the estimate at x from one row, drawn with these probabilities (None: uniformly)."""
-        raise ValueError(f"{type(self).__name__} on {self.problem.name}: the variance is known exactly only for linear "
+        raise UserError(f"{type(self).__name__} on {self.problem.name}: the variance is known exactly only for linear "
                          "models with Minibatch, SVRG or SAGA; leave variance=True out")
 
     def compiled(self, optimizer, sampler) -> Callable | None:

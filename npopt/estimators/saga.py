@@ -3,6 +3,7 @@
 import math
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.estimators.accumulated import add
 from npopt.estimators.base import Estimator
 from npopt.estimators.stretch import Stretch
@@ -33,7 +34,7 @@ class SAGA(Estimator):
 
     def __init__(self, table="scalars", initial="gradients", refresh=10):
         if table not in ("scalars", "gradients") or initial not in ("gradients", "zeros"):
-            raise ValueError('SAGA: table must be "scalars" or "gradients", initial "gradients" or "zeros", got '
+            raise UserError('SAGA: table must be "scalars" or "gradients", initial "gradients" or "zeros", got '
                              f"table={table!r}, initial={initial!r}")
         self.table, self.initial = table, initial
         self.refresh = None if refresh is None else number("SAGA", "refresh", refresh, low=0, open_low=True)
@@ -41,7 +42,7 @@ class SAGA(Estimator):
     def start(self, problem, x, seed):
         g = super().start(problem, x, seed)
         if self.table == "scalars" and not hasattr(problem, "scalars"):
-            raise ValueError(f"SAGA: {problem.name} is not a linear model, so that there is no number a row to keep; "
+            raise UserError(f"SAGA: {problem.name} is not a linear model, so that there is no number a row to keep; "
                              f"table='gradients' keeps {problem.n} x {problem.dim} numbers")
         self.mean = backend.xp(x).zeros_like(x)
         self.kept = (Scalars if self.table == "scalars" else Gradients)(problem, x, self.counts)
@@ -160,7 +161,7 @@ class Gradients:
             self.table = backend.zeros((rows, problem.dim), self.x.dtype)
         except MemoryError:
             need = rows * problem.dim * self.x.dtype.itemsize / 1e9
-            raise ValueError(f"SAGA: a table of {rows} x {problem.dim} numbers takes {need:.3g} GB, more than there "
+            raise UserError(f"SAGA: a table of {rows} x {problem.dim} numbers takes {need:.3g} GB, more than there "
                              "is; use fixed batches (ShuffleOnce), or on a linear model table='scalars'") from None
 
     def gradient(self, x, rows, out):
@@ -218,7 +219,7 @@ class Gradients:
         problem, rows, key = self.problem, batch.rows, batch.key
         if self.shares is None:
             if self.table is not None and len(self.table) == problem.n:
-                raise ValueError("SAGA: with fixed batches the table holds one gradient a batch; use initial='zeros'")
+                raise UserError("SAGA: with fixed batches the table holds one gradient a batch; use initial='zeros'")
             count = -(-problem.n // len(rows))
             if self.table is None:
                 self.allocate(count)

@@ -2,6 +2,7 @@
 
 from npopt import backend
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.estimators.accumulated import add
 from npopt.estimators.base import Estimator
 from npopt.estimators.stretch import Stretch
@@ -33,7 +34,7 @@ class SVRG(Estimator):
     def __init__(self, passes=2.0, option="I"):
         self.passes = number("SVRG", "passes", passes, low=0, open_low=True)
         if option not in ("I", "II"):
-            raise ValueError(f'SVRG: option must be "I" or "II", got {option!r}')
+            raise UserError(f'SVRG: option must be "I" or "II", got {option!r}')
         self.option = option
 
     def start(self, problem, x, seed):

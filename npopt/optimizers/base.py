@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.state import Stateful
 from npopt.values import Value, number
 
@@ -160,7 +161,7 @@ class Witness:
                     "is 0; update must write into the array x, as x -= lr * g or x[...] = x - lr * g do, while "
                     "x = x - lr * g makes a new array that nobody sees")
             if lost:
-                raise ValueError(said)
+                raise UserError(said)
             warnings.warn(said, stacklevel=2)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from npopt import backend
 from npopt.contracts import Problem, State
+from npopt.errors import UserError
 from npopt.values import Value, whole
 
 import numpy as np
@@ -40,16 +41,16 @@ class Sampler(Value):
     def start(self, problem: Problem, seed: int) -> None:
         self.n, self.seed, self.taken, self._held, self._moved = problem.n, seed, 0, (None, None), (None, None)
         if self.n is None:
-            raise ValueError(f"{self!r}: the problem {problem.name} has no fixed rows to put in order")
+            raise UserError(f"{self!r}: the problem {problem.name} has no fixed rows to put in order")
         self.size = self.n if self.batch_size is None else self.batch_size
         if self.size > self.n:
-            raise ValueError(f"{type(self).__name__}: batch_size {self.size} is larger than the {self.n} rows of "
+            raise UserError(f"{type(self).__name__}: batch_size {self.size} is larger than the {self.n} rows of "
                              f"{problem.name}; choose 1 to {self.n}, or None for all")
         self.steps_per_epoch = self.n // self.size if self.drop_last else -(-self.n // self.size)
 
     def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray | None]:
         """The order of epoch e, (n,), and its rows' weights, (n,) or None: NumPy arrays, a function of (seed, e)."""
-        raise ValueError(f"{type(self).__name__} does not say in which order rows come")
+        raise UserError(f"{type(self).__name__} does not say in which order rows come")
 
     def _order(self, e):
         """(order, weights or None) of epoch e on the host, where it is drawn."""

@@ -1,6 +1,7 @@
 """One class after the other: the order that stochastic gradients like least."""
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.samplers.base import Sampler
 
 import numpy as np
@@ -17,7 +18,7 @@ class ByClass(Sampler):
         super().start(problem, seed)
         y = np.asarray(problem.targets())
         if y.shape != (self.n,):
-            raise ValueError(f"ByClass: {problem.name} has {self.n} rows, but targets of shape {y.shape}")
+            raise UserError(f"ByClass: {problem.name} has {self.n} rows, but targets of shape {y.shape}")
         self._rank = np.unique(y, return_inverse=True)[1]
 
     def epoch(self, e):

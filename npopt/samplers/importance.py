@@ -1,6 +1,7 @@
 """Rows drawn with probabilities of their own, and weights 1/(n p_i) that keep the gradient unbiased."""
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.samplers.base import Batch, Sampler
 from npopt.values import number
 
@@ -26,11 +27,11 @@ class Importance(Sampler):
         super().__init__(batch_size, drop_last)
         self.mix = number("Importance", "mix", mix, low=0, high=1)
         if isinstance(by, str) and by not in ("smoothness", "norms"):
-            raise ValueError(f'Importance: by must be "smoothness", "norms" or the probabilities, got {by!r}')
+            raise UserError(f'Importance: by must be "smoothness", "norms" or the probabilities, got {by!r}')
         if not isinstance(by, str):
             by = np.asarray(by, np.float64)
             if by.ndim != 1 or not np.isfinite(by).all() or by.min() < 0 or abs(by.sum() - 1) > 1e-9:
-                raise ValueError("Importance: probabilities must be a vector of numbers >= 0 that sum to 1, got shape "
+                raise UserError("Importance: probabilities must be a vector of numbers >= 0 that sum to 1, got shape "
                                  f"{by.shape} with sum {by.sum():.6g}")
         self.by = by
 
@@ -40,15 +41,15 @@ class Importance(Sampler):
         if isinstance(p, str):
             needed = "row_smoothness" if p == "smoothness" else "square_norms"
             if not hasattr(problem, needed):
-                raise ValueError(f'Importance: {problem.name} does not know what by="{p}" needs; give probabilities')
+                raise UserError(f'Importance: {problem.name} does not know what by="{p}" needs; give probabilities')
             p = problem.row_smoothness() if p == "smoothness" else np.sqrt(problem.square_norms)
             total = p.sum()
             p = p / total if total > 0 else np.full(self.n, 1 / self.n)
         if p.shape != (self.n,):
-            raise ValueError(f"Importance: {len(p)} probabilities for the {self.n} rows of {problem.name}")
+            raise UserError(f"Importance: {len(p)} probabilities for the {self.n} rows of {problem.name}")
         p = (1 - self.mix) * p + self.mix / self.n
         if p.min() == 0:
-            raise ValueError(f"Importance: row {int(p.argmin())} of {problem.name} would never be drawn; give mix > 0")
+            raise UserError(f"Importance: row {int(p.argmin())} of {problem.name} would never be drawn; give mix > 0")
         self.probabilities = p / p.sum()
         self._sums = np.cumsum(self.probabilities)
         self._weights = 1 / (self.n * self.probabilities)
@@ -117,13 +118,13 @@ class AdaptiveImportance(Sampler):
     def observe(self, batch, problem):
         norms = problem.row_norms()
         if norms is None:
-            raise ValueError(f"AdaptiveImportance: {problem.name} does not know the gradient norms of its rows")
+            raise UserError(f"AdaptiveImportance: {problem.name} does not know the gradient norms of its rows")
         norms = np.asarray(backend.to_host(norms), np.float64)
         first = self.taken <= self.steps_per_epoch
         learn(self._tree, self.psi, self._drawn, norms, 1.0 if first else float(self.a))
 
     def span(self, k):
-        raise ValueError("AdaptiveImportance: rows are drawn one batch at a time")
+        raise UserError("AdaptiveImportance: rows are drawn one batch at a time")
 
     def state(self):
         return {**super().state(), "psi": self.psi, "tree": self._tree}

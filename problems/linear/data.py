@@ -1,6 +1,7 @@
 """The rows of a linear model, checked and in the form that compiled loops read."""
 
 from npopt import backend
+from npopt.errors import UserError
 
 import numpy as np
 import scipy.sparse
@@ -15,9 +16,9 @@ def design(where, X, dtype=None, d=None):
     sparse = scipy.sparse.issparse(X)
     X = scipy.sparse.csr_matrix(X) if sparse else rectangle(where, X)
     if X.ndim != 2 or not all(X.shape):
-        raise ValueError(f"{where}: X must have shape (rows, columns), none of them 0, got {X.shape}")
+        raise UserError(f"{where}: X must have shape (rows, columns), none of them 0, got {X.shape}")
     if d is not None and X.shape[1] != d:
-        raise ValueError(f"{where}: the test rows have {X.shape[1]} columns, the training rows {d}")
+        raise UserError(f"{where}: the test rows have {X.shape[1]} columns, the training rows {d}")
     X = X if X.dtype.kind in "buif" else converted(where, X)
     dtype = np.dtype(dtype or (X.dtype if X.dtype in (np.float32, np.float64) else np.float64))
     check_sizes(where, X, dtype)
@@ -28,7 +29,7 @@ def rectangle(where, X):
     try:
         return np.asarray(X)
     except ValueError:
-        raise ValueError(f"{where}: the rows of X differ in length; X must have shape (rows, columns)") from None
+        raise UserError(f"{where}: the rows of X differ in length; X must have shape (rows, columns)") from None
 
 
 def converted(where, X):
@@ -39,7 +40,7 @@ def converted(where, X):
         return X.astype(np.float64)
     except (TypeError, ValueError):
         some = X.data[:1] if scipy.sparse.issparse(X) else X.reshape(-1)
-        raise ValueError(f"{where}: X must hold real numbers, got {X.dtype}, such as {str(some[0])[:40]!r}; convert it "
+        raise UserError(f"{where}: X must hold real numbers, got {X.dtype}, such as {str(some[0])[:40]!r}; convert it "
                          "first") from None
 
 
@@ -56,8 +57,8 @@ def check_sizes(where, X, dtype):
         row = np.flatnonzero(~fits.all(1))[0]
         value = X[row][~fits[row]][0]
     if not np.isfinite(value):
-        raise ValueError(f"{where}: row {row} of X holds NaN or inf")
-    raise ValueError(f"{where}: row {row} of X holds {value:g}, whose square is beyond {dtype}; scale the columns, as "
+        raise UserError(f"{where}: row {row} of X holds NaN or inf")
+    raise UserError(f"{where}: row {row} of X holds {value:g}, whose square is beyond {dtype}; scale the columns, as "
                      "problems.standardise does")
 
 
@@ -67,7 +68,7 @@ def csr(where, X, dtype):
         X = X.copy()
         X.sum_duplicates()
     if X.nnz > np.iinfo(np.int32).max:
-        raise ValueError(f"{where}: {X.nnz} non-zeros are more than int32 indices can count")
+        raise UserError(f"{where}: {X.nnz} non-zeros are more than int32 indices can count")
     X.data = np.require(X.data, dtype, ["C", "A", "W"])
     X.indices = np.require(X.indices, np.int32, ["C", "A", "W"])
     X.indptr = np.require(X.indptr, np.int32, ["C", "A", "W"])
@@ -86,10 +87,10 @@ def row_numbers(where, rows, n):
     host = np.asarray(rows) if isinstance(rows, (list, tuple, range)) else rows
     if getattr(host, "ndim", 0) != 1 or host.dtype.kind not in "iu" or host.shape[0] == 0:
         came = f"shape {host.shape} of {host.dtype}" if hasattr(host, "dtype") else repr(rows)[:80]
-        raise ValueError(f"{where}: rows must be a vector of one or more row numbers, got {came}")
+        raise UserError(f"{where}: rows must be a vector of one or more row numbers, got {came}")
     low, high = int(backend.to_host(host.min())), int(backend.to_host(host.max()))
     if low < 0 or high >= n:
-        raise ValueError(f"{where}: rows must lie in 0..{n - 1}, got {low if low < 0 else high}")
+        raise UserError(f"{where}: rows must lie in 0..{n - 1}, got {low if low < 0 else high}")
     return contiguous(backend.asarray(host, np.int64))
 
 
@@ -97,7 +98,7 @@ def row_weights(where, weights, B):
     """Weights on the device in use, float64 and contiguous, (B,)."""
     weights = backend.asarray(weights, np.float64)
     if weights.shape != (B,):
-        raise ValueError(f"{where}: {B} rows need {B} weights, got shape {weights.shape}")
+        raise UserError(f"{where}: {B} rows need {B} weights, got shape {weights.shape}")
     return contiguous(weights)
 
 

@@ -14,6 +14,7 @@ A new loss is one class here; data, passes, compiled steps, constants, minima an
 
 from collections import namedtuple
 
+from npopt.errors import UserError
 from npopt.values import number
 from problems.linear import labels
 
@@ -60,7 +61,7 @@ class Loss:
         raise ArithmeticError(f"{self!r} defines no second derivative, so that no minimum is computed")
 
     def conjugate(self, u, y):
-        raise ValueError(f"{self!r} defines no conjugate, so that no duality gap is known")
+        raise UserError(f"{self!r} defines no conjugate, so that no duality gap is known")
 
 
 class Real(Loss):

@@ -3,6 +3,7 @@
 import functools
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.penalties import Regulariser
 from npopt.segments import Segments
 from npopt.values import number as checked
@@ -31,7 +32,7 @@ class LinearModel(Stretches, Exact, Problem):
     def __init__(self, X, y, loss, l2=0.0, intercept=False, *, test=None, name=None, dtype=None, regulariser=None):
         self.name = own = type(self).__name__ if name is None else name
         if regulariser is not None and not isinstance(regulariser, Regulariser):
-            raise ValueError(f"{own}: regulariser must be a penalty such as L1(0.1), got {regulariser!r}")
+            raise UserError(f"{own}: regulariser must be a penalty such as L1(0.1), got {regulariser!r}")
         self.regulariser = regulariser
         X = data.design(own, X, dtype)
         self.n, self.d = X.shape
@@ -147,13 +148,13 @@ class LinearModel(Stretches, Exact, Problem):
             return self.no_out
         self.check(out, "out")
         if isinstance(out, np.ndarray) and not out.flags.writeable:
-            raise ValueError(f"{self.name}: out is read-only")
+            raise UserError(f"{self.name}: out is read-only")
         return out
 
     def all_rows(self, x, weights, out, inputs=None, dinputs=None):
         """A pass over every row in order."""
         if inputs is not None or dinputs is not None:
-            raise ValueError(f"{self.name}: a linear model takes no inputs= or dinputs=")
+            raise UserError(f"{self.name}: a linear model takes no inputs= or dinputs=")
         self.rows = None
         value, self.s_all = self.whole(self.check(x), self.check_weights(weights, self.n), self.check_out(out))
         return value
@@ -212,13 +213,13 @@ class LinearModel(Stretches, Exact, Problem):
         s = out.reshape(-1, self.outputs)
         try:
             if s.shape[0] != len(rows):
-                raise ValueError("lengths differ")          # said below
+                raise UserError("lengths differ")          # said below
             return self.run(x, rows, self.no_weights if weights is None else weights, self.l2, s, self.no_out)
         except (TypeError, ValueError):
             rows = data.row_numbers(self.name, rows, self.n)
             self.check(x)
             if out.dtype != self.dtype or s.shape[0] != rows.shape[0]:
-                raise ValueError(
+                raise UserError(
                     f"{self.name}: {rows.shape[0]} rows need out of {rows.shape[0] * self.outputs} numbers of "
                     f"{self.dtype}, got {out.shape} of {out.dtype}"
                 ) from None
@@ -234,7 +235,7 @@ class LinearModel(Stretches, Exact, Problem):
             rows = data.row_numbers(self.name, rows, self.n)
             s = backend.xp(out).ascontiguousarray(backend.asarray(s, self.dtype))
             if s.shape[0] != rows.shape[0]:
-                raise ValueError(f"{self.name}: {rows.shape[0]} rows, but scalars for {s.shape[0]}") from None
+                raise UserError(f"{self.name}: {rows.shape[0]} rows, but scalars for {s.shape[0]}") from None
             self.mix(s, rows, self.check(out, "out"))
         return out
 

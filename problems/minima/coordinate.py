@@ -24,6 +24,7 @@ d <= GRAM and n >= d.
 import warnings
 from typing import NamedTuple
 
+from npopt.errors import UserError
 from npopt.values import number
 from problems.minima.columns import POINTS, Stored, inner, norms, products, quadratic, subtract
 from problems.minima.solve import one_thread
@@ -53,11 +54,11 @@ class Columns:
     def __init__(self, X, y, intercept=False, gram=None):
         sparse = scipy.sparse.issparse(X)
         if getattr(X, "ndim", 0) != 2 or not all(X.shape):
-            raise ValueError(f"coordinate: X must have shape (rows, columns), none of them 0, got {np.shape(X)}")
+            raise UserError(f"coordinate: X must have shape (rows, columns), none of them 0, got {np.shape(X)}")
         y = np.asarray(y, np.float64)
         self.n, self.d = X.shape
         if y.shape != (self.n,):
-            raise ValueError(f"coordinate: X has {self.n} rows, so y must have shape ({self.n},), got {y.shape}")
+            raise UserError(f"coordinate: X has {self.n} rows, so y must have shape ({self.n},), got {y.shape}")
         self.y, self.intercept, self.X = y, bool(intercept), X
         dtype = X.dtype if X.dtype in (np.float32, np.float64) else np.float64
         if sparse:
@@ -68,7 +69,7 @@ class Columns:
             flat = np.asfortranarray(X, dtype).ravel(order="F")
             storage = (flat, np.empty(0, np.int32), np.empty(0, np.int64))
         if not (np.isfinite(storage[0]).all() and np.isfinite(y).all()):
-            raise ValueError("coordinate: X or y holds NaN or inf")
+            raise UserError("coordinate: X or y holds NaN or inf")
         self.squares = norms(*storage, self.n, self.d)
         self.stored = Stored(*storage, self.n, self.squares, self.y, self.intercept)
         self.use_gram = (self.d <= GRAM and self.n >= self.d) if gram is None else bool(gram)
@@ -140,7 +141,7 @@ def solve(X, y=None, l1=None, l2=0.0, intercept=False, tol=1e-7, start=None, epo
     number("coordinate", "tol", tol, low=0)
     w = np.zeros(columns.d) if start is None else np.array(start, np.float64)
     if w.shape != (columns.d,):
-        raise ValueError(f"coordinate: start must have shape ({columns.d},), got {w.shape}")
+        raise UserError(f"coordinate: start must have shape ({columns.d},), got {w.shape}")
     w[columns.squares == 0] = 0.0                           # an empty column has no part in the loss
     found = (gram_solve if columns.use_gram else set_solve)(columns, w, float(l1), float(l2), tol, epochs)
     if not found.converged:

@@ -6,6 +6,7 @@ Mixed into LinearModel (problems/linear/), whose `loss` says what they need: l' 
 import functools
 
 from npopt import backend
+from npopt.errors import UserError
 from problems.minima import penalised, solve
 
 import numpy as np
@@ -209,7 +210,7 @@ class Exact:
         """
         x, f, why = self.answer
         if x is None:
-            raise ValueError(f"{self.name}: {why}")
+            raise UserError(f"{self.name}: {why}")
         return x.copy(), f
 
     @functools.cached_property

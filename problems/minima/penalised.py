@@ -9,6 +9,7 @@ All in float64 on the host, and independent of npopt's optimizers:
     Box         L-BFGS-B, then Newton's method on the coordinates between the bounds
 """
 
+from npopt.errors import UserError
 from npopt.penalties import L1, L1L2, L2, Box, Simplex
 from problems.minima import coordinate, solve
 
@@ -38,7 +39,7 @@ def stationarity(problem, x, g=None):
         level = u[inside].mean() if inside.any() else u.min()
         u[...] = np.where(inside, u - level, np.minimum(u - level, 0))
     else:
-        raise ValueError(f"{problem.name}: no optimality condition is known for {h!r}")
+        raise UserError(f"{problem.name}: no optimality condition is known for {h!r}")
     return float(np.linalg.norm(v))
 
 
@@ -56,16 +57,16 @@ def duality_gap(problem, x):
     """
     h = problem.regulariser
     if not (h is None or isinstance(h, (L1, L2, L1L2))):
-        raise ValueError(f"{problem.name}: the duality gap is known for the penalties L1, L2 and L1L2, and for none")
+        raise UserError(f"{problem.name}: the duality gap is known for the penalties L1, L2 and L1L2, and for none")
     l1, l2 = (0.0, problem.l2) if h is None else (float(h.l1), float(problem.l2 + h.l2))
     if l1 + l2 == 0:
-        raise ValueError(f"{problem.name}: the duality gap takes l1 > 0 or l2 > 0")
+        raise UserError(f"{problem.name}: the duality gap takes l1 > 0 or l2 > 0")
     w, loss, y = problem.regularised(x), problem.loss, problem.host_y
     if loss.quadratic and l1 > 0:
         c = float(x[-1]) if problem.intercept else None
         return coordinate.duality_gap(problem.exact_X, y, w, l1, l2, c)
     if problem.intercept and problem.outputs > 1:
-        raise ValueError(f"{problem.name}: the duality gap of several outputs is known without intercepts only")
+        raise UserError(f"{problem.name}: the duality gap of several outputs is known without intercepts only")
     values, U = loss.arrays(problem.outputs_at(x, problem.exact_X), y, np)
     if problem.intercept:
         U = balanced(U)

@@ -20,6 +20,20 @@ raise SystemExit(3)
 '''
 
 
+MEETING = '''"""Do they meet?"""
+import pathlib, time
+if False:
+    Experiment(__doc__, task="A3")
+pathlib.Path("{name}.here").touch()
+for _ in range(600):
+    if pathlib.Path("{other}.here").exists():
+        break
+    time.sleep(0.05)
+else:
+    raise SystemExit(1)
+'''
+
+
 @pytest.fixture
 def folder(toy, monkeypatch):
     """A folder with the toy and a script that fails, in front of an empty results folder."""
@@ -65,11 +79,41 @@ def test_all_goes_on_after_a_failure_and_writes_the_index(folder, capfd):
     index = (folder / "results/index.html").read_text()
     assert index.count("toy/report.html") == 1 and "broken" not in index
     assert "failed (3)" in out and "failed: broken" in err and "results/index.html" in out
+    assert "words: --seeds 1 --threads 1 --jobs" in (folder / "results/broken/output.txt").read_text()
+    assert "      words: --seeds 1" in err                        # the end of what it said
+    (row,) = [line.split() for line in out.splitlines() if " toy " in line]
+    assert row[:3] == ["T1", "toy", "done"] and row[-3:] == ["1", "0", "0"]
     assert json.loads((folder / "results/toy/summary.json").read_text())["seeds"] == [0]
 
     (folder / "results/toy/report.html").unlink()
     assert cli.main(["report"]) == 0
     assert (folder / "results/toy/report.html").exists() and "0 to make" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("words, count, expected", [
+    (["--quick"], 12, (2, ["--quick", "--jobs", "1", "--threads", "1"])),
+    (["--jobs", "6", "--quick"], 3, (3, ["--quick", "--jobs", "2", "--threads", "1"])),
+    (["--jobs=1", "--threads=2"], 3, (1, ["--threads=2", "--jobs", "1"])),
+])
+def test_cores_are_shared_out_among_scripts_and_their_runs(monkeypatch, words, count, expected):
+    monkeypatch.setattr(cli, "cores", lambda: 2)
+    assert cli.shared(words, count) == expected
+
+
+def test_a_wrong_number_of_jobs_is_one_sentence(folder, capsys):
+    for words in (["--jobs", "0"], ["--jobs=many"], ["--jobs"]):
+        assert cli.main(["all", *words]) == 2
+        assert "jobs must be a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_scripts_run_at_the_same_time(folder, capfd):
+    """Each of two scripts waits for the other's file: one after the other would never end."""
+    for name, other in (("one", "two"), ("two", "one")):
+        (folder / f"{name}.py").write_text(MEETING.format(name=name, other=other))
+    cli.scripts().clear()
+    cli.scripts().update({name: folder / f"{name}.py" for name in ("one", "two")})
+    assert cli.main(["all", "--jobs", "2"]) == 0
+    assert capfd.readouterr().out.count("done") == 2
 
 
 def test_run_passes_the_status_and_the_words_on(folder, capfd):

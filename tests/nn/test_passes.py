@@ -112,11 +112,11 @@ def test_backward_stops_at_the_lowest_active_layer(case, monkeypatch):
 
 
 def test_of_layers_below_the_lowest_active_one_nothing_is_kept(rng):
-    layers = {f"fc{i}": nn.Linear(200, 200) for i in range(12)}
-    a, run = rng.standard_normal((500, 200)), nn.Run(backward=True)
+    layers = {f"fc{i}": nn.Linear(256, 256) for i in range(12)}
+    a, run = rng.standard_normal((512, 256)), nn.Run(backward=True)
     pool.release()                                      # no larger block may serve
     for active, count in ((None, 12), (frozenset(["fc11.W"]), 1), (frozenset(["fc10.b"]), 2)):
-        network = nn.Network(nn.Sequential(**layers), (200,))
+        network = nn.Network(nn.Sequential(**layers), (256,))
         x = rng.standard_normal(network.dim)
         network.bind(x, np.empty(network.dim), active)
         before = lent()
@@ -133,7 +133,7 @@ def lent():
 
 
 def test_what_a_layer_kept_goes_as_soon_as_it_is_used(rng):
-    a, seen = rng.standard_normal((512, 200)), []
+    a, seen = rng.standard_normal((512, 256)), []
     pool.release()
 
     class Watch(nn.Linear):
@@ -141,7 +141,7 @@ def test_what_a_layer_kept_goes_as_soon_as_it_is_used(rng):
             seen.append(lent() / a.nbytes)
             return super().backward(dy, saved, run)
 
-    network = nn.Network(nn.Sequential(nn.Sequential(*[Watch(200, 200) for _ in range(8)])), (200,))
+    network = nn.Network(nn.Sequential(nn.Sequential(*[Watch(256, 256) for _ in range(8)])), (256,))
     x, run = rng.standard_normal(network.dim), nn.Run(backward=True)
     network.bind(x, np.empty(network.dim))
     before = lent() / a.nbytes

@@ -14,6 +14,7 @@ import tarfile
 import threading
 import zipfile
 
+from npopt.errors import UserError
 from problems import LeastSquares, Logistic, files, load, sources
 from problems.splits import split
 
@@ -183,7 +184,7 @@ def test_a_missing_file_is_downloaded_once_checked_and_kept(tiny_mnist, home, mo
         for path in (home / "cache/mnist").iterdir():
             path.unlink()
         put(home / "server/t10k-labels-idx1-ubyte.gz", b"something else")
-        with pytest.raises(FileNotFoundError, match="downloading .*t10k-labels.* failed"):
+        with pytest.raises(UserError, match="downloading .*t10k-labels.* failed"):
             load("mnist")
         assert not (home / "cache/mnist/t10k-labels-idx1-ubyte.gz").exists()
 
@@ -212,7 +213,7 @@ def test_offline_the_error_says_which_file_to_put_where(name, file, home, monkey
     monkeypatch.setattr(sources, "LIBSVM", address)
     monkeypatch.setattr(sources, "CIFAR", address + "cifar-10-binary.tar.gz")
     folder = "libsvm" if name == "a9a" else name
-    with pytest.raises(FileNotFoundError, match="downloading") as error:
+    with pytest.raises(UserError, match="downloading") as error:
         load(name)
     text = str(error.value)
     assert text.startswith(f"{name}: {file} is in none of ") and "\n" not in text
@@ -266,7 +267,7 @@ def test_broken_cifar_files_are_one_sentence(home):
     for name in sources.CIFAR_FILES:
         put(root / name, data)
     (root / "data_batch_4.bin").unlink()
-    with pytest.raises(FileNotFoundError, match="does not hold data_batch_4.bin"):
+    with pytest.raises(UserError, match="does not hold data_batch_4.bin"):
         load("cifar-10")
     put(root / "data_batch_4.bin", data[:-1])
     with pytest.raises(ValueError, match="data_batch_4.bin: cut short: 6145 bytes"):
@@ -333,7 +334,7 @@ def test_a_damaged_cache_or_another_archive_is_decoded_again(home):
 
 def test_broken_jpeg_archives_are_one_sentence(home):
     root = home / "named/cifar-10-jpeg"
-    with pytest.raises(FileNotFoundError, match=f"put the zip archive of class/NNNN.jpg at {root}/train.zip"):
+    with pytest.raises(UserError, match=f"put the zip archive of class/NNNN.jpg at {root}/train.zip"):
         load("cifar-10-jpeg")
     whole = jpegs(root / "train.zip", sources.CIFAR_CLASSES).read_bytes()
     jpegs(root / "test.zip", sources.CIFAR_CLASSES)

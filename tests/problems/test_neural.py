@@ -144,7 +144,7 @@ def test_the_first_pass_of_a_committed_step_moves_the_statistics_once(rng):
     problem.commit()
     np.testing.assert_array_equal(statistics(), start)
     problem.value(x, ROWS)
-    batch_mean = problem.network.pending[layer][0].copy()
+    batch_mean = problem.network.pending[layer][1].copy()
     problem.value(other, ROWS)
     problem.value_and_gradient(other, ROWS[:2], out=np.empty(problem.dim))
     problem.metrics(x)

@@ -26,7 +26,7 @@ OPERATIONS = 16                 # operations that take the time of a byte of mem
 def wins(kernel, stride, padding, count, c, o, dtype):
     """Whether Winograd's way is the faster one by operations and bytes; outputs (H', W') are `count`.
 
-    Not in TF32: the maps' numbers up to 8 would make its 10 bits 3 or 4 fewer.
+    Not in TF32: the maps cancel, and would leave few of its 10 bits.
     """
     if tuple(kernel) != (3, 3) or tuple(stride) != (1, 1) or max(padding) > 2:
         return False
