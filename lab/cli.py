@@ -139,11 +139,11 @@ def run_all(words):
         return 0
     if not known:
         return refuse("no scripts here; run it in a checkout of the repository")
-    check_options("npopt all", words)
     try:
         jobs, words = shared(words, len(known))
     except ValueError as error:
         return refuse(error)
+    check_options("npopt all", words)
     try:
         checkpoint.writable(folder_of(words) / "index.html")
     except ValueError as error:

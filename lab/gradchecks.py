@@ -163,20 +163,24 @@ def made(name, thing, given, named):
 
 # ---------------------------------------------------------------------------------------------------------- the table
 def row(width, cells):
-    """A line: name, direction, analytic and numeric value, error, verdict."""
-    room = width - 2 - 2 * 13 - 8 - 7 - 5
-    name, direction = (shortened(text, room // 2) for text in cells[:2])
-    return (f"{name:{room // 2}} {direction:{room // 2}} " + "{:>13} {:>13} {:>8}  {}".format(*cells[2:])).rstrip()
+    """A line: name, direction, analytic and numeric value (fewer digits where it is narrow), error, verdict."""
+    digits = 6 if width >= 80 else 3
+    room, wide = (width - 2 * (digits + 7) - 20) // 2, digits + 7
+    name, direction = (shortened(text, room) for text in cells[:2])
+    values = [value if isinstance(value, str) else f"{value:.{digits}e}" for value in cells[2:4]]
+    line = f"{name:{room}} {direction:{room}} {values[0]:>{wide}} {values[1]:>{wide}} {cells[4]:>7}  {cells[5]}"
+    return line.rstrip()
 
 
 def shortened(text, room):
-    return text if len(text) <= room else f"{text[:room - 9]}..{text[-7:]}" if room > 12 else text[:room - 1] + "."
+    """A text in so many characters, its middle left out: the end of a parameter's name is its own."""
+    return text if len(text) <= room else f"{text[:room - room // 2 - 2]}..{text[-(room // 2):]}"
 
 
 def rows(name, report, full):
     """The cells of a report: every direction, or the worst. "ok, 0": both are 0 to rounding, see npopt.gradcheck."""
     lines = report.lines if full else [max(report.lines, key=lambda line: (line.error != line.error, line.error))]
-    return [(name, line.where, f"{line.analytic:.6e}", f"{line.numeric:.6e}", f"{line.error:.1e}",
+    return [(name, line.where, line.analytic, line.numeric, f"{line.error:.1e}",
              verdict(line, report.tol)) for line in lines]
 
 
