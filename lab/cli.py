@@ -39,7 +39,7 @@ Options that every script takes: --data --device --seeds --epochs --quick --jobs
 --engine --address --kernels --out --fresh. Finished runs are kept: a command that was stopped goes
 on where it was."""
 
-LIBRARY = {"methods": "lab.methods", "show": "lab.show", "gradcheck": "lab.gradchecks"}      # imported when asked for
+LIBRARY = {"methods": "lab.methods", "show": "lab.listing", "gradcheck": "lab.gradchecks"}    # imported when asked for
 
 
 ROW = "{:7} {:{}}  {:12} {:>12}  {:>6} {:>6} {:>9}"

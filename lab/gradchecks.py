@@ -15,9 +15,9 @@ import traceback
 from pathlib import Path
 
 import nn
+from lab.listing import near, plain
 from lab.methods import columns, public
 from lab.options import Parser
-from lab.show import near, plain
 from npopt import gradcheck
 from npopt.errors import UserError
 

@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lab
 import nn
 import npopt
-from lab import cli, gradchecks, methods, show
+from lab import cli, gradchecks, listing, methods
 
 import pytest
 import test_table
@@ -100,7 +101,7 @@ def test_methods_are_complete(said, monkeypatch):
     ("ReLU", "", ""), ("Quadratic", "", ""),
 ])
 def test_paper_and_state_are_read_from_the_class(name, paper, state):
-    (method,) = show.named(name)
+    (method,) = listing.named(name)
     assert (methods.paper(method), methods.state(method)) == (paper, state)
 
 
@@ -110,7 +111,7 @@ def test_every_optimizer_has_a_paper_and_every_entry_its_tests():
             assert re.search(r"19\d\d|20\d\d|arXiv", methods.paper(method)), method.name
     tested = [name for table in test_table.TABLE.values() for name in table]
     assert sorted(method.name for method in methods.methods() if methods.tests(method)) == sorted(tested)
-    (radam,) = show.named("radam")
+    (radam,) = listing.named("radam")
     assert "tests/test_optimizers.py::test_the_first_rectified_step_of_radam_and_its_factors" in methods.tests(radam)
 
 
@@ -154,7 +155,7 @@ def test_show_prints_derivation_and_code_as_they_stand(said):
 
 def test_every_method_can_be_shown():
     for method in methods.methods():
-        text = show.listing(method)
+        text = listing.text_of(method)
         assert text.startswith(f"# {method.file}:") and inspect.getsource(method.thing).rstrip() in text
         line = int(re.match(r"# \S+:(\d+)", text)[1])
         assert (ROOT / method.file).read_text().splitlines()[line - 1] in inspect.getsource(method.thing)
@@ -213,6 +214,10 @@ def test_gradcheck_of_a_users_layer(said, mine):
     assert any(" inputs " in line and line.endswith("FAILS") for line in out.splitlines())
     status, out, err = said("gradcheck", mine + "Late", "--args", "5", "--shape", "5")
     assert status == 1 and re.search(r"Late: RuntimeError: not written yet \(line \d+ of mine.py\)\n", err)
+
+
+def test_a_commands_file_hides_nothing_of_the_lab():
+    assert not {module.split(".")[1] for module in cli.LIBRARY.values()} & set(lab.__all__)
 
 
 @pytest.mark.slow

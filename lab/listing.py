@@ -79,7 +79,7 @@ def formulas(thing, text):
     return found
 
 
-def listing(method):
+def text_of(method):
     """The text that is printed for one method."""
     own = pieces(method.thing)
     line = next(first for first, text in own if re.search(rf"^(class|def) {method.name}\b", text, re.M))
@@ -96,5 +96,5 @@ def command(words):
     found = named(words[0])
     if not found:
         return f"no method is called {words[0]!r}; {near(words[0])}"
-    print("\n\n\n".join(listing(method) for method in found))
+    print("\n\n\n".join(text_of(method) for method in found))
     return 0
