@@ -84,7 +84,7 @@ def sentences(text):
     prose = [" ".join(part.splitlines())
              for part in re.split(r"\n\n|(?:^|\n)(?: {4}.*(?:\n|$))+", inspect.cleandoc(text or "")) if part.strip()]
     return [piece.strip() for part in prose for piece in re.split(
-        r"(?<![A-Z]\.)(?<![A-Z][a-z]\.)(?<![A-Z][a-z]{2}\.)(?<![A-Z][a-z]{3}\.)(?<=[.;])\s+(?=[A-Z(`])", part)]
+        r"(?<![A-Z]\.)(?<![A-Z][a-z]\.)(?<![A-Z][a-z]{2}\.)(?<![A-Z][a-z]{3}\.)(?<=\.)\s+(?=[A-Z(`])", part)]
 
 
 def paper(method):
@@ -93,15 +93,14 @@ def paper(method):
     module = sentences(inspect.getmodule(method.thing).__doc__)
     cited = [text for text in module if CITES.search(text)]
     if module[0] in cited[:1] and method.kind in ("optimizers", "estimators", "samplers"):
-        rest = [text for text in module[1:2] if text in cited[1:2]]
-        return re.sub(r"^[^:.]*: ", "", " ".join([module[0], *rest])).rstrip(".;")
+        return re.sub(r"^[^:.]*: ", "", module[0]).rstrip(".")
     for text in cited:
         if names.match(text):
-            return names.sub("", text).rstrip(".;")
+            return names.sub("", text).rstrip(".")
     for text in sentences(method.thing.__doc__):
         if CITES.search(text):
             inside = [part for part in re.findall(r"\(([^()]+)\)", text) if CITES.search(part)]
-            return "; ".join(inside) if inside else text.rstrip(".:;")
+            return "; ".join(inside) if inside else text.rstrip(".:")
     return ""
 
 
