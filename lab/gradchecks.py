@@ -153,6 +153,8 @@ def made(name, thing, given, named):
     """The layer that a class or a function makes."""
     try:
         layer = thing(*given, **named)
+    except UserError:
+        raise
     except Exception as error:
         why = said(error)
         raise UserError(f"{name} cannot be made: {why}; give arguments, as in --args 5,bias=False") from None

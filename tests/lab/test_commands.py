@@ -178,6 +178,7 @@ def test_every_method_can_be_shown():
     (["gradcheck", "MINE:Softsign", "--args", "5"], "as in --shape 3,5"),
     (["gradcheck", "MINE:Softsign", "--args", "5", "--shape", "3,a"], "--shape is that of one row"),
     (["gradcheck", "MINE:Softsign", "--args", "5,f(", "--shape", "3"], "--args takes numbers and texts"),
+    (["gradcheck", "lenet5", "--args", "(8,8,1)"], "npopt: lenet5: activation must be a layer's class"),
     (["gradcheck", "--args", "5"], "are those of one layer"), (["gradcheck", "ReLU", "--batch", "0"], "at least 1"),
 ])
 def test_what_is_not_there_gets_one_sentence(said, mine, words, sentence):
