@@ -1,12 +1,13 @@
-"""The command `npopt`: list, run, all, report. Every script runs in its own process, like python scripts/NAME.py.
+"""The command `npopt`: list, run, all, report; methods, show, gradcheck (files of their own, see LIBRARY).
 
-`npopt all` runs as many scripts at a time as there are cores, each on one core, so that compilation and figures of one
-overlap with the runs of another, and prints a row of its table as each script ends. What a script says goes to
-<out>/<script>/output.txt.
+Every script runs in its own process, like python scripts/NAME.py. `npopt all` runs as many at a time as there are
+cores, each on one core, so that compilation and figures of one overlap with the runs of another, and prints a row of
+its table as each script ends. What a script says goes to <out>/<script>/output.txt.
 """
 
 import ast
 import concurrent.futures
+import importlib
 import json
 import os
 import subprocess
@@ -14,8 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from lab import report
+from lab import options, report
 from lab.claims import counts
+from lab.experiment import Experiment
 from lab.options import nearest
 from npopt import checkpoint
 from npopt.backend import cores
@@ -24,12 +26,20 @@ from npopt.errors import UserError
 USAGE = """npopt: a laboratory for the optimisation of deep learning, in NumPy
 
   npopt list                      the scripts: task, name, question
-  npopt run NAME [options]        run one; npopt run NAME --help says what it asks and which options it has
-  npopt all [--quick] [options]   run every script, on all cores, and write results/index.html; --jobs: cores
-  npopt report [NAME] [options]   draw figures and reports again from stored results, without running anything
+  npopt run NAME [options]        run one; npopt run NAME --help says what it asks, and its options
+  npopt all [--quick] [options]   run every script, on all cores (--jobs: on some), and write
+                                  results/index.html
+  npopt report [NAME] [options]   figures and reports again from stored results, without running
+  npopt methods [WORD]            every optimizer, sampler, layer, ...: paper, file, state, tests
+  npopt show NAME                 the derivation and the code of one of them
+  npopt gradcheck [NAME ...]      layers and networks, all or those named, or FILE.py:CLASS, against
+                                  differences; npopt gradcheck --help
 
-Options that every script takes: --data --device --seeds --epochs --quick --jobs --threads --parts --engine --address
---kernels --out --fresh. Finished runs are kept: a command that was stopped goes on where it was."""
+Options that every script takes: --data --device --seeds --epochs --quick --jobs --threads --parts
+--engine --address --kernels --out --fresh. Finished runs are kept: a command that was stopped goes
+on where it was."""
+
+LIBRARY = {"methods": "lab.methods", "show": "lab.listing", "gradcheck": "lab.gradchecks"}    # imported when asked for
 
 
 ROW = "{:7} {:{}}  {:12} {:>12}  {:>6} {:>6} {:>9}"
@@ -39,16 +49,22 @@ VERDICTS = ("holds", "fails", "undecided")
 def main(argv=None):
     """Returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    commands = {"list": list_scripts, "run": run, "all": run_all, "report": redraw}
+    commands = {"list": list_scripts, "run": run, "all": run_all, "report": redraw, **dict.fromkeys(LIBRARY)}
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0
     if words[0] not in commands:
         return refuse(f"no command is called {words[0]!r}; {nearest(words[0], commands)}")
     try:
+        if words[0] in LIBRARY:
+            answer = importlib.import_module(LIBRARY[words[0]]).command(words[1:])
+            return refuse(answer) if isinstance(answer, str) else answer
         return commands[words[0]](words[1:])
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:                                     # `| head`: nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def refuse(sentence):
@@ -79,6 +95,8 @@ def described(path):
 
 
 def list_scripts(words):
+    if words:
+        return refuse(f"list takes no arguments, got {' '.join(words)!r}")
     rows = [(described(path)[0], name, described(path)[1]) for name, path in scripts().items()]
     if not rows:
         return refuse("no scripts here; run it in a checkout of the repository")
@@ -125,6 +143,7 @@ def run_all(words):
         jobs, words = shared(words, len(known))
     except ValueError as error:
         return refuse(error)
+    check_options("npopt all", words)
     try:
         checkpoint.writable(folder_of(words) / "index.html")
     except ValueError as error:
@@ -153,6 +172,12 @@ def run_all(words):
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
     print(f"\nall reports: {report.write_index(folder_of(words))}")
     return 1 if failed else 0
+
+
+def check_options(prog, words):
+    """Refuse, before any script starts, what no script takes: one sentence, and the end of this process."""
+    p = options.parser(Experiment("Every script."), prog)
+    options.check(p, p.parse_args(words, options.Arguments()))
 
 
 def shared(words, count):
@@ -213,6 +238,7 @@ def redraw(words):
         if chosen(names[0])[0] is None:
             return refuse(chosen(names[0])[1])
     else:
+        check_options("npopt report", [*rest, "--redraw"])
         names = [name for name in known if (out / name / "summary.json").exists()]
     status = 0
     for name in names:

@@ -165,6 +165,14 @@ def merged(words):
     return [word for group in found.values() for word in group]
 
 
+def check(p, args):
+    """Refuse what each option allows, and this machine or another option does not."""
+    if args.threads and args.threads > joblib.cpu_count() and args.engine == "local" and not args.redraw:
+        p.error(f"argument --threads: this machine has {joblib.cpu_count()} cores, got {args.threads}")
+    if args.address and args.engine == "local":
+        p.error("argument --address: it is that of a cluster; add --engine dask or --engine ray")
+
+
 def parse(experiment, script, words):
     """Arguments, with every default filled in. With --redraw the words of the stored results go before those given."""
     p = parser(experiment, script)
@@ -178,6 +186,7 @@ def parse(experiment, script, words):
             before = []
         words = merged([*before, *words])
         args = p.parse_args(words, Arguments())
+    check(p, args)
     args.words = lasting(words)
     wanted = list(experiment.parts) if args.parts is None else [w for w in args.parts.replace(",", " ").split()]
     for part in wanted:

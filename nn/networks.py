@@ -5,6 +5,8 @@ an initialiser given, biases start at 0). `activation` makes a layer: a class su
 arguments.
 """
 
+from npopt.errors import UserError
+
 from . import init as initialisers
 from .activations import ReLU
 from .composites import Residual, Sequential
@@ -23,16 +25,27 @@ def _starts(init):
     return {} if init is None else {"init": init, "bias_init": initialisers.Zeros()}
 
 
+def _check(owner, activation, input_shape=None):
+    """Refuse what makes no layer, and the shape of an image that is none."""
+    if not callable(activation):
+        shape = isinstance(activation, (tuple, list))
+        raise UserError(f"{owner}: activation must be a layer's class, such as nn.ReLU, got {activation!r}"
+                         + (f"; the shape of an image is input_shape={activation!r}" if shape else ""))
+    if input_shape is not None and (not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3):
+        raise UserError(f"{owner}: input_shape must be (height, width, channels), got {input_shape!r}")
+
+
 def mlp(sizes=(784, 128, 56, 10), activation=ReLU, norm=None, dropout=0.0, init=None, name=None):
     """Linear layers fc1, fc2, ... of these sizes with an activation between them; the last one's outputs are plain.
 
     norm: None, "batch" or "layer", before the activation. Inputs of any shape with sizes[0] numbers a row are flattened
     by the problem, so that images can be given: input_shape is (sizes[0],).
     """
-    if len(sizes) < 2:
-        raise ValueError(f"mlp: sizes must name at least inputs and outputs, got {tuple(sizes)}")
+    if not isinstance(sizes, (tuple, list)) or len(sizes) < 2:
+        raise UserError(f"mlp: sizes must name at least inputs and outputs, as (784, 10) does, got {sizes!r}")
+    _check("mlp", activation)
     if norm not in (None, "batch", "layer"):
-        raise ValueError(f"mlp: norm must be None, 'batch' or 'layer', got {norm!r}")
+        raise UserError(f"mlp: norm must be None, 'batch' or 'layer', got {norm!r}")
     layers = {}
     for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True), 1):
         layers[f"fc{i}"] = Linear(a, b, **_starts(init))
@@ -59,7 +72,8 @@ def lenet5(activation=ReLU, pool="max", classes=10, input_shape=(28, 28, 1), ini
     are left for 8x8.
     """
     if pool not in POOLS:
-        raise ValueError(f"lenet5: pool must be 'max' or 'avg', got {pool!r}")
+        raise UserError(f"lenet5: pool must be 'max' or 'avg', got {pool!r}")
+    _check("lenet5", activation, input_shape)
     height, width, channels = input_shape
     inner = 0 if min(height, width) >= 12 else 2
     starts = _starts(init)
@@ -80,6 +94,7 @@ def basic_block(inputs, outputs, stride=1, activation=ReLU, init=None):
 
     The shortcut is x, or a 1x1 convolution with batch norm where the shape changes (option B).
     """
+    _check("basic_block", activation)
     starts = _starts(init)
     block = Sequential(
         conv1=Conv2d(inputs, outputs, 3, stride, 1, bias=False, **starts), bn1=BatchNorm(outputs), act1=activation(),
@@ -99,6 +114,7 @@ def resnet18(width=64, in_channels=3, classes=10, image=32, activation=ReLU, ini
 
     The 3x3 stem without pooling is the usual form for 32x32 images. Weights start as KaimingNormal.
     """
+    _check("resnet18", activation)
     starts = _starts(init)
     layers = dict(
         conv1=Conv2d(in_channels, width, 3, 1, 1, bias=False, **starts), bn1=BatchNorm(width), act1=activation()
@@ -129,7 +145,8 @@ def vgg(depth=11, width=64, in_channels=3, classes=10, image=32, batch_norm=True
     With width 64, 3 channels and 10 classes: 9,231,114 (VGG-11) and 14,728,266 (VGG-16) parameters with batch norm.
     """
     if depth not in VGG:
-        raise ValueError(f"vgg: depth must be one of {', '.join(map(str, VGG))}, got {depth!r}")
+        raise UserError(f"vgg: depth must be one of {', '.join(map(str, VGG))}, got {depth!r}")
+    _check("vgg", activation)
     starts, layers, inputs, i = _starts(init), {}, in_channels, 0
     for group, item in enumerate(VGG[depth]):
         if item == "M":

@@ -14,6 +14,7 @@ from npopt.analysis import theory
 from npopt.errors import UserError
 from npopt.estimators import Estimator, Minibatch
 from npopt.optimizers import Optimizer
+from npopt.optimizers.base import Witness
 from npopt.samplers import RandomReshuffling, Sampler
 from npopt.schedules import as_schedule
 from npopt.state import misfit, misfit_of_columns
@@ -24,6 +25,7 @@ import numpy as np
 
 STRETCH = 0.5                                                   # seconds of steps between two looks at clock and losses
 LONGEST = 8192                                                  # steps
+LOOKS = 1000                                                    # at the values of what varies, beforehand
 CHEAP = 500                                                     # unknowns up to which the smoothness is looked up
 
 
@@ -79,6 +81,8 @@ class Events(Value):
         if per not in ("epoch", "step"):
             raise UserError(f'Events: per must be "epoch" or "step", got {per!r}')
         number("Events", "seconds", seconds, low=0)
+        if checkpoint is not None and (not isinstance(checkpoint, (str, os.PathLike)) or not str(checkpoint)):
+            raise UserError(f'Events: checkpoint must be a file\'s path, such as "run.npz", got {checkpoint!r}')
         self.metrics, self.per, self.checkpoint = metrics, per, checkpoint
         self.seconds, self.progress, self.variance = seconds, progress, bool(variance)
 
@@ -143,6 +147,11 @@ def minimize(problem, optimizer, sampler=None, schedule=0.1, estimator=None, var
 class _Loop:
     def __init__(self, problem, optimizer, sampler, schedule, estimator, vary, stop, seed, x, events):
         self.problem, self.seed = problem, whole("minimize", "seed", seed, low=0)
+        if isinstance(problem, type) or not hasattr(problem, "value_and_gradient"):
+            raise UserError("minimize: problem must be a problem such as LeastSquares(X, y), got "
+                             f"{' '.join(repr(problem).split())[:80]}")
+        if vary is not None and not isinstance(vary, dict):
+            raise UserError(f'minimize: vary must be a dict such as {{"beta": Linear(0.9, 0.5)}}, got {vary!r}')
         for what, value, kind, example in (
             ("optimizer", optimizer, Optimizer, "Adam()"), ("sampler", sampler, Sampler, "RandomReshuffling(64)"),
             ("estimator", estimator, Estimator, "Minibatch()"),
@@ -158,7 +167,6 @@ class _Loop:
         for name in self.vary:
             if name not in optimizer.arguments():
                 raise UserError(f"minimize: vary names {name!r}, but {optimizer!r} has no such argument")
-        self.check_varied(optimizer)
         self.stop = _made(Stop, stop, dict(epochs=10))
         self.events = _made(Events, events, {})
         if getattr(problem, "has_penalty", False) and not getattr(optimizer, "proximal", False):
@@ -170,12 +178,14 @@ class _Loop:
         self.total = self.stop.total(self.steps_per_epoch)
         for s in (self.schedule, *self.vary.values()):
             s.start(self.steps_per_epoch, self.total)
+        self.check_varied(optimizer)
         self.g = self.estimator.start(problem, self.x, self.seed)
         self.optimizer.start(self.x, self.estimator)
         steady = not self.vary and self.schedule.rates(0, 1) is not None
         self.compiled = self.estimator.compiled(self.optimizer, self.sampler) if steady else None
         if self.compiled:
             self.g = None                                       # the compiled loop needs no gradient vector
+        self.watched = bool(not self.compiled and Witness.methods(self.optimizer))
         self.warn_of_long_steps()
         self.t, self.seconds, self.columns, self.reason = 0, 0.0, {}, None
         self.loss_sum, self.loss_count, self.last_loss, self.length = 0.0, 0, math.nan, 1
@@ -199,10 +209,16 @@ class _Loop:
                 theory.check_step(float(backend.to_host(rate)), problem.smoothness(), stacklevel=5)
 
     def check_varied(self, optimizer):
-        """Let the optimizer's constructor check the first values of what varies."""
-        for name, s in copy.deepcopy(self.vary).items():
-            s.start(1, 1)
-            type(optimizer)(**{**optimizer.arguments(), name: s(0)})
+        """Let the optimizer's constructor check the first values of what varies, and the least and largest to come."""
+        last = max(1, self.total or self.steps_per_epoch) - 1
+        for name, s in self.vary.items():
+            seen = [(s(t), t) for t in sorted({round(last * i / LOOKS) for i in range(LOOKS + 1)} | {0})]
+            ends = seen[:1] if getattr(seen[0][0], "ndim", 0) else [seen[0], min(seen), max(seen)]
+            for value, t in ends:
+                try:
+                    type(optimizer)(**{**optimizer.arguments(), name: value})
+                except ValueError as error:
+                    raise UserError(f"{error}, to which vary leads at step {t}") from None
 
     def starting_point(self, x):
         problem = self.problem
@@ -354,6 +370,7 @@ class _Loop:
         for bound in (due, self.total):
             if bound is not None and bound != math.inf:
                 k = min(k, bound - self.t)
+        witness, k = (self.witness(), 1) if self.watched else (None, k)
         backend.synchronize()
         start = time.perf_counter()
         first = self.t
@@ -362,6 +379,9 @@ class _Loop:
         losses = _read(losses)
         took = time.perf_counter() - start
         self.seconds += took
+        if witness and self.t > first:
+            self.watched = False
+            witness.check(self.optimizer, self.x, self.g, self.schedule(first))
         if len(losses) == self.length and not self.compiled:    # aim at STRETCH seconds
             self.length = min(LONGEST, max(1, int(self.length * min(4.0, STRETCH / max(took, 1e-9)))))
         if self.compiled:                                       # in order, too: cumsum adds one by one
@@ -382,6 +402,11 @@ class _Loop:
         self.last_loss = float(losses[-1]) if i else self.last_loss
         return None
 
+    def witness(self):
+        """A Witness of the next step, or None where its rate is 0."""
+        rate = self.schedule(self.t)
+        return Witness(self.optimizer, self.x) if hasattr(rate, "dtype") or rate else None
+
     def fraction(self):
         done = [0.0]
         if self.total:
@@ -395,6 +420,9 @@ class _Loop:
 
     def run(self):
         path, events = self.events.checkpoint, self.events
+        if path is not None and os.path.isdir(path):
+            raise UserError(f"minimize: {os.fspath(path)!r} is a folder; a checkpoint is a file, such as "
+                             f"{os.path.join(path, 'run.npz')!r}")
         if path is not None:
             checkpoint.writable(path)
         if path is not None and os.path.exists(path):

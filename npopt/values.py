@@ -63,6 +63,8 @@ def printed(value):
 def number(owner, name, value, low=None, high=None, open_low=False, open_high=False):
     """Check a scalar argument and return it; the error names owner, range and what came. NaN and inf never pass."""
     try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
         x = float(value)
     except (TypeError, ValueError):
         raise UserError(f"{owner}: {name} must be a number, got {value!r}") from None

@@ -84,6 +84,8 @@ class DataFeed(Feed):
 
     def arrays(self, part):
         x = getattr(self.data, f"x_{part}", None)
+        if x is not None and not x.shape[0]:
+            raise UserError(f"{self.name}: x_{part} has no rows; leave it out as None, or load some")
         return None if x is None else (x, getattr(self.data, f"y_{part}"))
 
     def fit(self, x):

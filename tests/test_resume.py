@@ -3,6 +3,7 @@
 import copy
 
 import npopt
+from lab.methods import BASES
 from nn import networks
 from npopt import (
     SAGA,
@@ -30,7 +31,6 @@ from problems.feeds import Images
 import numpy as np
 import pytest
 from methods import ASKING, EVERY, ORACLE, PROXIMAL, TABLE, short
-from test_table import BASES
 
 
 class Springs(Problem):

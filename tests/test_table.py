@@ -6,16 +6,13 @@ That every optimizer resumes bit for bit is not listed: test_resume.py runs them
 import ast
 import functools
 import importlib
-import inspect
 import pathlib
+
+from lab.methods import public
 
 import pytest
 
 HERE = pathlib.Path(__file__).parent
-BASES = {"Array", "Estimator", "Wrapper", "Optimizer", "Sampler", "Schedule", "Layer", "Loss", "Initialiser", "Problem",
-         "Activation", "Pool", "Dataset", "Restricted", "Batch", "Regulariser", "Around", "BySegment", "Sophia",
-         "Mirrored", "Feed", "DataFeed", "Padded", "Real", "Margin"}
-
 ONE = "test_optimizers.py::"
 FORMULA = [ONE + "test_trajectory", ONE + "test_pieces_of_the_gradient_give_the_step_of_the_whole",
            ONE + "test_state_takes_as_many_copies_of_x_as_the_method_says"]
@@ -152,20 +149,10 @@ TABLE = {
 }
 
 
-def public(module):
-    """Classes that a module offers under their own name: those of its folder, without bases and private ones."""
-    found = importlib.import_module(module)
-    names = getattr(found, "__all__", None) or [
-        name for name, value in vars(found).items()
-        if inspect.isclass(value) and value.__module__ == module and not name.startswith("_")]
-    classes = {name for name in names if inspect.isclass(getattr(found, name))}
-    return classes - BASES
-
-
 @pytest.mark.parametrize("module", TABLE)
 def test_every_public_algorithm_has_an_entry(module):
-    missing = public(module) - set(TABLE[module])
-    gone = set(TABLE[module]) - public(module)
+    missing = set(public(module)) - set(TABLE[module])
+    gone = set(TABLE[module]) - set(public(module))
     assert not missing, f"{module}: no test is listed for {', '.join(sorted(missing))}"
     assert not gone, f"{module}: listed, but not there: {', '.join(sorted(gone))}"
 

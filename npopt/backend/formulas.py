@@ -42,7 +42,12 @@ class elementwise:
     def __init__(self, function):
         functools.update_wrapper(self, function)
         self.name = function.__name__
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+        try:
+            source = inspect.getsource(function)
+        except OSError:
+            raise UserError(f"@elementwise {self.name}: Python keeps no source of what was typed at this prompt or "
+                             "given to exec; put the formula into a file and import it from there") from None
+        tree = ast.parse(textwrap.dedent(source)).body[0]
         self.arguments = [a.arg for a in tree.args.args]
         body = [s for s in tree.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
         if not body or not isinstance(body[-1], ast.Return):

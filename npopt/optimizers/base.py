@@ -1,11 +1,19 @@
-"""What every optimizer shares: state that is declared and never written by hand, a step counter, pieces."""
+"""What every optimizer shares: state that is declared and never written by hand, a step counter, pieces.
 
+And what a method that somebody writes is told when its first step moves nothing.
+"""
+
+import dis
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.state import Stateful
 from npopt.values import Value, number
+
+import numpy as np
 
 
 def number_or_array(owner, name, value, **bounds):
@@ -116,3 +124,67 @@ class Optimizer(Value, Stateful):
 def as_array(declared):
     """An Array from itself or from a name."""
     return Array(declared) if isinstance(declared, str) else declared
+
+
+class Witness:
+    """Looks at the first step of a method that was written outside of npopt, where rate and gradient should move x.
+
+    `x = x - lr * g` in an update gives the name x to a new array; the run would end where it started, without a word.
+    If x is as it was, and the update gives its x another array or returns one, that is an error. If the state is as it
+    was, too, that is a warning: a method may have a warm-up of its own. One that gathers gradients and moves later is
+    left alone. On a device the answer is one number, read once.
+    """
+
+    UPDATES = {"update": 1, "step": 1, "update_segment": 2}     # the place of x among the arguments
+
+    def __init__(self, optimizer, x):
+        self.x = x.copy()
+        self.state = [leaf.copy() if hasattr(leaf, "copy") else leaf for leaf in leaves(optimizer.state())]
+
+    @staticmethod
+    def methods(optimizer):
+        """The optimizer and its parts that were written elsewhere."""
+        inner = [getattr(optimizer, name) for name in optimizer.parts]
+        own = [] if type(optimizer).__module__.startswith("npopt.") else [optimizer]
+        return own + [m for part in inner if isinstance(part, Optimizer) for m in Witness.methods(part)]
+
+    def check(self, optimizer, x, g, lr):
+        """After the step from the x of the constructor, (n,), along g, (n,), at the rate lr."""
+        authors = Witness.methods(optimizer)
+        lost = any(loses(type(a), name, place) for a in authors for name, place in Witness.UPDATES.items())
+        still = (x == self.x).all() & (abs(lr * g) > float(np.finfo(x.dtype).eps) * abs(x)).any()
+        for before, now in () if lost else zip(self.state, leaves(optimizer.state()), strict=True):
+            same = now == before
+            still = still & (same.all() if hasattr(same, "all") else same)
+        if bool(backend.to_host(still)):
+            said = (f"{type(authors[0]).__name__}: the first step left x as it was, though neither gradient nor rate "
+                    "is 0; update must write into the array x, as x -= lr * g or x[...] = x - lr * g do, while "
+                    "x = x - lr * g makes a new array that nobody sees")
+            if lost:
+                raise UserError(said)
+            warnings.warn(said, stacklevel=2)
+
+
+def leaves(state):
+    """Arrays and numbers of a state, in order, without the counts of steps."""
+    return [leaf for name, value in state.items() if name != "t"
+            for leaf in (leaves(value) if isinstance(value, dict) else [value])]
+
+
+def loses(owner, name, place):
+    """Whether a method of a class gives its argument x to another array by `x = ...`, or returns something."""
+    code = getattr(vars(owner).get(name), "__code__", None)
+    if code is None or code.co_argcount <= place:
+        return False
+    x, before = code.co_varnames[place], None
+    for op in dis.get_instructions(code):
+        if op.opname.startswith("STORE_FAST"):
+            stored = op.argval if isinstance(op.argval, tuple) else (op.argval,)
+            stored = stored[:1] if "LOAD" in op.opname else stored
+            inplace = before.opname == "BINARY_OP" and before.argrepr.endswith("=")
+            if x in stored and not inplace:
+                return True
+        if op.opname == "RETURN_VALUE" and not (before.opname == "LOAD_CONST" and before.argval is None):
+            return True
+        before = op
+    return False

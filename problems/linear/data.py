@@ -11,22 +11,55 @@ def design(where, X, dtype=None, d=None):
     """X as a C-ordered array or a canonical CSR matrix with int32 indices, finite and writeable.
 
     float32 and float64 are kept unless `dtype` asks for one; other numbers become float64. d: the columns it must have.
+    Text, complex numbers, dates, and numbers whose squares overflow are refused.
     """
     sparse = scipy.sparse.issparse(X)
-    if not sparse:
-        X = np.asarray(X)
+    X = scipy.sparse.csr_matrix(X) if sparse else rectangle(where, X)
     if X.ndim != 2 or not all(X.shape):
         raise UserError(f"{where}: X must have shape (rows, columns), none of them 0, got {X.shape}")
     if d is not None and X.shape[1] != d:
         raise UserError(f"{where}: the test rows have {X.shape[1]} columns, the training rows {d}")
-    kept = X.dtype if X.dtype in (np.float32, np.float64) else np.float64
-    dtype = np.dtype(kept if dtype is None else dtype)
-    X = csr(where, X, dtype) if sparse else np.require(X, dtype, ["C", "A", "W", "E"])
-    bad = np.flatnonzero(~(np.isfinite(X.data) if sparse else np.isfinite(X).all(1)))
-    if bad.size:
-        row = np.searchsorted(X.indptr, bad[0], side="right") - 1 if sparse else bad[0]
+    X = X if X.dtype.kind in "buif" else converted(where, X)
+    dtype = np.dtype(dtype or (X.dtype if X.dtype in (np.float32, np.float64) else np.float64))
+    check_sizes(where, X, dtype)
+    return csr(where, X, dtype) if sparse else np.require(X, dtype, ["C", "A", "W", "E"])
+
+
+def rectangle(where, X):
+    try:
+        return np.asarray(X)
+    except ValueError:
+        raise UserError(f"{where}: the rows of X differ in length; X must have shape (rows, columns)") from None
+
+
+def converted(where, X):
+    """Objects that are numbers, as float64; what else is no real number is refused."""
+    try:
+        if X.dtype.kind != "O" or any(isinstance(value, (str, bytes, complex)) for value in X.flat):
+            raise TypeError
+        return X.astype(np.float64)
+    except (TypeError, ValueError):
+        some = X.data[:1] if scipy.sparse.issparse(X) else X.reshape(-1)
+        raise UserError(f"{where}: X must hold real numbers, got {X.dtype}, such as {str(some[0])[:40]!r}; convert it "
+                         "first") from None
+
+
+def check_sizes(where, X, dtype):
+    """Refuse NaN, inf, and what squared is beyond the dtype."""
+    values, most = X.data if scipy.sparse.issparse(X) else X, np.float64(np.finfo(dtype).max) ** 0.5
+    if not values.size or -most <= values.min() and values.max() <= most:
+        return
+    fits = abs(values) <= most
+    if scipy.sparse.issparse(X):
+        bad = np.flatnonzero(~fits)[0]
+        row, value = np.searchsorted(X.indptr, bad, side="right") - 1, values[bad]
+    else:
+        row = np.flatnonzero(~fits.all(1))[0]
+        value = X[row][~fits[row]][0]
+    if not np.isfinite(value):
         raise UserError(f"{where}: row {row} of X holds NaN or inf")
-    return X
+    raise UserError(f"{where}: row {row} of X holds {value:g}, whose square is beyond {dtype}; scale the columns, as "
+                     "problems.standardise does")
 
 
 def csr(where, X, dtype):

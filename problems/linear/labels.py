@@ -9,16 +9,21 @@ import numpy as np
 
 
 def numbers(where, y, n):
-    """y as float64, (n,), finite."""
+    """y as float64, (n,), real, finite, with finite squares."""
     if y.shape != (n,):
         raise UserError(f"{where}: X has {n} rows, so y must have shape ({n},), got {y.shape}")
     try:
+        if y.dtype.kind in "cmM":
+            raise TypeError
         y = y.astype(np.float64)
     except (TypeError, ValueError):
         raise UserError(f"{where}: the labels must be numbers, got {y.dtype}, such as {str(y[0])[:40]!r}") from None
     bad = np.flatnonzero(~np.isfinite(y))
     if bad.size:
         raise UserError(f"{where}: label {bad[0]} is {y[bad[0]]}")
+    large = np.flatnonzero(abs(y) > np.finfo(np.float64).max ** 0.5)
+    if large.size:
+        raise UserError(f"{where}: label {large[0]} is {y[large[0]]:g}, whose square is beyond float64; scale y")
     return y
 
 

@@ -141,3 +141,31 @@ def test_a_profile_prints_a_table_of_layers_and_stores_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
     done = subprocess.run([*words, "--parts", "a"], capture_output=True, text=True)
     assert done.returncode == 2 and "--profile is for networks" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words, sentence", [
+    (["list", "--foo"], "npopt: list takes no arguments, got '--foo'"),
+    (["all", "--foo"], "npopt all: unrecognized arguments: --foo (--help lists the options)"),
+    (["all", "--epochs", "many"], "npopt all: argument --epochs: epochs must be a positive number, got 'many'"),
+    (["all", "--threads", "9999"], "argument --threads: this machine has "),
+    (["all", "--address", "host:1"], "argument --address: it is that of a cluster; add --engine dask or --engine ray"),
+    (["report", "--foo"], "npopt report: unrecognized arguments: --foo"),
+])
+def test_wrong_options_are_refused_before_a_script_starts(folder, capfd, words, sentence):
+    try:
+        status = cli.main(words)
+    except SystemExit as end:
+        status = end.code
+    out, err = capfd.readouterr()
+    assert status == 2 and sentence in err and err.count("\n") == 1 and not out
+    assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize("words, sentence", [
+    (["--threads", "99"], "toy: argument --threads: this machine has "),
+    (["--address", "host:1"], "toy: argument --address: it is that of a cluster; add --engine dask or --engine ray"),
+])
+def test_a_script_refuses_what_does_not_fit_together(folder, capfd, words, sentence):
+    assert cli.main(["run", "toy", *words]) == 2
+    out, err = capfd.readouterr()
+    assert sentence in err and err.count("\n") == 1 and not out

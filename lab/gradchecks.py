@@ -1,0 +1,224 @@
+"""`npopt gradcheck`: is each layer's backward pass the derivative of its forward pass, in float64?
+
+    npopt gradcheck                                         every layer and network, its worst direction
+    npopt gradcheck Conv2d resnet18                         these, every direction
+    npopt gradcheck Linear --args 5,4,bias=False --shape 7,5        with arguments and an input of one's own
+    npopt gradcheck mine.py:Softsign --args 5 --shape 3,5   a Layer, a Network, or a function that makes one
+
+The status is 1 when a check fails. What is compared, and how near, stands in nn/gradcheck.py.
+"""
+
+import ast
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+
+import nn
+from lab.listing import near, plain
+from lab.methods import columns, public
+from lab.options import Parser
+from npopt import gradcheck
+from npopt.errors import UserError
+
+import numpy as np
+
+EXAMPLES = {                                                    # name: (how it is made, shape of one row of inputs)
+    "Linear": (lambda: nn.Linear(5, 4), (3, 5)),
+    "Conv2d": (lambda: nn.Conv2d(3, 4, 3, 2, 1), (7, 6, 3)),
+    "BatchNorm": (lambda: nn.BatchNorm(3, eps=0.1), (4, 5, 3)),
+    "BatchNormReLU": (lambda: nn.Sequential(nn.BatchNorm(3), nn.ReLU()), (4, 5, 3)),
+    "BatchNormSkip": (
+        lambda: nn.Residual(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm(4)), activation=nn.ReLU()), (4,)),
+    "LayerNorm": (lambda: nn.LayerNorm(6, eps=0.1), (2, 6)),
+    "ReLU": (nn.ReLU, (7,)), "LeakyReLU": (lambda: nn.LeakyReLU(0.2), (7,)), "PReLU": (lambda: nn.PReLU(4), (3, 4)),
+    "Tanh": (nn.Tanh, (7,)), "Sigmoid": (nn.Sigmoid, (7,)), "GELU": (nn.GELU, (7,)), "Softmax": (nn.Softmax, (3, 5)),
+    "LogSoftmax": (nn.LogSoftmax, (5,)), "MaxPool2d": (lambda: nn.MaxPool2d(3, 2, 1), (7, 6, 3)),
+    "AvgPool2d": (lambda: nn.AvgPool2d(3, 2, 1), (7, 6, 3)),
+    "AdaptiveAvgPool2d": (lambda: nn.AdaptiveAvgPool2d((3, 4)), (7, 6, 2)),
+    "GlobalAvgPool": (nn.GlobalAvgPool, (4, 3, 5)), "Flatten": (nn.Flatten, (4, 3, 2)),
+    "Dropout": (lambda: nn.Dropout(0.3), (4, 3)),
+    "Embedding": (lambda: nn.Embedding(5, 3), (6,)),
+    "Sequential": (lambda: nn.Sequential(nn.Linear(4, 5), nn.LeakyReLU(0.1), nn.Linear(5, 2)), (4,)),
+    "Residual": (lambda: nn.Residual(nn.Linear(4, 4), nn.BatchNorm(4), nn.Tanh()), (4,)),
+    "mlp": (lambda: nn.mlp((6, 5, 4, 3), norm="batch"), (6,)),
+    "lenet5": (lambda: nn.lenet5(input_shape=(8, 8, 1)), (8, 8, 1)),
+    "basic_block": (lambda: nn.basic_block(3, 4, 2), (5, 5, 3)),
+    "resnet18": (lambda: nn.resnet18(width=2, image=8), (8, 8, 3)),
+    "vgg": (lambda: nn.vgg(width=1), (32, 32, 3)),
+}
+
+KINDS = ("layers", "networks")
+
+
+def parameters(name):
+    """The parameters and statistics of a layer's example, or how many numbers a network's has."""
+    make, shape = EXAMPLES[name]
+    network = as_network(make(), shape)
+    if len(network.segments) > 6:
+        return f"{network.dim} numbers in {len(network.segments)} segments, here of {name}'s smallest form"
+    parts = [f"{segment.name} {segment.shape}".replace(",)", ")") for segment in network.segments]
+    statistics = sorted({key for state in network.state().values() for key in state})
+    return ", ".join(parts) + (f"; statistics {', '.join(statistics)}" if statistics else "")
+
+
+def as_network(layer, shape):
+    """A Network of a layer, or the Network that was given."""
+    return layer if isinstance(layer, nn.Network) else nn.Network(layer, shape, name=type(layer).__name__)
+
+
+def check(layer, shape, batch):
+    """The Report of a layer or Network; words have no gradient, so that an Embedding is checked in a small network."""
+    if isinstance(layer, nn.Embedding):
+        from problems import Neural
+        from problems.tokens import Windows
+
+        text = np.random.default_rng(0).integers(0, layer.words, 60)
+        network = nn.Network(nn.Sequential(embed=layer, out=nn.Linear(layer.features, layer.words)), shape, "Embedding")
+        problem = Neural(network, Windows(text, shape[0]), dtype="float64")
+        return gradcheck(problem, network.x0(np.random.default_rng(1), "float64"), np.arange(batch))
+    return nn.gradcheck_layer(layer, shape, batch=batch)
+
+
+# ---------------------------------------------------------------------------------------------------- what is checked
+def loaded(path, name):
+    """What a user's file calls by that name; a UserError says why there is none."""
+    if not path.is_file():
+        raise UserError(f"there is no file {str(path)!r}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{path} cannot be loaded: {said(error)}") from error
+    finally:
+        sys.path.pop(0)
+    if not hasattr(module, name):
+        theirs = [key for key, value in vars(module).items()
+                  if isinstance(value, type) and issubclass(value, nn.Layer) and value.__module__ == path.stem]
+        raise UserError(f"{path} has no {name!r}; its layers are {', '.join(theirs) or 'none'}")
+    return getattr(module, name)
+
+
+def said(error):
+    """The kind, the words and the line of an error in a user's code."""
+    where = traceback.extract_tb(error.__traceback__)
+    line = f" (line {where[-1].lineno} of {Path(where[-1].filename).name})" if where else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{line}"
+
+
+def arguments(text):
+    """(positional, named) of "5, bias=False": numbers, texts, lists and None."""
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        return ([ast.literal_eval(a) for a in call.args], {k.arg: ast.literal_eval(k.value) for k in call.keywords})
+    except (SyntaxError, ValueError, AttributeError):
+        raise UserError(f"--args takes numbers and texts of a call, as in 5,bias=False, got {text!r}") from None
+
+
+def sizes(text):
+    """(3, 5) of "3,5"."""
+    parts = [part for part in text.replace("x", ",").split(",") if part.strip()]
+    if not parts or not all(part.strip().isdigit() and int(part) for part in parts):
+        raise UserError(f"--shape is that of one row of inputs, without the batch, as in 3,5, got {text!r}")
+    return tuple(int(part) for part in parts)
+
+
+def subject(word, args):
+    """(name, layer or Network, shape of a row) of a word of the command line; a UserError says what is missing."""
+    given, named = arguments(args.args or "")
+    shape = sizes(args.shape) if args.shape else None
+    if ":" in word or word.endswith(".py"):
+        file, _, name = word.partition(":")
+        if not name:
+            raise UserError(f"name a class of the file, as in {file}:MyLayer")
+        thing = loaded(Path(file), name)
+    else:
+        known = {plain(name): name for name in EXAMPLES}
+        name = known.get(plain(word.removeprefix("nn.")))
+        if name is None:
+            raise UserError(f"no layer or network is called {word!r}; {near(word, KINDS)}")
+        make, usual = EXAMPLES[name]
+        if args.args is None:
+            return name, make(), shape or usual
+        thing = getattr(nn, name, None) or public("nn.norms")[name]
+    layer = thing if isinstance(thing, (nn.Layer, nn.Network)) else made(name, thing, given, named)
+    if shape is None and not isinstance(layer, nn.Network):
+        raise UserError(f"{name}: say the shape of one row of inputs, without the batch, as in --shape 3,5")
+    return name, layer, shape
+
+
+def made(name, thing, given, named):
+    """The layer that a class or a function makes."""
+    try:
+        layer = thing(*given, **named)
+    except UserError:
+        raise
+    except Exception as error:
+        why = said(error)
+        raise UserError(f"{name} cannot be made: {why}; give arguments, as in --args 5,bias=False") from None
+    if not isinstance(layer, (nn.Layer, nn.Network)):
+        raise UserError(f"{name} is no Layer and no Network but {type(layer).__name__}")
+    return layer
+
+
+# ---------------------------------------------------------------------------------------------------------- the table
+def row(width, cells):
+    """A line: name, direction, analytic and numeric value (fewer digits where it is narrow), error, verdict."""
+    digits = 6 if width >= 80 else 3
+    room, wide = (width - 2 * (digits + 7) - 20) // 2, digits + 7
+    name, direction = (shortened(text, room) for text in cells[:2])
+    values = [value if isinstance(value, str) else f"{value:.{digits}e}" for value in cells[2:4]]
+    line = f"{name:{room}} {direction:{room}} {values[0]:>{wide}} {values[1]:>{wide}} {cells[4]:>7}  {cells[5]}"
+    return line.rstrip()
+
+
+def shortened(text, room):
+    """A text in so many characters, its middle left out: the end of a parameter's name is its own."""
+    return text if len(text) <= room else f"{text[:room - room // 2 - 2]}..{text[-(room // 2):]}"
+
+
+def rows(name, report, full):
+    """The cells of a report: every direction, or the worst. "ok, 0": both are 0 to rounding, see npopt.gradcheck."""
+    lines = report.lines if full else [max(report.lines, key=lambda line: (line.error != line.error, line.error))]
+    return [(name, line.where, line.analytic, line.numeric, f"{line.error:.1e}",
+             verdict(line, report.tol)) for line in lines]
+
+
+def verdict(line, tol):
+    zero = line.floor > max(abs(line.numeric), abs(line.analytic))
+    return "FAILS" if not line.error <= tol else "ok, 0" if zero else "ok"
+
+
+def command(words):
+    """npopt gradcheck [NAME ...] [--args A] [--shape S]. Returns the exit status, or a sentence."""
+    p = Parser(prog="npopt gradcheck", description="Is backward the derivative of forward? By central differences.")
+    p.add_argument("names", nargs="*", metavar="NAME", help="of a layer or network, or file.py:Class; default: all")
+    p.add_argument("--args", help="of its constructor, as in 5,bias=False", metavar="ARGS")
+    p.add_argument("--shape", help="of one row of inputs, without the batch, as in 3,5", metavar="SIZES")
+    p.add_argument("--batch", help="rows (default: 3)", type=int, default=3, metavar="B")
+    args = p.parse_args(words)
+    if (args.args is not None or args.shape) and len(args.names) != 1:
+        return "--args and --shape are those of one layer: name it"
+    if args.batch < 1:
+        return f"--batch must be a whole number of at least 1, got {args.batch}"
+    try:
+        subjects = [subject(name, args) for name in args.names or [*EXAMPLES]]
+    except UserError as error:
+        return str(error)
+    width, failed = columns(), []
+    print(row(width, ("layer", "direction", "analytic", "numeric", "error", "")))
+    for name, layer, shape in subjects:
+        try:
+            report = check(layer, shape, args.batch)
+        except Exception as error:                              # of the user's code, and one layer of many
+            print(f"{name}: {said(error)}", file=sys.stderr)
+            failed.append(name)
+            continue
+        if not report.ok:
+            failed.append(name)
+        for cells in rows(name, report, full=bool(args.names) or not report.ok):
+            print(row(width, cells), flush=True)
+    print(f"\n{len(subjects)} checked, {len(failed)} failed" + (f": {', '.join(failed)}" if failed else ""))
+    return 1 if failed else 0

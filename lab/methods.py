@@ -1,0 +1,214 @@
+"""`npopt methods`: every public algorithm with its paper, file, state and tests, read from where each of them stands.
+
+Names come from the packages, papers from docstrings, the state from a method that was started, tests from the table
+in tests/test_table.py, where that file is there.
+"""
+
+import ast
+import functools
+import importlib
+import inspect
+import re
+import shutil
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+from npopt.segments import Segments
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = {                                                       # kind: the modules in which it is public
+    "optimizers": ("npopt.optimizers",), "estimators": ("npopt.estimators",), "samplers": ("npopt.samplers",),
+    "schedules": ("npopt.schedules",), "penalties": ("npopt.penalties",),
+    "layers": ("nn.linear", "nn.convolution", "nn.embedding", "nn.norms", "nn.activations", "nn.pooling", "nn.dropout",
+               "nn.composites"),
+    "networks": ("nn.networks",), "losses": ("nn.losses", "problems.linear.losses"), "initialisers": ("nn.init",),
+    "problems": ("problems",), "feeds": ("problems.feeds", "problems.tokens"),
+    "analysis": ("npopt.analysis.curvature", "nn.spectra"),
+}
+BASES = {"Array", "Estimator", "Wrapper", "Optimizer", "Sampler", "Schedule", "Layer", "Loss", "Initialiser", "Problem",
+         "Activation", "Pool", "Dataset", "Restricted", "Batch", "Regulariser", "Around", "BySegment", "Sophia",
+         "Mirrored", "Feed", "DataFeed", "Padded", "Real", "Margin", "Chain", "Sum"}
+CITES = re.compile(r"\b(?:19|20)\d\d\b(?! *[*/^])|arXiv:")
+WIDE, NARROW = 100, 60
+
+
+class Method(NamedTuple):
+    """One entry: kind, name, and the class or function."""
+
+    kind: str
+    name: str
+    thing: object
+
+    @property
+    def file(self):
+        """Its file, relative to the folder of the packages."""
+        return Path(inspect.getsourcefile(self.thing)).resolve().relative_to(ROOT).as_posix()
+
+
+def public(module):
+    """{name: class} that a module offers: those of its `__all__`, or its own, without bases and private ones."""
+    found = importlib.import_module(module)
+    names = getattr(found, "__all__", None) or [
+        name for name, value in vars(found).items()
+        if inspect.isclass(value) and value.__module__ == module and not name.startswith("_")]
+    return {name: getattr(found, name) for name in names
+            if inspect.isclass(getattr(found, name)) and name not in BASES}
+
+
+def networks():
+    """{name: function} that make networks."""
+    from nn import networks as module
+
+    return {name: value for name, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")}
+
+
+@functools.cache
+def methods():
+    """Every Method, kind by kind."""
+    found = []
+    for kind, modules in ROOMS.items():
+        for module in modules:
+            things = networks() if kind == "networks" else public(module)
+            found += [Method(kind, name, things[name]) for name in sorted(things, key=str.lower)]
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ the paper
+def sentences(text):
+    """Sentences of a docstring; an indented formula ends one, a dot in an abbreviation does not."""
+    prose = [" ".join(part.splitlines())
+             for part in re.split(r"\n\n|(?:^|\n)(?: {4}.*(?:\n|$))+", inspect.cleandoc(text or "")) if part.strip()]
+    return [piece.strip() for part in prose for piece in re.split(
+        r"(?<![A-Z]\.)(?<![A-Z][a-z]\.)(?<![A-Z][a-z]{2}\.)(?<![A-Z][a-z]{3}\.)(?<=\.)\s+(?=[A-Z(`])", part)]
+
+
+def paper(method):
+    """What the docstrings cite: the file's first line, where that is a paper, or else the sentence that names one."""
+    names = re.compile(rf"\b{method.name}\b[^:]*: (?=[A-Z])")
+    module = sentences(inspect.getmodule(method.thing).__doc__)
+    cited = [text for text in module if CITES.search(text)]
+    if module[0] in cited[:1] and method.kind in ("optimizers", "estimators", "samplers"):
+        return re.sub(r"^[^:.]*: ", "", module[0]).rstrip(".")
+    for text in cited:
+        if names.match(text):
+            return names.sub("", text).rstrip(".")
+    for text in sentences(method.thing.__doc__):
+        if CITES.search(text):
+            inside = [part for part in re.findall(r"\(([^()]+)\)", text) if CITES.search(part)]
+            return "; ".join(inside) if inside else text.rstrip(".:")
+    return ""
+
+
+# ------------------------------------------------------------------------------------------------------------ the state
+def example(kind):
+    """An object of a class: its defaults, SGD() where it takes an inner method, 1 where a number must be given."""
+    from npopt import SGD
+
+    given = [SGD() if p.name == "inner" else 1 for p in inspect.signature(kind).parameters.values()
+             if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    return kind(*given)
+
+
+def arrays(state, prefix=""):
+    """[(name, array)] of a state."""
+    found = []
+    for name, value in state.items():
+        if isinstance(value, dict):
+            found += arrays(value, f"{prefix}{name}.")
+        elif getattr(value, "ndim", 0):
+            found.append((prefix + name, value))
+    return found
+
+
+def state(method):
+    """The arrays that an object of this class keeps, found by starting one; "" where it keeps none."""
+    if method.kind == "optimizers":
+        segments = Segments.of(("w", (256, 256), "matrix", "w"))
+        x, optimizer = np.zeros(segments.dim, np.float32), example(method.thing)
+        optimizer.start(x, SimpleNamespace(problem=SimpleNamespace(segments=segments, has_penalty=False)))
+        kept = arrays(optimizer.state())
+        size = sum(array.nbytes for _, array in kept) / x.size
+        return f"{', '.join(name for name, _ in kept)}: {size:.3g} bytes a parameter (float32)" if kept else ""
+    if method.kind in ("estimators", "samplers"):
+        from problems import LeastSquares
+
+        problem = LeastSquares(np.ones((31, 7)), np.arange(31.0))
+        started = example(method.thing)
+        started.start(*([problem, np.zeros(7), 0] if method.kind == "estimators" else [problem, 0]))
+        return ", ".join(f"{name} ({', '.join({31: 'n', 7: 'd'}.get(k, str(k)) for k in array.shape)})"
+                         for name, array in arrays(started.state()))
+    if method.kind in ("layers", "networks"):
+        from lab.gradchecks import parameters
+
+        return parameters(method.name)
+    return ""
+
+
+# ------------------------------------------------------------------------------------------------------------ the tests
+@functools.cache
+def table():
+    """{class: [test, ...]} of tests/test_table.py; empty where the tests are not there."""
+    path, names = ROOT / "tests" / "test_table.py", {}
+    if not path.exists():
+        return {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign):
+            try:                                                # the table is made of plain text, lists and dicts
+                exec(compile(ast.Module([node], []), str(path), "exec"), names)
+            except NameError:
+                continue                                        # what needs the file's imports
+    return {getattr(importlib.import_module(module), name): tests
+            for module, entries in names.get("TABLE", {}).items() for name, tests in entries.items()}
+
+
+def tests(method):
+    """Its tests as pytest takes them."""
+    return [f"tests/{test.removesuffix('::')}" for test in table().get(method.thing, ())]
+
+
+# ------------------------------------------------------------------------------------------------------------ the words
+def columns():
+    """The width of the terminal, between 60 and 100."""
+    return min(WIDE, max(NARROW, shutil.get_terminal_size((WIDE, 24)).columns))
+
+
+def block(method, width, full):
+    """The lines of one entry."""
+    lines = [f"  {method.name:20} {method.file}"]
+    proofs = tests(method)
+    count = f"{len(proofs)} in tests/test_table.py" if proofs else ""
+    for label, text in (("paper", paper(method)), ("state", state(method)), ("tests", "" if full else count)):
+        if text:
+            lines += textwrap.wrap(text, width, initial_indent=f"    {label}  ", subsequent_indent=" " * 11)
+    for i, test in enumerate(proofs if full else ()):
+        lines += textwrap.wrap(test, width, initial_indent="    tests  " if i == 0 else " " * 11,
+                               subsequent_indent=" " * 13)
+    return lines
+
+
+def chosen(word):
+    """The methods in whose kind, name, file or paper the word occurs."""
+    word = word.lower()
+    return [m for m in methods() if any(word in text.lower() for text in (m.kind, m.name, m.file, paper(m)))]
+
+
+def command(words):
+    """npopt methods [WORD]. Returns the exit status, or a sentence."""
+    if len(words) > 1 or any(word.startswith("-") for word in words):
+        return f"methods takes one word, as in: npopt methods adam; got {' '.join(words)!r}"
+    found, width = chosen(words[0]) if words else methods(), columns()
+    if not found:
+        return f"no method has {words[0]!r} in its kind, name, file or paper; npopt methods lists all"
+    for kind in dict.fromkeys(method.kind for method in found):
+        some = [method for method in found if method.kind == kind]
+        print(f"{kind} ({len(some)})\n")
+        for method in some:
+            print("\n".join(block(method, width, full=bool(words))))
+        print()
+    print(f"{len(found)} methods; npopt show NAME prints one" + ("" if words else ", npopt methods WORD their tests"))
+    return 0
