@@ -191,7 +191,7 @@ class BatchNormSkip(Layer):
         return self.norm.joint(h, skip, self.rectify, skip if self.onto and skip.flags.c_contiguous else None, run)
 
     def backward(self, dy, saved, run):
-        dy = backend.xp(dy).ascontiguousarray(dy)       # of a copy only the copy would be cut
+        dy = dy if dy.flags.c_contiguous else dy.copy()         # of a copy only the copy would be cut
         return self.norm.back(dy, saved, True, run), dy
 
     def __repr__(self):
