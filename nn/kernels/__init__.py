@@ -60,7 +60,7 @@ def use(which):
         raise ValueError(f"kernels must be one of {', '.join(map(repr, CHOICES))}, got {which!r}")
     _chosen = which
     cpu.tiles = (0, 2) if which == "accurate" else (0, 2, 4)
-    gpu.convolutions.WINOGRAD = which != "accurate"
+    gpu.convolutions.accurate = which == "accurate"
 
 
 def chosen():

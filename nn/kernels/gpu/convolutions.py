@@ -24,6 +24,7 @@ from .norms import add_row
 
 program = Program("windows.cu")
 WORKSPACE = 1 << 30             # bytes of columns, or of Winograd's points, at a time
+accurate = False                # whether Winograd's form is left out; kernels.use sets it
 WINOGRAD = True
 FILL = 1024                     # tiles of 128 x 128 outputs in work: eight for each multiprocessor, a short last round
 FEW = 8                         # tiles, from which on cuBLAS fills the card by itself (measured on an H100)
@@ -104,7 +105,7 @@ def plain(kernel, stride, padding):
 
 
 def _by_winograd(x, w, count, stride, padding):
-    return WINOGRAD and not backend.owner(x).tf32 and winograd.wins(
+    return WINOGRAD and not accurate and not backend.owner(x).tf32 and winograd.wins(
         w.shape[1:3], stride, padding, count, w.shape[3], w.shape[0], x.dtype)
 
 
