@@ -89,7 +89,7 @@ def within_reach(store):
 
 def perform(job, store, seconds, progress):
     """The Run of a job, from its checkpoint if there is one; a damaged checkpoint is set aside."""
-    from npopt.minimize import Events, Run, minimize
+    from npopt import Events, Run, minimize
 
     entry, path = job.entry, store.checkpoint(job.key)
     events = Events(entry.metrics, entry.per, checkpoint=path, seconds=seconds, progress=progress,

@@ -175,7 +175,7 @@ class Experiment:
         """The entry with the stopping rule that it leaves to the lab."""
         if entry.run is not None or entry.stop is not None:
             return entry
-        from npopt.minimize import Stop
+        from npopt import Stop
 
         entry = copy.copy(entry)
         entry.stop = Stop(epochs=args.epochs)
@@ -307,7 +307,7 @@ PROFILED = 10  # steps
 def profile(script, labelled):
     """Print where the time of a step goes, layer by layer, for every network and batch that the grid trains."""
     from nn import Profile
-    from npopt.minimize import Events, Stop, minimize
+    from npopt import Events, Stop, minimize
 
     seen, networks = {}, 0
     for entry, _ in labelled:

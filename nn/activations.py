@@ -38,7 +38,7 @@ class ReLU(Activation):
         return (y,)
 
     def backward(self, dy, saved, run):
-        (y,) = saved
+        (y,) = saved                                    # forward was: y = max(x, 0)
         if not run.dx:
             return None
         dx = dy.reshape(-1)
@@ -57,7 +57,7 @@ class LeakyReLU(Activation):
         return (y,)
 
     def derive(self, dy, y):
-        dy *= xp(dy).where(y > 0, 1, self.slope).astype(dy.dtype)
+        dy *= xp(dy).where(y > 0, 1, self.slope).astype(dy.dtype)       # forward was: y = max(x, s x)
 
     def __repr__(self):
         return f"LeakyReLU({self.slope})"
@@ -101,7 +101,7 @@ class Tanh(Activation):
         return (y,)
 
     def derive(self, dy, y):
-        dy *= 1 - y * y
+        dy *= 1 - y * y                                 # forward was: y = tanh x
 
 
 class Sigmoid(Activation):
@@ -114,7 +114,7 @@ class Sigmoid(Activation):
         return (y,)
 
     def derive(self, dy, y):
-        dy *= y * (1 - y)
+        dy *= y * (1 - y)                               # forward was: y = 1/(1 + e^(-x))
 
 
 class GELU(Activation):
@@ -149,7 +149,7 @@ class GELU(Activation):
             slope = xp(x).exp(-0.5 * x * x) * (1 / sqrt(2 * pi))
         else:
             slope = 2 * p * (1 - p) * (sqrt(2 / pi) * (1 + 3 * 0.044715 * x * x))
-        dy *= p + x * slope
+        dy *= p + x * slope                             # forward was: y = x P(x)
 
     def __repr__(self):
         return f"GELU({self.form!r})"
@@ -164,7 +164,7 @@ class Softmax(Layer):
         return y, (y,)
 
     def backward(self, dy, saved, run):
-        (y,) = saved
+        (y,) = saved                                    # forward was: y = e^x / sum e^x
         return y * (dy - (dy * y).sum(-1, keepdims=True)) if run.dx else None
 
 
@@ -178,5 +178,5 @@ class LogSoftmax(Layer):
         return y, (y,)
 
     def backward(self, dy, saved, run):
-        (y,) = saved
+        (y,) = saved                                    # forward was: y = x - log sum e^x
         return dy - xp(y).exp(y) * dy.sum(-1, keepdims=True) if run.dx else None

@@ -41,7 +41,7 @@ class Linear(Layer):
         return y, (rows, x.shape)
 
     def backward(self, dy, saved, run):
-        x, shape = saved
+        x, shape = saved                                                            # forward was: y = x W' + b
         dy = dy.reshape(-1, self.outputs)
         if self.dW is not None:
             kernels.linear_weights(x, dy, self.dW)                                  # dW = dy' x

@@ -82,7 +82,7 @@ class BatchNorm(Layer):
 
     def back(self, dy, saved, both, run):
         """dx, in the place of dy; with `both` dx is new and dy becomes what flows back to skip."""
-        rows, m, r, ar, y, batch = saved
+        rows, m, r, ar, y, batch = saved                # forward was: y = (x - m) a r + b (+ skip, cut at 0)
         n, shape, dy = rows.shape[0], dy.shape, dy.reshape(rows.shape)
         da, db = (backend.empty(m.shape, dy.dtype) if d is None else d for d in (self.da, self.db))
         if self.active or batch or y is not None:

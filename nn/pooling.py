@@ -58,7 +58,7 @@ class MaxPool2d(Pool):
         return y, (index, x.shape)
 
     def backward(self, dy, saved, run):
-        index, shape = saved
+        index, shape = saved                            # forward was: y = the input at tap `index` of each window
         if not run.dx:
             return None
         dx = backend.empty(shape, dy.dtype)
@@ -141,7 +141,7 @@ class AdaptiveAvgPool2d(Layer):
         return y.reshape(b, rows, columns, c), (x.shape,)
 
     def backward(self, dy, saved, run):
-        ((b, h, w, c),), (rows, columns) = saved, self.size
+        ((b, h, w, c),), (rows, columns) = saved, self.size     # forward was: y = P x Q'
         if not run.dx:
             return None
         dx = xp(dy).matmul(self.windows(dy, w, columns).T, dy.reshape(b * rows, columns, c))
@@ -164,7 +164,7 @@ class GlobalAvgPool(Layer):
         return x.mean(axis=(1, 2)), (x.shape,)
 
     def backward(self, dy, saved, run):
-        (shape,) = saved
+        (shape,) = saved                                # forward was: y = mean of x over the image
         if not run.dx:
             return None
         dx = backend.empty(shape, dy.dtype)

@@ -11,7 +11,7 @@ from npopt import backend
 from npopt.analysis import gradcheck, range_test, theory
 from npopt.backend import elementwise
 from npopt.estimators import SAGA, SVRG, Accumulated, Clipped, Minibatch
-from npopt.minimize import Events, Run, Stop, minimize
+from npopt.minimize import minimize
 from npopt.optimizers import (
     ASGD,
     EMA,
@@ -47,6 +47,7 @@ from npopt.optimizers import (
     SophiaH,
 )
 from npopt.penalties import L1, L1L2, L2, Box, Simplex
+from npopt.run import Events, Run, Stop
 from npopt.samplers import (
     AdaptiveImportance,
     Batch,

@@ -1,130 +1,32 @@
 """The loop, and what a long run needs around it: stretches, timing, columns, checkpoints, reasons to stop."""
 
 import copy
-import inspect
 import math
 import os
-import platform
-import signal
-import threading
 import time
 
 from npopt import backend, checkpoint
-from npopt.analysis import theory
+from npopt.contracts import Array, Problem
 from npopt.errors import UserError
 from npopt.estimators import Estimator, Minibatch
 from npopt.optimizers import Optimizer
 from npopt.optimizers.base import Witness
+from npopt.precautions import check_varied, starting_point, warn_of_long_steps
+from npopt.run import Events, Interrupt, Run, Stop, made, versions
 from npopt.samplers import RandomReshuffling, Sampler
-from npopt.schedules import as_schedule
+from npopt.schedules import Schedule, as_schedule
 from npopt.state import misfit, misfit_of_columns
-from npopt.values import Value, number, whole
-from npopt.version import __version__
+from npopt.values import whole
 
 import numpy as np
 
 STRETCH = 0.5                                                   # seconds of steps between two looks at clock and losses
 LONGEST = 8192                                                  # steps
-LOOKS = 1000                                                    # at the values of what varies, beforehand
-CHEAP = 500                                                     # unknowns up to which the smoothness is looked up
 
 
-class Stop(Value):
-    """When a run ends: whichever comes first of epochs (may be a fraction), steps, evaluations (rows differentiated
-    plus rows evaluated), seconds (of steps; metrics and files do not count), and target=(column, value) or (column,
-    "<=" or ">=", value), looked at when metrics are taken."""
-
-    def __init__(self, epochs=None, steps=None, evaluations=None, seconds=None, target=None):
-        for name, value in dict(epochs=epochs, evaluations=evaluations, seconds=seconds).items():
-            if value is not None:
-                number("Stop", name, value, low=0)
-        if steps is not None:
-            steps = whole("Stop", "steps", steps, low=0)
-        if target is not None:
-            fits = isinstance(target, (tuple, list)) and len(target) in (2, 3) and isinstance(target[0], str)
-            if not fits or (len(target) == 3 and target[1] not in ("<=", ">=")):
-                raise UserError(
-                    f'Stop: target must be (column, value) or (column, "<=" or ">=", value), got {target!r}')
-            target = (*target[:-1], number("Stop", "the target's value", target[-1]))
-        self.epochs, self.steps, self.evaluations = epochs, steps, evaluations
-        self.seconds, self.target = seconds, target
-        if all(v is None for v in (epochs, steps, evaluations, seconds, target)):
-            raise UserError("Stop: give at least one of epochs, steps, evaluations, seconds, target")
-
-    def total(self, steps_per_epoch):
-        """The number of steps, as far as epochs and steps say it; else None."""
-        known = [] if self.steps is None else [self.steps]
-        if self.epochs is not None:
-            known.append(math.ceil(self.epochs * steps_per_epoch - 1e-9))
-        return min(known) if known else None
-
-    def reached(self, row):
-        """Whether a row of columns meets the target."""
-        if self.target is None:
-            return False
-        column, value = self.target[0], self.target[-1]
-        if column not in row:
-            raise UserError(f"Stop: the target's column {column!r} is not measured; there are {', '.join(row)}")
-        return row[column] >= value if self.target[1] == ">=" else row[column] <= value
-
-
-class Events(Value):
-    """What happens between stretches of steps. metrics: a row of columns every so many epochs (may be a fraction) or
-    steps (per), None: at the start and the end only; checkpoint: a path, saved every `seconds` and at the end;
-    progress: a function of (fraction done, epoch, loss), called about twice a second; variance: a column of that name,
-    the exact variance of the estimator's gradient for one drawn row (linear models; a pass over all rows a row of
-    columns, not timed)."""
-
-    def __init__(self, metrics=1, per="epoch", checkpoint=None, seconds=30, progress=None, variance=False):
-        if metrics is not None:
-            number("Events", "metrics", metrics, low=0, open_low=True)
-        if per not in ("epoch", "step"):
-            raise UserError(f'Events: per must be "epoch" or "step", got {per!r}')
-        number("Events", "seconds", seconds, low=0)
-        if checkpoint is not None and (not isinstance(checkpoint, (str, os.PathLike)) or not str(checkpoint)):
-            raise UserError(f'Events: checkpoint must be a file\'s path, such as "run.npz", got {checkpoint!r}')
-        self.metrics, self.per, self.checkpoint = metrics, per, checkpoint
-        self.seconds, self.progress, self.variance = seconds, progress, bool(variance)
-
-    def next(self, step, steps_per_epoch):
-        """The first step after `step` at which a row is due."""
-        if self.metrics is None:
-            return math.inf
-        unit = self.metrics * (steps_per_epoch if self.per == "epoch" else 1)
-        k = math.floor(step / unit + 1e-9) + 1
-        return max(step + 1, math.ceil(k * unit - 1e-9))
-
-
-class Run:
-    """A finished, stopped or interrupted run.
-
-    columns: dict of lists, one entry a row: epoch, step, seconds, gradients, values, bytes, lr, loss (the mean of the
-    steps' losses since the row before; NaN in the first row), then the problem's metrics at the optimizer's answer.
-    Compiled on sparse data, the l2 term of those losses is that at the start of their stretch (an epoch, or less).
-    x, answer: arrays on the device. reason: "epochs", "steps", "evaluations", "seconds", "target", "diverged: ...",
-    "interrupted". config: the printed ingredients. loop: "python" or "compiled".
-    """
-
-    def __init__(self, columns, x, answer, reason, config, loop):
-        self.columns, self.x, self.answer = columns, x, answer
-        self.reason, self.config, self.loop = reason, config, loop
-
-    @property
-    def final(self):
-        """The last row, a dict."""
-        return {name: column[-1] for name, column in self.columns.items() if column}
-
-    @property
-    def diverged(self):
-        return self.reason.startswith("diverged")
-
-    def __repr__(self):
-        numbers = ", ".join(f"{k} {v:.6g}" for k, v in self.final.items() if np.ndim(v) == 0 and v)
-        return f"Run({self.config.get('optimizer')} on {self.config.get('problem')}: {self.reason}; {numbers})"
-
-
-def minimize(problem, optimizer, sampler=None, schedule=0.1, estimator=None, vary=None, stop=None, seed=0, x=None,
-             events=None):
+def minimize(problem: Problem, optimizer: Optimizer, sampler: Sampler | None = None, schedule: Schedule | float = 0.1,
+             estimator: Estimator | None = None, vary: dict | None = None, stop: Stop | dict | None = None,
+             seed: int = 0, x: Array | None = None, events: Events | dict | None = None) -> Run:
     """Run one method on one problem.
 
     problem: see problems/base.py. optimizer, sampler, schedule, estimator: values, copied before they are started;
@@ -167,18 +69,18 @@ class _Loop:
         for name in self.vary:
             if name not in optimizer.arguments():
                 raise UserError(f"minimize: vary names {name!r}, but {optimizer!r} has no such argument")
-        self.stop = _made(Stop, stop, dict(epochs=10))
-        self.events = _made(Events, events, {})
+        self.stop = made(Stop, stop, dict(epochs=10))
+        self.events = made(Events, events, {})
         if getattr(problem, "has_penalty", False) and not getattr(optimizer, "proximal", False):
             raise UserError(f"minimize: {problem.name} has a non-smooth penalty, which {type(optimizer).__name__} "
                              "cannot handle; use a proximal method")
-        self.x = self.starting_point(x)
+        self.x = starting_point(problem, x, self.seed)
         self.sampler.start(problem, self.seed)
         self.steps_per_epoch = self.sampler.steps_per_epoch
         self.total = self.stop.total(self.steps_per_epoch)
         for s in (self.schedule, *self.vary.values()):
             s.start(self.steps_per_epoch, self.total)
-        self.check_varied(optimizer)
+        check_varied(optimizer, self.vary, max(1, self.total or self.steps_per_epoch) - 1)
         self.g = self.estimator.start(problem, self.x, self.seed)
         self.optimizer.start(self.x, self.estimator)
         steady = not self.vary and self.schedule.rates(0, 1) is not None
@@ -186,7 +88,7 @@ class _Loop:
         if self.compiled:
             self.g = None                                       # the compiled loop needs no gradient vector
         self.watched = bool(not self.compiled and Witness.methods(self.optimizer))
-        self.warn_of_long_steps()
+        warn_of_long_steps(self)
         self.t, self.seconds, self.columns, self.reason = 0, 0.0, {}, None
         self.loss_sum, self.loss_count, self.last_loss, self.length = 0.0, 0, math.nan, 1
         self.config = {
@@ -198,43 +100,6 @@ class _Loop:
         }
         if any(s.needs_length for s in (self.schedule, *self.vary.values())):
             self.config["steps"] = self.total                   # a longer run has another schedule: no continuing
-
-    def warn_of_long_steps(self):
-        """A gradient step of all rows above 2/L: say so beforehand, where L is cheap to know."""
-        optimizer, problem = self.optimizer, self.problem
-        steps = (optimizer.plain or optimizer.proximal) and not getattr(optimizer, "backtracking", False)
-        rate = self.schedule(0)
-        if steps and self.sampler.size == self.sampler.n and self.x.size <= CHEAP and not getattr(rate, "ndim", 0):
-            if hasattr(problem, "smoothness"):
-                theory.check_step(float(backend.to_host(rate)), problem.smoothness(), stacklevel=5)
-
-    def check_varied(self, optimizer):
-        """Let the optimizer's constructor check the first values of what varies, and the least and largest to come."""
-        last = max(1, self.total or self.steps_per_epoch) - 1
-        for name, s in self.vary.items():
-            seen = [(s(t), t) for t in sorted({round(last * i / LOOKS) for i in range(LOOKS + 1)} | {0})]
-            ends = seen[:1] if getattr(seen[0][0], "ndim", 0) else [seen[0], min(seen), max(seen)]
-            for value, t in ends:
-                try:
-                    type(optimizer)(**{**optimizer.arguments(), name: value})
-                except ValueError as error:
-                    raise UserError(f"{error}, to which vary leads at step {t}") from None
-
-    def starting_point(self, x):
-        problem = self.problem
-        problem.set_seed(self.seed)
-        if x is None:
-            problem.reset()
-            return problem.x0(backend.generator(self.seed, "x0"))
-        dtype = getattr(x, "dtype", None)
-        if dtype is None or dtype.name not in ("float32", "float64") or tuple(x.shape) != (problem.dim,):
-            got = f"{dtype} {tuple(getattr(x, 'shape', ()))}"
-            raise UserError(f"minimize: x must be a float32 or float64 array of shape ({problem.dim},) for "
-                             f"{problem.name}, got {got}")
-        wanted = getattr(problem, "dtype", None)
-        if wanted is not None and dtype != wanted:
-            raise UserError(f"minimize: x is {dtype}, {problem.name} computes in {np.dtype(wanted)}; convert x")
-        return backend.asarray(x).copy()
 
     @property
     def diverged(self):
@@ -428,7 +293,7 @@ class _Loop:
         if path is not None and os.path.exists(path):
             self.load_state(checkpoint.load(path), path)
         over = self.reason is not None
-        with _Interrupt() as interrupt:
+        with Interrupt() as interrupt:
             if not self.columns and self.stop.reached(self.row()):
                 self.reason = "target"
             due, saved = events.next(self.t, self.steps_per_epoch), time.perf_counter()
@@ -472,23 +337,6 @@ class _Loop:
         return Run(self.columns, self.x, answer, self.reason, config, loop)
 
 
-def _made(kind, value, default):
-    """A Stop or an Events from itself, a dict of its arguments, or None."""
-    if value is None:
-        return kind(**default)
-    if isinstance(value, dict):
-        known = list(inspect.signature(kind).parameters)
-        unknown = [name for name in value if name not in known]
-        if unknown:
-            raise UserError(f"minimize: {kind.__name__.lower()} has no {', '.join(map(repr, unknown))}; there is "
-                             f"{', '.join(known)}")
-        return kind(**value)
-    if not isinstance(value, kind):
-        raise UserError(f"minimize: {kind.__name__.lower()} must be a {kind.__name__} or a dict of its arguments, got "
-                         f"{value!r}")
-    return value
-
-
 def _read(losses):
     """Losses on the host: an array of a compiled stretch as it is, those of a device in one transfer."""
     if isinstance(losses, np.ndarray):
@@ -497,30 +345,3 @@ def _read(losses):
         stacked = backend.to_host(backend.xp(losses[0]).stack(losses))
         return [float(v) for v in stacked]
     return losses
-
-
-def versions():
-    """What a result depends on: npopt, Python, NumPy, numba."""
-    import numba
-
-    return {"npopt": __version__, "python": platform.python_version(), "numpy": np.__version__,
-            "numba": numba.__version__}
-
-
-class _Interrupt:
-    """Within it the first Ctrl-C sets `asked`, which ends the stretch at hand; the second raises KeyboardInterrupt."""
-
-    def __enter__(self):
-        self.asked, self.before = False, None
-        if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGINT, self.note)
-        return self
-
-    def note(self, number, frame):
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def __exit__(self, *error):
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)

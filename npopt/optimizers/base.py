@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
-from npopt import backend
+from npopt import backend, contracts
 from npopt.errors import UserError
 from npopt.state import Stateful
 from npopt.values import Value, number
@@ -65,7 +65,7 @@ class Optimizer(Value, Stateful):
     proximal = False
     plain = False
 
-    def start(self, x, oracle=None):
+    def start(self, x: contracts.Array, oracle=None) -> None:
         """Allocate state for x, shape (n,); the oracle is the started estimator, which most methods never ask."""
         self.t, self.oracle = 0, oracle
         self._slots = {a.name: self.allocate(a, x) for a in map(as_array, self.arrays)}
@@ -85,7 +85,7 @@ class Optimizer(Value, Stateful):
                              "BySegment")
         return backend.xp(x).zeros(x.shape, dtype=array.dtype or x.dtype)
 
-    def restart(self, x):
+    def restart(self, x: contracts.Array) -> None:
         """Forget the state, in the middle of a run."""
         self.start(x, self.oracle)
 
@@ -93,10 +93,10 @@ class Optimizer(Value, Stateful):
         """The hyper-parameters that `options` names, arrays in x's dtype, on its device."""
         return [self._converted.get(name, getattr(self, name)) for name in self.options]
 
-    def update(self, x, g, lr, *arrays):
+    def update(self, x: contracts.Array, g: contracts.Array, lr: contracts.Number, *arrays: contracts.Array) -> None:
         raise ValueError(f"{type(self).__name__} has no update(self, x, g, lr, {', '.join(self._slots)})")
 
-    def step(self, x, g, lr):
+    def step(self, x: contracts.Array, g: contracts.Array, lr: contracts.Number) -> None:
         """One step. g: an array like x, or an iterator over (slice, piece of the gradient) that covers x once."""
         self.t += 1
         options = self.current()
@@ -107,7 +107,7 @@ class Optimizer(Value, Stateful):
             cut = [v[piece] if getattr(v, "ndim", 0) else v for v in (lr, *self._slots.values(), *options)]
             self.update(x[piece], gradient, *cut)
 
-    def answer(self, x):
+    def answer(self, x: contracts.Array) -> contracts.Array:
         """The point to report; x itself unless the method keeps a better one."""
         return x
 

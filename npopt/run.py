@@ -1,0 +1,152 @@
+"""What a run is told, when to stop and what to note, and what it returns."""
+
+import inspect
+import math
+import os
+import platform
+import signal
+import threading
+
+from npopt.errors import UserError
+from npopt.values import Value, number, whole
+from npopt.version import __version__
+
+import numpy as np
+
+
+class Stop(Value):
+    """When a run ends: whichever comes first of epochs (may be a fraction), steps, evaluations (rows differentiated
+    plus rows evaluated), seconds (of steps; metrics and files do not count), and target=(column, value) or (column,
+    "<=" or ">=", value), looked at when metrics are taken."""
+
+    def __init__(self, epochs=None, steps=None, evaluations=None, seconds=None, target=None):
+        for name, value in dict(epochs=epochs, evaluations=evaluations, seconds=seconds).items():
+            if value is not None:
+                number("Stop", name, value, low=0)
+        if steps is not None:
+            steps = whole("Stop", "steps", steps, low=0)
+        if target is not None:
+            fits = isinstance(target, (tuple, list)) and len(target) in (2, 3) and isinstance(target[0], str)
+            if not fits or (len(target) == 3 and target[1] not in ("<=", ">=")):
+                raise UserError(
+                    f'Stop: target must be (column, value) or (column, "<=" or ">=", value), got {target!r}')
+            target = (*target[:-1], number("Stop", "the target's value", target[-1]))
+        self.epochs, self.steps, self.evaluations = epochs, steps, evaluations
+        self.seconds, self.target = seconds, target
+        if all(v is None for v in (epochs, steps, evaluations, seconds, target)):
+            raise UserError("Stop: give at least one of epochs, steps, evaluations, seconds, target")
+
+    def total(self, steps_per_epoch):
+        """The number of steps, as far as epochs and steps say it; else None."""
+        known = [] if self.steps is None else [self.steps]
+        if self.epochs is not None:
+            known.append(math.ceil(self.epochs * steps_per_epoch - 1e-9))
+        return min(known) if known else None
+
+    def reached(self, row):
+        """Whether a row of columns meets the target."""
+        if self.target is None:
+            return False
+        column, value = self.target[0], self.target[-1]
+        if column not in row:
+            raise UserError(f"Stop: the target's column {column!r} is not measured; there are {', '.join(row)}")
+        return row[column] >= value if self.target[1] == ">=" else row[column] <= value
+
+
+class Events(Value):
+    """What happens between stretches of steps. metrics: a row of columns every so many epochs (may be a fraction) or
+    steps (per), None: at the start and the end only; checkpoint: a path, saved every `seconds` and at the end;
+    progress: a function of (fraction done, epoch, loss), called about twice a second; variance: a column of that name,
+    the exact variance of the estimator's gradient for one drawn row (linear models; a pass over all rows a row of
+    columns, not timed)."""
+
+    def __init__(self, metrics=1, per="epoch", checkpoint=None, seconds=30, progress=None, variance=False):
+        if metrics is not None:
+            number("Events", "metrics", metrics, low=0, open_low=True)
+        if per not in ("epoch", "step"):
+            raise UserError(f'Events: per must be "epoch" or "step", got {per!r}')
+        number("Events", "seconds", seconds, low=0)
+        if checkpoint is not None and (not isinstance(checkpoint, (str, os.PathLike)) or not str(checkpoint)):
+            raise UserError(f'Events: checkpoint must be a file\'s path, such as "run.npz", got {checkpoint!r}')
+        self.metrics, self.per, self.checkpoint = metrics, per, checkpoint
+        self.seconds, self.progress, self.variance = seconds, progress, bool(variance)
+
+    def next(self, step, steps_per_epoch):
+        """The first step after `step` at which a row is due."""
+        if self.metrics is None:
+            return math.inf
+        unit = self.metrics * (steps_per_epoch if self.per == "epoch" else 1)
+        k = math.floor(step / unit + 1e-9) + 1
+        return max(step + 1, math.ceil(k * unit - 1e-9))
+
+
+class Run:
+    """A finished, stopped or interrupted run.
+
+    columns: dict of lists, one entry a row: epoch, step, seconds, gradients, values, bytes, lr, loss (the mean of the
+    steps' losses since the row before; NaN in the first row), then the problem's metrics at the optimizer's answer.
+    Compiled on sparse data, the l2 term of those losses is that at the start of their stretch (an epoch, or less).
+    x, answer: arrays on the device. reason: "epochs", "steps", "evaluations", "seconds", "target", "diverged: ...",
+    "interrupted". config: the printed ingredients. loop: "python" or "compiled".
+    """
+
+    def __init__(self, columns, x, answer, reason, config, loop):
+        self.columns, self.x, self.answer = columns, x, answer
+        self.reason, self.config, self.loop = reason, config, loop
+
+    @property
+    def final(self):
+        """The last row, a dict."""
+        return {name: column[-1] for name, column in self.columns.items() if column}
+
+    @property
+    def diverged(self):
+        return self.reason.startswith("diverged")
+
+    def __repr__(self):
+        numbers = ", ".join(f"{k} {v:.6g}" for k, v in self.final.items() if np.ndim(v) == 0 and v)
+        return f"Run({self.config.get('optimizer')} on {self.config.get('problem')}: {self.reason}; {numbers})"
+
+
+def made(kind, value, default):
+    """A Stop or an Events from itself, a dict of its arguments, or None."""
+    if value is None:
+        return kind(**default)
+    if isinstance(value, dict):
+        known = list(inspect.signature(kind).parameters)
+        unknown = [name for name in value if name not in known]
+        if unknown:
+            raise UserError(f"minimize: {kind.__name__.lower()} has no {', '.join(map(repr, unknown))}; there is "
+                             f"{', '.join(known)}")
+        return kind(**value)
+    if not isinstance(value, kind):
+        raise UserError(f"minimize: {kind.__name__.lower()} must be a {kind.__name__} or a dict of its arguments, got "
+                         f"{value!r}")
+    return value
+
+
+def versions():
+    """What a result depends on: npopt, Python, NumPy, numba."""
+    import numba
+
+    return {"npopt": __version__, "python": platform.python_version(), "numpy": np.__version__,
+            "numba": numba.__version__}
+
+
+class Interrupt:
+    """Within it the first Ctrl-C sets `asked`, which ends the stretch at hand; the second raises KeyboardInterrupt."""
+
+    def __enter__(self):
+        self.asked, self.before = False, None
+        if threading.current_thread() is threading.main_thread():
+            self.before = signal.signal(signal.SIGINT, self.note)
+        return self
+
+    def note(self, number, frame):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *error):
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
