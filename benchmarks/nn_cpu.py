@@ -3,18 +3,20 @@
     python benchmarks/nn_cpu.py --write
 
 Both sides see the same batch again and again. PyTorch runs eagerly, in the memory format that is faster for it (NCHW
-or channels last, tried here), with its fused SGD. Peak memory is what three steps add to the resident set of a process
-that has made a step of batch 2 before, so that libraries and compiled code are there already, the median of three such
-processes.
+or channels last, tried here), with its fused SGD; the last column is npopt's time as a part of torch.compile's. Peak
+memory is what three steps add to the resident set of a process that has made a step of batch 2 before (so that
+libraries and compiled code are there already), the median of three such processes.
 """
 
 import subprocess
 import sys
 
-from pairs import Table, arguments, repeat, timed, torch  # isort: skip (before NumPy)
+from pairs import Table, alternate, arguments, repeat, timed, torch  # isort: skip (before NumPy)
 from steps import ours, theirs  # isort: skip
 
 from npopt import backend
+
+import numpy as np
 
 CASES = {"LeNet-5, batch 64": ("lenet", 64), "LeNet-5, batch 256": ("lenet", 256), "MLP, batch 256": ("mlp", 256),
          "VGG-11, batch 128": ("vgg", 128), "ResNet-18, batch 128": ("resnet", 128)}
@@ -33,6 +35,15 @@ def peak(side, case, size, threads):
     command = [sys.executable, __file__, "--threads", str(threads), "--peak", side, case, str(size)]
     done = [subprocess.run(command, capture_output=True, text=True) for _ in range(3)]
     return None if any(d.returncode for d in done) else sorted(int(d.stdout) for d in done)[1]
+
+
+def beside_compiled(mine, case, size, channels_last, rounds):
+    """The median ratio of our step to torch.compile's, as text; why not, where it does not compile here."""
+    try:
+        a, b = alternate(mine, theirs(case, size, channels_last, compiled=True), rounds)
+    except Exception as error:                          # no compiler for it, or one that it does not know
+        return type(error).__name__
+    return f"{np.median(a / b):.2f}"
 
 
 def main():
@@ -58,7 +69,7 @@ def main():
         return
     rival = f"PyTorch {torch.__version__.split('+')[0]}" if torch else "no PyTorch"
     table = Table(f"Full training step, float32, {args.threads} threads each, alternated", "npopt", rival,
-                  ("format", "peak npopt", f"peak {rival.split()[0]}"))
+                  ("format", "peak npopt", f"peak {rival.split()[0]}", "torch.compile"))
     notes = []
     for name, (case, size) in CASES.items():
         if args.only not in name:
@@ -71,7 +82,9 @@ def main():
         sides = ("ours", "last" if layout == "channels last" else "nchw")
         peaks = [peak(s, case, size, args.threads) if torch or s == "ours" else None for s in sides]
         rounds = args.rounds if case in ("lenet", "mlp") else max(3, args.rounds // 2)
-        found = table.add(name, mine, other, rounds, layout, *[f"{b / 2**20:.0f} MiB" if b else "-" for b in peaks])
+        memory = [f"{b / 2**20:.0f} MiB" if b else "-" for b in peaks]
+        compiled = beside_compiled(mine, case, size, layout == "channels last", rounds) if torch else "-"
+        found = table.add(name, mine, other, rounds, layout, *memory, compiled)
         if torch:
             notes.append(f"{name}: {found:.2f} (target {TARGETS[name]}), memory {peaks[0] / peaks[1]:.2f}")
     if torch:

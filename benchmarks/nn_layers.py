@@ -11,9 +11,11 @@ and writing each of its arrays once at the speed of a copy. GB/s count every arr
 from pairs import Table, arguments, timed  # isort: skip (before NumPy)
 
 from nn import kernels
-from nn.kernels import cpu
+from nn.kernels import cpu, pooling, winograd
+from nn.kernels.products import lanes, transpose
 from npopt import backend
 
+import numba
 import numpy as np
 
 args = arguments(__doc__, rounds=7).parse_args()
@@ -133,5 +135,77 @@ PASSES = {
 for name, (function, moved) in PASSES.items():
     t = best(function)
     row(name, "", f"{t * 1e3:.2f}", f"{moved / 1e6:.0f}", f"{moved / t / 1e9:.1f}", f"{moved / t / rate:.2f}")
+
+# ------------------------------------------------------------------------------- is the emitted code worth its lines?
+row("")
+row("emitted kernel", "", "ms", "plain", "ratio")
+row("-" * 79)
+
+
+@numba.njit(parallel=True, error_model="numpy", fastmath={"contract"})
+def plain_product(a, w, y):
+    for i in numba.prange(a.shape[0]):
+        y[i] = 0
+        for k in range(a.shape[1]):
+            for j in range(w.shape[0]):
+                y[i, j] += a[i, k] * w[j, k]
+
+
+@numba.njit(parallel=True, error_model="numpy")
+def plain_transpose(a, b):
+    for i in numba.prange(b.shape[0]):
+        for j in range(b.shape[1]):
+            b[i, j] = a[j, i]
+
+
+P, Q, P2, Q2 = (getattr(winograd, name) for name in ("P", "Q", "P2", "Q2"))
+
+
+@numba.njit(inline="always")
+def MAP(d):
+    d0, d1, d2, d3, d4, d5 = d
+    a, b = d4 - Q2 * d2, P * d3 - P * Q2 * d1
+    c, e = d4 - P2 * d2, Q * d3 - Q * P2 * d1
+    return P2 * Q2 * d0 - (P2 + Q2) * d2 + d4, a + b, a - b, c + e, c - e, P2 * Q2 * d1 - (P2 + Q2) * d3 + d5
+
+
+@numba.njit(parallel=True, error_model="numpy", fastmath={"contract"})
+def plain_inputs(x, out):
+    """B' d B of 6 x 6 tiles, channel by channel: x, out (T, 6, 6, C)."""
+    for t in numba.prange(x.shape[0]):
+        half = np.empty((6, 6, x.shape[3]), x.dtype)
+        for turn in range(2):
+            source, to = (x[t], half) if turn == 0 else (half, out[t])
+            for i in range(6):
+                for c in range(x.shape[3]):
+                    d = (source[0, i, c], source[1, i, c], source[2, i, c], source[3, i, c], source[4, i, c],
+                         source[5, i, c])
+                    e = MAP(d)
+                    for p in range(6):
+                        to[i, p, c] = e[p]
+
+
+@numba.njit(parallel=True, error_model="numpy")
+def emitted_inputs(x, out):
+    c, flat, to = x.shape[3], x.reshape(-1), out.reshape(-1)
+    for t in numba.prange(x.shape[0]):
+        at = np.int64(t) * 36 * c
+        winograd.of_input4(flat, at, 6 * c, c, to, at, 6 * c, c, flat, 0, c)
+
+
+a, w, y = noise(2048, 512), noise(512, 512), np.empty((2048, 512), "float32")
+wide, turned, tiles = noise(2048, 4608), np.empty((4608, 2048), "float32"), noise(2048, 6, 6, 64)
+points = np.empty_like(tiles)
+EMITTED = {
+    "product 2048 x 512 x 512": (lambda: kernels.linear(a, w, None, y), lambda: plain_product(a, w, y)),
+    "transposition 2048 x 4608": (lambda: transpose(wide, turned, lanes("float32")),
+                                  lambda: plain_transpose(wide, turned)),
+    "map of 2048 tiles, 64 channels": (lambda: emitted_inputs(tiles, points), lambda: plain_inputs(tiles, points)),
+    "max pool 2x2": (lambda: kernels.max_pool(images, pooled, index, (2, 2), (2, 2), (0, 0)),
+                     lambda: pooling._max_pool(images, pooled, index, 2, 2, 2, 2, 0, 0)),
+}
+for name, (emitted, plainly) in EMITTED.items():
+    t, u = best(emitted), best(plainly)
+    row(name, "", f"{t * 1e3:.2f}", f"{u * 1e3:.2f}", f"{t / u:.2f}")
 if args.write:
     table.write("nn_layers.txt")

@@ -47,14 +47,16 @@ def ours(case, size, **options):
     return step
 
 
-def theirs(case, size, channels_last, device="cpu", cast=None):
-    """A function that makes one step of PyTorch on its device; cast: a dtype for autocast, without loss scaling."""
+def theirs(case, size, channels_last, device="cpu", cast=None, compiled=False):
+    """A function that makes one step of PyTorch on its device; cast: a dtype for autocast, without loss scaling;
+    compiled: by torch.compile."""
     images, labels = batch(case, size)
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
     y, network = torch.from_numpy(labels).to(device), rivals()[case]().to(device)
     if channels_last:
         network, x = network.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, fused=True)
+    network = torch.compile(network) if compiled else network
 
     def step():
         optimizer.zero_grad()

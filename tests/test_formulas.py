@@ -8,7 +8,7 @@ import subprocess
 import nn
 import npopt
 import problems
-from nn.kernels.cpu import _relu, _relu_backward
+from nn.kernels.cpu import _cut, _relu, _relu_backward
 from nn.norms import fold, scales, slopes
 from npopt import backend
 from npopt.backend import elementwise, noise
@@ -212,7 +212,7 @@ COMPILED = [
     (heavy_ball, ("x", "m", "g")), (nesterov, ("x", "m", "g")), (sgd, ("x", "g")),
     (everything, ("y", "z", "a", "b")), (everything, ("y", "z", "a", "b", "d")), (noise._normals, ("out",)),
     (noise._uniforms, ("out",)), (scale, ("out",)), (add, ("out", "piece")), (shrink, ("g",)), (add_scaled, ("y", "x")),
-    (_relu, ("y", "x")), (_relu_backward, ("dx", "dy", "y")),
+    (_relu, ("y", "x")), (_relu_backward, ("dx", "dy", "y")), (_cut, ("dy", "y")),
     (reduced, ("out", "old", "mean")), (soft_threshold, ("x",)), (clip, ("x",)),
     (scales, ("r", "ar", "a", "v")), (slopes, ("slope", "shift", "da", "db", "r")),
     (fold, ("mean", "variance", "m", "v")), (subtract_and_cut, ("x",)),
