@@ -10,8 +10,10 @@ import concurrent.futures
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -44,6 +46,9 @@ LIBRARY = {"methods": "lab.methods", "show": "lab.listing", "gradcheck": "lab.gr
 
 ROW = "{:7} {:{}}  {:12} {:>12}  {:>6} {:>6} {:>9}"
 VERDICTS = ("holds", "fails", "undecided")
+
+
+RUNNING = set()                                                 # scripts of `npopt all`
 
 
 def main(argv=None):
@@ -151,6 +156,8 @@ def run_all(words):
     order = sorted(known, key=lambda name: report.task_order(described(known[name])[0]))
     width, failed = max(map(len, order)), []
     print(f"{len(order)} scripts, {jobs} at a time\n\n  " + ROW.format("task", "script", width, "", "time", *VERDICTS))
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     runs = {pool.submit(quietly, known[name], words): name for name in order}
     try:
@@ -168,6 +175,10 @@ def run_all(words):
     except KeyboardInterrupt:
         pool.shutdown(cancel_futures=True)                      # the scripts were interrupted too, save and end
         return 130
+    finally:                                                    # told to end, or nobody reads what is printed
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(RUNNING):
+            process.terminate()
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
     print(f"\nall reports: {report.write_index(folder_of(words))}")
@@ -201,7 +212,11 @@ def quietly(path, words):
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "output.txt", "w") as file:
         process = subprocess.Popen([sys.executable, str(path), *words], stdout=file, stderr=subprocess.STDOUT)
-        return process.wait(), time.monotonic() - before
+        RUNNING.add(process)
+        try:
+            return process.wait(), time.monotonic() - before
+        finally:
+            RUNNING.discard(process)
 
 
 def last_words(folder, lines=5, width=150):

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import inspect
 import pathlib
+import sys
 import uuid
 
 import numba
@@ -30,7 +31,11 @@ def made_of(kind):
     texts = [path.read_text() for path in sorted((pathlib.Path(__file__).parent / "linear").glob("*.py"))]
     if kind is not None:
         try:
-            texts += [kind.__module__, kind.__qualname__, inspect.getsource(kind)]
+            texts += [kind.__module__, kind.__qualname__]
+            inspect.getsource(kind)                     # an error, where it stands in no file
+            homes = {sys.modules[above.__module__] for above in kind.__mro__}
+            files = {home.__file__ for home in homes if getattr(home, "__file__", None)}
+            texts += [pathlib.Path(file).read_text() for file in sorted(files)]     # with what formulas call and read
         except (OSError, TypeError):                        # written at a prompt: never found again
             texts.append(uuid.uuid4().hex)
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]

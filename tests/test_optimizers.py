@@ -26,6 +26,7 @@ from npopt import (
     Rprop,
     backend,
 )
+from npopt.optimizers import Optimizer
 
 import numpy as np
 import pytest
@@ -685,3 +686,11 @@ def test_adamax_without_eps_stays_where_there_never_was_a_gradient(optimizer):
 def test_arguments_of_adamax_rprop_and_asgd(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize("arrays, numbers", [(("m", "m"), {}), (("m",), {"m": 0.0}), (("t",), {})])
+def test_a_name_that_stands_for_two_things_is_refused(arrays, numbers):
+    """Only one of them would be saved."""
+    method = type("Twice", (Optimizer,), {"arrays": arrays, "numbers": numbers})()
+    with pytest.raises(ValueError, match="stands for two things"):
+        method.start(np.zeros(3))

@@ -68,6 +68,11 @@ class Optimizer(Value, Stateful):
     def start(self, x: contracts.Array, oracle=None) -> None:
         """Allocate state for x, shape (n,); the oracle is the started estimator, which most methods never ask."""
         self.t, self.oracle = 0, oracle
+        names = ["t", *(as_array(a).name for a in self.arrays), *self.numbers, *self.parts]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise UserError(f"{type(self).__name__}: {', '.join(twice)} stands for two things in arrays, numbers and "
+                            "parts (t counts the steps); only one would be saved")
         self._slots = {a.name: self.allocate(a, x) for a in map(as_array, self.arrays)}
         vars(self).update(self.numbers)
         self._converted = {}

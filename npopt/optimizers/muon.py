@@ -4,6 +4,7 @@ import math
 
 from npopt import backend
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.optimizers.adam import check_moments
 from npopt.optimizers.adamw import adamw
 from npopt.optimizers.base import Array, number_or_array
@@ -49,8 +50,8 @@ class Muon(BySegment):
     Segments that are not of `kinds`, those with one axis, and those named in `others` run AdamW at adam_rate lr, with
     b1, b2 and eps; the authors do so for input embeddings and the last layer, too. adam_rate 0.015 is 3e-4 / 0.02, the
     rates in Jordan's code; with "rms" 1 is the authors' choice. weight_decay may be an array like x; the decay is
-    decoupled and multiplied by lr, not by scale. Jordan's code, but not PyTorch, averages g with weight 1-beta, which
-    NS cancels. NS runs in x's dtype, where the authors use bfloat16. State: m, and v where AdamW runs.
+    decoupled and multiplied by lr, not by scale. Jordan's code and PyTorch's average g with weight 1-beta, which NS
+    cancels. NS runs in x's dtype, where the authors use bfloat16. State: m, and v where AdamW runs.
     """
 
     options = ("weight_decay",)
@@ -61,7 +62,7 @@ class Muon(BySegment):
         self.beta = number("Muon", "beta", beta, low=0, high=1, open_high=True)
         self.nesterov, self.steps = bool(nesterov), whole("Muon", "steps", steps)
         if scale not in self.SCALES:
-            raise ValueError(f"Muon: scale must be one of {', '.join(self.SCALES)}, got {scale!r}")
+            raise UserError(f"Muon: scale must be one of {', '.join(self.SCALES)}, got {scale!r}")
         self.scale = scale
         self.weight_decay = number_or_array("Muon", "weight_decay", weight_decay, low=0)
         self.kinds = check_kinds("Muon", kinds)

@@ -3,6 +3,7 @@
 import math
 
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.optimizers.adam import adam, check_moments
 from npopt.optimizers.base import Optimizer
 
@@ -32,7 +33,7 @@ class RAdam(Optimizer):
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, threshold=4):
         self.b1, self.b2, self.eps = check_moments("RAdam", b1, b2, eps)
         if threshold not in (4, 5):
-            raise ValueError(f"RAdam: threshold must be 4 (the paper's R_t > 4) or 5 (R_t >= 5), got {threshold!r}")
+            raise UserError(f"RAdam: threshold must be 4 (the paper's R_t > 4) or 5 (R_t >= 5), got {threshold!r}")
         self.threshold = threshold
 
     def rectifier(self, t):

@@ -1,6 +1,7 @@
 """Rprop: Riedmiller & Braun, IEEE ICNN 1993; the variants of Igel & Huesken, NC 2000 and Neurocomputing 50, 2003."""
 
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.optimizers.base import Optimizer
 from npopt.values import number
 
@@ -46,7 +47,7 @@ class Rprop(Optimizer):
         self.up = number("Rprop", "up", up, low=1, open_low=True)
         self.low, self.high = number("Rprop", "low", low, low=0), number("Rprop", "high", high, low=low)
         if variant not in self.VARIANTS:
-            raise ValueError(f"Rprop: variant must be one of {', '.join(self.VARIANTS)}, got {variant!r}")
+            raise UserError(f"Rprop: variant must be one of {', '.join(self.VARIANTS)}, got {variant!r}")
         self.variant = variant
 
     @property

@@ -1,8 +1,10 @@
 """The command npopt: scripts are found without being run, and one that fails does not stop the others."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from lab import cli
@@ -114,6 +116,40 @@ def test_scripts_run_at_the_same_time(folder, capfd):
     cli.scripts().update({name: folder / f"{name}.py" for name in ("one", "two")})
     assert cli.main(["all", "--jobs", "2"]) == 0
     assert capfd.readouterr().out.count("done") == 2
+
+
+LONG = '''"""Does it end?   It waits.
+
+    x
+"""
+import os, sys, time
+from lab import Experiment
+experiment = Experiment(__doc__, task="X1", source="none", parts={"a": "one"})
+if __name__ == "__main__":
+    open(os.path.join(os.path.dirname(__file__), "pid"), "w").write(str(os.getpid()))
+    time.sleep(60)
+'''
+
+
+def test_told_to_end_it_takes_its_scripts_with_it(tmp_path):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "long.py").write_text(LONG)
+    code = ("import sys; from lab import cli; from pathlib import Path\n"
+            "cli.scripts = lambda: {'long': Path('scripts/long.py')}\n"
+            "sys.exit(cli.main(['all', '--quick']))")
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.DEVNULL,
+                               env={**os.environ, "PYTHONPATH": str(ROOT)})
+    pid = tmp_path / "scripts" / "pid"
+    for _ in range(600):
+        if pid.exists() and pid.read_text():
+            break
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(20) == 143
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
+            os.kill(int(pid.read_text()), 0)
+            time.sleep(0.05)
 
 
 def test_run_passes_the_status_and_the_words_on(folder, capfd):

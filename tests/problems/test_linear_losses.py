@@ -145,6 +145,16 @@ def test_a_loss_of_ones_own_is_one_class_and_its_formula_may_change(tmp_path):
         assert found.stdout.split() == [f"{factor:.1f}", f"{1 - factor:.1f}"]
 
 
+def test_what_a_formula_reads_beside_its_class_may_change_too(tmp_path):
+    """A constant of the file, used by a function in a base class."""
+    own = OWN.replace("FACTOR", "SCALE").replace("class Quartic(", "SCALE = VALUE\n\nclass Quartic(", 1)
+    for value in (4, 5, 4):
+        (tmp_path / "own.py").write_text(own.replace("VALUE", str(float(value))))
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        found = subprocess.run([sys.executable, "-B", "-c", USE], capture_output=True, text=True, cwd=tmp_path, env=env)
+        assert found.stdout.split() == [f"{value:.1f}", f"{1 - value:.1f}"], found.stderr
+
+
 class Slopes(Real, namedtuple("Slopes", "")):
     """A loss that knows its slopes alone."""
 
