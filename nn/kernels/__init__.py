@@ -21,8 +21,14 @@ from . import gpu, reference
 from .reference import taps
 
 
+SAID = []                                               # not empty once it was said
+
+
 def warn(error):
     """Say once that compiled loops are not to be had."""
+    if SAID:
+        return
+    SAID.append(error)
     why = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
     warnings.warn(f"the compiled kernels of nn cannot be used here ({why[:200]}); layers run as plain array code, "
                   "several times slower. requirements.txt names the versions of numba and llvmlite that work",
