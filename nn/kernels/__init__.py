@@ -20,7 +20,6 @@ import numpy as np
 from . import gpu, reference
 from .reference import taps
 
-
 SAID = []                                               # not empty once it was said
 
 
