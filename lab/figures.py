@@ -76,7 +76,7 @@ def look(index):
     return {"color": COLOURS[index % n], "linestyle": DASHES[index // n % len(DASHES)]}
 
 
-def curves(ax, results, y="loss", x="epoch", label=None, floor=0.0, logx=False, logy=False, xlabel=None, ylabel=None,
+def curves(ax, results, y="loss", x="epoch", *, label=None, floor=0.0, logx=False, logy=False, xlabel=None, ylabel=None,
            first=0, legend=True, colours=None):  # fmt: skip
     """Draw y against x for every method among the results: the median over seeds as a line, the spread as a band.
 

@@ -143,7 +143,7 @@ def state(method):
         return ", ".join(f"{name} ({', '.join({31: 'n', 7: 'd'}.get(k, str(k)) for k in array.shape)})"
                          for name, array in arrays(started.state()))
     if method.kind in ("layers", "networks"):
-        from lab.gradchecks import parameters
+        from lab.examples import parameters
 
         return parameters(method.name)
     return ""

@@ -1,6 +1,7 @@
 """Arrows of import run one way: scripts -> lab -> problems -> nn -> npopt; every room may use those below it."""
 
 import ast
+import graphlib
 import pathlib
 
 import pytest
@@ -37,3 +38,30 @@ def test_no_file_imports_a_room_above_its_own(path):
 def test_an_import_is_seen_wherever_it_stands():
     text = "import numpy\ndef f():\n    from lab.figures import panels\n    import nn.core, problems\n"
     assert rooms_imported(ast.parse(text)) == {"lab": 3, "nn": 4, "problems": 4}
+
+
+def modules_imported(tree, known):
+    """The modules among `known` that a syntax tree imports, at any depth; `from a import b` is a.b where that is one."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            found.update(name if name in known else node.module for name in inner)
+    return found & set(known)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    known = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+    arrows = {name: modules_imported(ast.parse(path.read_text()), known) - {name} for name, path in known.items()}
+    assert sum(map(len, arrows.values())) > len(known)
+    graphlib.TopologicalSorter(arrows).prepare()                # a CycleError names the circle
+
+
+def test_a_circle_of_modules_is_seen():
+    known = {"lab.a", "lab.b"}
+    arrows = {"lab.a": modules_imported(ast.parse("def f():\n    from lab import b\n"), known),
+              "lab.b": modules_imported(ast.parse("import lab.a\n"), known)}
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(arrows).prepare()

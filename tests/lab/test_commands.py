@@ -10,7 +10,7 @@ from pathlib import Path
 import lab
 import nn
 import npopt
-from lab import cli, gradchecks, listing, methods
+from lab import cli, examples, listing, methods
 
 import pytest
 import test_table
@@ -188,7 +188,7 @@ def test_what_is_not_there_gets_one_sentence(said, mine, words, sentence):
 
 def test_gradcheck_knows_every_layer_and_network():
     known = {method.name for method in methods.methods() if method.kind in ("layers", "networks")}
-    assert set(gradchecks.EXAMPLES) == known
+    assert set(examples.EXAMPLES) == known
     assert {name for name in nn.__all__ if inspect.isclass(getattr(nn, name))
             and issubclass(getattr(nn, name), nn.Layer)} - {"Layer"} <= known
 
@@ -224,7 +224,7 @@ def test_a_commands_file_hides_nothing_of_the_lab():
 @pytest.mark.slow
 def test_gradcheck_of_everything(said):
     status, out, _ = said("gradcheck")
-    assert status == 0 and f"{len(gradchecks.EXAMPLES)} checked, 0 failed" in out
+    assert status == 0 and f"{len(examples.EXAMPLES)} checked, 0 failed" in out
 
 
 def test_a_closed_pipe_ends_quietly():
