@@ -41,7 +41,7 @@ def test_an_import_is_seen_wherever_it_stands():
 
 
 def modules_imported(tree, known):
-    """The modules among `known` that a syntax tree imports, at any depth; `from a import b` is a.b where that is one."""
+    """The modules among `known` that a syntax tree imports, at any depth; `from a import b` is a.b if it is one."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
