@@ -243,6 +243,7 @@ def axes(ax, x, y, xlabel, ylabel, logx, logy):
     ax.set_ylabel(ylabel or LABELS.get(y, y))
     if logx:
         ax.set_xscale("log")
+        plain(ax.xaxis)
     if logy:
         ax.set_yscale("log")
         plain(ax.yaxis)

@@ -1,5 +1,7 @@
 """Figures: what is drawn is what the runs hold."""
 
+import itertools
+
 from lab import Results, charts
 from lab.charts import tuned
 from lab.figures import COLOURS, by_row, closer, curves, each, fitted, halved, heat, panels, said
@@ -36,6 +38,22 @@ def test_seeds_against_time_are_taken_row_by_row():
     curves(ax, some, "train_loss", "seconds")
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[0, 4], [2, 3], [6, 2]])
     assert ax.get_legend().get_title().get_text() == "median, band: min to max of 3 seeds"
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_numbers_on_a_short_logarithmic_axis_are_plain_and_stand_apart(axis):
+    wide = np.geomspace(0.00123, 0.0567, 9)
+    figure, axes = panels(1, 3)
+    curves(axes[1], Results([run("m", 0, wide, wide[::-1])]), "train_loss", "seconds", logx=True, logy=True)
+    figure.canvas.draw()
+    one = getattr(axes[1], f"{axis}axis")
+    low, high = one.get_view_interval()
+    shown = [(t.get_position()[axis == "y"], t) for minor in (False, True) for t in one.get_ticklabels(minor)]
+    texts = [text for place, text in sorted(shown, key=lambda pair: pair[0])
+             if text.get_text() and low <= place <= high]
+    assert [text.get_text() for text in texts] == ["0.002", "0.005", "0.01", "0.02", "0.05"]
+    boxes = [text.get_window_extent() for text in texts]
+    assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
 
 
 def test_the_legend_says_what_the_band_is():
