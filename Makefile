@@ -8,8 +8,8 @@ BENCHMARKS = backend optimizers convex nn_cpu nn_layers
 install:                        # a virtual environment with everything
 	python3 -m venv .venv && .venv/bin/pip install -r requirements.txt
 
-check:                          # style and imports
-	$(PYTHON) -m ruff check .
+check:                          # style and imports, and the layout of all but scripts
+	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 
 test: check                     # the fast tests
 	$(PYTHON) -m pytest

@@ -1,6 +1,6 @@
 """The cost of the five lines: AdamW on a large vector beside PyTorch, a formula beside its maths, a step of the loop.
 
-    python benchmarks/backend.py --write
+python benchmarks/backend.py --write
 """
 
 import os
@@ -31,8 +31,11 @@ if torch:
     p.grad = torch.from_numpy(g.copy())
     theirs = torch.optim.AdamW([p], lr=1e-3, fused=True).step
 
-table = Table(f"AdamW on {N:,} float32 parameters, {args.threads} threads", "npopt",
-              f"PyTorch {torch.__version__.split('+')[0]}" if torch else "no PyTorch")
+table = Table(
+    f"AdamW on {N:,} float32 parameters, {args.threads} threads",
+    "npopt",
+    f"PyTorch {torch.__version__.split('+')[0]}" if torch else "no PyTorch",
+)
 ratio = table.add("AdamW step (PyTorch: fused)", lambda: ours.step(x, g, 1e-3), theirs, args.rounds)
 if torch:
     table.note(f"Target: at most 1.00; measured {ratio:.2f}.")
@@ -43,22 +46,32 @@ compiled = adamw.loop(("x", "m", "v", "g"), "float64", False)
 n = repeat(lambda: adamw(*small, *numbers))
 pair = (lambda: adamw(*small, *numbers), lambda: compiled(*small, *numbers, 0))
 whole, maths = (min(timed(f, n) for _ in range(args.rounds)) * 1e6 for f in pair)
-table.note(f"A formula with 4 arrays of 10 numbers and 7 scalars: {whole:.2f} us, of which the compiled loop with its "
-           f"own call {maths:.2f} us; beside the maths: {whole - maths:.2f} us (target 3).")
+table.note(
+    f"A formula with 4 arrays of 10 numbers and 7 scalars: {whole:.2f} us, of which the compiled loop with its "
+    f"own call {maths:.2f} us; beside the maths: {whole - maths:.2f} us (target 3)."
+)
 
 A, b = rng.standard_normal((1000, 10)), rng.standard_normal(1000)
 problem, lines = LeastSquares(A, b), []
 for name, optimizer, estimator in (
-    ("SGD", SGD(), None), ("Adam", Adam(), None),
+    ("SGD", SGD(), None),
+    ("Adam", Adam(), None),
     ("SGD with Clipped(Accumulated(1))", SGD(), Clipped(1.0, Accumulated(1))),
 ):
     best = min(
-        run.final["seconds"] / run.final["step"] for run in (
-            minimize(problem, optimizer, WithReplacement(1), 1e-3, estimator, stop=dict(epochs=50),
-                     events=dict(metrics=None)) for _ in range(args.rounds)))
+        run.final["seconds"] / run.final["step"]
+        for run in (
+            minimize(
+                problem, optimizer, WithReplacement(1), 1e-3, estimator, stop=dict(epochs=50), events=dict(metrics=None)
+            )
+            for _ in range(args.rounds)
+        )
+    )
     lines.append(f"{name} {best * 1e6:.1f} us")
-table.note("One step of the loop, least squares with 10 weights, batch 1, best of the rounds (target 8 for SGD and "
-           "Adam): " + ", ".join(lines) + ".")
+table.note(
+    "One step of the loop, least squares with 10 weights, batch 1, best of the rounds (target 8 for SGD and "
+    "Adam): " + ", ".join(lines) + "."
+)
 row, w, one = Logistic(A, np.where(b > 0, 1, -1), 0.1), np.zeros(10), np.empty(10)
 n = repeat(lambda: row.value_and_gradient(w, np.array([3]), None, one))
 best = min(timed(lambda: row.value_and_gradient(w, np.array([3]), None, one), n) for _ in range(args.rounds))
@@ -89,13 +102,18 @@ def lenet(first):
     code = LATE.replace("FIRST", first).replace("THREADS", str(args.threads))
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_THREAD_TIMEOUT"}
     environment["PYTHONPATH"] = os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                                env=environment).stdout.split()[-1])
+    return float(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+        ).stdout.split()[-1]
+    )
 
 
 pairs = [[lenet(first) for first in ("import numpy", "import npopt")] for _ in range(5)]
 late, early = np.median(pairs, 0) * 1e3
-table.note(f"A step of LeNet-5, batch 64: {late:.2f} ms where NumPy was imported first, {early:.2f} where npopt was, "
-           f"a ratio of {late / early:.2f} (target 1.2).")
+table.note(
+    f"A step of LeNet-5, batch 64: {late:.2f} ms where NumPy was imported first, {early:.2f} where npopt was, "
+    f"a ratio of {late / early:.2f} (target 1.2)."
+)
 if args.write:
     table.write("backend.txt")

@@ -105,11 +105,13 @@ def time_to_gap(table, rounds):
         rate = 1 / (problem.row_smoothness().max() + problem.row_smoothness().mean())
 
         def ours(k, quiet=quiet, rate=rate):
-            return minimize(quiet, SGD(), RandomReshuffling(1), rate, SAGA(initial="zeros"), stop=Stop(epochs=k),
-                            events=QUIET).x
+            return minimize(
+                quiet, SGD(), RandomReshuffling(1), rate, SAGA(initial="zeros"), stop=Stop(epochs=k), events=QUIET
+            ).x
 
         k = needed(problem, ours)
         for solver in ("saga", "lbfgs"):
+
             def rival(j, solver=solver, X=X, y=y):
                 return theirs(X, y, solver, j).coef_.ravel()
 
@@ -159,14 +161,17 @@ def paths(table, rounds):
 
 def scaling(table):
     """An epoch against the number of non-zeros: 2,000 rows with 10 to 10,000 non-zeros each."""
-    for what, columns in (("20,000 columns", lambda per_row: 20_000),
-                          ("columns 100 times a row's non-zeros (from 1e5 on they leave the caches)",
-                           lambda per_row: 100 * per_row)):
+    for what, columns in (
+        ("20,000 columns", lambda per_row: 20_000),
+        ("columns 100 times a row's non-zeros (from 1e5 on they leave the caches)", lambda per_row: 100 * per_row),
+    ):
         times = [stretch_time(per_row, columns(per_row)) for per_row in (10, 31, 100, 310, 1000, 3100, 10_000)]
         slope = np.polyfit(*np.log(np.array(times)).T, 1)[0]
         listed = ", ".join(f"{nnz:.2g}: {1e9 * s / nnz:.1f}" for nnz, s in times)
-        table.note(f"An epoch of SAGA, {what}: ns a non-zero, by their number:\n{listed}.\nSlope of log time against "
-                   f"log non-zeros: {slope:.2f} (1 is linear).")
+        table.note(
+            f"An epoch of SAGA, {what}: ns a non-zero, by their number:\n{listed}.\nSlope of log time against "
+            f"log non-zeros: {slope:.2f} (1 is linear)."
+        )
 
 
 def stretch_time(per_row, d, rows=2000):
@@ -198,8 +203,10 @@ def memory(table):
         tracemalloc.stop()
         data = problem.X.data.nbytes + problem.X.indices.nbytes + problem.X.indptr.nbytes
         wanted = data + 8 * (problem.n + 3 * problem.dim)
-        table.note(f"Memory, {name}: the data {data / 1e6:.2f} MB, at the peak of a run {peak / 1e6:.2f} MB more "
-                   f"(orders and\nlosses included); together {(data + peak) / wanted:.3f} of data + n + 3 d numbers.")
+        table.note(
+            f"Memory, {name}: the data {data / 1e6:.2f} MB, at the peak of a run {peak / 1e6:.2f} MB more "
+            f"(orders and\nlosses included); together {(data + peak) / wanted:.3f} of data + n + 3 d numbers."
+        )
 
 
 class Pairs(Table):
@@ -209,8 +216,10 @@ class Pairs(Table):
 
         ratio = seconds[0] / seconds[1]
         low, high = np.percentile(ratio, (25, 75))
-        line = (f"{name:34}{unit(np.median(seconds[0])):>12}{unit(np.median(seconds[1])):>16}{np.median(ratio):>9.2f}"
-                f"{f'{low:.2f}-{high:.2f}':>16}" + "".join(f"{m:>18}" for m in more))
+        line = (
+            f"{name:34}{unit(np.median(seconds[0])):>12}{unit(np.median(seconds[1])):>16}{np.median(ratio):>9.2f}"
+            f"{f'{low:.2f}-{high:.2f}':>16}" + "".join(f"{m:>18}" for m in more)
+        )
         self.lines.append(line)
         print(line, flush=True)
 
@@ -222,9 +231,13 @@ def main():
     backend.threads(1)
     warnings.simplefilter("ignore")
     table = Pairs("Convex problems, one thread", "npopt", "rival", ("", ""))
-    steps = {"epochs": lambda: epochs(table, args.rounds), "time": lambda: time_to_gap(table, args.rounds),
-             "paths": lambda: paths(table, max(3, args.rounds // 3)), "scaling": lambda: scaling(table),
-             "memory": lambda: memory(table)}
+    steps = {
+        "epochs": lambda: epochs(table, args.rounds),
+        "time": lambda: time_to_gap(table, args.rounds),
+        "paths": lambda: paths(table, max(3, args.rounds // 3)),
+        "scaling": lambda: scaling(table),
+        "memory": lambda: memory(table),
+    }
     for name in args.only.split(","):
         steps[name]()
     if args.write:

@@ -98,18 +98,22 @@ def main():
         exact = rectified(network, x64, images.astype("float64"), "reference")
         sides = {path: rectified(network, x64.astype("float32"), images, path) for path in ("fast", "reference")}
         if torch:
-            weights = [SimpleNamespace(dtype=d, tensors=tensors(network, x64.astype(n)))
-                       for d, n in ((torch.float32, "float32"), (torch.float64, "float64"))]
+            weights = [
+                SimpleNamespace(dtype=d, tensors=tensors(network, x64.astype(n)))
+                for d, n in ((torch.float32, "float32"), (torch.float64, "float64"))
+            ]
             sides["PyTorch"] = theirs(weights[0], images)
             own = theirs(weights[1], images.astype("float64"))
-            assert compare(own, exact)[1] < 1e-12           # the same network
+            assert compare(own, exact)[1] < 1e-12  # the same network
         for name, low in sides.items():
             found.setdefault(name, []).append(compare(low, exact))
     total = sum(y.size for y in exact)
     for name, values in found.items():
         flips, errors = np.array(values).T
-        table.note(f"{name:10} flips of {total:,}: median {np.median(flips):.0f} ({flips.min():.0f} to "
-                   f"{flips.max():.0f}); largest relative error of a layer: median {np.median(errors):.1e}")
+        table.note(
+            f"{name:10} flips of {total:,}: median {np.median(flips):.0f} ({flips.min():.0f} to "
+            f"{flips.max():.0f}); largest relative error of a layer: median {np.median(errors):.1e}"
+        )
     if torch:
         flips = {name: np.median(np.array(values)[:, 0]) for name, values in found.items()}
         ratios = ", ".join(f"{name} {flips[name] / flips['PyTorch']:.2f}" for name in ("fast", "reference"))

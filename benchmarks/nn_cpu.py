@@ -18,10 +18,20 @@ from npopt import backend
 
 import numpy as np
 
-CASES = {"LeNet-5, batch 64": ("lenet", 64), "LeNet-5, batch 256": ("lenet", 256), "MLP, batch 256": ("mlp", 256),
-         "VGG-11, batch 128": ("vgg", 128), "ResNet-18, batch 128": ("resnet", 128)}
-TARGETS = {"LeNet-5, batch 64": 0.45, "LeNet-5, batch 256": 0.5, "MLP, batch 256": 0.8, "VGG-11, batch 128": 0.7,
-           "ResNet-18, batch 128": 0.65}
+CASES = {
+    "LeNet-5, batch 64": ("lenet", 64),
+    "LeNet-5, batch 256": ("lenet", 256),
+    "MLP, batch 256": ("mlp", 256),
+    "VGG-11, batch 128": ("vgg", 128),
+    "ResNet-18, batch 128": ("resnet", 128),
+}
+TARGETS = {
+    "LeNet-5, batch 64": 0.45,
+    "LeNet-5, batch 256": 0.5,
+    "MLP, batch 256": 0.8,
+    "VGG-11, batch 128": 0.7,
+    "ResNet-18, batch 128": 0.65,
+}
 
 
 def resident():
@@ -41,7 +51,7 @@ def beside_compiled(mine, case, size, channels_last, rounds):
     """The median ratio of our step to torch.compile's, as text; why not, where it does not compile here."""
     try:
         a, b = alternate(mine, theirs(case, size, channels_last, compiled=True), rounds)
-    except Exception as error:                          # no compiler for it, or one that it does not know
+    except Exception as error:  # no compiler for it, or one that it does not know
         return type(error).__name__
     return f"{np.median(a / b):.2f}"
 
@@ -60,7 +70,7 @@ def main():
         def made(rows):
             return ours(case, rows) if side == "ours" else theirs(case, rows, side == "last")
 
-        made(2)()                                               # libraries, compilers and pools are there now
+        made(2)()  # libraries, compilers and pools are there now
         before = resident()[0]
         step = made(size)
         for _ in range(3):
@@ -68,8 +78,12 @@ def main():
         print(max(resident()[1] - before, 0))
         return
     rival = f"PyTorch {torch.__version__.split('+')[0]}" if torch else "no PyTorch"
-    table = Table(f"Full training step, float32, {args.threads} threads each, alternated", "npopt", rival,
-                  ("format", "peak npopt", f"peak {rival.split()[0]}", "torch.compile"))
+    table = Table(
+        f"Full training step, float32, {args.threads} threads each, alternated",
+        "npopt",
+        rival,
+        ("format", "peak npopt", f"peak {rival.split()[0]}", "torch.compile"),
+    )
     notes = []
     for name, (case, size) in CASES.items():
         if args.only not in name:
@@ -88,8 +102,10 @@ def main():
         if torch:
             notes.append(f"{name}: {found:.2f} (target {TARGETS[name]}), memory {peaks[0] / peaks[1]:.2f}")
     if torch:
-        table.note("Ratios: " + "; ".join(notes) + ". Target for the memory of ResNet-18: 1.1. AdamW on 11.2 M "
-                   "parameters stands in backend.txt.")
+        table.note(
+            "Ratios: " + "; ".join(notes) + ". Target for the memory of ResNet-18: 1.1. AdamW on 11.2 M "
+            "parameters stands in backend.txt."
+        )
     if args.write:
         table.write("nn_cpu.txt")
 

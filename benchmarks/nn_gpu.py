@@ -23,12 +23,16 @@ from npopt import AdamW, backend
 
 import numpy as np
 
-CASES = {"ResNet-18, batch 128": ("resnet", 128, {}), "LeNet-5, batch 64": ("lenet", 64, {}),
-         "MLP, batch 256": ("mlp", 256, {}), "ResNet-18, batch 512": ("resnet", 512, {}),
-         "ResNet-18, batch 1024": ("resnet", 1024, {})}
+CASES = {
+    "ResNet-18, batch 128": ("resnet", 128, {}),
+    "LeNet-5, batch 64": ("lenet", 64, {}),
+    "MLP, batch 256": ("mlp", 256, {}),
+    "ResNet-18, batch 512": ("resnet", 512, {}),
+    "ResNet-18, batch 1024": ("resnet", 1024, {}),
+}
 PARAMETERS, COPY, SQUARE, PASSES = 11_173_962, 1 << 28, 8192, 128
-BITS = (25, 26, 28, 30)                                 # of the bound on columns
-SAMPLE = 0.03                                           # seconds
+BITS = (25, 26, 28, 30)  # of the bound on columns
+SAMPLE = 0.03  # seconds
 
 
 class Report:
@@ -126,8 +130,12 @@ def steps(report, args, deadline):
             products(precision)
             made[side] = peak(make, mine)
         # one network a side; float32 and TF32 are two ways to run it
-        runs = [(f"{side}, {label}", side, precision) for side in made if "float16" not in side
-                for label, precision in (("float32", "float32"), ("TF32", "tf32"))]
+        runs = [
+            (f"{side}, {label}", side, precision)
+            for side in made
+            if "float16" not in side
+            for label, precision in (("float32", "float32"), ("TF32", "tf32"))
+        ]
         runs += [(side.replace(" float16", ", float16"), side, "tf32") for side in made if "float16" in side]
         counts = {}
         for label, side, precision in runs:
@@ -135,16 +143,21 @@ def steps(report, args, deadline):
             counts[label] = calls_of(made[side][0])
         times = {label: [] for label, _, _ in runs}
         for r in range(args.rounds):
-            for label, side, precision in runs[::1 if r % 2 else -1]:
+            for label, side, precision in runs[:: 1 if r % 2 else -1]:
                 products(precision)
                 times[label].append(sample(made[side][0], counts[label]))
         medians = {label: np.median(t) for label, t in times.items()}
         for label, side, _ in runs:
             low, high = np.percentile(times[label], (25, 75)) * 1e3
             rival = medians.get(label.replace("npopt", "PyTorch")) if label.startswith("npopt") else None
-            report.row(f"{name}, {label}", unit(medians[label]), f"{low:.3g}-{high:.3g}",
-                       f"{size / medians[label]:.0f}", f"{made[side][1] / 2**20:.0f} MiB",
-                       f"{medians[label] / rival:.2f}" if rival else "-")
+            report.row(
+                f"{name}, {label}",
+                unit(medians[label]),
+                f"{low:.3g}-{high:.3g}",
+                f"{size / medians[label]:.0f}",
+                f"{made[side][1] / 2**20:.0f} MiB",
+                f"{medians[label] / rival:.2f}" if rival else "-",
+            )
         del made
     products("float32")
     free()
@@ -154,10 +167,16 @@ def workspace(report, args):
     """The bound on what a convolution writes: a small one stays in the card's cache, a large one needs few launches."""
     case, size, options = CASES["ResNet-18, batch 128"]
     kept, step = (convolutions.WORKSPACE, convolutions.WINOGRAD), ours(case, size, **options)
-    report.heading(f"ResNet-18, batch {size}, by the bytes of columns or points at a time", "",
-                   *(f"{1 << bits - 20} MiB" for bits in BITS))
-    for label, precision, fast in (("float32, Winograd", "float32", True), ("float32, columns", "float32", False),
-                                   ("TF32, columns", "tf32", False)):
+    report.heading(
+        f"ResNet-18, batch {size}, by the bytes of columns or points at a time",
+        "",
+        *(f"{1 << bits - 20} MiB" for bits in BITS),
+    )
+    for label, precision, fast in (
+        ("float32, Winograd", "float32", True),
+        ("float32, columns", "float32", False),
+        ("TF32, columns", "tf32", False),
+    ):
         products(precision)
         cells = []
         for bits in BITS:
@@ -188,8 +207,11 @@ def limits(report):
         products(precision)
         speeds[precision] = 2 * SQUARE**3 / best(lambda: xp.matmul(x, x, out=out))
     products("float32")
-    report.add("", f"Limits: copy {rate / 1e9:.0f} GB/s; product of {SQUARE} x {SQUARE} "
-               + ", ".join(f"{k} {v / 1e12:.1f} TFLOP/s" for k, v in speeds.items()))
+    report.add(
+        "",
+        f"Limits: copy {rate / 1e9:.0f} GB/s; product of {SQUARE} x {SQUARE} "
+        + ", ".join(f"{k} {v / 1e12:.1f} TFLOP/s" for k, v in speeds.items()),
+    )
     return rate, speeds
 
 
@@ -200,8 +222,9 @@ def passes(report, rate):
     def row(name, numbers, function):
         seconds = best(function)
         size = 4 * numbers
-        report.row(name, f"{size / 1e6:.1f} MB", unit(seconds), f"{size / seconds / 1e9:.0f}",
-                   f"{size / seconds / rate:.2f}")
+        report.row(
+            name, f"{size / 1e6:.1f} MB", unit(seconds), f"{size / seconds / 1e9:.0f}", f"{size / seconds / rate:.2f}"
+        )
 
     for image, c in ((32, 64), (4, 512)):
         n, label = PASSES * image**2, f", {image}x{image}x{c}"
@@ -209,23 +232,41 @@ def passes(report, rate):
         v = [noise(c) for _ in range(4)]
         shaped = x.reshape(PASSES, image, image, c)
         columns = backend.empty((PASSES, image, image, 3, 3, c), "float32")
-        row("columns 3x3" + label, 10 * n * c,
-            lambda a=(shaped, columns): convolutions.gather_windows(*a, (1, 1), (1, 1)))
-        row("columns summed" + label, 10 * n * c,
-            lambda a=(columns, shaped): convolutions.sum_windows(*a, (1, 1), (1, 1)))
+        row(
+            "columns 3x3" + label,
+            10 * n * c,
+            lambda a=(shaped, columns): convolutions.gather_windows(*a, (1, 1), (1, 1)),
+        )
+        row(
+            "columns summed" + label,
+            10 * n * c,
+            lambda a=(columns, shaped): convolutions.sum_windows(*a, (1, 1), (1, 1)),
+        )
         v36 = noise(36, n // 16, c)
-        row("Winograd's points of x" + label, n * c * 52 // 16,
-            lambda a=(shaped, (image // 4, image // 4), (1, 1)): winograd._inputs(*a))
-        row("Winograd's outputs" + label, n * c * 52 // 16,
-            lambda a=(v36, None, shaped, image, image, image // 4, image // 4, c), n=n * c // 16:
-            winograd.program.each("winograd_outputs", n, *a))
+        row(
+            "Winograd's points of x" + label,
+            n * c * 52 // 16,
+            lambda a=(shaped, (image // 4, image // 4), (1, 1)): winograd._inputs(*a),
+        )
+        row(
+            "Winograd's outputs" + label,
+            n * c * 52 // 16,
+            lambda a=(v36, None, shaped, image, image, image // 4, image // 4, c), n=n * c // 16: winograd.program.each(
+                "winograd_outputs", n, *a
+            ),
+        )
         row("moments" + label, n * c, lambda a=(x, v[0], v[1]): norms.moments(*a))
-        row("normalise, skip, ReLU" + label, 3 * n * c,
-            lambda a=(x, *v[:3], dy, True, y): norms.normalise(*a))
-        row("normalise_sums, ReLU" + label, 4 * n * c,
-            lambda a=(x, v[0], v[1], dy, y, v[2], v[3]): norms.normalise_sums(*a))
-        row("normalise_backward" + label, 3 * n * c,
-            lambda a=(x, v[0], v[1], dy, v[2], v[3], dx): norms.normalise_backward(*a))
+        row("normalise, skip, ReLU" + label, 3 * n * c, lambda a=(x, *v[:3], dy, True, y): norms.normalise(*a))
+        row(
+            "normalise_sums, ReLU" + label,
+            4 * n * c,
+            lambda a=(x, v[0], v[1], dy, y, v[2], v[3]): norms.normalise_sums(*a),
+        )
+        row(
+            "normalise_backward" + label,
+            3 * n * c,
+            lambda a=(x, v[0], v[1], dy, v[2], v[3], dx): norms.normalise_backward(*a),
+        )
     x, g, optimizer = noise(PARAMETERS), noise(PARAMETERS), AdamW()
     optimizer.start(x)
     row(f"AdamW, {PARAMETERS / 1e6:.1f} M parameters", 7 * PARAMETERS, lambda: optimizer.step(x, g, 1e-4))
@@ -233,8 +274,15 @@ def passes(report, rate):
 
 def convolution_products(report, speeds):
     """The three products of a convolution, without columns, by their operations."""
-    report.heading(f"Products of 3x3 convolutions, ResNet-18 at batch {PASSES}", "", "GFLOP", "float32", "of square",
-                   "TF32", "of square")
+    report.heading(
+        f"Products of 3x3 convolutions, ResNet-18 at batch {PASSES}",
+        "",
+        "GFLOP",
+        "float32",
+        "of square",
+        "TF32",
+        "of square",
+    )
     xp, device = backend.xp(), backend.owner(noise(1))
     for image, c in ((32, 64), (16, 128), (8, 256), (4, 512)):
         n, k = PASSES * image**2, 9 * c

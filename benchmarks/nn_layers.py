@@ -59,18 +59,30 @@ def copy():
 
 rate = 2 * big.nbytes / best(copy)
 for name, found in speeds.items():
-    row(f"Products in GFLOP/s, {name}: " + ", ".join(f"{' x '.join(map(str, shape))} {speed / 1e9:.0f}"
-        for shape, speed in zip(SHAPES, found, strict=True)) + ".")
+    row(
+        f"Products in GFLOP/s, {name}: "
+        + ", ".join(
+            f"{' x '.join(map(str, shape))} {speed / 1e9:.0f}" for shape, speed in zip(SHAPES, found, strict=True)
+        )
+        + "."
+    )
 row(f"An array of 134 MB read, another written (ReLU): {rate / 1e9:.1f} GB/s.")
 row("")
 row("convolution, pass", "form", "ms", "GFLOP/s", "done", "of best", "of limit", "limited by")
 row("-" * 109)
 
 CONVOLUTIONS = [  # size of the image, inputs, outputs, kernel, stride, how many of them
-    (32, 3, 64, 3, 1, 1), (32, 64, 64, 3, 1, 4),
-    (32, 64, 128, 3, 2, 1), (32, 64, 128, 1, 2, 1), (16, 128, 128, 3, 1, 3),
-    (16, 128, 256, 3, 2, 1), (16, 128, 256, 1, 2, 1), (8, 256, 256, 3, 1, 3),
-    (8, 256, 512, 3, 2, 1), (8, 256, 512, 1, 2, 1), (4, 512, 512, 3, 1, 3),
+    (32, 3, 64, 3, 1, 1),
+    (32, 64, 64, 3, 1, 4),
+    (32, 64, 128, 3, 2, 1),
+    (32, 64, 128, 1, 2, 1),
+    (16, 128, 128, 3, 1, 3),
+    (16, 128, 256, 3, 2, 1),
+    (16, 128, 256, 1, 2, 1),
+    (8, 256, 256, 3, 1, 3),
+    (8, 256, 512, 3, 2, 1),
+    (8, 256, 512, 1, 2, 1),
+    (4, 512, 512, 3, 1, 3),
 ]
 whole, found = 0.0, []
 for size, i, o, k, s, count in CONVOLUTIONS:
@@ -88,17 +100,33 @@ for size, i, o, k, s, count in CONVOLUTIONS:
     done = 2 * B * (-(-out // m)) ** 2 * (m + 2) ** 2 * i * o if m else direct
     for name, function in passes.items():
         if i == 3 and name == "dx":
-            continue                                    # the first layer has none
+            continue  # the first layer has none
         t = best(function)
         whole += count * t
-        found.append((f"{size}x{size}, {i} -> {o}, {k}x{k}/{s}, {name}" + f" (x{count})" * (count > 1),
-                      f"F({m},3)" if m else "direct", t, direct, done, (x.nbytes + w.nbytes + y.nbytes) / rate))
+        found.append(
+            (
+                f"{size}x{size}, {i} -> {o}, {k}x{k}/{s}, {name}" + f" (x{count})" * (count > 1),
+                f"F({m},3)" if m else "direct",
+                t,
+                direct,
+                done,
+                (x.nbytes + w.nbytes + y.nbytes) / rate,
+            )
+        )
 flops = max(flops, *(done / t for _, _, t, _, done, _ in found))
 for title, form, t, direct, done, memory in found:
     limit, share = max(done / flops, memory), done / flops / t
     what = "products" if share > 0.75 else "products, memory" if memory > 0.15 * t else "products, maps"
-    row(title, form, f"{t * 1e3:.2f}", f"{direct / t / 1e9:.0f}", f"{done / t / 1e9:.0f}", f"{share:.2f}",
-        f"{limit / t:.2f}", what)
+    row(
+        title,
+        form,
+        f"{t * 1e3:.2f}",
+        f"{direct / t / 1e9:.0f}",
+        f"{done / t / 1e9:.0f}",
+        f"{share:.2f}",
+        f"{limit / t:.2f}",
+        what,
+    )
 row("")
 row(f"All convolutions of a step, the first layer's dx left out: {whole * 1e3:.0f} ms.")
 row("")
@@ -126,10 +154,12 @@ PASSES = {
     "sum of a residual block's dx": (lambda: np.add(x, skip, out=x), 3 * one),
     "max pool 2x2": (
         lambda: kernels.max_pool(images, pooled, index, (2, 2), (2, 2), (0, 0)),
-        one + pooled.nbytes + index.nbytes),
+        one + pooled.nbytes + index.nbytes,
+    ),
     "max pool 2x2, backward": (
         lambda: kernels.max_pool_backward(pooled, index, images, (2, 2), (2, 2), (0, 0)),
-        one + pooled.nbytes + index.nbytes),
+        one + pooled.nbytes + index.nbytes,
+    ),
     "images from bytes": (lambda: kernels.gather_images(raw, picked, None, three, three, batch), batch.nbytes * 5 // 4),
 }
 for name, (function, moved) in PASSES.items():
@@ -178,8 +208,14 @@ def plain_inputs(x, out):
             source, to = (x[t], half) if turn == 0 else (half, out[t])
             for i in range(6):
                 for c in range(x.shape[3]):
-                    d = (source[0, i, c], source[1, i, c], source[2, i, c], source[3, i, c], source[4, i, c],
-                         source[5, i, c])
+                    d = (
+                        source[0, i, c],
+                        source[1, i, c],
+                        source[2, i, c],
+                        source[3, i, c],
+                        source[4, i, c],
+                        source[5, i, c],
+                    )
                     e = MAP(d)
                     for p in range(6):
                         to[i, p, c] = e[p]
@@ -198,11 +234,15 @@ wide, turned, tiles = noise(2048, 4608), np.empty((4608, 2048), "float32"), nois
 points = np.empty_like(tiles)
 EMITTED = {
     "product 2048 x 512 x 512": (lambda: kernels.linear(a, w, None, y), lambda: plain_product(a, w, y)),
-    "transposition 2048 x 4608": (lambda: transpose(wide, turned, lanes("float32")),
-                                  lambda: plain_transpose(wide, turned)),
+    "transposition 2048 x 4608": (
+        lambda: transpose(wide, turned, lanes("float32")),
+        lambda: plain_transpose(wide, turned),
+    ),
     "map of 2048 tiles, 64 channels": (lambda: emitted_inputs(tiles, points), lambda: plain_inputs(tiles, points)),
-    "max pool 2x2": (lambda: kernels.max_pool(images, pooled, index, (2, 2), (2, 2), (0, 0)),
-                     lambda: pooling._max_pool(images, pooled, index, 2, 2, 2, 2, 0, 0)),
+    "max pool 2x2": (
+        lambda: kernels.max_pool(images, pooled, index, (2, 2), (2, 2), (0, 0)),
+        lambda: pooling._max_pool(images, pooled, index, 2, 2, 2, 2, 0, 0),
+    ),
 }
 for name, (emitted, plainly) in EMITTED.items():
     t, u = best(emitted), best(plainly)

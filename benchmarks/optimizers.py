@@ -50,19 +50,39 @@ from npopt import (
 import numpy as np
 
 LR = 1e-4
-CASES = [                               # ours, PyTorch's class, its arguments
-    (SGD(), "SGD", {}), (HeavyBall(0.9), "SGD", {"momentum": 0.9}),
-    (Nesterov(0.9), "SGD", {"momentum": 0.9, "nesterov": True}), (AdaGrad(), "Adagrad", {}),
-    (RMSProp(), "RMSprop", {}), (RMSProp(centred=True, momentum=0.9), "RMSprop", {"centered": True, "momentum": 0.9}),
-    (Adadelta(), "Adadelta", {}), (Adam(), "Adam", {}), (Adam(l2=1e-2), "Adam", {"weight_decay": 1e-2}),
-    (AdamW(), "AdamW", {}), (AMSGrad(), "Adam", {"amsgrad": True}), (NAdam(), "NAdam", {}), (RAdam(), "RAdam", {}),
-    (Adafactor(), "Adafactor", {}), (AdaBound(), None, {}), (AMSBound(), None, {}), (Lion(), None, {}),
-    (AdamMini(), None, {}), (SophiaG(), None, {}), (SophiaH(), None, {}), (SWATS(), None, {}),
-    (Adamax(), "Adamax", {}), (Rprop(), "Rprop", {}), (ASGD(), "ASGD", {}), (Muon(), None, {}),
-    (LARS(), None, {}), (LAMB(), None, {}), (Lookahead(AdamW(), 5), None, {}), (EMA(AdamW()), None, {}),
+CASES = [  # ours, PyTorch's class, its arguments
+    (SGD(), "SGD", {}),
+    (HeavyBall(0.9), "SGD", {"momentum": 0.9}),
+    (Nesterov(0.9), "SGD", {"momentum": 0.9, "nesterov": True}),
+    (AdaGrad(), "Adagrad", {}),
+    (RMSProp(), "RMSprop", {}),
+    (RMSProp(centred=True, momentum=0.9), "RMSprop", {"centered": True, "momentum": 0.9}),
+    (Adadelta(), "Adadelta", {}),
+    (Adam(), "Adam", {}),
+    (Adam(l2=1e-2), "Adam", {"weight_decay": 1e-2}),
+    (AdamW(), "AdamW", {}),
+    (AMSGrad(), "Adam", {"amsgrad": True}),
+    (NAdam(), "NAdam", {}),
+    (RAdam(), "RAdam", {}),
+    (Adafactor(), "Adafactor", {}),
+    (AdaBound(), None, {}),
+    (AMSBound(), None, {}),
+    (Lion(), None, {}),
+    (AdamMini(), None, {}),
+    (SophiaG(), None, {}),
+    (SophiaH(), None, {}),
+    (SWATS(), None, {}),
+    (Adamax(), "Adamax", {}),
+    (Rprop(), "Rprop", {}),
+    (ASGD(), "ASGD", {}),
+    (Muon(), None, {}),
+    (LARS(), None, {}),
+    (LAMB(), None, {}),
+    (Lookahead(AdamW(), 5), None, {}),
+    (EMA(AdamW()), None, {}),
     (SWA(AdamW(), 1), None, {}),
 ]
-SPARED = {"SophiaG": 1.0, "SophiaH": 1.0, "Lookahead": 2 - 4 / 5}      # passes over a vector that a step saves
+SPARED = {"SophiaG": 1.0, "SophiaH": 1.0, "Lookahead": 2 - 4 / 5}  # passes over a vector that a step saves
 
 
 def theirs(name, arguments, tensors):
@@ -70,8 +90,12 @@ def theirs(name, arguments, tensors):
     kind, steps = getattr(torch.optim, name), {}
     for way in ("fused", "foreach", "plain"):
         try:
-            optimizer = kind([torch.nn.Parameter(t.clone()) for t in tensors], lr=LR, **arguments,
-                             **({way: True} if way != "plain" else {"foreach": False}))
+            optimizer = kind(
+                [torch.nn.Parameter(t.clone()) for t in tensors],
+                lr=LR,
+                **arguments,
+                **({way: True} if way != "plain" else {"foreach": False}),
+            )
             for group in optimizer.param_groups:
                 for p in group["params"]:
                     p.grad = torch.randn_like(p)
@@ -94,8 +118,12 @@ def main():
     x, g = (rng.standard_normal(segments.dim).astype("float32") for _ in range(2))
     oracle = SimpleNamespace(problem=SimpleNamespace(segments=segments), seed=0)
     rival = f"PyTorch {torch.__version__.split('+')[0]}" if torch else "no PyTorch"
-    table = Table(f"One step on {segments.dim:,} float32 parameters, {args.threads} threads", "npopt", rival,
-                  ("form", "state B/param", "GB/s", "of copy"))
+    table = Table(
+        f"One step on {segments.dim:,} float32 parameters, {args.threads} threads",
+        "npopt",
+        rival,
+        ("form", "state B/param", "GB/s", "of copy"),
+    )
     if torch:
         torch.set_num_threads(args.threads)
         tensors = [torch.from_numpy(x[s.slice].reshape(s.shape).copy()) for s in segments]
@@ -106,8 +134,8 @@ def main():
         if args.only not in repr(optimizer):
             continue
         optimizer.start(x, oracle)
-        optimizer.every = 1 << 30                               # Sophia's estimates are gradients, not steps
-        optimizer.t = 1000                                      # past every beginning, such as RAdam's
+        optimizer.every = 1 << 30  # Sophia's estimates are gradients, not steps
+        optimizer.t = 1000  # past every beginning, such as RAdam's
         state = optimizer.bytes()
         rival_step, way = theirs(name, settings, tensors) if torch and name else (None, "-")
         seconds = alternate(lambda o=optimizer: o.step(x, g, LR), rival_step, args.rounds)
@@ -127,10 +155,15 @@ def main():
         print(cells, flush=True)
     if worst:
         above = {k: v for k, v in worst.items() if v > 1}
-        table.note(f"Target: at most 1.00 of PyTorch's best. Met by {len(worst) - len(above)} of {len(worst)}"
-                   + ("; above: " + ", ".join(f"{k} {v:.2f}" for k, v in above.items()) if above else "") + ".")
-    table.note(f"A plain copy of the parameters moves {speed / 1e9:.1f} GB/s (to a second array; updates in place are "
-               "cheaper).")
+        table.note(
+            f"Target: at most 1.00 of PyTorch's best. Met by {len(worst) - len(above)} of {len(worst)}"
+            + ("; above: " + ", ".join(f"{k} {v:.2f}" for k, v in above.items()) if above else "")
+            + "."
+        )
+    table.note(
+        f"A plain copy of the parameters moves {speed / 1e9:.1f} GB/s (to a second array; updates in place are "
+        "cheaper)."
+    )
     if args.write:
         table.write("optimizers.txt")
 

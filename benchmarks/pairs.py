@@ -24,7 +24,7 @@ try:
 except ImportError:
     torch = None
 
-import numpy as np  # noqa: E402, I001
+import numpy as np
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -101,8 +101,11 @@ class Table:
         ratio = a / b
         low, high = np.nanpercentile(ratio, (25, 75)) if theirs else (np.nan, np.nan)
         line = f"{name:34}{unit(np.median(a)):>12}"
-        line += f"{unit(np.median(b)):>16}{np.median(ratio):>9.2f}{f'{low:.2f}-{high:.2f}':>16}" if theirs else (
-            f"{'-':>16}{'-':>9}{'-':>16}")
+        line += (
+            f"{unit(np.median(b)):>16}{np.median(ratio):>9.2f}{f'{low:.2f}-{high:.2f}':>16}"
+            if theirs
+            else (f"{'-':>16}{'-':>9}{'-':>16}")
+        )
         line += "".join(f"{m:>16}" for m in more)
         self.lines.append(line)
         print(line, flush=True)

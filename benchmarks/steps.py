@@ -28,8 +28,18 @@ def batch(case, size):
 def ours(case, size, **options):
     """A function that makes one step of npopt on the device in use; options go to the network."""
     images, labels = batch(case, size)
-    data = SimpleNamespace(name="noise", x_train=images, y_train=labels, x_test=None, y_test=None, mean=None, std=None,
-                           scale=1.0, classes=tuple(range(10)), sha256="")
+    data = SimpleNamespace(
+        name="noise",
+        x_train=images,
+        y_train=labels,
+        x_test=None,
+        y_test=None,
+        mean=None,
+        std=None,
+        scale=1.0,
+        classes=tuple(range(10)),
+        sha256="",
+    )
     problem = Neural(NETWORKS[case](**options), Images(data))
     x = problem.x0(backend.generator(0, "x0"))
     g, optimizer, rows = backend.empty(x.shape, x.dtype), HeavyBall(0.9), backend.asarray(np.arange(size))
@@ -78,8 +88,11 @@ def rivals():
             super().__init__()
             self.one, self.bn1 = nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b)
             self.two, self.bn2 = nn.Conv2d(b, b, 3, 1, 1, bias=False), nn.BatchNorm2d(b)
-            self.short = nn.Sequential() if stride == 1 and a == b else nn.Sequential(
-                nn.Conv2d(a, b, 1, stride, bias=False), nn.BatchNorm2d(b))
+            self.short = (
+                nn.Sequential()
+                if stride == 1 and a == b
+                else nn.Sequential(nn.Conv2d(a, b, 1, stride, bias=False), nn.BatchNorm2d(b))
+            )
 
         def forward(self, x):
             y = F.relu(self.bn1(self.one(x)), inplace=True)
@@ -105,9 +118,22 @@ def rivals():
 
     return {
         "lenet": lambda: nn.Sequential(
-            nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
-        "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 56), nn.ReLU(),
-                                     nn.Linear(56, 10)),
-        "vgg": vgg, "resnet": resnet,
+            nn.Conv2d(1, 6, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(400, 120),
+            nn.ReLU(),
+            nn.Linear(120, 84),
+            nn.ReLU(),
+            nn.Linear(84, 10),
+        ),
+        "mlp": lambda: nn.Sequential(
+            nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 56), nn.ReLU(), nn.Linear(56, 10)
+        ),
+        "vgg": vgg,
+        "resnet": resnet,
     }

@@ -67,8 +67,13 @@ def ranking(results, by="validation_accuracy"):
     for i, m in enumerate(order):
         ends = {c: 100 * tuned[m].runs.final(f"{c}_accuracy") for c in ("train", "test")}
         gap = ends["train"] - ends["test"]
-        ax.annotate(f"gap {gap.mean():.1f} ± {gap.std(ddof=1) if len(gap) > 1 else 0:.1f}", (1.01, i),
-                    xycoords=("axes fraction", "data"), va="center", fontsize=9)
+        ax.annotate(
+            f"gap {gap.mean():.1f} ± {gap.std(ddof=1) if len(gap) > 1 else 0:.1f}",
+            (1.01, i),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=9,
+        )
         for (_, values), shade, text in zip(ends.items(), (1, 0), ("training", "test"), strict=True):
             colour = look(shade)["color"]
             ax.plot(values, [i] * len(values), "o", color=colour, alpha=0.5, ms=5)
@@ -111,8 +116,10 @@ def watched(results, looks, limit, by="start"):
     groups = results.groups(by)
     figure, axes = panels(len(groups), 3, squeeze=False)
     for row, (title, runs) in zip(axes, groups, strict=True):
-        for ax, lines in ((row[0], {"norm": "all", "norm_fc1": "fc1", "norm_fc2": "fc2", "norm_fc3": "fc3"}),
-                          (row[1], {"cosine": "cosine of g, g before", "signal": "|g|² / mean |g_B|²"})):
+        for ax, lines in (
+            (row[0], {"norm": "all", "norm_fc1": "fc1", "norm_fc2": "fc2", "norm_fc3": "fc3"}),
+            (row[1], {"cosine": "cosine of g, g before", "signal": "|g|² / mean |g_B|²"}),
+        ):
             for i, (column, name) in enumerate(lines.items()):
                 epochs, values = runs.stack(column)
                 ax.plot(epochs, np.median(values, 0), label=name, **look(i))
@@ -122,12 +129,18 @@ def watched(results, looks, limit, by="start"):
             epochs, values = runs.stack(column)
             errors = runs.stack(f"{column}_error")[1]
             known = [k for k, e in enumerate(epochs) if e in looks and np.isfinite(values[:, k]).any()]
-            row[2].errorbar(epochs[known], np.nanmedian(values[:, known], 0), yerr=np.nanmax(errors[:, known], 0),
-                            marker="o", capsize=3, label=name, color=look(i)["color"])
+            row[2].errorbar(
+                epochs[known],
+                np.nanmedian(values[:, known], 0),
+                yerr=np.nanmax(errors[:, known], 0),
+                marker="o",
+                capsize=3,
+                label=name,
+                color=look(i)["color"],
+            )
         mark(row[2], limit, "2/lr", 0.01)
         row[2].set(ylabel="eigenvalue", yscale="symlog", ylim=(None, 3 * limit))
         for ax in row:
             ax.set(xlabel="epoch", title=title)
             ax.legend()
     return figure
-

@@ -155,8 +155,11 @@ def inside(part, by, over="lr", of="method", least=False):
         tuned = results.select(part).tuned(over, by, least, of)
         if min(len(found.scores) for found in tuned.values()) < 3:
             raise Undecided("fewer than three values have no inside")
-        ends = {", ".join(m) if isinstance(m, tuple) else m: f"{found.value:g}" for m, found in tuned.items()
-                if not found.inside}
+        ends = {
+            ", ".join(m) if isinstance(m, tuple) else m: f"{found.value:g}"
+            for m, found in tuned.items()
+            if not found.inside
+        }
         text = f"{len(tuned) - len(ends)} of {len(tuned)} inside"
         return text + (f"; at an end: {listed(ends)}" if ends else ""), not ends
 

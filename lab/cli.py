@@ -41,14 +41,14 @@ Options that every script takes: --data --device --seeds --epochs --quick --jobs
 --engine --address --kernels --out --fresh. Finished runs are kept: a command that was stopped goes
 on where it was."""
 
-LIBRARY = {"methods": "lab.methods", "show": "lab.listing", "gradcheck": "lab.gradchecks"}    # imported when asked for
+LIBRARY = {"methods": "lab.methods", "show": "lab.listing", "gradcheck": "lab.gradchecks"}  # imported when asked for
 
 
 ROW = "{:7} {:{}}  {:12} {:>12}  {:>6} {:>6} {:>9}"
 VERDICTS = ("holds", "fails", "undecided")
 
 
-RUNNING = set()                                                 # scripts of `npopt all`
+RUNNING = set()  # scripts of `npopt all`
 
 
 def main(argv=None):
@@ -67,7 +67,7 @@ def main(argv=None):
         return commands[words[0]](words[1:])
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:                                     # `| head`: nobody reads any more
+    except BrokenPipeError:  # `| head`: nobody reads any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -173,9 +173,9 @@ def run_all(words):
                 failed.append(name)
                 print(last_words(folder_of(words) / name), file=sys.stderr)
     except KeyboardInterrupt:
-        pool.shutdown(cancel_futures=True)                      # the scripts were interrupted too, save and end
+        pool.shutdown(cancel_futures=True)  # the scripts were interrupted too, save and end
         return 130
-    finally:                                                    # told to end, or nobody reads what is printed
+    finally:  # told to end, or nobody reads what is printed
         pool.shutdown(wait=False, cancel_futures=True)
         for process in list(RUNNING):
             process.terminate()
@@ -200,7 +200,7 @@ def shared(words, count):
             text, drop = (word[7:], 1) if "=" in word else (words[i + 1] if i + 1 < len(words) else "", 2)
             if not text.isdigit() or int(text) < 1:
                 raise UserError(f"jobs must be a whole number of at least 1, got {text!r}")
-            jobs, rest = int(text), [*words[:i], *words[i + drop:]]
+            jobs, rest = int(text), [*words[:i], *words[i + drop :]]
     threads = [] if any(word.split("=")[0] == "--threads" for word in rest) else ["--threads", "1"]
     at_once = min(jobs, count)
     return at_once, [*rest, "--jobs", str(jobs // at_once), *threads]

@@ -92,8 +92,9 @@ def perform(job, store, seconds, progress):
     from npopt import Events, Run, minimize
 
     entry, path = job.entry, store.checkpoint(job.key)
-    events = Events(entry.metrics, entry.per, checkpoint=path, seconds=seconds, progress=progress,
-                    variance=entry.variance)
+    events = Events(
+        entry.metrics, entry.per, checkpoint=path, seconds=seconds, progress=progress, variance=entry.variance
+    )
     if entry.run is not None:
         run = entry.run(seed=job.seed, events=events)
         if isinstance(run, dict):

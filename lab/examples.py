@@ -2,20 +2,26 @@
 
 import nn
 
-EXAMPLES = {                                                    # name: (how it is made, shape of one row of inputs)
+EXAMPLES = {  # name: (how it is made, shape of one row of inputs)
     "Linear": (lambda: nn.Linear(5, 4), (3, 5)),
     "Conv2d": (lambda: nn.Conv2d(3, 4, 3, 2, 1), (7, 6, 3)),
     "BatchNorm": (lambda: nn.BatchNorm(3, eps=0.1), (4, 5, 3)),
     "BatchNormReLU": (lambda: nn.Sequential(nn.BatchNorm(3), nn.ReLU()), (4, 5, 3)),
-    "BatchNormSkip": (
-        lambda: nn.Residual(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm(4)), activation=nn.ReLU()), (4,)),
+    "BatchNormSkip": (lambda: nn.Residual(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm(4)), activation=nn.ReLU()), (4,)),
     "LayerNorm": (lambda: nn.LayerNorm(6, eps=0.1), (2, 6)),
-    "ReLU": (nn.ReLU, (7,)), "LeakyReLU": (lambda: nn.LeakyReLU(0.2), (7,)), "PReLU": (lambda: nn.PReLU(4), (3, 4)),
-    "Tanh": (nn.Tanh, (7,)), "Sigmoid": (nn.Sigmoid, (7,)), "GELU": (nn.GELU, (7,)), "Softmax": (nn.Softmax, (3, 5)),
-    "LogSoftmax": (nn.LogSoftmax, (5,)), "MaxPool2d": (lambda: nn.MaxPool2d(3, 2, 1), (7, 6, 3)),
+    "ReLU": (nn.ReLU, (7,)),
+    "LeakyReLU": (lambda: nn.LeakyReLU(0.2), (7,)),
+    "PReLU": (lambda: nn.PReLU(4), (3, 4)),
+    "Tanh": (nn.Tanh, (7,)),
+    "Sigmoid": (nn.Sigmoid, (7,)),
+    "GELU": (nn.GELU, (7,)),
+    "Softmax": (nn.Softmax, (3, 5)),
+    "LogSoftmax": (nn.LogSoftmax, (5,)),
+    "MaxPool2d": (lambda: nn.MaxPool2d(3, 2, 1), (7, 6, 3)),
     "AvgPool2d": (lambda: nn.AvgPool2d(3, 2, 1), (7, 6, 3)),
     "AdaptiveAvgPool2d": (lambda: nn.AdaptiveAvgPool2d((3, 4)), (7, 6, 2)),
-    "GlobalAvgPool": (nn.GlobalAvgPool, (4, 3, 5)), "Flatten": (nn.Flatten, (4, 3, 2)),
+    "GlobalAvgPool": (nn.GlobalAvgPool, (4, 3, 5)),
+    "Flatten": (nn.Flatten, (4, 3, 2)),
     "Dropout": (lambda: nn.Dropout(0.3), (4, 3)),
     "Embedding": (lambda: nn.Embedding(5, 3), (6,)),
     "Sequential": (lambda: nn.Sequential(nn.Linear(4, 5), nn.LeakyReLU(0.1), nn.Linear(5, 2)), (4,)),

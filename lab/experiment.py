@@ -125,7 +125,7 @@ class Experiment:
             labelled, data = self.jobs(args)
             broken = self.make(script, args, store, labelled)
             status = 0
-            if not broken or self.load(store, labelled):        # where nothing ran, an older report stays as it is
+            if not broken or self.load(store, labelled):  # where nothing ran, an older report stays as it is
                 status = self.write(script, args, store, labelled, data, time.monotonic() - started)
         except BrokenPipeError:  # `| head`: nobody reads any more; everything is written
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

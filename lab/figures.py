@@ -130,7 +130,7 @@ def each(names, draw, columns=3, legend=3):
     for ax, name in zip(grid.flat, names, strict=False):
         draw(ax, name)
         ax.set_title(name)
-    for ax in grid.flat[len(names):]:
+    for ax in grid.flat[len(names) :]:
         ax.axis("off")
     return below(figure, grid.flat[0], legend)
 
@@ -226,8 +226,15 @@ def heat(ax, table, rows, columns, ylabel, xlabel, colour, log=False, digits="{:
         picture = ax.imshow(shade, origin="lower", aspect="auto", vmin=low, vmax=high)
         for (i, j), value in np.ndenumerate(table):
             dark = np.isfinite(value) and picture.norm(shade[i, j]) < 0.55
-            ax.text(j, i, digits.format(value) if np.isfinite(value) else "diverged", ha="center", va="center",
-                    fontsize=11, color="white" if dark else "black")
+            ax.text(
+                j,
+                i,
+                digits.format(value) if np.isfinite(value) else "diverged",
+                ha="center",
+                va="center",
+                fontsize=11,
+                color="white" if dark else "black",
+            )
         ax.set_xticks(range(len(columns)), [v if isinstance(v, str) else f"{v:g}" for v in columns])
         ax.set_yticks(range(len(rows)), [v if isinstance(v, str) else f"{v:g}" for v in rows])
         ax.set(xlabel=xlabel, ylabel=ylabel)

@@ -55,8 +55,11 @@ def loaded(path, name):
     finally:
         sys.path.pop(0)
     if not hasattr(module, name):
-        theirs = [key for key, value in vars(module).items()
-                  if isinstance(value, type) and issubclass(value, nn.Layer) and value.__module__ == path.stem]
+        theirs = [
+            key
+            for key, value in vars(module).items()
+            if isinstance(value, type) and issubclass(value, nn.Layer) and value.__module__ == path.stem
+        ]
         raise UserError(f"{path} has no {name!r}; its layers are {', '.join(theirs) or 'none'}")
     return getattr(module, name)
 
@@ -136,14 +139,16 @@ def row(width, cells):
 
 def shortened(text, room):
     """A text in so many characters, its middle left out: the end of a parameter's name is its own."""
-    return text if len(text) <= room else f"{text[:room - room // 2 - 2]}..{text[-(room // 2):]}"
+    return text if len(text) <= room else f"{text[: room - room // 2 - 2]}..{text[-(room // 2) :]}"
 
 
 def rows(name, report, full):
     """The cells of a report: every direction, or the worst. "ok, 0": both are 0 to rounding, see npopt.gradcheck."""
     lines = report.lines if full else [max(report.lines, key=lambda line: (line.error != line.error, line.error))]
-    return [(name, line.where, line.analytic, line.numeric, f"{line.error:.1e}",
-             verdict(line, report.tol)) for line in lines]
+    return [
+        (name, line.where, line.analytic, line.numeric, f"{line.error:.1e}", verdict(line, report.tol))
+        for line in lines
+    ]
 
 
 def verdict(line, tol):
@@ -172,7 +177,7 @@ def command(words):
     for name, layer, shape in subjects:
         try:
             report = check(layer, shape, args.batch)
-        except Exception as error:                              # of the user's code, and one layer of many
+        except Exception as error:  # of the user's code, and one layer of many
             print(f"{name}: {said(error)}", file=sys.stderr)
             failed.append(name)
             continue

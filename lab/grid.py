@@ -10,8 +10,19 @@ from typing import Any
 from lab.tags import checked, label
 from npopt.values import printed
 
-VALUES = ("problem", "optimizer", "sampler", "schedule", "estimator", "vary", "stop", "metrics", "per", "variance",
-          "run")                                                # what an entry does: the ingredients of its key
+VALUES = (
+    "problem",
+    "optimizer",
+    "sampler",
+    "schedule",
+    "estimator",
+    "vary",
+    "stop",
+    "metrics",
+    "per",
+    "variance",
+    "run",
+)  # what an entry does: the ingredients of its key
 
 
 @dataclasses.dataclass
@@ -104,8 +115,25 @@ class Entry:
                     tuned. No two entries of a part have the same. They decide nothing: the key leaves them out.
     """
 
-    def __init__(self, part, problem=None, optimizer=None, sampler=None, schedule=0.1, *, estimator=None, vary=None,
-                 stop=None, metrics=1, per="epoch", variance=False, seeds=None, keep=None, run=None, **tags):
+    def __init__(
+        self,
+        part,
+        problem=None,
+        optimizer=None,
+        sampler=None,
+        schedule=0.1,
+        *,
+        estimator=None,
+        vary=None,
+        stop=None,
+        metrics=1,
+        per="epoch",
+        variance=False,
+        seeds=None,
+        keep=None,
+        run=None,
+        **tags,
+    ):
         self.problem, self.optimizer, self.sampler, self.schedule = problem, optimizer, sampler, schedule
         self.estimator, self.vary, self.stop, self.metrics, self.per = estimator, vary, stop, metrics, per
         self.variance, self.seeds, self.keep, self.run, self.part = variance, seeds, keep, run, part

@@ -62,7 +62,7 @@ def pieces(thing):
         first = min([node.lineno, *(mark.lineno for mark in getattr(node, "decorator_list", ()))])
         while first > 1 and lines[first - 2].startswith("#"):
             first -= 1
-        found.append((first, "\n".join(lines[first - 1:node.end_lineno])))
+        found.append((first, "\n".join(lines[first - 1 : node.end_lineno])))
     return found
 
 

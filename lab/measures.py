@@ -15,13 +15,26 @@ import numpy as np
 def methods(steps):
     """{name: (optimizer, customary rate)}; `steps` of the run, of which SWA averages the last quarter."""
     return {
-        "SGD": (opt.SGD(), 0.3), "HeavyBall": (opt.HeavyBall(0.9), 0.03), "Nesterov": (opt.Nesterov(0.9), 0.03),
-        "AdaGrad": (opt.AdaGrad(), 0.03), "RMSProp": (opt.RMSProp(), 1e-3), "Adadelta": (opt.Adadelta(), 1.0),
-        "Adam": (opt.Adam(), 1e-3), "AdamW": (opt.AdamW(weight_decay=1e-2), 1e-3), "AMSGrad": (opt.AMSGrad(), 1e-3),
-        "NAdam": (opt.NAdam(), 1e-3), "RAdam": (opt.RAdam(), 1e-3), "AdaBound": (opt.AdaBound(), 1e-3),
-        "AMSBound": (opt.AMSBound(), 1e-3), "SWATS": (opt.SWATS(tolerance=1e-5), 1e-3), "Lion": (opt.Lion(), 3e-4),
-        "LARS": (opt.LARS(), 10.0), "LAMB": (opt.LAMB(), 1e-2), "Adam-mini": (opt.AdamMini(), 1e-3),
-        "Adafactor": (opt.Adafactor(), 0.03), "Sophia-G": (opt.SophiaG(), 1e-3),
+        "SGD": (opt.SGD(), 0.3),
+        "HeavyBall": (opt.HeavyBall(0.9), 0.03),
+        "Nesterov": (opt.Nesterov(0.9), 0.03),
+        "AdaGrad": (opt.AdaGrad(), 0.03),
+        "RMSProp": (opt.RMSProp(), 1e-3),
+        "Adadelta": (opt.Adadelta(), 1.0),
+        "Adam": (opt.Adam(), 1e-3),
+        "AdamW": (opt.AdamW(weight_decay=1e-2), 1e-3),
+        "AMSGrad": (opt.AMSGrad(), 1e-3),
+        "NAdam": (opt.NAdam(), 1e-3),
+        "RAdam": (opt.RAdam(), 1e-3),
+        "AdaBound": (opt.AdaBound(), 1e-3),
+        "AMSBound": (opt.AMSBound(), 1e-3),
+        "SWATS": (opt.SWATS(tolerance=1e-5), 1e-3),
+        "Lion": (opt.Lion(), 3e-4),
+        "LARS": (opt.LARS(), 10.0),
+        "LAMB": (opt.LAMB(), 1e-2),
+        "Adam-mini": (opt.AdamMini(), 1e-3),
+        "Adafactor": (opt.Adafactor(), 0.03),
+        "Sophia-G": (opt.SophiaG(), 1e-3),
         "Lookahead (Adam)": (opt.Lookahead(opt.Adam()), 1e-3),
         "EMA (HeavyBall)": (opt.EMA(opt.HeavyBall(0.9), 0.99), 0.03),
         "SWA (HeavyBall)": (opt.SWA(opt.HeavyBall(0.9), max(1, 3 * steps // 4)), 0.03),
@@ -32,7 +45,8 @@ def plans(steps, lr):
     """{name: (schedule, what varies)}, all with lr as their highest rate."""
     s, cycle, half = schedules, schedules.OneCycle(lr, rise=0.3), max(1, steps // 8)
     return {
-        "constant": (s.Constant(lr), None), "cosine": (Cosine(lr), None),
+        "constant": (s.Constant(lr), None),
+        "cosine": (Cosine(lr), None),
         "warm-up, cosine": (s.WithWarmup(Cosine(lr), max(1, steps // 10)), None),
         "steps": (s.Piecewise(lr, (steps // 2, 3 * steps // 4), per="step"), None),
         "triangular": (s.Cyclical(lr / 10, lr, half), None),
@@ -50,8 +64,9 @@ def on_surfaces(seed, events, method, rates, steps):
         ends = []
         for lr in rates:
             optimizer = opt.SophiaH() if method == "Sophia-G" else methods(steps)[method][0]
-            run = minimize(Surface(name), optimizer, RandomReshuffling(1), lr, stop=Stop(steps=steps),
-                           events=Events(None))
+            run = minimize(
+                Surface(name), optimizer, RandomReshuffling(1), lr, stop=Stop(steps=steps), events=Events(None)
+            )
             first, last = run.columns["gap"][0], run.columns["gap"][-1]
             ends.append(last / first if math.isfinite(last) and not run.diverged else math.inf)
         columns["gap"].append(min(ends))
@@ -65,14 +80,19 @@ def sharpness(seed, events, data, rows, method, lr, epochs, batch, held, shifts)
     w + a z, z ~ N(0, I), the mean over ten z."""
     problem = perceptron(data, rows=rows, validation=held)
     optimizer = methods(1)[method][0]
-    run = minimize(problem, optimizer, RandomReshuffling(batch), Cosine(lr), stop=Stop(epochs=epochs), seed=seed,
-                   events=events)
+    run = minimize(
+        problem, optimizer, RandomReshuffling(batch), Cosine(lr), stop=Stop(epochs=epochs), seed=seed, events=events
+    )
     if run.diverged or run.reason == "interrupted":
         return run
     exact = perceptron(data, rows=rows, validation=held, dtype="float64")
     x = backend.asarray(backend.to_host(run.answer), "float64")
     seen = stable(exact, x, np.arange(min(exact.n, 1000)))
     loss, rises = rise(exact, x, shifts, np.arange(min(exact.n, 10_000)))
-    return {"shift": list(shifts), "rise": rises, "train": [loss] * len(shifts),
-            "test_accuracy": [run.final["test_accuracy"]] * len(shifts),
-            "high": [float(seen.values[-1]) if seen else math.nan] * len(shifts)}
+    return {
+        "shift": list(shifts),
+        "rise": rises,
+        "train": [loss] * len(shifts),
+        "test_accuracy": [run.final["test_accuracy"]] * len(shifts),
+        "high": [float(seen.values[-1]) if seen else math.nan] * len(shifts),
+    }

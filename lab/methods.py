@@ -20,18 +20,58 @@ from npopt.segments import Segments
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = {                                                       # kind: the modules in which it is public
-    "optimizers": ("npopt.optimizers",), "estimators": ("npopt.estimators",), "samplers": ("npopt.samplers",),
-    "schedules": ("npopt.schedules",), "penalties": ("npopt.penalties",),
-    "layers": ("nn.linear", "nn.convolution", "nn.embedding", "nn.norms", "nn.activations", "nn.pooling", "nn.dropout",
-               "nn.composites"),
-    "networks": ("nn.networks",), "losses": ("nn.losses", "problems.linear.losses"), "initialisers": ("nn.init",),
-    "problems": ("problems",), "feeds": ("problems.feeds", "problems.tokens"),
+ROOMS = {  # kind: the modules in which it is public
+    "optimizers": ("npopt.optimizers",),
+    "estimators": ("npopt.estimators",),
+    "samplers": ("npopt.samplers",),
+    "schedules": ("npopt.schedules",),
+    "penalties": ("npopt.penalties",),
+    "layers": (
+        "nn.linear",
+        "nn.convolution",
+        "nn.embedding",
+        "nn.norms",
+        "nn.activations",
+        "nn.pooling",
+        "nn.dropout",
+        "nn.composites",
+    ),
+    "networks": ("nn.networks",),
+    "losses": ("nn.losses", "problems.linear.losses"),
+    "initialisers": ("nn.init",),
+    "problems": ("problems",),
+    "feeds": ("problems.feeds", "problems.tokens"),
     "analysis": ("npopt.analysis.curvature", "nn.spectra"),
 }
-BASES = {"Array", "Estimator", "Wrapper", "Optimizer", "Sampler", "Schedule", "Layer", "Loss", "Initialiser", "Problem",
-         "Activation", "Pool", "Dataset", "Restricted", "Batch", "Regulariser", "Around", "BySegment", "Sophia",
-         "Mirrored", "Feed", "DataFeed", "Padded", "Real", "Margin", "Chain", "Sum"}
+BASES = {
+    "Array",
+    "Estimator",
+    "Wrapper",
+    "Optimizer",
+    "Sampler",
+    "Schedule",
+    "Layer",
+    "Loss",
+    "Initialiser",
+    "Problem",
+    "Activation",
+    "Pool",
+    "Dataset",
+    "Restricted",
+    "Batch",
+    "Regulariser",
+    "Around",
+    "BySegment",
+    "Sophia",
+    "Mirrored",
+    "Feed",
+    "DataFeed",
+    "Padded",
+    "Real",
+    "Margin",
+    "Chain",
+    "Sum",
+}
 CITES = re.compile(r"\b(?:19|20)\d\d\b(?! *[*/^])|arXiv:")
 WIDE, NARROW = 100, 60
 
@@ -53,18 +93,22 @@ def public(module):
     """{name: class} that a module offers: those of its `__all__`, or its own, without bases and private ones."""
     found = importlib.import_module(module)
     names = getattr(found, "__all__", None) or [
-        name for name, value in vars(found).items()
-        if inspect.isclass(value) and value.__module__ == module and not name.startswith("_")]
-    return {name: getattr(found, name) for name in names
-            if inspect.isclass(getattr(found, name)) and name not in BASES}
+        name
+        for name, value in vars(found).items()
+        if inspect.isclass(value) and value.__module__ == module and not name.startswith("_")
+    ]
+    return {name: getattr(found, name) for name in names if inspect.isclass(getattr(found, name)) and name not in BASES}
 
 
 def networks():
     """{name: function} that make networks."""
     from nn import networks as module
 
-    return {name: value for name, value in vars(module).items()
-            if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")}
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+    }
 
 
 @functools.cache
@@ -81,10 +125,18 @@ def methods():
 # ------------------------------------------------------------------------------------------------------------ the paper
 def sentences(text):
     """Sentences of a docstring; an indented formula ends one, a dot in an abbreviation does not."""
-    prose = [" ".join(part.splitlines())
-             for part in re.split(r"\n\n|(?:^|\n)(?: {4}.*(?:\n|$))+", inspect.cleandoc(text or "")) if part.strip()]
-    return [piece.strip() for part in prose for piece in re.split(
-        r"(?<![A-Z]\.)(?<![A-Z][a-z]\.)(?<![A-Z][a-z]{2}\.)(?<![A-Z][a-z]{3}\.)(?<=\.)\s+(?=[A-Z(`])", part)]
+    prose = [
+        " ".join(part.splitlines())
+        for part in re.split(r"\n\n|(?:^|\n)(?: {4}.*(?:\n|$))+", inspect.cleandoc(text or ""))
+        if part.strip()
+    ]
+    return [
+        piece.strip()
+        for part in prose
+        for piece in re.split(
+            r"(?<![A-Z]\.)(?<![A-Z][a-z]\.)(?<![A-Z][a-z]{2}\.)(?<![A-Z][a-z]{3}\.)(?<=\.)\s+(?=[A-Z(`])", part
+        )
+    ]
 
 
 def paper(method):
@@ -109,8 +161,11 @@ def example(kind):
     """An object of a class: its defaults, SGD() where it takes an inner method, 1 where a number must be given."""
     from npopt import SGD
 
-    given = [SGD() if p.name == "inner" else 1 for p in inspect.signature(kind).parameters.values()
-             if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    given = [
+        SGD() if p.name == "inner" else 1
+        for p in inspect.signature(kind).parameters.values()
+        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
     return kind(*given)
 
 
@@ -140,8 +195,10 @@ def state(method):
         problem = LeastSquares(np.ones((31, 7)), np.arange(31.0))
         started = example(method.thing)
         started.start(*([problem, np.zeros(7), 0] if method.kind == "estimators" else [problem, 0]))
-        return ", ".join(f"{name} ({', '.join({31: 'n', 7: 'd'}.get(k, str(k)) for k in array.shape)})"
-                         for name, array in arrays(started.state()))
+        return ", ".join(
+            f"{name} ({', '.join({31: 'n', 7: 'd'}.get(k, str(k)) for k in array.shape)})"
+            for name, array in arrays(started.state())
+        )
     if method.kind in ("layers", "networks"):
         from lab.examples import parameters
 
@@ -158,12 +215,15 @@ def table():
         return {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign):
-            try:                                                # the table is made of plain text, lists and dicts
+            try:  # the table is made of plain text, lists and dicts
                 exec(compile(ast.Module([node], []), str(path), "exec"), names)
             except NameError:
-                continue                                        # what needs the file's imports
-    return {getattr(importlib.import_module(module), name): tests
-            for module, entries in names.get("TABLE", {}).items() for name, tests in entries.items()}
+                continue  # what needs the file's imports
+    return {
+        getattr(importlib.import_module(module), name): tests
+        for module, entries in names.get("TABLE", {}).items()
+        for name, tests in entries.items()
+    }
 
 
 def tests(method):
@@ -186,8 +246,9 @@ def block(method, width, full):
         if text:
             lines += textwrap.wrap(text, width, initial_indent=f"    {label}  ", subsequent_indent=" " * 11)
     for i, test in enumerate(proofs if full else ()):
-        lines += textwrap.wrap(test, width, initial_indent="    tests  " if i == 0 else " " * 11,
-                               subsequent_indent=" " * 13)
+        lines += textwrap.wrap(
+            test, width, initial_indent="    tests  " if i == 0 else " " * 11, subsequent_indent=" " * 13
+        )
     return lines
 
 

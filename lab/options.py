@@ -130,8 +130,12 @@ def parser(experiment, script):
     add("--threads", "threads of one run (default: cores / jobs)", type=whole(1, "threads"), metavar="N")
     add("--engine", "who makes the runs (default: local)", choices=("local", "dask", "ray"), default="local")
     add("--address", "of a running Dask or Ray cluster (default: start one here)", metavar="HOST:PORT")
-    add("--kernels", "network kernels: compiled, with less rounding, or plain array code",
-        choices=("fast", "accurate", "reference"), default="fast")
+    add(
+        "--kernels",
+        "network kernels: compiled, with less rounding, or plain array code",
+        choices=("fast", "accurate", "reference"),
+        default="fast",
+    )
     add("--profile", "store nothing: a few steps of each network, and the time of each layer", action="store_true")
     add("--out", "results go to FOLDER/<script> (default: results)", default="results", metavar="FOLDER")
     add("--fresh", "forget the stored runs of this grid and start again", action="store_true")

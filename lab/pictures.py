@@ -32,8 +32,11 @@ def palette(picture, count):
     """An image that holds `count` colours for a picture: first those of the lines, whose few pixels would lose them to
     the many greys of a map; then its commonest, because a small grey area would be mixed with a line's edge."""
     pixels = picture.width * picture.height
-    areas = [colour for n, colour in sorted(picture.getcolors(pixels), reverse=True)
-             if n > 5e-4 * pixels and colour not in LINES][: count // 2 - len(LINES)]
+    areas = [
+        colour
+        for n, colour in sorted(picture.getcolors(pixels), reverse=True)
+        if n > 5e-4 * pixels and colour not in LINES
+    ][: count // 2 - len(LINES)]
     kept = [channel for colour in (*LINES, *areas) for channel in colour]
     others = picture.quantize(count - len(kept) // 3, dither=Image.Dither.NONE).getpalette()
     found = Image.new("P", (1, 1))
@@ -44,13 +47,13 @@ def palette(picture, count):
 def paletted(picture, colours):
     """The picture in the colours of a palette; what is near the colour of a line has that (near white are greys)."""
     planes, places = np.asarray(picture).astype(np.int16), np.array(picture.quantize(palette=colours, dither=0))
-    planes = np.moveaxis(planes, 2, 0).copy()                   # red, green, blue apart: many times faster than last
+    planes = np.moveaxis(planes, 2, 0).copy()  # red, green, blue apart: many times faster than last
     for i, colour in enumerate(LINES[1:], 1):
         red, green, blue = (np.abs(plane - value) <= 16 for plane, value in zip(planes, colour, strict=True))
         places[red & green & blue] = i
     known, first = np.unique(np.reshape(colours.getpalette(), (-1, 3)) @ (1 << 16, 1 << 8, 1), return_index=True)
     red, green, blue = planes.astype(np.int32)
-    wanted = (red << 16) + (green << 8) + blue                  # Pillow takes a near colour for one that is there
+    wanted = (red << 16) + (green << 8) + blue  # Pillow takes a near colour for one that is there
     at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
     places = np.where(known[at] == wanted, first[at], places).astype(np.uint8)
     out = Image.fromarray(places, "P")
@@ -61,7 +64,7 @@ def paletted(picture, colours):
 def drawn(figure, dpi=STYLE["savefig.dpi"]):
     """The figure as an RGB picture; it is not closed."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="rgba", dpi=dpi)              # the bytes as they are: no PNG to pack and unpack
+    figure.savefig(buffer, format="rgba", dpi=dpi)  # the bytes as they are: no PNG to pack and unpack
     size = [int(inches * dpi) for inches in figure.get_size_inches()]
     return Image.frombuffer("RGBA", size, buffer.getvalue()).convert("RGB")
 

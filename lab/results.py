@@ -113,8 +113,10 @@ class Results(list):
         for run in self:
             found.setdefault((run.part, *run.tags.items()), Results()).append(run)
         common = set.intersection(*(set(run.tags.items()) for run in self)) if len(found) > 1 else set()
-        return [(label(dict(item for item in runs[0].tags.items() if item not in common)) or runs[0].name, runs)
-                for runs in found.values()]
+        return [
+            (label(dict(item for item in runs[0].tags.items() if item not in common)) or runs[0].name, runs)
+            for runs in found.values()
+        ]
 
     def tuned(self, over="lr", by="validation_accuracy", least=False, of="method"):
         """{method: Tuned}: for each value of the tag `of` (of several tags: the tuple of their values) the value of the
@@ -133,8 +135,11 @@ class Results(list):
     def at_best(self, over="lr", by="validation_accuracy", least=False, of="method"):
         """The runs of every method at its best value, without the tag `over`, which tells them apart no more."""
         best = self.tuned(over, by, least, of)
-        return Results(dataclasses.replace(run, tags={k: v for k, v in run.tags.items() if k != over})
-                       for found in best.values() for run in found.runs)
+        return Results(
+            dataclasses.replace(run, tags={k: v for k, v in run.tags.items() if k != over})
+            for found in best.values()
+            for run in found.runs
+        )
 
     def with_column(self, column, function):
         """The runs with one more column, computed from the dict of the others: with_column("error", lambda c: ...)."""
@@ -159,8 +164,10 @@ class Results(list):
 
     def means(self, column, *tags):
         """{value of the tag: mean of the last values of a column over seeds, NaN where a run diverged}"""
-        return {value: math.nan if any(run.diverged for run in runs) else float(np.mean(runs.final(column)))
-                for value, runs in self.groups(*tags or ("method",))}
+        return {
+            value: math.nan if any(run.diverged for run in runs) else float(np.mean(runs.final(column)))
+            for value, runs in self.groups(*tags or ("method",))
+        }
 
     def table(self, column, rows, columns):
         """(means, row values, column values) by two tags, in rising order; NaN also where nothing was run."""
@@ -174,7 +181,7 @@ class Results(list):
 
     def late(self, column, share=1 / 2):
         """The mean of a column over the last `share` of the rows, one a run."""
-        return np.array([np.mean(run.columns[column][run.rows - math.ceil(share * run.rows - 1e-9):]) for run in self])
+        return np.array([np.mean(run.columns[column][run.rows - math.ceil(share * run.rows - 1e-9) :]) for run in self])
 
     def stack(self, y, x="epoch"):
         """(grid, values): the column y of every run over the common x. grid: (rows,), values: (runs, rows).

@@ -23,10 +23,17 @@ def spectra(seed, events, start):
             continue
         w = x[segment.slice].reshape(segment.shape if len(segment.shape) > 1 else (1, 1))
         s = singular_values(w)
-        rows.append({"fan_in": w.shape[1], "matrix": float(segment.kind != "scalar"), "variance": w.var(),
-                     **{name: f(s) for name, f in METRICS.items()}, "entropy_share": rank_by_entropy(s) / len(s)})
+        rows.append(
+            {
+                "fan_in": w.shape[1],
+                "matrix": float(segment.kind != "scalar"),
+                "variance": w.var(),
+                **{name: f(s) for name, f in METRICS.items()},
+                "entropy_share": rank_by_entropy(s) / len(s),
+            }
+        )
         if segment.kind == "scalar":
-            rows[-1]["rank_by_share"] = 1.0                     # so the book counts it
+            rows[-1]["rank_by_share"] = 1.0  # so the book counts it
     return {name: [row[name] for row in rows] for name in rows[0]} | {"unknowns": [x.size] * len(rows)}
 
 

@@ -25,8 +25,18 @@ def map_of(ax, land):
 def relief(ax, land):
     """The same surface as a relief; heights are log(1 + f - f*)."""
     x, y = np.meshgrid(np.linspace(*land.window[:2], 60), np.linspace(*land.window[2:], 60))
-    ax.plot_surface(x, y, np.log1p(land.f(x, y) - land.value), color="#DDDDDD", rstride=1, cstride=1, lw=0.15,
-                    edgecolor="#AAAAAA", alpha=0.75, zorder=1)
+    ax.plot_surface(
+        x,
+        y,
+        np.log1p(land.f(x, y) - land.value),
+        color="#DDDDDD",
+        rstride=1,
+        cstride=1,
+        lw=0.15,
+        edgecolor="#AAAAAA",
+        alpha=0.75,
+        zorder=1,
+    )
     ax.set(xlabel="x", ylabel="y", title=land.title)
     ax.locator_params(nbins=5)
     ax.view_init(elev=48, azim=-35)
@@ -58,11 +68,11 @@ def moving(draw, runs, frames):
     right.set(yscale="log", xlim=(0, steps), ylim=(low / 2, top * 2), xlabel="step", ylabel="f - f*")
     below(figure, left, 7, fontsize=10)
     figure.canvas.draw()
-    figure.set_layout_engine("none")                            # the first frame's layout stays
+    figure.set_layout_engine("none")  # the first frame's layout stays
     for t in frames:
         for points, gap, way, head, curve in lines:
-            way.set_data(*points[:t + 1].T)
-            head.set_data(*points[t:t + 1].T)
-            curve.set_data(np.arange(t + 1), gap[:t + 1])
+            way.set_data(*points[: t + 1].T)
+            head.set_data(*points[t : t + 1].T)
+            curve.set_data(np.arange(t + 1), gap[: t + 1])
         right.set_title(f"step {t}")
         yield figure

@@ -12,8 +12,9 @@ def checked(where, tags, reserved):
     for tag, value in tags.items():
         value = value.item() if isinstance(value, np.generic) else value
         if not isinstance(value, (str, bool, int, float)):
-            raise TypeError(f"{where}: the tag {tag} must be a text, a number or a truth value, got "
-                            f"{type(value).__name__}")
+            raise TypeError(
+                f"{where}: the tag {tag} must be a text, a number or a truth value, got {type(value).__name__}"
+            )
         close = difflib.get_close_matches(tag, reserved, n=1, cutoff=0.8)
         if close:
             raise TypeError(f"{where}: {tag!r} is no argument; did you mean {close[0]!r}? A tag needs another name")

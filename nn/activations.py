@@ -38,7 +38,7 @@ class ReLU(Activation):
         return (y,)
 
     def backward(self, dy, saved, run):
-        (y,) = saved                                    # forward was: y = max(x, 0)
+        (y,) = saved  # forward was: y = max(x, 0)
         if not run.dx:
             return None
         dx = dy.reshape(-1)
@@ -57,7 +57,7 @@ class LeakyReLU(Activation):
         return (y,)
 
     def derive(self, dy, y):
-        dy *= xp(dy).where(y > 0, 1, self.slope).astype(dy.dtype)       # forward was: y = max(x, s x)
+        dy *= xp(dy).where(y > 0, 1, self.slope).astype(dy.dtype)  # forward was: y = max(x, s x)
 
     def __repr__(self):
         return f"LeakyReLU({self.slope})"
@@ -84,7 +84,7 @@ class PReLU(Layer):
         return m.maximum(x, 0) + self.a * m.minimum(x, 0), (x,)
 
     def backward(self, dy, saved, run):
-        (x,), m = saved, xp(dy)                         # forward was: y = max(x, 0) + a min(x, 0)
+        (x,), m = saved, xp(dy)  # forward was: y = max(x, 0) + a min(x, 0)
         if self.da is not None:
             kernels.sum_rows((dy * m.minimum(x, 0)).reshape(-1, self.features), self.da)
         return m.where(x > 0, dy, self.a * dy) if run.dx else None
@@ -101,7 +101,7 @@ class Tanh(Activation):
         return (y,)
 
     def derive(self, dy, y):
-        dy *= 1 - y * y                                 # forward was: y = tanh x
+        dy *= 1 - y * y  # forward was: y = tanh x
 
 
 class Sigmoid(Activation):
@@ -114,7 +114,7 @@ class Sigmoid(Activation):
         return (y,)
 
     def derive(self, dy, y):
-        dy *= y * (1 - y)                               # forward was: y = 1/(1 + e^(-x))
+        dy *= y * (1 - y)  # forward was: y = 1/(1 + e^(-x))
 
 
 class GELU(Activation):
@@ -149,7 +149,7 @@ class GELU(Activation):
             slope = xp(x).exp(-0.5 * x * x) * (1 / sqrt(2 * pi))
         else:
             slope = 2 * p * (1 - p) * (sqrt(2 / pi) * (1 + 3 * 0.044715 * x * x))
-        dy *= p + x * slope                             # forward was: y = x P(x)
+        dy *= p + x * slope  # forward was: y = x P(x)
 
     def __repr__(self):
         return f"GELU({self.form!r})"
@@ -159,12 +159,12 @@ class Softmax(Layer):
     """y_k = e^(x_k) / sum_j e^(x_j) over the last axis; dx = y (dy - sum_j dy_j y_j). Kept: y."""
 
     def forward(self, x, run):
-        y = xp(x).exp(x - x.max(-1, keepdims=True))     # the largest exponent is 0: no overflow
+        y = xp(x).exp(x - x.max(-1, keepdims=True))  # the largest exponent is 0: no overflow
         y /= y.sum(-1, keepdims=True)
         return y, (y,)
 
     def backward(self, dy, saved, run):
-        (y,) = saved                                    # forward was: y = e^x / sum e^x
+        (y,) = saved  # forward was: y = e^x / sum e^x
         return y * (dy - (dy * y).sum(-1, keepdims=True)) if run.dx else None
 
 
@@ -178,5 +178,5 @@ class LogSoftmax(Layer):
         return y, (y,)
 
     def backward(self, dy, saved, run):
-        (y,) = saved                                    # forward was: y = x - log sum e^x
+        (y,) = saved  # forward was: y = x - log sum e^x
         return dy - xp(y).exp(y) * dy.sum(-1, keepdims=True) if run.dx else None

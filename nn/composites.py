@@ -153,8 +153,13 @@ class Residual(Layer):
         trunk, join = self.plans[kernels.plan()]
         beside = run.dx or self.shortcut is not None and self.shortcut.active
         through = run.dx or trunk.active
-        return trunk, join, run.asking(run.backward and through, run.dx), run.asking(run.backward and beside, run.dx), (
-            run.asking(run.backward, through or beside))
+        return (
+            trunk,
+            join,
+            run.asking(run.backward and through, run.dx),
+            run.asking(run.backward and beside, run.dx),
+            (run.asking(run.backward, through or beside)),
+        )
 
     def forward(self, x, run):
         trunk, join, through, beside, end = self.parts(run)

@@ -40,8 +40,9 @@ class Conv2d(Layer):
             )
         size = window_counts(shape, self.kernel, self.stride, self.padding)
         if min(size) < 1:
-            raise ValueError(f"Conv2d: an image of {shape[:2]} with padding {self.padding} is smaller than the kernel "
-                             f"{self.kernel}")
+            raise ValueError(
+                f"Conv2d: an image of {shape[:2]} with padding {self.padding} is smaller than the kernel {self.kernel}"
+            )
         return (*size, self.outputs)
 
     def fans(self, name):
@@ -54,7 +55,7 @@ class Conv2d(Layer):
         return y, (x,)
 
     def backward(self, dy, saved, run):
-        (x,) = saved                                    # forward was: y = columns(x) W' + b
+        (x,) = saved  # forward was: y = columns(x) W' + b
         if self.dW is not None:
             kernels.convolve_weights(x, dy, self.dW, self.stride, self.padding)
         if self.db is not None:
@@ -66,8 +67,10 @@ class Conv2d(Layer):
         return dx
 
     def __repr__(self):
-        return (f"Conv2d({self.inputs}, {self.outputs}, {self.kernel}, stride={self.stride}, padding={self.padding}, "
-                f"bias={self.bias})")
+        return (
+            f"Conv2d({self.inputs}, {self.outputs}, {self.kernel}, stride={self.stride}, padding={self.padding}, "
+            f"bias={self.bias})"
+        )
 
 
 def window_counts(shape, kernel, stride, padding):

@@ -49,7 +49,7 @@ class Dropout(Layer):
         return y, (mask,)
 
     def backward(self, dy, saved, run):
-        (mask,) = saved                                 # forward was: y = x mask / (1 - p)
+        (mask,) = saved  # forward was: y = x mask / (1 - p)
         if not run.dx:
             return None
         if mask is not None:

@@ -33,7 +33,7 @@ class Embedding(Layer):
         return self.W[x], (x,)
 
     def backward(self, dy, saved, run):
-        (x,) = saved                                    # forward was: y = W[x]
+        (x,) = saved  # forward was: y = W[x]
         if run.dx:
             raise ValueError("Embedding: whole numbers have no gradient; ask for that of what the Embedding returns")
         if self.dW is not None:

@@ -42,6 +42,10 @@ def gradcheck_layer(layer, input_shape, batch=3, training=True, tol=1e-7, seed=0
         out[split:] = network.backward(c.copy(), saved, back).reshape(-1)
         return loss
 
-    problem = SimpleNamespace(name=network.name, value=value, value_and_gradient=value_and_gradient,
-                              segments=Segments.of(*table, ("inputs", shape, "vector", "inputs")))
+    problem = SimpleNamespace(
+        name=network.name,
+        value=value,
+        value_and_gradient=value_and_gradient,
+        segments=Segments.of(*table, ("inputs", shape, "vector", "inputs")),
+    )
     return gradcheck(problem, backend.asarray(point), directions=directions, h=h, tol=tol, seed=seed + 1)

@@ -26,8 +26,9 @@ class Run:
     pending         what layers leave for the end of the step, {layer: value}; None where nothing is to be remembered
     """
 
-    def __init__(self, training=False, recalibrating=False, backward=False, dx=False, seed=0, step=0, rows=None,
-                 pending=None):
+    def __init__(
+        self, training=False, recalibrating=False, backward=False, dx=False, seed=0, step=0, rows=None, pending=None
+    ):
         self.training, self.recalibrating, self.backward, self.dx = training, recalibrating, backward or dx, dx
         self.seed, self.step, self.rows, self.pending, self.inplace = seed, step, rows, pending, False
         self._asked = {}

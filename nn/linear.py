@@ -37,20 +37,20 @@ class Linear(Layer):
     def forward(self, x, run):
         y = backend.empty((*x.shape[:-1], self.outputs), x.dtype)
         rows, bias = x.reshape(-1, self.inputs), self.b if self.bias else None
-        kernels.linear(rows, self.W, bias, y.reshape(-1, self.outputs))             # y = x W' + b
+        kernels.linear(rows, self.W, bias, y.reshape(-1, self.outputs))  # y = x W' + b
         return y, (rows, x.shape)
 
     def backward(self, dy, saved, run):
-        x, shape = saved                                                            # forward was: y = x W' + b
+        x, shape = saved  # forward was: y = x W' + b
         dy = dy.reshape(-1, self.outputs)
         if self.dW is not None:
-            kernels.linear_weights(x, dy, self.dW)                                  # dW = dy' x
+            kernels.linear_weights(x, dy, self.dW)  # dW = dy' x
         if self.db is not None:
             kernels.sum_rows(dy, self.db)
         if not run.dx:
             return None
         dx = backend.empty(x.shape, dy.dtype)
-        kernels.linear_inputs(dy, self.W, dx)                                       # dx = dy W
+        kernels.linear_inputs(dy, self.W, dx)  # dx = dy W
         return dx.reshape(shape)
 
     def __repr__(self):

@@ -61,12 +61,13 @@ def binary(t):
 def same_shape(owner, outputs, t, dtype, more=""):
     """Targets (n, ...) of the shape of the outputs, or (n,) for one output, in this dtype."""
     if prod(t.shape[1:]) != prod(outputs):
-        raise ValueError(f"{owner}: a row of targets has {prod(t.shape[1:])} numbers, a row of outputs shape "
-                         f"{tuple(outputs)}{more}")
+        raise ValueError(
+            f"{owner}: a row of targets has {prod(t.shape[1:])} numbers, a row of outputs shape {tuple(outputs)}{more}"
+        )
     return t.astype(dtype)
 
 
-IGNORE = -1                                                     # a position that does not count
+IGNORE = -1  # a position that does not count
 
 
 class SoftmaxCrossEntropy(Loss):
@@ -88,8 +89,10 @@ class SoftmaxCrossEntropy(Loss):
         if t.dtype.kind == "f" and (t == np.floor(t)).all():
             t = t.astype(np.int64)
         if t.shape[1:] != tuple(outputs[:-1]) or not 1 <= len(outputs) <= 2:
-            raise ValueError(f"SoftmaxCrossEntropy: a row of outputs must be (classes,), or (positions, classes) for "
-                             f"targets (n, positions); got outputs {tuple(outputs)} and targets {t.shape}")
+            raise ValueError(
+                f"SoftmaxCrossEntropy: a row of outputs must be (classes,), or (positions, classes) for "
+                f"targets (n, positions); got outputs {tuple(outputs)} and targets {t.shape}"
+            )
         if t.dtype.kind not in "iu":
             raise ValueError(f"SoftmaxCrossEntropy: targets must be class numbers, shape (n,), got {t.dtype} {t.shape}")
         low, high = int(t.min()), int(t.max())
@@ -128,7 +131,7 @@ class SoftmaxCrossEntropy(Loss):
         if z.ndim == 2:
             kernels.softmax(flat, t, self.label_smoothing, weights, dz, rows)
             return rows, dz
-        counts = t != IGNORE                                    # the kernel divides by B T: a position weighs T / n_b
+        counts = t != IGNORE  # the kernel divides by B T: a position weighs T / n_b
         share = counts * (t.shape[1] / xp(z).maximum(counts.sum(axis=1), 1)).reshape(-1, 1)
         each = share if weights is None else share * weights.reshape(-1, 1)
         each = each.astype(z.dtype).reshape(-1)

@@ -32,7 +32,7 @@ class Network:
         self.layer, self.input_shape, self.name = layer, sizes(input_shape), name or "network"
         self.share = dict(share or {})
         self.output_shape = tuple(layer.output_shape(self.input_shape))
-        self.users = {}                                 # segment name: [(layer, parameter)] in forward order
+        self.users = {}  # segment name: [(layer, parameter)] in forward order
         entries, seen = [], {}
         for child, path, block in self._walk(layer, "", None):
             if id(child) in seen:
@@ -52,8 +52,10 @@ class Network:
             segment = self.segments.find(target)
             for child, parameter in users:
                 if tuple(child.shapes[parameter][0]) != segment.shape:
-                    raise ValueError(f"Network: {child.path}.{parameter} has shape {child.shapes[parameter][0]} and "
-                                     f"cannot share {target} of shape {segment.shape}")
+                    raise ValueError(
+                        f"Network: {child.path}.{parameter} has shape {child.shapes[parameter][0]} and "
+                        f"cannot share {target} of shape {segment.shape}"
+                    )
         self.dim = self.segments.dim
         self.keepers = [leaf for leaf in layer.leaves() if hasattr(leaf, "commit")]
         self.pending, self.sums = None, {}
@@ -87,7 +89,7 @@ class Network:
         the active segments alone, in order. Nothing happens when x, g and active are those of the last call.
         """
         same = x is self._x and g is self._g and (active is self._active or active == self._active)
-        if same and all(getattr(*user) is view for *user, view in self._probe):         # another may share a layer
+        if same and all(getattr(*user) is view for *user, view in self._probe):  # another may share a layer
             return
         if x.shape != (self.dim,):
             raise ValueError(f"{self.name}: x must have shape ({self.dim},), got {tuple(x.shape)}")
@@ -108,7 +110,7 @@ class Network:
             view, gradient = x[begin:stop].reshape(shape), None
             if g is not None and (where is None or name in where):
                 first = start if compact else begin
-                gradient = g[first:first + stop - begin].reshape(shape)
+                gradient = g[first : first + stop - begin].reshape(shape)
                 start += stop - begin
             *others, (layer, parameter) = self.users[name]
             setattr(layer, parameter, view)
@@ -140,7 +142,7 @@ class Network:
         if found != self.input_shape:
             raise ValueError(f"{self.name}: a row of inputs must have shape {self.input_shape}, got {found}")
         if run.training and self.pending is None and run.pending is None:
-            left = {}                                   # a step's first training pass leaves what commit folds in
+            left = {}  # a step's first training pass leaves what commit folds in
             found = self.layer.forward(inputs, self.part(run.remembering(left)))
             self.pending = left
             return found
@@ -157,8 +159,10 @@ class Network:
             dy = dy.copy()
         here = self.part(run)
         if run.backward and not here.backward and self._g is None:
-            raise ValueError(f"{self.name}: since this pass went forward the network was bound without a gradient; "
-                             "bind it to x and g again before the pass goes back")
+            raise ValueError(
+                f"{self.name}: since this pass went forward the network was bound without a gradient; "
+                "bind it to x and g again before the pass goes back"
+            )
         dx = self.layer.backward(dy, stack.pop(), here) if here.backward else None
         for (name, _), extra in self.sums.items():
             layer, parameter = self.users[name][-1]

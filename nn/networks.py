@@ -29,8 +29,10 @@ def _check(owner, activation, input_shape=None):
     """Refuse what makes no layer, and the shape of an image that is none."""
     if not callable(activation):
         shape = isinstance(activation, (tuple, list))
-        raise UserError(f"{owner}: activation must be a layer's class, such as nn.ReLU, got {activation!r}"
-                         + (f"; the shape of an image is input_shape={activation!r}" if shape else ""))
+        raise UserError(
+            f"{owner}: activation must be a layer's class, such as nn.ReLU, got {activation!r}"
+            + (f"; the shape of an image is input_shape={activation!r}" if shape else "")
+        )
     if input_shape is not None and (not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3):
         raise UserError(f"{owner}: input_shape must be (height, width, channels), got {input_shape!r}")
 
@@ -78,13 +80,21 @@ def lenet5(activation=ReLU, pool="max", classes=10, input_shape=(28, 28, 1), ini
     inner = 0 if min(height, width) >= 12 else 2
     starts = _starts(init)
     body = dict(
-        conv1=Conv2d(channels, 6, 5, padding=2, **starts), act1=activation(), pool1=POOLS[pool](2),
-        conv2=Conv2d(6, 16, 5, padding=inner, **starts), act2=activation(), pool2=POOLS[pool](2), flatten=Flatten(),
+        conv1=Conv2d(channels, 6, 5, padding=2, **starts),
+        act1=activation(),
+        pool1=POOLS[pool](2),
+        conv2=Conv2d(6, 16, 5, padding=inner, **starts),
+        act2=activation(),
+        pool2=POOLS[pool](2),
+        flatten=Flatten(),
     )
     (features,) = Sequential(**body).output_shape(input_shape)
     head = dict(
-        fc1=Linear(features, 120, **starts), act3=activation(),
-        fc2=Linear(120, 84, **starts), act4=activation(), fc3=Linear(84, classes, **starts),
+        fc1=Linear(features, 120, **starts),
+        act3=activation(),
+        fc2=Linear(120, 84, **starts),
+        act4=activation(),
+        fc3=Linear(84, classes, **starts),
     )
     return Network(Sequential(**body, **head), input_shape, "lenet5")
 
@@ -97,8 +107,11 @@ def basic_block(inputs, outputs, stride=1, activation=ReLU, init=None):
     _check("basic_block", activation)
     starts = _starts(init)
     block = Sequential(
-        conv1=Conv2d(inputs, outputs, 3, stride, 1, bias=False, **starts), bn1=BatchNorm(outputs), act1=activation(),
-        conv2=Conv2d(outputs, outputs, 3, 1, 1, bias=False, **starts), bn2=BatchNorm(outputs),
+        conv1=Conv2d(inputs, outputs, 3, stride, 1, bias=False, **starts),
+        bn1=BatchNorm(outputs),
+        act1=activation(),
+        conv2=Conv2d(outputs, outputs, 3, 1, 1, bias=False, **starts),
+        bn2=BatchNorm(outputs),
     )
     shortcut = None
     if stride != 1 or inputs != outputs:
@@ -137,8 +150,9 @@ VGG = {
 }
 
 
-def vgg(depth=11, width=64, in_channels=3, classes=10, image=32, batch_norm=True, dropout=0.0, activation=ReLU,
-        init=KAIMING):
+def vgg(
+    depth=11, width=64, in_channels=3, classes=10, image=32, batch_norm=True, dropout=0.0, activation=ReLU, init=KAIMING
+):
     """VGG-11 or VGG-16 for 32x32 images: 3x3 convolutions in five groups with a 2x2 maximum after each, then one linear
     layer (the three large ones of the paper are for 224x224 images).   Simonyan & Zisserman, ICLR 2015, table 1, A, D.
 

@@ -82,11 +82,11 @@ class BatchNorm(Layer):
 
     def back(self, dy, saved, both, run):
         """dx, in the place of dy; with `both` dx is new and dy becomes what flows back to skip."""
-        rows, m, r, ar, y, batch = saved                # forward was: y = (x - m) a r + b (+ skip, cut at 0)
+        rows, m, r, ar, y, batch = saved  # forward was: y = (x - m) a r + b (+ skip, cut at 0)
         n, shape, dy = rows.shape[0], dy.shape, dy.reshape(rows.shape)
         da, db = (backend.empty(m.shape, dy.dtype) if d is None else d for d in (self.da, self.db))
         if self.active or batch or y is not None:
-            kernels.normalise_sums(rows, m, r, dy, y, da, db)           # dy is cut where y = 0; da, db: the sums
+            kernels.normalise_sums(rows, m, r, dy, y, da, db)  # dy is cut where y = 0; da, db: the sums
         if not run.dx:
             return None
         dx = backend.empty(rows.shape, dy.dtype) if both else dy
@@ -191,7 +191,7 @@ class BatchNormSkip(Layer):
         return self.norm.joint(h, skip, self.rectify, skip if self.onto and skip.flags.c_contiguous else None, run)
 
     def backward(self, dy, saved, run):
-        dy = dy if dy.flags.c_contiguous else dy.copy()         # of a copy only the copy would be cut
+        dy = dy if dy.flags.c_contiguous else dy.copy()  # of a copy only the copy would be cut
         return self.norm.back(dy, saved, True, run), dy
 
     def __repr__(self):
@@ -228,7 +228,7 @@ class LayerNorm(Layer):
         return self.a * xh + self.b, (xh, r)
 
     def backward(self, dy, saved, run):
-        xh, r = saved                                   # forward was: y = a xh + b, xh = (x - m) r
+        xh, r = saved  # forward was: y = a xh + b, xh = (x - m) r
         if self.da is not None:
             kernels.sum_rows((dy * xh).reshape(-1, self.features), self.da)
         if self.db is not None:

@@ -34,8 +34,9 @@ class Pool(Layer):
     def output_shape(self, shape):
         size = window_counts(image_shape(self, shape), self.kernel, self.stride, self.padding)
         if min(size) < 1:
-            raise ValueError(f"{type(self).__name__}: an image of {tuple(shape[:2])} is smaller than the kernel "
-                             f"{self.kernel}")
+            raise ValueError(
+                f"{type(self).__name__}: an image of {tuple(shape[:2])} is smaller than the kernel {self.kernel}"
+            )
         return (*size, shape[2])
 
     def __repr__(self):
@@ -58,7 +59,7 @@ class MaxPool2d(Pool):
         return y, (index, x.shape)
 
     def backward(self, dy, saved, run):
-        index, shape = saved                            # forward was: y = the input at tap `index` of each window
+        index, shape = saved  # forward was: y = the input at tap `index` of each window
         if not run.dx:
             return None
         dx = backend.empty(shape, dy.dtype)
@@ -82,8 +83,9 @@ class AvgPool2d(Pool):
         if self.count_padding or self.padding == (0, 0):
             return 1 / prod(self.kernel)
         m, counts = xp(x), []
-        for size, n, k, s, p in zip(shape[1:3], self.output_shape(shape[1:]), self.kernel, self.stride, self.padding,
-                                    strict=False):
+        for size, n, k, s, p in zip(
+            shape[1:3], self.output_shape(shape[1:]), self.kernel, self.stride, self.padding, strict=False
+        ):
             first = m.arange(n) * s - p
             counts.append(m.minimum(first + k, size) - m.maximum(first, 0))
         return (1 / (counts[0].reshape(-1, 1, 1) * counts[1].reshape(1, -1, 1))).astype(x.dtype)
@@ -100,7 +102,7 @@ class AvgPool2d(Pool):
         (shape,) = saved
         if not run.dx:
             return None
-        dy *= self.share(dy, shape)                     # forward was: y = sums / n
+        dy *= self.share(dy, shape)  # forward was: y = sums / n
         dx = backend.zeros(shape, dy.dtype)
         for _, here, there in kernels.taps(shape, dy.shape, self.kernel, self.stride, self.padding):
             target = dx[here]
@@ -141,7 +143,7 @@ class AdaptiveAvgPool2d(Layer):
         return y.reshape(b, rows, columns, c), (x.shape,)
 
     def backward(self, dy, saved, run):
-        ((b, h, w, c),), (rows, columns) = saved, self.size     # forward was: y = P x Q'
+        ((b, h, w, c),), (rows, columns) = saved, self.size  # forward was: y = P x Q'
         if not run.dx:
             return None
         dx = xp(dy).matmul(self.windows(dy, w, columns).T, dy.reshape(b * rows, columns, c))
@@ -164,7 +166,7 @@ class GlobalAvgPool(Layer):
         return x.mean(axis=(1, 2)), (x.shape,)
 
     def backward(self, dy, saved, run):
-        (shape,) = saved                                # forward was: y = mean of x over the image
+        (shape,) = saved  # forward was: y = mean of x over the image
         if not run.dx:
             return None
         dx = backend.empty(shape, dy.dtype)

@@ -73,8 +73,10 @@ class Profile:
         """[(layer, kind, forward, backward, share of both)] of one network, seconds a pass, in forward order of a first
         call; what takes no time is left out."""
         passes = self.passes[network]
-        found = [(key[0], key[1] if len(key) > 1 else "", *(t / max(1, n) for t, n in zip(times, passes, strict=True)))
-                 for key, times in self.seconds[network].items()]
+        found = [
+            (key[0], key[1] if len(key) > 1 else "", *(t / max(1, n) for t, n in zip(times, passes, strict=True)))
+            for key, times in self.seconds[network].items()
+        ]
         total = sum(there + back for *_, there, back in found)
         return [(*row, (row[2] + row[3]) / total) for row in found if row[2] + row[3] > 1e-4 * total]
 

@@ -1,10 +1,10 @@
 """npopt: a laboratory for the optimisation of deep learning, in arrays.
 
-    from npopt import minimize, HeavyBall, RandomReshuffling
-    from problems import LeastSquares
+from npopt import minimize, HeavyBall, RandomReshuffling
+from problems import LeastSquares
 
-    run = minimize(LeastSquares(A, b), HeavyBall(0.9), RandomReshuffling(16), schedule=0.01, stop=dict(epochs=20))
-    run.final
+run = minimize(LeastSquares(A, b), HeavyBall(0.9), RandomReshuffling(16), schedule=0.01, stop=dict(epochs=20))
+run.final
 """
 
 from npopt import backend
@@ -73,12 +73,74 @@ from npopt.schedules import (
 from npopt.version import __version__
 
 __all__ = [
-    "ASGD", "EMA", "FISTA", "ISTA", "L1", "L1L2", "L2", "LAMB", "LARS", "SAGA", "SGD", "SVRG", "SWA", "SWATS",
-    "AMSBound", "AMSGrad", "Accumulated", "AdaBound", "AdaGrad", "Adadelta", "Adafactor", "Adam", "AdamMini", "AdamW",
-    "Adamax", "AdaptiveImportance", "Anderson", "Batch", "Box", "ByClass", "Clipped", "Constant", "Cosine",
-    "CosineRestarts", "Cyclical", "Events", "Exponential", "HeavyBall", "Importance", "InverseSquareRoot", "Linear",
-    "Lion", "Lookahead", "Minibatch", "Muon", "NAdam", "Nesterov", "OneCycle", "Piecewise", "Polynomial", "Proximal",
-    "RAdam", "RMSProp", "RandomReshuffling", "Rprop", "Run", "ShuffleOnce", "Simplex", "SophiaG", "SophiaH", "Stop",
-    "WithReplacement", "WithWarmup", "backend", "elementwise", "gradcheck", "minimize", "range_test", "theory",
+    "ASGD",
+    "EMA",
+    "FISTA",
+    "ISTA",
+    "L1",
+    "L1L2",
+    "L2",
+    "LAMB",
+    "LARS",
+    "SAGA",
+    "SGD",
+    "SVRG",
+    "SWA",
+    "SWATS",
+    "AMSBound",
+    "AMSGrad",
+    "Accumulated",
+    "AdaBound",
+    "AdaGrad",
+    "Adadelta",
+    "Adafactor",
+    "Adam",
+    "AdamMini",
+    "AdamW",
+    "Adamax",
+    "AdaptiveImportance",
+    "Anderson",
+    "Batch",
+    "Box",
+    "ByClass",
+    "Clipped",
+    "Constant",
+    "Cosine",
+    "CosineRestarts",
+    "Cyclical",
+    "Events",
+    "Exponential",
+    "HeavyBall",
+    "Importance",
+    "InverseSquareRoot",
+    "Linear",
+    "Lion",
+    "Lookahead",
+    "Minibatch",
+    "Muon",
+    "NAdam",
+    "Nesterov",
+    "OneCycle",
+    "Piecewise",
+    "Polynomial",
+    "Proximal",
+    "RAdam",
+    "RMSProp",
+    "RandomReshuffling",
+    "Rprop",
+    "Run",
+    "ShuffleOnce",
+    "Simplex",
+    "SophiaG",
+    "SophiaH",
+    "Stop",
+    "WithReplacement",
+    "WithWarmup",
+    "backend",
+    "elementwise",
+    "gradcheck",
+    "minimize",
+    "range_test",
+    "theory",
     "__version__",
 ]

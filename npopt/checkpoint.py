@@ -40,8 +40,12 @@ def save(path, tree):
     """Write a tree to a file, through a temporary name beside it: a reader sees the old file or the new one."""
     path, arrays = pathlib.Path(path), {}
     text = json.dumps(_split(tree, "", arrays))
-    replace(path, lambda file: np.savez(file, **{f"array:{k}": v for k, v in arrays.items()},
-                                        tree=np.frombuffer(text.encode(), np.uint8)))
+    replace(
+        path,
+        lambda file: np.savez(
+            file, **{f"array:{k}": v for k, v in arrays.items()}, tree=np.frombuffer(text.encode(), np.uint8)
+        ),
+    )
 
 
 def load(path):
@@ -49,13 +53,13 @@ def load(path):
     try:
         with np.load(path, allow_pickle=False) as file:
             packed = [member.filename for member in file.zip.infolist() if member.compress_type != zipfile.ZIP_STORED]
-            if packed:                                          # which could unpack to any size
+            if packed:  # which could unpack to any size
                 raise UserError(f"{packed[0][:40]} is packed, as no checkpoint is")
             arrays = {name[6:]: file[name] for name in file.files if name.startswith("array:")}
             return _join(json.loads(file["tree"].tobytes().decode()), arrays)
     except FileNotFoundError:
         raise
-    except Exception as error:                                  # zipfile, zlib, NumPy and json each have their own
+    except Exception as error:  # zipfile, zlib, NumPy and json each have their own
         why = str(error).split("\n")[0][:120]
         raise Damaged(f"{path} is not a whole checkpoint ({why}); remove it to start afresh") from None
 

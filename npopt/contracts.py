@@ -24,11 +24,19 @@ class Problem(Protocol):
 
     def x0(self, rng: np.random.Generator) -> Array: ...
 
-    def value(self, x: Array, rows: Rows = None, weights: Array | None = None,
-              shift: tuple[float, int] | None = None) -> Number: ...
+    def value(
+        self, x: Array, rows: Rows = None, weights: Array | None = None, shift: tuple[float, int] | None = None
+    ) -> Number: ...
 
-    def value_and_gradient(self, x: Array, rows: Rows = None, weights: Array | None = None, out: Array | None = None,
-                           inputs: Array | None = None, dinputs: Array | None = None) -> Number: ...
+    def value_and_gradient(
+        self,
+        x: Array,
+        rows: Rows = None,
+        weights: Array | None = None,
+        out: Array | None = None,
+        inputs: Array | None = None,
+        dinputs: Array | None = None,
+    ) -> Number: ...
 
     def begin(self, t: int) -> None: ...
 

@@ -20,13 +20,22 @@ from npopt.values import whole
 
 import numpy as np
 
-STRETCH = 0.5                                                   # seconds of steps between two looks at clock and losses
-LONGEST = 8192                                                  # steps
+STRETCH = 0.5  # seconds of steps between two looks at clock and losses
+LONGEST = 8192  # steps
 
 
-def minimize(problem: Problem, optimizer: Optimizer, sampler: Sampler | None = None, schedule: Schedule | float = 0.1,
-             estimator: Estimator | None = None, vary: dict | None = None, stop: Stop | dict | None = None,
-             seed: int = 0, x: Array | None = None, events: Events | dict | None = None) -> Run:
+def minimize(
+    problem: Problem,
+    optimizer: Optimizer,
+    sampler: Sampler | None = None,
+    schedule: Schedule | float = 0.1,
+    estimator: Estimator | None = None,
+    vary: dict | None = None,
+    stop: Stop | dict | None = None,
+    seed: int = 0,
+    x: Array | None = None,
+    events: Events | dict | None = None,
+) -> Run:
     """Run one method on one problem.
 
     problem: see problems/base.py. optimizer, sampler, schedule, estimator: values, copied before they are started;
@@ -52,12 +61,15 @@ class _Loop:
     def __init__(self, problem, optimizer, sampler, schedule, estimator, vary, stop, seed, x, events):
         self.problem, self.seed = problem, whole("minimize", "seed", seed, low=0)
         if isinstance(problem, type) or not hasattr(problem, "value_and_gradient"):
-            raise UserError("minimize: problem must be a problem such as LeastSquares(X, y), got "
-                             f"{' '.join(repr(problem).split())[:80]}")
+            raise UserError(
+                "minimize: problem must be a problem such as LeastSquares(X, y), got "
+                f"{' '.join(repr(problem).split())[:80]}"
+            )
         if vary is not None and not isinstance(vary, dict):
             raise UserError(f'minimize: vary must be a dict such as {{"beta": Linear(0.9, 0.5)}}, got {vary!r}')
         for what, value, kind, example in (
-            ("optimizer", optimizer, Optimizer, "Adam()"), ("sampler", sampler, Sampler, "RandomReshuffling(64)"),
+            ("optimizer", optimizer, Optimizer, "Adam()"),
+            ("sampler", sampler, Sampler, "RandomReshuffling(64)"),
             ("estimator", estimator, Estimator, "Minibatch()"),
         ):
             if not isinstance(value, kind) and (value is not None or what == "optimizer"):
@@ -74,8 +86,10 @@ class _Loop:
         self.stop = made(Stop, stop, dict(epochs=10))
         self.events = made(Events, events, {})
         if getattr(problem, "has_penalty", False) and not getattr(optimizer, "proximal", False):
-            raise UserError(f"minimize: {problem.name} has a non-smooth penalty, which {type(optimizer).__name__} "
-                             "cannot handle; use a proximal method")
+            raise UserError(
+                f"minimize: {problem.name} has a non-smooth penalty, which {type(optimizer).__name__} "
+                "cannot handle; use a proximal method"
+            )
         self.x = starting_point(problem, x, self.seed)
         self.sampler.start(problem, self.seed)
         self.steps_per_epoch = self.sampler.steps_per_epoch
@@ -88,20 +102,27 @@ class _Loop:
         steady = not self.vary and self.schedule.rates(0, 1) is not None
         self.compiled = self.estimator.compiled(self.optimizer, self.sampler) if steady else None
         if self.compiled:
-            self.g = None                                       # the compiled loop needs no gradient vector
+            self.g = None  # the compiled loop needs no gradient vector
         self.watched = bool(not self.compiled and Witness.methods(self.optimizer))
         warn_of_long_steps(self)
         self.t, self.seconds, self.columns, self.reason = 0, 0.0, {}, None
         self.loss_sum, self.loss_count, self.last_loss, self.length = 0.0, 0, math.nan, 1
         self.config = {
-            "problem": problem.name, "optimizer": repr(optimizer), "sampler": repr(sampler),
-            "schedule": repr(as_schedule(schedule)), "estimator": repr(Minibatch() if estimator is None else estimator),
-            "vary": {k: repr(as_schedule(v)) for k, v in (vary or {}).items()}, "seed": self.seed,
-            "dtype": self.x.dtype.name, "dim": int(self.x.size), "n": problem.n, "device": backend.device(),
+            "problem": problem.name,
+            "optimizer": repr(optimizer),
+            "sampler": repr(sampler),
+            "schedule": repr(as_schedule(schedule)),
+            "estimator": repr(Minibatch() if estimator is None else estimator),
+            "vary": {k: repr(as_schedule(v)) for k, v in (vary or {}).items()},
+            "seed": self.seed,
+            "dtype": self.x.dtype.name,
+            "dim": int(self.x.size),
+            "n": problem.n,
+            "device": backend.device(),
             "threads": backend.threads(),
         }
         if any(s.needs_length for s in (self.schedule, *self.vary.values())):
-            self.config["steps"] = self.total                   # a longer run has another schedule: no continuing
+            self.config["steps"] = self.total  # a longer run has another schedule: no continuing
 
     @property
     def diverged(self):
@@ -110,12 +131,18 @@ class _Loop:
     # ---------------------------------------------------------------------------------------------- saving and loading
     def state(self):
         return {
-            "format": 1, "config": self.config, "x": self.x, "t": self.t, "seconds": self.seconds,
+            "format": 1,
+            "config": self.config,
+            "x": self.x,
+            "t": self.t,
+            "seconds": self.seconds,
             "columns": self.columns,
             "reason": self.reason if self.diverged or self.reason == "target" else None,
             "loss": [self.loss_sum, self.loss_count, self.last_loss],
-            "optimizer": self.optimizer.state(), "estimator": self.estimator.state(),
-            "sampler": self.sampler.state(), "problem": self.problem.state(),
+            "optimizer": self.optimizer.state(),
+            "estimator": self.estimator.state(),
+            "sampler": self.sampler.state(),
+            "problem": self.problem.state(),
         }
 
     def load_state(self, state, path):
@@ -125,15 +152,19 @@ class _Loop:
         theirs, ours = state["config"], self.config
         different = [f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in ours if theirs.get(k) != ours[k]]
         if different:
-            raise UserError(f"minimize: {path} is the checkpoint of another run ({'; '.join(different)}); remove it "
-                             "or choose another path")
+            raise UserError(
+                f"minimize: {path} is the checkpoint of another run ({'; '.join(different)}); remove it "
+                "or choose another path"
+            )
         pattern = {**self.state(), "reason": None if state.get("reason") is None else "", "config": None}
         names = ("epoch", "step", "seconds", *self.estimator.counts, "lr", "loss")
         wrong = misfit_of_columns(names, state.get("columns")) or misfit(
-            {**pattern, "columns": None}, {**state, "config": None, "columns": None})
+            {**pattern, "columns": None}, {**state, "config": None, "columns": None}
+        )
         if wrong:
-            raise checkpoint.Damaged(f"minimize: {path} does not fit this run: {wrong}; remove it or choose another "
-                                     "path")
+            raise checkpoint.Damaged(
+                f"minimize: {path} does not fit this run: {wrong}; remove it or choose another path"
+            )
         self.x[...] = backend.asarray(state["x"], self.x.dtype)
         self.t, self.seconds, self.columns = state["t"], state["seconds"], state["columns"]
         self.loss_sum, self.loss_count, self.last_loss = state["loss"]
@@ -141,7 +172,7 @@ class _Loop:
             getattr(self, name).load_state(state[name])
         self.reason = state["reason"]
         if self.reason == "target" and not self.stop.reached({k: v[-1] for k, v in self.columns.items()}):
-            self.reason = None                                  # this call asks for more than that one did
+            self.reason = None  # this call asks for more than that one did
 
     # -------------------------------------------------------------------------------------------------- the five lines
     def steps(self, k):
@@ -157,7 +188,7 @@ class _Loop:
             loss = estimator(x, batch, out=g)
             estimator.loss = loss
             if loss.__class__ is float and loss - loss != 0 and not estimator.skip:
-                losses.append(loss)                             # inf or NaN (a device is read later)
+                losses.append(loss)  # inf or NaN (a device is read later)
                 break
             if sampler.learns:
                 sampler.observe(batch, problem)
@@ -180,14 +211,14 @@ class _Loop:
         done = sampler.taken % self.steps_per_epoch
         k = self.steps_per_epoch - done
         if sampler.size * self.steps_per_epoch > sampler.n and k > 1:
-            k -= 1                                              # a short last batch is a stretch of its own
+            k -= 1  # a short last batch is a stretch of its own
         k = min(k, LONGEST - done % LONGEST, *(bound - t for bound in (due, self.total) if bound is not None))
         if self.stop.evaluations is not None:
             left = self.stop.evaluations - counts["gradients"] - counts["values"]
             k = min(k, max(1, math.ceil(left / sampler.size)))
         started = self.optimizer.t
         losses = self.compiled(self.x, *sampler.span(k), self.schedule.rates(t, k))
-        made = len(losses) - (not np.isfinite(losses[-1]))      # the step of a bad loss, the last, was not made
+        made = len(losses) - (not np.isfinite(losses[-1]))  # the step of a bad loss, the last, was not made
         sampler.taken += len(losses)
         self.t, self.optimizer.t = t + made, started + made
         self.problem.begin(t + len(losses) - 1)
@@ -198,15 +229,18 @@ class _Loop:
         """Append a row of columns: the state after step t."""
         rate = self.schedule(max(self.t - 1, 0))
         row = {
-            "epoch": self.sampler.taken / self.steps_per_epoch, "step": self.t, "seconds": self.seconds,
-            **self.estimator.counts, "lr": math.nan if getattr(rate, "ndim", 0) else float(backend.to_host(rate)),
+            "epoch": self.sampler.taken / self.steps_per_epoch,
+            "step": self.t,
+            "seconds": self.seconds,
+            **self.estimator.counts,
+            "lr": math.nan if getattr(rate, "ndim", 0) else float(backend.to_host(rate)),
             "loss": self.loss_sum / self.loss_count if self.loss_count else math.nan,
         }
         if measured:
             answer = self.optimizer.answer(self.x)
             if answer is self.x or not hasattr(self.problem, "recalibrate"):
                 row.update(self.problem.metrics(answer))
-            else:                                               # an average of iterates has batch statistics of its own
+            else:  # an average of iterates has batch statistics of its own
                 kept = self.problem.state()
                 self.problem.recalibrate(answer)
                 row.update(self.problem.metrics(answer))
@@ -249,16 +283,16 @@ class _Loop:
         if witness and self.t > first:
             self.watched = False
             witness.check(self.optimizer, self.x, self.g, self.schedule(first))
-        if len(losses) == self.length and not self.compiled:    # aim at STRETCH seconds
+        if len(losses) == self.length and not self.compiled:  # aim at STRETCH seconds
             self.length = min(LONGEST, max(1, int(self.length * min(4.0, STRETCH / max(took, 1e-9)))))
-        if self.compiled:                                       # in order, too: cumsum adds one by one
+        if self.compiled:  # in order, too: cumsum adds one by one
             bad = np.flatnonzero(~np.isfinite(losses))
             good = losses[: bad[0]] if bad.size else losses
             self.loss_sum = float(np.cumsum(np.append(self.loss_sum, good))[-1])
         else:
             good = []
-            for loss in losses:                                 # in order: a resumed run must round alike
-                if loss - loss != 0:                            # inf or NaN
+            for loss in losses:  # in order: a resumed run must round alike
+                if loss - loss != 0:  # inf or NaN
                     break
                 self.loss_sum += loss
                 good.append(loss)
@@ -288,8 +322,10 @@ class _Loop:
     def run(self):
         path, events = self.events.checkpoint, self.events
         if path is not None and os.path.isdir(path):
-            raise UserError(f"minimize: {os.fspath(path)!r} is a folder; a checkpoint is a file, such as "
-                             f"{os.path.join(path, 'run.npz')!r}")
+            raise UserError(
+                f"minimize: {os.fspath(path)!r} is a folder; a checkpoint is a file, such as "
+                f"{os.path.join(path, 'run.npz')!r}"
+            )
         if path is not None:
             checkpoint.writable(path)
         if path is not None and os.path.exists(path):

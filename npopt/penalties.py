@@ -117,7 +117,7 @@ class Box(Regulariser):
         return -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
 
     def value(self, x):
-        low, high = (backend.xp(x).asarray(bound, x.dtype) for bound in self.bounds)       # a float32 x meets float32
+        low, high = (backend.xp(x).asarray(bound, x.dtype) for bound in self.bounds)  # a float32 x meets float32
         return 0.0 if bool(backend.to_host(((x >= low) & (x <= high)).all())) else math.inf
 
     def prox(self, x, step):

@@ -6,8 +6,8 @@ from npopt.errors import UserError
 
 import numpy as np
 
-LOOKS = 1000                                                    # at the values of what varies
-CHEAP = 500                                                     # unknowns up to which the smoothness is looked up
+LOOKS = 1000  # at the values of what varies
+CHEAP = 500  # unknowns up to which the smoothness is looked up
 
 
 def starting_point(problem, x, seed):
@@ -19,8 +19,9 @@ def starting_point(problem, x, seed):
     dtype = getattr(x, "dtype", None)
     if dtype is None or dtype.name not in ("float32", "float64") or tuple(x.shape) != (problem.dim,):
         got = f"{dtype} {tuple(getattr(x, 'shape', ()))}"
-        raise UserError(f"minimize: x must be a float32 or float64 array of shape ({problem.dim},) for {problem.name}, "
-                        f"got {got}")
+        raise UserError(
+            f"minimize: x must be a float32 or float64 array of shape ({problem.dim},) for {problem.name}, got {got}"
+        )
     wanted = getattr(problem, "dtype", None)
     if wanted is not None and dtype != wanted:
         raise UserError(f"minimize: x is {dtype}, {problem.name} computes in {np.dtype(wanted)}; convert x")

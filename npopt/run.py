@@ -29,7 +29,8 @@ class Stop(Value):
             fits = isinstance(target, (tuple, list)) and len(target) in (2, 3) and isinstance(target[0], str)
             if not fits or (len(target) == 3 and target[1] not in ("<=", ">=")):
                 raise UserError(
-                    f'Stop: target must be (column, value) or (column, "<=" or ">=", value), got {target!r}')
+                    f'Stop: target must be (column, value) or (column, "<=" or ">=", value), got {target!r}'
+                )
             target = (*target[:-1], number("Stop", "the target's value", target[-1]))
         self.epochs, self.steps, self.evaluations = epochs, steps, evaluations
         self.seconds, self.target = seconds, target
@@ -116,12 +117,14 @@ def made(kind, value, default):
         known = list(inspect.signature(kind).parameters)
         unknown = [name for name in value if name not in known]
         if unknown:
-            raise UserError(f"minimize: {kind.__name__.lower()} has no {', '.join(map(repr, unknown))}; there is "
-                             f"{', '.join(known)}")
+            raise UserError(
+                f"minimize: {kind.__name__.lower()} has no {', '.join(map(repr, unknown))}; there is {', '.join(known)}"
+            )
         return kind(**value)
     if not isinstance(value, kind):
-        raise UserError(f"minimize: {kind.__name__.lower()} must be a {kind.__name__} or a dict of its arguments, got "
-                         f"{value!r}")
+        raise UserError(
+            f"minimize: {kind.__name__.lower()} must be a {kind.__name__} or a dict of its arguments, got {value!r}"
+        )
     return value
 
 
@@ -129,8 +132,12 @@ def versions():
     """What a result depends on: npopt, Python, NumPy, numba."""
     import numba
 
-    return {"npopt": __version__, "python": platform.python_version(), "numpy": np.__version__,
-            "numba": numba.__version__}
+    return {
+        "npopt": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+    }
 
 
 class Interrupt:

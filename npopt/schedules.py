@@ -33,7 +33,7 @@ class Schedule(Value):
         if self.T is None and steps is not None:
             self.T = steps if self.per == "step" else -(-steps // steps_per_epoch)
 
-    needs_length = False                                        # whether the rates depend on the length of the run
+    needs_length = False  # whether the rates depend on the length of the run
 
     def __call__(self, t: int) -> float:
         return self.at(t if self.per == "step" else t // self.steps_per_epoch)
@@ -168,10 +168,10 @@ class CosineRestarts(Schedule):
     def __call__(self, t):
         t = t if self.per == "step" else t // self.steps_per_epoch * self.steps_per_epoch
         k = (t if self.unit == "step" else t / self.steps_per_epoch) / self.first
-        if self.grow == 1:                                  # cycle i starts at T_0 i
+        if self.grow == 1:  # cycle i starts at T_0 i
             cycle = math.floor(k + 1e-9)
             begin = cycle
-        else:                                               # or at T_0 (grow^i - 1) / (grow - 1)
+        else:  # or at T_0 (grow^i - 1) / (grow - 1)
             cycle = math.floor(math.log1p(k * (self.grow - 1)) / math.log(self.grow) + 1e-9)
             begin = (self.grow**cycle - 1) / (self.grow - 1)
         done = max(0.0, k - begin) / self.grow**cycle
@@ -236,9 +236,9 @@ class OneCycle(Schedule):
 
     def between(self, t, values):
         """values = (at step 0, at the peak, at the last step)."""
-        self.fraction(0)                                # says so where the length is not known
+        self.fraction(0)  # says so where the length is not known
         last, pieces = self.T - 1, self.phases
-        if last < pieces:                               # no room for a peak, or for a third phase
+        if last < pieces:  # no room for a peak, or for a third phase
             pieces = 2
         if last <= 1:
             return values[0 if t == 0 else 2]

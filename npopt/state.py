@@ -67,8 +67,15 @@ def _kind(value):
     """Dtype and shape of an array, the type of a number, in words."""
     if getattr(value, "shape", None) is not None:
         return f"{value.dtype.name} {tuple(value.shape)}"
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a table of names",
-            list: "a list", type(None): "nothing"}.get(type(value), type(value).__name__)
+    return {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        dict: "a table of names",
+        list: "a list",
+        type(None): "nothing",
+    }.get(type(value), type(value).__name__)
 
 
 class Stateful:
@@ -97,5 +104,7 @@ class Stateful:
 
     def bytes(self):
         """Bytes of all arrays that are kept."""
-        return sum(value.bytes() if isinstance(value, Stateful) else getattr(value, "nbytes", 0)
-                   for value in self.kept().values())
+        return sum(
+            value.bytes() if isinstance(value, Stateful) else getattr(value, "nbytes", 0)
+            for value in self.kept().values()
+        )

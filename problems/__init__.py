@@ -8,8 +8,21 @@ from problems.quadratic import Quadratic
 from problems.splits import split, standardise
 
 __all__ = [
-    "LANDSCAPES", "Dataset", "ElasticNet", "Lasso", "LeastSquares", "LinearModel", "Logistic", "Neural", "Problem",
-    "Quadratic", "Restricted", "Surface", "load", "split", "standardise",
+    "LANDSCAPES",
+    "Dataset",
+    "ElasticNet",
+    "Lasso",
+    "LeastSquares",
+    "LinearModel",
+    "Logistic",
+    "Neural",
+    "Problem",
+    "Quadratic",
+    "Restricted",
+    "Surface",
+    "load",
+    "split",
+    "standardise",
 ]
 
 

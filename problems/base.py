@@ -65,8 +65,9 @@ class Problem:
         """value at exactly x; what a subclass defines when the scratch copy below will do for `shift`."""
         raise TypeError(f"{type(self).__name__} defines neither loss nor value")
 
-    def value(self, x: Array, rows: Rows = None, weights: Array | None = None,
-              shift: tuple[float, int] | None = None) -> Number:
+    def value(
+        self, x: Array, rows: Rows = None, weights: Array | None = None, shift: tuple[float, int] | None = None
+    ) -> Number:
         """(1/B) sum_b w_b f_b at x; with shift = (a, key) at x + a z(key), z the normal numbers of key, x untouched."""
         return self.loss(self.check(x) if shift is None else self.shifted(x, *shift), rows, weights)
 
@@ -81,8 +82,15 @@ class Problem:
         z += x
         return z
 
-    def value_and_gradient(self, x: Array, rows: Rows = None, weights: Array | None = None, out: Array | None = None,
-                           inputs: Array | None = None, dinputs: Array | None = None) -> Number:
+    def value_and_gradient(
+        self,
+        x: Array,
+        rows: Rows = None,
+        weights: Array | None = None,
+        out: Array | None = None,
+        inputs: Array | None = None,
+        dinputs: Array | None = None,
+    ) -> Number:
         """The loss; out takes the gradient. inputs replaces the rows' inputs, dinputs receives d loss / d inputs."""
         raise TypeError(f"{type(self).__name__} defines no value_and_gradient")
 

@@ -40,8 +40,18 @@ def between(d, low, high):
     return dataclasses.replace(d, mean=-low * std, std=std)
 
 
-def perceptron(data, hidden=HIDDEN, rows=None, validation=0.0, test_rows=None, l2=0.0, dtype="float32", pixels=None,
-               kind=Neural, **more):
+def perceptron(
+    data,
+    hidden=HIDDEN,
+    rows=None,
+    validation=0.0,
+    test_rows=None,
+    l2=0.0,
+    dtype="float32",
+    pixels=None,
+    kind=Neural,
+    **more,
+):
     """A multi-layer perceptron, 784-128-56-10 on images of 28x28. Metrics on at most 10,000 training rows.
 
     pixels   (low, high) to which black and white go, such as (0, 1); None: mean 0 and standard deviation 1
@@ -52,8 +62,14 @@ def perceptron(data, hidden=HIDDEN, rows=None, validation=0.0, test_rows=None, l
     if pixels is not None:
         d = between(d, *pixels)
     size = d.x_train[0].size
-    return kind(mlp((size, *hidden, len(d.classes)), **more), feed_of(d), l2=l2, dtype=dtype,
-                metrics_rows=min(10_000, len(d.y_train)), metrics_batch=1000)
+    return kind(
+        mlp((size, *hidden, len(d.classes)), **more),
+        feed_of(d),
+        l2=l2,
+        dtype=dtype,
+        metrics_rows=min(10_000, len(d.y_train)),
+        metrics_batch=1000,
+    )
 
 
 def book_network(size, classes, start):

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.sparse
 from sklearn.datasets import make_moons
 
-LENGTHS = ("as they are", "normalised", "log-normal")           # of rows, see `scaled`
+LENGTHS = ("as they are", "normalised", "log-normal")  # of rows, see `scaled`
 
 
 class Traced:
@@ -36,8 +36,12 @@ class Traced:
             return found
         w = np.array(backend.to_host(x), float)
         error = w - self.minimum()[0]
-        more = {"w": lambda: w, "error": lambda: error, "distance": lambda: float(np.sum(error**2)),
-                "sigma": lambda: self.sigma}
+        more = {
+            "w": lambda: w,
+            "error": lambda: error,
+            "distance": lambda: float(np.sum(error**2)),
+            "sigma": lambda: self.sigma,
+        }
         return found | {name: more[name]() for name in self.logs}
 
     @functools.cached_property
@@ -91,8 +95,14 @@ def linear(data, l2=None, strength=None, bound=None, test=True, at_minimum=False
         y, y_test = np.where(y == 0, 1.0, -1.0), np.where(y_test == 0, 1.0, -1.0)
     if l2 is None:
         l2 = (kind(d.x_train, y).row_smoothness().max() if strength is None else strength) / len(y)
-    problem = kind(d.x_train, y, l2, name=data, regulariser=None if bound is None else Box(-bound, bound),
-                   test=(d.x_test, y_test) if test else None)
+    problem = kind(
+        d.x_train,
+        y,
+        l2,
+        name=data,
+        regulariser=None if bound is None else Box(-bound, bound),
+        test=(d.x_test, y_test) if test else None,
+    )
     return traced(problem, at_minimum, logs)
 
 

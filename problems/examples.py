@@ -7,8 +7,8 @@ from npopt import Adam, AMSGrad, RAdam
 
 import numpy as np
 
-BIG = 3.0                                                       # C of the counterexample
-WELLS = ((-2.0, 1.0), (2.0, 0.2))                               # centres and widths of the wells
+BIG = 3.0  # C of the counterexample
+WELLS = ((-2.0, 1.0), (2.0, 0.2))  # centres and widths of the wells
 
 
 def moves(optimizer, gradients, lr):
@@ -33,8 +33,10 @@ def spike(seed, events):
 def counterexample(seed, events, steps=30_000):
     """x in [-1, 1] under f_t = C x for t mod 3 = 1, else -x, b1 = 0, b2 = 1/(1 + C^2), rate 0.5/sqrt t."""
     columns = {"step": []}
-    for name, kind in (("adam", Adam(0.0, 1 / (1 + BIG**2), 0.0)),
-                       ("amsgrad", AMSGrad(0.0, 1 / (1 + BIG**2), 0.0, "original"))):
+    for name, kind in (
+        ("adam", Adam(0.0, 1 / (1 + BIG**2), 0.0)),
+        ("amsgrad", AMSGrad(0.0, 1 / (1 + BIG**2), 0.0, "original")),
+    ):
         x, columns[name], columns["step"] = np.zeros(1), [], []
         kind.start(x)
         for t in range(1, steps + 1):

@@ -69,7 +69,7 @@ class CropFlip(Value):
 
     def __call__(self, u):
         """Moves (B, 3) from uniform numbers u, (B, 3): down and right in -pad..pad, and 1 for a mirror image."""
-        moves = (u * (2 * self.pad + 1)).astype("int64")        # u < 1, so at most 2 pad
+        moves = (u * (2 * self.pad + 1)).astype("int64")  # u < 1, so at most 2 pad
         moves -= self.pad
         moves[:, 2] = (u[:, 2] < 0.5) & self.flip
         return moves
@@ -115,8 +115,10 @@ class Images(DataFeed):
     def __init__(self, data, augment=None):
         super().__init__(data)
         if data.x_train.ndim != 4:
-            raise UserError(f"{data.name}: Images are (n, H, W, C), x has shape {data.x_train.shape}; rows of numbers "
-                             "go into a Table")
+            raise UserError(
+                f"{data.name}: Images are (n, H, W, C), x has shape {data.x_train.shape}; rows of numbers "
+                "go into a Table"
+            )
         self.augment = augment
         if augment is not None:
             self.name = f"{data.name}, {augment!r}"

@@ -92,13 +92,11 @@ def download(what, folder, name, url, expected):
     """The path of the file in the cache, after its download."""
     pooch.get_logger().setLevel("WARNING")
     target = cache() / folder
-    bar = tqdm(total=1, disable=None, unit="B", unit_scale=True, desc=name, leave=False)    # the total is set by pooch
+    bar = tqdm(total=1, disable=None, unit="B", unit_scale=True, desc=name, leave=False)  # the total is set by pooch
     try:
         loader = pooch.HTTPDownloader(progressbar=bar, timeout=30)
-        return pathlib.Path(
-            pooch.retrieve(url, expected, fname=url.rsplit("/", 1)[1], path=target, downloader=loader)
-        )
-    except (OSError, ValueError) as error:                  # of requests; of pooch, for a wrong checksum
+        return pathlib.Path(pooch.retrieve(url, expected, fname=url.rsplit("/", 1)[1], path=target, downloader=loader))
+    except (OSError, ValueError) as error:  # of requests; of pooch, for a wrong checksum
         places = ", ".join(str(root / folder) for root in folders())
         why = first_line(error)
         hint = "" if os.environ.get("NPOPT_DATA") else ", or set NPOPT_DATA to the folder that holds it"
@@ -111,9 +109,9 @@ def download(what, folder, name, url, expected):
 
 
 # --------------------------------------------------------------------------------------------------------- formats
-RATIO = 250                                                 # real files unpack to 2 to 70 times their size
-FLOOR = 2**26                                               # bytes that any file may unpack to
-LARGEST = 2**32                                             # bytes of an idx file's array
+RATIO = 250  # real files unpack to 2 to 70 times their size
+FLOOR = 2**26  # bytes that any file may unpack to
+LARGEST = 2**32  # bytes of an idx file's array
 
 
 @contextlib.contextmanager
@@ -151,7 +149,7 @@ def read_idx(path, dims):
         size = math.prod(shape)
         if min(shape) < 1 or size > LARGEST:
             raise UserError(f"{path}: the header says {shape}, that is {size:,} bytes: not one of 1..{LARGEST:,}")
-        data = file.read(size + 1)                          # no more than was announced, and the checksum at the end
+        data = file.read(size + 1)  # no more than was announced, and the checksum at the end
     if len(data) != size:
         follow = "more" if len(data) > size else len(data)
         raise UserError(f"{path}: the header says {shape}, that is {size} bytes, but {follow} follow")
@@ -187,7 +185,7 @@ def read_tar(path, names):
             if name in found or end > len(data):
                 raise tarfile.TarError(f"{name} occurs twice" if name in found else f"{name} is cut short")
             found[name] = data[member.offset_data : end]
-        last = archive.offset                               # of the header that was not one
+        last = archive.offset  # of the header that was not one
         if len(data) < last + 1024 or any(data[last : last + 1024]):
             raise tarfile.TarError(f"the header at byte {last} is damaged")
     missing = [name for name in names if name not in found]
@@ -196,7 +194,7 @@ def read_tar(path, names):
     return [found[name] for name in names]
 
 
-PICTURE = 2**24                                             # bytes, and pixels, of one picture
+PICTURE = 2**24  # bytes, and pixels, of one picture
 
 
 def image_names(path):
@@ -208,7 +206,7 @@ def image_names(path):
             if "/" in name and name.lower().endswith((".jpg", ".jpeg", ".png")):
                 entries.append(name)
             elif not name.endswith("/"):
-                archive.open(name).close()                  # its name is the one that stands before its bytes
+                archive.open(name).close()  # its name is the one that stands before its bytes
     if not entries:
         raise UserError(f"{path}: the archive holds no images under class/name.jpg")
     folders = [entry.split("/")[-2] for entry in entries]
@@ -238,11 +236,11 @@ def read_images(path, entries):
                 raise UserError(f"{path}: {entry[:80]} has more than {PICTURE:,} bytes")
             data = archive.read(entry)
             try:
-                picture = Image.open(io.BytesIO(data))      # reads its header alone
+                picture = Image.open(io.BytesIO(data))  # reads its header alone
                 if math.prod(picture.size) > PICTURE:
                     raise OSError(f"{picture.size} pixels")
                 image = np.asarray(picture.convert("RGB"))
-            except (OSError, SyntaxError) as error:         # what Pillow raises on a file that is no picture
+            except (OSError, SyntaxError) as error:  # what Pillow raises on a file that is no picture
                 raise UserError(f"{path}: {entry[:80]} is not a readable image: {first_line(error)}") from None
             if images is None:
                 images = np.empty((len(entries), *image.shape), np.uint8)
@@ -257,8 +255,15 @@ def damage(path):
     """Turn what a broken archive raises into one sentence."""
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError,
-            UnicodeDecodeError) as error:                   # RuntimeError: "encrypted"; or a packing that is not known
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        EOFError,
+        OSError,
+        RuntimeError,
+        UnicodeDecodeError,
+    ) as error:  # RuntimeError: "encrypted"; or a packing that is not known
         raise UserError(f"{path}: the archive is damaged or cut short: {first_line(error)}") from None
 
 

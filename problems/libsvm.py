@@ -19,7 +19,7 @@ import numpy as np
 import scipy.sparse
 from sklearn.datasets import load_svmlight_file
 
-LARGEST = 100_000_000                                       # the widest public set (kdd2012) has 54,686,452 columns
+LARGEST = 100_000_000  # the widest public set (kdd2012) has 54,686,452 columns
 KINDS = ("binary", "multiclass", "regression")
 
 
@@ -96,7 +96,7 @@ class Text:
 
     def __init__(self, path):
         self.path, self.text = path, unpacked(path)
-        if b"\r" in self.text:                              # lines may end in CR, LF or both
+        if b"\r" in self.text:  # lines may end in CR, LF or both
             self.text = self.text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         scanned = scan(np.frombuffer(self.text, np.uint8), LARGEST)
         what, line, start, stop, self.rows, low, high, self.high_line = (int(v) for v in scanned)
@@ -113,7 +113,7 @@ class Text:
             X, y = load_svmlight_file(io.BytesIO(self.text), n_features=width, zero_based=base == 0, dtype=dtype)
         X = scipy.sparse.csr_matrix((X.data, X.indices.astype(np.int32), X.indptr.astype(np.int32)), X.shape)
         for values, row in ((y, lambda i: i), (X.data, lambda i: np.searchsorted(X.indptr, i, side="right") - 1)):
-            bad = np.flatnonzero(~np.isfinite(values))      # 1e999 parses, and is inf
+            bad = np.flatnonzero(~np.isfinite(values))  # 1e999 parses, and is inf
             if bad.size:
                 raise UserError(f"{self.path}:{self.line(row(bad[0]))}: a number is too large for {np.dtype(dtype)}")
         return X, y
@@ -188,9 +188,9 @@ COMPLAINTS = {
 @numba.njit(cache=True)
 def is_number(text, i, j):
     """1 if text[i:j] is a decimal number, 2 if it is nan or inf in any spelling, 0 otherwise."""
-    if i < j and (text[i] == 43 or text[i] == 45):                              # + -
+    if i < j and (text[i] == 43 or text[i] == 45):  # + -
         i += 1
-    if i < j and (text[i] | 32 == 110 or text[i] | 32 == 105):                  # n i: nan, inf, infinity
+    if i < j and (text[i] | 32 == 110 or text[i] | 32 == 105):  # n i: nan, inf, infinity
         word = text[i:j]
         for name in (b"nan", b"inf", b"infinity"):
             same = len(name) == word.size
@@ -202,13 +202,13 @@ def is_number(text, i, j):
     digits = 0
     while i < j and 48 <= text[i] <= 57:
         i, digits = i + 1, digits + 1
-    if i < j and text[i] == 46:                                                 # .
+    if i < j and text[i] == 46:  # .
         i += 1
         while i < j and 48 <= text[i] <= 57:
             i, digits = i + 1, digits + 1
     if digits == 0:
         return 0
-    if i < j and text[i] | 32 == 101:                                           # e
+    if i < j and text[i] | 32 == 101:  # e
         i += 1
         if i < j and (text[i] == 43 or text[i] == 45):
             i += 1
@@ -229,7 +229,7 @@ def scan(text, largest):
         last, first = -1, True
         while i < n and text[i] != 10:
             c = text[i]
-            if c == 35:                                                         # comment: skip to the end of the line
+            if c == 35:  # comment: skip to the end of the line
                 while i < n and text[i] != 10:
                     i += 1
                 break
@@ -241,7 +241,7 @@ def scan(text, largest):
                 if text[i] == 58 and colon < 0:
                     colon = i
                 i += 1
-            if i == start:                                                      # a control character
+            if i == start:  # a control character
                 return LABEL if first else PAIR, line, start, start + 1, rows, low, high, high_line
             if first:
                 what = is_number(text, start, i)
@@ -250,7 +250,7 @@ def scan(text, largest):
                 first, rows = False, rows + 1
                 continue
             what = 0 if colon < 0 else is_number(text, colon + 1, i)
-            p = start + int(text[start] == 45 or text[start] == 43)             # - +
+            p = start + int(text[start] == 45 or text[start] == 43)  # - +
             if what == 0 or p == colon:
                 return PAIR, line, start, i, rows, low, high, high_line
             index = 0

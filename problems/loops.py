@@ -32,10 +32,10 @@ def made_of(kind):
     if kind is not None:
         try:
             texts += [kind.__module__, kind.__qualname__]
-            inspect.getsource(kind)                     # an error, where it stands in no file
+            inspect.getsource(kind)  # an error, where it stands in no file
             homes = {sys.modules[above.__module__] for above in kind.__mro__}
             files = {home.__file__ for home in homes if getattr(home, "__file__", None)}
-            texts += [pathlib.Path(file).read_text() for file in sorted(files)]     # with what formulas call and read
-        except (OSError, TypeError):                        # written at a prompt: never found again
+            texts += [pathlib.Path(file).read_text() for file in sorted(files)]  # with what formulas call and read
+        except (OSError, TypeError):  # written at a prompt: never found again
             texts.append(uuid.uuid4().hex)
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]

@@ -42,8 +42,9 @@ class Neural(Problem):
     over all rows: memory for all their activations. Gradients of a large set come from Accumulated.
     """
 
-    def __init__(self, network, feed, loss=None, l2=0.0, seed=0, dtype="float32", metrics_rows=None, metrics_batch=500,
-                 name=None):
+    def __init__(
+        self, network, feed, loss=None, l2=0.0, seed=0, dtype="float32", metrics_rows=None, metrics_batch=500, name=None
+    ):
         self.network, self.feed, self.seed, self.t = network, feed, seed, 0
         self.loss_function, self.plain = SoftmaxCrossEntropy() if loss is None else loss, SoftmaxCrossEntropy()
         self.l2 = number("Neural", "l2", l2, low=0)
@@ -91,8 +92,10 @@ class Neural(Problem):
             return own, targets, run
         shape = (targets.shape[0], *self.network.input_shape)
         if isinstance(own, tuple) or inputs.size != own.size or inputs.dtype != self.dtype:
-            raise ValueError(f"{self.name}: inputs= must be {self.dtype} of shape {shape}, got "
-                             f"{getattr(inputs, 'dtype', type(inputs).__name__)} {tuple(getattr(inputs, 'shape', ()))}")
+            raise ValueError(
+                f"{self.name}: inputs= must be {self.dtype} of shape {shape}, got "
+                f"{getattr(inputs, 'dtype', type(inputs).__name__)} {tuple(getattr(inputs, 'shape', ()))}"
+            )
         return inputs.reshape(shape), targets, run
 
     def _l2(self, x, weights):
@@ -125,7 +128,7 @@ class Neural(Problem):
         network.bind(x, out, active, compact=active is not None)
         z, *kept = network.forward(inputs, run)
         loss, dz = self.loss_function.value_and_gradient(z, targets, weights)
-        dx = network.backward(dz, kept.pop(), run)      # our only reference: each layer's part goes when it is used
+        dx = network.backward(dz, kept.pop(), run)  # our only reference: each layer's part goes when it is used
         if need_dx:
             dinputs[...] = dx.reshape(dinputs.shape)
         if self.l2:
@@ -151,7 +154,7 @@ class Neural(Problem):
         z, *kept = self.network.forward(inputs, run)
         u = backend.row_uniform(key, run.rows, backend.empty((z.shape[0], prod(z.shape[1:-1])), "float64"))
         drawn = self.plain.draw(z.reshape(-1, z.shape[-1]), u.reshape(-1)).reshape(z.shape[:-1])
-        if drawn.ndim > 1:                              # what does not count still does not
+        if drawn.ndim > 1:  # what does not count still does not
             drawn = backend.xp(z).where(targets == IGNORE, IGNORE, drawn)
         _, dz = self.plain.value_and_gradient(z, drawn)
         self.network.backward(dz, kept.pop(), run)
@@ -191,7 +194,7 @@ class Neural(Problem):
         rows = backend.xp().arange(self.feed.count(part)) if rows is None else backend.asarray(rows)
         self.network.bind(self.check(x))
         for start in range(0, rows.shape[0], self.metrics_batch):
-            inputs, targets = self.feed.batch(part, rows[start:start + self.metrics_batch])
+            inputs, targets = self.feed.batch(part, rows[start : start + self.metrics_batch])
             yield self.network.forward(inputs, Run())[0], targets
 
     def metrics(self, x):
@@ -203,7 +206,7 @@ class Neural(Problem):
             if part == "train":
                 count = min(count, self.metrics_rows)
             loss = right = 0.0
-            for z, t in self._evaluate(x, part, backend.xp().arange(count)):       # summed there, read once
+            for z, t in self._evaluate(x, part, backend.xp().arange(count)):  # summed there, read once
                 loss = loss + self.loss_function.rows(z, t).sum(dtype="float64")
                 if self.loss_function.accuracy:
                     right = right + self.loss_function.right(z, t).sum()
@@ -222,7 +225,7 @@ class Neural(Problem):
         network.bind(self.check(x))
         run = Run(recalibrating=True, pending=gathered)
         for start in range(0, rows.shape[0], batch):
-            network.forward(self.feed.batch("train", rows[start:start + batch])[0], run)
+            network.forward(self.feed.batch("train", rows[start : start + batch])[0], run)
         network.recalibrate(gathered)
 
     def restrict(self, x, names):

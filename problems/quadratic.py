@@ -75,7 +75,7 @@ class Quadratic(Problem):
             b = b - weights @ (self.e if rows is None else self.e[rows]) / count
         return self.product(self.A, x), b, mean
 
-    @np.errstate(over="ignore", invalid="ignore")           # a run that diverges shows in its loss
+    @np.errstate(over="ignore", invalid="ignore")  # a run that diverges shows in its loss
     def loss(self, x, rows, weights):
         Ax, b, mean = self.parts(x, rows, weights)
         return number(0.5 * mean * (x @ Ax) - b @ x)

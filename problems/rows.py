@@ -53,7 +53,7 @@ class Dataset:
         of all of them. rows None: the set as it is."""
         if rows is None:
             return self
-        chosen = np.random.default_rng(seed).permutation(len(self.y_train))[:whole("part", "rows", rows)]
+        chosen = np.random.default_rng(seed).permutation(len(self.y_train))[: whole("part", "rows", rows)]
         text = f"{self.source}; {len(chosen)} of {len(self.y_train)} training rows, seed {seed}"
         return dataclasses.replace(self, x_train=self.x_train[chosen], y_train=self.y_train[chosen], source=text)
 

@@ -10,7 +10,7 @@ from problems.splits import split
 
 import numpy as np
 
-SPLIT = {"fraction": 0.2, "seed": 0}                        # where a set comes without test rows
+SPLIT = {"fraction": 0.2, "seed": 0}  # where a set comes without test rows
 
 
 def combined(hashes):
@@ -89,7 +89,7 @@ def idx(name, dtype, dense, check):
 
 
 CIFAR = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-CIFAR_MD5 = {"cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d87530"}     # as the authors publish it
+CIFAR_MD5 = {"cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d87530"}  # as the authors publish it
 CIFAR_FILES = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -151,7 +151,7 @@ def decoded(path, name):
             x = np.load(kept, allow_pickle=False)
             if x.dtype == np.uint8 and len(x) == len(labels):
                 return x, labels, classes
-        except (ValueError, EOFError, OSError):             # a damaged cache is only slow: decode again
+        except (ValueError, EOFError, OSError):  # a damaged cache is only slow: decode again
             pass
     x = files.read_images(path, entries)
     checkpoint.replace(kept, lambda file: np.save(file, x, allow_pickle=False))

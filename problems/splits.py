@@ -48,9 +48,9 @@ def standardise(train, *others):
 def channel_statistics(images):
     """(mean, std) of each channel of (n, H, W, C) images in their own units, float64; a constant channel has std 1."""
     pixels = images.reshape(-1, images.shape[-1])
-    if pixels.dtype == np.uint8:                            # exactly, from counts, without a copy in float64
+    if pixels.dtype == np.uint8:  # exactly, from counts, without a copy in float64
         counts = np.zeros((pixels.shape[1], 256))
-        for start in range(0, len(pixels), 100_000):        # a count converts its piece to 64-bit numbers
+        for start in range(0, len(pixels), 100_000):  # a count converts its piece to 64-bit numbers
             for c, count in enumerate(counts):
                 count += np.bincount(pixels[start : start + 100_000, c], minlength=256)
         values, total = np.arange(256.0), len(pixels)

@@ -39,8 +39,10 @@ class Windows(Feed):
         self.texts = {part: numbers("Windows", text) for part, text in self.texts.items() if text is not None}
         for part, text in self.texts.items():
             if self.starts(text) < 1:
-                raise UserError(f"Windows: the {part} text has {len(text)} tokens; a window of {length} and the token "
-                                 f"behind it need {self.length + 1}")
+                raise UserError(
+                    f"Windows: the {part} text has {len(text)} tokens; a window of {length} and the token "
+                    f"behind it need {self.length + 1}"
+                )
 
     def starts(self, text):
         """How many windows a text holds."""
@@ -88,8 +90,9 @@ class Padded(Feed):
 
     def place(self, network, loss, dtype):
         if network.input_shape != self.shapes:
-            raise UserError(f"{type(self).__name__}: inputs have shapes {self.shapes}, the network expects "
-                             f"{network.input_shape}")
+            raise UserError(
+                f"{type(self).__name__}: inputs have shapes {self.shapes}, the network expects {network.input_shape}"
+            )
         self.parts = {}
         for part, (*inputs, targets) in self.tables.items():
             targets = loss.targets(network.output_shape, targets, dtype)
@@ -127,8 +130,8 @@ class Sentences(Padded):
             text = numbers("Sentences", text)
             if len(text) < 2:
                 raise UserError(f"Sentences: sentence {row} has {len(text)} tokens; it takes two to predict one")
-            here, after = text[:self.length], text[1:self.length + 1]
-            ids[row, :len(here)], mask[row, :len(here)], targets[row, :len(after)] = here, True, after
+            here, after = text[: self.length], text[1 : self.length + 1]
+            ids[row, : len(here)], mask[row, : len(here)], targets[row, : len(after)] = here, True, after
         return ids, mask, targets
 
 
@@ -141,9 +144,11 @@ class Pairs(Padded):
 
     def __init__(self, train, source_length, length, start, stop, validation=None, test=None, pad=0, name="pairs"):
         self.source_length, self.length = (
-            whole("Pairs", n, v) for n, v in (("source_length", source_length), ("length", length)))
+            whole("Pairs", n, v) for n, v in (("source_length", source_length), ("length", length))
+        )
         self.start, self.stop, self.pad = (
-            whole("Pairs", n, v, 0) for n, v in (("start", start), ("stop", stop), ("pad", pad)))
+            whole("Pairs", n, v, 0) for n, v in (("start", start), ("stop", stop), ("pad", pad))
+        )
         self.shapes = ((self.source_length,), (self.source_length,), (self.length,))
         super().__init__(name, train, validation, test)
 
@@ -153,9 +158,9 @@ class Pairs(Padded):
         mask, so_far = np.zeros(source.shape, bool), np.full((len(pairs), self.length), self.pad, np.int64)
         targets = np.full(so_far.shape, IGNORE, np.int64)
         for row, (text, translation) in enumerate(pairs):
-            text = numbers("Pairs", text)[:self.source_length]
-            source[row, :len(text)], mask[row, :len(text)] = text, True
+            text = numbers("Pairs", text)[: self.source_length]
+            source[row, : len(text)], mask[row, : len(text)] = text, True
             complete = np.concatenate([[self.start], numbers("Pairs", translation), [self.stop]])
-            here, after = complete[:-1][:self.length], complete[1:][:self.length]
-            so_far[row, :len(here)], targets[row, :len(after)] = here, after
+            here, after = complete[:-1][: self.length], complete[1:][: self.length]
+            so_far[row, : len(here)], targets[row, : len(after)] = here, after
         return source, mask, so_far, targets

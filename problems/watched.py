@@ -29,8 +29,11 @@ class Watched(Neural):
             layer = segment.name.split(".")[0]
             squares[layer] = squares.get(layer, 0.0) + length(g[segment.slice]) ** 2
         found |= {f"norm_{layer}": math.sqrt(value) for layer, value in squares.items()}
-        found["cosine"] = math.nan if self.before is None else float(
-            backend.to_host(g @ self.before)) / (length(g) * length(self.before))
+        found["cosine"] = (
+            math.nan
+            if self.before is None
+            else float(backend.to_host(g @ self.before)) / (length(g) * length(self.before))
+        )
         self.before, total, count = g, 0.0, n // 256
         for k in range(count):
             self.value_and_gradient(x, np.arange(256 * k, 256 * (k + 1)), out=batch)
@@ -47,11 +50,11 @@ class Watched(Neural):
         return found
 
     def state(self):
-        before = backend.zeros(self.dim, self.dtype) if self.before is None else self.before    # zeros: none yet
+        before = backend.zeros(self.dim, self.dtype) if self.before is None else self.before  # zeros: none yet
         return super().state() | {"before": before.copy()}
 
     def load_state(self, state):
-        before = backend.asarray(state.get("before", np.zeros(1)), self.dtype)                  # reset gives none
+        before = backend.asarray(state.get("before", np.zeros(1)), self.dtype)  # reset gives none
         self.before = before if backend.to_host((before != 0).any()) else None
         super().load_state(state)
 

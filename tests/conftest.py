@@ -7,9 +7,9 @@ import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from npopt import backend  # noqa: E402
+from npopt import backend
 
-import strict  # noqa: E402
+import strict
 
 
 def pytest_addoption(parser):

@@ -13,8 +13,9 @@ import re
 import numpy as np
 
 PATH = pathlib.Path(__file__).with_name("cupy.json")
-SPELLED = {                                                     # their signature says **kwargs, their source this
-    "einsum": "*operands, dtype=0, optimize=0", "meshgrid": "*xi, copy=0, sparse=0, indexing=0",
+SPELLED = {  # their signature says **kwargs, their source this
+    "einsum": "*operands, dtype=0, optimize=0",
+    "meshgrid": "*xi, copy=0, sparse=0, indexing=0",
 }
 
 
@@ -57,7 +58,7 @@ def ufunc_keywords(cupy):
             cupy.add(1, 2, **{name: None})
         except TypeError:
             continue
-        except Exception:                                       # no driver: the arguments had passed by then
+        except Exception:  # no driver: the arguments had passed by then
             pass
         found.append(name)
     return found
@@ -80,8 +81,14 @@ def table(cupy):
     both = sorted(set(dir(cupy.ndarray)) & set(dir(np.ndarray)))
     methods = {name: getattr(cupy.ndarray, name) for name in both if not name.startswith("_")}
     methods = {name: parameters(name, value) for name, value in methods.items() if callable(value)}
-    return {"cupy": cupy.__version__, "ufunc_keywords": ufunc_keywords(cupy), "names": names, "ufuncs": ufuncs,
-            "functions": functions, "methods": methods}
+    return {
+        "cupy": cupy.__version__,
+        "ufunc_keywords": ufunc_keywords(cupy),
+        "names": names,
+        "ufuncs": ufuncs,
+        "functions": functions,
+        "methods": methods,
+    }
 
 
 def main():
@@ -89,8 +96,10 @@ def main():
 
     found = table(cupy)
     PATH.write_text(json.dumps(found, indent=0) + "\n")
-    print(f"{PATH}: CuPy {found['cupy']}, {len(found['functions'])} functions, {len(found['ufuncs'])} ufuncs, "
-          f"{len(found['methods'])} methods")
+    print(
+        f"{PATH}: CuPy {found['cupy']}, {len(found['functions'])} functions, {len(found['ufuncs'])} ufuncs, "
+        f"{len(found['methods'])} methods"
+    )
 
 
 if __name__ == "__main__":

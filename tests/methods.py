@@ -42,40 +42,94 @@ from npopt.segments import Segments
 import numpy as np
 
 ELEMENTWISE = [
-    SGD(), HeavyBall(0.7), Nesterov(0.7), Adam(0.7, 0.95, 1e-2), Adam(0.7, 0.95, 1e-2, 0.3),
-    AdamW(0.7, 0.95, 1e-2, 0.2), AdaGrad(1e-2, 0.3), Adadelta(0.8, 1e-2),
-    RMSProp(0.8, 1e-2), RMSProp(0.8, 1e-2, True), RMSProp(0.8, 1e-2, False, 0.6), RMSProp(0.8, 1e-2, True, 0.6, True),
-    AMSGrad(0.7, 0.8, 1e-2, "original"), AMSGrad(0.7, 0.8, 1e-2, "raw"), AMSGrad(0.7, 0.8, 1e-2, "corrected"),
-    NAdam(0.7, 0.95, 1e-2, 0.05), NAdam(0.7, 0.95, 1e-2, None), RAdam(0.7, 0.9, 1e-2, 4), RAdam(0.7, 0.9, 1e-2, 5),
-    AdaBound(0.7, 0.8, 1e-2, 0.05, 0.2), AMSBound(0.7, 0.8, 1e-2, 0.05, 0.2, 0.06), Lion(0.7, 0.95, 0.2),
-    Adamax(0.7, 0.9, 1e-2), Adamax(0.7, 0.9, 1e-2, True), ASGD(0.3, 0.6), ASGD(0.3, 0.6, 4),
+    SGD(),
+    HeavyBall(0.7),
+    Nesterov(0.7),
+    Adam(0.7, 0.95, 1e-2),
+    Adam(0.7, 0.95, 1e-2, 0.3),
+    AdamW(0.7, 0.95, 1e-2, 0.2),
+    AdaGrad(1e-2, 0.3),
+    Adadelta(0.8, 1e-2),
+    RMSProp(0.8, 1e-2),
+    RMSProp(0.8, 1e-2, True),
+    RMSProp(0.8, 1e-2, False, 0.6),
+    RMSProp(0.8, 1e-2, True, 0.6, True),
+    AMSGrad(0.7, 0.8, 1e-2, "original"),
+    AMSGrad(0.7, 0.8, 1e-2, "raw"),
+    AMSGrad(0.7, 0.8, 1e-2, "corrected"),
+    NAdam(0.7, 0.95, 1e-2, 0.05),
+    NAdam(0.7, 0.95, 1e-2, None),
+    RAdam(0.7, 0.9, 1e-2, 4),
+    RAdam(0.7, 0.9, 1e-2, 5),
+    AdaBound(0.7, 0.8, 1e-2, 0.05, 0.2),
+    AMSBound(0.7, 0.8, 1e-2, 0.05, 0.2, 0.06),
+    Lion(0.7, 0.95, 0.2),
+    Adamax(0.7, 0.9, 1e-2),
+    Adamax(0.7, 0.9, 1e-2, True),
+    ASGD(0.3, 0.6),
+    ASGD(0.3, 0.6, 4),
     *(Rprop(0.6, 1.3, 0.3, 2.0, variant) for variant in Rprop.VARIANTS),
-    Lookahead(Adam(0.7, 0.95, 1e-2), 4, 0.3), Lookahead(HeavyBall(0.7), 4, 0.3, True), EMA(HeavyBall(0.7), 0.8),
+    Lookahead(Adam(0.7, 0.95, 1e-2), 4, 0.3),
+    Lookahead(HeavyBall(0.7), 4, 0.3, True),
+    EMA(HeavyBall(0.7), 0.8),
     SWA(HeavyBall(0.7), 5, 3),
 ]
-WHOLE = [SWATS(0.7, 0.8, 1e-2, 0.3, True)]              # need the whole gradient at once
+WHOLE = [SWATS(0.7, 0.8, 1e-2, 0.3, True)]  # need the whole gradient at once
 
 TABLE = Segments.of(
-    ("fc.W", (3, 4), "matrix", "fc"), ("fc.b", (3,), "bias", "fc"), ("conv.W", (2, 1, 2, 3), "conv", "conv"),
-    ("bn.a", (2,), "norm", "bn"), ("embed", (5, 2), "embedding", "embed"), ("zero", (2, 2), "matrix", "zero"),
+    ("fc.W", (3, 4), "matrix", "fc"),
+    ("fc.b", (3,), "bias", "fc"),
+    ("conv.W", (2, 1, 2, 3), "conv", "conv"),
+    ("bn.a", (2,), "norm", "bn"),
+    ("embed", (5, 2), "embedding", "embed"),
+    ("zero", (2, 2), "matrix", "zero"),
 )
 ORACLE = SimpleNamespace(problem=SimpleNamespace(segments=TABLE))
 DECAY = np.concatenate([np.full(s.size, 0.0 if s.kind in ("bias", "norm") else 0.3) for s in TABLE])
 BY_SEGMENT = [
-    LARS(0.7, 0.2, 0.05), LARS(0.7, 0.2, 0.05, ("matrix", "bias")), LAMB(0.7, 0.9, 1e-2, 0.2),
-    LAMB(0.7, 0.9, 1e-2, 0.2, 0.8, False, "conv"), AdamMini(0.7, 0.9, 1e-2, 0.2),
+    LARS(0.7, 0.2, 0.05),
+    LARS(0.7, 0.2, 0.05, ("matrix", "bias")),
+    LAMB(0.7, 0.9, 1e-2, 0.2),
+    LAMB(0.7, 0.9, 1e-2, 0.2, 0.8, False, "conv"),
+    AdamMini(0.7, 0.9, 1e-2, 0.2),
     Adafactor(0.6, 1e-3, 0.2, 0.7, True, 2, 0.3),
-    Adafactor(0.9, 1e-3, 0.2, 1.5, False, 3), Adafactor(0.6, 1e-3, 0.2, 0.7, True, 2, 0.3, 0.6),
-    Adafactor(0.9, 1e-3, 0.2, 1.5, False, 3, b1=0.8), LARS(0.7, DECAY, 0.05), LAMB(0.7, 0.9, 1e-2, DECAY),
+    Adafactor(0.9, 1e-3, 0.2, 1.5, False, 3),
+    Adafactor(0.6, 1e-3, 0.2, 0.7, True, 2, 0.3, 0.6),
+    Adafactor(0.9, 1e-3, 0.2, 1.5, False, 3, b1=0.8),
+    LARS(0.7, DECAY, 0.05),
+    LAMB(0.7, 0.9, 1e-2, DECAY),
     Muon(0.7, True, 3, "original", 0.2, others="zero", adam_rate=0.4, b1=0.8, b2=0.9, eps=1e-2),
-    Muon(0.7, False, 2, "rms", DECAY, ("matrix", "conv", "embedding"), others=["fc.W"], adam_rate=1.3, b1=0.8, b2=0.9,
-         eps=1e-2),
-    AdamMini(0.7, 0.9, 1e-2, DECAY), Adafactor(0.9, 1e-3, 0.2, 0.7, weight_decay=DECAY),
+    Muon(
+        0.7,
+        False,
+        2,
+        "rms",
+        DECAY,
+        ("matrix", "conv", "embedding"),
+        others=["fc.W"],
+        adam_rate=1.3,
+        b1=0.8,
+        b2=0.9,
+        eps=1e-2,
+    ),
+    AdamMini(0.7, 0.9, 1e-2, DECAY),
+    Adafactor(0.9, 1e-3, 0.2, 0.7, weight_decay=DECAY),
 ]
-PROXIMAL = [Proximal(SGD()), ISTA(True, 1.7), FISTA("function", True, 1.7), FISTA("gradient"),
-            Anderson(3), Anderson(3, "gram", 1e-9), Anderson(2, guard=False), Anderson(0)]
-ASKING = [SophiaH(0.7, 0.8, 0.5, 1e-3, 0.2, 3, 1e-2), SophiaG(0.7, 0.8, 5.0, 1e-3, 0.2, 3),
-          Lookahead(SophiaG(0.7, 0.8, 5.0, 1e-3, 0.2, 3), 4, 0.3, True)]                # ask for second gradients
+PROXIMAL = [
+    Proximal(SGD()),
+    ISTA(True, 1.7),
+    FISTA("function", True, 1.7),
+    FISTA("gradient"),
+    Anderson(3),
+    Anderson(3, "gram", 1e-9),
+    Anderson(2, guard=False),
+    Anderson(0),
+]
+ASKING = [
+    SophiaH(0.7, 0.8, 0.5, 1e-3, 0.2, 3, 1e-2),
+    SophiaG(0.7, 0.8, 5.0, 1e-3, 0.2, 3),
+    Lookahead(SophiaG(0.7, 0.8, 5.0, 1e-3, 0.2, 3), 4, 0.3, True),
+]  # ask for second gradients
 EVERY = ELEMENTWISE + WHOLE + BY_SEGMENT + PROXIMAL + ASKING
 
 

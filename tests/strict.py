@@ -44,11 +44,11 @@ class Flags:
 class StrictArray:
     """See the module's docstring."""
 
-    __array_ufunc__ = None                                      # NumPy's operators give up: ours, or a TypeError
+    __array_ufunc__ = None  # NumPy's operators give up: ours, or a TypeError
     __array_priority__ = 100
 
     def __init__(self, inner, base=None):
-        self.inner, self.base = inner, base                     # base: as CuPy's, the array whose memory a view shows
+        self.inner, self.base = inner, base  # base: as CuPy's, the array whose memory a view shows
 
     def _view(self, result, what="this"):
         """The result of a method: a view costs a GPU nothing, everything else is a kernel."""
@@ -109,7 +109,7 @@ class StrictArray:
         return StrictArray(self.inner.copy())
 
     def __getattr__(self, name):
-        method = getattr(self.inner, name)                      # AttributeError where NumPy has none either
+        method = getattr(self.inner, name)  # AttributeError where NumPy has none either
         if name.startswith("__"):
             raise AttributeError(name)
         if name not in rules.TABLE["methods"]:
@@ -132,7 +132,7 @@ def _operator(name):
         if any(isinstance(other, (list, tuple)) for other in others):
             raise Refused(f"{name} of a device array and a {type(others[0]).__name__}; move it with backend.asarray")
         if any(getattr(other, "__array_ufunc__", 0) is None and not isinstance(other, StrictArray) for other in others):
-            return NotImplemented                               # a type of ours, such as a sparse matrix, takes over
+            return NotImplemented  # a type of ours, such as a sparse matrix, takes over
         result = getattr(self.inner, name)(*[unwrap(o) for o in others])
         if name.startswith("__i") and name not in ("__invert__",):
             return self
@@ -168,8 +168,10 @@ class Function:
         return wrap(result, name)
 
     def __getattr__(self, name):
-        raise Refused(f"{self.path}.{name}: methods of ufuncs are not in the table of {rules.CUPY}; "
-                      "use the function of that meaning")
+        raise Refused(
+            f"{self.path}.{name}: methods of ufuncs are not in the table of {rules.CUPY}; "
+            "use the function of that meaning"
+        )
 
 
 class Module:
@@ -184,7 +186,7 @@ class Module:
             if name != "linalg":
                 raise Refused(f"xp.{path} is not used on devices: draws are npopt.backend's, the rest has no table")
             return Module(found, f"{path}.")
-        if isinstance(found, type) or not callable(found):      # float32, pi, ...
+        if isinstance(found, type) or not callable(found):  # float32, pi, ...
             if path not in rules.TABLE["names"]:
                 raise Refused(f"{rules.CUPY} has no {path}")
             return found
@@ -218,7 +220,7 @@ class Strict:
     def elementwise(self, formula, arguments, offset):
         called()
         for a in arguments:
-            if isinstance(a, np.ndarray):                       # numbers, NumPy's too, become arguments of the kernel
+            if isinstance(a, np.ndarray):  # numbers, NumPy's too, become arguments of the kernel
                 raise Refused(f"{formula.name}: a NumPy array of shape {a.shape} met device arrays")
         formula.on_cpu([a.inner if isinstance(a, StrictArray) else a for a in arguments], offset)
 

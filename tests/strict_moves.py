@@ -1,11 +1,11 @@
 """What goes between host and strict device, and who sent it.
 
-    with strict_moves.counted() as moves:
-        run()
-    moves.reads       to_host: a copy to the host, after waiting for the device
-    moves.uploads     asarray of host data, and lists as indices
-    moves.waits       results whose size the host must know (a boolean mask as index, nonzero, unique): reads in hiding
-    moves.calls       operations that a GPU would be asked to do, a kernel each
+with strict_moves.counted() as moves:
+    run()
+moves.reads       to_host: a copy to the host, after waiting for the device
+moves.uploads     asarray of host data, and lists as indices
+moves.waits       results whose size the host must know (a boolean mask as index, nonzero, unique): reads in hiding
+moves.calls       operations that a GPU would be asked to do, a kernel each
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def note(kind, size):
     frame, stack = sys._getframe(1), []
     while frame is not None:
         path = frame.f_code.co_filename
-        named = not frame.f_code.co_name.startswith("<")        # a generator's or a lambda's frame says nothing
+        named = not frame.f_code.co_name.startswith("<")  # a generator's or a lambda's frame says nothing
         if named and path.startswith(OURS) and not path.startswith(BACKEND):
             stack.append(f"{pathlib.PurePath(path).stem}.{frame.f_code.co_name}")
         frame = frame.f_back

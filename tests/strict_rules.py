@@ -16,11 +16,42 @@ import numpy as np
 TABLE = json.loads(pathlib.Path(__file__).with_name("cupy.json").read_text())
 CUPY = f"CuPy {TABLE['cupy']}"
 CREATING = {"array", "asarray", "asanyarray", "ascontiguousarray", "asfortranarray"}
-WAITING = {"nonzero", "flatnonzero", "argwhere", "unique", "extract", "compress", "bincount", "histogram", "trim_zeros",
-           "setdiff1d", "union1d", "intersect1d", "setxor1d"}          # the host must know how much comes out
-HOST_RESULT = {"can_cast", "result_type", "promote_types", "ndim", "shape", "size", "issubdtype", "isscalar",
-               "broadcast_shapes", "may_share_memory", "shares_memory", "iscomplexobj", "isrealobj", "common_type",
-               "min_scalar_type", "get_printoptions", "array2string", "array_repr", "array_str"}
+WAITING = {
+    "nonzero",
+    "flatnonzero",
+    "argwhere",
+    "unique",
+    "extract",
+    "compress",
+    "bincount",
+    "histogram",
+    "trim_zeros",
+    "setdiff1d",
+    "union1d",
+    "intersect1d",
+    "setxor1d",
+}  # the host must know how much comes out
+HOST_RESULT = {
+    "can_cast",
+    "result_type",
+    "promote_types",
+    "ndim",
+    "shape",
+    "size",
+    "issubdtype",
+    "isscalar",
+    "broadcast_shapes",
+    "may_share_memory",
+    "shares_memory",
+    "iscomplexobj",
+    "isrealobj",
+    "common_type",
+    "min_scalar_type",
+    "get_printoptions",
+    "array2string",
+    "array_repr",
+    "array_str",
+}
 
 
 class Refused(TypeError):
@@ -80,8 +111,10 @@ def check_product(path, operands, out):
         return
     wanted = np.result_type(*[a.dtype for a in operands])
     if not out.flags.c_contiguous or out.dtype != wanted:
-        raise Refused(f"{path}: out is {out.dtype}{'' if out.flags.c_contiguous else ' with gaps'}, but cuBLAS writes "
-                      f"contiguous {wanted}: CuPy would make a temporary array and copy it")
+        raise Refused(
+            f"{path}: out is {out.dtype}{'' if out.flags.c_contiguous else ' with gaps'}, but cuBLAS writes "
+            f"contiguous {wanted}: CuPy would make a temporary array and copy it"
+        )
     if any(np.shares_memory(out.inner, a.inner) for a in operands):
         raise Refused(f"{path}: out overlaps an operand, and CuPy does not look")
 
@@ -114,8 +147,9 @@ def store(inner, index, value):
     it is undefined which one, so that code which depends on it does not agree with the CPU."""
     inner[index] = value
     parts = index if isinstance(index, tuple) else (index,)
-    numbered = any(isinstance(part, (np.ndarray, list)) and np.ndim(part) and np.asarray(part).dtype.kind in "iu"
-                   for part in parts)
+    numbered = any(
+        isinstance(part, (np.ndarray, list)) and np.ndim(part) and np.asarray(part).dtype.kind in "iu" for part in parts
+    )
     if numbered and np.size(value) > 1:
         values = np.broadcast_to(np.asarray(value, inner.dtype), inner[index].shape)
         places = np.arange(inner.size).reshape(inner.shape)[index]

@@ -20,7 +20,7 @@ def test_a_block_returns_with_its_last_view_and_serves_again(pool):
     at, view, turned = a.ctypes.data, a[3:5], a.T
     assert a.flags.carray and at % 64 == 0
     del a
-    assert pool.empty((64, 100), "float32", 1).ctypes.data != at        # a view holds it
+    assert pool.empty((64, 100), "float32", 1).ctypes.data != at  # a view holds it
     del view
     assert turned.shape == (100, 64)
     del turned
@@ -36,9 +36,9 @@ def test_a_larger_block_serves_within_its_slack_and_a_smaller_never(pool):
     pool.empty((10_000,), "float64", 1)
     assert pool.asked == 1
     pool.empty((9_000,), "float64", 1)
-    assert pool.asked == 2                              # of another size
+    assert pool.asked == 2  # of another size
     pool.empty((5_100,), "float64", 2)
-    assert pool.asked == 2                              # 9,000 is less than twice as large
+    assert pool.asked == 2  # 9,000 is less than twice as large
     pool.empty((4_000,), "float64", 2)
     assert pool.asked == 3
     pool.empty((20_000,), "float64", 100)

@@ -59,7 +59,7 @@ def test_accepted_iterates_are_those_of_the_paper(guard, boxed, solver, rng, dev
     method = Anderson(m, solver, reg, 1e13, guard)
     run = minimize(problem, method, FULL, lr, stop=Stop(steps=24), events=Events(1, "step"))
     found, k = run.columns["x"][1:], 0
-    for x in slow:                                              # in order, rejected points in between
+    for x in slow:  # in order, rejected points in between
         while not np.allclose(found[k], x, rtol=1e-6, atol=1e-8):
             k += 1
             assert k < len(found), "an iterate of the paper's does not occur"
@@ -72,8 +72,12 @@ def test_constrained_and_unconstrained_forms_agree(rng):
     problem = Quadratic(A @ A.T / 20 + 0.1 * np.eye(20), rng.standard_normal(20))
     problem.metrics = lambda x: {"x": x.copy()}
     lr = 1 / problem.smoothness()
-    one, two = (minimize(problem, Anderson(4, solver, 0.0, guard=False), FULL, lr, stop=Stop(steps=15),
-                         events=Events(1, "step")) for solver in ("qr", "gram"))
+    one, two = (
+        minimize(
+            problem, Anderson(4, solver, 0.0, guard=False), FULL, lr, stop=Stop(steps=15), events=Events(1, "step")
+        )
+        for solver in ("qr", "gram")
+    )
     np.testing.assert_allclose(one.columns["x"], two.columns["x"], rtol=1e-5, atol=1e-7)
 
 
@@ -144,7 +148,7 @@ def test_every_accepted_point_descends(regulariser, rng):
 
     run = minimize(problem, Watched(5), FULL, lr, stop=Stop(steps=60), events=Events(1, "step"))
     F, last = run.columns["F"], run.columns["F"][0]
-    for k in range(1, len(kept)):                               # row k is judged by step k + 1
+    for k in range(1, len(kept)):  # row k is judged by step k + 1
         if kept[k]:
             assert F[k] <= last + 1e-14
             last = F[k]
@@ -196,8 +200,12 @@ def test_memory_is_two_windows_and_two_vectors():
 def test_faster_than_gradient_descent_on_an_ill_conditioned_problem(rng):
     X = rng.standard_normal((300, 12)) * np.logspace(-1.2, 0.5, 12)
     problem = Logistic(X, np.where(X @ rng.standard_normal(12) > 0, 1, -1), 1e-3)
-    common = dict(sampler=FULL, schedule=1 / problem.smoothness(), stop=Stop(steps=20000, target=("gap", 1e-9)),
-                  events=Events(1, "step"))
+    common = dict(
+        sampler=FULL,
+        schedule=1 / problem.smoothness(),
+        stop=Stop(steps=20000, target=("gap", 1e-9)),
+        events=Events(1, "step"),
+    )
     fast, slow = minimize(problem, Anderson(10), **common), minimize(problem, SGD(), **common)
     assert fast.reason == "target" and fast.final["step"] * 20 < slow.final["step"]
 
@@ -213,10 +221,15 @@ def test_a_run_that_diverges_says_so(rng):
     assert run.diverged
 
 
-@pytest.mark.parametrize("wrong, message", [
-    (lambda: Anderson(-1), "window must be a whole number"), (lambda: Anderson(3, "svd"), 'solver must be "qr" or'),
-    (lambda: Anderson(reg=-1), "reg must lie in"), (lambda: Anderson(condition=0.5), "condition must lie in"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda: Anderson(-1), "window must be a whole number"),
+        (lambda: Anderson(3, "svd"), 'solver must be "qr" or'),
+        (lambda: Anderson(reg=-1), "reg must lie in"),
+        (lambda: Anderson(condition=0.5), "condition must lie in"),
+    ],
+)
 def test_bad_input_gets_one_sentence(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()

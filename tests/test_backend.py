@@ -25,8 +25,13 @@ def splitmix(z):
 
 def test_mix_reproduces_the_published_first_outputs_of_splitmix64():
     # Seed 1234567: the sequence that the reference C code prints.
-    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431,
-                16408922859458223821]
+    expected = [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
     assert [draws.mix((1234567 + (i + 1) * draws.GOLDEN) & MASK) for i in range(5)] == expected
 
 
@@ -43,7 +48,7 @@ def test_normals_are_box_muller_of_the_counter(dtype):
 
 def test_normals_have_the_moments_of_a_normal_law_and_no_serial_correlation():
     z = backend.normals(backend.key(0, "moments"), np.empty(400_000))
-    s = 1 / np.sqrt(z.size)                                      # five standard errors of each estimate
+    s = 1 / np.sqrt(z.size)  # five standard errors of each estimate
     assert abs(z.mean()) < 5 * s
     assert abs(z.var() - 1) < 5 * np.sqrt(2) * s
     assert abs((z**4).mean() - 3) < 5 * np.sqrt(96) * s
@@ -58,7 +63,7 @@ def test_uniforms_lie_strictly_inside_the_unit_interval_and_agree_between_dtypes
     np.testing.assert_array_equal(u, v.astype(float))
     counts = np.histogram(u, 16, (0, 1))[0]
     expected = u.size / 16
-    assert ((counts - expected) ** 2 / expected).sum() < 44      # chi-square, 15 degrees of freedom: p = 1e-4
+    assert ((counts - expected) ** 2 / expected).sum() < 44  # chi-square, 15 degrees of freedom: p = 1e-4
 
 
 def test_a_rows_uniforms_do_not_depend_on_its_batch():
@@ -80,7 +85,7 @@ def test_generators_replay_and_differ():
 
 
 def test_a_gpu_without_cupy_is_refused_with_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", None)               # import cupy now raises ImportError
+    monkeypatch.setitem(sys.modules, "cupy", None)  # import cupy now raises ImportError
     monkeypatch.delitem(devices._made, "gpu", raising=False)
     with pytest.raises(UserError, match="pip install -r requirements-gpu.txt"):
         backend.use("gpu")
@@ -140,8 +145,16 @@ def test_the_strict_device_refuses_what_a_gpu_would_do_slowly_or_not_at_all():
 
     backend.use("strict")
     a = backend.asarray([1.0, 2.0])
-    for wrong in (lambda: np.asarray(a), lambda: np.sqrt(a), lambda: float(a[0]), lambda: bool(a[0] > 0),
-                  lambda: a + np.ones(2), lambda: np.ones(2) + a, lambda: a * np.float64(2), lambda: list(a)):
+    for wrong in (
+        lambda: np.asarray(a),
+        lambda: np.sqrt(a),
+        lambda: float(a[0]),
+        lambda: bool(a[0] > 0),
+        lambda: a + np.ones(2),
+        lambda: np.ones(2) + a,
+        lambda: a * np.float64(2),
+        lambda: list(a),
+    ):
         with pytest.raises(TypeError):
             wrong()
     assert isinstance(a.sum(), strict.StrictArray)

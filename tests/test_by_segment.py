@@ -91,8 +91,11 @@ def slow_lamb(x, gradients, rates, kind, decay, o):
 
 @by_segment
 def slow_adam_mini(x, gradients, rates, kind, decay, o):
-    blocks = {"matrix": [(i,) for i in range(x.shape[0])], "embedding": [(i,) for i in range(x.shape[0])],
-              "bias": list(np.ndindex(x.shape))}.get(kind, [...])
+    blocks = {
+        "matrix": [(i,) for i in range(x.shape[0])],
+        "embedding": [(i,) for i in range(x.shape[0])],
+        "bias": list(np.ndindex(x.shape)),
+    }.get(kind, [...])
     m, v, found = 0 * x, [0.0] * len(blocks), []
     for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), 1):
         x, m = x * (1 - lr * decay), o.b1 * m + (1 - o.b1) * g
@@ -116,7 +119,7 @@ def slow_adafactor(x, gradients, rates, kind, decay, o):
         v = full
         if x.ndim > 1 and min(x.shape) >= o.least:
             rows, columns = b * rows + (1 - b) * a.sum(1), b * columns + (1 - b) * a.sum(0)
-            v = np.outer(rows, columns) / rows.sum()                                # the paper's form, with sums
+            v = np.outer(rows, columns) / rows.sum()  # the paper's form, with sums
         u = g / np.sqrt(v)
         u = u / max(1, np.sqrt(np.mean(u**2)) / o.clip)
         u = lr * (max(o.eps2, np.sqrt(np.mean(x**2))) if o.relative else 1) * u
@@ -199,7 +202,7 @@ def test_state_bytes_for_each_parameter():
     hidden = sum(s.size for s in network.segments if s.kind == "matrix")
     assert bytes_of(Muon(), x, oracle) == 8 - 4 * hidden / x.size
     assert bytes_of(SophiaG(), x, oracle) == bytes_of(SophiaH(), x, oracle) == 8
-    assert bytes_of(Lookahead(AdamW()), x, oracle) == 12                                # one more than Adam
+    assert bytes_of(Lookahead(AdamW()), x, oracle) == 12  # one more than Adam
     mini = sum(s.shape[0] if s.kind == "matrix" else s.size if s.kind == "bias" else 1 for s in network.segments)
     assert bytes_of(AdamMini(), x, oracle) == 4 + 4 * mini / x.size < 4.1
     factored = sum(s.shape[0] + s.size // s.shape[0] if len(s.shape) > 1 else s.size for s in network.segments)
@@ -215,13 +218,13 @@ def test_a_trust_ratio_of_one_where_a_norm_is_zero_and_outside_the_kinds():
     lamb.start(x, ORACLE)
     lamb.step(x, g, 0.1)
     for s in (zero, bias):
-        np.testing.assert_allclose(x[s.slice], before[s.slice] - 0.1)                   # Adam's first step
+        np.testing.assert_allclose(x[s.slice], before[s.slice] - 0.1)  # Adam's first step
     w = TABLE.find("fc.W").slice
     assert np.linalg.norm(x[w] - before[w]) == pytest.approx(0.1 * np.linalg.norm(before[w]))
     x, lamb = before.copy(), LAMB(weight_decay=0.0)
     lamb.start(x, ORACLE)
     lamb.step(x, 0 * g, 0.1)
-    np.testing.assert_array_equal(x, before)                                            # u = 0: nothing moves, no NaN
+    np.testing.assert_array_equal(x, before)  # u = 0: nothing moves, no NaN
     x = before.copy()
     lars = LARS(0.0, 0.0, 0.01)
     lars.start(x, ORACLE)
@@ -239,7 +242,7 @@ def test_adafactor_is_exact_for_squares_of_rank_one(rng):
     o.start(x, SimpleNamespace(problem=SimpleNamespace(segments=table)))
     for _ in range(3):
         o.step(x, g.ravel(), 0.1)
-    np.testing.assert_allclose(x, before - 0.3 * np.sign(g.ravel()), rtol=1e-12)        # v = g^2 at all times
+    np.testing.assert_allclose(x, before - 0.3 * np.sign(g.ravel()), rtol=1e-12)  # v = g^2 at all times
     schedule = InverseSquareRoot(1.0, cap=1e-2)
     schedule.start(1, None)
     assert [schedule(t) for t in (0, 9_999, 39_999)] == pytest.approx([1e-2, 1e-2, 5e-3])
@@ -265,7 +268,7 @@ def test_the_singular_values_of_muons_update_are_near_one_and_its_scale_is_the_o
     table, (n, k) = Segments.of(("W", shape, "matrix", "W")), shape
     oracle = SimpleNamespace(problem=SimpleNamespace(segments=table))
     W, _, V = np.linalg.svd(rng.standard_normal(shape), full_matrices=False)
-    g = ((W * np.logspace(0, -1.5, min(shape))) @ V).astype(dtype)                # a condition number of 32
+    g = ((W * np.logspace(0, -1.5, min(shape))) @ V).astype(dtype)  # a condition number of 32
     for scale, factor in (("original", max(1, n / k) ** 0.5), ("rms", 0.2 * max(n, k) ** 0.5)):
         x, o = np.zeros(table.dim, dtype), Muon(scale=scale)
         o.start(x, oracle)
@@ -273,13 +276,13 @@ def test_the_singular_values_of_muons_update_are_near_one_and_its_scale_is_the_o
         update = x.reshape(shape) / (-0.5 * factor)
         values = np.linalg.svd(update, compute_uv=False)
         assert 0.68 < values.min() and values.max() < 1.21
-        assert np.trace(update.T @ (W @ V)) > 0.8 * min(shape)                  # and they go with the same vectors
+        assert np.trace(update.T @ (W @ V)) > 0.8 * min(shape)  # and they go with the same vectors
         if scale == "rms":
             assert np.sqrt(np.mean((x / 0.5) ** 2)) == pytest.approx(0.2, rel=0.25)
         before = x.copy()
         o = Muon(scale=scale, weight_decay=0.3)
         o.start(x, oracle)
-        o.step(x, 0 * g.ravel(), 0.5)                                           # no gradient: decay alone, no NaN
+        o.step(x, 0 * g.ravel(), 0.5)  # no gradient: decay alone, no NaN
         np.testing.assert_allclose(x, before * (1 - 0.5 * 0.3), rtol=1e-6)
 
 
@@ -294,11 +297,13 @@ def test_muon_without_matrices_is_adamw(rng):
         a.step(x, g, 0.1)
         b.step(y, g, 0.07)
     np.testing.assert_allclose(x, y, rtol=1e-14)
-    for wrong, message in ((lambda: Muon(scale="none"), "Muon: scale must be one of original, rms"),
-                           (lambda: Muon(kinds=("weights",)), "Muon: kinds must be among"),
-                           (lambda: Muon(others="fc9.W").start(x, ORACLE), "no segment is named 'fc9.W'"),
-                           (lambda: Muon(steps=0), "Muon: steps must be a whole number"),
-                           (lambda: Muon(beta=1.0), "Muon: beta must lie in")):
+    for wrong, message in (
+        (lambda: Muon(scale="none"), "Muon: scale must be one of original, rms"),
+        (lambda: Muon(kinds=("weights",)), "Muon: kinds must be among"),
+        (lambda: Muon(others="fc9.W").start(x, ORACLE), "no segment is named 'fc9.W'"),
+        (lambda: Muon(steps=0), "Muon: steps must be a whole number"),
+        (lambda: Muon(beta=1.0), "Muon: beta must lie in"),
+    ):
         with pytest.raises(ValueError, match=message):
             wrong()
 
@@ -310,7 +315,7 @@ def test_the_first_moment_of_adafactor_is_not_corrected_and_cannot_appear_in_mid
     moving.start(y, ORACLE)
     plain.step(x, g, 0.1)
     moving.step(y, g, 0.1)
-    np.testing.assert_allclose(1 - y, (1 - x) / 4, rtol=1e-12)                  # (1 - b1) s u
+    np.testing.assert_allclose(1 - y, (1 - x) / 4, rtol=1e-12)  # (1 - b1) s u
     plain.b1 = 0.5
     with pytest.raises(ValueError, match="Adafactor: b1 varies, but m is not there"):
         plain.step(x, g, 0.1)
@@ -382,8 +387,9 @@ def test_hutchinsons_estimate_is_of_gradients_that_nobody_clipped():
 def test_sophia_g_on_a_device(device):
     def run():
         optimizer = SophiaG(0.7, 0.8, 5.0, 1e-3, 0.2, every=2)
-        return minimize(small(), optimizer, RandomReshuffling(30), 0.05, Accumulated(7), stop=Stop(steps=5),
-                        events=Events(None))
+        return minimize(
+            small(), optimizer, RandomReshuffling(30), 0.05, Accumulated(7), stop=Stop(steps=5), events=Events(None)
+        )
 
     backend.use(device)
     x = backend.to_host(run().x)
@@ -448,8 +454,13 @@ def test_adafactor_survives_a_row_without_gradients():
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_restricted_to_everything_a_network_is_itself(smoothing):
     def problem():
-        return Neural(networks.mlp((64, 8, 10), norm="batch"), Images(datasets.load("digits")),
-                      SoftmaxCrossEntropy(smoothing), dtype="float64", metrics_rows=99)
+        return Neural(
+            networks.mlp((64, 8, 10), norm="batch"),
+            Images(datasets.load("digits")),
+            SoftmaxCrossEntropy(smoothing),
+            dtype="float64",
+            metrics_rows=99,
+        )
 
     whole = problem()
     x = whole.x0(backend.generator(0, "x0"))
@@ -476,7 +487,7 @@ def test_sophia_g_is_the_gauss_newton_diagonal_on_average(smoothing):
     z = problem.outputs(x, "train", rows)
     p = np.exp(z - z.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
-    exact = np.zeros_like(x)                                    # (1/B) sum_b J_b' (diag p - p p') J_b, its diagonal
+    exact = np.zeros_like(x)  # (1/B) sum_b J_b' (diag p - p p') J_b, its diagonal
     for b in rows:
         jacobian = []
         for k in range(10):
@@ -485,7 +496,7 @@ def test_sophia_g_is_the_gauss_newton_diagonal_on_average(smoothing):
             inputs, _, run = problem._prepare(np.array([b]), None)
             network.bind(x, out)
             _, saved = network.forward(inputs, run)
-            network.backward(np.eye(10)[k:k + 1], saved, run)
+            network.backward(np.eye(10)[k : k + 1], saved, run)
             jacobian.append(out)
         jacobian = np.array(jacobian)
         exact += (p[b] @ jacobian**2 - (p[b] @ jacobian) ** 2) / len(rows)
@@ -509,8 +520,15 @@ def test_drawn_labels_have_the_probabilities_of_the_softmax():
 @pytest.mark.parametrize("optimizer", [SophiaH(every=3, radius=1e-3), SophiaG(every=3)], ids=short)
 def test_sophia_trains_resumes_and_counts_its_gradients(optimizer, tmp_path):
     def run(steps, path=None):
-        return minimize(small(), optimizer, RandomReshuffling(30), 1e-2, stop=Stop(steps=steps), seed=2,
-                        events=Events(metrics=None, checkpoint=path))
+        return minimize(
+            small(),
+            optimizer,
+            RandomReshuffling(30),
+            1e-2,
+            stop=Stop(steps=steps),
+            seed=2,
+            events=Events(metrics=None, checkpoint=path),
+        )
 
     straight = run(40)
     run(17, tmp_path / "c.npz")
@@ -534,8 +552,9 @@ def test_sophia_asks_for_what_it_needs():
 # ------------------------------------------------------------------------------------------- averages report themselves
 
 
-@pytest.mark.parametrize("around", [Lookahead(HeavyBall(0.5), 3), EMA(HeavyBall(0.5), 0.9), SWA(HeavyBall(0.5), 4, 2)],
-                         ids=short)
+@pytest.mark.parametrize(
+    "around", [Lookahead(HeavyBall(0.5), 3), EMA(HeavyBall(0.5), 0.9), SWA(HeavyBall(0.5), 4, 2)], ids=short
+)
 def test_averages_are_measured_with_statistics_of_their_own(around):
     def problem():
         return Neural(networks.mlp((64, 8, 10), norm="batch"), Images(datasets.load("digits")), metrics_rows=200)
@@ -547,4 +566,4 @@ def test_averages_are_measured_with_statistics_of_their_own(around):
     for name, value in fresh.metrics(run.answer).items():
         assert run.final[name] == pytest.approx(value, rel=1e-6), name
     plain = minimize(problem(), around, RandomReshuffling(50), 0.1, stop=Stop(steps=20), events=Events(None))
-    np.testing.assert_array_equal(plain.x, run.x)               # measuring changes nothing
+    np.testing.assert_array_equal(plain.x, run.x)  # measuring changes nothing

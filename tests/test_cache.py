@@ -45,7 +45,7 @@ def test_a_folder_that_others_may_read_is_closed_and_one_that_they_may_write_is_
 def test_a_folder_of_another_user_is_refused(home, monkeypatch):
     (home / "home" / "kernels").mkdir(parents=True, mode=0o700)
     here = os.getuid()
-    monkeypatch.setattr(cache.os, "getuid", lambda: here + 1)                   # everything here is now another's
+    monkeypatch.setattr(cache.os, "getuid", lambda: here + 1)  # everything here is now another's
     with pytest.raises(OSError, match=rf"kernels: it belongs to another user \(uid {here}\); .*; set NPOPT_CACHE"):
         cache.folder()
 
@@ -76,7 +76,7 @@ def test_a_module_runs_the_text_that_was_generated_not_what_lies_in_the_file(hom
 
 
 def test_machine_code_is_found_again(home):
-    text = ("import numba\n\n\n@numba.njit('float64(float64)', cache=True)\ndef half(x):\n    return x / 2\n")
+    text = "import numba\n\n\n@numba.njit('float64(float64)', cache=True)\ndef half(x):\n    return x / 2\n"
     first, second = (cache.module("half", text).half for _ in range(2))
     assert (len(first.stats.cache_hits), len(second.stats.cache_hits), second(3.0)) == (0, 1, 1.5)
 

@@ -9,9 +9,14 @@ import pytest
 
 
 def test_a_tree_comes_back_as_it_went(tmp_path, device):
-    tree = {"a": {"x": backend.asarray(np.arange(4, dtype="float32")), "t": 3, "none": None, "text": "é"},
-            "list": [1.5, math.inf, True], "empty": {}, "big": 2**63, "deep": [{"y": np.zeros((2, 0))}],
-            "scalar": np.float64(0.1)}
+    tree = {
+        "a": {"x": backend.asarray(np.arange(4, dtype="float32")), "t": 3, "none": None, "text": "é"},
+        "list": [1.5, math.inf, True],
+        "empty": {},
+        "big": 2**63,
+        "deep": [{"y": np.zeros((2, 0))}],
+        "scalar": np.float64(0.1),
+    }
     checkpoint.save(tmp_path / "deep" / "c.npz", tree)
     back = checkpoint.load(tmp_path / "deep" / "c.npz")
     np.testing.assert_array_equal(back["a"]["x"], [0, 1, 2, 3])
@@ -38,7 +43,7 @@ def test_no_flipped_byte_is_an_unnamed_error(tmp_path):
     checkpoint.save(path, {"x": np.arange(50.0), "t": 3})
     whole = path.read_bytes()
     for at in range(0, len(whole), 5):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1:])
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
         try:
             checkpoint.load(path)
         except checkpoint.Damaged as error:

@@ -26,20 +26,30 @@ def finished(name, columns, seed=0, n=100):
     return Finished("a", {"method": name}, seed, {"n": n}, columns, final, 1.0, "steps")
 
 
-@pytest.mark.parametrize("name, build, arguments", [
-    ("variance_reduction", "linear", dict(data="diabetes", at_minimum=True, logs=("sigma",))),
-    ("variance_reduction", "linear", dict(data="breast_cancer", strength=0.01)),
-    ("anderson", "smooth", dict(data="breast_cancer", bound=0.3)), ("sampling", "lasso", dict(data="diabetes")),
-    ("sampling", "logistic", dict(data="breast_cancer", lengths="log-normal", logs=("error",))),
-])
+@pytest.mark.parametrize(
+    "name, build, arguments",
+    [
+        ("variance_reduction", "linear", dict(data="diabetes", at_minimum=True, logs=("sigma",))),
+        ("variance_reduction", "linear", dict(data="breast_cancer", strength=0.01)),
+        ("anderson", "smooth", dict(data="breast_cancer", bound=0.3)),
+        ("sampling", "lasso", dict(data="diabetes")),
+        ("sampling", "logistic", dict(data="breast_cancer", lengths="log-normal", logs=("error",))),
+    ],
+)
 def test_problems_run_where_nothing_may_be_read(name, build, arguments, device):
     found, module = [], script(name)
     from npopt import FISTA, RandomReshuffling
 
     for where in (device, "cpu"):
         backend.use(where)
-        run = minimize(getattr(module, build)(**arguments), FISTA(), RandomReshuffling(16), 1e-3, stop=Stop(steps=3),
-                       events=Events(1, "step"))
+        run = minimize(
+            getattr(module, build)(**arguments),
+            FISTA(),
+            RandomReshuffling(16),
+            1e-3,
+            stop=Stop(steps=3),
+            events=Events(1, "step"),
+        )
         found.append(run)
     for column in found[0].columns:
         if column != "seconds":
@@ -49,8 +59,10 @@ def test_problems_run_where_nothing_may_be_read(name, build, arguments, device):
 def test_variance_reduction_fits_a_line_through_the_mean_log_gap():
     module = script("variance_reduction")
     t = np.arange(0, 40, 0.25)
-    runs = Results(finished("x", {"passes": t, "gap": np.exp(-0.7 * t + wiggle * np.sin(t))}, seed)
-                   for seed, wiggle in enumerate((0.5, -0.5)))
+    runs = Results(
+        finished("x", {"passes": t, "gap": np.exp(-0.7 * t + wiggle * np.sin(t))}, seed)
+        for seed, wiggle in enumerate((0.5, -0.5))
+    )
     rate, r2 = module.line(runs)
     assert rate == pytest.approx(0.7, rel=1e-6) and r2 > 0.999999
     assert np.isnan(module.line(Results([finished("x", {"passes": t, "gap": np.ones_like(t)})]))[0])
@@ -58,7 +70,7 @@ def test_variance_reduction_fits_a_line_through_the_mean_log_gap():
 
 def test_variance_reduction_cuts_stages_of_two_passes():
     module = script("variance_reduction")
-    step = np.arange(0, 801, 25)                                # n = 100: a stage is 200 steps, eight rows
+    step = np.arange(0, 801, 25)  # n = 100: a stage is 200 steps, eight rows
     v = 1e-3 ** (step // 200) * (1 + step % 200)
     stages = module.by_stage(finished("SVRG", {"step": step, "variance": v + 1e-40}))
     assert len(stages) == 4 and all(len(s) == 8 for s in stages)

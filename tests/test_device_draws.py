@@ -37,8 +37,16 @@ N = 40
 def network(build, augment=None):
     rng = np.random.default_rng(6)
     x, y = rng.integers(0, 256, (N, 8, 8, 3)).astype("uint8"), rng.integers(0, 4, N)
-    data = SimpleNamespace(name="noise", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9], mean=[110.0, 120.0, 130.0],
-                           std=[60.0, 70.0, 80.0], scale=255.0)
+    data = SimpleNamespace(
+        name="noise",
+        x_train=x,
+        y_train=y,
+        x_test=x[:9],
+        y_test=y[:9],
+        mean=[110.0, 120.0, 130.0],
+        std=[60.0, 70.0, 80.0],
+        scale=255.0,
+    )
     return Neural(build(), Images(data, augment), dtype="float64")
 
 
@@ -57,19 +65,33 @@ def linear(**more):
 
 
 ORDER = RandomReshuffling(7)
-RUNS = {                                                        # problem, optimizer, sampler, estimator
+RUNS = {  # problem, optimizer, sampler, estimator
     "dropout": (lambda: network(lambda: small(0.4)), HeavyBall(0.8), ORDER, None),
-    "augmentation": (lambda: network(lambda: nn.resnet18(width=2, classes=4, image=8), CropFlip(2)), HeavyBall(0.8),
-                     ORDER, None),
+    "augmentation": (
+        lambda: network(lambda: nn.resnet18(width=2, classes=4, image=8), CropFlip(2)),
+        HeavyBall(0.8),
+        ORDER,
+        None,
+    ),
     "augmentation, in parts": (lambda: network(plain, CropFlip(1)), SGD(), ORDER, Accumulated(2)),
     "labels from the model": (lambda: network(plain), SophiaG(0.9, 0.8, every=2), ORDER, None),
     "probes of the Hessian": (lambda: network(plain), SophiaH(0.9, 0.8, every=2), ORDER, None),
     "noise of a quadratic": (lambda: Quadratic([1.0, 0.3, 2.0], n=N, noise=0.5), SGD(), ORDER, None),
-    **{f"rows: {type(sampler).__name__}": (linear, SGD(), sampler, None) for sampler in (
-        ORDER, ShuffleOnce(7), WithReplacement(7), Importance(7, "norms", 0.2), AdaptiveImportance(7, 0.4, 0.3),
-        ByClass(7))},
-    **{f"estimates: {estimator!r}": (linear, SGD(), WithReplacement(3), estimator) for estimator in (
-        SVRG(0.5, "I"), SVRG(0.5, "II"), SAGA("scalars"), SAGA("gradients", "zeros"))},
+    **{
+        f"rows: {type(sampler).__name__}": (linear, SGD(), sampler, None)
+        for sampler in (
+            ORDER,
+            ShuffleOnce(7),
+            WithReplacement(7),
+            Importance(7, "norms", 0.2),
+            AdaptiveImportance(7, 0.4, 0.3),
+            ByClass(7),
+        )
+    },
+    **{
+        f"estimates: {estimator!r}": (linear, SGD(), WithReplacement(3), estimator)
+        for estimator in (SVRG(0.5, "I"), SVRG(0.5, "II"), SAGA("scalars"), SAGA("gradients", "zeros"))
+    },
     "a penalty": (lambda: linear(regulariser=L1(0.02)), Proximal(SGD()), WithReplacement(7), None),
 }
 
@@ -80,12 +102,20 @@ def test_runs_agree_on_two_devices(name, device):
     found = {}
     for where, seed in ((device, 5), ("cpu", 5), ("cpu", 6)):
         backend.use(where)
-        run = minimize(build(), optimizer, sampler, 0.02, estimator, stop=Stop(steps=6), seed=seed,
-                       events=Events(metrics=2, per="step"))
+        run = minimize(
+            build(),
+            optimizer,
+            sampler,
+            0.02,
+            estimator,
+            stop=Stop(steps=6),
+            seed=seed,
+            events=Events(metrics=2, per="step"),
+        )
         found[where, seed] = np.asarray(backend.to_host(run.x)), run.columns["loss"][1:]
     for ours, theirs in zip(found[device, 5], found["cpu", 5], strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10)        # sums in another order, six steps
-    assert np.abs(found["cpu", 5][0] - found["cpu", 6][0]).max() > 1e-6         # the draws do matter
+        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10)  # sums in another order, six steps
+    assert np.abs(found["cpu", 5][0] - found["cpu", 6][0]).max() > 1e-6  # the draws do matter
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -98,7 +128,7 @@ def test_draws_by_index_are_those_of_the_cpu(dtype, device):
         uniforms = backend.row_uniform(backend.key(8, "u", 3), backend.asarray(rows), backend.empty((4, 5), dtype))
         whole = backend.row_uniform(backend.key(8, "u", 3), None, backend.empty((12, 5), dtype))
         found.append([backend.to_host(v) for v in (normals, uniforms, whole)])
-    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-14 if dtype == "float64" else 2e-7)     # log, cos
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-14 if dtype == "float64" else 2e-7)  # log, cos
     for ours, theirs in zip(found[0][1:], found[1][1:], strict=True):
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(found[0][1], found[0][2][rows])

@@ -17,8 +17,8 @@ import pytest
 import strict
 
 SCRIPTS = sorted((pathlib.Path(__file__).parents[1] / "scripts").glob("[!_]*.py"))
-LONG = {"sharpness"}                                            # recipes that train for long; the slow test has them
-loop = importlib.import_module("npopt.minimize")                # `npopt.minimize` is the function
+LONG = {"sharpness"}  # recipes that train for long; the slow test has them
+loop = importlib.import_module("npopt.minimize")  # `npopt.minimize` is the function
 
 
 def experiment_of(path):
@@ -58,7 +58,7 @@ def test_recipes_run_where_nothing_may_be_read(path):
             found = columns(entry)
             assert found, entry.name
             for name, values in found.items():
-                assert engine.as_array(values).dtype.kind in "biuf", f"{entry.name}: {name}"        # it is on the host
+                assert engine.as_array(values).dtype.kind in "biuf", f"{entry.name}: {name}"  # it is on the host
 
 
 @pytest.mark.slow
@@ -73,7 +73,7 @@ def test_commands_run_where_nothing_may_be_read(path, tmp_path, monkeypatch, cap
     def shortened(problem, optimizer, *arguments, stop=None, **named):
         return real(problem, optimizer, *arguments, stop=Stop(steps=3), **named)
 
-    monkeypatch.setattr(loop, "minimize", shortened)            # the lab's, and below that of the script
+    monkeypatch.setattr(loop, "minimize", shortened)  # the lab's, and below that of the script
     monkeypatch.setattr(npopt, "minimize", shortened)
     monkeypatch.setitem(backend.DEVICES, "gpu", strict.Strict)
     monkeypatch.setitem(devices._made, "gpu", devices._make("strict"))

@@ -30,8 +30,14 @@ def test_constants_minima_and_variances(kind, device):
     def ask():
         problem = logistic(kind)
         x = backend.asarray(np.linspace(-1, 1, 4))
-        return [problem.minimum()[1], problem.smoothness(), problem.strong_convexity(), problem.gradient_variance(x),
-                *problem.metrics(x).values(), *problem.predict(x, problem.host_X)]
+        return [
+            problem.minimum()[1],
+            problem.smoothness(),
+            problem.strong_convexity(),
+            problem.gradient_variance(x),
+            *problem.metrics(x).values(),
+            *problem.predict(x, problem.host_X),
+        ]
 
     same(device, ask)
 
@@ -62,4 +68,4 @@ def test_spectra(device):
         return stable(logistic(np.asarray), backend.asarray(np.linspace(-1, 1, 4)), steps=4).values
 
     same(device, ask)
-    same(device, ask_lanczos, rtol=1e-5)                # differences of gradients: 1e-16 / radius, and a factor
+    same(device, ask_lanczos, rtol=1e-5)  # differences of gradients: 1e-16 / radius, and a factor

@@ -23,8 +23,9 @@ def slow_gradient(A, b, l2, x, rows, weights):
 ROWS = np.array([3, 7, 7, 0, 22, 11, 5])
 
 
-@pytest.mark.parametrize("estimator", [Minibatch(), Accumulated(3), Accumulated(7), Accumulated(100), Accumulated(1)],
-                         ids=repr)
+@pytest.mark.parametrize(
+    "estimator", [Minibatch(), Accumulated(3), Accumulated(7), Accumulated(100), Accumulated(1)], ids=repr
+)
 def test_minibatch_and_unequal_micro_batches_give_the_mean_of_the_weighted_row_gradients(estimator, rng):
     A, b = data(rng)
     x, weights = rng.standard_normal(5), rng.random(7)
@@ -72,9 +73,14 @@ def test_again_is_the_same_batch_at_another_point(rng):
         np.testing.assert_allclose(h, slow_gradient(A, b, 0, y, ROWS, np.ones(7)), rtol=1e-12)
 
 
-@pytest.mark.parametrize("order", [
-    lambda c: Clipped(c), lambda c: Clipped(c, Accumulated(3)), lambda c: Accumulated(7, Clipped(c)),
-])
+@pytest.mark.parametrize(
+    "order",
+    [
+        lambda c: Clipped(c),
+        lambda c: Clipped(c, Accumulated(3)),
+        lambda c: Accumulated(7, Clipped(c)),
+    ],
+)
 def test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone(order, rng):
     A, b = data(rng)
     x = rng.standard_normal(5)
@@ -85,7 +91,7 @@ def test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone(order, 
         g = estimator.start(problem, x, 0)
         estimator(x, Batch(ROWS), out=g)
         np.testing.assert_allclose(g, plain * min(1, c / np.linalg.norm(plain)), rtol=1e-12)
-        estimator.again(x, g)                           # of which methods take differences
+        estimator.again(x, g)  # of which methods take differences
         np.testing.assert_allclose(g, plain, rtol=1e-12)
 
 
@@ -100,7 +106,7 @@ def test_clipping_a_gradient_whose_squares_overflow(dtype, size, device):
     estimator, x = Clipped(2.0), backend.zeros(4, dtype)
     g = estimator.start(SimpleNamespace(n=1, value_and_gradient=gradient), x, 0)
     estimator(x, Batch(None), out=g)
-    np.testing.assert_allclose(backend.to_host(g), 1.0, rtol=1e-6)                     # 2 / |(1, 1, 1, 1)|
+    np.testing.assert_allclose(backend.to_host(g), 1.0, rtol=1e-6)  # 2 / |(1, 1, 1, 1)|
 
 
 def test_clipping_a_zero_gradient_and_one_that_is_not_a_number(rng):
@@ -129,9 +135,15 @@ def test_counts_are_one_for_the_whole_chain_and_survive_a_save(rng):
     assert other.counts is other.inner.inner.counts
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda: Clipped(0), lambda: Clipped(-1.0), lambda: Clipped(float("nan")), lambda: Accumulated(0),
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Clipped(0),
+        lambda: Clipped(-1.0),
+        lambda: Clipped(float("nan")),
+        lambda: Accumulated(0),
+    ],
+)
 def test_bad_arguments(wrong):
     with pytest.raises(ValueError, match="(Clipped: c|Accumulated: rows) must"):
         wrong()

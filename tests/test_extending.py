@@ -62,8 +62,10 @@ def test_the_optimizer(tmp_path, rng, device):
 
 def test_the_estimator(tmp_path):
     Noisy = load("An estimator", tmp_path).Noisy
-    quiet, loud = (minimize(problem(), SGD(), RandomReshuffling(8), 0.05, estimator, seed=3)
-                   for estimator in (Minibatch(), Noisy(0.3)))
+    quiet, loud = (
+        minimize(problem(), SGD(), RandomReshuffling(8), 0.05, estimator, seed=3)
+        for estimator in (Minibatch(), Noisy(0.3))
+    )
     same = minimize(problem(), SGD(), RandomReshuffling(8), 0.05, Noisy(0.3), seed=3)
     assert not np.array_equal(quiet.x, loud.x) and np.array_equal(same.x, loud.x)
     draws, p = [], problem()
@@ -76,7 +78,7 @@ def test_the_estimator(tmp_path):
         draws.append(g.copy())
     exact = np.empty(5)
     p.value_and_gradient(np.zeros(5), out=exact)
-    np.testing.assert_allclose(np.mean(draws, 0), exact, atol=5 * 0.5 / 20)             # five standard errors
+    np.testing.assert_allclose(np.mean(draws, 0), exact, atol=5 * 0.5 / 20)  # five standard errors
     np.testing.assert_allclose(np.std(draws, 0), 0.5, rtol=0.2)
 
 
@@ -118,15 +120,19 @@ def test_the_data_set(tmp_path):
     run = minimize(module.network, SGD(), RandomReshuffling(10), 0.5, stop=dict(epochs=30), seed=0)
     assert run.final["test_accuracy"] > 0.85
     run = minimize(module.linear, SGD(), RandomReshuffling(10), 0.1, stop=dict(epochs=3), seed=0)
-    assert run.final["test_accuracy"] < 0.7                     # no line separates opposite corners
+    assert run.final["test_accuracy"] < 0.7  # no line separates opposite corners
 
 
 def test_the_script(tmp_path):
     path = tmp_path / "my_script.py"
     path.write_text(code("A script"))
-    done = subprocess.run([sys.executable, str(path), "--quick", "--jobs", "1", "--out", str(tmp_path / "out")],
-                          capture_output=True, text=True, cwd=tmp_path,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, str(path), "--quick", "--jobs", "1", "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((tmp_path / "out" / "my_script" / "summary.json").read_text())
     assert len(summary["runs"]) == 6 and (tmp_path / "out" / "my_script" / "gaps.png").exists()

@@ -123,10 +123,19 @@ def run(optimizer, schedule=0.05, **more):
     return minimize(problem(), optimizer, RandomReshuffling(5), schedule, stop=Stop(steps=7), seed=4, **more)
 
 
-@pytest.mark.parametrize("method", [
-    Rebound(), Returned(), Stepped(), Segmented(), Averaged(), EMA(Rebound()), Lookahead(Averaged(), 1),
-    Lookahead(EMA(Returned())),
-])
+@pytest.mark.parametrize(
+    "method",
+    [
+        Rebound(),
+        Returned(),
+        Stepped(),
+        Segmented(),
+        Averaged(),
+        EMA(Rebound()),
+        Lookahead(Averaged(), 1),
+        Lookahead(EMA(Returned())),
+    ],
+)
 @pytest.mark.parametrize("where", ["cpu", "strict"])
 def test_an_update_that_moves_nothing_is_told_what_to_write(method, where):
     backend.use(where)
@@ -137,11 +146,20 @@ def test_an_update_that_moves_nothing_is_told_what_to_write(method, where):
         backend.use("cpu")
 
 
-@pytest.mark.parametrize("method, schedule", [
-    (Subtracted(), 0.05), (Assigned(), 0.05), (Gathered(), 0.05), (Counted(), 0.05), (EMA(Gathered()), 0.05),
-    (Lookahead(Subtracted(), 5), 0.05), (Subtracted(), Late()),
-    (Rebound(), 0.0), (SGD(), 0.05),
-])
+@pytest.mark.parametrize(
+    "method, schedule",
+    [
+        (Subtracted(), 0.05),
+        (Assigned(), 0.05),
+        (Gathered(), 0.05),
+        (Counted(), 0.05),
+        (EMA(Gathered()), 0.05),
+        (Lookahead(Subtracted(), 5), 0.05),
+        (Subtracted(), Late()),
+        (Rebound(), 0.0),
+        (SGD(), 0.05),
+    ],
+)
 @pytest.mark.filterwarnings("error")
 def test_methods_that_rightly_leave_x_are_not_refused(method, schedule):
     assert run(method, schedule).reason == "steps"
@@ -162,7 +180,7 @@ def test_a_step_below_rounding_is_not_refused():
 
 @pytest.mark.filterwarnings("error")
 def test_no_gradient_is_no_reason():
-    still = LeastSquares(np.eye(4), np.zeros(4), 0.1)           # its minimum is 0, the start
+    still = LeastSquares(np.eye(4), np.zeros(4), 0.1)  # its minimum is 0, the start
     assert minimize(still, Rebound(), None, 0.1, stop=Stop(steps=2)).reason == "steps"
 
 

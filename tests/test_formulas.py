@@ -81,7 +81,7 @@ def test_every_operation_equals_numpy(rng, dtype, tolerance, device):
         expected = everything_in_numpy(z, a, b, c, d)
         moved = [backend.asarray(v.copy()) for v in (y, z, a, b)]
         everything(*moved, c, d)
-        for got, want in zip(moved, [*expected, a, b], strict=True):       # a and b are only read
+        for got, want in zip(moved, [*expected, a, b], strict=True):  # a and b are only read
             np.testing.assert_allclose(backend.to_host(got), want, rtol=tolerance, atol=tolerance * 10)
             assert got.dtype == dtype
 
@@ -102,7 +102,7 @@ def test_scalar_expressions_are_taken_in_float64_before_they_are_rounded():
         return x
 
     x = np.ones(4, "float32")
-    complement(x, 0.99999999)                                   # 1 - float32(b2) would be 0
+    complement(x, 0.99999999)  # 1 - float32(b2) would be 0
     np.testing.assert_array_equal(x, np.float32(1 - 0.99999999))
 
 
@@ -158,15 +158,18 @@ def test_an_empty_vector_is_no_error():
     assert x.size == 0
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (lambda: (np.zeros(3), np.zeros(4), 0.1), "differ in length"),
-    (lambda: (np.zeros(3), np.zeros(3, "float32"), 0.1), "one dtype"),
-    (lambda: (np.zeros(6)[::2], np.zeros(3), 0.1), "not contiguous"),
-    (lambda: (np.zeros((3, 1)), np.zeros((3, 1)), 0.1), "flat"),
-    (lambda: (np.zeros(3, int), np.zeros(3, int), 0.1), "float32 or float64"),
-    (lambda: (1.0, np.zeros(3), 0.1), "x must be arrays"),
-    (lambda: (np.zeros(3), np.zeros(3)), "takes 3 arguments"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (lambda: (np.zeros(3), np.zeros(4), 0.1), "differ in length"),
+        (lambda: (np.zeros(3), np.zeros(3, "float32"), 0.1), "one dtype"),
+        (lambda: (np.zeros(6)[::2], np.zeros(3), 0.1), "not contiguous"),
+        (lambda: (np.zeros((3, 1)), np.zeros((3, 1)), 0.1), "flat"),
+        (lambda: (np.zeros(3, int), np.zeros(3, int), 0.1), "float32 or float64"),
+        (lambda: (1.0, np.zeros(3), 0.1), "x must be arrays"),
+        (lambda: (np.zeros(3), np.zeros(3)), "takes 3 arguments"),
+    ],
+)
 def test_wrong_arguments_get_one_sentence(arguments, message):
     with pytest.raises((TypeError, ValueError), match=message):
         sgd(*arguments())
@@ -174,49 +177,79 @@ def test_wrong_arguments_get_one_sentence(arguments, message):
 
 def test_what_is_not_a_formula_is_refused_where_it_is_written():
     with pytest.raises(SyntaxError, match="not part of the language"):
+
         @elementwise
         def wrong(x):
             x = foo(x)  # noqa: F821
             return x
+
         wrong(np.zeros(2))
     with pytest.raises(SyntaxError, match="only assignments"):
+
         @elementwise
         def loops(x):
             for _ in range(3):
                 x = x + 1
             return x
+
     with pytest.raises(SyntaxError, match="returns arguments"):
+
         @elementwise
         def returns(x):
             y = x + 1
             return y
+
     with pytest.raises(SyntaxError, match="must return"):
+
         @elementwise
         def nothing(x):
             x = x + 1
+
     with pytest.raises(SyntaxError, match="the generated loop uses"):
+
         @elementwise
         def reserved(x, i):
             x = x + i
             return x
+
     with pytest.raises(SyntaxError, match="whole powers"):
+
         @elementwise
         def root(x):
             x = x**0.5
             return x
+
         root(np.zeros(2))
 
 
 COMPILED = [
-    (adamw, ("x", "m", "v", "g")), (adamw, ("x", "m", "v", "g", "lr", "weight_decay")), (adam, ("x", "m", "v", "g")),
-    (heavy_ball, ("x", "m", "g")), (nesterov, ("x", "m", "g")), (sgd, ("x", "g")),
-    (everything, ("y", "z", "a", "b")), (everything, ("y", "z", "a", "b", "d")), (noise._normals, ("out",)),
-    (noise._uniforms, ("out",)), (scale, ("out",)), (add, ("out", "piece")), (shrink, ("g",)), (add_scaled, ("y", "x")),
-    (_relu, ("y", "x")), (_relu_backward, ("dx", "dy", "y")), (_cut, ("dy", "y")),
-    (reduced, ("out", "old", "mean")), (soft_threshold, ("x",)), (clip, ("x",)),
-    (scales, ("r", "ar", "a", "v")), (slopes, ("slope", "shift", "da", "db", "r")),
-    (fold, ("mean", "variance", "m", "v")), (subtract_and_cut, ("x",)),
-    (rotate, ("a", "b")), (extrapolate, ("y", "x", "p")), (descent, ("x", "y", "g")),
+    (adamw, ("x", "m", "v", "g")),
+    (adamw, ("x", "m", "v", "g", "lr", "weight_decay")),
+    (adam, ("x", "m", "v", "g")),
+    (heavy_ball, ("x", "m", "g")),
+    (nesterov, ("x", "m", "g")),
+    (sgd, ("x", "g")),
+    (everything, ("y", "z", "a", "b")),
+    (everything, ("y", "z", "a", "b", "d")),
+    (noise._normals, ("out",)),
+    (noise._uniforms, ("out",)),
+    (scale, ("out",)),
+    (add, ("out", "piece")),
+    (shrink, ("g",)),
+    (add_scaled, ("y", "x")),
+    (_relu, ("y", "x")),
+    (_relu_backward, ("dx", "dy", "y")),
+    (_cut, ("dy", "y")),
+    (reduced, ("out", "old", "mean")),
+    (soft_threshold, ("x",)),
+    (clip, ("x",)),
+    (scales, ("r", "ar", "a", "v")),
+    (slopes, ("slope", "shift", "da", "db", "r")),
+    (fold, ("mean", "variance", "m", "v")),
+    (subtract_and_cut, ("x",)),
+    (rotate, ("a", "b")),
+    (extrapolate, ("y", "x", "p")),
+    (descent, ("x", "y", "g")),
 ]
 
 
@@ -227,16 +260,46 @@ def test_an_array_inside_a_root_is_an_array():
     np.testing.assert_array_equal(x, [-1, -1])
 
 
-ARRAYS = set("x y m v V u w s h p c g d o".split()) | {"slow", "right", "left", "mean"}   # vectors in the optimizers
+ARRAYS = set("x y m v V u w s h p c g d o".split()) | {"slow", "right", "left", "mean"}  # vectors in the optimizers
 COMPILED += [
-    (formula, tuple(name for name in formula.arguments if name in ARRAYS)) for formula in (
-        adabound.adabound, adabound.amsbound, adadelta.adadelta, adafactor.full_direction, adafactor.relative_step,
-        adafactor.relative_step_with_memory, adamax.adamax, asgd.asgd, muon.look_ahead, muon.divided, muon.muon,
-        rprop.rprop, rprop.rprop_back,
-        adagrad.adagrad, adam_l2, adam_mini.adam_mini, amsgrad.amsgrad, averaging.toward, lamb.lamb_direction,
-        lamb.along, lars.lars_direction, lars.lars, lion.lion, nadam.nadam, radam.momentum_and_moment, rmsprop.rmsprop,
-        rmsprop.rmsprop_momentum, rmsprop.rmsprop_centred, rmsprop.rmsprop_centred_momentum, sophia.sophia,
-        sophia.hutchinson, sophia.gauss_newton, sophia.shifted, swats.adam_step, swats.add, swats.sgd_of_swats,
+    (formula, tuple(name for name in formula.arguments if name in ARRAYS))
+    for formula in (
+        adabound.adabound,
+        adabound.amsbound,
+        adadelta.adadelta,
+        adafactor.full_direction,
+        adafactor.relative_step,
+        adafactor.relative_step_with_memory,
+        adamax.adamax,
+        asgd.asgd,
+        muon.look_ahead,
+        muon.divided,
+        muon.muon,
+        rprop.rprop,
+        rprop.rprop_back,
+        adagrad.adagrad,
+        adam_l2,
+        adam_mini.adam_mini,
+        amsgrad.amsgrad,
+        averaging.toward,
+        lamb.lamb_direction,
+        lamb.along,
+        lars.lars_direction,
+        lars.lars,
+        lion.lion,
+        nadam.nadam,
+        radam.momentum_and_moment,
+        rmsprop.rmsprop,
+        rmsprop.rmsprop_momentum,
+        rmsprop.rmsprop_centred,
+        rmsprop.rmsprop_centred_momentum,
+        sophia.sophia,
+        sophia.hutchinson,
+        sophia.gauss_newton,
+        sophia.shifted,
+        swats.adam_step,
+        swats.add,
+        swats.sgd_of_swats,
     )
 ]
 
@@ -260,10 +323,10 @@ def test_the_cuda_form_compiles(formula, arrays, tmp_path):
         command = ["nvcc", "-ptx", "-o", source.with_suffix(".ptx"), source]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        if dtype == "float32" and formula is adamw:             # scalars are prepared before the loop, in double
+        if dtype == "float32" and formula is adamw:  # scalars are prepared before the loop, in double
             text = source.read_text()
             assert text.index("1.0 - ((double)b2)") < text.index("for (")
-            assert "double" not in text[text.index("for ("):]
+            assert "double" not in text[text.index("for (") :]
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")

@@ -81,15 +81,16 @@ def test_fista_trajectory(restart, backtracking, data, device):
     np.testing.assert_allclose(run.columns["x"][1:], slow, rtol=1e-9, atol=1e-11)
     if restart is not None and not backtracking:
         plain = list(slow_fista(data, 0.1, lr, 30))
-        assert np.abs(plain[-1] - slow[-1]).max() > 1e-8        # a restart did happen
+        assert np.abs(plain[-1] - slow[-1]).max() > 1e-8  # a restart did happen
     assert (run.final["values"] > 0) == (backtracking or restart == "function")
 
 
 def test_ista_trajectory_and_it_is_proximal_sgd_without_backtracking(data, device):
     method = ISTA(True, 1.7)
     run = minimize(lasso(data), method, FULL, 3.0, stop=Stop(steps=40), events=Events(1, "step"))
-    np.testing.assert_allclose(run.columns["x"][1:], list(slow_fista(data, 0.1, 3.0, 40, None, 1.7, momentum=False)),
-                               rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        run.columns["x"][1:], list(slow_fista(data, 0.1, 3.0, 40, None, 1.7, momentum=False)), rtol=1e-10, atol=1e-12
+    )
     one, two = (minimize(lasso(data), o, FULL, 0.3, stop=Stop(steps=9)) for o in (ISTA(), Proximal(SGD())))
     np.testing.assert_array_equal(backend.to_host(one.x), backend.to_host(two.x))
 
@@ -99,9 +100,11 @@ def test_the_bounds_of_beck_and_teboulle(data, rng):
     L = np.linalg.eigvalsh(data[0].T @ data[0] / 12)[-1]
     best = list(slow_fista(data, 0.1, 1 / L, 20000, "gradient"))[-1]
     least, distance = objective(data, best, 0.1), np.sum(best**2)
-    for method, bound in ((ISTA(), lambda k: L * distance / (2 * k)),
-                          (FISTA(), lambda k: 2 * L * distance / (k + 1) ** 2),
-                          (FISTA("gradient"), lambda k: 2 * L * distance / (k + 1) ** 2)):
+    for method, bound in (
+        (ISTA(), lambda k: L * distance / (2 * k)),
+        (FISTA(), lambda k: 2 * L * distance / (k + 1) ** 2),
+        (FISTA("gradient"), lambda k: 2 * L * distance / (k + 1) ** 2),
+    ):
         run = minimize(lasso(data), method, FULL, 1 / L, stop=Stop(steps=300), events=Events(1, "step"))
         for k, F in enumerate(run.columns["F"][1:], 1):
             assert F - least <= bound(k) + 1e-15, (method, k)
@@ -111,10 +114,13 @@ def test_restart_gives_the_linear_rate_of_a_known_mu():
     """kappa = 1e4: Nesterov's constants need about sqrt(kappa) ln(1e10) / 2 steps; FISTA with a restart knows no mu."""
     problem = Quadratic(np.logspace(-4, 0, 50), b=np.ones(50))
     tuned = theory.nesterov(1.0, 1e-4)
-    common = dict(sampler=FULL, schedule=1.0, stop=Stop(steps=20000, target=("gap", 1e-7)), seed=1,
-                  events=Events(10, "step"))
-    steps = {str(o): minimize(problem, o, **common).final["step"]
-             for o in (FISTA("gradient"), FISTA("function"), FISTA(), Nesterov(tuned.beta), SGD())}
+    common = dict(
+        sampler=FULL, schedule=1.0, stop=Stop(steps=20000, target=("gap", 1e-7)), seed=1, events=Events(10, "step")
+    )
+    steps = {
+        str(o): minimize(problem, o, **common).final["step"]
+        for o in (FISTA("gradient"), FISTA("function"), FISTA(), Nesterov(tuned.beta), SGD())
+    }
     assert steps["SGD()"] == 20000
     restarted = [steps[str(FISTA(r))] for r in ("gradient", "function")]
     assert max(restarted) < 3 * steps[str(Nesterov(tuned.beta))] and max(restarted) < steps[str(FISTA())]
@@ -137,6 +143,7 @@ def test_other_penalties_and_none(rng):
 @pytest.mark.parametrize("L, mu", [(1.0, 0.01), (7.3, 0.5), (2.0, 2.0)])
 def test_factors_are_spectral_radii(L, mu):
     """The error of a quadratic of curvature c obeys e+ = (1 + beta - lr c) e - beta e_prev, or Nesterov's form."""
+
     def radius(c, lr, beta, look_ahead):
         trace = (1 + beta) * (1 - lr * c) if look_ahead else 1 + beta - lr * c
         product = beta * (1 - lr * c) if look_ahead else beta
@@ -163,22 +170,32 @@ def test_constants_by_hand():
 
 def test_predicted_iterations_are_observed_on_a_quadratic():
     problem = Quadratic(np.linspace(0.01, 1, 40), b=np.zeros(40))
-    for tuned, method in ((theory.gradient_descent(1.0, 0.01), SGD()), (theory.heavy_ball(1.0, 0.01), None),
-                          (theory.nesterov_quadratic(1.0, 0.01), Nesterov)):
+    for tuned, method in (
+        (theory.gradient_descent(1.0, 0.01), SGD()),
+        (theory.heavy_ball(1.0, 0.01), None),
+        (theory.nesterov_quadratic(1.0, 0.01), Nesterov),
+    ):
         method = method if isinstance(method, SGD) else (method or HeavyBall)(tuned.beta)
-        run = minimize(problem, method, FULL, tuned.lr, stop=Stop(steps=5000, target=("gap", 1e-28)),
-                       events=Events(1, "step"))
-        gap = np.array(run.columns["gap"])                      # late, where the slowest direction is left
+        run = minimize(
+            problem, method, FULL, tuned.lr, stop=Stop(steps=5000, target=("gap", 1e-28)), events=Events(1, "step")
+        )
+        gap = np.array(run.columns["gap"])  # late, where the slowest direction is left
         observed = np.argmax(gap <= 1e-28) - np.argmax(gap <= 1e-12)
         assert 0.9 < observed / theory.iterations(tuned.factor, 1e-12, 1e-28) < 1.2, method
 
 
-@pytest.mark.parametrize("wrong, message", [
-    (lambda: theory.heavy_ball(1, 0), "no linear rate exists; give l2 > 0"),
-    (lambda: theory.nesterov(1, 2), "exceeds L"), (lambda: theory.gradient_descent(0, 0), "L must lie in"),
-    (lambda: theory.iterations(1.0, 1, 0.1), "factor must lie in"), (lambda: FISTA("often"), "restart must be None"),
-    (lambda: FISTA(eta=1), "eta must lie in"), (lambda: ISTA(True, 0.5), "eta must lie in"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda: theory.heavy_ball(1, 0), "no linear rate exists; give l2 > 0"),
+        (lambda: theory.nesterov(1, 2), "exceeds L"),
+        (lambda: theory.gradient_descent(0, 0), "L must lie in"),
+        (lambda: theory.iterations(1.0, 1, 0.1), "factor must lie in"),
+        (lambda: FISTA("often"), "restart must be None"),
+        (lambda: FISTA(eta=1), "eta must lie in"),
+        (lambda: ISTA(True, 0.5), "eta must lie in"),
+    ],
+)
 def test_bad_input_gets_one_sentence(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()

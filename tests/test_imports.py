@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-FLOORS = ["npopt", "nn", "problems", "lab", "scripts"]              # from the ground up
+FLOORS = ["npopt", "nn", "problems", "lab", "scripts"]  # from the ground up
 FILES = [path for room in FLOORS for path in sorted((ROOT / room).rglob("*.py"))]
 
 
@@ -30,8 +30,9 @@ def rooms_imported(tree):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_file_imports_a_room_above_its_own(path):
     here = FLOORS.index(path.relative_to(ROOT).parts[0])
-    above = {room: line for room, line in rooms_imported(ast.parse(path.read_text())).items()
-             if FLOORS.index(room) > here}
+    above = {
+        room: line for room, line in rooms_imported(ast.parse(path.read_text())).items() if FLOORS.index(room) > here
+    }
     assert not above, f"{path.relative_to(ROOT)} imports upward: {above}"
 
 
@@ -56,12 +57,14 @@ def test_no_modules_import_each_other_in_a_circle():
     known = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
     arrows = {name: modules_imported(ast.parse(path.read_text()), known) - {name} for name, path in known.items()}
     assert sum(map(len, arrows.values())) > len(known)
-    graphlib.TopologicalSorter(arrows).prepare()                # a CycleError names the circle
+    graphlib.TopologicalSorter(arrows).prepare()  # a CycleError names the circle
 
 
 def test_a_circle_of_modules_is_seen():
     known = {"lab.a", "lab.b"}
-    arrows = {"lab.a": modules_imported(ast.parse("def f():\n    from lab import b\n"), known),
-              "lab.b": modules_imported(ast.parse("import lab.a\n"), known)}
+    arrows = {
+        "lab.a": modules_imported(ast.parse("def f():\n    from lab import b\n"), known),
+        "lab.b": modules_imported(ast.parse("import lab.a\n"), known),
+    }
     with pytest.raises(graphlib.CycleError):
         graphlib.TopologicalSorter(arrows).prepare()

@@ -70,12 +70,20 @@ def test_what_is_given_is_not_started_or_changed(problem):
     np.testing.assert_array_equal(a.x, b.x)
 
 
-@pytest.mark.parametrize("stop, reason, step", [
-    (dict(epochs=2), "epochs", 14), (dict(steps=5), "steps", 5), (dict(epochs=9, steps=10), "steps", 10),
-    (dict(evaluations=31), "evaluations", 11), (dict(target=("step", ">=", 7)), "target", 7),
-    (dict(epochs=0), "epochs", 0),
-    (dict(target=("objective", 1e9)), "target", 0), (dict(epochs=0.5), "epochs", 4), (dict(seconds=0), "seconds", 0),
-])
+@pytest.mark.parametrize(
+    "stop, reason, step",
+    [
+        (dict(epochs=2), "epochs", 14),
+        (dict(steps=5), "steps", 5),
+        (dict(epochs=9, steps=10), "steps", 10),
+        (dict(evaluations=31), "evaluations", 11),
+        (dict(target=("step", ">=", 7)), "target", 7),
+        (dict(epochs=0), "epochs", 0),
+        (dict(target=("objective", 1e9)), "target", 0),
+        (dict(epochs=0.5), "epochs", 4),
+        (dict(seconds=0), "seconds", 0),
+    ],
+)
 def test_stops(problem, stop, reason, step):
     run = minimize(problem, SGD(), RandomReshuffling(3), 0.01, stop=stop)
     assert (run.reason, run.final["step"]) == (reason, step)
@@ -109,7 +117,7 @@ def test_another_hyper_parameter_can_follow_a_schedule(problem):
 @pytest.mark.filterwarnings("ignore:lr = .* is above 2/L")
 def test_a_diverging_run_stops_with_its_reason_and_keeps_what_it_measured(problem, tmp_path):
     path = tmp_path / "c.npz"
-    for _ in range(2):                                           # the second call reads the checkpoint of the first
+    for _ in range(2):  # the second call reads the checkpoint of the first
         run = minimize(problem, SGD(), ShuffleOnce(None), 1e6, stop=dict(epochs=500), events=Events(5, checkpoint=path))
         assert run.diverged and ("at step" in run.reason or "after step" in run.reason)
         assert run.columns["step"][:3] == [0, 5, 10] and math.isnan(run.final["objective"])
@@ -121,7 +129,7 @@ def test_two_halves_equal_the_whole_bitwise(method, estimator, tmp_path):
     rng = np.random.default_rng(1)
     problem = Logistic(rng.standard_normal((31, 4)), np.sign(rng.standard_normal(31)), l2=0.01)
     common = dict(optimizer=method, sampler=RandomReshuffling(4), schedule=0.1, estimator=estimator, seed=3)
-    for first in (4, 13):                                        # mid-epoch, and mid-epoch beyond the first
+    for first in (4, 13):  # mid-epoch, and mid-epoch beyond the first
         path = tmp_path / f"{first}.npz"
         whole = minimize(problem, **common, stop=Stop(steps=40))
         minimize(problem, **common, stop=Stop(steps=first), events=Events(checkpoint=path))
@@ -254,34 +262,49 @@ def test_progress_is_told(problem):
     assert fractions == sorted(fractions) and fractions[-1] == 1.0 and seen[-1][1] == 3.0 and seen[-1][2] > 0
 
 
-@pytest.mark.parametrize("x", [
-    np.zeros(4), np.zeros(3, int), np.zeros((3, 1)), [0.0, 0.0, 0.0], np.zeros(3, "float32"),
-])
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.zeros(4),
+        np.zeros(3, int),
+        np.zeros((3, 1)),
+        [0.0, 0.0, 0.0],
+        np.zeros(3, "float32"),
+    ],
+)
 def test_a_wrong_start_is_named(problem, x):
     with pytest.raises(ValueError, match="minimize: x (must be|is float32)"):
         minimize(problem, SGD(), x=x)
 
 
-@pytest.mark.parametrize("wrong, message", [
-    (lambda p: minimize(p, SGD(), schedule=-0.1), "lr must lie in"),
-    (lambda p: minimize(p, SGD(), schedule=float("nan")), "lr must lie in"),
-    (lambda p: minimize(p, SGD(), RandomReshuffling(21)), "batch_size 21 is larger than the 20 rows"),
-    (lambda p: minimize(p, SGD(), stop=dict()), "give at least one"),
-    (lambda p: minimize(p, SGD(), stop=10), "must be a Stop or a dict"),
-    (lambda p: minimize(p, SGD(), stop=dict(epoch=3)), "stop has no 'epoch'; there is epochs, steps"),
-    (lambda p: Stop(target=5), "target must be"), (lambda p: Stop(target=("a", "b")), "value must be a number"),
-    (lambda p: Stop(epochs=float("inf")), "epochs must lie"), (lambda p: minimize(p, SGD(), seed="a"), "seed must be"),
-    (lambda p: RandomReshuffling(float("nan")), "batch_size must be"),
-    (lambda p: RandomReshuffling("all"), "batch_size must be"),
-    (lambda p: minimize(p, "adam"), r"optimizer must be a value such as Adam\(\), got 'adam'"),
-    (lambda p: minimize(p, SGD), "optimizer must be a value"), (lambda p: minimize(p, None), "optimizer must be"),
-    (lambda p: minimize(p, SGD(), RandomReshuffling), "sampler must be a value"),
-    (lambda p: minimize(p, SGD(), estimator=Clipped), "estimator must be a value"),
-    (lambda p: minimize(p, SGD(), events=dict(checkpoint="/proc/nowhere/c.npz")), "c.npz cannot be written"),
-    (lambda p: minimize(p, SGD(), stop=Stop(target=("gab", 0.1))), "'gab' is not measured"),
-    (lambda p: minimize(p, SGD(), seed=-1), "seed"), (lambda p: Events(per="minute"), "per must be"),
-    (lambda p: Stop(target=("gap", "<", 1)), "target must be"), (lambda p: Stop(epochs=-1), "epochs must lie in"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda p: minimize(p, SGD(), schedule=-0.1), "lr must lie in"),
+        (lambda p: minimize(p, SGD(), schedule=float("nan")), "lr must lie in"),
+        (lambda p: minimize(p, SGD(), RandomReshuffling(21)), "batch_size 21 is larger than the 20 rows"),
+        (lambda p: minimize(p, SGD(), stop=dict()), "give at least one"),
+        (lambda p: minimize(p, SGD(), stop=10), "must be a Stop or a dict"),
+        (lambda p: minimize(p, SGD(), stop=dict(epoch=3)), "stop has no 'epoch'; there is epochs, steps"),
+        (lambda p: Stop(target=5), "target must be"),
+        (lambda p: Stop(target=("a", "b")), "value must be a number"),
+        (lambda p: Stop(epochs=float("inf")), "epochs must lie"),
+        (lambda p: minimize(p, SGD(), seed="a"), "seed must be"),
+        (lambda p: RandomReshuffling(float("nan")), "batch_size must be"),
+        (lambda p: RandomReshuffling("all"), "batch_size must be"),
+        (lambda p: minimize(p, "adam"), r"optimizer must be a value such as Adam\(\), got 'adam'"),
+        (lambda p: minimize(p, SGD), "optimizer must be a value"),
+        (lambda p: minimize(p, None), "optimizer must be"),
+        (lambda p: minimize(p, SGD(), RandomReshuffling), "sampler must be a value"),
+        (lambda p: minimize(p, SGD(), estimator=Clipped), "estimator must be a value"),
+        (lambda p: minimize(p, SGD(), events=dict(checkpoint="/proc/nowhere/c.npz")), "c.npz cannot be written"),
+        (lambda p: minimize(p, SGD(), stop=Stop(target=("gab", 0.1))), "'gab' is not measured"),
+        (lambda p: minimize(p, SGD(), seed=-1), "seed"),
+        (lambda p: Events(per="minute"), "per must be"),
+        (lambda p: Stop(target=("gap", "<", 1)), "target must be"),
+        (lambda p: Stop(epochs=-1), "epochs must lie in"),
+    ],
+)
 def test_bad_input_gets_one_sentence(problem, wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong(problem)
@@ -318,9 +341,17 @@ def network():
 
     rng = np.random.default_rng(3)
     x = rng.integers(0, 255, (24, 6, 6, 2)).astype("uint8")
-    data = SimpleNamespace(name="toy", x_train=x[:18], y_train=rng.integers(0, 3, 18), x_test=x[18:],
-                           y_test=rng.integers(0, 3, 6), mean=np.array([120.0, 130.0]), std=np.array([70.0, 60.0]),
-                           scale=255.0, classes=("a", "b", "c"))
+    data = SimpleNamespace(
+        name="toy",
+        x_train=x[:18],
+        y_train=rng.integers(0, 3, 18),
+        x_test=x[18:],
+        y_test=rng.integers(0, 3, 6),
+        mean=np.array([120.0, 130.0]),
+        std=np.array([70.0, 60.0]),
+        scale=255.0,
+        classes=("a", "b", "c"),
+    )
     layers = Sequential(Conv2d(2, 4, 3, padding=1), BatchNorm(4), ReLU(), Flatten(), Dropout(0.3), Linear(144, 3))
     return Neural(Network(layers, (6, 6, 2), name="toy"), Images(data, CropFlip(1)), l2=1e-3)
 
@@ -376,7 +407,7 @@ def test_the_record_of_a_diverged_run_does_not_depend_on_the_clock(problem, monk
     t = len(losses) - 1
     assert run.reason == f"diverged: the loss is {losses[-1]} at step {t}" and run.final["step"] == t
     since = t - run.columns["step"][-2]
-    assert run.final["loss"] == sum(losses[-1 - since:-1]) / since and math.isnan(run.final["objective"])
+    assert run.final["loss"] == sum(losses[-1 - since : -1]) / since and math.isnan(run.final["objective"])
     assert run.columns["epoch"][-1] == (t + 1) / 7
 
 
@@ -392,8 +423,10 @@ def test_the_seed_reaches_masks_and_augmentation(network):
     runs = [minimize(network, SGD(), ShuffleOnce(None), 0.1, stop=Stop(steps=1), x=x, seed=s).x for s in (0, 1, 0)]
     assert not np.array_equal(runs[0], runs[1])
     network.reset()
-    np.testing.assert_array_equal(minimize(network, SGD(), ShuffleOnce(None), 0.1, stop=Stop(steps=1), seed=3).x,
-                                  minimize(network, SGD(), ShuffleOnce(None), 0.1, stop=Stop(steps=1), seed=3).x)
+    np.testing.assert_array_equal(
+        minimize(network, SGD(), ShuffleOnce(None), 0.1, stop=Stop(steps=1), seed=3).x,
+        minimize(network, SGD(), ShuffleOnce(None), 0.1, stop=Stop(steps=1), seed=3).x,
+    )
 
 
 def test_a_restricted_problem_starts_where_it_was_restricted_each_time(network):
@@ -419,10 +452,23 @@ def test_what_varies_is_checked_by_the_optimizer(problem):
 
 
 def test_a_target_met_in_the_last_row_is_the_reason(problem):
-    run = minimize(problem, SGD(), ShuffleOnce(None), 0.1, stop=dict(steps=3, target=("objective", 1e9, )),
-                   events=Events(None))
+    run = minimize(
+        problem,
+        SGD(),
+        ShuffleOnce(None),
+        0.1,
+        stop=dict(
+            steps=3,
+            target=(
+                "objective",
+                1e9,
+            ),
+        ),
+        events=Events(None),
+    )
     assert run.reason == "target" and run.final["step"] == 0
     low = minimize(problem, SGD(), ShuffleOnce(None), 0.1, stop=dict(steps=50)).final["objective"]
-    run = minimize(problem, SGD(), ShuffleOnce(None), 0.1, stop=dict(steps=50, target=("objective", low)),
-                   events=Events(None))
+    run = minimize(
+        problem, SGD(), ShuffleOnce(None), 0.1, stop=dict(steps=50, target=("objective", low)), events=Events(None)
+    )
     assert run.reason == "target" and run.final["step"] == 50

@@ -33,7 +33,7 @@ import pytest
 import scipy.sparse
 import strict_moves
 
-loop = importlib.import_module("npopt.minimize")                # `npopt.minimize` is the function
+loop = importlib.import_module("npopt.minimize")  # `npopt.minimize` is the function
 N = 48
 
 
@@ -53,13 +53,22 @@ def logistic(kind=np.asarray, **more):
 def network(build, size, channels, augment=None):
     rng = np.random.default_rng(4)
     x, y = rng.integers(0, 256, (N, size, size, channels)).astype("uint8"), rng.integers(0, 10, N)
-    data = SimpleNamespace(name="noise", x_train=x, y_train=y, x_test=x[:7], y_test=y[:7], mean=[100.0] * channels,
-                           std=[70.0] * channels, scale=255.0)
+    data = SimpleNamespace(
+        name="noise",
+        x_train=x,
+        y_train=y,
+        x_test=x[:7],
+        y_test=y[:7],
+        mean=[100.0] * channels,
+        std=[70.0] * channels,
+        scale=255.0,
+    )
     return Neural(build(), Images(data, augment), l2=1e-3, metrics_batch=20)
 
 
 PROBLEMS = {
-    "linear, dense": logistic, "linear, CSR": lambda: logistic(scipy.sparse.csr_matrix),
+    "linear, dense": logistic,
+    "linear, CSR": lambda: logistic(scipy.sparse.csr_matrix),
     "LeNet-5": lambda: network(nn.lenet5, 28, 1),
     "ResNet-18": lambda: network(lambda: nn.resnet18(width=2, image=8), 8, 3, CropFlip(1)),
 }
@@ -67,40 +76,60 @@ PROBLEMS = {
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_training_step_moves_nothing_and_an_interval_reads_its_losses_once(name, monkeypatch):
-    monkeypatch.setattr(loop, "STRETCH", 1e9)                   # seconds: stretches grow to an interval, by the clock
+    monkeypatch.setattr(loop, "STRETCH", 1e9)  # seconds: stretches grow to an interval, by the clock
     problem, seen = PROBLEMS[name](), []
     with strict_moves.counted() as moves:
+
         def progress(fraction, epoch, loss):
             seen.append((fraction, sum(move.stack[0] == "minimize._read" for move in moves.reads)))
 
-        minimize(problem, HeavyBall(0.9), RandomReshuffling(16), 1e-3, stop=Stop(steps=36), seed=1,
-                 events=Events(metrics=12, per="step", progress=progress))
+        minimize(
+            problem,
+            HeavyBall(0.9),
+            RandomReshuffling(16),
+            1e-3,
+            stop=Stop(steps=36),
+            seed=1,
+            events=Events(metrics=12, per="step", progress=progress),
+        )
     reads, uploads, waits = moves.in_steps()
     assert reads == waits == []
-    assert {move.stack[0] for move in uploads} == {"base._order_there"} and len(uploads) == 36 // 3     # 3 batches
-    (before, some), (after, all_), end = seen[-3:]              # the last call finds the run finished
+    assert {move.stack[0] for move in uploads} == {"base._order_there"} and len(uploads) == 36 // 3  # 3 batches
+    (before, some), (after, all_), end = seen[-3:]  # the last call finds the run finished
     assert (after, all_) == end == (1.0, some + 1) and 36 * (after - before) == pytest.approx(12)
     assert not moves.waits
     metrics = [move for move in moves.reads if "_Loop" not in move.stack[0] and "metrics" in move.stack[0]]
-    assert 0 < len(metrics) <= 4 * 4                            # four rows of columns; loss and hits of two parts
+    assert 0 < len(metrics) <= 4 * 4  # four rows of columns; loss and hits of two parts
 
 
-ARGUMENTS = {                                                   # of those that have no default
-    "EMA": (SGD(), 0.9), "SWA": (SGD(), 2), "Lookahead": (SGD(), 2), "Proximal": (SGD(),), "Accumulated": (3,),
+ARGUMENTS = {  # of those that have no default
+    "EMA": (SGD(), 0.9),
+    "SWA": (SGD(), 2),
+    "Lookahead": (SGD(), 2),
+    "Proximal": (SGD(),),
+    "Accumulated": (3,),
     "Clipped": (1.0,),
 }
 BASES = {"Array", "Optimizer", "Around", "BySegment", "Sophia", "Estimator", "Wrapper", "Sampler", "Batch", "Mirrored"}
 VARIANTS = {
-    "ISTA(backtracking)": ISTA(backtracking=True), "FISTA(backtracking)": FISTA(backtracking=True),
-    'FISTA("gradient")': FISTA("gradient"), 'FISTA("function")': FISTA("function"),
-    "Anderson(gram)": Anderson(3, "gram"), "Anderson(no guard)": Anderson(3, guard=False),
+    "ISTA(backtracking)": ISTA(backtracking=True),
+    "FISTA(backtracking)": FISTA(backtracking=True),
+    'FISTA("gradient")': FISTA("gradient"),
+    'FISTA("function")': FISTA("function"),
+    "Anderson(gram)": Anderson(3, "gram"),
+    "Anderson(no guard)": Anderson(3, guard=False),
     "SAGA(gradients)": SAGA("gradients"),
 }
 # What is read on the host inside of a step. These and no others; their docstrings say so.
 READERS = {
     "AdaptiveImportance": {"importance.observe"},
-    "Anderson": {"anderson.loss", "anderson.append", "anderson.extrapolate", "anderson.descent_bound",
-                 "penalties.value"},
+    "Anderson": {
+        "anderson.loss",
+        "anderson.append",
+        "anderson.extrapolate",
+        "anderson.descent_bound",
+        "penalties.value",
+    },
     "Anderson(gram)": {"anderson.loss", "anderson.extrapolate", "anderson.descent_bound", "penalties.value"},
     "Anderson(no guard)": {"anderson.append", "anderson.extrapolate"},
     'FISTA("function")': {"fista.step", "penalties.value"},
@@ -137,7 +166,7 @@ def test_what_algorithms_read_in_a_step(name):
     reads, uploads, waits = moves.in_steps()
     assert {move.stack[0] for move in reads} == READERS.get(name, set())
     assert waits == []
-    if name not in READERS and name != "SAGA(gradients)":       # which numbers all rows in its first pass
+    if name not in READERS and name != "SAGA(gradients)":  # which numbers all rows in its first pass
         assert {move.stack[0] for move in uploads} <= {"base._order_there"}
 
 
@@ -161,7 +190,7 @@ def test_surfaces_are_computed_on_the_host():
 def test_swats_reads_no_more_after_its_switch():
     with strict_moves.counted() as moves:
         minimize(logistic(), SWATS(tolerance=1e9), RandomReshuffling(16), 0.1, stop=Stop(steps=9), events=Events(None))
-    assert len(moves.in_steps()[0]) == 4                        # two products in steps 1 and 2, where it switches
+    assert len(moves.in_steps()[0]) == 4  # two products in steps 1 and 2, where it switches
 
 
 def test_a_range_test_reads_one_loss_a_step():

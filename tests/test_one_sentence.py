@@ -43,8 +43,14 @@ def test_a_checkpoint_is_the_path_of_a_file(tmp_path):
     refused("checkpoint must be a file's path, such as \"run.npz\", got ''", Events, checkpoint="")
     refused("checkpoint must be a file's path", Events, checkpoint=3)
     for folder in (tmp_path, str(tmp_path)):
-        refused("is a folder; a checkpoint is a file, such as", minimize, problem(), SGD(), stop=Stop(steps=3),
-                events=Events(checkpoint=folder))
+        refused(
+            "is a folder; a checkpoint is a file, such as",
+            minimize,
+            problem(),
+            SGD(),
+            stop=Stop(steps=3),
+            events=Events(checkpoint=folder),
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -59,8 +65,16 @@ def test_empty_rows(X):
 
 
 def test_empty_images():
-    rows = SimpleNamespace(name="nothing", x_train=np.zeros((0, 8, 8, 1), "uint8"), y_train=np.zeros(0, int),
-                           x_test=None, y_test=None, mean=[0.0], std=[1.0], scale=255.0)
+    rows = SimpleNamespace(
+        name="nothing",
+        x_train=np.zeros((0, 8, 8, 1), "uint8"),
+        y_train=np.zeros(0, int),
+        x_test=None,
+        y_test=None,
+        mean=[0.0],
+        std=[1.0],
+        scale=255.0,
+    )
     refused("nothing: x_train has no rows", lambda: Neural(nn.lenet5(input_shape=(8, 8, 1)), Images(rows)))
 
 
@@ -77,15 +91,22 @@ def test_numbers_whose_squares_overflow(kind):
     refused("label 0 is 1.12573e+200, whose square is beyond float64; scale y", LeastSquares, kind(A), B * 1e200)
     kept = data.design("X", large(1e150, kind))
     assert abs(kept).max() == 1e150 and kept.dtype == np.float64
-    assert callable(standardise)                                # what the sentence names is there
+    assert callable(standardise)  # what the sentence names is there
 
 
-@pytest.mark.parametrize("X, some", [
-    (A + 1j, "complex128"), (scipy.sparse.csr_matrix(A + 1j), "complex128"), (A.astype(str), "<U"),
-    (A.astype(bytes), "|S"), (np.array([["a", "b"]] * 20, object), "object, such as 'a'"),
-    (np.array([["1", "2"]] * 20, object), "object, such as '1'"), (np.zeros((20, 2), "M8[s]"), "datetime64"),
-    (np.array([[1 + 1j, 2]] * 20, object), "object"),
-])
+@pytest.mark.parametrize(
+    "X, some",
+    [
+        (A + 1j, "complex128"),
+        (scipy.sparse.csr_matrix(A + 1j), "complex128"),
+        (A.astype(str), "<U"),
+        (A.astype(bytes), "|S"),
+        (np.array([["a", "b"]] * 20, object), "object, such as 'a'"),
+        (np.array([["1", "2"]] * 20, object), "object, such as '1'"),
+        (np.zeros((20, 2), "M8[s]"), "datetime64"),
+        (np.array([[1 + 1j, 2]] * 20, object), "object"),
+    ],
+)
 def test_what_is_no_real_number(X, some):
     refused(some, LeastSquares, X, B)
     refused("X must hold real numbers", LeastSquares, X, B)
@@ -103,12 +124,23 @@ def test_other_numbers_become_float64(dtype):
         np.testing.assert_array_equal(data.design("X", given), (A > 0).astype(float))
 
 
-@pytest.mark.parametrize("schedule, value", [
-    (Linear(0.9, 1.2), "1.1"), (Cyclical(0.5, 1.5, 7), "1.5"), (Constant(1.5), "1.5"),
-])
+@pytest.mark.parametrize(
+    "schedule, value",
+    [
+        (Linear(0.9, 1.2), "1.1"),
+        (Cyclical(0.5, 1.5, 7), "1.5"),
+        (Constant(1.5), "1.5"),
+    ],
+)
 def test_vary_is_looked_at_over_the_whole_run(schedule, value):
-    refused(f"HeavyBall: beta must lie in [0, 1), got {value}", minimize, problem(), HeavyBall(0.5),
-            vary={"beta": schedule}, stop=Stop(steps=30))
+    refused(
+        f"HeavyBall: beta must lie in [0, 1), got {value}",
+        minimize,
+        problem(),
+        HeavyBall(0.5),
+        vary={"beta": schedule},
+        stop=Stop(steps=30),
+    )
     refused("to which vary leads at step", minimize, problem(), HeavyBall(0.5), vary={"beta": schedule})
 
 
@@ -119,8 +151,12 @@ def test_vary_within_its_range_and_what_is_no_dict():
 
 
 def test_networks_take_an_activations_class():
-    refused("lenet5: activation must be a layer's class, such as nn.ReLU, got (8, 8, 1); the shape of an image is "
-            "input_shape=(8, 8, 1)", nn.lenet5, (8, 8, 1))
+    refused(
+        "lenet5: activation must be a layer's class, such as nn.ReLU, got (8, 8, 1); the shape of an image is "
+        "input_shape=(8, 8, 1)",
+        nn.lenet5,
+        (8, 8, 1),
+    )
     refused("input_shape must be (height, width, channels), got (8, 8)", nn.lenet5, input_shape=(8, 8))
     refused("mlp: activation must be", nn.mlp, (3, 2), "relu")
     refused("mlp: sizes must name", nn.mlp, 10)

@@ -42,7 +42,7 @@ def slow_sgd(x, gradients, lr):
 
 
 def slow_heavy_ball(x, gradients, lr, beta):
-    for t in range(len(gradients)):                             # the buffer from its definition; the rate outside
+    for t in range(len(gradients)):  # the buffer from its definition; the rate outside
         x = x - lr[t] * sum(beta ** (t - i) * gradients[i] for i in range(t + 1))
         yield x
 
@@ -115,7 +115,7 @@ def slow_nadam(x, gradients, lr, b1, b2, eps, decay):
     mu = [b1 if decay is None else b1 * (1 - 0.5 * 0.96 ** (t * decay)) for t in range(len(gradients) + 3)]
     for t, g in enumerate(gradients, 1):
         m, v = weighted(gradients, t, b1, 1), weighted(gradients, t, b2, 2) / (1 - b2**t)
-        mh = mu[t + 1] * m / (1 - np.prod(mu[1:t + 2])) + (1 - mu[t]) * g / (1 - np.prod(mu[1:t + 1]))
+        mh = mu[t + 1] * m / (1 - np.prod(mu[1 : t + 2])) + (1 - mu[t]) * g / (1 - np.prod(mu[1 : t + 1]))
         x = x - lr[t - 1] * mh / (np.sqrt(v) + eps)
         yield x
 
@@ -157,12 +157,12 @@ def slow_lookahead(x, gradients, lr, inner, k, alpha, reset):
     slow, gradients = x, list(gradients)
     if reset:
         for i in range(0, len(gradients), k):
-            fast = list(SLOW[type(inner)](slow, gradients[i:i + k], lr[i:i + k], *inner.arguments().values()))
+            fast = list(SLOW[type(inner)](slow, gradients[i : i + k], lr[i : i + k], *inner.arguments().values()))
             if len(fast) == k:
                 slow = fast[-1] = slow + alpha * (fast[-1] - slow)
             yield from fast
         return
-    assert isinstance(inner, Adam)                      # the moments run on
+    assert isinstance(inner, Adam)  # the moments run on
     b1, b2, eps, _ = inner.arguments().values()
     for t in range(1, len(gradients) + 1):
         m, v = weighted(gradients, t, b1, 1) / (1 - b1**t), weighted(gradients, t, b2, 2) / (1 - b2**t)
@@ -229,11 +229,26 @@ def slow_asgd(x, gradients, lr, lam, alpha, begin):
 
 
 SLOW = {
-    Adamax: slow_adamax, Rprop: slow_rprop, ASGD: slow_asgd,
-    SGD: slow_sgd, HeavyBall: slow_heavy_ball, Nesterov: slow_nesterov, Adam: slow_adam, AdamW: slow_adamw,
-    AdaGrad: slow_adagrad, RMSProp: slow_rmsprop, Adadelta: slow_adadelta, AMSGrad: slow_amsgrad, NAdam: slow_nadam,
-    RAdam: slow_radam, AdaBound: slow_adabound, Lion: slow_lion, Lookahead: slow_lookahead, EMA: slow_around,
-    SWA: slow_around, SWATS: slow_swats,
+    Adamax: slow_adamax,
+    Rprop: slow_rprop,
+    ASGD: slow_asgd,
+    SGD: slow_sgd,
+    HeavyBall: slow_heavy_ball,
+    Nesterov: slow_nesterov,
+    Adam: slow_adam,
+    AdamW: slow_adamw,
+    AdaGrad: slow_adagrad,
+    RMSProp: slow_rmsprop,
+    Adadelta: slow_adadelta,
+    AMSGrad: slow_amsgrad,
+    NAdam: slow_nadam,
+    RAdam: slow_radam,
+    AdaBound: slow_adabound,
+    Lion: slow_lion,
+    Lookahead: slow_lookahead,
+    EMA: slow_around,
+    SWA: slow_around,
+    SWATS: slow_swats,
     AMSBound: lambda *arguments: slow_adabound(*arguments, largest=True),
 }
 
@@ -249,7 +264,7 @@ def test_trajectory(optimizer, dtype, tolerance, rng, device):
         given = backend.asarray(g.astype(dtype))
         optimizer.step(moving, given, float(lr))
         np.testing.assert_allclose(backend.to_host(moving), expected, rtol=tolerance, atol=tolerance)
-        np.testing.assert_array_equal(backend.to_host(given), g.astype(dtype))         # g is only read
+        np.testing.assert_array_equal(backend.to_host(given), g.astype(dtype))  # g is only read
     assert optimizer.t == 30
 
 
@@ -268,17 +283,39 @@ def test_pieces_of_the_gradient_give_the_step_of_the_whole(optimizer, rng):
     assert whole.t == pieces.t == 5
 
 
-@pytest.mark.parametrize("optimizer, copies", [
-    (SGD(), 0), (HeavyBall(), 1), (Nesterov(), 1), (Adam(), 2), (AdamW(), 2), (AdaGrad(), 1), (RMSProp(), 1),
-    (RMSProp(centred=True), 2), (RMSProp(momentum=0.5), 2), (RMSProp(centred=True, momentum=0.5), 3), (Adadelta(), 2),
-    (AMSGrad(), 3), (NAdam(), 2), (RAdam(), 2), (AdaBound(), 2), (AMSBound(), 3), (Lion(), 1), (SWATS(), 2),
-    (Adamax(), 2), (Rprop(), 2), (Rprop(variant="rprop+"), 3), (ASGD(), 1),
-], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize(
+    "optimizer, copies",
+    [
+        (SGD(), 0),
+        (HeavyBall(), 1),
+        (Nesterov(), 1),
+        (Adam(), 2),
+        (AdamW(), 2),
+        (AdaGrad(), 1),
+        (RMSProp(), 1),
+        (RMSProp(centred=True), 2),
+        (RMSProp(momentum=0.5), 2),
+        (RMSProp(centred=True, momentum=0.5), 3),
+        (Adadelta(), 2),
+        (AMSGrad(), 3),
+        (NAdam(), 2),
+        (RAdam(), 2),
+        (AdaBound(), 2),
+        (AMSBound(), 3),
+        (Lion(), 1),
+        (SWATS(), 2),
+        (Adamax(), 2),
+        (Rprop(), 2),
+        (Rprop(variant="rprop+"), 3),
+        (ASGD(), 1),
+    ],
+    ids=lambda v: type(v).__name__,
+)
 def test_state_takes_as_many_copies_of_x_as_the_method_says(optimizer, copies):
     x = np.zeros(1000, "float32")
     optimizer.start(x)
     assert optimizer.bytes() == copies * x.nbytes and len(optimizer.arrays) == copies
-    for around in (Lookahead(optimizer, 3), EMA(optimizer), SWA(optimizer, 1)):     # one more each
+    for around in (Lookahead(optimizer, 3), EMA(optimizer), SWA(optimizer, 1)):  # one more each
         around.start(x)
         assert around.bytes() == (copies + 1) * x.nbytes
 
@@ -300,16 +337,26 @@ def test_a_reused_gradient_array_is_never_kept(rng):
 
 def test_first_steps():
     g = np.array([3.0, -0.2, 1e-3])
-    signs = (Adam(eps=0.0), Adamax(eps=0.0), Rprop(), AdamW(eps=0.0, weight_decay=0.0), AdaGrad(eps=0.0), Lion(),
-             NAdam(eps=0.0, decay=None, b1=0.0), AMSGrad(eps=0.0), AMSGrad(eps=0.0, variant="corrected"),
-             SWATS(eps=0.0))
+    signs = (
+        Adam(eps=0.0),
+        Adamax(eps=0.0),
+        Rprop(),
+        AdamW(eps=0.0, weight_decay=0.0),
+        AdaGrad(eps=0.0),
+        Lion(),
+        NAdam(eps=0.0, decay=None, b1=0.0),
+        AMSGrad(eps=0.0),
+        AMSGrad(eps=0.0, variant="corrected"),
+        SWATS(eps=0.0),
+    )
     for optimizer in signs:
         x = np.zeros(3)
         optimizer.start(x)
         optimizer.step(x, g, 0.1)
-        np.testing.assert_allclose(x, -0.1 * np.sign(g), rtol=1e-12)                  # lr sign(g)
+        np.testing.assert_allclose(x, -0.1 * np.sign(g), rtol=1e-12)  # lr sign(g)
     for optimizer, factor in (
-        (RMSProp(0.99, eps=0.0), 10.0), (RMSProp(0.9, eps=0.0), 10**0.5),
+        (RMSProp(0.99, eps=0.0), 10.0),
+        (RMSProp(0.9, eps=0.0), 10**0.5),
         (AMSGrad(0.9, 0.999, 0.0, "original"), 0.1 / 0.001**0.5),
     ):
         x = np.zeros(3)
@@ -320,7 +367,7 @@ def test_first_steps():
     radam = RAdam()
     radam.start(x)
     radam.step(x, g, 0.1)
-    np.testing.assert_allclose(x, -0.1 * g)                                               # momentum alone, corrected
+    np.testing.assert_allclose(x, -0.1 * g)  # momentum alone, corrected
     x = np.zeros(3)
     nesterov = Nesterov(0.9)
     nesterov.start(x)
@@ -357,7 +404,7 @@ def test_the_forms_of_heavy_ball_are_one_under_its_maps(rng):
 
 def test_nesterov_is_the_method_of_sutskever_et_al_at_another_point(rng):
     H, x, lr, beta = np.diag([1.0, 3.0, 0.2]), rng.standard_normal(3), 0.13, 0.7
-    w, v, optimizer = x.copy(), np.zeros(3), Nesterov(beta)     # equations 3 and 4
+    w, v, optimizer = x.copy(), np.zeros(3), Nesterov(beta)  # equations 3 and 4
     optimizer.start(x)
     for _ in range(12):
         v = beta * v - lr * (H @ (w + beta * v))
@@ -378,9 +425,15 @@ def test_heavy_ball_is_stable_up_to_its_bound_and_not_beyond():
 
 def test_beta_zero_is_sgd_and_no_decay_is_adam(rng):
     for a, b in (
-        (HeavyBall(0.0), SGD()), (Nesterov(0.0), SGD()), (AdamW(weight_decay=0.0), Adam()), (Adam(l2=0.0), Adam()),
-        (RMSProp(0.9, 1e-3, momentum=0.0), RMSProp(0.9, 1e-3)), (Lookahead(Adam(), 5, 1.0), Adam()),
-        (EMA(Adam()), Adam()), (SWA(HeavyBall(0.5), 2), HeavyBall(0.5)), (NAdam(0.0, decay=None), Adam(0.0)),
+        (HeavyBall(0.0), SGD()),
+        (Nesterov(0.0), SGD()),
+        (AdamW(weight_decay=0.0), Adam()),
+        (Adam(l2=0.0), Adam()),
+        (RMSProp(0.9, 1e-3, momentum=0.0), RMSProp(0.9, 1e-3)),
+        (Lookahead(Adam(), 5, 1.0), Adam()),
+        (EMA(Adam()), Adam()),
+        (SWA(HeavyBall(0.5), 2), HeavyBall(0.5)),
+        (NAdam(0.0, decay=None), Adam(0.0)),
     ):
         x, y = np.ones(4), np.ones(4)
         a.start(x)
@@ -494,12 +547,28 @@ def test_a_zero_gradient_in_float32_leaves_adam_where_it_is():
     np.testing.assert_array_equal(x, 1)
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda: HeavyBall(1.0), lambda: HeavyBall(1.5), lambda: HeavyBall(-0.1), lambda: Nesterov(1), lambda: Adam(b1=1.0),
-    lambda: Adam(b2=float("nan")), lambda: Adam(eps=-1e-8), lambda: AdamW(weight_decay=-0.1), lambda: Adam(l2=-1),
-    lambda: AdaGrad(eps=-1), lambda: RMSProp(1.0), lambda: Adadelta(eps=0.0), lambda: NAdam(b1=1.0),
-    lambda: AdaBound(final_lr=0), lambda: Lion(b2=1.0), lambda: EMA(SGD(), 1.0), lambda: Lookahead(SGD(), alpha=0.0),
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: HeavyBall(1.0),
+        lambda: HeavyBall(1.5),
+        lambda: HeavyBall(-0.1),
+        lambda: Nesterov(1),
+        lambda: Adam(b1=1.0),
+        lambda: Adam(b2=float("nan")),
+        lambda: Adam(eps=-1e-8),
+        lambda: AdamW(weight_decay=-0.1),
+        lambda: Adam(l2=-1),
+        lambda: AdaGrad(eps=-1),
+        lambda: RMSProp(1.0),
+        lambda: Adadelta(eps=0.0),
+        lambda: NAdam(b1=1.0),
+        lambda: AdaBound(final_lr=0),
+        lambda: Lion(b2=1.0),
+        lambda: EMA(SGD(), 1.0),
+        lambda: Lookahead(SGD(), alpha=0.0),
+    ],
+)
 def test_hyper_parameters_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=r"\w+: \w+ must lie in"):
         wrong()
@@ -545,8 +614,10 @@ def test_the_memory_of_adam_and_of_amsgrad_after_a_spike():
 
 def test_adam_goes_the_wrong_way_on_the_example_of_reddi_and_amsgrad_does_not():
     big, found = 3.0, {}
-    for name, optimizer in (("adam", Adam(0.0, 1 / (1 + big**2), 0.0)),
-                            ("amsgrad", AMSGrad(0.0, 1 / (1 + big**2), 0.0, "original"))):
+    for name, optimizer in (
+        ("adam", Adam(0.0, 1 / (1 + big**2), 0.0)),
+        ("amsgrad", AMSGrad(0.0, 1 / (1 + big**2), 0.0, "original")),
+    ):
         x = np.zeros(1)
         optimizer.start(x)
         for t in range(1, 30_001):
@@ -557,7 +628,7 @@ def test_adam_goes_the_wrong_way_on_the_example_of_reddi_and_amsgrad_does_not():
 
 
 def test_the_first_rectified_step_of_radam_and_its_factors():
-    assert RAdam() == RAdam(threshold=4)                        # the rule that the docstring displays
+    assert RAdam() == RAdam(threshold=4)  # the rule that the docstring displays
     first = {k: min(t for t in range(1, 20) if RAdam(threshold=k).rectifier(t) is not None) for k in (4, 5)}
     assert first == {4: 5, 5: 6}
     factors = {t: RAdam(threshold=4).rectifier(t) for t in (5, 100, 200, 1000, 5000)}
@@ -572,7 +643,7 @@ def test_the_bounds_of_adabound_close_on_the_final_rate():
     optimizer.first = 1e-3
     np.testing.assert_allclose(optimizer.bounds(1e-3, 1000), (0.05, 0.2), rtol=1e-12)
     np.testing.assert_allclose(optimizer.bounds(1e-3, 10**9), (0.1, 0.1), rtol=1e-5)
-    np.testing.assert_allclose(optimizer.bounds(1e-4, 1000), (0.005, 0.02), rtol=1e-12)      # a schedule scales them
+    np.testing.assert_allclose(optimizer.bounds(1e-4, 1000), (0.005, 0.02), rtol=1e-12)  # a schedule scales them
 
 
 def test_adadelta_starts_by_its_eps():
@@ -649,7 +720,7 @@ def test_asgd_answers_with_the_mean_of_its_iterates_from_a_step_on(rng):
             if t < begin:
                 assert answer is moving
             else:
-                np.testing.assert_allclose(answer, np.mean(points[begin - 1:], axis=0), rtol=1e-12)
+                np.testing.assert_allclose(answer, np.mean(points[begin - 1 :], axis=0), rtol=1e-12)
                 np.testing.assert_allclose(answer, ax, rtol=1e-12)
 
 
@@ -677,12 +748,18 @@ def test_adamax_without_eps_stays_where_there_never_was_a_gradient(optimizer):
     np.testing.assert_allclose(x, [1.0, 0.7])
 
 
-@pytest.mark.parametrize("wrong, message", [
-    (lambda: Rprop(down=1.5), "Rprop: down must lie in"), (lambda: Rprop(up=1.0), "Rprop: up must lie in"),
-    (lambda: Rprop(low=2.0, high=1.0), "Rprop: high must lie in"), (lambda: Rprop(variant="+"), "variant must be one"),
-    (lambda: ASGD(lam=-1.0), "ASGD: lam must lie in"), (lambda: ASGD(begin=0), "ASGD: begin must be a whole number"),
-    (lambda: Adamax(b1=1.0), "Adamax: b1 must lie in"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda: Rprop(down=1.5), "Rprop: down must lie in"),
+        (lambda: Rprop(up=1.0), "Rprop: up must lie in"),
+        (lambda: Rprop(low=2.0, high=1.0), "Rprop: high must lie in"),
+        (lambda: Rprop(variant="+"), "variant must be one"),
+        (lambda: ASGD(lam=-1.0), "ASGD: lam must lie in"),
+        (lambda: ASGD(begin=0), "ASGD: begin must be a whole number"),
+        (lambda: Adamax(b1=1.0), "Adamax: b1 must lie in"),
+    ],
+)
 def test_arguments_of_adamax_rprop_and_asgd(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()

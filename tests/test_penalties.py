@@ -44,10 +44,18 @@ def test_three_point_inequality(h, rng, device):
             assert at_u >= at_p + np.sum((u - p) ** 2) / (2 * step) - 1e-12
 
 
-@pytest.mark.parametrize("h, expected", [
-    (L1(0.5), [2.5, 0, 0, -1]), (L2(0.5), [1.75, -0.2, 0, -1]), (L1L2(0.25, 0.5), [1.5, 0, 0, -0.75]),
-    (Box(-1, 3), [3, -0.4, 0, -1]), (Box(0, None), [3.5, 0, 0, 0]), (Simplex(2.0), [2, 0, 0, 0]),
-], ids=repr)
+@pytest.mark.parametrize(
+    "h, expected",
+    [
+        (L1(0.5), [2.5, 0, 0, -1]),
+        (L2(0.5), [1.75, -0.2, 0, -1]),
+        (L1L2(0.25, 0.5), [1.5, 0, 0, -0.75]),
+        (Box(-1, 3), [3, -0.4, 0, -1]),
+        (Box(0, None), [3.5, 0, 0, 0]),
+        (Simplex(2.0), [2, 0, 0, 0]),
+    ],
+    ids=repr,
+)
 def test_closed_forms_at_step_two(h, expected):
     np.testing.assert_allclose(h.prox(np.array([3.5, -0.4, 0, -2]), 2.0), expected, atol=1e-15)
 
@@ -101,14 +109,20 @@ def test_without_a_penalty_it_is_the_inner_method(rng):
     np.testing.assert_array_equal(one.x, two.x)
 
 
-@pytest.mark.parametrize("wrong, message", [
-    (lambda: L1(-1), "l1 must lie in"), (lambda: L1L2(1, float("nan")), "l2 must lie in"),
-    (lambda: Box(2, 1), "low must not exceed high"), (lambda: Simplex(0), "radius must lie in"),
-    (lambda: Proximal(HeavyBall()), r"stop at another point.*FISTA\(\)"), (lambda: Proximal(Adam()), "another point"),
-    (lambda: Proximal(0.1), "give an optimizer"),
-    (lambda: Lasso(np.ones((2, 1)), np.ones(2), -0.1), "l1 must lie in"),
-    (lambda: LeastSquares(np.ones((2, 1)), np.ones(2), regulariser=0.1), r"a penalty such as L1\(0.1\)"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda: L1(-1), "l1 must lie in"),
+        (lambda: L1L2(1, float("nan")), "l2 must lie in"),
+        (lambda: Box(2, 1), "low must not exceed high"),
+        (lambda: Simplex(0), "radius must lie in"),
+        (lambda: Proximal(HeavyBall()), r"stop at another point.*FISTA\(\)"),
+        (lambda: Proximal(Adam()), "another point"),
+        (lambda: Proximal(0.1), "give an optimizer"),
+        (lambda: Lasso(np.ones((2, 1)), np.ones(2), -0.1), "l1 must lie in"),
+        (lambda: LeastSquares(np.ones((2, 1)), np.ones(2), regulariser=0.1), r"a penalty such as L1\(0.1\)"),
+    ],
+)
 def test_bad_input_gets_one_sentence(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()

@@ -41,8 +41,10 @@ class Springs(Problem):
     def __init__(self):
         self.set_shape(TABLE.dim, "float32", TABLE)
         rng = np.random.default_rng(5)
-        self.a, self.c = (backend.asarray(v.astype("float32")) for v in (
-            rng.standard_normal((self.n, self.dim)), rng.uniform(0.2, 2.0, self.dim)))
+        self.a, self.c = (
+            backend.asarray(v.astype("float32"))
+            for v in (rng.standard_normal((self.n, self.dim)), rng.uniform(0.2, 2.0, self.dim))
+        )
 
     def value_and_gradient(self, x, rows=None, weights=None, out=None, inputs=None, dinputs=None):
         d = x - (self.a if rows is None else self.a[rows])
@@ -72,10 +74,12 @@ def regression():
 FULL, PART = RandomReshuffling(None), RandomReshuffling(5)
 RUNS = [
     *((Springs, o, PART, None) for o in EVERY if o not in PROXIMAL + ASKING),
-    *((lasso, o, FULL, None) for o in PROXIMAL), *((network, o, PART, None) for o in ASKING),
+    *((lasso, o, FULL, None) for o in PROXIMAL),
+    *((network, o, PART, None) for o in ASKING),
     *((regression, o, FULL, None) for o in PROXIMAL if isinstance(o, Anderson)),
     *((regression, HeavyBall(0.7), PART, e) for e in (SVRG(), SAGA(), Clipped(0.5, Accumulated(2)))),
-    (network, HeavyBall(0.7), PART, SVRG(option="II")), (regression, HeavyBall(0.7), AdaptiveImportance(5), None),
+    (network, HeavyBall(0.7), PART, SVRG(option="II")),
+    (regression, HeavyBall(0.7), AdaptiveImportance(5), None),
 ]
 NAMES = [f"{problem.__name__} {short(o)} {type(s).__name__} {e or ''}" for problem, o, s, e in RUNS]
 
@@ -89,8 +93,16 @@ class Uneven(npopt.Constant):
 
 def run(case, steps, path=None):
     problem, optimizer, sampler, estimator = case
-    return minimize(problem(), optimizer, sampler, Uneven(0.03), estimator, stop=Stop(steps=steps), seed=2,
-                    events=Events(metrics=None, checkpoint=path))
+    return minimize(
+        problem(),
+        optimizer,
+        sampler,
+        Uneven(0.03),
+        estimator,
+        stop=Stop(steps=steps),
+        seed=2,
+        events=Events(metrics=None, checkpoint=path),
+    )
 
 
 def flat(tree, name=""):
@@ -137,8 +149,15 @@ def damages(value, first):
     """What may stand in a file in the place of a value, and does not fit it; first: what stands there at the start."""
     yield from ("text", {"a": 1}, [1, 2, 3, 4])
     if isinstance(value, np.ndarray):
-        yield from (0.0, value.astype(complex), value[:-1], value[None], value[:1] if len(value) > 1 else value[0],
-                    value.astype("float32" if value.dtype == "float64" else "float64"), None)
+        yield from (
+            0.0,
+            value.astype(complex),
+            value[:-1],
+            value[None],
+            value[:1] if len(value) > 1 else value[0],
+            value.astype("float32" if value.dtype == "float64" else "float64"),
+            None,
+        )
     elif type(value) is bool:
         yield from (1, None)
     elif type(value) is int:
@@ -163,8 +182,18 @@ def replaced(tree, path, value):
 
 def loop(case, path):
     problem, optimizer, sampler, estimator = case
-    return _Loop(problem(), optimizer, sampler, Uneven(0.03), estimator, None, Stop(steps=12), 2, None,
-                 Events(metrics=None, checkpoint=path))
+    return _Loop(
+        problem(),
+        optimizer,
+        sampler,
+        Uneven(0.03),
+        estimator,
+        None,
+        Stop(steps=12),
+        2,
+        None,
+        Events(metrics=None, checkpoint=path),
+    )
 
 
 @pytest.mark.parametrize("case", RUNS, ids=NAMES)
@@ -178,7 +207,7 @@ def test_a_damaged_checkpoint_is_refused_and_nothing_is_loaded(case, tmp_path):
         for key in where:
             value = value[key]
             first = first.get(key, {}) if isinstance(first, dict) else first[key]
-        if value is None or where[0] == "columns" and where[-1] not in (*ROW, "columns"):       # not known beforehand
+        if value is None or where[0] == "columns" and where[-1] not in (*ROW, "columns"):  # not known beforehand
             continue
         for other in (..., *damages(value, first)):
             if isinstance(other, list) and isinstance(value, list) and len(other) == len(value):

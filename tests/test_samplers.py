@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 ALL = [WithReplacement, ShuffleOnce, RandomReshuffling, Importance, ByClass]
-SIZES = np.array([0.1, 3, 0.5, 0.5, 1, 7, 2, 0.2, 1, 4.0])       # smoothness of the ten rows of the toy
+SIZES = np.array([0.1, 3, 0.5, 0.5, 1, 7, 2, 0.2, 1, 4.0])  # smoothness of the ten rows of the toy
 
 
 def started(sampler, n=10, seed=3):
@@ -77,7 +77,7 @@ def test_a_span_is_the_next_batches_of_an_epoch_as_arrays(kind, size):
     list(a.take(a.steps_per_epoch)), list(b.take(b.steps_per_epoch))
     order, weights = a.span(2)
     batches = list(b.take(2))
-    assert order.tolist() == sum(rows(batches), []) and a.taken == b.taken - 2         # who runs them counts them
+    assert order.tolist() == sum(rows(batches), []) and a.taken == b.taken - 2  # who runs them counts them
     if kind is Importance:
         np.testing.assert_array_equal(weights, np.concatenate([batch.weights for batch in batches]))
     else:
@@ -87,7 +87,7 @@ def test_a_span_is_the_next_batches_of_an_epoch_as_arrays(kind, size):
 def test_with_replacement_is_uniform():
     sampler = started(WithReplacement(1), n=8)
     counts = np.bincount(sampler.rows(8000), minlength=8)
-    assert ((counts - 1000) ** 2 / 1000).sum() < 29              # chi-square, 7 degrees of freedom: p = 1e-4
+    assert ((counts - 1000) ** 2 / 1000).sum() < 29  # chi-square, 7 degrees of freedom: p = 1e-4
 
 
 def test_a_full_batch_is_all_rows_in_order_for_shuffles_and_a_sample_with_replacement():
@@ -149,8 +149,11 @@ def row_gradients(problem, x):
     return np.array(found)
 
 
-@pytest.mark.parametrize("sampler", [Importance(), Importance(by="norms"), Importance(by="norms", mix=0.3),
-                                     Importance(by=np.arange(1, 41) / 820)], ids=lambda s: f"{str(s.by)[:8]} {s.mix}")
+@pytest.mark.parametrize(
+    "sampler",
+    [Importance(), Importance(by="norms"), Importance(by="norms", mix=0.3), Importance(by=np.arange(1, 41) / 820)],
+    ids=lambda s: f"{str(s.by)[:8]} {s.mix}",
+)
 def test_weights_keep_the_gradient_unbiased_and_the_variance_is_the_identity(sampler, rng):
     """sum_i p_i w_i grad f_i = grad f;  Var = sum_i |grad f_i|^2 / (n^2 p_i) - |grad f|^2."""
     problem, x = heavy(rng), rng.standard_normal(4)
@@ -198,13 +201,13 @@ def test_rows_come_as_often_as_the_probabilities_say():
     sampler = started(Importance(1))
     p = SIZES / SIZES.sum()
     np.testing.assert_allclose(sampler.probabilities, p)
-    assert chi_square(np.bincount(sampler.rows(20000), minlength=10), p) < 34            # 9 degrees: p = 1e-4
+    assert chi_square(np.bincount(sampler.rows(20000), minlength=10), p) < 34  # 9 degrees: p = 1e-4
 
 
 def test_adaptive_draws_follow_the_probabilities_of_the_moment(rng):
     sampler = AdaptiveImportance(5, 0.4, 0.2)
     sampler.start(SimpleNamespace(n=10, name="toy"), 3)
-    sampler.taken = 2                                           # the first pass is over
+    sampler.taken = 2  # the first pass is over
     importance.learn(sampler._tree, sampler.psi, np.arange(10), SIZES, 1.0)
     p = 0.8 * SIZES / SIZES.sum() + 0.2 / 10
     np.testing.assert_allclose(sampler.taken + 1, 3)
@@ -231,7 +234,7 @@ def test_the_tree_holds_the_cumulative_sums(rng):
         importance.draw(tree, psi, u, 0.1, found, weights)
         expected = np.searchsorted(np.cumsum(slow), u[:, 1] * slow.sum(), side="right")
         agree = found == np.minimum(expected, n - 1)
-        assert agree.mean() > 0.98 and (psi[found] > 0).all()   # a draw on a border may round to either side
+        assert agree.mean() > 0.98 and (psi[found] > 0).all()  # a draw on a border may round to either side
 
 
 def test_adaptive_first_pass_sets_the_norms_and_later_ones_smooth_them(rng):
@@ -254,7 +257,7 @@ def test_adaptive_first_pass_sets_the_norms_and_later_ones_smooth_them(rng):
     problem.value_and_gradient(y, batch.rows, None, np.empty(4))
     sampler.observe(batch, problem)
     at_y = np.linalg.norm(row_gradients(Logistic(problem.host_X, problem.host_y), y), axis=1)
-    for i in batch.rows:                                        # once for each time that the row came
+    for i in batch.rows:  # once for each time that the row came
         psi[i] = 0.6 * psi[i] + 0.4 * at_y[i]
     np.testing.assert_allclose(sampler.psi, psi, rtol=1e-12)
 
@@ -264,8 +267,9 @@ def test_adaptive_runs_resume_bitwise_and_lower_the_variance(rng, tmp_path):
     common = dict(optimizer=SGD(), sampler=AdaptiveImportance(4), schedule=0.002, seed=3)
     whole = minimize(problem, **common, stop=Stop(epochs=6), events=Events(1, variance=True))
     minimize(problem, **common, stop=Stop(epochs=2.5), events=Events(1, checkpoint=tmp_path / "c.npz", variance=True))
-    rest = minimize(problem, **common, stop=Stop(epochs=6),
-                    events=Events(1, checkpoint=tmp_path / "c.npz", variance=True))
+    rest = minimize(
+        problem, **common, stop=Stop(epochs=6), events=Events(1, checkpoint=tmp_path / "c.npz", variance=True)
+    )
     np.testing.assert_array_equal(whole.x, rest.x)
     uniform = problem.gradient_variance(whole.x)
     assert whole.loop == "python" and whole.final["variance"] < 0.7 * uniform
@@ -302,16 +306,22 @@ def test_real_targets_are_sorted_and_networks_have_targets(rng):
     assert (np.diff(digits.y_train[sampler.epoch(1)[0]]) >= 0).all()
 
 
-@pytest.mark.parametrize("wrong, message", [
-    (lambda p, q: Importance(by="size"), 'by must be "smoothness"'), (lambda p, q: Importance(mix=2), "mix must lie"),
-    (lambda p, q: Importance(by=[0.5, 0.6]), "sum to 1"), (lambda p, q: Importance(by=[1.5, -0.5]), "numbers >= 0"),
-    (lambda p, q: Importance(by=[0.5, 0.5]).start(p, 0), "2 probabilities for the 3 rows"),
-    (lambda p, q: Importance(by="norms").start(p, 0), "row 1 of .* would never be drawn; give mix > 0"),
-    (lambda p, q: Importance(by="norms").start(q, 0), "does not know what"),
-    (lambda p, q: AdaptiveImportance(a=0), "a must lie in"), (lambda p, q: AdaptiveImportance(c=1.5), "c must lie in"),
-    (lambda p, q: minimize(q, SGD(), AdaptiveImportance()), "does not know the gradient norms"),
-    (lambda p, q: ByClass().start(q, 0), "has no targets"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda p, q: Importance(by="size"), 'by must be "smoothness"'),
+        (lambda p, q: Importance(mix=2), "mix must lie"),
+        (lambda p, q: Importance(by=[0.5, 0.6]), "sum to 1"),
+        (lambda p, q: Importance(by=[1.5, -0.5]), "numbers >= 0"),
+        (lambda p, q: Importance(by=[0.5, 0.5]).start(p, 0), "2 probabilities for the 3 rows"),
+        (lambda p, q: Importance(by="norms").start(p, 0), "row 1 of .* would never be drawn; give mix > 0"),
+        (lambda p, q: Importance(by="norms").start(q, 0), "does not know what"),
+        (lambda p, q: AdaptiveImportance(a=0), "a must lie in"),
+        (lambda p, q: AdaptiveImportance(c=1.5), "c must lie in"),
+        (lambda p, q: minimize(q, SGD(), AdaptiveImportance()), "does not know the gradient norms"),
+        (lambda p, q: ByClass().start(q, 0), "has no targets"),
+    ],
+)
 def test_bad_input_gets_one_sentence(wrong, message):
     X = np.array([[1.0, 2.0], [0, 0], [3, 4]])
     with pytest.raises(ValueError, match=message):

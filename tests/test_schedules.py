@@ -59,7 +59,7 @@ TABLE = [
     (WithWarmup(InverseSquareRoot(0.8), 4), {0: 0.2, 1: 0.4, 3: 0.8, 4: 0.8, 39: 0.8 / 6}),
     (InverseSquareRoot(0.8, warmup=4), {0: 0.2, 1: 0.4, 3: 0.8, 4: 0.8 * 0.8**0.5, 15: 0.4, 39: 0.8 / 10**0.5}),
     (InverseSquareRoot(0.8, 0.5, warmup=4), {0: 0.2, 1: 0.4, 3: 0.5, 4: 0.5, 15: 0.4, 39: 0.8 / 10**0.5}),
-    (InverseSquareRoot(0.8, per="epoch", warmup=2), {0: 0.4, 10: 0.8, 20: 0.8 * (2 / 3)**0.5, 39: 0.8 / 2**0.5}),
+    (InverseSquareRoot(0.8, per="epoch", warmup=2), {0: 0.4, 10: 0.8, 20: 0.8 * (2 / 3) ** 0.5, 39: 0.8 / 2**0.5}),
     (CosineRestarts(1.0, 1), {0: 1, 1: (1 + math.cos(math.pi / 10)) / 2, 5: 0.5, 10: 1, 15: 0.5, 39: half(0.9)}),
     (CosineRestarts(1.0, 1, grow=2), {0: 1, 9: half(0.9), 10: 1, 20: 0.5, 29: half(0.95), 30: 1, 39: half(9 / 40)}),
     (CosineRestarts(2.0, 0.5, end=1.0), {0: 2, 1: 1 + half(0.2), 4: 1 + half(0.8), 5: 2, 39: 1 + half(0.8)}),
@@ -87,7 +87,7 @@ def test_table(schedule, table):
     schedule.start(10, 40)
     for t, rate in table.items():
         assert schedule(t) == pytest.approx(rate, rel=1e-12), t
-    assert [schedule(t) for t in range(40)] == [schedule(t) for t in range(40)]       # drawing it changes nothing
+    assert [schedule(t) for t in range(40)] == [schedule(t) for t in range(40)]  # drawing it changes nothing
 
 
 def test_a_schedule_that_needs_the_length_says_so():
@@ -100,19 +100,25 @@ def test_a_schedule_that_needs_the_length_says_so():
     assert known(2) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("wrong, message", [
-    (lambda: Constant(-0.1), "Constant: lr must lie in"), (lambda: Constant(float("nan")), "Constant: lr must lie in"),
-    (lambda: Cosine(0.1, length=0), "length"), (lambda: Linear(0.1, per="batch"), "per must be"),
-    (lambda: Piecewise(1.0, (3, 2)), "milestones must rise"),
-    (lambda: Piecewise(1.0, 5), "milestones must be"),
-    (lambda: Piecewise(1.0, (float("nan"),)), "a milestone must lie in"),
-    (lambda: Constant(float("inf")), "lr must lie"),
-    (lambda: Polynomial(1.0, 0), "power"),
-    (lambda: WithWarmup(-1.0, 3), "lr must lie in"), (lambda: OneCycle(1.0, rise=0.5, phases=3), "rise must lie in"),
-    (lambda: OneCycle(1.0, phases=4), "OneCycle: phases must be 2 or 3"),
-    (lambda: Cyclical(0.1, 1.0, 5, down=0), "Cyclical: down must be a whole number"),
-    (lambda: InverseSquareRoot(1.0, warmup=-1), "InverseSquareRoot: warmup must be a whole number"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda: Constant(-0.1), "Constant: lr must lie in"),
+        (lambda: Constant(float("nan")), "Constant: lr must lie in"),
+        (lambda: Cosine(0.1, length=0), "length"),
+        (lambda: Linear(0.1, per="batch"), "per must be"),
+        (lambda: Piecewise(1.0, (3, 2)), "milestones must rise"),
+        (lambda: Piecewise(1.0, 5), "milestones must be"),
+        (lambda: Piecewise(1.0, (float("nan"),)), "a milestone must lie in"),
+        (lambda: Constant(float("inf")), "lr must lie"),
+        (lambda: Polynomial(1.0, 0), "power"),
+        (lambda: WithWarmup(-1.0, 3), "lr must lie in"),
+        (lambda: OneCycle(1.0, rise=0.5, phases=3), "rise must lie in"),
+        (lambda: OneCycle(1.0, phases=4), "OneCycle: phases must be 2 or 3"),
+        (lambda: Cyclical(0.1, 1.0, 5, down=0), "Cyclical: down must be a whole number"),
+        (lambda: InverseSquareRoot(1.0, warmup=-1), "InverseSquareRoot: warmup must be a whole number"),
+    ],
+)
 def test_bad_arguments(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
@@ -138,28 +144,44 @@ def test_the_inverse_of_the_book():
 def test_one_cycle_moves_momentum_the_other_way():
     rng = np.random.default_rng(0)
     problem, cycle = LeastSquares(rng.standard_normal((40, 3)), rng.standard_normal(40)), OneCycle(0.1, rise=0.4)
-    run = minimize(problem, HeavyBall(0.95), RandomReshuffling(8), cycle, vary={"beta": cycle.mirrored(0.8, 0.95)},
-                   stop=Stop(epochs=6), events=dict(metrics=1, per="step"))
+    run = minimize(
+        problem,
+        HeavyBall(0.95),
+        RandomReshuffling(8),
+        cycle,
+        vary={"beta": cycle.mirrored(0.8, 0.95)},
+        stop=Stop(epochs=6),
+        events=dict(metrics=1, per="step"),
+    )
     cycle.start(5, 30)
     assert run.columns["lr"][1:] == pytest.approx([cycle(t) for t in range(30)])
     assert "Mirrored(cycle=OneCycle(high=0.1" in run.config["vary"]["beta"]
 
 
-@pytest.mark.parametrize("first, grow, steps, unit", [
-    (0.1, 1, 100, "epoch"), (0.3, 1, 1000, "epoch"), (0.7, 1, 600, "epoch"), (1.1, 1, 600, "epoch"), (7, 1, 10, "step"),
-    (0.1, 2, 1000, "epoch"), (0.3, 1.5, 1000, "epoch"), (10, 3, 10, "step"),
-])
+@pytest.mark.parametrize(
+    "first, grow, steps, unit",
+    [
+        (0.1, 1, 100, "epoch"),
+        (0.3, 1, 1000, "epoch"),
+        (0.7, 1, 600, "epoch"),
+        (1.1, 1, 600, "epoch"),
+        (7, 1, 10, "step"),
+        (0.1, 2, 1000, "epoch"),
+        (0.3, 1.5, 1000, "epoch"),
+        (10, 3, 10, "step"),
+    ],
+)
 def test_every_restart_runs_at_the_highest_rate(first, grow, steps, unit):
     schedule = CosineRestarts(2.0, first, grow, unit=unit)
     schedule.start(steps, None)
     at, length = 0.0, first * (steps if unit == "epoch" else 1)
     for _ in range(12):
-        if abs(at - round(at)) < 1e-6:                          # a restart between two steps is seen by none
+        if abs(at - round(at)) < 1e-6:  # a restart between two steps is seen by none
             t = round(at)
             assert schedule(t) == pytest.approx(2.0, abs=1e-9), t
             assert t == 0 or schedule(t - 1) < 1.0
         at, length = at + length, length * grow
-    assert schedule(10**9) == pytest.approx(schedule(10**9), abs=0)         # no loop over cycles
+    assert schedule(10**9) == pytest.approx(schedule(10**9), abs=0)  # no loop over cycles
 
 
 def test_a_cycle_of_few_steps():
@@ -167,8 +189,14 @@ def test_a_cycle_of_few_steps():
         cycle = OneCycle(1.0, 10, 100, 0.9)
         cycle.start(10, length)
         assert [cycle(t) for t in range(length)] == pytest.approx(expected)
-    for length, expected in ((1, [0.1]), (2, [0.1, 0.01]), (3, [0.1, 1, 0.01]), (4, [0.1, 1, 0.1, 0.01]),
-                             (5, [0.1, 1, 0.1, 0.055, 0.01]), (6, [0.1, 0.55, 1, 0.55, 0.1, 0.01])):
+    for length, expected in (
+        (1, [0.1]),
+        (2, [0.1, 0.01]),
+        (3, [0.1, 1, 0.01]),
+        (4, [0.1, 1, 0.1, 0.01]),
+        (5, [0.1, 1, 0.1, 0.055, 0.01]),
+        (6, [0.1, 0.55, 1, 0.55, 0.1, 0.01]),
+    ):
         cycle = OneCycle(1.0, 10, 100, 0.4, phases=3)
         cycle.start(10, length)
         assert [cycle(t) for t in range(length)] == pytest.approx(expected)
@@ -183,7 +211,7 @@ def test_range_test_keeps_the_contracts_of_minimize():
     problem = LeastSquares(A, A @ np.ones(4))
     problem.set_seed(3)
     found = range_test(problem, Anderson(3), RandomReshuffling(60), 1e-6, 1e-5, 6)
-    assert found.highest == found.rates[-1] or found.losses[-1] > found.losses.min()   # it never turned up
+    assert found.highest == found.rates[-1] or found.losses[-1] > found.losses.min()  # it never turned up
     neural = perceptron("digits", (4,), rows=40)
     neural.set_seed(3)
     range_test(neural, Adam(), RandomReshuffling(20), 1e-6, 1e-5, 4, seed=17)
@@ -199,7 +227,7 @@ def test_range_test_finds_where_the_loss_turns_up_and_leaves_nothing():
     A = rng.standard_normal((200, 5))
     problem = LeastSquares(A, A @ np.ones(5) + 0.01 * rng.standard_normal(200))
     found = range_test(problem, HeavyBall(0.0), RandomReshuffling(20), 1e-4, 1e3, 140, seed=1)
-    assert len(found.rates) == len(found.losses) < 140                                  # it stopped when it diverged
+    assert len(found.rates) == len(found.losses) < 140  # it stopped when it diverged
     assert found.rates[0] == 1e-4 and found.rates[1] / found.rates[0] == pytest.approx(1e7 ** (1 / 139))
     largest = np.linalg.eigvalsh(A.T @ A / 200).max()
     assert 0.01 / largest < found.steepest <= found.highest < 2 / largest

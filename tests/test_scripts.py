@@ -32,20 +32,32 @@ def test_help_says_the_question_and_the_parts(path, capsys):
     assert all(part.title in said for part in script.experiment.parts.values())
 
 
-@pytest.mark.parametrize("build, arguments, column", [
-    ("regression", dict(data="diabetes"), "gap"),
-    ("regression", dict(data="diabetes", at_minimum=True, logs=("distance",)), "distance"),
-    ("lenet", dict(data="digits", rows=40), "test_loss"),
-    ("resnet", dict(data="digits", width=2, rows=40), "test_loss"),
-], ids=lambda v: str(v))
+@pytest.mark.parametrize(
+    "build, arguments, column",
+    [
+        ("regression", dict(data="diabetes"), "gap"),
+        ("regression", dict(data="diabetes", at_minimum=True, logs=("distance",)), "distance"),
+        ("lenet", dict(data="digits", rows=40), "test_loss"),
+        ("resnet", dict(data="digits", width=2, rows=40), "test_loss"),
+    ],
+    ids=lambda v: str(v),
+)
 def test_the_problems_of_momentum_vs_sgd_run_where_nothing_may_be_read(build, arguments, column, device):
     script = module(SCRIPTS[[p.stem for p in SCRIPTS].index("momentum_vs_sgd")])
     found = []
     for name in (device, "cpu"):
         backend.use(name)
         problem = getattr(script, build)(**arguments)
-        found.append(minimize(problem, script.HeavyBall(0.9), script.RandomReshuffling(16), 1e-3, stop=Stop(steps=2),
-                              events=Events(metrics=1, per="step")))
+        found.append(
+            minimize(
+                problem,
+                script.HeavyBall(0.9),
+                script.RandomReshuffling(16),
+                1e-3,
+                stop=Stop(steps=2),
+                events=Events(metrics=1, per="step"),
+            )
+        )
     # the two paths add in different orders: float64 for the regression, float32 for the networks
     np.testing.assert_allclose(found[0].columns[column], found[1].columns[column], rtol=2e-3, atol=1e-12)
 
@@ -54,18 +66,34 @@ def named(stem):
     return module(next(path for path in SCRIPTS if path.stem == stem))
 
 
-@pytest.mark.parametrize("stem, build, arguments, columns", [
-    ("adaptive", "Moons", {}, ("gap", "x", "y")),
-    ("adaptive", "held_out", dict(data="breast_cancer"), ("objective", "validation_accuracy")),
-    ("mlp_report", "watched", dict(data="digits", init=None, looks=(1,), rows=300),
-     ("norm", "norm_fc1", "cosine", "signal", "zeros", "test_loss")),
-], ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    "stem, build, arguments, columns",
+    [
+        ("adaptive", "Moons", {}, ("gap", "x", "y")),
+        ("adaptive", "held_out", dict(data="breast_cancer"), ("objective", "validation_accuracy")),
+        (
+            "mlp_report",
+            "watched",
+            dict(data="digits", init=None, looks=(1,), rows=300),
+            ("norm", "norm_fc1", "cosine", "signal", "zeros", "test_loss"),
+        ),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
 def test_problems_that_scripts_build_themselves_run_where_nothing_may_be_read(stem, build, arguments, columns, device):
     script, found = named(stem), []
     for name in (device, "cpu"):
         backend.use(name)
-        found.append(minimize(getattr(script, build)(**arguments), SGD(), RandomReshuffling(16), 1e-2,
-                              stop=Stop(steps=2), events=Events(metrics=1, per="step")))
+        found.append(
+            minimize(
+                getattr(script, build)(**arguments),
+                SGD(),
+                RandomReshuffling(16),
+                1e-2,
+                stop=Stop(steps=2),
+                events=Events(metrics=1, per="step"),
+            )
+        )
     for column in columns:
         np.testing.assert_allclose(found[0].columns[column], found[1].columns[column], rtol=2e-3, atol=1e-6)
 

@@ -24,7 +24,7 @@ def compare(rows, K, dtype, rng):
     A = A if rows is None else A[backend.asarray(np.array(rows))]
     V, S = (rng.standard_normal(shape).astype(dtype) for shape in ((K, 90), (some.shape[0], K)))
     assert A.shape == some.shape
-    right, left = A @ backend.asarray(V).T, backend.asarray(S).T @ A           # both factors with strides
+    right, left = A @ backend.asarray(V).T, backend.asarray(S).T @ A  # both factors with strides
     np.testing.assert_allclose(backend.to_host(right), some @ V.T, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(backend.to_host(left), S.T @ some, rtol=tolerance, atol=20 * tolerance)
     assert right.dtype == left.dtype == dtype

@@ -14,84 +14,145 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 ONE = "test_optimizers.py::"
-FORMULA = [ONE + "test_trajectory", ONE + "test_pieces_of_the_gradient_give_the_step_of_the_whole",
-           ONE + "test_state_takes_as_many_copies_of_x_as_the_method_says"]
+FORMULA = [
+    ONE + "test_trajectory",
+    ONE + "test_pieces_of_the_gradient_give_the_step_of_the_whole",
+    ONE + "test_state_takes_as_many_copies_of_x_as_the_method_says",
+]
 TWO = "test_by_segment.py::"
-SEGMENTED = [TWO + "test_trajectory",
-             TWO + "test_pieces_of_whole_segments_give_the_step_of_the_whole_and_others_are_refused",
-             TWO + "test_state_bytes_for_each_parameter"]
-AROUND = [*FORMULA, ONE + "test_lookahead_ema_and_swa_report_their_own_point",
-          TWO + "test_averages_are_measured_with_statistics_of_their_own"]
-LAYER = ["nn/test_layers.py::test_gradients_of_inputs_and_parameters",
-         "nn/test_layers.py::test_layers_never_touch_the_host",
-         "nn/test_layers.py::test_backward_twice_writes_the_same_gradient"]
+SEGMENTED = [
+    TWO + "test_trajectory",
+    TWO + "test_pieces_of_whole_segments_give_the_step_of_the_whole_and_others_are_refused",
+    TWO + "test_state_bytes_for_each_parameter",
+]
+AROUND = [
+    *FORMULA,
+    ONE + "test_lookahead_ema_and_swa_report_their_own_point",
+    TWO + "test_averages_are_measured_with_statistics_of_their_own",
+]
+LAYER = [
+    "nn/test_layers.py::test_gradients_of_inputs_and_parameters",
+    "nn/test_layers.py::test_layers_never_touch_the_host",
+    "nn/test_layers.py::test_backward_twice_writes_the_same_gradient",
+]
 FUSED = ["nn/test_passes.py::test_fused_layers_are_chosen_printed_and_equal_to_their_parts"]
-LOSS = ["nn/test_losses.py::test_gradient_is_the_derivative_of_the_weighted_mean",
-        "nn/test_losses.py::test_losses_never_touch_the_host"]
+LOSS = [
+    "nn/test_losses.py::test_gradient_is_the_derivative_of_the_weighted_mean",
+    "nn/test_losses.py::test_losses_never_touch_the_host",
+]
 MEAN = ["test_estimators.py::test_minibatch_and_unequal_micro_batches_give_the_mean_of_the_weighted_row_gradients"]
-ORDER = ["test_samplers.py::test_batches_are_slices_of_the_epochs_order",
-         "test_samplers.py::test_an_order_is_a_function_of_seed_and_epoch"]
+ORDER = [
+    "test_samplers.py::test_batches_are_slices_of_the_epochs_order",
+    "test_samplers.py::test_an_order_is_a_function_of_seed_and_epoch",
+]
 
-REDUCED = ["test_variance_reduced.py::" + test for test in (
-    "test_trajectories", "test_estimates_are_unbiased_by_enumeration", "test_linear_convergence_to_the_minimum",
-    "test_variance_is_that_of_the_enumerated_estimates", "test_two_halves_equal_the_whole_bitwise",
-    "test_where_nothing_may_be_read")] + ["problems/test_stretches.py::test_compiled_steps_are_those_of_the_loop"]
-FENCHEL = ["problems/test_linear_losses.py::" + test for test in (
-    "test_values_are_the_definition_and_slopes_their_derivatives",
-    "test_conjugates_by_fenchels_inequality_and_by_a_maximum", "test_curvature_bounds_the_slopes_and_is_attained",
-    "test_the_duality_gap_bounds_the_distance_and_closes_at_the_minimum")]
+REDUCED = [
+    "test_variance_reduced.py::" + test
+    for test in (
+        "test_trajectories",
+        "test_estimates_are_unbiased_by_enumeration",
+        "test_linear_convergence_to_the_minimum",
+        "test_variance_is_that_of_the_enumerated_estimates",
+        "test_two_halves_equal_the_whole_bitwise",
+        "test_where_nothing_may_be_read",
+    )
+] + ["problems/test_stretches.py::test_compiled_steps_are_those_of_the_loop"]
+FENCHEL = [
+    "problems/test_linear_losses.py::" + test
+    for test in (
+        "test_values_are_the_definition_and_slopes_their_derivatives",
+        "test_conjugates_by_fenchels_inequality_and_by_a_maximum",
+        "test_curvature_bounds_the_slopes_and_is_attained",
+        "test_the_duality_gap_bounds_the_distance_and_closes_at_the_minimum",
+    )
+]
 PENALTY = ["test_penalties.py::test_three_point_inequality", "test_penalties.py::test_closed_forms_at_step_two"]
 
 TABLE = {
     "npopt.optimizers": {
-        "Anderson": ["test_anderson.py::test_accepted_iterates_are_those_of_the_paper",
-                     "test_anderson.py::test_a_quadratic_ends_after_as_many_steps_as_there_are_eigenvalues",
-                     "test_anderson.py::test_every_accepted_point_descends"],
-        "FISTA": ["test_full_batch.py::test_fista_trajectory",
-                  "test_full_batch.py::test_the_bounds_of_beck_and_teboulle"],
-        "ISTA": ["test_full_batch.py::test_ista_trajectory_and_it_is_proximal_sgd_without_backtracking",
-                 "test_full_batch.py::test_the_bounds_of_beck_and_teboulle"],
-        "Proximal": ["test_penalties.py::test_proximal_sgd_is_the_step_of_the_definition",
-                     "test_variance_reduced.py::test_trajectories"],
-        "SGD": FORMULA, "HeavyBall": [*FORMULA, ONE + "test_equal_gradients_move_heavy_ball_by_lr_over_one_minus_beta",
-                                     ONE + "test_the_forms_of_heavy_ball_are_one_under_its_maps"],
+        "Anderson": [
+            "test_anderson.py::test_accepted_iterates_are_those_of_the_paper",
+            "test_anderson.py::test_a_quadratic_ends_after_as_many_steps_as_there_are_eigenvalues",
+            "test_anderson.py::test_every_accepted_point_descends",
+        ],
+        "FISTA": [
+            "test_full_batch.py::test_fista_trajectory",
+            "test_full_batch.py::test_the_bounds_of_beck_and_teboulle",
+        ],
+        "ISTA": [
+            "test_full_batch.py::test_ista_trajectory_and_it_is_proximal_sgd_without_backtracking",
+            "test_full_batch.py::test_the_bounds_of_beck_and_teboulle",
+        ],
+        "Proximal": [
+            "test_penalties.py::test_proximal_sgd_is_the_step_of_the_definition",
+            "test_variance_reduced.py::test_trajectories",
+        ],
+        "SGD": FORMULA,
+        "HeavyBall": [
+            *FORMULA,
+            ONE + "test_equal_gradients_move_heavy_ball_by_lr_over_one_minus_beta",
+            ONE + "test_the_forms_of_heavy_ball_are_one_under_its_maps",
+        ],
         "Nesterov": [*FORMULA, ONE + "test_nesterov_is_the_method_of_sutskever_et_al_at_another_point"],
         "Adam": [*FORMULA, ONE + "test_first_steps"],
         "AdamW": [*FORMULA, ONE + "test_decay_shrinks_x_at_zero_gradient_and_only_where_it_is_asked_for"],
-        "AdaGrad": [*FORMULA, ONE + "test_first_steps"], "RMSProp": [*FORMULA, ONE + "test_first_steps"],
+        "AdaGrad": [*FORMULA, ONE + "test_first_steps"],
+        "RMSProp": [*FORMULA, ONE + "test_first_steps"],
         "Adadelta": [*FORMULA, ONE + "test_adadelta_starts_by_its_eps"],
-        "AMSGrad": [*FORMULA, ONE + "test_the_memory_of_adam_and_of_amsgrad_after_a_spike",
-                    ONE + "test_adam_goes_the_wrong_way_on_the_example_of_reddi_and_amsgrad_does_not"],
-        "NAdam": FORMULA, "RAdam": [*FORMULA, ONE + "test_the_first_rectified_step_of_radam_and_its_factors"],
-        "AdaBound": [*FORMULA, ONE + "test_the_bounds_of_adabound_close_on_the_final_rate"], "AMSBound": FORMULA,
-        "Adamax": [*FORMULA, ONE + "test_first_steps",
-                   ONE + "test_adamax_without_eps_stays_where_there_never_was_a_gradient"],
+        "AMSGrad": [
+            *FORMULA,
+            ONE + "test_the_memory_of_adam_and_of_amsgrad_after_a_spike",
+            ONE + "test_adam_goes_the_wrong_way_on_the_example_of_reddi_and_amsgrad_does_not",
+        ],
+        "NAdam": FORMULA,
+        "RAdam": [*FORMULA, ONE + "test_the_first_rectified_step_of_radam_and_its_factors"],
+        "AdaBound": [*FORMULA, ONE + "test_the_bounds_of_adabound_close_on_the_final_rate"],
+        "AMSBound": FORMULA,
+        "Adamax": [
+            *FORMULA,
+            ONE + "test_first_steps",
+            ONE + "test_adamax_without_eps_stays_where_there_never_was_a_gradient",
+        ],
         "Rprop": [*FORMULA, ONE + "test_the_steps_of_rprop_keep_to_their_bounds_and_gradients_that_underflow_count"],
         "ASGD": [*FORMULA, ONE + "test_asgd_answers_with_the_mean_of_its_iterates_from_a_step_on"],
         "Lion": [*FORMULA, ONE + "test_first_steps"],
         "SWATS": [*FORMULA, ONE + "test_swats_switches_on_a_quadratic_and_then_is_sgd"],
-        "Lookahead": AROUND, "EMA": AROUND, "SWA": AROUND,
+        "Lookahead": AROUND,
+        "EMA": AROUND,
+        "SWA": AROUND,
         "LARS": [*SEGMENTED, TWO + "test_a_trust_ratio_of_one_where_a_norm_is_zero_and_outside_the_kinds"],
         "LAMB": [*SEGMENTED, TWO + "test_a_trust_ratio_of_one_where_a_norm_is_zero_and_outside_the_kinds"],
         "AdamMini": [*SEGMENTED, TWO + "test_adam_mini_with_blocks_of_one_number_is_adamw"],
         "Adafactor": [
-            *SEGMENTED, TWO + "test_adafactor_is_exact_for_squares_of_rank_one",
-            TWO + "test_the_first_moment_of_adafactor_is_not_corrected_and_cannot_appear_in_mid_run"],
+            *SEGMENTED,
+            TWO + "test_adafactor_is_exact_for_squares_of_rank_one",
+            TWO + "test_the_first_moment_of_adafactor_is_not_corrected_and_cannot_appear_in_mid_run",
+        ],
         "Muon": [
-            *SEGMENTED, TWO + "test_muon_without_matrices_is_adamw",
-            TWO + "test_the_singular_values_of_muons_update_are_near_one_and_its_scale_is_the_one_that_was_named"],
-        "SophiaH": [TWO + "test_sophia_h_trajectory", TWO + "test_hutchinsons_estimate_has_the_diagonal_as_its_mean",
-                    TWO + "test_sophia_trains_resumes_and_counts_its_gradients",
-                    TWO + "test_state_bytes_for_each_parameter"],
-        "SophiaG": [TWO + "test_sophia_g_trajectory", TWO + "test_sophia_g_on_a_device",
-                    TWO + "test_sophia_g_is_the_gauss_newton_diagonal_on_average",
-                    TWO + "test_sophia_trains_resumes_and_counts_its_gradients",
-                    TWO + "test_state_bytes_for_each_parameter"],
+            *SEGMENTED,
+            TWO + "test_muon_without_matrices_is_adamw",
+            TWO + "test_the_singular_values_of_muons_update_are_near_one_and_its_scale_is_the_one_that_was_named",
+        ],
+        "SophiaH": [
+            TWO + "test_sophia_h_trajectory",
+            TWO + "test_hutchinsons_estimate_has_the_diagonal_as_its_mean",
+            TWO + "test_sophia_trains_resumes_and_counts_its_gradients",
+            TWO + "test_state_bytes_for_each_parameter",
+        ],
+        "SophiaG": [
+            TWO + "test_sophia_g_trajectory",
+            TWO + "test_sophia_g_on_a_device",
+            TWO + "test_sophia_g_is_the_gauss_newton_diagonal_on_average",
+            TWO + "test_sophia_trains_resumes_and_counts_its_gradients",
+            TWO + "test_state_bytes_for_each_parameter",
+        ],
     },
     "npopt.estimators": {
-        "Minibatch": MEAN, "Accumulated": MEAN,
+        "Minibatch": MEAN,
+        "Accumulated": MEAN,
         "Clipped": ["test_estimators.py::test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone"],
-        "SVRG": REDUCED, "SAGA": REDUCED,
+        "SVRG": REDUCED,
+        "SAGA": REDUCED,
     },
     "npopt.penalties": {name: PENALTY for name in ("L1", "L2", "L1L2", "Box", "Simplex")},
     "npopt.samplers": {
@@ -99,52 +160,93 @@ TABLE = {
         "ShuffleOnce": [*ORDER, "test_samplers.py::test_shuffle_once_repeats_its_batches_and_reshuffling_does_not"],
         "RandomReshuffling": [*ORDER, "test_samplers.py::test_without_replacement_every_row_comes_once_an_epoch"],
         "Importance": [
-            *ORDER, "test_samplers.py::test_rows_come_as_often_as_the_probabilities_say",
-            "test_samplers.py::test_weights_keep_the_gradient_unbiased_and_the_variance_is_the_identity"],
+            *ORDER,
+            "test_samplers.py::test_rows_come_as_often_as_the_probabilities_say",
+            "test_samplers.py::test_weights_keep_the_gradient_unbiased_and_the_variance_is_the_identity",
+        ],
         "AdaptiveImportance": [
             "test_samplers.py::test_adaptive_draws_follow_the_probabilities_of_the_moment",
             "test_samplers.py::test_adaptive_first_pass_sets_the_norms_and_later_ones_smooth_them",
-            "test_samplers.py::test_adaptive_runs_resume_bitwise_and_lower_the_variance"],
+            "test_samplers.py::test_adaptive_runs_resume_bitwise_and_lower_the_variance",
+        ],
         "ByClass": [*ORDER, "test_samplers.py::test_classes_come_in_order_and_are_reshuffled_within"],
     },
-    "npopt.schedules": {name: ["test_schedules.py::test_table"] for name in (
-        "Constant", "Exponential", "Piecewise", "Polynomial", "Linear", "Cosine", "WithWarmup", "InverseSquareRoot",
-        "CosineRestarts", "Cyclical", "OneCycle")},
+    "npopt.schedules": {
+        name: ["test_schedules.py::test_table"]
+        for name in (
+            "Constant",
+            "Exponential",
+            "Piecewise",
+            "Polynomial",
+            "Linear",
+            "Cosine",
+            "WithWarmup",
+            "InverseSquareRoot",
+            "CosineRestarts",
+            "Cyclical",
+            "OneCycle",
+        )
+    },
     "nn.linear": {"Linear": LAYER},
     "nn.embedding": {"Embedding": ["problems/test_tokens.py::test_gradients_through_the_embedding"]},
-    "problems.feeds": {"Images": ["problems/test_neural.py::"], "Table": ["problems/test_neural.py::"],
-                       "CropFlip": ["problems/test_neural.py::test_moves_cover_all_crops_evenly"]},
+    "problems.feeds": {
+        "Images": ["problems/test_neural.py::"],
+        "Table": ["problems/test_neural.py::"],
+        "CropFlip": ["problems/test_neural.py::test_moves_cover_all_crops_evenly"],
+    },
     "problems.tokens": {name: ["problems/test_tokens.py::"] for name in ("Windows", "Sentences", "Pairs")},
     "nn.convolution": {"Conv2d": LAYER},
     "nn.norms": {"BatchNorm": LAYER, "LayerNorm": LAYER, "BatchNormReLU": FUSED, "BatchNormSkip": FUSED},
-    "nn.activations": {name: LAYER for name in (
-        "ReLU", "LeakyReLU", "PReLU", "Tanh", "Sigmoid", "GELU", "Softmax", "LogSoftmax")},
+    "nn.activations": {
+        name: LAYER for name in ("ReLU", "LeakyReLU", "PReLU", "Tanh", "Sigmoid", "GELU", "Softmax", "LogSoftmax")
+    },
     "nn.pooling": {name: LAYER for name in ("MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "GlobalAvgPool")},
     "nn.dropout": {"Flatten": LAYER, "Dropout": LAYER},
     "nn.losses": {name: LOSS for name in ("SoftmaxCrossEntropy", "SquaredError", "BinaryCrossEntropy")},
     "nn.init": {
-        **{name: ["nn/test_init.py::test_standard_deviation_and_bound"] for name in (
-            "Normal", "LeCun", "XavierNormal", "XavierUniform", "KaimingNormal", "KaimingUniform", "PyTorchDefault")},
+        **{
+            name: ["nn/test_init.py::test_standard_deviation_and_bound"]
+            for name in (
+                "Normal",
+                "LeCun",
+                "XavierNormal",
+                "XavierUniform",
+                "KaimingNormal",
+                "KaimingUniform",
+                "PyTorchDefault",
+            )
+        },
         "Orthogonal": ["nn/test_init.py::test_orthogonal_rows_or_columns"],
-        **{name: ["nn/test_init.py::test_the_initialisers_of_the_book"] for name in (
-            "ScaledOrthogonal", "LMomentum", "SpectralNormalised")},
+        **{
+            name: ["nn/test_init.py::test_the_initialisers_of_the_book"]
+            for name in ("ScaledOrthogonal", "LMomentum", "SpectralNormalised")
+        },
         **{name: ["nn/test_init.py::test_constants_and_printing"] for name in ("Zeros", "Ones", "Constant")},
     },
     "npopt.analysis.curvature": {
-        "Hessian": ["analysis/test_curvature.py::test_products_are_those_of_the_logistic_hessian",
-                    "analysis/test_curvature.py::test_products_of_a_network_are_symmetric_and_fit_differences_of_the_loss"],
-        "Spectrum": ["analysis/test_curvature.py::test_errors_of_lanczos_are_bounds_and_extremes_come_first",
-                     "analysis/test_curvature.py::test_quadrature_of_lanczos_is_exact_for_polynomials"],
+        "Hessian": [
+            "analysis/test_curvature.py::test_products_are_those_of_the_logistic_hessian",
+            "analysis/test_curvature.py::test_products_of_a_network_are_symmetric_and_fit_differences_of_the_loss",
+        ],
+        "Spectrum": [
+            "analysis/test_curvature.py::test_errors_of_lanczos_are_bounds_and_extremes_come_first",
+            "analysis/test_curvature.py::test_quadrature_of_lanczos_is_exact_for_polynomials",
+        ],
     },
     "nn.spectra": {"PowerIteration": ["nn/test_init.py::test_power_iteration_finds_the_largest_singular_value"]},
     "problems.linear.losses": {name: FENCHEL for name in ("Squared", "Huber", "SquaredHinge", "Logit", "Softmax")},
     "problems": {
-        "LinearModel": ["problems/test_linear.py::",
-                        "problems/test_linear_losses.py::test_the_minimum_is_that_of_a_slow_loop"],
-        "Lasso": ["problems/minima/test_penalised.py::"], "ElasticNet": ["problems/minima/test_penalised.py::"],
-        "LeastSquares": ["problems/test_linear.py::"], "Logistic": ["problems/test_linear.py::"],
+        "LinearModel": [
+            "problems/test_linear.py::",
+            "problems/test_linear_losses.py::test_the_minimum_is_that_of_a_slow_loop",
+        ],
+        "Lasso": ["problems/minima/test_penalised.py::"],
+        "ElasticNet": ["problems/minima/test_penalised.py::"],
+        "LeastSquares": ["problems/test_linear.py::"],
+        "Logistic": ["problems/test_linear.py::"],
         "Surface": ["problems/test_landscapes.py::"],
-        "Quadratic": ["problems/test_quadratic.py::"], "Neural": ["problems/test_neural.py::"],
+        "Quadratic": ["problems/test_quadratic.py::"],
+        "Neural": ["problems/test_neural.py::"],
     },
 }
 

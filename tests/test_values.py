@@ -10,10 +10,18 @@ import numpy as np
 import pytest
 
 
-@pytest.mark.parametrize("value", [
-    SGD(), HeavyBall(0.8), AdamW(0.8, 0.9, 1e-3, 0.2), RandomReshuffling(64), Stop(epochs=3, target=("loss", 0.1)),
-    Clipped(1.0, Accumulated(32)), WithWarmup(Constant(0.1), 5),
-])
+@pytest.mark.parametrize(
+    "value",
+    [
+        SGD(),
+        HeavyBall(0.8),
+        AdamW(0.8, 0.9, 1e-3, 0.2),
+        RandomReshuffling(64),
+        Stop(epochs=3, target=("loss", 0.1)),
+        Clipped(1.0, Accumulated(32)),
+        WithWarmup(Constant(0.1), 5),
+    ],
+)
 def test_the_printed_form_makes_the_same_value_again(value):
     import npopt
 

@@ -103,8 +103,9 @@ def test_trajectories(size, sparse, l1, data):
         (SAGA("gradients"), slow_saga(X, y, batches, lr, "gradients", l1)),
     ):
         optimizer = Proximal(SGD()) if l1 else SGD()
-        run = minimize(problem, optimizer, WithReplacement(size), lr, estimator, stop=Stop(steps=steps),
-                       events=Events(1, "step"))
+        run = minimize(
+            problem, optimizer, WithReplacement(size), lr, estimator, stop=Stop(steps=steps), events=Events(1, "step")
+        )
         np.testing.assert_allclose(run.columns["w"][1:], list(slow), rtol=1e-12, atol=1e-14, err_msg=repr(estimator))
         assert run.loop == ("python" if estimator.arguments().get("table") == "gradients" else "compiled")
         if l1:
@@ -147,7 +148,7 @@ def test_estimates_are_unbiased_by_enumeration(weighted, data, rng):
         for estimator in estimators:
             x = rng.standard_normal(D)
             g = estimator.start(problem, x, 0)
-            for i in (3, 4, 9):                             # the table and the snapshot get a past
+            for i in (3, 4, 9):  # the table and the snapshot get a past
                 estimator(x, Batch(np.array([i])), out=g)
                 x = x - 0.3 * g
             at, total, full = rng.standard_normal(D), np.zeros(D), np.empty(D)
@@ -199,7 +200,8 @@ def test_scalars_and_vectors_are_the_same_method(data):
     for problem in (LeastSquares(X, y, L2, intercept=True), Logistic(X, classes, L2, intercept=True)):
         one, two = (
             minimize(problem, SGD(), WithReplacement(3), Exponential(0.2, 0.8), SAGA(table), stop=Stop(epochs=5))
-            for table in ("scalars", "gradients"))
+            for table in ("scalars", "gradients")
+        )
         np.testing.assert_allclose(one.x, two.x, rtol=1e-12, atol=1e-14)
         assert (one.loop, two.loop) == ("compiled", "python")
         assert one.final["gradients"] == two.final["gradients"]
@@ -232,24 +234,38 @@ def test_right_after_a_snapshot_the_variance_is_zero(data):
     estimator = SVRG(2)
     g = estimator.start(problem, x, 0)
     estimator(x, Batch(np.array([2])), out=g)
-    assert estimator.variance(x) < 1e-30                        # the slopes come from two codes: one ulp, squared
+    assert estimator.variance(x) < 1e-30  # the slopes come from two codes: one ulp, squared
 
 
 @pytest.mark.parametrize("estimator, passes", [(SVRG(2), 90), (SAGA(), 60), (SAGA(initial="zeros"), 60)], ids=repr)
 def test_linear_convergence_to_the_minimum(estimator, passes, rng):
     X = rng.standard_normal((200, 6))
     problem = Logistic(scipy.sparse.csr_matrix(X), np.where(X[:, 0] + rng.standard_normal(200) > 0, 1, -1), 0.05)
-    run = minimize(problem, SGD(), WithReplacement(1), 1 / (3 * problem.row_smoothness().max()), estimator,
-                   stop=Stop(evaluations=passes * 200), events=Events(1, variance=True))
+    run = minimize(
+        problem,
+        SGD(),
+        WithReplacement(1),
+        1 / (3 * problem.row_smoothness().max()),
+        estimator,
+        stop=Stop(evaluations=passes * 200),
+        events=Events(1, variance=True),
+    )
     assert run.final["gap"] < 1e-13 and run.final["variance"] < 1e-13
-    plain = minimize(problem, SGD(), WithReplacement(1), 1 / (3 * problem.row_smoothness().max()),
-                     stop=Stop(evaluations=passes * 200), events=Events(1, variance=True))
+    plain = minimize(
+        problem,
+        SGD(),
+        WithReplacement(1),
+        1 / (3 * problem.row_smoothness().max()),
+        stop=Stop(evaluations=passes * 200),
+        events=Events(1, variance=True),
+    )
     assert plain.final["gap"] > 1e-5 and plain.final["variance"] > 1e-2
     assert run.loop == plain.loop == "compiled" and run.final["gradients"] <= (passes + 2) * 200
 
 
-@pytest.mark.parametrize("estimator", [SVRG(1.7, "II"), SAGA(refresh=1.5), SAGA("gradients"), Clipped(0.5, SVRG(1.2))],
-                         ids=repr)
+@pytest.mark.parametrize(
+    "estimator", [SVRG(1.7, "II"), SAGA(refresh=1.5), SAGA("gradients"), Clipped(0.5, SVRG(1.2))], ids=repr
+)
 def test_two_halves_equal_the_whole_bitwise(estimator, data, tmp_path):
     for X in (data[0], scipy.sparse.csr_matrix(data[0])):
         problem, path = Logistic(X, data[1], L2), tmp_path / f"{type(X).__name__}.npz"
@@ -262,8 +278,9 @@ def test_two_halves_equal_the_whole_bitwise(estimator, data, tmp_path):
             np.testing.assert_array_equal(whole.columns[name], rest.columns[name], err_msg=name)
 
 
-@pytest.mark.parametrize("estimator", [SVRG(1.3, "II"), SAGA(refresh=1.5), SAGA("gradients"),
-                                       SAGA("gradients", "zeros")], ids=repr)
+@pytest.mark.parametrize(
+    "estimator", [SVRG(1.3, "II"), SAGA(refresh=1.5), SAGA("gradients"), SAGA("gradients", "zeros")], ids=repr
+)
 @pytest.mark.parametrize("sampler", [WithReplacement(3), ShuffleOnce(3)], ids=repr)
 @pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_matrix], ids=["dense", "sparse"])
 def test_where_nothing_may_be_read(kind, estimator, sampler, data, device):
@@ -290,13 +307,21 @@ def test_combinations_that_have_no_compiled_form_run_in_the_loop(data):
         assert minimize(smooth, SGD(), sampler, rates, estimator, stop=Stop(epochs=2)).loop == "python"
 
 
-@pytest.mark.parametrize("wrong, message", [
-    (lambda p, q: SVRG(0), "passes must lie in"), (lambda p, q: SVRG(1, "III"), 'option must be "I" or "II"'),
-    (lambda p, q: SAGA("rows"), 'table must be "scalars"'), (lambda p, q: SAGA(refresh=0), "refresh must lie in"),
-    (lambda p, q: minimize(q, SGD(), estimator=SAGA()), "not a linear model.*table='gradients'"),
-    (lambda p, q: minimize(q, SGD(), estimator=SVRG(), events=Events(variance=True)), "known exactly only for linear"),
-    (lambda p, q: minimize(p, SGD(), ShuffleOnce(5), estimator=SAGA("gradients")), "use initial='zeros'"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda p, q: SVRG(0), "passes must lie in"),
+        (lambda p, q: SVRG(1, "III"), 'option must be "I" or "II"'),
+        (lambda p, q: SAGA("rows"), 'table must be "scalars"'),
+        (lambda p, q: SAGA(refresh=0), "refresh must lie in"),
+        (lambda p, q: minimize(q, SGD(), estimator=SAGA()), "not a linear model.*table='gradients'"),
+        (
+            lambda p, q: minimize(q, SGD(), estimator=SVRG(), events=Events(variance=True)),
+            "known exactly only for linear",
+        ),
+        (lambda p, q: minimize(p, SGD(), ShuffleOnce(5), estimator=SAGA("gradients")), "use initial='zeros'"),
+    ],
+)
 def test_bad_input_gets_one_sentence(wrong, message, data):
     with pytest.raises(ValueError, match=message):
         wrong(Logistic(*data, L2), Quadratic([1.0, 2.0], n=7, noise=0.1))

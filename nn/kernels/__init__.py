@@ -20,7 +20,7 @@ import numpy as np
 from . import gpu, reference
 from .reference import taps
 
-SAID = []                                               # not empty once it was said
+SAID = []  # not empty once it was said
 
 
 def warn(error):
@@ -29,9 +29,12 @@ def warn(error):
         return
     SAID.append(error)
     why = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-    warnings.warn(f"the compiled kernels of nn cannot be used here ({why[:200]}); layers run as plain array code, "
-                  "several times slower. requirements.txt names the versions of numba and llvmlite that work",
-                  RuntimeWarning, stacklevel=3)
+    warnings.warn(
+        f"the compiled kernels of nn cannot be used here ({why[:200]}); layers run as plain array code, "
+        "several times slower. requirements.txt names the versions of numba and llvmlite that work",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 class Absent:
@@ -43,15 +46,37 @@ class Absent:
 
 try:
     from . import cpu, matrices, norms, pooling
-except Exception as error:                              # whatever a library does whose inner parts have changed
+except Exception as error:  # whatever a library does whose inner parts have changed
     warn(error)
     cpu = matrices = norms = pooling = Absent()
 
 __all__ = [
-    "CHOICES", "chosen", "convolve", "convolve_inputs", "convolve_weights", "erf", "gather_images",
-    "gather_windows", "linear", "linear_inputs", "linear_weights", "max_pool", "max_pool_backward", "moments",
-    "normalise", "normalise_backward", "normalise_sums", "plan", "relu", "relu_backward", "softmax", "sum_by_word",
-    "sum_rows", "sum_windows", "taps", "use",
+    "CHOICES",
+    "chosen",
+    "convolve",
+    "convolve_inputs",
+    "convolve_weights",
+    "erf",
+    "gather_images",
+    "gather_windows",
+    "linear",
+    "linear_inputs",
+    "linear_weights",
+    "max_pool",
+    "max_pool_backward",
+    "moments",
+    "normalise",
+    "normalise_backward",
+    "normalise_sums",
+    "plan",
+    "relu",
+    "relu_backward",
+    "softmax",
+    "sum_by_word",
+    "sum_rows",
+    "sum_windows",
+    "taps",
+    "use",
 ]
 
 CHOICES = ("fast", "accurate", "reference")
@@ -74,7 +99,7 @@ def chosen():
 
 
 def plan():
-    """"reference" where layers run as they were given, else "fast": composites run their fused layers."""
+    """ "reference" where layers run as they were given, else "fast": composites run their fused layers."""
     return "reference" if _chosen == "reference" else "fast"
 
 
@@ -108,7 +133,7 @@ def either(plain, **fast):
                     return replacement(*arguments)
                 except MemoryError:
                     raise
-                except Exception as error:              # it does not compile: inside, loops raise nothing
+                except Exception as error:  # it does not compile: inside, loops raise nothing
                     warn(error)
                     fast["cpu"] = None
         return plain(*arguments)
@@ -132,7 +157,8 @@ moments = either(reference.moments, cpu=norms.moments, gpu=gpu.norms.moments)
 normalise = either(reference.normalise, cpu=norms.normalise, gpu=gpu.norms.normalise)
 normalise_sums = either(reference.normalise_sums, cpu=norms.normalise_sums, gpu=gpu.norms.normalise_sums)
 normalise_backward = either(
-    reference.normalise_backward, cpu=norms.normalise_backward, gpu=gpu.norms.normalise_backward)
+    reference.normalise_backward, cpu=norms.normalise_backward, gpu=gpu.norms.normalise_backward
+)
 relu = either(reference.relu, cpu=cpu.relu, gpu=gpu.pixels.relu)
 relu_backward = either(reference.relu_backward, cpu=cpu.relu_backward, gpu=gpu.pixels.relu_backward)
 max_pool = either(reference.max_pool, cpu=pooling.max_pool, gpu=gpu.pixels.max_pool)

@@ -24,18 +24,81 @@ def block_product(vectors, masked, apart=False):
     """
 
     @intrinsic
-    def call(typing, a, a0, a_rows, a_row, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row, s, s0, s_scale, m, n,
-             times, run):
+    def call(
+        typing,
+        a,
+        a0,
+        a_rows,
+        a_row,
+        a_jump,
+        a_step,
+        b,
+        b0,
+        b_step,
+        c,
+        c0,
+        c_rows,
+        c_row,
+        s,
+        s0,
+        s_scale,
+        m,
+        n,
+        times,
+        run,
+    ):
         number = types.int64
-        signature = types.void(a, number, a_rows, number, number, number, b, number, number, c, number, c_rows, number,
-                               s, number, number, number, number, number, number)
+        signature = types.void(
+            a,
+            number,
+            a_rows,
+            number,
+            number,
+            number,
+            b,
+            number,
+            number,
+            c,
+            number,
+            c_rows,
+            number,
+            s,
+            number,
+            number,
+            number,
+            number,
+            number,
+            number,
+        )
 
         def emit(context, builder, signature, arguments):
             kind = scalar(signature.args[0])
             e = Emitter(builder, kind, width(kind))
-            (a, a0, a_rows, a_row, a_jump, a_step, b, b0, b_step, c, c0, c_rows, c_row, s, s0, s_scale, m, n, times,
-             run) = [data(context, builder, t, v) if isinstance(t, types.Array) else v
-                     for t, v in zip(signature.args, arguments, strict=True)]
+            (
+                a,
+                a0,
+                a_rows,
+                a_row,
+                a_jump,
+                a_step,
+                b,
+                b0,
+                b_step,
+                c,
+                c0,
+                c_rows,
+                c_row,
+                s,
+                s0,
+                s_scale,
+                m,
+                n,
+                times,
+                run,
+            ) = [
+                data(context, builder, t, v) if isinstance(t, types.Array) else v
+                for t, v in zip(signature.args, arguments, strict=True)
+            ]
             last, lanes = builder.sub(m, I64(1)), e.lanes
             rows = [I64(0)] + [
                 builder.select(builder.icmp_signed("<", I64(i), m), I64(i), last) for i in range(1, ROWS)
@@ -51,8 +114,9 @@ def block_product(vectors, masked, apart=False):
                 start.append([e.load(s, builder.add(begin, I64(j * lanes)), masks[j]) for j in range(vectors)])
 
             before = builder.block
-            outer, inner, after, end = (builder.append_basic_block(f"product.{name}")
-                                        for name in ("outer", "inner", "after", "end"))
+            outer, inner, after, end = (
+                builder.append_basic_block(f"product.{name}") for name in ("outer", "inner", "after", "end")
+            )
             builder.branch(outer)
             builder.position_at_end(outer)
             r, jump, b_outer = (builder.phi(I64) for _ in range(3))
@@ -74,8 +138,10 @@ def block_product(vectors, masked, apart=False):
                 phi.add_incoming(following, inner)
 
             builder.position_at_end(after)
-            whole = [[builder.fadd(kept[i][j], new[i][j]) if apart else new[i][j] for j in range(vectors)]
-                     for i in range(ROWS)]
+            whole = [
+                [builder.fadd(kept[i][j], new[i][j]) if apart else new[i][j] for j in range(vectors)]
+                for i in range(ROWS)
+            ]
             next_r, next_jump = builder.add(r, I64(1)), builder.add(jump, a_jump)
             builder.cbranch(builder.icmp_signed("<", next_r, times), outer, end)
             for phi, first, following in [(r, I64(0), next_r), (jump, I64(0), next_jump), (b_outer, b0, next_b)]:
@@ -110,8 +176,8 @@ def tile_transform(line, size_in, size_out, bias=False):
     """
 
     def whole(tile):
-        half = [line([tile[i][j] for i in range(size_in)]) for j in range(size_in)]         # M X, column by column
-        return [line([half[j][i] for j in range(size_in)]) for i in range(size_out)]        # and its rows times M'
+        half = [line([tile[i][j] for i in range(size_in)]) for j in range(size_in)]  # M X, column by column
+        return [line([half[j][i] for j in range(size_in)]) for i in range(size_out)]  # and its rows times M'
 
     @intrinsic
     def call(typing, x, x0, x_down, x_right, y, y0, y_down, y_right, s, s0, count):
@@ -124,10 +190,20 @@ def tile_transform(line, size_in, size_out, bias=False):
                 data(context, builder, t, v) if isinstance(t, types.Array) else v
                 for t, v in zip(signature.args, arguments, strict=True)
             ]
-            x_at = [[builder.add(x0, builder.add(builder.mul(I64(i), x_down), builder.mul(I64(j), x_right)))
-                     for j in range(size_in)] for i in range(size_in)]
-            y_at = [[builder.add(y0, builder.add(builder.mul(I64(i), y_down), builder.mul(I64(j), y_right)))
-                     for j in range(size_out)] for i in range(size_out)]
+            x_at = [
+                [
+                    builder.add(x0, builder.add(builder.mul(I64(i), x_down), builder.mul(I64(j), x_right)))
+                    for j in range(size_in)
+                ]
+                for i in range(size_in)
+            ]
+            y_at = [
+                [
+                    builder.add(y0, builder.add(builder.mul(I64(i), y_down), builder.mul(I64(j), y_right)))
+                    for j in range(size_out)
+                ]
+                for i in range(size_out)
+            ]
 
             def body(e, c, mask):
                 tile = [[e.load(x, builder.add(at, c), mask) for at in row] for row in x_at]
@@ -161,8 +237,9 @@ def pool_pixel(taps):
             data(context, builder, t, v) if isinstance(t, types.Array) else v
             for t, v in zip(signature.args, arguments, strict=True)
         ]
-        offsets = [builder.add(x0, builder.add(builder.mul(I64(i), x_down), builder.mul(I64(j), x_right)))
-                   for i, j in places]
+        offsets = [
+            builder.add(x0, builder.add(builder.mul(I64(i), x_down), builder.mul(I64(j), x_right))) for i, j in places
+        ]
         return kind, x, offsets, y, y0, index, count
 
     def signature_of(x, y, index):
@@ -182,8 +259,9 @@ def pool_pixel(taps):
                     if best is None:
                         best, which = value, number
                         continue
-                    better = builder.or_(builder.fcmp_ordered(">", value, best),
-                                         builder.fcmp_unordered("uno", value, value))
+                    better = builder.or_(
+                        builder.fcmp_ordered(">", value, best), builder.fcmp_unordered("uno", value, value)
+                    )
                     best, which = builder.select(better, value, best), builder.select(better, number, which)
                 e.store(y, builder.add(y0, c), Lanes(e, best), mask)
                 Emitter(builder, I8, e.lanes).store(index, builder.add(y0, c), Lanes(e, which), mask)

@@ -35,7 +35,7 @@ def gather_images(data, rows, moves, scale, shift, out):
 @jit
 def _copy_images(data, rows, scale, shift, out):
     batch, height, width, c = out.shape
-    size = height * width * c                           # the channels' numbers for every pixel: one long plain loop
+    size = height * width * c  # the channels' numbers for every pixel: one long plain loop
     times, plus = np.empty(size, out.dtype), np.empty(size, out.dtype)
     for j in range(size):
         times[j], plus[j] = scale[j % c], shift[j % c]
@@ -50,7 +50,7 @@ def _copy_images(data, rows, scale, shift, out):
 def _gather_images(data, rows, moves, scale, shift, out):
     batch, height, width, c = out.shape
     for b in numba.prange(batch):
-        image, target = data[rows[b] if rows.size else np.int64(b)], out[b]     # prange counts unsigned
+        image, target = data[rows[b] if rows.size else np.int64(b)], out[b]  # prange counts unsigned
         down, right, flip = moves[b, 0], moves[b, 1], moves[b, 2]
         for i in range(height):
             h = i + down
@@ -66,7 +66,7 @@ def _gather_images(data, rows, moves, scale, shift, out):
 
 @elementwise
 def _relu(y, x):
-    y = x if x > 0 or x != x else 0.0                   # NaN stays
+    y = x if x > 0 or x != x else 0.0  # NaN stays
     return y
 
 
@@ -87,7 +87,7 @@ def _cut(dy, y):
 
 
 def relu_backward(y, dy, dx):
-    if dx is dy:                                        # said so: of two arguments that overlap no loop makes vectors
+    if dx is dy:  # said so: of two arguments that overlap no loop makes vectors
         _cut(dy, y)
     else:
         _relu_backward(dx, dy, y)
@@ -110,7 +110,7 @@ def algorithm(kernel, stride, padding, out, c, o):
 
 
 MAPS = 24
-tiles = (0, 2, 4)                       # what may be chosen; kernels.use sets it
+tiles = (0, 2, 4)  # what may be chosen; kernels.use sets it
 
 
 def convolve(x, w, bias, y, stride, padding):
@@ -155,7 +155,7 @@ def _softmax_row(z, t, smoothing, factor, p):
         total += p[j]
         mean += z[j] - top
     loss = np.log(total) - (1 - smoothing) * (z[t] - top)
-    if smoothing > 0:                                   # a logit may be -inf
+    if smoothing > 0:  # a logit may be -inf
         loss -= share * mean
     for j in range(k):
         p[j] = factor * (p[j] / total - share)

@@ -22,7 +22,7 @@ import numpy as np
 
 from .products import inside, jit, lanes, multiply, panel, transpose, transpose_part, zeros
 
-ENOUGH = 64                             # positions that share one pass over the weights
+ENOUGH = 64  # positions that share one pass over the weights
 
 
 @inside
@@ -31,7 +31,7 @@ def surround(x, b, buffer, top, left, wide):
     _, height, width, c = x.shape
     for h in range(height):
         source = x[b, h].reshape(-1)
-        to = buffer[((h + top) * wide + left) * c:((h + top) * wide + left + width) * c]
+        to = buffer[((h + top) * wide + left) * c : ((h + top) * wide + left + width) * c]
         for k in range(width * c):
             to[k] = source[k]
 
@@ -52,20 +52,39 @@ def correlate(x, packed, bias, y, buffers, group, top, left, high, wide, starts,
         for g in range(groups * np.int64(part) // threads, groups * (np.int64(part) + 1) // threads):
             count = min(group, batch - g * group)
             if clear:
-                flat[g * group * out_image:(g * group + count) * out_image] = 0
+                flat[g * group * out_image : (g * group + count) * out_image] = 0
             source, at = x.reshape(-1), g * group * image
             if not plain:
                 source, at = buffer, np.int64(0)
                 for b in range(count):
-                    surround(x, g * group + b, buffer[b * image:(b + 1) * image], top, left, wide)
+                    surround(x, g * group + b, buffer[b * image : (b + 1) * image], top, left, wide)
             for f in range(len(phases)):
                 first, positions, begin, times, run = phases[f]
                 for o0 in range(0, o, panel_width):
                     columns = min(panel_width, o - o0)
-                    multiply(left=source, left_at=at, left_rows=starts, left_row=first, left_jump=wide * c, left_step=1,
-                             right=packed, right_at=begin + o0 * times * run, right_step=columns, out=flat,
-                             out_at=g * group * out_image + o0, out_rows=ends, out_row=first, start=bias, start_at=o0,
-                             start_scale=0, m=count * positions, n=columns, times=times, run=run, width=width)
+                    multiply(
+                        left=source,
+                        left_at=at,
+                        left_rows=starts,
+                        left_row=first,
+                        left_jump=wide * c,
+                        left_step=1,
+                        right=packed,
+                        right_at=begin + o0 * times * run,
+                        right_step=columns,
+                        out=flat,
+                        out_at=g * group * out_image + o0,
+                        out_rows=ends,
+                        out_row=first,
+                        start=bias,
+                        start_at=o0,
+                        start_scale=0,
+                        m=count * positions,
+                        n=columns,
+                        times=times,
+                        run=run,
+                        width=width,
+                    )
 
 
 @jit
@@ -76,7 +95,7 @@ def pack(a, out, wide):
         k = np.int64(row)
         for o0 in range(0, n, wide):
             count = min(wide, n - o0)
-            source, to = a[k, o0:o0 + count], out[o0 * depth + k * count:o0 * depth + (k + 1) * count]
+            source, to = a[k, o0 : o0 + count], out[o0 * depth + k * count : o0 * depth + (k + 1) * count]
             for j in range(count):
                 to[j] = source[j]
 
@@ -84,20 +103,20 @@ def pack(a, out, wide):
 @inside
 def gather(line_of_x, out, columns, first, length, step, count, across):
     """out[w, n] = the number first + step w + n of a line of x, n < length; zero outside 0..across - 1."""
-    lowest = min(count, max(0, (-first + step - 1) // step))            # windows that begin inside
+    lowest = min(count, max(0, (-first + step - 1) // step))  # windows that begin inside
     highest = max(lowest, min(count, (across - length - first) // step + 1))
     for w in range(lowest):
         for n in range(length):
             at = first + step * w + n
             out[w * columns + n] = line_of_x[at] if 0 <= at < across else 0
-    if length < 8:                                      # short pieces: along the line, one of its numbers at a time
+    if length < 8:  # short pieces: along the line, one of its numbers at a time
         for n in range(length):
-            target, source = out[n:], line_of_x[first + n + step * lowest:]
+            target, source = out[n:], line_of_x[first + n + step * lowest :]
             for w in range(highest - lowest):
                 target[(w + lowest) * columns] = source[step * w]
     else:
         for w in range(lowest, highest):
-            target, source = out[w * columns:w * columns + length], line_of_x[first + step * w:]
+            target, source = out[w * columns : w * columns + length], line_of_x[first + step * w :]
             for n in range(length):
                 target[n] = source[n]
     for w in range(highest, count):
@@ -121,29 +140,48 @@ def correlate_weights(x, dy, dw, partial, buffers, kw, down, right, top, left, r
         begin, last, at = total * part // parts, total * (part + 1) // parts, part * o * depth + k0
         if begin == last:
             for k in range(o):
-                to[at + k * depth:at + k * depth + count] = 0
+                to[at + k * depth : at + k * depth + count] = 0
         for lo in range(begin, last, lines):
             size = min(lines, last - lo)
             for t in range(size):
                 b, h = (lo + t) // out_height, (lo + t) % out_height
                 k = k0
-                while k < k0 + count:                   # the piece that lies in one kernel row
+                while k < k0 + count:  # the piece that lies in one kernel row
                     i, e = k // line, k % line
                     length, row = min(line - e, k0 + count - k), h * down - top + i
-                    target = buffer[t * out_across * count + k - k0:]
+                    target = buffer[t * out_across * count + k - k0 :]
                     if row < 0 or row >= height:
                         for w in range(out_across):
-                            target[w * count:w * count + length] = 0
+                            target[w * count : w * count + length] = 0
                     else:
-                        source = flat[(b * height + row) * across * c:(b * height + row + 1) * across * c]
+                        source = flat[(b * height + row) * across * c : (b * height + row + 1) * across * c]
                         gather(source, target, count, e - left * c, length, right * c, out_across, across * c)
                     k += length
             add = lo > begin
             start, s0 = (to, at) if add else (nothing, np.int64(0))
-            multiply(left=from_dy, left_at=lo * out_across * o, left_rows=rows[0], left_row=0, left_jump=0, left_step=o,
-                     right=buffer, right_at=0, right_step=count, out=to, out_at=at, out_rows=rows[1], out_row=0,
-                     start=start, start_at=s0, start_scale=np.int64(add), m=o, n=count, times=1,
-                     run=size * out_across, width=width)
+            multiply(
+                left=from_dy,
+                left_at=lo * out_across * o,
+                left_rows=rows[0],
+                left_row=0,
+                left_jump=0,
+                left_step=o,
+                right=buffer,
+                right_at=0,
+                right_step=count,
+                out=to,
+                out_at=at,
+                out_rows=rows[1],
+                out_row=0,
+                start=start,
+                start_at=s0,
+                start_scale=np.int64(add),
+                m=o,
+                n=count,
+                times=1,
+                run=size * out_across,
+                width=width,
+            )
     if parts > 1:
         out = dw.reshape(-1)
         for number in numba.prange(out.size):
@@ -176,10 +214,29 @@ def correlate_images(x, dy, dw, partial, buffers, starts, ends, down, right, top
                 count, here = min(columns, o - o0), part * depth * o + o0
                 add = b > begin
                 start, s0 = (to, here) if add else (nothing, np.int64(0))
-                multiply(left=source, left_at=at, left_rows=starts, left_row=0, left_jump=down * wide * c,
-                         left_step=right * c, right=from_dy, right_at=b * positions * o + o0, right_step=o, out=to,
-                         out_at=here, out_rows=ends, out_row=0, start=start, start_at=s0, start_scale=np.int64(add),
-                         m=depth, n=count, times=out_height, run=out_across, width=width)
+                multiply(
+                    left=source,
+                    left_at=at,
+                    left_rows=starts,
+                    left_row=0,
+                    left_jump=down * wide * c,
+                    left_step=right * c,
+                    right=from_dy,
+                    right_at=b * positions * o + o0,
+                    right_step=o,
+                    out=to,
+                    out_at=here,
+                    out_rows=ends,
+                    out_row=0,
+                    start=start,
+                    start_at=s0,
+                    start_scale=np.int64(add),
+                    m=depth,
+                    n=count,
+                    times=out_height,
+                    run=out_across,
+                    width=width,
+                )
     for number in numba.prange((depth + 15) // 16):
         lo, hi = np.int64(number) * 16, min(np.int64(number) * 16 + 16, depth)
         for p in range(1, parts):
@@ -224,8 +281,10 @@ def backward_plan(image, out, channels, o, kernel, stride, padding, group):
         if not all(mine):
             clear = True
             continue
-        h, w = ((v + p - a) // s - (len(t) - 1) + b
-                for v, p, a, s, t, b in zip(pixels, padding, e, stride, mine, before, strict=True))
+        h, w = (
+            (v + p - a) // s - (len(t) - 1) + b
+            for v, p, a, s, t, b in zip(pixels, padding, e, stride, mine, before, strict=True)
+        )
         start = ((n * high + h.reshape(1, -1, 1)) * wide + w.reshape(1, 1, -1)).reshape(-1) * o
         end = ((n * image[0] + pixels[0].reshape(1, -1, 1)) * image[1] + pixels[1].reshape(1, 1, -1)).reshape(-1)
         starts.append(start)
@@ -233,7 +292,7 @@ def backward_plan(image, out, channels, o, kernel, stride, padding, group):
         phases.append([first, start.size // group, begin, len(mine[0]), len(mine[1]) * o])
         taps.append([(i, j) for i in mine[0] for j in mine[1]])
         first, begin = first + start.size, begin + len(taps[-1]) * o * channels
-    if not starts:                                      # no pixel meets a tap
+    if not starts:  # no pixel meets a tap
         return None
     return high, wide, *before, np.concatenate(starts), np.concatenate(ends), np.array(phases), taps, clear
 
@@ -253,6 +312,7 @@ def _buffers(x, group, high, wide):
 def side_by_side(o, across, columns, stride, lanes):
     """How many neighbouring outputs to treat as one with so many times the channels: few channels would leave most of a
     vector empty. f of them are a convolution of stride f s whose kernel has s (f - 1) more columns."""
+
     def cost(f):
         return -(-f * o // lanes) * (columns + stride * (f - 1)) / f
 
@@ -268,7 +328,7 @@ def forward(x, w, bias, y, stride, padding):
         wider = backend.workspace((f, o, rows, columns + stride[1] * (f - 1), c), w.dtype)
         wider[...] = 0
         for k in range(f):
-            wider[k, :, :, k * stride[1]:k * stride[1] + columns] = w
+            wider[k, :, :, k * stride[1] : k * stride[1] + columns] = w
         w, o, out, columns = wider.reshape(f * o, rows, -1, c), f * o, (out[0], out[1] // f), wider.shape[3]
         y, stride = y.reshape(batch, *out, o), (stride[0], stride[1] * f)
         bias = None if bias is None else np.tile(bias, f)
@@ -300,31 +360,46 @@ def backward_inputs(dy, w, dx, stride, padding):
     packed = backend.workspace((sum(map(len, taps)) * o * c,), w.dtype)
     turned = backend.workspace((w.size,), w.dtype)
     for (_, _, begin, _, _), some in zip(phases, taps, strict=True):
-        these = turned[:len(some) * o * c].reshape(len(some), o, c)
+        these = turned[: len(some) * o * c].reshape(len(some), o, c)
         for k, (i, j) in enumerate(some):
             these[k] = w[:, i, j]
-        pack(these.reshape(-1, c), packed[begin:begin + these.size], panel(w.dtype))
+        pack(these.reshape(-1, c), packed[begin : begin + these.size], panel(w.dtype))
     buffers = _buffers(dy, group, high, wide)
-    correlate(dy, packed, zeros(c, dy.dtype), dx, buffers, group, top, left, high, wide, starts, ends, phases,
-              clear, lanes(dy.dtype))
+    correlate(
+        dy,
+        packed,
+        zeros(c, dy.dtype),
+        dx,
+        buffers,
+        group,
+        top,
+        left,
+        high,
+        wide,
+        starts,
+        ends,
+        phases,
+        clear,
+        lanes(dy.dtype),
+    )
 
 
-CHUNK = 256                             # positions whose columns are gathered at a time, or a line if that is longer
-PARTIAL = 4 << 20                       # bytes of partial sums of dW, beyond one
+CHUNK = 256  # positions whose columns are gathered at a time, or a line if that is longer
+PARTIAL = 4 << 20  # bytes of partial sums of dW, beyond one
 
 
 def backward_weights(x, dy, dw, stride, padding):
     """dW, (O, kh, kw, C). Images with many positions one by one, others by columns gathered from several images."""
     batch, down, across, o = dy.shape
     f = side_by_side(o, across, dw.shape[2], stride[1], lanes(x.dtype))
-    if f > 1:                                           # neighbouring outputs as channels: see there
+    if f > 1:  # neighbouring outputs as channels: see there
         shape = (f, o, dw.shape[1], dw.shape[2] + stride[1] * (f - 1), dw.shape[3])
         wider = backend.workspace(shape, dw.dtype)
         dy, flat = dy.reshape(batch, down, across // f, f * o), wider.reshape(f * o, *shape[2:])
         backward_weights_of(x, dy, flat, (stride[0], stride[1] * f), padding)
-        dw[...] = wider[0, :, :, :dw.shape[2]]
+        dw[...] = wider[0, :, :, : dw.shape[2]]
         for k in range(1, f):
-            dw += wider[k, :, :, k * stride[1]:k * stride[1] + dw.shape[2]]
+            dw += wider[k, :, :, k * stride[1] : k * stride[1] + dw.shape[2]]
     else:
         backward_weights_of(x, dy, dw, stride, padding)
 
@@ -337,8 +412,20 @@ def backward_weights_of(x, dy, dw, stride, padding):
         high, wide = (n + 2 * p for n, p in zip(x.shape[1:3], padding, strict=True))
         partial = backend.workspace((parts, depth, o), dw.dtype)
         starts, ends = weights_plan(rows, columns, c, wide, o)
-        correlate_images(x, dy, dw.reshape(o, depth), partial, _buffers(x, 1, high, wide), starts, ends,
-                         *stride, *padding, high, wide, width)
+        correlate_images(
+            x,
+            dy,
+            dw.reshape(o, depth),
+            partial,
+            _buffers(x, 1, high, wide),
+            starts,
+            ends,
+            *stride,
+            *padding,
+            high,
+            wide,
+            width,
+        )
         return
     partial = dw.reshape(1, o, depth) if parts == 1 else backend.workspace((parts, o, depth), dw.dtype)
     lines = max(1, CHUNK // out[1])

@@ -11,15 +11,15 @@ import numpy as np
 
 from .products import inside, jit, lanes, multiply, multiply_apart, panel, transpose_part, zeros
 
-ROWS = 32                               # rows of a piece of work
-DEPTH = 256                             # terms of a sum that are taken at a time: a panel of them fits the first cache
+ROWS = 32  # rows of a piece of work
+DEPTH = 256  # terms of a sum that are taken at a time: a panel of them fits the first cache
 
 
 @inside
 def copy_panel(a, k0, depth, j0, count, out):
     """Rows k0.. and columns j0.. of a, as a panel."""
     for k in range(depth):
-        source, to = a[k0 + k, j0:j0 + count], out[k * count:(k + 1) * count]
+        source, to = a[k0 + k, j0 : j0 + count], out[k * count : (k + 1) * count]
         for j in range(count):
             to[j] = source[j]
 
@@ -44,14 +44,53 @@ def product(a, a_row, a_step, b, transposed, bias, c, panels, pieces, width):
             else:
                 copy_panel(b, k0, size, j0, count, mine)
             if k0 == 0:
-                multiply(left=a, left_at=0, left_rows=a_rows, left_row=first, left_jump=0, left_step=a_step, right=mine,
-                         right_at=0, right_step=count, out=flat, out_at=j0, out_rows=c_rows, out_row=first, start=bias,
-                         start_at=j0, start_scale=0, m=last - first, n=count, times=1, run=size, width=width)
-            else:                                       # by itself, then added: fewer digits are lost
-                multiply_apart(left=a, left_at=k0 * a_step, left_rows=a_rows, left_row=first, left_jump=0,
-                               left_step=a_step, right=mine, right_at=0, right_step=count, out=flat, out_at=j0,
-                               out_rows=c_rows, out_row=first, start=flat, start_at=j0, start_scale=1, m=last - first,
-                               n=count, times=1, run=size, width=width)
+                multiply(
+                    left=a,
+                    left_at=0,
+                    left_rows=a_rows,
+                    left_row=first,
+                    left_jump=0,
+                    left_step=a_step,
+                    right=mine,
+                    right_at=0,
+                    right_step=count,
+                    out=flat,
+                    out_at=j0,
+                    out_rows=c_rows,
+                    out_row=first,
+                    start=bias,
+                    start_at=j0,
+                    start_scale=0,
+                    m=last - first,
+                    n=count,
+                    times=1,
+                    run=size,
+                    width=width,
+                )
+            else:  # by itself, then added: fewer digits are lost
+                multiply_apart(
+                    left=a,
+                    left_at=k0 * a_step,
+                    left_rows=a_rows,
+                    left_row=first,
+                    left_jump=0,
+                    left_step=a_step,
+                    right=mine,
+                    right_at=0,
+                    right_step=count,
+                    out=flat,
+                    out_at=j0,
+                    out_rows=c_rows,
+                    out_row=first,
+                    start=flat,
+                    start_at=j0,
+                    start_scale=1,
+                    m=last - first,
+                    n=count,
+                    times=1,
+                    run=size,
+                    width=width,
+                )
 
 
 def _product(a, a_row, a_step, b, transposed, bias, c):
@@ -77,7 +116,7 @@ def linear_weights(x, dy, dw):
 
 
 PARTS = 16
-SMALL = 1 << 14                         # numbers that one thread sums before others are awake
+SMALL = 1 << 14  # numbers that one thread sums before others are awake
 
 
 def sum_rows(a, out):
@@ -85,7 +124,7 @@ def sum_rows(a, out):
         _sum_few_rows(a, out)
         return
     n, d = a.shape
-    joined = 1                                          # narrow rows are joined: loops over 6 numbers are all overhead
+    joined = 1  # narrow rows are joined: loops over 6 numbers are all overhead
     while d * joined < 64 and n % (2 * joined) == 0:
         joined *= 2
     _sum_rows(a.reshape(n // joined, d * joined), out)

@@ -37,7 +37,7 @@ def _moments(x, mean, variance):
             for i in range(lo, hi):
                 for j in range(d):
                     s[j] += (x[i, j] - m[j]) * (x[i, j] - m[j])
-            count = float(hi - lo)                      # join the blocks: Chan, Golub & LeVeque 1979
+            count = float(hi - lo)  # join the blocks: Chan, Golub & LeVeque 1979
             for j in range(d):
                 step = m[j] - total[j]
                 total[j] += step * (count / (seen + count))
@@ -70,7 +70,7 @@ def _normalise(x, mean, scale, offset, skip, add, rectify, y):
             if add:
                 for j in range(d):
                     v = (x[i, j] - mean[j]) * scale[j] + offset[j] + skip[i, j]
-                    y[i, j] = floor if v < floor else v                 # NaN stays
+                    y[i, j] = floor if v < floor else v  # NaN stays
             else:
                 for j in range(d):
                     v = (x[i, j] - mean[j]) * scale[j] + offset[j]

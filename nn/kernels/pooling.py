@@ -42,12 +42,12 @@ def _max_pool(x, y, index, kh, kw, down, right, top, left):
         for j in range(columns):
             best, which = y[b, i, j], index[b, i, j]
             best[:] = -np.inf
-            which[:] = max(0, top - i * down) * kw + max(0, left - j * right)         # the first tap that is inside
+            which[:] = max(0, top - i * down) * kw + max(0, left - j * right)  # the first tap that is inside
             for a in range(max(0, top - i * down), min(kh, height + top - i * down)):
                 for e in range(max(0, left - j * right), min(kw, width + left - j * right)):
                     source, tap = x[b, i * down - top + a, j * right - left + e], np.uint8(a * kw + e)
                     for k in range(c):
-                        better = source[k] > best[k] or source[k] != source[k]              # NaN stays
+                        better = source[k] > best[k] or source[k] != source[k]  # NaN stays
                         which[k] = tap if better else which[k]
                         best[k] = source[k] if better else best[k]
 
@@ -71,7 +71,7 @@ def _max_pool_backward2(dy, index, dx):
         for j in range(columns):
             back2(flat, at + 2 * j * c, width * c, c, source, (line * columns + j) * c, which, c)
         if width % 2:
-            dx[b, 2 * i:2 * i + 2, width - 1] = 0
+            dx[b, 2 * i : 2 * i + 2, width - 1] = 0
         if height % 2 and i == rows - 1:
             dx[b, height - 1] = 0
 
@@ -79,7 +79,7 @@ def _max_pool_backward2(dy, index, dx):
 @jit
 def _max_pool_backward(dy, index, dx, kw, down, right, top, left):
     batch, rows, columns, c = dy.shape
-    for b in numba.prange(batch):                       # one image is one thread's: the order of additions is fixed
+    for b in numba.prange(batch):  # one image is one thread's: the order of additions is fixed
         dx[b] = 0
         for i in range(rows):
             for j in range(columns):

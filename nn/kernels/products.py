@@ -74,40 +74,222 @@ def zeros(count, dtype):
 
 
 @inside
-def multiply(left, left_at, left_rows, left_row, left_jump, left_step, right, right_at, right_step, out, out_at,
-             out_rows, out_row, start, start_at, start_scale, m, n, times, run, width):
+def multiply(
+    left,
+    left_at,
+    left_rows,
+    left_row,
+    left_jump,
+    left_step,
+    right,
+    right_at,
+    right_step,
+    out,
+    out_at,
+    out_rows,
+    out_row,
+    start,
+    start_at,
+    start_scale,
+    m,
+    n,
+    times,
+    run,
+    width,
+):
     """C = S + A B, see above."""
     for i in range(0, m, ROWS):
         count = min(ROWS, m - i)
         if n == 2 * width:
-            full_two(left, left_at, left_rows, left_row + i, left_jump, left_step, right, right_at, right_step, out,
-                     out_at, out_rows, out_row + i, start, start_at, start_scale, count, n, times, run)
+            full_two(
+                left,
+                left_at,
+                left_rows,
+                left_row + i,
+                left_jump,
+                left_step,
+                right,
+                right_at,
+                right_step,
+                out,
+                out_at,
+                out_rows,
+                out_row + i,
+                start,
+                start_at,
+                start_scale,
+                count,
+                n,
+                times,
+                run,
+            )
         elif n > width:
-            part_two(left, left_at, left_rows, left_row + i, left_jump, left_step, right, right_at, right_step, out,
-                     out_at, out_rows, out_row + i, start, start_at, start_scale, count, n, times, run)
+            part_two(
+                left,
+                left_at,
+                left_rows,
+                left_row + i,
+                left_jump,
+                left_step,
+                right,
+                right_at,
+                right_step,
+                out,
+                out_at,
+                out_rows,
+                out_row + i,
+                start,
+                start_at,
+                start_scale,
+                count,
+                n,
+                times,
+                run,
+            )
         elif n == width:
-            full_one(left, left_at, left_rows, left_row + i, left_jump, left_step, right, right_at, right_step, out,
-                     out_at, out_rows, out_row + i, start, start_at, start_scale, count, n, times, run)
+            full_one(
+                left,
+                left_at,
+                left_rows,
+                left_row + i,
+                left_jump,
+                left_step,
+                right,
+                right_at,
+                right_step,
+                out,
+                out_at,
+                out_rows,
+                out_row + i,
+                start,
+                start_at,
+                start_scale,
+                count,
+                n,
+                times,
+                run,
+            )
         else:
-            part_one(left, left_at, left_rows, left_row + i, left_jump, left_step, right, right_at, right_step, out,
-                     out_at, out_rows, out_row + i, start, start_at, start_scale, count, n, times, run)
+            part_one(
+                left,
+                left_at,
+                left_rows,
+                left_row + i,
+                left_jump,
+                left_step,
+                right,
+                right_at,
+                right_step,
+                out,
+                out_at,
+                out_rows,
+                out_row + i,
+                start,
+                start_at,
+                start_scale,
+                count,
+                n,
+                times,
+                run,
+            )
 
 
 @inside
-def multiply_apart(left, left_at, left_rows, left_row, left_jump, left_step, right, right_at, right_step, out, out_at,
-                   out_rows, out_row, start, start_at, start_scale, m, n, times, run, width):
+def multiply_apart(
+    left,
+    left_at,
+    left_rows,
+    left_row,
+    left_jump,
+    left_step,
+    right,
+    right_at,
+    right_step,
+    out,
+    out_at,
+    out_rows,
+    out_row,
+    start,
+    start_at,
+    start_scale,
+    m,
+    n,
+    times,
+    run,
+    width,
+):
     """The same; the `run` terms of each r are summed by themselves: of a long sum fewer digits are lost."""
     for i in range(0, m, ROWS):
         count = min(ROWS, m - i)
         if n == 2 * width:
-            apart_two(left, left_at, left_rows, left_row + i, left_jump, left_step, right, right_at, right_step, out,
-                      out_at, out_rows, out_row + i, start, start_at, start_scale, count, n, times, run)
+            apart_two(
+                left,
+                left_at,
+                left_rows,
+                left_row + i,
+                left_jump,
+                left_step,
+                right,
+                right_at,
+                right_step,
+                out,
+                out_at,
+                out_rows,
+                out_row + i,
+                start,
+                start_at,
+                start_scale,
+                count,
+                n,
+                times,
+                run,
+            )
         elif n > width:
-            part_apart_two(left, left_at, left_rows, left_row + i, left_jump, left_step, right, right_at, right_step,
-                           out, out_at, out_rows, out_row + i, start, start_at, start_scale, count, n, times, run)
+            part_apart_two(
+                left,
+                left_at,
+                left_rows,
+                left_row + i,
+                left_jump,
+                left_step,
+                right,
+                right_at,
+                right_step,
+                out,
+                out_at,
+                out_rows,
+                out_row + i,
+                start,
+                start_at,
+                start_scale,
+                count,
+                n,
+                times,
+                run,
+            )
         else:
-            part_apart_one(left, left_at, left_rows, left_row + i, left_jump, left_step, right, right_at, right_step,
-                           out, out_at, out_rows, out_row + i, start, start_at, start_scale, count, n, times, run)
+            part_apart_one(
+                left,
+                left_at,
+                left_rows,
+                left_row + i,
+                left_jump,
+                left_step,
+                right,
+                right_at,
+                right_step,
+                out,
+                out_at,
+                out_rows,
+                out_row + i,
+                start,
+                start_at,
+                start_scale,
+                count,
+                n,
+                times,
+                run,
+            )
 
 
 @inside

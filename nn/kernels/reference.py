@@ -8,8 +8,8 @@ from npopt.backend import xp
 
 def _span(size, count, stride, shift):
     """Outputs i in [lo, hi) whose input stride i + shift lies inside, as (slice of inputs, slice of outputs)."""
-    lo = max(0, -(shift // stride))                     # stride lo + shift >= 0
-    hi = min(count, (size - 1 - shift) // stride + 1)   # stride (hi - 1) + shift <= size - 1
+    lo = max(0, -(shift // stride))  # stride lo + shift >= 0
+    hi = min(count, (size - 1 - shift) // stride + 1)  # stride (hi - 1) + shift <= size - 1
     if hi <= lo:
         return slice(0, 0), slice(0, 0)
     first = stride * lo + shift
@@ -70,7 +70,7 @@ def convolve(x, w, bias, y, stride, padding):
     This goes over chunks of the batch, so that the columns stay in the cache.
     """
     o, out = w.shape[0], y.shape[1:3]
-    weight = w.reshape(o, -1).T                                         # (kh kw C, O)
+    weight = w.reshape(o, -1).T  # (kh kw C, O)
     for part in _chunks(x.shape[0], prod(out) * weight.shape[0] * x.dtype.itemsize):
         columns = _windows(x[part], out, w.shape[1:3], stride, padding)
         xp(x).matmul(columns, weight, out=y[part].reshape(-1, o))
@@ -106,7 +106,7 @@ def convolve_weights(x, dy, dw, stride, padding):
             flat += more
 
 
-CHUNK = 4 << 20             # bytes of columns at a time
+CHUNK = 4 << 20  # bytes of columns at a time
 
 
 def _chunks(batch, row_bytes):
@@ -151,8 +151,10 @@ def gather_windows(x, out, stride, before):
 
     x: (B, H, W, C)   out: (B, H', W', kh, kw, C)
     """
-    if before != (0, 0) or any(s * (n - 1) + k > size for s, n, k, size in
-                               zip(stride, out.shape[1:3], out.shape[3:5], x.shape[1:3], strict=True)):
+    if before != (0, 0) or any(
+        s * (n - 1) + k > size
+        for s, n, k, size in zip(stride, out.shape[1:3], out.shape[3:5], x.shape[1:3], strict=True)
+    ):
         out[...] = 0
     for (i, j), here, there in taps(x.shape, out.shape, out.shape[3:5], stride, before):
         out[(*there, i, j)] = x[here]

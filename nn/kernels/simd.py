@@ -13,11 +13,11 @@ from numba.core import cgutils, types
 
 FEATURES = binding.get_host_cpu_features()
 BYTES = 64 if FEATURES.get("avx512f") else 32 if FEATURES.get("avx2") else 16
-ROWS = 8 if BYTES == 64 else 4          # rows of a register block: ROWS x 2 vectors of sums, 32 or 16 registers in all
+ROWS = 8 if BYTES == 64 else 4  # rows of a register block: ROWS x 2 vectors of sums, 32 or 16 registers in all
 F32, F64, I8, I32, I64 = ir.FloatType(), ir.DoubleType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 
-CONTRACT = ("contract",)                # a product and a sum may become one fma
+CONTRACT = ("contract",)  # a product and a sum may become one fma
 
 
 def scalar(array):
@@ -58,8 +58,9 @@ class Emitter:
         p = self.builder.bitcast(self.pointer(base, offset), self.type.as_pointer())
         if mask is None:
             return Lanes(self, self.builder.load(p, align=self.kind_bytes))
-        f = self._intrinsic(f"llvm.masked.load.{self.suffix}.p0",
-                            ir.FunctionType(self.type, [p.type, I32, mask.type, self.type]))
+        f = self._intrinsic(
+            f"llvm.masked.load.{self.suffix}.p0", ir.FunctionType(self.type, [p.type, I32, mask.type, self.type])
+        )
         return Lanes(self, self.builder.call(f, [p, I32(self.kind_bytes), mask, ir.Constant(self.type, None)]))
 
     def store(self, base, offset, value, mask=None):
@@ -67,16 +68,18 @@ class Emitter:
         if mask is None:
             self.builder.store(value.value, p, align=self.kind_bytes)
             return
-        f = self._intrinsic(f"llvm.masked.store.{self.suffix}.p0",
-                            ir.FunctionType(ir.VoidType(), [self.type, p.type, I32, mask.type]))
+        f = self._intrinsic(
+            f"llvm.masked.store.{self.suffix}.p0", ir.FunctionType(ir.VoidType(), [self.type, p.type, I32, mask.type])
+        )
         self.builder.call(f, [value.value, p, I32(self.kind_bytes), mask])
 
     def first(self, count):
         """The mask of the first `count` lanes."""
         b, kind = self.builder, ir.VectorType(I64, self.lanes)
         undefined = ir.Constant(kind, ir.Undefined)
-        bound = b.shuffle_vector(b.insert_element(undefined, count, I32(0)), undefined,
-                                 ir.Constant(ir.VectorType(I32, self.lanes), None))
+        bound = b.shuffle_vector(
+            b.insert_element(undefined, count, I32(0)), undefined, ir.Constant(ir.VectorType(I32, self.lanes), None)
+        )
         return b.icmp_signed("<", ir.Constant(kind, [I64(i) for i in range(self.lanes)]), bound)
 
     def fma(self, a, b, c):

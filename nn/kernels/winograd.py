@@ -34,7 +34,7 @@ from .products import inside, jit, lanes, multiply_apart, panel, transpose, zero
 # 1.7e-6, and direct sums 3.1e-7 (64 channels of normal numbers, relative norm).
 P, Q = 5 / 8, 3 / 2
 P2, Q2, P3, Q3 = P**2, Q**2, P**3, Q**3
-AT_P, AT_Q = 1 / (2 * P2 * (P2 - Q2)), 1 / (2 * Q2 * (Q2 - P2))         # 1 / prod (p - q) over the other points q
+AT_P, AT_Q = 1 / (2 * P2 * (P2 - Q2)), 1 / (2 * Q2 * (Q2 - P2))  # 1 / prod (p - q) over the other points q
 
 
 def inputs4(d):
@@ -123,10 +123,10 @@ def fetch(x, b, h, w, size, border):
         return flat, ((b * height + h) * width + w) * c, width * c, c
     for i in range(size):
         for j in range(size):
-            to = border[(i * size + j) * c:(i * size + j + 1) * c]
+            to = border[(i * size + j) * c : (i * size + j + 1) * c]
             if 0 <= h + i < height and 0 <= w + j < width:
                 at = ((b * height + h + i) * width + w + j) * c
-                source = flat[at:at + c]
+                source = flat[at : at + c]
                 for k in range(c):
                     to[k] = source[k]
             else:
@@ -175,10 +175,29 @@ def correlate(x, u, stride, bias, y, v, z, border, rows, m, top, left, run, widt
             for p in range(n * n):
                 for o0 in range(0, o, wide):
                     columns = min(wide, o - o0)
-                    multiply_apart(left=mine, left_at=p * v_point, left_rows=rows[0], left_row=0, left_jump=run,
-                                   left_step=1, right=u, right_at=p * stride + o0 * c, right_step=columns, out=found,
-                                   out_at=p * z_point + o0, out_rows=rows[1], out_row=0, start=nothing, start_at=0,
-                                   start_scale=0, m=count, n=columns, times=c // run, run=run, width=width)
+                    multiply_apart(
+                        left=mine,
+                        left_at=p * v_point,
+                        left_rows=rows[0],
+                        left_row=0,
+                        left_jump=run,
+                        left_step=1,
+                        right=u,
+                        right_at=p * stride + o0 * c,
+                        right_step=columns,
+                        out=found,
+                        out_at=p * z_point + o0,
+                        out_rows=rows[1],
+                        out_row=0,
+                        start=nothing,
+                        start_at=0,
+                        start_scale=0,
+                        m=count,
+                        n=columns,
+                        times=c // run,
+                        run=run,
+                        width=width,
+                    )
             for t in range(count):
                 b, i, j = (lo + t) // (down * right), (lo + t) // right % down, (lo + t) % right
                 h, w = i * m, j * m
@@ -196,7 +215,7 @@ def correlate(x, u, stride, bias, y, v, z, border, rows, m, top, left, run, widt
                                 flat[at + (e * out_across + f) * o + k] = edge[(e * m + f) * o + k]
 
 
-DEPTH = 128                             # rows of a panel that the first cache holds, twice
+DEPTH = 128  # rows of a panel that the first cache holds, twice
 
 
 @jit
@@ -240,11 +259,29 @@ def correlate_weights(x, dy, dw, u, stride, v, z, border, rows, m, chunk, top, l
                 for k in range(0, size, DEPTH):
                     add = lo > 0 or k > 0
                     start, begin = (u, to) if add else (nothing, np.int64(0))
-                    multiply_apart(left=z, left_at=p * z_point + o0 * chunk + k * high, left_rows=rows[0], left_row=0,
-                                   left_jump=0, left_step=high, right=v, right_at=p * v_point + c0 * chunk + k * count,
-                                   right_step=count, out=u, out_at=to, out_rows=rows[1], out_row=0, start=start,
-                                   start_at=begin, start_scale=np.int64(add), m=high, n=count, times=1,
-                                   run=min(DEPTH, size - k), width=width)
+                    multiply_apart(
+                        left=z,
+                        left_at=p * z_point + o0 * chunk + k * high,
+                        left_rows=rows[0],
+                        left_row=0,
+                        left_jump=0,
+                        left_step=high,
+                        right=v,
+                        right_at=p * v_point + c0 * chunk + k * count,
+                        right_step=count,
+                        out=u,
+                        out_at=to,
+                        out_rows=rows[1],
+                        out_row=0,
+                        start=start,
+                        start_at=begin,
+                        start_scale=np.int64(add),
+                        m=high,
+                        n=count,
+                        times=1,
+                        run=min(DEPTH, size - k),
+                        width=width,
+                    )
     out = dw.reshape(-1)
     for k in numba.prange(o):
         at, to = np.int64(k) * c, np.int64(k) * 9 * c
@@ -254,7 +291,7 @@ def correlate_weights(x, dy, dw, u, stride, v, z, border, rows, m, chunk, top, l
             to_weight2(u, at, n * stride, stride, out, to, 3 * c, c, u, 0, c)
 
 
-RUN = 64                                # channels whose products are summed by themselves, at most
+RUN = 64  # channels whose products are summed by themselves, at most
 
 
 @lru_cache(maxsize=256)
@@ -263,8 +300,8 @@ def run_of(c):
     return next((r for r in range(min(RUN, c), 31, -1) if c % r == 0), c)
 
 
-NEAR = 640 << 10                        # bytes of V and M that a thread works on: most of a second cache
-SHARED = 4 << 20                        # bytes of V and dM that all threads work on: some of a third cache
+NEAR = 640 << 10  # bytes of V and M that a thread works on: most of a second cache
+SHARED = 4 << 20  # bytes of V and dM that all threads work on: some of a third cache
 
 
 def _pad(size):
@@ -278,10 +315,10 @@ def _points(w, m, turned):
     stride = _pad(o * c)
     u = backend.workspace(((m + 2) ** 2 * stride,), w.dtype)
     width = lanes(w.dtype)
-    if turned:                                          # rows o, columns c, the filter from its last tap to its first
+    if turned:  # rows o, columns c, the filter from its last tap to its first
         weights_to_points(w.reshape(-1), u, m, o, c, 8 * c, -3 * c, -c, 9 * c, stride, width)
-    else:                                               # rows c, columns o
-        turn = backend.workspace((9 * c, o), w.dtype)       # until V is made
+    else:  # rows c, columns o
+        turn = backend.workspace((9 * c, o), w.dtype)  # until V is made
         transpose(w.reshape(o, -1), turn, width)
         weights_to_points(turn.reshape(-1), u, m, c, o, 0, 3 * c * o, c * o, o, stride, width)
     return u, stride
@@ -299,8 +336,21 @@ def _correlate(x, w, bias, y, m, padding, turned):
     z = backend.workspace((threads, n * n * _pad(chunk * o)), x.dtype)
     border = backend.workspace((threads, n * n * max(c, o)), x.dtype)
     rows = np.arange(chunk) * np.array([[c], [o]])
-    correlate(x, u, stride, zeros(o, x.dtype) if bias is None else bias, y, v, z, border, rows, m, *padding,
-              run_of(c), lanes(x.dtype))
+    correlate(
+        x,
+        u,
+        stride,
+        zeros(o, x.dtype) if bias is None else bias,
+        y,
+        v,
+        z,
+        border,
+        rows,
+        m,
+        *padding,
+        run_of(c),
+        lanes(x.dtype),
+    )
 
 
 def forward(x, w, bias, y, m, padding):

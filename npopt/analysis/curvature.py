@@ -54,8 +54,10 @@ def stable(problem, x, rows=None, steps=40, seed=0, radius=1e-10, tolerance=1e-3
 def rise(problem, x, shifts, rows=None, draws=10):
     """(loss at x, what a random shift adds to it): for each a in `shifts` the mean over `draws` draws z ~ N(0, I) of
     f(x + a z) - f(x), over `rows`. The problem's value must take a shift."""
-    loss, *shifted = (float(backend.to_host(problem.value(x, rows, shift=shift))) for shift in (
-        None, *((a, backend.key(k, "shift")) for a in shifts for k in range(draws))))
+    loss, *shifted = (
+        float(backend.to_host(problem.value(x, rows, shift=shift)))
+        for shift in (None, *((a, backend.key(k, "shift")) for a in shifts for k in range(draws)))
+    )
     return loss, [float(v) for v in np.reshape(shifted, (len(shifts), draws)).mean(1) - loss]
 
 

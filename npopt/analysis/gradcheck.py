@@ -52,7 +52,7 @@ class Report:
 
     @property
     def ok(self):
-        return bool(self.worst <= self.tol)             # a NaN is not ok
+        return bool(self.worst <= self.tol)  # a NaN is not ok
 
     def __bool__(self):
         return self.ok
@@ -60,14 +60,18 @@ class Report:
     def __str__(self):
         width = max(9, *(len(line.where) for line in self.lines))
         head = f"gradcheck of {self.name}: {'ok' if self.ok else 'FAILED'}, worst relative error {self.worst:.1e}, "
-        rows = [f"{head}tolerance {self.tol:.0e}, f = {self.value:.9g}",
-                f"  {'direction':{width}}  {'numeric':>17}  {'analytic':>17}  {'step':>7}  {'error':>8}"]
+        rows = [
+            f"{head}tolerance {self.tol:.0e}, f = {self.value:.9g}",
+            f"  {'direction':{width}}  {'numeric':>17}  {'analytic':>17}  {'step':>7}  {'error':>8}",
+        ]
         for line in self.lines:
             mark = "" if line.error <= self.tol else "  <-"
             if line.floor > max(abs(line.numeric), abs(line.analytic)):
                 mark = f"  relative to {line.floor:.0e}" + mark
-            rows.append(f"  {line.where:{width}}  {line.numeric:17.10g}  {line.analytic:17.10g}  {line.h:7.0e}  "
-                        f"{line.error:8.1e}{mark}")
+            rows.append(
+                f"  {line.where:{width}}  {line.numeric:17.10g}  {line.analytic:17.10g}  {line.h:7.0e}  "
+                f"{line.error:8.1e}{mark}"
+            )
         return "\n".join(rows)
 
 
@@ -129,6 +133,7 @@ def gradcheck(problem, x, rows=None, directions=3, h=None, tol=1e-7, seed=0):
         numeric, step = settle(slope, d, STEPS if h is None else (h,), tol)
         floor = 2 * noise / (step * tol)
         scale = max(abs(numeric), abs(analytic), floor)
-        report.lines.append(Line(where, numeric, analytic, step, abs(numeric - analytic) / scale if scale else 0.0,
-                                 floor))
+        report.lines.append(
+            Line(where, numeric, analytic, step, abs(numeric - analytic) / scale if scale else 0.0, floor)
+        )
     return report

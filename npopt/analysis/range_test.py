@@ -44,7 +44,7 @@ class RangeTest:
         smooth, wide = self.smooth, max(1, len(self.rates) // 20)
         if len(smooth) <= 2 * wide:
             return float(self.rates[0])
-        return float(self.rates[wide + np.nanargmin(smooth[2 * wide:] - smooth[:-2 * wide])])
+        return float(self.rates[wide + np.nanargmin(smooth[2 * wide :] - smooth[: -2 * wide])])
 
 
 def range_test(problem, optimizer, sampler=None, low=1e-6, high=10.0, steps=100, seed=0, worse=4.0):
@@ -60,8 +60,10 @@ def range_test(problem, optimizer, sampler=None, low=1e-6, high=10.0, steps=100,
     sampler = copy.deepcopy(sampler or RandomReshuffling(min(64, problem.n)))
     optimizer, estimator = copy.deepcopy(optimizer), Minibatch()
     if getattr(problem, "has_penalty", False) and not optimizer.proximal:
-        raise UserError(f"range_test: {problem.name} has a non-smooth penalty, which {type(optimizer).__name__} "
-                         "cannot handle; use a proximal method")
+        raise UserError(
+            f"range_test: {problem.name} has a non-smooth penalty, which {type(optimizer).__name__} "
+            "cannot handle; use a proximal method"
+        )
     before = getattr(problem, "seed", 0)
     problem.set_seed(seed)
     problem.reset()

@@ -31,8 +31,10 @@ def root(name, L, mu):
     """sqrt(mu / L), checked."""
     number(name, "L", L, low=0, open_low=True)
     if not mu > 0:
-        raise UserError(f"{name}: mu is {mu}, and without strong convexity no linear rate exists; give l2 > 0, or use "
-                         "a method that needs no mu, such as FISTA(restart='gradient')")
+        raise UserError(
+            f"{name}: mu is {mu}, and without strong convexity no linear rate exists; give l2 > 0, or use "
+            "a method that needs no mu, such as FISTA(restart='gradient')"
+        )
     if mu > L * (1 + 1e-9):
         raise UserError(f"{name}: mu = {mu:.6g} exceeds L = {L:.6g}")
     return math.sqrt(min(mu / L, 1.0))
@@ -88,6 +90,10 @@ def iterations(factor, first, target):
 def check_step(lr, L, stacklevel=2):
     """Warn, with the bound, where gradient descent with this lr must be expected to diverge; returns lr."""
     if lr * L > 2 * (1 + 1e-9):
-        warnings.warn(f"lr = {lr:.4g} is above 2/L = {2 / L:.4g}: gradient descent diverges on a quadratic of this "
-                      "curvature; take at most 1/L", RuntimeWarning, stacklevel=stacklevel)
+        warnings.warn(
+            f"lr = {lr:.4g} is above 2/L = {2 / L:.4g}: gradient descent diverges on a quadratic of this "
+            "curvature; take at most 1/L",
+            RuntimeWarning,
+            stacklevel=stacklevel,
+        )
     return lr

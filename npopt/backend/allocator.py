@@ -18,9 +18,9 @@ from operator import itemgetter
 
 import numpy as np
 
-SMALL = 1 << 14                                                 # bytes; below, malloc is as good
-GRAIN = 1 << 12                                                 # sizes are multiples of this
-AGE = 20_000                                                    # takes after which an unused block goes
+SMALL = 1 << 14  # bytes; below, malloc is as good
+GRAIN = 1 << 12  # sizes are multiples of this
+AGE = 20_000  # takes after which an unused block goes
 
 
 @functools.lru_cache(maxsize=4096)
@@ -54,14 +54,14 @@ class Spaces:
     that is large enough serves; where none is, a new one takes the place of the largest."""
 
     def __init__(self):
-        self.free, self.asked = [], 0                           # blocks in the order of their sizes
+        self.free, self.asked = [], 0  # blocks in the order of their sizes
 
     def empty(self, shape, dtype):
         size = prod(shape) * dtype.itemsize
         i = bisect.bisect_left(self.free, size, key=itemgetter(2))
         try:
             block = self.free.pop(i)
-        except IndexError:                                      # none, or another thread was first
+        except IndexError:  # none, or another thread was first
             block = None
         if block is None or block[2] < size:
             if self.free:
@@ -78,7 +78,7 @@ class Pool:
     """Free blocks by size. `asked`: how often the system was asked for a block; `held`: bytes taken from it."""
 
     def __init__(self):
-        self.free, self.sizes, self.used = {}, [], {}           # size -> blocks; sizes in order; size -> last take
+        self.free, self.sizes, self.used = {}, [], {}  # size -> blocks; sizes in order; size -> last take
         self.asked = self.held = self.takes = 0
 
     def empty(self, shape, dtype, slack):
@@ -90,12 +90,12 @@ class Pool:
         try:
             block = home.pop()
             self.used[size] = self.takes
-        except (AttributeError, IndexError):                    # none of this size, or another thread was first
+        except (AttributeError, IndexError):  # none of this size, or another thread was first
             block, home = self._larger(size, slack) or self._new(size)
         return lend(block, home, shape, dtype)
 
     def _larger(self, size, slack):
-        for found in self.sizes[bisect.bisect_right(self.sizes, size):]:
+        for found in self.sizes[bisect.bisect_right(self.sizes, size) :]:
             if found > slack * size:
                 break
             with contextlib.suppress(IndexError):
@@ -154,8 +154,8 @@ def keep_mapped():
     with contextlib.suppress(OSError, AttributeError):
         if platform.libc_ver()[0] == "glibc":
             mallopt = ctypes.CDLL(None).mallopt
-            mallopt(-4, 0)                                      # M_MMAP_MAX
-            mallopt(-1, 2**31 - 1)                              # M_TRIM_THRESHOLD
+            mallopt(-4, 0)  # M_MMAP_MAX
+            mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 keep_mapped()

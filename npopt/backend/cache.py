@@ -17,7 +17,8 @@ import types
 def candidates():
     """$NPOPT_CACHE or else the user's cache; then a temporary folder."""
     home = os.environ.get("NPOPT_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "npopt")
+        os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "npopt"
+    )
     return pathlib.Path(home) / "kernels", pathlib.Path(tempfile.gettempdir()) / f"npopt-{os.getuid()}"
 
 
@@ -41,11 +42,11 @@ def make_private(path):
         raise OSError("it is not a folder")
     if found.st_uid != os.getuid():
         raise OSError(f"it belongs to another user (uid {found.st_uid})")
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):           # then nobody knows who wrote what is in it
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):  # then nobody knows who wrote what is in it
         raise OSError("others may write to it; remove it")
     if stat.S_IMODE(found.st_mode) != 0o700:
         os.chmod(path, 0o700)
-    if not os.access(path, os.W_OK | os.X_OK):                  # a file system that is read-only
+    if not os.access(path, os.W_OK | os.X_OK):  # a file system that is read-only
         raise OSError("it cannot be written")
 
 
@@ -53,13 +54,13 @@ def module(name, source, depends=""):
     """The module of a generated text; its file is named after the hash of the text and of what it `depends` on."""
     digest = hashlib.sha256((source + depends).encode()).hexdigest()[:16]
     path = folder() / f"{name}_{digest}.py"
-    if not holds(path, source):                                 # whole or absent: another process may be writing too
+    if not holds(path, source):  # whole or absent: another process may be writing too
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         with os.fdopen(handle, "w") as file:
             file.write(source)
         os.replace(temporary, path)
     made = sys.modules[f"npopt_kernel_{path.stem}"] = types.ModuleType(f"npopt_kernel_{path.stem}")
-    made.__file__ = str(path)                                   # numba looks the module up in sys.modules
+    made.__file__ = str(path)  # numba looks the module up in sys.modules
     exec(compile(source, path, "exec"), vars(made))
     return made
 

@@ -12,7 +12,7 @@ import numpy as np
 BLOCK = 1 << 15
 
 
-@numba.njit(cache=True, fastmath={"reassoc", "nsz", "contract"})    # any order of the sum, so that it is vectorised
+@numba.njit(cache=True, fastmath={"reassoc", "nsz", "contract"})  # any order of the sum, so that it is vectorised
 def _square_sum(x):
     total = 0.0
     for i in range(x.size):
@@ -25,7 +25,7 @@ def _square_sum(x):
 def _squares(x):
     total = 0.0
     for i in range(0, x.size, BLOCK):
-        total += _square_sum(x[i:i + BLOCK])
+        total += _square_sum(x[i : i + BLOCK])
     return total
 
 
@@ -33,14 +33,14 @@ def _squares(x):
 def _squares_by_many(x):
     sums = np.empty((x.size + BLOCK - 1) // BLOCK)
     for b in numba.prange(sums.size):
-        sums[b] = _square_sum(x[np.int64(b) * BLOCK:np.int64(b) * BLOCK + BLOCK])
+        sums[b] = _square_sum(x[np.int64(b) * BLOCK : np.int64(b) * BLOCK + BLOCK])
     total = 0.0
     for b in range(sums.size):
         total += sums[b]
     return total
 
 
-COEFFICIENTS = {kind: np.array([1, 0], kind) for kind in "fd"}      # 1 and 0 for cuBLAS: out = 1 a b + 0 out
+COEFFICIENTS = {kind: np.array([1, 0], kind) for kind in "fd"}  # 1 and 0 for cuBLAS: out = 1 a b + 0 out
 GPU_HELP = (
     "the GPU was asked for, but CuPy cannot be used here ({why}); install it with "
     "'pip install -r requirements-gpu.txt' on a machine with an NVIDIA GPU, or choose the CPU"
@@ -95,7 +95,7 @@ class Gpu:
             import cupy
 
             cupy.cuda.runtime.getDeviceCount()
-        except Exception as error:                              # ImportError, a driver that is missing or too old, ...
+        except Exception as error:  # ImportError, a driver that is missing or too old, ...
             raise UserError(GPU_HELP.format(why=str(error).split("\n")[0])) from None
         self.module, self.array_type, self.tf32 = cupy, cupy.ndarray, False
         self.empty = self.workspace = cupy.empty
@@ -127,9 +127,7 @@ class Gpu:
         from cupy._core import _routines_linalg as products
 
         self.tf32 = name == "tf32"
-        products.set_compute_type(
-            "float32", products.COMPUTE_TYPE_TF32 if self.tf32 else products.COMPUTE_TYPE_DEFAULT
-        )
+        products.set_compute_type("float32", products.COMPUTE_TYPE_TF32 if self.tf32 else products.COMPUTE_TYPE_DEFAULT)
 
     def cublas(self):
         """cuBLAS by CuPy, and the handle of this device."""
@@ -155,8 +153,28 @@ class Gpu:
         if single:
             compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if self.tf32 else cublas.CUBLAS_COMPUTE_32F
         cublas.gemmStridedBatchedEx(
-            handle, *turns, k, m, n, coefficients, b.data.ptr, kind, b.shape[2], n * k, a.data.ptr, kind, a.shape[2],
-            n * m, coefficients + a.itemsize, out.data.ptr, kind, k, m * k, parts, compute, cublas.CUBLAS_GEMM_DEFAULT,
+            handle,
+            *turns,
+            k,
+            m,
+            n,
+            coefficients,
+            b.data.ptr,
+            kind,
+            b.shape[2],
+            n * k,
+            a.data.ptr,
+            kind,
+            a.shape[2],
+            n * m,
+            coefficients + a.itemsize,
+            out.data.ptr,
+            kind,
+            k,
+            m * k,
+            parts,
+            compute,
+            cublas.CUBLAS_GEMM_DEFAULT,
         )
 
     def synchronize(self):
@@ -167,9 +185,9 @@ class Gpu:
         return {"device": pool.used_bytes(), "device_peak": pool.total_bytes()}
 
 
-DEVICES = {"cpu": Cpu, "gpu": Gpu}                              # name -> how to make it
+DEVICES = {"cpu": Cpu, "gpu": Gpu}  # name -> how to make it
 _made = {}
-_owner = {}                                                     # array type -> device
+_owner = {}  # array type -> device
 _current = None
 
 
@@ -251,7 +269,7 @@ def memory():
     import resource
 
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) if os.path.exists("/proc/self/statm") else 0
-    unit = 1 if os.uname().sysname == "Darwin" else 1024        # ru_maxrss: bytes there, kilobytes elsewhere
+    unit = 1 if os.uname().sysname == "Darwin" else 1024  # ru_maxrss: bytes there, kilobytes elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return {"host": pages * os.sysconf("SC_PAGE_SIZE"), "host_peak": peak, **_current.memory()}
 

@@ -30,7 +30,7 @@ from npopt.errors import UserError
 import numba
 import numpy as np
 
-PARALLEL_FROM = 100_000                                         # below, one thread is faster than waking two
+PARALLEL_FROM = 100_000  # below, one thread is faster than waking two
 
 
 class elementwise:
@@ -45,8 +45,10 @@ class elementwise:
         try:
             source = inspect.getsource(function)
         except OSError:
-            raise UserError(f"@elementwise {self.name}: Python keeps no source of what was typed at this prompt or "
-                             "given to exec; put the formula into a file and import it from there") from None
+            raise UserError(
+                f"@elementwise {self.name}: Python keeps no source of what was typed at this prompt or "
+                "given to exec; put the formula into a file and import it from there"
+            ) from None
         tree = ast.parse(textwrap.dedent(source)).body[0]
         self.arguments = [a.arg for a in tree.args.args]
         body = [s for s in tree.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
@@ -70,8 +72,8 @@ class elementwise:
         used = {n.id for n in nodes if isinstance(n, ast.Name)} | set(self.written)
         self.read = [a for a in self.arguments if a in used and a not in self.keys]
         self.positions = {a: i for i, a in enumerate(self.arguments)}
-        self.table = {}                                         # types of the arguments -> how to run them
-        self.compiled = {}                                      # (kinds, dtype, parallel) -> numba function
+        self.table = {}  # types of the arguments -> how to run them
+        self.compiled = {}  # (kinds, dtype, parallel) -> numba function
 
     def __getstate__(self):
         """Compiled loops stay behind: a formula that a script defines goes to other processes with its optimizer."""
@@ -86,7 +88,7 @@ class elementwise:
         if plan is None:
             plan = self.plan(args)
         first, single, many, numbers = plan
-        if first is None:                                       # another device's arrays
+        if first is None:  # another device's arrays
             return single.elementwise(self, args, offset)
         if numbers:
             args = [float(a) if i in numbers else a for i, a in enumerate(args)]
@@ -102,8 +104,9 @@ class elementwise:
     def plan(self, args):
         """How to run arguments of these types; kept, so that a call costs a dictionary look-up."""
         if len(args) != len(self.arguments):
-            raise TypeError(f"{self.name} takes {len(self.arguments)} arguments ({', '.join(self.arguments)}), "
-                            f"got {len(args)}")
+            raise TypeError(
+                f"{self.name} takes {len(self.arguments)} arguments ({', '.join(self.arguments)}), got {len(args)}"
+            )
         owners = {owner(a) for a in args if getattr(a, "ndim", 0)}
         if len(owners) != 1:
             raise TypeError(f"{self.name}: the arrays live on {len(owners)} devices; move them with backend.asarray")
@@ -117,7 +120,7 @@ class elementwise:
     def plan_on_cpu(self, args):
         arrays, dtype = self.pattern(args)
         numbers = {i for i, a in enumerate(args) if type(a) is np.ndarray and not a.ndim}
-        many = functools.lru_cache(lambda: self.loop(arrays, dtype, True))          # compiled when first needed
+        many = functools.lru_cache(lambda: self.loop(arrays, dtype, True))  # compiled when first needed
         return (self.positions[next(iter(arrays))], self.loop(arrays, dtype, False), many, numbers)
 
     def on_cpu(self, args, offset=0):
@@ -135,11 +138,14 @@ class elementwise:
     def complaint(self, args):
         got = ", ".join(
             f"{name}: {a.dtype.name}{list(a.shape)}{'' if a.flags.c_contiguous else ' not contiguous'}"
-            if getattr(a, "ndim", 0) else f"{name}: {type(a).__name__}"
+            if getattr(a, "ndim", 0)
+            else f"{name}: {type(a).__name__}"
             for name, a in zip(self.arguments, args, strict=True)
         )
-        return TypeError(f"{self.name}: expected flat, contiguous arrays of one dtype (float32 or float64), and "
-                         f"numbers; {', '.join(self.written)} must be arrays; got {got}")
+        return TypeError(
+            f"{self.name}: expected flat, contiguous arrays of one dtype (float32 or float64), and "
+            f"numbers; {', '.join(self.written)} must be arrays; got {got}"
+        )
 
     # --------------------------------------------------------------------------------------------------------- CPU
     def source(self, arrays, dtype, parallel):
@@ -148,8 +154,10 @@ class elementwise:
         lines = [f"def {self.name}({', '.join(self.arguments)}, offset):", f"    n = {arrays[0]}.size"]
         if len(arrays) > 1:
             unequal = " or ".join(f"{a}.size != n" for a in arrays[1:])
-            lines += [f"    if {unequal}:",
-                      f"        raise ValueError('{self.name}: the arrays {', '.join(arrays)} differ in length')"]
+            lines += [
+                f"    if {unequal}:",
+                f"        raise ValueError('{self.name}: the arrays {', '.join(arrays)} differ in length')",
+            ]
         lines += [f"    {name} = {code}" for name, code in t.hoisted]
         lines.append(f"    for i in {'numba.prange' if parallel else 'range'}(n):")
         lines += [f"        {name}_i = {name}[i]" for name in self.read if name in arrays]
@@ -157,8 +165,15 @@ class elementwise:
         lines += [f"        {name}[i] = {code}" for name, code in t.stores]
         kinds = [f"{dtype}[::1]" if a in arrays else "uint64" if a in self.keys else "float64" for a in self.arguments]
         options = f'"void({", ".join(kinds)}, int64)", cache=True, error_model="numpy", parallel={parallel}'
-        head = ["import numba", "import numpy as np", "",
-                "from npopt.backend.draws import hashed_normal, hashed_uniform", "", "", f"@numba.njit({options})"]
+        head = [
+            "import numba",
+            "import numpy as np",
+            "",
+            "from npopt.backend.draws import hashed_normal, hashed_uniform",
+            "",
+            "",
+            f"@numba.njit({options})",
+        ]
         return "\n".join(head + lines) + "\n"
 
     def loop(self, arrays, dtype, parallel):
@@ -179,9 +194,15 @@ class elementwise:
         t = Translation(self, arrays, dtype, Cuda(), text)
         kinds = dict(device_scalars)
         inputs = [
-            f"{dtype} {a}" if a in arrays else f"uint64 {a}" if a in self.keys
-            else f"raw {kinds[a]} {a}" if a in kinds else f"float64 {a}"
-            for a in self.arguments if a not in self.written
+            f"{dtype} {a}"
+            if a in arrays
+            else f"uint64 {a}"
+            if a in self.keys
+            else f"raw {kinds[a]} {a}"
+            if a in kinds
+            else f"float64 {a}"
+            for a in self.arguments
+            if a not in self.written
         ]
         operation = [f"const {c} {name}_i = {name};" for name in self.read if name in arrays]
         operation += [f"const {c} {name} = {code};" for name, code in t.body]
@@ -203,9 +224,11 @@ class elementwise:
                 bind.append(f"{constant}{c[kind]}& {name} = {name}_p[i];")
             else:
                 parameters.append(f"const {c[kind]} {name}")
-        return (f"{CUDA_DRAWS}\nextern \"C\" __global__ void {self.name}({', '.join(parameters)}, long long n) {{\n"
-                f"{prepare}\nfor (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < n; "
-                f"i += blockDim.x * (long long)gridDim.x) {{\n" + "\n".join(bind) + f"\n{operation}\n}}\n}}\n")
+        return (
+            f'{CUDA_DRAWS}\nextern "C" __global__ void {self.name}({", ".join(parameters)}, long long n) {{\n'
+            f"{prepare}\nfor (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < n; "
+            f"i += blockDim.x * (long long)gridDim.x) {{\n" + "\n".join(bind) + f"\n{operation}\n}}\n}}\n"
+        )
 
     def on_gpu(self, cupy, args, offset):
         key = cupy, *[(a.ndim, a.dtype) if isinstance(a, cupy.ndarray) else None for a in args]
@@ -220,10 +243,14 @@ class elementwise:
     def made_on_gpu(self, cupy, args):
         """(kernel, places of the arrays, of what is read, each with whether it is a key, of what is written)."""
         arrays, dtype = self.pattern(args)
-        scalars = {name: a.dtype.name for name, a in zip(self.arguments, args, strict=True)
-                   if isinstance(a, cupy.ndarray) and not a.ndim}
+        scalars = {
+            name: a.dtype.name
+            for name, a in zip(self.arguments, args, strict=True)
+            if isinstance(a, cupy.ndarray) and not a.ndim
+        }
         inputs, outputs, operation, prepare = self.cuda(arrays, dtype, scalars)
         kernel = cupy.ElementwiseKernel(
-            inputs, outputs, operation, f"npopt_{self.name}", loop_prep=prepare, preamble=CUDA_DRAWS)
+            inputs, outputs, operation, f"npopt_{self.name}", loop_prep=prepare, preamble=CUDA_DRAWS
+        )
         read = [(self.positions[a], a in self.keys) for a in self.arguments if a not in self.written]
         return kernel, [self.positions[a] for a in arrays], read, [self.positions[a] for a in self.written]

@@ -43,7 +43,12 @@ extern "C" __global__ void row_uniforms(void* out, const long long* rows, unsign
     name="row_uniforms",
     size=lambda out, rows, key: out.size,
     gpu_arguments=lambda out, rows, key: (
-        out, rows, np.uint64(key), np.int64(out.shape[1]), np.int64(out.size), np.int32(out.dtype == np.float64)
+        out,
+        rows,
+        np.uint64(key),
+        np.int64(out.shape[1]),
+        np.int64(out.size),
+        np.int32(out.dtype == np.float64),
     ),
 )
 

@@ -56,8 +56,14 @@ extern "C" __global__ void sparse_rows_times(
     name="sparse_rows_times",
     size=lambda out, data, indices, indptr, rows, dense: 32 * out.size,
     gpu_arguments=lambda out, data, indices, indptr, rows, dense: (
-        out, data, indices, indptr, rows, dense,
-        *_numbers(out.shape[1], *_strides(out), *_strides(dense), 32 * out.size), np.int32(out.dtype == np.float64)
+        out,
+        data,
+        indices,
+        indptr,
+        rows,
+        dense,
+        *_numbers(out.shape[1], *_strides(out), *_strides(dense), 32 * out.size),
+        np.int32(out.dtype == np.float64),
     ),
 )
 
@@ -93,7 +99,11 @@ extern "C" __global__ void sparse_spread(void* out, const long long* rows, const
     name="sparse_spread",
     size=lambda out, rows, values: values.size,
     gpu_arguments=lambda out, rows, values: (
-        out, rows, values, *_numbers(*values.shape, *_strides(values)), np.int32(out.dtype == np.float64)
+        out,
+        rows,
+        values,
+        *_numbers(*values.shape, *_strides(values)),
+        np.int32(out.dtype == np.float64),
     ),
 )
 
@@ -110,7 +120,7 @@ def _strides(array):
 class Csr:
     """See the module. shape, dtype; the dtype of the dense factor must be that of the matrix."""
 
-    __array_ufunc__ = None                                      # so that S @ A comes to __rmatmul__
+    __array_ufunc__ = None  # so that S @ A comes to __rmatmul__
 
     def __init__(self, matrix):
         self.shape, self.dtype = matrix.shape, matrix.dtype

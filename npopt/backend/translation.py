@@ -18,7 +18,7 @@ class Python(Dialect):
 
     def call(self, name, code, T):
         one = self.cast(T, "1.0")
-        if name == "sign":                                      # 0 and NaN come back as they are
+        if name == "sign":  # 0 and NaN come back as they are
             return f"({one} if {code} > 0 else (-{one} if {code} < 0 else {code}))"
         return f"abs({code})" if name == "abs" else f"np.{name}({code})"
 
@@ -136,8 +136,10 @@ class Translation:
             case ast.BoolOp(op=op, values=values):
                 terms = [self.term(v) for v in values]
                 # A scalar condition stays a double-precision test: it is not rounded, so no element() here.
-                return Term(d.logic("and" if isinstance(op, ast.And) else "or", [t.code for t in terms]),
-                            all(t.scalar for t in terms))
+                return Term(
+                    d.logic("and" if isinstance(op, ast.And) else "or", [t.code for t in terms]),
+                    all(t.scalar for t in terms),
+                )
             case ast.IfExp(test=test, body=body, orelse=orelse):
                 t, a, b = self.term(test), self.term(body), self.term(orelse)
                 if t.scalar and a.scalar and b.scalar:
@@ -166,7 +168,7 @@ class Translation:
         value = exponent.value if isinstance(exponent, ast.Constant) else None
         if not isinstance(value, int) or not 1 <= value <= 8:
             self.formula.refuse(node, "an array is raised to whole powers from 1 to 8 only")
-        if not base.code.isidentifier():                        # name it, so that it is computed once
+        if not base.code.isidentifier():  # name it, so that it is computed once
             self.body.append((f"v{len(self.body)}", base.code))
             base = Term(self.body[-1][0], False)
         return Term("(" + " * ".join([base.code] * value) + ")", False)

@@ -49,7 +49,7 @@ class Accumulated(Wrapper):
     def sampled(self, y, out, key):
         def draw(part, piece):
             self.inner.batch = part
-            self.inner.sampled(y, piece, key)               # a row's draw does not depend on its piece
+            self.inner.sampled(y, piece, key)  # a row's draw does not depend on its piece
             return 0.0
 
         self.pieces(out, draw)

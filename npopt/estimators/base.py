@@ -47,8 +47,9 @@ class Estimator(Value):
         """out: the gradient at y of the mean loss of this step's rows, their targets drawn from the model. The number
         of rows."""
         if not hasattr(self.problem, "sampled_gradient"):
-            raise UserError(f"{self.problem.name} draws no targets from its model; that takes a network with "
-                             "SoftmaxCrossEntropy")
+            raise UserError(
+                f"{self.problem.name} draws no targets from its model; that takes a network with SoftmaxCrossEntropy"
+            )
         rows = self.batch.rows
         count = self.problem.n if rows is None else len(rows)
         self.counts["gradients"] += count
@@ -57,8 +58,10 @@ class Estimator(Value):
 
     def variance(self, x: Array, probabilities: np.ndarray | None = None) -> float:
         """E|g - E g|^2 of the estimate at x from one row, drawn with these probabilities (None: uniformly)."""
-        raise UserError(f"{type(self).__name__} on {self.problem.name}: the variance is known exactly only for linear "
-                         "models with Minibatch, SVRG or SAGA; leave variance=True out")
+        raise UserError(
+            f"{type(self).__name__} on {self.problem.name}: the variance is known exactly only for linear "
+            "models with Minibatch, SVRG or SAGA; leave variance=True out"
+        )
 
     def compiled(self, optimizer, sampler) -> Callable | None:
         return None

@@ -34,16 +34,20 @@ class SAGA(Estimator):
 
     def __init__(self, table="scalars", initial="gradients", refresh=10):
         if table not in ("scalars", "gradients") or initial not in ("gradients", "zeros"):
-            raise UserError('SAGA: table must be "scalars" or "gradients", initial "gradients" or "zeros", got '
-                             f"table={table!r}, initial={initial!r}")
+            raise UserError(
+                'SAGA: table must be "scalars" or "gradients", initial "gradients" or "zeros", got '
+                f"table={table!r}, initial={initial!r}"
+            )
         self.table, self.initial = table, initial
         self.refresh = None if refresh is None else number("SAGA", "refresh", refresh, low=0, open_low=True)
 
     def start(self, problem, x, seed):
         g = super().start(problem, x, seed)
         if self.table == "scalars" and not hasattr(problem, "scalars"):
-            raise UserError(f"SAGA: {problem.name} is not a linear model, so that there is no number a row to keep; "
-                             f"table='gradients' keeps {problem.n} x {problem.dim} numbers")
+            raise UserError(
+                f"SAGA: {problem.name} is not a linear model, so that there is no number a row to keep; "
+                f"table='gradients' keeps {problem.n} x {problem.dim} numbers"
+            )
         self.mean = backend.xp(x).zeros_like(x)
         self.kept = (Scalars if self.table == "scalars" else Gradients)(problem, x, self.counts)
         self.seen = 0
@@ -131,7 +135,7 @@ class Scalars:
     def store(self, batch, mean):
         rows, change = batch.rows, self.change
         size = len(change)
-        if rows is not None and size > 1:                   # a row that comes twice counts once
+        if rows is not None and size > 1:  # a row that comes twice counts once
             xp = backend.xp(change)
             order = xp.argsort(rows, kind="stable")
             listed, last = rows[order], xp.ones(size, bool)
@@ -150,7 +154,7 @@ class Gradients:
     def __init__(self, problem, x, counts):
         self.problem, self.counts, self.x = problem, counts, x
         self.table = self.fresh = None
-        self.shares = None                                  # B_k / n of the fixed batches
+        self.shares = None  # B_k / n of the fixed batches
 
     def load(self, table):
         self.table = None if table is None else backend.asarray(table, self.x.dtype)
@@ -161,8 +165,10 @@ class Gradients:
             self.table = backend.zeros((rows, problem.dim), self.x.dtype)
         except MemoryError:
             need = rows * problem.dim * self.x.dtype.itemsize / 1e9
-            raise UserError(f"SAGA: a table of {rows} x {problem.dim} numbers takes {need:.3g} GB, more than there "
-                             "is; use fixed batches (ShuffleOnce), or on a linear model table='scalars'") from None
+            raise UserError(
+                f"SAGA: a table of {rows} x {problem.dim} numbers takes {need:.3g} GB, more than there "
+                "is; use fixed batches (ShuffleOnce), or on a linear model table='scalars'"
+            ) from None
 
     def gradient(self, x, rows, out):
         """The mean gradient of the rows, without the l2 term where the model is linear; returns the value there."""
@@ -247,5 +253,5 @@ class Gradients:
         for b in range(len(rows)):
             row = rows[b : b + 1]
             add(mean, self.fresh[b], 1 / n)
-            add(mean, self.table[row][0], -1 / n)           # the second time that a row comes both are the same
+            add(mean, self.table[row][0], -1 / n)  # the second time that a row comes both are the same
             self.table[row] = self.fresh[b][None]

@@ -57,7 +57,7 @@ class SVRG(Estimator):
             if self.stage:
                 x[...] = self.chosen
             draw = backend.generator(self.seed, "svrg", self.stage)
-            self.pick = int(draw.integers(1, self.left, endpoint=True))         # the steps left when x is kept
+            self.pick = int(draw.integers(1, self.left, endpoint=True))  # the steps left when x is kept
         self.stage += 1
         self.counts["gradients"] += problem.n
         if self.linear:

@@ -93,7 +93,7 @@ class Adafactor(BySegment):
         for v, axis in ((R, 1), (C, 0)):
             v *= b2
             v += (1 - b2) * (u2.mean(axis=axis) + self.eps1)
-        m.multiply(g2, (R.mean() ** 0.5 * R**-0.5).reshape(-1, 1), out=u2)             # R may be 1e-30
+        m.multiply(g2, (R.mean() ** 0.5 * R**-0.5).reshape(-1, 1), out=u2)  # R may be 1e-30
         u2 *= C**-0.5
 
 

@@ -55,8 +55,16 @@ class AdamMini(BySegment):
         backend.xp(x).sqrt(root, out=root)
         root += self.eps
         if rows == 1:
-            adam_mini(x, m, g, lr, self.b1, c1, root.reshape(()) if backend.owner(x).name != "cpu" else float(root[0]),
-                      weight_decay)
+            adam_mini(
+                x,
+                m,
+                g,
+                lr,
+                self.b1,
+                c1,
+                root.reshape(()) if backend.owner(x).name != "cpu" else float(root[0]),
+                weight_decay,
+            )
             return
         spread = self.work(x)
         spread.reshape(rows, -1)[...] = root.reshape(-1, 1)

@@ -51,7 +51,7 @@ class Anderson(Optimizer):
     """
 
     proximal = True
-    numbers = {"accepted": 0, "rejected": 0, "bound": None}     # bound: of the accelerated point that awaits its loss
+    numbers = {"accepted": 0, "rejected": 0, "bound": None}  # bound: of the accelerated point that awaits its loss
     parts = ("history",)
 
     @property
@@ -72,10 +72,13 @@ class Anderson(Optimizer):
         m = self.window
         if m > x.size:
             m = x.size
-            warnings.warn(f"Anderson: window {self.window} is more than the {m} unknowns; {m} are used", RuntimeWarning,
-                          stacklevel=2)
+            warnings.warn(
+                f"Anderson: window {self.window} is more than the {m} unknowns; {m} are used",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         self.history = (UpdatedQR(m, x, self.condition) if self.solver == "qr" else Gram(m, x, self.reg)) if m else None
-        self._q, self._r = backend.xp(x).zeros_like(x), backend.xp(x).zeros_like(x)           # work vectors
+        self._q, self._r = backend.xp(x).zeros_like(x), backend.xp(x).zeros_like(x)  # work vectors
 
     def step(self, x, g, lr):
         if getattr(lr, "ndim", 0):
@@ -88,7 +91,7 @@ class Anderson(Optimizer):
             bound, self.bound = self.bound, None
             if not self.objective(x) <= bound:
                 self.rejected += 1
-                self.move(x, self.history.last, lr)         # the plain step from the point before
+                self.move(x, self.history.last, lr)  # the plain step from the point before
                 return
             self.accepted += 1
         q, r = self._q, self._r
@@ -97,7 +100,7 @@ class Anderson(Optimizer):
             self.move(x, q, lr)
             return
         bound = self.descent_bound(x, g, q, lr) if self.guard else None
-        descent(r, q, self.slot("y") if self.penalised else x, 1.0)                   # r = q - y
+        descent(r, q, self.slot("y") if self.penalised else x, 1.0)  # r = q - y
         mixed = self.history.extrapolate(q, r)
         if mixed is not None:
             self.bound = bound
@@ -112,7 +115,7 @@ class Anderson(Optimizer):
             p[...] = q
             problem.prox(p, lr)
             bound = self.loss() + problem.penalty(p)
-            descent(p, p, x, 1.0)                           # p - x
+            descent(p, p, x, 1.0)  # p - x
             bound += float(backend.to_host((g * p).sum() + (p * p).sum() / (2 * lr)))
         return bound + 4 * float(backend.xp(x).finfo(x.dtype).eps) * abs(bound)
 
@@ -160,7 +163,7 @@ class UpdatedQR(Stateful):
         if not np.isfinite(right).all():
             return None
         z = np.zeros(self.m)
-        z[self.ring[:k]] = np.linalg.solve(self.R[:k, :k], right)           # triangular
+        z[self.ring[:k]] = np.linalg.solve(self.R[:k, :k], right)  # triangular
         r[...] = backend.asarray(z, r.dtype) @ self.steps
         descent(r, q, r, 1.0)
         return r
@@ -181,7 +184,7 @@ class UpdatedQR(Stateful):
             descent(v, v, h @ self.Q[:k], 1.0)
             self.R[:k, k] += backend.to_host(h)
         left = float(backend.to_host((v * v).sum())) ** 0.5
-        if not size < np.inf or left <= 1e-300:             # nothing new, or no numbers
+        if not size < np.inf or left <= 1e-300:  # nothing new, or no numbers
             if not size < np.inf:
                 self.k = 0
             return

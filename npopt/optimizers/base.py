@@ -71,8 +71,10 @@ class Optimizer(Value, Stateful):
         names = ["t", *(as_array(a).name for a in self.arrays), *self.numbers, *self.parts]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise UserError(f"{type(self).__name__}: {', '.join(twice)} stands for two things in arrays, numbers and "
-                            "parts (t counts the steps); only one would be saved")
+            raise UserError(
+                f"{type(self).__name__}: {', '.join(twice)} stands for two things in arrays, numbers and "
+                "parts (t counts the steps); only one would be saved"
+            )
         self._slots = {a.name: self.allocate(a, x) for a in map(as_array, self.arrays)}
         vars(self).update(self.numbers)
         self._converted = {}
@@ -86,8 +88,7 @@ class Optimizer(Value, Stateful):
     def allocate(self, array, x):
         """Zeros for an Array."""
         if array.shape is not None:
-            raise ValueError(f"{type(self).__name__}: {array.name} has a shape for each segment; derive from "
-                             "BySegment")
+            raise ValueError(f"{type(self).__name__}: {array.name} has a shape for each segment; derive from BySegment")
         return backend.xp(x).zeros(x.shape, dtype=array.dtype or x.dtype)
 
     def restart(self, x: contracts.Array) -> None:
@@ -122,8 +123,12 @@ class Optimizer(Value, Stateful):
 
     def kept(self):
         parts = {name: getattr(self, name) for name in self.parts}
-        return {"t": self.t, **self._slots, **{name: getattr(self, name) for name in self.numbers},
-                **{name: part for name, part in parts.items() if part is not None}}
+        return {
+            "t": self.t,
+            **self._slots,
+            **{name: getattr(self, name) for name in self.numbers},
+            **{name: part for name, part in parts.items() if part is not None},
+        }
 
 
 def as_array(declared):
@@ -140,7 +145,7 @@ class Witness:
     left alone. On a device the answer is one number, read once.
     """
 
-    UPDATES = {"update": 1, "step": 1, "update_segment": 2}     # the place of x among the arguments
+    UPDATES = {"update": 1, "step": 1, "update_segment": 2}  # the place of x among the arguments
 
     def __init__(self, optimizer, x):
         self.x = x.copy()
@@ -162,9 +167,11 @@ class Witness:
             same = now == before
             still = still & (same.all() if hasattr(same, "all") else same)
         if bool(backend.to_host(still)):
-            said = (f"{type(authors[0]).__name__}: the first step left x as it was, though neither gradient nor rate "
-                    "is 0; update must write into the array x, as x -= lr * g or x[...] = x - lr * g do, while "
-                    "x = x - lr * g makes a new array that nobody sees")
+            said = (
+                f"{type(authors[0]).__name__}: the first step left x as it was, though neither gradient nor rate "
+                "is 0; update must write into the array x, as x -= lr * g or x[...] = x - lr * g do, while "
+                "x = x - lr * g makes a new array that nobody sees"
+            )
             if lost:
                 raise UserError(said)
             warnings.warn(said, stacklevel=2)
@@ -172,8 +179,12 @@ class Witness:
 
 def leaves(state):
     """Arrays and numbers of a state, in order, without the counts of steps."""
-    return [leaf for name, value in state.items() if name != "t"
-            for leaf in (leaves(value) if isinstance(value, dict) else [value])]
+    return [
+        leaf
+        for name, value in state.items()
+        if name != "t"
+        for leaf in (leaves(value) if isinstance(value, dict) else [value])
+    ]
 
 
 def loses(owner, name, place):

@@ -44,8 +44,9 @@ class BySegment(Optimizer):
     def start(self, x, oracle=None):
         self.segments, self._places, self._work = segments_of(x, oracle), {}, None
         if self.segments.dim != x.size:
-            raise ValueError(f"{type(self).__name__}: the problem's segments have {self.segments.dim} numbers, x has "
-                             f"{x.size}")
+            raise ValueError(
+                f"{type(self).__name__}: the problem's segments have {self.segments.dim} numbers, x has {x.size}"
+            )
         super().start(x, oracle)
 
     def allocate(self, array, x):
@@ -82,13 +83,15 @@ class BySegment(Optimizer):
             for segment in self.segments:
                 if segment.start >= first and segment.stop <= stop:
                     rate, *rest = [v[segment.slice] if getattr(v, "ndim", 0) else v for v in (lr, *options)]
-                    part = gradient[segment.start - first:segment.stop - first]
+                    part = gradient[segment.start - first : segment.stop - first]
                     self.update_segment(segment, x[segment.slice], part, rate, *self.cut(segment), *rest)
                     done = segment.stop
             if done != stop:
                 name = type(self).__name__
-                raise ValueError(f"{name}: a piece of the gradient, {first}:{stop}, cuts a segment in two; give pieces "
-                                 "of whole segments")
+                raise ValueError(
+                    f"{name}: a piece of the gradient, {first}:{stop}, cuts a segment in two; give pieces "
+                    "of whole segments"
+                )
 
     def update_segment(self, segment, x, g, lr, *arrays):
         raise ValueError(f"{type(self).__name__} has no update_segment")
@@ -97,4 +100,4 @@ class BySegment(Optimizer):
         """Memory like x, kept from step to step."""
         if self._work is None or self._work.size < x.size:
             self._work = backend.xp(x).empty_like(x)
-        return self._work[:x.size]
+        return self._work[: x.size]

@@ -11,7 +11,7 @@ from npopt.optimizers.base import Array, number_or_array
 from npopt.optimizers.by_segment import BySegment, check_kinds
 from npopt.values import number, whole
 
-QUINTIC = (3.4445, -4.775, 2.0315)                              # a, b, c
+QUINTIC = (3.4445, -4.775, 2.0315)  # a, b, c
 
 
 @elementwise
@@ -57,8 +57,21 @@ class Muon(BySegment):
     options = ("weight_decay",)
     SCALES = ("original", "rms")
 
-    def __init__(self, beta=0.95, nesterov=True, steps=5, scale="original", weight_decay=0.0, kinds=("matrix",), *,
-                 others=(), adam_rate=0.015, b1=0.9, b2=0.95, eps=1e-10):
+    def __init__(
+        self,
+        beta=0.95,
+        nesterov=True,
+        steps=5,
+        scale="original",
+        weight_decay=0.0,
+        kinds=("matrix",),
+        *,
+        others=(),
+        adam_rate=0.015,
+        b1=0.9,
+        b2=0.95,
+        eps=1e-10,
+    ):
         self.beta = number("Muon", "beta", beta, low=0, high=1, open_high=True)
         self.nesterov, self.steps = bool(nesterov), whole("Muon", "steps", steps)
         if scale not in self.SCALES:
@@ -77,7 +90,7 @@ class Muon(BySegment):
     def start(self, x, oracle=None):
         super().start(x, oracle)
         for name in self.others:
-            self.segments.find(name)                            # a ValueError where there is no such segment
+            self.segments.find(name)  # a ValueError where there is no such segment
 
     @property
     def arrays(self):
@@ -102,7 +115,7 @@ def orthogonalised(X, steps):
     """NS of an X of norm at most 1: near the orthogonal factor of its polar decomposition."""
     a, b, c = QUINTIC
     tall = X.shape[0] > X.shape[1]
-    X = X.T if tall else X                                      # A is the smaller of the two squares
+    X = X.T if tall else X  # A is the smaller of the two squares
     for _ in range(steps):
         A = X @ X.T
         X = a * X + (b * A + c * (A @ A)) @ X

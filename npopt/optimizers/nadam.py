@@ -26,7 +26,7 @@ class NAdam(Optimizer):
     """
 
     arrays = ("m", "v")
-    numbers = {"product": 1.0}                                  # P_t
+    numbers = {"product": 1.0}  # P_t
 
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, decay=0.004):
         self.b1, self.b2, self.eps = check_moments("NAdam", b1, b2, eps)

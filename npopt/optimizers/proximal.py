@@ -18,8 +18,10 @@ class Proximal(Optimizer):
         if not isinstance(inner, Optimizer):
             raise ValueError(f"Proximal: give an optimizer such as SGD(), got {inner!r}")
         if not inner.plain:
-            raise ValueError(f"Proximal: {inner!r} does not step along -lr g alone, so that with a prox of step lr it "
-                             "would stop at another point than the minimum; use SGD() inside, or FISTA()")
+            raise ValueError(
+                f"Proximal: {inner!r} does not step along -lr g alone, so that with a prox of step lr it "
+                "would stop at another point than the minimum; use SGD() inside, or FISTA()"
+            )
         self.inner = inner
 
     plain = True

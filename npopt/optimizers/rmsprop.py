@@ -63,10 +63,12 @@ class RMSProp(Optimizer):
 
     def update(self, x, g, lr, *arrays):
         inside, outside = (self.eps, 0.0) if self.eps_inside else (0.0, self.eps)
-        moves = "m" in self._slots                              # as it started: momentum may vary, the state may not
+        moves = "m" in self._slots  # as it started: momentum may vary, the state may not
         formula = {
-            (False, False): rmsprop, (False, True): rmsprop_momentum,
-            (True, False): rmsprop_centred, (True, True): rmsprop_centred_momentum,
+            (False, False): rmsprop,
+            (False, True): rmsprop_momentum,
+            (True, False): rmsprop_centred,
+            (True, True): rmsprop_centred_momentum,
         }[self.centred, moves]
         if self.momentum > 0 and not moves:
             raise ValueError("RMSProp: momentum rises from 0, and has no state for that; start with one above 0")

@@ -41,7 +41,7 @@ class Sophia(Optimizer):
     """
 
     arrays = ("m", "h")
-    numbers = {"before": 0}                                     # steps before a restart: no draw comes twice
+    numbers = {"before": 0}  # steps before a restart: no draw comes twice
     options = ("weight_decay",)
 
     def __init__(self, b1=0.965, b2=0.99, rho=0.04, eps=1e-12, weight_decay=0.0, every=10):

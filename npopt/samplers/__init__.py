@@ -6,6 +6,12 @@ from npopt.samplers.importance import AdaptiveImportance, Importance
 from npopt.samplers.uniform import RandomReshuffling, ShuffleOnce, WithReplacement
 
 __all__ = [
-    "AdaptiveImportance", "Batch", "ByClass", "Importance", "RandomReshuffling", "Sampler", "ShuffleOnce",
+    "AdaptiveImportance",
+    "Batch",
+    "ByClass",
+    "Importance",
+    "RandomReshuffling",
+    "Sampler",
+    "ShuffleOnce",
     "WithReplacement",
 ]

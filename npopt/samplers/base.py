@@ -29,9 +29,9 @@ class Batch(NamedTuple):
 class Sampler(Value):
     """Base: subclasses give `epoch(e)`. batch_size None means all n rows."""
 
-    fixed = False                                               # the same batches in every epoch
-    learns = False                                              # `observe` does something
-    probabilities = None                                        # (n,) on the host where rows are not drawn uniformly
+    fixed = False  # the same batches in every epoch
+    learns = False  # `observe` does something
+    probabilities = None  # (n,) on the host where rows are not drawn uniformly
 
     def __init__(self, batch_size: int | None = 1, drop_last: bool = False):
         if batch_size is not None:
@@ -44,8 +44,10 @@ class Sampler(Value):
             raise UserError(f"{self!r}: the problem {problem.name} has no fixed rows to put in order")
         self.size = self.n if self.batch_size is None else self.batch_size
         if self.size > self.n:
-            raise UserError(f"{type(self).__name__}: batch_size {self.size} is larger than the {self.n} rows of "
-                             f"{problem.name}; choose 1 to {self.n}, or None for all")
+            raise UserError(
+                f"{type(self).__name__}: batch_size {self.size} is larger than the {self.n} rows of "
+                f"{problem.name}; choose 1 to {self.n}, or None for all"
+            )
         self.steps_per_epoch = self.n // self.size if self.drop_last else -(-self.n // self.size)
 
     def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -55,7 +57,7 @@ class Sampler(Value):
     def _order(self, e):
         """(order, weights or None) of epoch e on the host, where it is drawn."""
         if self._held[0] != e:
-            self._held = self._moved = (None, None)             # one order at a time in memory
+            self._held = self._moved = (None, None)  # one order at a time in memory
             self._held = (e, self.epoch(e))
         return self._held[1]
 

@@ -31,8 +31,10 @@ class Importance(Sampler):
         if not isinstance(by, str):
             by = np.asarray(by, np.float64)
             if by.ndim != 1 or not np.isfinite(by).all() or by.min() < 0 or abs(by.sum() - 1) > 1e-9:
-                raise UserError("Importance: probabilities must be a vector of numbers >= 0 that sum to 1, got shape "
-                                 f"{by.shape} with sum {by.sum():.6g}")
+                raise UserError(
+                    "Importance: probabilities must be a vector of numbers >= 0 that sum to 1, got shape "
+                    f"{by.shape} with sum {by.sum():.6g}"
+                )
         self.by = by
 
     def start(self, problem, seed):
@@ -84,7 +86,7 @@ class AdaptiveImportance(Sampler):
     def start(self, problem, seed):
         super().start(problem, seed)
         self.psi, self._tree = np.zeros(self.n), np.zeros(self.n + 1)
-        self._uniforms, self._drawn = (None, None), None    # _drawn: the last batch's rows, on the host
+        self._uniforms, self._drawn = (None, None), None  # _drawn: the last batch's rows, on the host
 
     @property
     def probabilities(self):
@@ -156,7 +158,7 @@ def draw(tree, psi, uniforms, c, rows, weights):
                     i += step
                     left -= tree[i]
                 step //= 2
-            while i >= n or psi[i] == 0:                    # rounding at the end of the sums, or on an empty row
+            while i >= n or psi[i] == 0:  # rounding at the end of the sums, or on an empty row
                 i = i - 1 if i > 0 else n - 1
         rows[b] = i
         p = (1 - c) * psi[i] / total + c / n if total > 0 else 1 / n

@@ -15,5 +15,16 @@ from problems.linear.losses import Huber, Logit, Loss, Softmax, Squared, Squared
 from problems.linear.model import LinearModel
 from problems.linear.models import ElasticNet, Lasso, LeastSquares, Logistic
 
-__all__ = ["ElasticNet", "Huber", "Lasso", "LeastSquares", "LinearModel", "Logistic", "Logit", "Loss", "Softmax",
-           "Squared", "SquaredHinge"]
+__all__ = [
+    "ElasticNet",
+    "Huber",
+    "Lasso",
+    "LeastSquares",
+    "LinearModel",
+    "Logistic",
+    "Logit",
+    "Loss",
+    "Softmax",
+    "Squared",
+    "SquaredHinge",
+]

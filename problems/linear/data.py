@@ -40,8 +40,9 @@ def converted(where, X):
         return X.astype(np.float64)
     except (TypeError, ValueError):
         some = X.data[:1] if scipy.sparse.issparse(X) else X.reshape(-1)
-        raise UserError(f"{where}: X must hold real numbers, got {X.dtype}, such as {str(some[0])[:40]!r}; convert it "
-                         "first") from None
+        raise UserError(
+            f"{where}: X must hold real numbers, got {X.dtype}, such as {str(some[0])[:40]!r}; convert it first"
+        ) from None
 
 
 def check_sizes(where, X, dtype):
@@ -58,8 +59,10 @@ def check_sizes(where, X, dtype):
         value = X[row][~fits[row]][0]
     if not np.isfinite(value):
         raise UserError(f"{where}: row {row} of X holds NaN or inf")
-    raise UserError(f"{where}: row {row} of X holds {value:g}, whose square is beyond {dtype}; scale the columns, as "
-                     "problems.standardise does")
+    raise UserError(
+        f"{where}: row {row} of X holds {value:g}, whose square is beyond {dtype}; scale the columns, as "
+        "problems.standardise does"
+    )
 
 
 def csr(where, X, dtype):

@@ -38,11 +38,14 @@ def two(where, y):
     """The two classes of y: (-1, 1) or (0, 1)."""
     found = distinct(where, y)
     if found.size > 2:
-        raise UserError(f"{where}: this loss separates two classes, got {found.size} different labels, among them "
-                         f"{found[2]:g}")
+        raise UserError(
+            f"{where}: this loss separates two classes, got {found.size} different labels, among them {found[2]:g}"
+        )
     if list(found) not in ([-1, 1], [0, 1]):
-        raise UserError(f"{where}: two classes must be labelled -1 and +1 or 0 and 1, got {found[0]:g} and "
-                         f"{found[1]:g}; use numpy.where(y == {found[1]:g}, 1, -1)")
+        raise UserError(
+            f"{where}: two classes must be labelled -1 and +1 or 0 and 1, got {found[0]:g} and "
+            f"{found[1]:g}; use numpy.where(y == {found[1]:g}, 1, -1)"
+        )
     return found
 
 
@@ -52,8 +55,10 @@ def many(where, y):
     wrong = found[(found < 0) | (found != np.floor(found))]
     if wrong.size or found[-1] + 1 > max(2 * found.size, 1000):
         odd = wrong[0] if wrong.size else found[-1]
-        raise UserError(f"{where}: labels must be -1 and +1, 0 and 1, or 0, ..., C-1 for C > 2 classes; got "
-                         f"{found.size} different ones, among them {odd:g}")
+        raise UserError(
+            f"{where}: labels must be -1 and +1, 0 and 1, or 0, ..., C-1 for C > 2 classes; got "
+            f"{found.size} different ones, among them {odd:g}"
+        )
     return np.arange(found[-1] + 1)
 
 

@@ -38,9 +38,9 @@ class Loss:
     """
 
     __slots__ = ()
-    outputs = 1                                             # K
-    quadratic = False                                       # l'' is a constant: minima solve linear systems
-    attained = True                                         # False: inf l lies at infinity, so that separable data fall
+    outputs = 1  # K
+    quadratic = False  # l'' is a constant: minima solve linear systems
+    attained = True  # False: inf l lies at infinity, so that separable data fall
 
     def __eq__(self, other):
         return type(self) is type(other) and tuple.__eq__(self, other)
@@ -136,10 +136,10 @@ class Huber(Real, namedtuple("Huber", "delta")):
         return 1.0 * (np.abs(z[:, 0] - y) <= self.delta)[:, None, None]
 
     def majorant(self, z, y):
-        return self.delta / np.maximum(np.abs(z[:, 0] - y), self.delta)        # of the parabola through both tangents
+        return self.delta / np.maximum(np.abs(z[:, 0] - y), self.delta)  # of the parabola through both tangents
 
     def conjugate(self, u, y):
-        inside = np.abs(u[:, 0]) <= self.delta * (1 + 1e-14)            # a product may round up
+        inside = np.abs(u[:, 0]) <= self.delta * (1 + 1e-14)  # a product may round up
         return np.where(inside, 0.5 * u[:, 0] ** 2 + u[:, 0] * y, np.inf)
 
 
@@ -177,12 +177,12 @@ class Logit(Margin, namedtuple("Logit", "")):
 
     def one(self, y, z):
         m = y * z
-        e = np.exp(-abs(m))                                 # never overflows
+        e = np.exp(-abs(m))  # never overflows
         return max(-m, 0.0) + np.log1p(e), -y * (e / (1.0 + e) if m > 0 else 1.0 / (1.0 + e))
 
     def arrays(self, z, y, xp):
         m = y * z[:, 0]
-        tail = xp.logaddexp(xp.zeros_like(m), m)            # log(1 + exp(m)), so that exp(-tail) = 1 / (1 + exp(m))
+        tail = xp.logaddexp(xp.zeros_like(m), m)  # log(1 + exp(m)), so that exp(-tail) = 1 / (1 + exp(m))
         return tail - m, (-y * xp.exp(-tail))[:, None]
 
     def second(self, z, y):
@@ -232,7 +232,7 @@ class Softmax(Loss, namedtuple("Softmax", "C")):
 
     def arrays(self, z, y, xp):
         z = z - z.max(1)[:, None]
-        own = y[:, None] == xp.arange(self.C)               # (B, C), one True a row
+        own = y[:, None] == xp.arange(self.C)  # (B, C), one True a row
         p = xp.exp(z)
         total = p.sum(1)
         return xp.log(total) - (z * own).sum(1), p / total[:, None] - own

@@ -48,7 +48,7 @@ class LinearModel(Stretches, Exact, Problem):
         self.set_shape(K * (d + self.intercept), X.dtype, Segments.of(("w", shape, kind, "w"), *ends))
         self.host_X, self.host_y = X, self.encoded(y)
         self.test = None if test is None else self.test_data(*test)
-        self.rows, self.s_all = None, None                  # of the last pass
+        self.rows, self.s_all = None, None  # of the last pass
         self.place_on_device()
 
     def kind(self):
@@ -66,6 +66,7 @@ class LinearModel(Stretches, Exact, Problem):
 
         The arguments behind the data set are those of the constructor behind y.
         """
+
         def flat(x):
             return x if x.ndim == 2 else x.reshape(len(x), -1) / dataset.scale
 
@@ -101,8 +102,8 @@ class LinearModel(Stretches, Exact, Problem):
             self.X = backend.asarray(self.host_X)
         else:
             self.X = self.host_X if X is np else backend.Csr(self.host_X)
-        self.s = backend.empty((64, K), kind)               # slopes of the last pass over given rows; grows
-        self.loops, self.on_host = {}, X is np              # whether compiled loops can read the data
+        self.s = backend.empty((64, K), kind)  # slopes of the last pass over given rows; grows
+        self.loops, self.on_host = {}, X is np  # whether compiled loops can read the data
         if self.on_host:
             X, tail = self.X, (self.y, self.dim)
             held = (X.data, X.indices, X.indptr, self.d, *tail) if scipy.sparse.issparse(X) else (X, *tail)
@@ -128,7 +129,7 @@ class LinearModel(Stretches, Exact, Problem):
                 self.s,
                 self.no_out if out is None else out,
             )
-        except (TypeError, ValueError):                     # something did not fit: find out what, or make it fit
+        except (TypeError, ValueError):  # something did not fit: find out what, or make it fit
             return self.run(*self.fit(x, rows, weights, out))
 
     def fit(self, x, rows, weights, out):
@@ -166,16 +167,16 @@ class LinearModel(Stretches, Exact, Problem):
         s = np.empty((self.n, self.outputs), self.dtype)
         return self.run(x, np.arange(self.n), weights, self.l2, s, out), s
 
-    @np.errstate(over="ignore", invalid="ignore")           # a run that diverges shows in its loss
+    @np.errstate(over="ignore", invalid="ignore")  # a run that diverges shows in its loss
     def arrays(self, A, y, x, weights, l2, out):
         """The pass of problems/linear/passes.py as array code, over the rows A: (B, d), y: (B,); (value, slopes)."""
         xp, K, B = backend.xp(x), self.outputs, A.shape[0]
         weighted = K * self.d
         W = x[:weighted].reshape(K, self.d)
-        z = A @ W.T                                         # (B, K)
+        z = A @ W.T  # (B, K)
         if self.intercept:
             z += x[weighted:]
-        losses, s = self.loss.arrays(z, y, xp)              # (B,), (B, K)
+        losses, s = self.loss.arrays(z, y, xp)  # (B,), (B, K)
         ones = weights.shape[0] == 0
         weights = weights.astype(x.dtype)
         mean = 1.0 if ones else weights.sum() / B
@@ -213,7 +214,7 @@ class LinearModel(Stretches, Exact, Problem):
         s = out.reshape(-1, self.outputs)
         try:
             if s.shape[0] != len(rows):
-                raise UserError("lengths differ")          # said below
+                raise UserError("lengths differ")  # said below
             return self.run(x, rows, self.no_weights if weights is None else weights, self.l2, s, self.no_out)
         except (TypeError, ValueError):
             rows = data.row_numbers(self.name, rows, self.n)

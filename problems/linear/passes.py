@@ -178,6 +178,7 @@ def sparse_combine(values, indices, indptr, d, s, rows, out):
 def bound(kind, dense):
     """The pass for a class of losses as a function of `held`. (A closure over the class alone: numba's cache on disk
     knows a closure by what it holds, and would not find again one that holds a compiled function.)"""
+
     def dense_step(held, x, rows, weights, l2, s, out):
         numbers, data = held
         return dense_pass(kind(*numbers), data, x, rows, weights, l2, s, out)

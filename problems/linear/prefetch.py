@@ -24,7 +24,7 @@ def fetch(context, builder, kind, array, i):
     byte, int32 = ir.IntType(8).as_pointer(), ir.IntType(32)
     shape = ir.FunctionType(ir.VoidType(), [byte, int32, int32, int32])
     address = builder.bitcast(builder.gep(held.data, [i]), byte)
-    wish = [ir.Constant(int32, value) for value in (0, 3, 1)]               # to read; keep near; data
+    wish = [ir.Constant(int32, value) for value in (0, 3, 1)]  # to read; keep near; data
     builder.call(builder.module.declare_intrinsic("llvm.prefetch", [byte], shape), [address, *wish])
 
 

@@ -60,7 +60,7 @@ def single_stretch(loss, data, x, batches, rule, memory, losses):
         z = output(values, indices, first, last, np.uintp(0), cells, C, t, l1)
         value, s = slope_of_one(loss, y[i], S * z + constant)
         losses[t] = w * (value + start_loss)
-        if not np.isfinite(losses[t]):                      # diverged: x stays as it is
+        if not np.isfinite(losses[t]):  # diverged: x stays as it is
             break
         taken += 1
         e, shift = w * s, 0.0

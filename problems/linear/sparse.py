@@ -82,7 +82,7 @@ def remember(data, batches, table, state, t):
         for k in range(table.shape[1]):
             old = table[i, k]
             table[i, k] = s[b, k]
-            shift = (table[i, k] - old) / (indptr.size - 1)             # 0 the second time
+            shift = (table[i, k] - old) / (indptr.size - 1)  # 0 the second time
             drift[k] += shift
             add_row(values, indices, indptr[i], indptr[i + 1], np.uintp(k * d), cells, 1, shift)
 
@@ -98,8 +98,14 @@ def sparse_stretch(loss, data, x, batches, rule, memory, losses):
     size, steps, K = batches.size, rates.size, table.shape[1]
     weighted, reduced = K * data.d, table.shape[0] > 0
     inner = x.size > weighted
-    state = State(start(x, mean, reduced, weighted), np.zeros(steps + 1), np.zeros(K), np.zeros(K),
-                  np.empty((size, K)), np.empty((size, K)))
+    state = State(
+        start(x, mean, reduced, weighted),
+        np.zeros(steps + 1),
+        np.zeros(K),
+        np.zeros(K),
+        np.empty((size, K)),
+        np.empty((size, K)),
+    )
     for k in range(K if inner else 0):
         state.constant[k] = x[weighted + k]
         if reduced:

@@ -90,11 +90,11 @@ def caught_up(v, m, C, a, b, l1):
         if v == 0.0 and abs(m) <= l1:
             return v
         side = 1.0 if v > 0.0 or (v == 0.0 and m < 0.0) else -1.0
-        slide = side * m + l1                               # |v| changes by -slide (C_b - C_a) on this side
+        slide = side * m + l1  # |v| changes by -slide (C_b - C_a) on this side
         size = side * v
         if slide <= 0.0 or size > slide * (C[b] - C[a]):
-            return v - side * slide * (C[b] - C[a])         # it never meets 0
-        low, high = a, b                                    # the last step before it does: size > slide (C_low - C_a)
+            return v - side * slide * (C[b] - C[a])  # it never meets 0
+        low, high = a, b  # the last step before it does: size > slide (C_low - C_a)
         while high - low > 1:
             middle = (low + high) // 2
             if size > slide * (C[middle] - C[a]):
@@ -103,7 +103,7 @@ def caught_up(v, m, C, a, b, l1):
                 high = middle
         v = v - side * slide * (C[low] - C[a])
         d = C[low + 1] - C[low]
-        v = soft(v - d * m, d * l1)                         # the step that meets 0, and may pass it
+        v = soft(v - d * m, d * l1)  # the step that meets 0, and may pass it
         a = low + 1
     return v
 

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import scipy.sparse
 
-DEEPEST = 200.0                                             # exp(-DEEPEST) is the smallest scale of a compiled stretch
+DEEPEST = 200.0  # exp(-DEEPEST) is the smallest scale of a compiled stretch
 
 
 class Stretches:
@@ -42,7 +42,7 @@ class Stretches:
         rates, decay = np.ascontiguousarray(rates, np.float64), self.l2
         weights = self.no_weights if weights is None else np.ascontiguousarray(weights, np.float64)
         if table is None:
-            if weights.size:                                # SGD weights the l2 term too, as part of f_i
+            if weights.size:  # SGD weights the l2 term too, as part of f_i
                 decay = self.l2 * weights.reshape(steps, size).mean(1)
             table, mean = np.empty((0, K), self.dtype), self.no_out
         l1, ridge = (0.0, 0.0) if self.regulariser is None else (self.regulariser.l1, self.regulariser.l2)
@@ -59,7 +59,7 @@ class Stretches:
     def loop(self, size):
         """The compiled loop for batches of that size."""
         single = size == self.outputs == 1
-        if single not in self.loops:                        # finding the loop of a signature takes 0.2 ms
+        if single not in self.loops:  # finding the loop of a signature takes 0.2 ms
             self.loops[single] = loop(self.loss, self.stretch_data(), single)
         return self.loops[single]
 

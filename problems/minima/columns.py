@@ -7,7 +7,7 @@ from problems.loops import OPTIONS
 import numba
 import numpy as np
 
-POINTS = 6                                                  # iterates that are extrapolated
+POINTS = 6  # iterates that are extrapolated
 
 fast = numba.njit(**OPTIONS)
 
@@ -189,7 +189,7 @@ def quadratic(Q, b, l1, l2, w, constant, goal, epochs, certified):
     moves by more than goal times the largest, relative. Returns the epochs.
     """
     d = w.size
-    h = b - Q @ w                                           # kept in step: minus the gradient of the quadratic
+    h = b - Q @ w  # kept in step: minus the gradient of the quadratic
     kept, point = np.zeros((POINTS, d)), np.zeros(d)
     for epoch in range(1, epochs + 1):
         moved, largest = 0.0, 0.0
@@ -214,7 +214,7 @@ def quadratic(Q, b, l1, l2, w, constant, goal, epochs, certified):
         h[:] = b - Q @ w
         if extrapolated(kept, point):
             other = b - Q @ point
-            ours, theirs = 0.0, 0.0                         # twice the objectives, without the constant
+            ours, theirs = 0.0, 0.0  # twice the objectives, without the constant
             for j in range(d):
                 ours += l2 * w[j] * w[j] + 2 * l1[j] * abs(w[j]) - w[j] * (b[j] + h[j])
                 theirs += l2 * point[j] * point[j] + 2 * l1[j] * abs(point[j]) - point[j] * (b[j] + other[j])
@@ -226,7 +226,7 @@ def quadratic(Q, b, l1, l2, w, constant, goal, epochs, certified):
             for j in range(d):
                 w1 += abs(w[j])
                 top = max(top, abs(h[j] - l2 * w[j]))
-            length = 2 * constant - bw - wh + l2 * ww       # |r|^2/n + l2 |w|^2
+            length = 2 * constant - bw - wh + l2 * ww  # |r|^2/n + l2 |w|^2
             yr = 2 * constant - bw
             s = yr / length if length > 0 else 0.0
             if top > 0:

@@ -32,8 +32,8 @@ from problems.minima.solve import one_thread
 import numpy as np
 import scipy.sparse
 
-GRAM = 1000                                                 # columns up to which X'X/n is formed
-FEWEST = 100                                                # columns of the first working set
+GRAM = 1000  # columns up to which X'X/n is formed
+FEWEST = 100  # columns of the first working set
 
 
 class Solution(NamedTuple):
@@ -142,11 +142,14 @@ def solve(X, y=None, l1=None, l2=0.0, intercept=False, tol=1e-7, start=None, epo
     w = np.zeros(columns.d) if start is None else np.array(start, np.float64)
     if w.shape != (columns.d,):
         raise UserError(f"coordinate: start must have shape ({columns.d},), got {w.shape}")
-    w[columns.squares == 0] = 0.0                           # an empty column has no part in the loss
+    w[columns.squares == 0] = 0.0  # an empty column has no part in the loss
     found = (gram_solve if columns.use_gram else set_solve)(columns, w, float(l1), float(l2), tol, epochs)
     if not found.converged:
-        warnings.warn(f"coordinate: stopped after {found.epochs} epochs at a duality gap of {found.gap:.2e}, above "
-                      f"{tol:.2e}", RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f"coordinate: stopped after {found.epochs} epochs at a duality gap of {found.gap:.2e}, above {tol:.2e}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return found
 
 
@@ -176,7 +179,7 @@ def set_solve(columns, w, l1, l2, tol, epochs):
     """By the columns themselves: screening, working sets, extrapolation."""
     n, d, stored = columns.n, columns.d, columns.stored
     lengths = np.sqrt(columns.squares + n * l2)
-    alive, used, size = np.arange(d), 0, 0                  # alive: columns that are not proved to be 0
+    alive, used, size = np.arange(d), 0, 0  # alive: columns that are not proved to be 0
     c = columns.y.mean() if columns.intercept and not w.any() else 0.0
     r = columns.residual(w, c)
     while True:
@@ -190,10 +193,10 @@ def set_solve(columns, w, l1, l2, tol, epochs):
         gone = alive[~stays]
         gone = gone[w[gone] != 0]
         if gone.size:
-            subtract(stored, gone, -w, r)              # their part goes back into the residual
+            subtract(stored, gone, -w, r)  # their part goes back into the residual
             w[gone] = 0.0
         alive, slack = alive[stays], slack[stays]
-        if alive.size == 0:                                 # w = 0 is proved; one column stays, for the certificate
+        if alive.size == 0:  # w = 0 is proved; one column stays, for the certificate
             alive, slack = np.arange(1), np.ones(1)
         used_columns = w[alive] != 0
         size = min(alive.size, max(FEWEST, 2 * int(used_columns.sum()), size))

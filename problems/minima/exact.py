@@ -12,7 +12,7 @@ from problems.minima import penalised, solve
 import numpy as np
 import scipy.sparse
 
-GAP_LIMIT = 5000                                            # unknowns up to which `metrics` finds the minimum unasked
+GAP_LIMIT = 5000  # unknowns up to which `metrics` finds the minimum unasked
 
 
 class Exact:
@@ -91,7 +91,7 @@ class Exact:
         weighted = self.outputs * self.d
         if table is None:
             W = x[:weighted]
-            inner = (a * (z - (x[weighted:] if self.intercept else 0.0))).sum(1)        # s_i a_i . W
+            inner = (a * (z - (x[weighted:] if self.intercept else 0.0))).sum(1)  # s_i a_i . W
             squares = (a * a).sum(1) * self.square_norms + 2 * self.l2 * inner + self.l2**2 * (W @ W)
             mean = self.from_design((self.design.T @ a).T / self.n)
             mean[:weighted] += self.l2 * W
@@ -143,7 +143,7 @@ class Exact:
     def hessian(self, x, damping=0.0):
         """The Hessian at x, (dim, dim)."""
         D, K, width = self.second(x, damping), self.outputs, self.d + self.intercept
-        H = np.empty((K, width, K, width))                  # D: (n, K, K), the second derivatives of l in z
+        H = np.empty((K, width, K, width))  # D: (n, K, K), the second derivatives of l in z
         for k in range(K):
             for j in range(k + 1):
                 H[k, :, j] = self.gram(D[:, k, j])
@@ -198,7 +198,7 @@ class Exact:
         found = self.eigenvalues if self.loss.quadratic else None
         if found is None:
             return floor
-        noise = found.size * np.finfo(float).eps * found[-1]        # of the eigenvalue solver
+        noise = found.size * np.finfo(float).eps * found[-1]  # of the eigenvalue solver
         return float(found[0]) if found[0] - floor > noise else floor
 
     def minimum(self):

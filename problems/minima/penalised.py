@@ -27,7 +27,7 @@ def stationarity(problem, x, g=None):
     """
     v = (problem.exact(x)[1] if g is None else g).copy()
     h, w = problem.regulariser, problem.regularised(x)
-    u = problem.regularised(v)                              # a view: W's part of the gradient
+    u = problem.regularised(v)  # a view: W's part of the gradient
     if isinstance(h, (L1, L2, L1L2)):
         u += h.l2 * w
         u[...] = np.where(w != 0, u + h.l1 * np.sign(w), np.sign(u) * np.maximum(np.abs(u) - h.l1, 0))
@@ -95,14 +95,18 @@ def minimiser(problem):
     if isinstance(h, (L1, L1L2)) and not direct and problem.loss.quadratic:
         x = by_columns(problem, h, scale)
     elif not direct or isinstance(h, Simplex) or not isinstance(h, (L1, L2, L1L2, Box)):
-        raise ArithmeticError(f"the minimum with {h!r} and {problem.dim} unknowns is not computed; L1, L2, L1L2 and "
-                              f"Box are, up to {solve.DIRECT} unknowns")
+        raise ArithmeticError(
+            f"the minimum with {h!r} and {problem.dim} unknowns is not computed; L1, L2, L1L2 and "
+            f"Box are, up to {solve.DIRECT} unknowns"
+        )
     else:
         x = by_box(problem, h, scale) if isinstance(h, Box) else by_newton(problem, h, scale)
     left = stationarity(problem, x)
     if not left <= 1e-9 * scale:
-        raise ArithmeticError(f"no minimum was found: the shortest subgradient stays at {left:.1e}; "
-                              "give the problem l2 > 0 or scale its columns")
+        raise ArithmeticError(
+            f"no minimum was found: the shortest subgradient stays at {left:.1e}; "
+            "give the problem l2 > 0 or scale its columns"
+        )
     return x
 
 
@@ -189,10 +193,17 @@ def by_box(problem, h, scale):
     """Bounds on W."""
     low, high = h.bounds
     bounds = [(low, high)] * (problem.outputs * problem.d) + [(-np.inf, np.inf)] * (
-        problem.dim - problem.outputs * problem.d)
+        problem.dim - problem.outputs * problem.d
+    )
     start = np.clip(np.zeros(problem.dim), *np.array(bounds).T)
-    x = scipy.optimize.minimize(problem.exact, start, jac=True, method="L-BFGS-B", bounds=bounds,
-                                options={"maxiter": 5000, "ftol": 1e-16, "gtol": 1e-9 * scale, "maxcor": 30}).x
+    x = scipy.optimize.minimize(
+        problem.exact,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": 5000, "ftol": 1e-16, "gtol": 1e-9 * scale, "maxcor": 30},
+    ).x
     lows, highs = np.array(bounds).T
     for _ in range(50):
         f, g = problem.exact(x)

@@ -7,7 +7,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 import threadpoolctl
 
-DIRECT = 2000                                              # up to this many unknowns matrices are formed and factorised
+DIRECT = 2000  # up to this many unknowns matrices are formed and factorised
 
 
 def one_thread(function):
@@ -50,7 +50,7 @@ def newton(function, hessian, product, x, tolerance, accept, steps=200):
                 break
             step /= 2
         else:
-            if damping >= 1.0:                              # a step by that parabola must descend: rounding
+            if damping >= 1.0:  # a step by that parabola must descend: rounding
                 break
             damping = damped(damping, 0.0)
             continue

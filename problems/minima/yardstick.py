@@ -27,13 +27,23 @@ def lbfgs(problem, target, longest, pairs=10):
     def note(x):
         nonlocal begin
         taken = time.perf_counter() - begin
-        for name, value in (("step", columns["step"][-1] + 1), ("gap", problem.metrics(backend.asarray(x))["gap"]),
-                            ("seconds", columns["seconds"][-1] + taken), ("gradients", calls * problem.n)):
+        for name, value in (
+            ("step", columns["step"][-1] + 1),
+            ("gap", problem.metrics(backend.asarray(x))["gap"]),
+            ("seconds", columns["seconds"][-1] + taken),
+            ("gradients", calls * problem.n),
+        ):
             columns[name].append(value)
         if columns["gap"][-1] <= target:
             raise StopIteration
         begin = time.perf_counter()
 
-    scipy.optimize.minimize(function, start, jac=True, method="L-BFGS-B", callback=note,
-                            options={"maxiter": longest, "maxfun": longest, "ftol": 0, "gtol": 0, "maxcor": pairs})
+    scipy.optimize.minimize(
+        function,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        callback=note,
+        options={"maxiter": longest, "maxfun": longest, "ftol": 0, "gtol": 0, "maxcor": pairs},
+    )
     return columns

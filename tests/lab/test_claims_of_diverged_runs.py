@@ -9,8 +9,10 @@ import pytest
 
 def runs(name, values, seeds=None):
     seeds = range(len(values)) if seeds is None else seeds
-    return [Finished("a", {"method": name}, s, {}, {"loss": np.array([v])}, {"loss": v}, 0.0, "epochs")
-            for s, v in zip(seeds, values, strict=True)]
+    return [
+        Finished("a", {"method": name}, s, {}, {"loss": np.array([v])}, {"loss": v}, 0.0, "epochs")
+        for s, v in zip(seeds, values, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -29,12 +31,18 @@ def test_methods_with_different_seeds_are_not_paired():
 
 def test_methods_are_compared_at_their_best_values():
     def group(method, lr, held, losses):
-        return [Finished("a", {"method": method, "lr": lr}, s, {}, {}, {"held": held, "loss": v}, 0.0, "epochs")
-                for s, v in enumerate(losses)]
+        return [
+            Finished("a", {"method": method, "lr": lr}, s, {}, {}, {"held": held, "loss": v}, 0.0, "epochs")
+            for s, v in enumerate(losses)
+        ]
 
-    some = Results(group("one", 0.1, 0.5, [9, 9, 9.1]) + group("one", 1, 0.8, [1.0, 1.1, 0.9])
-                   + group("one", 10, 0.7, [0, 0, 0]) + group("two", 1, 0.2, [3.0, 3.1, 2.9])
-                   + group("two", 5, 0.1, [0]))
+    some = Results(
+        group("one", 0.1, 0.5, [9, 9, 9.1])
+        + group("one", 1, 0.8, [1.0, 1.1, 0.9])
+        + group("one", 10, 0.7, [0, 0, 0])
+        + group("two", 1, 0.2, [3.0, 3.1, 2.9])
+        + group("two", 5, 0.1, [0])
+    )
     text, holds = larger("a", "two", "one", "loss", by="held")(some)
     assert holds and text.startswith("3 ± 0.1 (3 seeds) and 1 ± 0.1")
     assert larger("a", {"method": "two", "lr": 1}, {"method": "one", "lr": 1}, "loss")(some)[0] == text
@@ -55,8 +63,12 @@ def test_a_claim_on_every_set_lists_what_each_measured():
 
 
 def test_alike_needs_the_whole_interval_within_the_margin():
-    some = Results(runs("one", [1.0, 1.1, 0.9, 1.0]) + runs("two", [1.01, 1.1, 0.92, 1.0])
-                   + runs("far", [3.0, 3.1, 2.9, 3.0]) + runs("wild", [0.0, 2.0, 1.0, 0.9]))
+    some = Results(
+        runs("one", [1.0, 1.1, 0.9, 1.0])
+        + runs("two", [1.01, 1.1, 0.92, 1.0])
+        + runs("far", [3.0, 3.1, 2.9, 3.0])
+        + runs("wild", [0.0, 2.0, 1.0, 0.9])
+    )
     # d = -0.01, 0, -0.02, 0: mean -0.0075, std 0.009574, t = 3.1824: half = 0.01523
     text, holds = alike("a", "one", "two", "loss", 0.03)(some)
     assert holds is True and "difference -0.0075 ± 0.015 (95 %)" in text

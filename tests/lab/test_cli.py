@@ -82,7 +82,7 @@ def test_all_goes_on_after_a_failure_and_writes_the_index(folder, capfd):
     assert index.count("toy/report.html") == 1 and "broken" not in index
     assert "failed (3)" in out and "failed: broken" in err and "results/index.html" in out
     assert "words: --seeds 1 --threads 1 --jobs" in (folder / "results/broken/output.txt").read_text()
-    assert "      words: --seeds 1" in err                        # the end of what it said
+    assert "      words: --seeds 1" in err  # the end of what it said
     (row,) = [line.split() for line in out.splitlines() if " toy " in line]
     assert row[:3] == ["T1", "toy", "done"] and row[-3:] == ["1", "0", "0"]
     assert json.loads((folder / "results/toy/summary.json").read_text())["seeds"] == [0]
@@ -92,11 +92,14 @@ def test_all_goes_on_after_a_failure_and_writes_the_index(folder, capfd):
     assert (folder / "results/toy/report.html").exists() and "0 to make" not in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("words, count, expected", [
-    (["--quick"], 12, (2, ["--quick", "--jobs", "1", "--threads", "1"])),
-    (["--jobs", "6", "--quick"], 3, (3, ["--quick", "--jobs", "2", "--threads", "1"])),
-    (["--jobs=1", "--threads=2"], 3, (1, ["--threads=2", "--jobs", "1"])),
-])
+@pytest.mark.parametrize(
+    "words, count, expected",
+    [
+        (["--quick"], 12, (2, ["--quick", "--jobs", "1", "--threads", "1"])),
+        (["--jobs", "6", "--quick"], 3, (3, ["--quick", "--jobs", "2", "--threads", "1"])),
+        (["--jobs=1", "--threads=2"], 3, (1, ["--threads=2", "--jobs", "1"])),
+    ],
+)
 def test_cores_are_shared_out_among_scripts_and_their_runs(monkeypatch, words, count, expected):
     monkeypatch.setattr(cli, "cores", lambda: 2)
     assert cli.shared(words, count) == expected
@@ -134,11 +137,17 @@ if __name__ == "__main__":
 def test_told_to_end_it_takes_its_scripts_with_it(tmp_path):
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts" / "long.py").write_text(LONG)
-    code = ("import sys; from lab import cli; from pathlib import Path\n"
-            "cli.scripts = lambda: {'long': Path('scripts/long.py')}\n"
-            "sys.exit(cli.main(['all', '--quick']))")
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.DEVNULL,
-                               env={**os.environ, "PYTHONPATH": str(ROOT)})
+    code = (
+        "import sys; from lab import cli; from pathlib import Path\n"
+        "cli.scripts = lambda: {'long': Path('scripts/long.py')}\n"
+        "sys.exit(cli.main(['all', '--quick']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     pid = tmp_path / "scripts" / "pid"
     for _ in range(600):
         if pid.exists() and pid.read_text():
@@ -179,14 +188,20 @@ def test_a_profile_prints_a_table_of_layers_and_stores_nothing(tmp_path):
     assert done.returncode == 2 and "--profile is for networks" in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("words, sentence", [
-    (["list", "--foo"], "npopt: list takes no arguments, got '--foo'"),
-    (["all", "--foo"], "npopt all: unrecognized arguments: --foo (--help lists the options)"),
-    (["all", "--epochs", "many"], "npopt all: argument --epochs: epochs must be a positive number, got 'many'"),
-    (["all", "--threads", "9999"], "argument --threads: this machine has "),
-    (["all", "--address", "host:1"], "argument --address: it is that of a cluster; add --engine dask or --engine ray"),
-    (["report", "--foo"], "npopt report: unrecognized arguments: --foo"),
-])
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["list", "--foo"], "npopt: list takes no arguments, got '--foo'"),
+        (["all", "--foo"], "npopt all: unrecognized arguments: --foo (--help lists the options)"),
+        (["all", "--epochs", "many"], "npopt all: argument --epochs: epochs must be a positive number, got 'many'"),
+        (["all", "--threads", "9999"], "argument --threads: this machine has "),
+        (
+            ["all", "--address", "host:1"],
+            "argument --address: it is that of a cluster; add --engine dask or --engine ray",
+        ),
+        (["report", "--foo"], "npopt report: unrecognized arguments: --foo"),
+    ],
+)
 def test_wrong_options_are_refused_before_a_script_starts(folder, capfd, words, sentence):
     try:
         status = cli.main(words)
@@ -197,10 +212,16 @@ def test_wrong_options_are_refused_before_a_script_starts(folder, capfd, words, 
     assert not (folder / "results").exists()
 
 
-@pytest.mark.parametrize("words, sentence", [
-    (["--threads", "99"], "toy: argument --threads: this machine has "),
-    (["--address", "host:1"], "toy: argument --address: it is that of a cluster; add --engine dask or --engine ray"),
-])
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["--threads", "99"], "toy: argument --threads: this machine has "),
+        (
+            ["--address", "host:1"],
+            "toy: argument --address: it is that of a cluster; add --engine dask or --engine ray",
+        ),
+    ],
+)
 def test_a_script_refuses_what_does_not_fit_together(folder, capfd, words, sentence):
     assert cli.main(["run", "toy", *words]) == 2
     out, err = capfd.readouterr()

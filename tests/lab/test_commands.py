@@ -53,6 +53,7 @@ number = 3
 @pytest.fixture
 def said(capsys):
     """Run a command; (status, what it printed, what it printed as an error)."""
+
     def run(*words):
         status = cli.main(list(words))
         return status, *capsys.readouterr()
@@ -77,29 +78,53 @@ def test_methods_are_complete(said, monkeypatch):
             assert (name, Path(file).relative_to(ROOT).as_posix()) in entries, f"{module}.{name}"
     known = {method.thing for method in methods.methods()}
     listed = {getattr(npopt, name) for name in npopt.__all__} | {getattr(nn, name) for name in nn.__all__}
-    bases = (npopt.optimizers.Optimizer, npopt.estimators.Estimator, npopt.samplers.Sampler, nn.Layer,
-             npopt.schedules.Schedule, npopt.penalties.Regulariser)
+    bases = (
+        npopt.optimizers.Optimizer,
+        npopt.estimators.Estimator,
+        npopt.samplers.Sampler,
+        nn.Layer,
+        npopt.schedules.Schedule,
+        npopt.penalties.Regulariser,
+    )
     public = {thing for thing in listed if inspect.isclass(thing) and issubclass(thing, bases)}
     assert not public - known - set(bases)
 
 
-@pytest.mark.parametrize("name, paper, state", [
-    ("RAdam", "Liu, Jiang, He, Chen, Liu, Gao & Han, ICLR 2020, arXiv:1908.03265, Algorithm 2",
-     "m, v: 8 bytes a parameter (float32)"),
-    ("Adadelta", "Zeiler, arXiv:1212.5701, Algorithm 1", "v, u: 8 bytes a parameter (float32)"),
-    ("Lookahead", "Zhang, Lucas, Hinton & Ba, NeurIPS 2019, arXiv:1907.08610, Algorithm 1",
-     "slow: 4 bytes a parameter (float32)"),
-    ("AdamMini", "Zhang et al., ICLR 2025, arXiv:2406.16793, Algorithm 1, partitioned as in the authors' code (1.1.1)",
-     f"m, v: {4 + 4 / 256:.3g} bytes a parameter (float32)"),               # a matrix of 256 rows of 256
-    ("SGD", "Robbins & Monro, Annals of Mathematical Statistics 22, 1951", ""),
-    ("SAGA", "Defazio, Bach & Lacoste-Julien, NIPS 2014, equations 1 to 3; a table of past gradients reduces the "
-     "variance", "table (n, 1), mean (d)"),
-    ("BatchNorm", "Ioffe & Szegedy, ICML 2015", "a (3), b (3); statistics mean, variance"),
-    ("Huber", "Huber, Ann. Math. Stat. 35, 1964", ""), ("Logit", "", ""),
-    ("Simplex", "Held, Wolfe & Crowder, Math. Prog. 6, 1974", ""),
-    ("SoftmaxCrossEntropy", "Szegedy et al., CVPR 2016, section 7, for the smoothing", ""),
-    ("ReLU", "", ""), ("Quadratic", "", ""),
-])
+@pytest.mark.parametrize(
+    "name, paper, state",
+    [
+        (
+            "RAdam",
+            "Liu, Jiang, He, Chen, Liu, Gao & Han, ICLR 2020, arXiv:1908.03265, Algorithm 2",
+            "m, v: 8 bytes a parameter (float32)",
+        ),
+        ("Adadelta", "Zeiler, arXiv:1212.5701, Algorithm 1", "v, u: 8 bytes a parameter (float32)"),
+        (
+            "Lookahead",
+            "Zhang, Lucas, Hinton & Ba, NeurIPS 2019, arXiv:1907.08610, Algorithm 1",
+            "slow: 4 bytes a parameter (float32)",
+        ),
+        (
+            "AdamMini",
+            "Zhang et al., ICLR 2025, arXiv:2406.16793, Algorithm 1, partitioned as in the authors' code (1.1.1)",
+            f"m, v: {4 + 4 / 256:.3g} bytes a parameter (float32)",
+        ),  # a matrix of 256 rows of 256
+        ("SGD", "Robbins & Monro, Annals of Mathematical Statistics 22, 1951", ""),
+        (
+            "SAGA",
+            "Defazio, Bach & Lacoste-Julien, NIPS 2014, equations 1 to 3; a table of past gradients reduces the "
+            "variance",
+            "table (n, 1), mean (d)",
+        ),
+        ("BatchNorm", "Ioffe & Szegedy, ICML 2015", "a (3), b (3); statistics mean, variance"),
+        ("Huber", "Huber, Ann. Math. Stat. 35, 1964", ""),
+        ("Logit", "", ""),
+        ("Simplex", "Held, Wolfe & Crowder, Math. Prog. 6, 1974", ""),
+        ("SoftmaxCrossEntropy", "Szegedy et al., CVPR 2016, section 7, for the smoothing", ""),
+        ("ReLU", "", ""),
+        ("Quadratic", "", ""),
+    ],
+)
 def test_paper_and_state_are_read_from_the_class(name, paper, state):
     (method,) = listing.named(name)
     assert (methods.paper(method), methods.state(method)) == (paper, state)
@@ -134,8 +159,12 @@ def test_output_fits_the_terminal(said, monkeypatch, columns, limit):
 
 
 def test_a_word_filters_by_kind_name_file_and_paper(said):
-    for word, some in (("adam", {"Adam", "AdamW", "RAdam", "NAdam"}), ("samplers", {"ByClass", "Importance"}),
-                       ("kingma", {"Adam", "Adamax"}), ("averaging.py", {"EMA", "SWA", "Lookahead"})):
+    for word, some in (
+        ("adam", {"Adam", "AdamW", "RAdam", "NAdam"}),
+        ("samplers", {"ByClass", "Importance"}),
+        ("kingma", {"Adam", "Adamax"}),
+        ("averaging.py", {"EMA", "SWA", "Lookahead"}),
+    ):
         status, out, _ = said("methods", word)
         names = set(re.findall(r"^  (\w+) +\S+\.py$", out, re.M))
         assert status == 0 and some <= names and "SGD" not in names and "::test_" in out
@@ -144,10 +173,10 @@ def test_a_word_filters_by_kind_name_file_and_paper(said):
 def test_show_prints_derivation_and_code_as_they_stand(said):
     status, out, _ = said("show", "radam")
     source = (ROOT / "npopt/optimizers/radam.py").read_text()
-    assert status == 0 and source[source.index("@elementwise"):].rstrip() in out
+    assert status == 0 and source[source.index("@elementwise") :].rstrip() in out
     assert inspect.getdoc(npopt.optimizers.radam) in out and inspect.getdoc(npopt.RAdam).splitlines()[0] in out
     assert "# npopt/optimizers/adam.py:" in out and "def adam(x, m, v, g, lr, b1, b2, eps, c1, c2):" in out
-    status, out, _ = said("show", "linear")                     # two things have this name
+    status, out, _ = said("show", "linear")  # two things have this name
     assert inspect.getsource(npopt.Linear) in out and inspect.getsource(nn.Linear).rstrip() in out
     assert "def show" not in out and inspect.getsource(nn.lenet5).rstrip() in said("show", "lenet5")[1]
     assert "class AdamMini" in said("show", "adam-mini")[1]
@@ -161,26 +190,33 @@ def test_every_method_can_be_shown():
         assert (ROOT / method.file).read_text().splitlines()[line - 1] in inspect.getsource(method.thing)
 
 
-@pytest.mark.parametrize("words, sentence", [
-    (["show", "radm"], "no method is called 'radm'; did you mean RAdam, Adam, NAdam?"),
-    (["show", "mini"], "no method is called 'mini'; did you mean AdamMini, Minibatch, Muon?"),
-    (["show", "momentum"], "no method is called 'momentum'; did you mean LMomentum, HeavyBall, NAdam, Nesterov"),
-    (["show", "qqqq"], "no method is called 'qqqq'; npopt methods lists them all"),
-    (["show"], "name one method"), (["show", "adam", "sgd"], "name one method"), (["show", "--foo"], "name one method"),
-    (["methods", "qqqq"], "no method has 'qqqq'"), (["methods", "--foo"], "methods takes one word"),
-    (["gradcheck", "Conv3d"], "no layer or network is called 'Conv3d'; did you mean Conv2d?"),
-    (["gradcheck", "qqqq"], "no layer or network is called 'qqqq'; npopt methods layers lists them all"),
-    (["gradcheck", "absent.py:A"], "there is no file 'absent.py'"),
-    (["gradcheck", "MINE"], "name a class of the file"),
-    (["gradcheck", "MINE:Nothing"], "its layers are Softsign, Wrong, Late"),
-    (["gradcheck", "MINE:number"], "number cannot be made: TypeError"),
-    (["gradcheck", "MINE:Softsign"], "Softsign cannot be made: TypeError"),
-    (["gradcheck", "MINE:Softsign", "--args", "5"], "as in --shape 3,5"),
-    (["gradcheck", "MINE:Softsign", "--args", "5", "--shape", "3,a"], "--shape is that of one row"),
-    (["gradcheck", "MINE:Softsign", "--args", "5,f(", "--shape", "3"], "--args takes numbers and texts"),
-    (["gradcheck", "lenet5", "--args", "(8,8,1)"], "npopt: lenet5: activation must be a layer's class"),
-    (["gradcheck", "--args", "5"], "are those of one layer"), (["gradcheck", "ReLU", "--batch", "0"], "at least 1"),
-])
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["show", "radm"], "no method is called 'radm'; did you mean RAdam, Adam, NAdam?"),
+        (["show", "mini"], "no method is called 'mini'; did you mean AdamMini, Minibatch, Muon?"),
+        (["show", "momentum"], "no method is called 'momentum'; did you mean LMomentum, HeavyBall, NAdam, Nesterov"),
+        (["show", "qqqq"], "no method is called 'qqqq'; npopt methods lists them all"),
+        (["show"], "name one method"),
+        (["show", "adam", "sgd"], "name one method"),
+        (["show", "--foo"], "name one method"),
+        (["methods", "qqqq"], "no method has 'qqqq'"),
+        (["methods", "--foo"], "methods takes one word"),
+        (["gradcheck", "Conv3d"], "no layer or network is called 'Conv3d'; did you mean Conv2d?"),
+        (["gradcheck", "qqqq"], "no layer or network is called 'qqqq'; npopt methods layers lists them all"),
+        (["gradcheck", "absent.py:A"], "there is no file 'absent.py'"),
+        (["gradcheck", "MINE"], "name a class of the file"),
+        (["gradcheck", "MINE:Nothing"], "its layers are Softsign, Wrong, Late"),
+        (["gradcheck", "MINE:number"], "number cannot be made: TypeError"),
+        (["gradcheck", "MINE:Softsign"], "Softsign cannot be made: TypeError"),
+        (["gradcheck", "MINE:Softsign", "--args", "5"], "as in --shape 3,5"),
+        (["gradcheck", "MINE:Softsign", "--args", "5", "--shape", "3,a"], "--shape is that of one row"),
+        (["gradcheck", "MINE:Softsign", "--args", "5,f(", "--shape", "3"], "--args takes numbers and texts"),
+        (["gradcheck", "lenet5", "--args", "(8,8,1)"], "npopt: lenet5: activation must be a layer's class"),
+        (["gradcheck", "--args", "5"], "are those of one layer"),
+        (["gradcheck", "ReLU", "--batch", "0"], "at least 1"),
+    ],
+)
 def test_what_is_not_there_gets_one_sentence(said, mine, words, sentence):
     status, out, err = said(*[word.replace("MINE", mine[:-1]) for word in words])
     assert status == 2 and sentence in err and err.count("\n") == 1 and not out
@@ -189,8 +225,9 @@ def test_what_is_not_there_gets_one_sentence(said, mine, words, sentence):
 def test_gradcheck_knows_every_layer_and_network():
     known = {method.name for method in methods.methods() if method.kind in ("layers", "networks")}
     assert set(examples.EXAMPLES) == known
-    assert {name for name in nn.__all__ if inspect.isclass(getattr(nn, name))
-            and issubclass(getattr(nn, name), nn.Layer)} - {"Layer"} <= known
+    assert {
+        name for name in nn.__all__ if inspect.isclass(getattr(nn, name)) and issubclass(getattr(nn, name), nn.Layer)
+    } - {"Layer"} <= known
 
 
 def test_gradcheck_prints_direction_values_and_verdict(said):
@@ -208,7 +245,7 @@ def test_gradcheck_prints_direction_values_and_verdict(said):
 
 def test_gradcheck_of_a_users_layer(said, mine):
     assert said("gradcheck", mine + "Softsign", "--args", "5,slope=2", "--shape", "3,5")[0] == 0
-    assert said("gradcheck", mine + "network")[0] == 0          # a network knows its shape
+    assert said("gradcheck", mine + "network")[0] == 0  # a network knows its shape
     status, out, _ = said("gradcheck", mine + "Wrong", "--args", "5", "--shape", "3,5")
     assert status == 1 and "1 failed: Wrong" in out
     assert [line.endswith("FAILS") for line in out.splitlines() if " a  " in line] == [False]
@@ -228,6 +265,11 @@ def test_gradcheck_of_everything(said):
 
 
 def test_a_closed_pipe_ends_quietly():
-    done = subprocess.run(f"{sys.executable} -m lab.cli methods | head -1", shell=True, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        f"{sys.executable} -m lab.cli methods | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.stdout.startswith("optimizers") and not done.stderr

@@ -348,8 +348,9 @@ def test_x_stays_in_the_store_unless_it_is_large_or_unwanted(experiment, here, m
 WRONG_GRIDS = {
     "must yield Entry objects, it yielded dict": lambda args: [{}],
     "no part 'c'": lambda args: [Entry("c", Recipe(quadratic), SGD(), method="m")],
-    "two entries of part 'a' have the same tags: m": lambda args: [
-        Entry("a", Recipe(quadratic), SGD(), method="m")] * 2,
+    "two entries of part 'a' have the same tags: m": lambda args: (
+        [Entry("a", Recipe(quadratic), SGD(), method="m")] * 2
+    ),
     "nothing to run: parts a, b have no entries with --data bundled": lambda args: [],
 }
 

@@ -22,15 +22,25 @@ def _closed():
 
 
 def run(name, seed, seconds, losses, held=0.5, reason="epochs", **tags):
-    columns = {"epoch": np.arange(len(losses)), "seconds": np.array(seconds), "train_loss": np.array(losses),
-               "test_accuracy": 1 - np.array(losses) / 10, "train_accuracy": 1 - np.array(losses) / 20}
+    columns = {
+        "epoch": np.arange(len(losses)),
+        "seconds": np.array(seconds),
+        "train_loss": np.array(losses),
+        "test_accuracy": 1 - np.array(losses) / 10,
+        "train_accuracy": 1 - np.array(losses) / 20,
+    }
     final = {column: values[-1] for column, values in columns.items()} | {"held_accuracy": held}
     return Finished("a", {"method": name, **tags}, seed, {}, columns, final, 0.0, reason)
 
 
 def test_seeds_against_time_are_taken_row_by_row():
-    some = Results([run("m", 0, [0, 1, 2], [3.0, 2, 1]), run("m", 1, [0, 3, 6], [5.0, 4, 3]),
-                    run("m", 2, [0, 2, 9, 10], [4.0, 3, 2, 1])])
+    some = Results(
+        [
+            run("m", 0, [0, 1, 2], [3.0, 2, 1]),
+            run("m", 1, [0, 3, 6], [5.0, 4, 3]),
+            run("m", 2, [0, 2, 9, 10], [4.0, 3, 2, 1]),
+        ]
+    )
     x, y = by_row(some, "train_loss", "seconds")
     np.testing.assert_array_equal(x, [0, 2, 6])
     np.testing.assert_array_equal(y, [[3, 2, 1], [5, 4, 3], [4, 3, 2]])
@@ -49,16 +59,20 @@ def test_numbers_on_a_short_logarithmic_axis_are_plain_and_stand_apart(axis):
     one = getattr(axes[1], f"{axis}axis")
     low, high = one.get_view_interval()
     shown = [(t.get_position()[axis == "y"], t) for minor in (False, True) for t in one.get_ticklabels(minor)]
-    texts = [text for place, text in sorted(shown, key=lambda pair: pair[0])
-             if text.get_text() and low <= place <= high]
+    texts = [
+        text for place, text in sorted(shown, key=lambda pair: pair[0]) if text.get_text() and low <= place <= high
+    ]
     assert [text.get_text() for text in texts] == ["0.002", "0.005", "0.01", "0.02", "0.05"]
     boxes = [text.get_window_extent() for text in texts]
     assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
 
 
 def test_the_legend_says_what_the_band_is():
-    assert [said(n) for n in (1, 2, 4)] == ["1 seed", "median, band: min to max of 2 seeds",
-                                            "median, band: min to max of 4 seeds"]
+    assert [said(n) for n in (1, 2, 4)] == [
+        "1 seed",
+        "median, band: min to max of 2 seeds",
+        "median, band: min to max of 4 seeds",
+    ]
     assert said(5) == "median, band: quartiles of 5 seeds"
 
 
@@ -71,9 +85,14 @@ def test_heat_writes_every_number_and_says_where_there_is_none():
 
 
 def test_tuned_draws_each_method_at_its_best_rate():
-    some = Results([run("A", 0, [0, 1], [3.0, 2.0], 0.5, lr=0.1), run("A", 0, [0, 1], [3.0, 1.0], 0.9, lr=1),
-                    run("B", 0, [0, 1, 2], [3.0, 2.5, 2.0], 0.4, lr=1),
-                    run("B", 0, [0], [3.0], reason="diverged: nan", lr=10)])
+    some = Results(
+        [
+            run("A", 0, [0, 1], [3.0, 2.0], 0.5, lr=0.1),
+            run("A", 0, [0, 1], [3.0, 1.0], 0.9, lr=1),
+            run("B", 0, [0, 1, 2], [3.0, 2.5, 2.0], 0.4, lr=1),
+            run("B", 0, [0], [3.0], reason="diverged: nan", lr=10),
+        ]
+    )
     figure = tuned(some, "held_accuracy")
     left, middle, right = figure.axes
     assert [list(line.get_ydata()) for line in left.lines] == [[3, 1], [3, 2.5, 2]]
@@ -105,8 +124,13 @@ def test_a_range_test_is_drawn_with_both_of_its_rates():
 
 def test_the_untrained_state_is_left_out_of_the_picture():
     _, ax = panels()
-    some = Results([run("A", 0, [0, 1, 2], [9.0, 2.0, 1.0]), run("A", 1, [0, 1], [9.0, 4.0]),
-                    run("A", 2, [0, 1], [9.0, 99.0], reason="diverged: nan")])
+    some = Results(
+        [
+            run("A", 0, [0, 1, 2], [9.0, 2.0, 1.0]),
+            run("A", 1, [0, 1], [9.0, 4.0]),
+            run("A", 2, [0, 1], [9.0, 99.0], reason="diverged: nan"),
+        ]
+    )
     closer(ax, some, "train_loss", 0.1, 0.2)
     np.testing.assert_allclose(ax.get_ylim(), [0.9, 4.8])
 
@@ -131,8 +155,13 @@ def test_a_fitted_line_has_its_slope_in_the_label():
 
 
 def test_a_ranking_sorts_methods_by_their_test_accuracy_at_their_best_rates():
-    some = Results([run("A", 0, [0, 1], [3.0, 2.0], 0.5, lr=0.1), run("A", 0, [0, 1], [3.0, 0.5], 0.4, lr=1),
-                    run("B", 0, [0, 1], [3.0, 1.0], 0.4, lr=1)])
+    some = Results(
+        [
+            run("A", 0, [0, 1], [3.0, 2.0], 0.5, lr=0.1),
+            run("A", 0, [0, 1], [3.0, 0.5], 0.4, lr=1),
+            run("B", 0, [0, 1], [3.0, 1.0], 0.4, lr=1),
+        ]
+    )
     ax = charts.ranking(some, by="held_accuracy").axes[0]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["A (0.1)", "B (1)"]
     assert ax.texts[0].get_text() == "gap 10.0 ± 0.0" and list(ax.lines[2].get_xdata()) == [80]

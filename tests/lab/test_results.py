@@ -32,7 +32,7 @@ def test_select_takes_values_collections_and_functions_and_names_what_is_missing
     assert results.select("a", seed=1).values("method") == ["y"]
     assert results.select(method=lambda name: name > "x").parts == ["a"]
     assert [run.part for run in results.select(lr=0.1)] == ["a"] and results.values("lr") == [0.1]
-    assert len(results.select(lr=lambda lr: lr > 0)) == 1                   # a run without the tag is not asked
+    assert len(results.select(lr=lambda lr: lr > 0)) == 1  # a run without the tag is not asked
     with pytest.raises(MissingRuns, match="no finished run of part 'b', method 'y'"):
         results.select("b", method="y")
     with pytest.raises(MissingRuns, match="no finished run of beta 0.9"):
@@ -43,9 +43,11 @@ def test_groups_by_tags_in_the_order_of_the_grid():
     results = Results(finished(tags={"method": m, "lr": lr}, seed=s) for m in "ba" for lr in (1.0, 0.1) for s in (0, 1))
     results.append(finished(tags={"method": "c"}))
     assert [(m, len(runs)) for m, runs in results.groups("method")] == [("b", 4), ("a", 4), ("c", 1)]
-    assert [(key, runs.seeds) for key, runs in results.groups("lr", "method")][:2] == [((1.0, "b"), [0, 1]),
-                                                                                      ((0.1, "b"), [0, 1])]
-    assert len(results.groups("lr", "method")) == 4                         # c has no lr
+    assert [(key, runs.seeds) for key, runs in results.groups("lr", "method")][:2] == [
+        ((1.0, "b"), [0, 1]),
+        ((0.1, "b"), [0, 1]),
+    ]
+    assert len(results.groups("lr", "method")) == 4  # c has no lr
     assert [name for name, _ in results.select(lr=0.1).lines()] == ["b", "a"]
     assert [name for name, _ in results.select(method="a").lines()] == ["lr 1", "lr 0.1"]
     assert [name for name, _ in results.select(method="a", lr=0.1).lines()] == ["a, lr 0.1"]
@@ -53,8 +55,11 @@ def test_groups_by_tags_in_the_order_of_the_grid():
 
 
 def test_ends_means_and_tables_by_tags():
-    runs = [finished(tags={"b1": b1, "b2": b2}, seed=s, loss=[9, b1 + b2 + s]) for b1, b2 in ((2, 1), (1, 1), (1, 3))
-            for s in (0, 1)]
+    runs = [
+        finished(tags={"b1": b1, "b2": b2}, seed=s, loss=[9, b1 + b2 + s])
+        for b1, b2 in ((2, 1), (1, 1), (1, 3))
+        for s in (0, 1)
+    ]
     runs += [finished(tags={"b1": 2, "b2": 3}, loss=[1], reason="diverged: nan")]
     results = Results(runs)
     np.testing.assert_array_equal(results.finals("loss", "b1", "b2")[1, 3], [4, 5])
@@ -67,7 +72,7 @@ def test_ends_means_and_tables_by_tags():
 def test_values_of_rows_and_means_of_late_rows():
     results = Results([finished(loss=[5, 4, 3, 2, 1]), finished(seed=1, loss=[1, 2, 3])])
     np.testing.assert_array_equal(results.at("loss", 1), [4, 2])
-    np.testing.assert_array_equal(results.late("loss"), [2, 2.5])           # rows from 5 // 2 and from 3 // 2 on
+    np.testing.assert_array_equal(results.late("loss"), [2, 2.5])  # rows from 5 // 2 and from 3 // 2 on
     np.testing.assert_array_equal(results.late("loss", 2 / 3), [2.5, 2.5])  # from 5 // 3, 3 // 3
 
 
@@ -82,11 +87,14 @@ def test_a_method_is_tuned_by_its_mean_over_seeds_and_values_that_diverged_are_o
     def run(method, lr, held, **more):
         return finished(tags={"method": method, "lr": lr, "data": "d"}, held=[0, held], **more)
 
-    runs = [run("A", lr, score + 0.01 * seed, seed=seed) for lr, score in ((0.1, 0.5), (1, 0.8), (10, 0.7))
-            for seed in (0, 1)]
+    runs = [
+        run("A", lr, score + 0.01 * seed, seed=seed)
+        for lr, score in ((0.1, 0.5), (1, 0.8), (10, 0.7))
+        for seed in (0, 1)
+    ]
     runs += [run("B", 0.5, 0.6), run("B", 2, 0.9, reason="diverged: x is nan"), finished(name="C", held=[1])]
     tuned = Results(runs).tuned(over="lr", by="held")
-    assert list(tuned) == ["A", "B"]                                        # C has no rate to tune
+    assert list(tuned) == ["A", "B"]  # C has no rate to tune
     assert (tuned["A"].value, tuned["A"].runs.values("lr"), tuned["A"].inside) == (1, [1], True)
     np.testing.assert_allclose(list(tuned["A"].scores.values()), [0.505, 0.805, 0.705])
     assert tuned["B"].value == 0.5 and np.isnan(tuned["B"].scores[2]) and not tuned["B"].inside

@@ -94,7 +94,10 @@ def test_winograd_equals_the_reference(shape, m, dtype, rng):
         lambda x, w, b, y: winograd.forward(x, w, b, y, m, (p, p)),
         lambda dy, w, dx: winograd.backward_inputs(dy, w, dx, m, (p, p)),
         lambda x, dy, dw: winograd.backward_weights(x, dy, dw, m, (p, p)),
-        x, w, bias, dy,
+        x,
+        w,
+        bias,
+        dy,
     )
     assert_near(found, reference_three(x, w, bias, dy, (1, 1), (p, p)), dtype)
 
@@ -107,7 +110,10 @@ def test_direct_convolutions_equal_the_reference(kernel, stride, padding, batch,
         lambda x, w, b, y: direct.forward(x, w, b, y, stride, padding),
         lambda dy, w, dx: direct.backward_inputs(dy, w, dx, stride, padding),
         lambda x, dy, dw: direct.backward_weights(x, dy, dw, stride, padding),
-        x, w, bias, dy,
+        x,
+        w,
+        bias,
+        dy,
     )
     assert_near(found, reference_three(x, w, bias, dy, stride, padding), dtype)
 
@@ -138,7 +144,10 @@ def test_no_result_depends_on_the_number_of_threads(rng):
                 lambda x, w, b, y, s=s: cpu.convolve(x, w, b, y, s, (1, 1)),
                 lambda dy, w, dx, s=s: cpu.convolve_inputs(dy, w, dx, s, (1, 1)),
                 lambda x, dy, dw, s=s: cpu.convolve_weights(x, dy, dw, s, (1, 1)),
-                x, w, bias, dy,
+                x,
+                w,
+                bias,
+                dy,
             )
         a, total = cases[0][0].reshape(-1, 16), np.empty(16, "f4")
         matrices.sum_rows(a, total)
@@ -208,12 +217,12 @@ def test_register_blocks_write_what_they_should_and_nothing_else(vectors, masked
             for i in range(m):
                 left = np.array([a[1 + rows[i] + 5 * r + 2 * k] for r in range(2) for k in range(3)], "f8")
                 at = 3 + ends[1 + i]
-                start = s[scale * ends[1 + i]:][:n]
-                expected[at:at + n] = start + left @ b[2:].reshape(6, n).astype("f8")
+                start = s[scale * ends[1 + i] :][:n]
+                expected[at : at + n] = start + left @ b[2:].reshape(6, n).astype("f8")
             np.testing.assert_allclose(c, expected, rtol=0, atol=1e-5 if dtype == "float32" else 1e-13)
             untouched = np.ones(c.size, bool)
             for i in range(m):
-                untouched[3 + ends[1 + i]:3 + ends[1 + i] + n] = False
+                untouched[3 + ends[1 + i] : 3 + ends[1 + i] + n] = False
             np.testing.assert_array_equal(c[untouched], before[untouched])
 
 
@@ -230,5 +239,5 @@ def test_long_sums_keep_their_digits(rng):
         slow = np.empty(z.shape)
         reference.convolve(image.astype("f8"), filters.astype("f8"), None, slow, (1, 1), (1, 1))
         found.append([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in ((y, exact), (z, slow))])
-    assert found[1][0] < 4e-7 and found[1][1] < 1.2e-6          # one running sum of 1024 terms: 8e-7 and 2.7e-6
+    assert found[1][0] < 4e-7 and found[1][1] < 1.2e-6  # one running sum of 1024 terms: 8e-7 and 2.7e-6
     assert found[1][0] < 2 * found[0][0] and found[1][1] < 1.6 * found[0][1]

@@ -67,8 +67,17 @@ class Turn(nn.Layer):
 @pytest.mark.parametrize("training", [True, False])
 def test_views_that_turn_axes(training, path):
     block = nn.Residual(nn.Sequential(nn.Linear(5, 5), nn.BatchNorm(5)), activation=nn.ReLU())
-    layers = [nn.Linear(3, 4), Turn(), nn.LayerNorm(5), nn.ReLU(), block, Turn(), nn.BatchNorm(4), nn.ReLU(),
-              nn.Linear(4, 2)]
+    layers = [
+        nn.Linear(3, 4),
+        Turn(),
+        nn.LayerNorm(5),
+        nn.ReLU(),
+        block,
+        Turn(),
+        nn.BatchNorm(4),
+        nn.ReLU(),
+        nn.Linear(4, 2),
+    ]
     report = nn.gradcheck_layer(nn.Sequential(*layers), (5, 3), training=training, seed=2)
     assert report.ok, str(report)
 
@@ -134,8 +143,17 @@ def test_what_a_run_holds_goes_with_it():
 
 def images(n=8):
     rng = np.random.default_rng(0)
-    return type("D", (), {"name": "noise", "x_train": rng.integers(0, 256, (n, 4, 4, 1)).astype("u1"),
-                          "y_train": rng.integers(0, 3, n), "mean": None, "scale": 255.0})
+    return type(
+        "D",
+        (),
+        {
+            "name": "noise",
+            "x_train": rng.integers(0, 256, (n, 4, 4, 1)).astype("u1"),
+            "y_train": rng.integers(0, 3, n),
+            "mean": None,
+            "scale": 255.0,
+        },
+    )
 
 
 def test_inputs_of_another_number_or_dtype_are_refused(rng):
@@ -149,6 +167,7 @@ def test_inputs_of_another_number_or_dtype_are_refused(rng):
 
 def test_drawn_labels_leave_out_what_does_not_count(rng):
     """(1/B) sum_b |J_b'(p - e)|^2 on average is the Gauss-Newton diagonal of the same weighting."""
+
     class Ids(nn.Layer):
         def __init__(self):
             self.table = nn.Embedding(4, 4)
@@ -170,7 +189,7 @@ def test_drawn_labels_leave_out_what_does_not_count(rng):
     for seed in range(3000):
         problem.sampled_gradient(x, np.array([0]), g, backend.key(seed, "labels"))
         total += g**2 / 3000
-    p = np.exp(x[4:8]) / np.exp(x[4:8]).sum()                   # one position counts, that of word 1
+    p = np.exp(x[4:8]) / np.exp(x[4:8]).sum()  # one position counts, that of word 1
     np.testing.assert_allclose(total[4:8], p * (1 - p), rtol=0.15)
     assert not total[:4].any() and not total[8:].any()
 
@@ -183,8 +202,9 @@ def test_binary_targets_and_the_mark_of_what_does_not_count_are_not_confused():
 def _ones():
     class Feed(Sentences):
         def place(self, network, loss, dtype):
-            self.parts = {"train": [self.tables["train"][0], loss.targets(network.output_shape,
-                                                                          self.tables["train"][-1], dtype)]}
+            self.parts = {
+                "train": [self.tables["train"][0], loss.targets(network.output_shape, self.tables["train"][-1], dtype)]
+            }
             self.n = 2
 
         def batch(self, part, rows=None, draw=None):

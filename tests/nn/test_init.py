@@ -100,8 +100,13 @@ def test_metrics_of_spectra():
     s = spectra.singular_values(w)
     np.testing.assert_allclose(s, [4, 2, 1, 1])
     p = np.array([0.5, 0.25, 0.125, 0.125])
-    expected = dict(condition_number=4, spectral_norm=4, rank_by_sum=2, rank_by_entropy=np.exp(-(p * np.log(p)).sum()),
-                    rank_by_share=0.75)
+    expected = dict(
+        condition_number=4,
+        spectral_norm=4,
+        rank_by_sum=2,
+        rank_by_entropy=np.exp(-(p * np.log(p)).sum()),
+        rank_by_share=0.75,
+    )
     assert {name: f(s) for name, f in spectra.METRICS.items()} == pytest.approx(expected)
     same = spectra.singular_values(np.eye(20))
     assert spectra.rank_by_sum(same) == pytest.approx(20) and spectra.rank_by_entropy(same) == pytest.approx(20)
@@ -116,7 +121,7 @@ def test_power_iteration_finds_the_largest_singular_value(rng):
     exact, found = np.linalg.norm(w.reshape(12, -1), 2), PowerIteration(w.shape, rng)
     estimates = [found(w) for _ in range(3000)]
     assert estimates[-1] == pytest.approx(exact, rel=1e-9) and max(estimates) <= exact * (1 + 1e-12)
-    for _ in range(20):                                 # one step a change follows a weight that moves
+    for _ in range(20):  # one step a change follows a weight that moves
         w += 0.003 * rng.standard_normal(w.shape)
         last = found(w)
     assert last == pytest.approx(np.linalg.norm(w.reshape(12, -1), 2), rel=0.01)

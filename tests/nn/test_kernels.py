@@ -281,8 +281,13 @@ with warnings.catch_warnings(record=True) as seen:
     found = {}
     for name, text in (("whole", ""), ("broken", BREAKS[where])):
         environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / name)}
-        done = subprocess.run([sys.executable, "-c", step.replace("BREAK", text)], capture_output=True, text=True,
-                              env=environment, cwd=pathlib.Path(kernels.__file__).parents[2])
+        done = subprocess.run(
+            [sys.executable, "-c", step.replace("BREAK", text)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=pathlib.Path(kernels.__file__).parents[2],
+        )
         assert done.returncode == 0, done.stderr
         found[name] = [float(word) for word in done.stdout.split()]
     assert found["whole"][0] == 0 and found["broken"][0] == 1
@@ -292,8 +297,7 @@ with warnings.catch_warnings(record=True) as seen:
 def test_compiled_loops_fall_when_any_file_of_the_folder_changes():
     from nn.kernels import products, winograd
 
-    keys = [function._cache._index_key("signature", _Codegen())
-            for function in (winograd.correlate, products.multiply)]
+    keys = [function._cache._index_key("signature", _Codegen()) for function in (winograd.correlate, products.multiply)]
     assert all(products.DIGEST in key for key in keys)
 
 

@@ -60,16 +60,22 @@ LAYERS = {
     "residuals in one another": (
         lambda: nn.Sequential(
             nn.Residual(nn.Residual(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)))),
-            nn.Residual(nn.Sequential(nn.Residual(nn.Linear(4, 4), nn.BatchNorm(4)))), nn.Linear(4, 4),
+            nn.Residual(nn.Sequential(nn.Residual(nn.Linear(4, 4), nn.BatchNorm(4)))),
+            nn.Linear(4, 4),
         ),
         (4,),
     ),
     "residual of a block of views": (
-        lambda: nn.Residual(nn.Flatten(), nn.Sequential(nn.Linear(4, 4), nn.BatchNorm(4, eps=0.1)), nn.ReLU()), (4,)),
+        lambda: nn.Residual(nn.Flatten(), nn.Sequential(nn.Linear(4, 4), nn.BatchNorm(4, eps=0.1)), nn.ReLU()),
+        (4,),
+    ),
     "residual of dropout": (lambda: nn.Residual(nn.Dropout(0.5), nn.BatchNorm(4), nn.ReLU()), (4,)),
     "residual whose block ends in a rectifier": (
-        lambda: nn.Residual(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm(4), nn.ReLU()),
-                            nn.Sequential(nn.Linear(4, 4), nn.BatchNorm(4))), (4,)),
+        lambda: nn.Residual(
+            nn.Sequential(nn.Linear(4, 4), nn.BatchNorm(4), nn.ReLU()), nn.Sequential(nn.Linear(4, 4), nn.BatchNorm(4))
+        ),
+        (4,),
+    ),
     "sequential": (lambda: nn.Sequential(nn.Linear(4, 5), act=nn.LeakyReLU(0.1), out=nn.Linear(5, 2)), (4,)),
 }
 
@@ -148,7 +154,7 @@ def test_backward_twice_writes_the_same_gradient(name, rng):
     g[...] = np.nan
     still = c.copy()
     still.flags.writeable = False
-    for upstream in (c.copy(), still, np.frombuffer(c.tobytes()).reshape(c.shape)):     # two cannot be written
+    for upstream in (c.copy(), still, np.frombuffer(c.tobytes()).reshape(c.shape)):  # two cannot be written
         np.testing.assert_array_equal(network.backward(upstream, saved, TRAINING), dx)
         np.testing.assert_array_equal(g, first)
     np.testing.assert_array_equal(a, before)
@@ -275,10 +281,10 @@ def test_pools_are_the_means_in_their_docstrings(rng):
     y, _ = nn.AvgPool2d((3, 2), (2, 1), (1, 1), count_padding=False).forward(a, TRAINING)
     z, _ = nn.AdaptiveAvgPool2d((3, 4)).forward(a, TRAINING)
     for i, j in np.ndindex(y.shape[1:3]):
-        window = a[:, max(0, 2 * i - 1):2 * i + 2, max(0, j - 1):j + 1]
+        window = a[:, max(0, 2 * i - 1) : 2 * i + 2, max(0, j - 1) : j + 1]
         np.testing.assert_allclose(y[:, i, j], window.mean((1, 2)), rtol=1e-12, atol=1e-14)
     for i, j in np.ndindex(3, 4):
-        window = a[:, 7 * i // 3:-(-7 * (i + 1) // 3), 6 * j // 4:-(-6 * (j + 1) // 4)]
+        window = a[:, 7 * i // 3 : -(-7 * (i + 1) // 3), 6 * j // 4 : -(-6 * (j + 1) // 4)]
         np.testing.assert_allclose(z[:, i, j], window.mean((1, 2)), rtol=1e-12, atol=1e-14)
 
 
@@ -294,7 +300,7 @@ def test_dropout_masks_belong_to_rows_not_batches(rng):
     a = np.ones((6, 50))
 
     def masked(rows, step=0):
-        return network.forward(a[:len(rows)], nn.Run(training=True, seed=7, step=step, rows=np.array(rows)))[0]
+        return network.forward(a[: len(rows)], nn.Run(training=True, seed=7, step=step, rows=np.array(rows)))[0]
 
     y = masked([3, 1, 4, 1, 5, 9])
     np.testing.assert_array_equal(y[1], y[3])

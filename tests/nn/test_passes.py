@@ -114,7 +114,7 @@ def test_backward_stops_at_the_lowest_active_layer(case, monkeypatch):
 def test_of_layers_below_the_lowest_active_one_nothing_is_kept(rng):
     layers = {f"fc{i}": nn.Linear(256, 256) for i in range(12)}
     a, run = rng.standard_normal((512, 256)), nn.Run(backward=True)
-    pool.release()                                      # no larger block may serve
+    pool.release()  # no larger block may serve
     for active, count in ((None, 12), (frozenset(["fc11.W"]), 1), (frozenset(["fc10.b"]), 2)):
         network = nn.Network(nn.Sequential(**layers), (256,))
         x = rng.standard_normal(network.dim)
@@ -123,7 +123,7 @@ def test_of_layers_below_the_lowest_active_one_nothing_is_kept(rng):
         y, saved = network.forward(a, run)
         assert sum(kept is not None for kept in saved) == count
         kept = (lent() - before) / a.nbytes
-        assert kept == pytest.approx(12 if active is None else count + 1, rel=0.01)      # the output, and inputs but a
+        assert kept == pytest.approx(12 if active is None else count + 1, rel=0.01)  # the output, and inputs but a
         del saved, y
 
 
@@ -148,7 +148,7 @@ def test_what_a_layer_kept_goes_as_soon_as_it_is_used(rng):
     y, *kept = network.forward(a, run)
     network.backward(y, kept.pop(), run)
     falling = np.diff(np.array(seen) - before)
-    np.testing.assert_allclose(falling, [0, *[-1] * 6], atol=0.01)      # y stays with the caller; the first dx is new
+    np.testing.assert_allclose(falling, [0, *[-1] * 6], atol=0.01)  # y stays with the caller; the first dx is new
 
 
 def test_three_passes_at_once(case, rng):
@@ -263,7 +263,7 @@ def test_after_the_first_step_the_pool_asks_the_system_for_nothing(make, path, r
     pool.release()
     try:
         step(64)
-        step(48)                                        # the last batch of an epoch
+        step(48)  # the last batch of an epoch
         asked, held = pool.asked + spaces.asked, lent()
         for batch in (64, 64, 48, 64):
             step(batch)
@@ -361,6 +361,9 @@ def test_a_shared_segment_starts_as_its_owner_says(rng):
     from nn import Linear, Network, Sequential
     from nn.init import Constant
 
-    net = Network(Sequential(one=Linear(3, 3, init=Constant(1.0)), two=Linear(3, 3, init=Constant(2.0))), (3,),
-                  share={"one.W": "two.W"})
+    net = Network(
+        Sequential(one=Linear(3, 3, init=Constant(1.0)), two=Linear(3, 3, init=Constant(2.0))),
+        (3,),
+        share={"one.W": "two.W"},
+    )
     assert (net.segments.view(net.x0(rng), "two.W") == 2.0).all()

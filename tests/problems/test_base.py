@@ -102,7 +102,7 @@ def test_restriction_is_the_problem_with_the_rest_held(names, place, rng):
     problem, x = Pieces(), rng.standard_normal(9)
     sub = problem.restrict(x, names)
     held = x.copy()
-    x[:] = np.nan                                           # the caller's x is not kept
+    x[:] = np.nan  # the caller's x is not kept
     assert (sub.dim, sub.n, sub.segments.dim) == (len(place), 3, len(place))
     np.testing.assert_array_equal(sub.x0(rng), held[place])
     y, g, full = rng.standard_normal(sub.dim), np.empty(sub.dim), held.copy()
@@ -121,7 +121,7 @@ def test_restriction_is_the_problem_with_the_rest_held(names, place, rng):
     assert sub.penalty(y) == problem.penalty(full)
     expected = problem.prox(full.copy(), 0.4)[place]
     np.testing.assert_array_equal(sub.prox(y, 0.4), expected)
-    np.testing.assert_array_equal(y, expected)              # written in place
+    np.testing.assert_array_equal(y, expected)  # written in place
 
 
 def test_restriction_shares_steps_state_and_pending_statistics():

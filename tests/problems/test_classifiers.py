@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 
 
-@pytest.mark.parametrize("build, more, name, shape", [
-    (perceptron, {"hidden": (9, 5)}, "mlp-64-9-5-10", (64,)), (lenet, {}, "lenet5", (8, 8, 1)),
-    (resnet, {"width": 2}, "resnet18-w2", (8, 8, 1)),
-], ids=["perceptron", "lenet", "resnet"])
+@pytest.mark.parametrize(
+    "build, more, name, shape",
+    [
+        (perceptron, {"hidden": (9, 5)}, "mlp-64-9-5-10", (64,)),
+        (lenet, {}, "lenet5", (8, 8, 1)),
+        (resnet, {"width": 2}, "resnet18-w2", (8, 8, 1)),
+    ],
+    ids=["perceptron", "lenet", "resnet"],
+)
 def test_rows_are_kept_held_out_and_cut(build, more, name, shape):
     problem = build("digits", rows=60, validation=1 / 6, test_rows=7, l2=0.5, **more)
     assert (problem.network.name, problem.network.input_shape, problem.network.output_shape) == (name, shape, (10,))

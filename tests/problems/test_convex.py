@@ -20,9 +20,15 @@ def test_rows_are_scaled_to_one_length_or_to_random_ones():
         np.testing.assert_allclose(longer, X * np.exp(np.random.default_rng(0).standard_normal(3))[:, None])
 
 
-@pytest.mark.parametrize("build, arguments", [
-    (convex.regression, {}), (convex.linear, {}), (convex.linear, {"strength": 0.01}), (convex.lasso, {}),
-])
+@pytest.mark.parametrize(
+    "build, arguments",
+    [
+        (convex.regression, {}),
+        (convex.linear, {}),
+        (convex.linear, {"strength": 0.01}),
+        (convex.lasso, {}),
+    ],
+)
 def test_what_is_logged_at_the_minimum(build, arguments):
     problem = build("diabetes", **arguments, at_minimum=True, logs=("w", "error", "distance", "sigma"))
     best = problem.minimum()[0]
@@ -53,8 +59,14 @@ def test_the_strength_of_l2():
 
 def test_of_several_classes_the_first_is_told_from_the_rest(monkeypatch):
     rng = np.random.default_rng(0)
-    some = SimpleNamespace(x_train=rng.random((9, 2)), y_train=np.arange(9) % 3, x_test=rng.random((3, 2)),
-                           y_test=np.array([2, 0, 1]), task="classification", classes=(0, 1, 2))
+    some = SimpleNamespace(
+        x_train=rng.random((9, 2)),
+        y_train=np.arange(9) % 3,
+        x_test=rng.random((3, 2)),
+        y_test=np.array([2, 0, 1]),
+        task="classification",
+        classes=(0, 1, 2),
+    )
     monkeypatch.setattr(convex, "shared", lambda name: some)
     problem = convex.linear("any", l2=1e-2)
     np.testing.assert_array_equal(problem.host_y, [1, -1, -1] * 3)
@@ -74,7 +86,16 @@ def test_held_out_rows_are_a_fifth_and_none_is_lost():
 
 
 def test_traced_runs_resume_and_repeat():
-    runs = [minimize(convex.regression("diabetes", logs=("w",)), SGD(), WithReplacement(4), 1e-3, stop=Stop(steps=5),
-                     events=Events(1, "step")) for _ in range(2)]
+    runs = [
+        minimize(
+            convex.regression("diabetes", logs=("w",)),
+            SGD(),
+            WithReplacement(4),
+            1e-3,
+            stop=Stop(steps=5),
+            events=Events(1, "step"),
+        )
+        for _ in range(2)
+    ]
     np.testing.assert_array_equal(runs[0].columns["w"][-1], runs[1].columns["w"][-1])
     np.testing.assert_array_equal(runs[0].columns["w"][-1], runs[0].x)

@@ -54,9 +54,7 @@ def tiny_mnist(home, monkeypatch):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (9, 4, 5)), np.array([3, 1, 4, 1, 5, 9, 2, 6, 5])
     known = {}
-    for name, array in zip(
-        sources.IDX["mnist"][2], (images[:6], labels[:6], images[6:], labels[6:]), strict=True
-    ):
+    for name, array in zip(sources.IDX["mnist"][2], (images[:6], labels[:6], images[6:], labels[6:]), strict=True):
         data = gzip.compress(idx_bytes(array))
         put(home / "named/mnist" / name, data)
         known[name] = sha(data)
@@ -180,7 +178,7 @@ def test_a_missing_file_is_downloaded_once_checked_and_kept(tiny_mnist, home, mo
         monkeypatch.setitem(sources.IDX, "mnist", (address, classes, known))
         first = load("mnist")
         assert len(asked) == 4 and load("mnist").sha256 == first.sha256 and len(asked) == 4
-        assert sorted(p.name for p in (home / "cache/mnist").iterdir()) == sorted(known)   # no temporary files
+        assert sorted(p.name for p in (home / "cache/mnist").iterdir()) == sorted(known)  # no temporary files
         for path in (home / "cache/mnist").iterdir():
             path.unlink()
         put(home / "server/t10k-labels-idx1-ubyte.gz", b"something else")
@@ -205,7 +203,7 @@ def test_a_libsvm_download_is_held_to_the_checksum_it_came_with(home, monkeypatc
     "name, file", [("mnist", "train-images-idx3-ubyte.gz"), ("a9a", "a9a"), ("cifar-10", "cifar-10-binary.tar.gz")]
 )
 def test_offline_the_error_says_which_file_to_put_where(name, file, home, monkeypatch):
-    with socket.socket() as free:                           # a port where nothing listens
+    with socket.socket() as free:  # a port where nothing listens
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}/"
     _, classes, known = sources.IDX["mnist"]
@@ -277,8 +275,10 @@ def test_broken_cifar_files_are_one_sentence(home):
         load("cifar-10")
     for name in sources.CIFAR_FILES:
         (root / name).unlink()
-    for data, says in ((gzip.compress(b"x" * 5000)[:-9], "the file is damaged or cut short: it does not unpack"),
-                       (gzip.compress(b"x" * 5000), "the archive is damaged or cut short")):
+    for data, says in (
+        (gzip.compress(b"x" * 5000)[:-9], "the file is damaged or cut short: it does not unpack"),
+        (gzip.compress(b"x" * 5000), "the archive is damaged or cut short"),
+    ):
         put(root / "cifar-10-binary.tar.gz", data)
         with pytest.raises(ValueError, match=says):
             load("cifar-10", check=False)
@@ -325,7 +325,7 @@ def test_a_damaged_cache_or_another_archive_is_decoded_again(home):
     for name in ("train.zip", "test.zip"):
         jpegs(root / name, sources.CIFAR_CLASSES, count=1)
     found = load("cifar-10-jpeg", check=False)
-    (kept,) = (home / "cache/cifar-10-jpeg").iterdir()      # both archives hold the same bytes
+    (kept,) = (home / "cache/cifar-10-jpeg").iterdir()  # both archives hold the same bytes
     kept.write_bytes(kept.read_bytes()[:500])
     np.testing.assert_array_equal(load("cifar-10-jpeg", check=False).x_train, found.x_train)
     jpegs(root / "train.zip", sources.CIFAR_CLASSES, colour=lambda c, i: (0, 0, 200), count=1)
@@ -399,7 +399,8 @@ def test_the_test_file_is_used_where_it_is(home):
 
 # --------------------------------------------------------------------------------------------------------- bundled
 @pytest.mark.parametrize(
-    "name, shape, task, problem", [
+    "name, shape, task, problem",
+    [
         ("digits", (1438, 8, 8, 1), "classification", Logistic),
         ("breast_cancer", (455, 30), "classification", Logistic),
         ("diabetes", (354, 10), "regression", LeastSquares),
@@ -428,7 +429,7 @@ def test_bundled_sets_need_no_file_and_make_problems(name, shape, task, problem,
 
 # ------------------------------------------------------------------------------------------------------ real files
 REAL = {
-    "mnist": ((60000, 28, 28, 1), (10000, 28, 28, 1), [33.318421]),          # 255 x the usual 0.1307
+    "mnist": ((60000, 28, 28, 1), (10000, 28, 28, 1), [33.318421]),  # 255 x the usual 0.1307
     "fashion-mnist": ((60000, 28, 28, 1), (10000, 28, 28, 1), [72.940352]),
     "a9a": ((32561, 123), (16281, 123), None),
     "abalone": ((3342, 8), (835, 8), None),

@@ -37,7 +37,7 @@ def outcome(read):
     try:
         return read()
     except ValueError as error:
-        text = str(error).split(": ", 1)[1]                     # behind the path
+        text = str(error).split(": ", 1)[1]  # behind the path
         assert "\n" not in text and 0 < len(text) < 300
         return None
 
@@ -61,18 +61,18 @@ def test_no_damage_to_a_packed_archive_gives_other_data(pack, name, rng, tmp_pat
         found = outcome(lambda p=path: files.read_tar(p, NAMES))
         assert found is None or [bytes(part) for part in found] == parts
         refused += found is None
-    assert refused > 280                                        # some bytes of a gzip header mean nothing: its time
+    assert refused > 280  # some bytes of a gzip header mean nothing: its time
 
 
 def test_a_plain_archive_is_held_to_its_headers(rng, tmp_path):
     plain, parts = tar_bytes(rng)
     path = tmp_path / "a.tar"
-    for at in (0, 1536, 1536 + 130, 4608, 4608 + 512 * 3):      # headers, and the empty blocks at the end
+    for at in (0, 1536, 1536 + 130, 4608, 4608 + 512 * 3):  # headers, and the empty blocks at the end
         broken = bytearray(plain)
         broken[at] ^= 1
         put(path, bytes(broken))
         with pytest.raises(ValueError, match="a.tar: the archive is damaged or cut short: "):
-            files.read_tar(path, NAMES[:1])                     # though that member is whole
+            files.read_tar(path, NAMES[:1])  # though that member is whole
     for cut in (len(plain[:5000]), 6144):
         assert outcome(lambda c=cut: files.read_tar(put(path, plain[:c]), NAMES)) is None
     twice, _ = tar_bytes(rng, [*NAMES, NAMES[1]])
@@ -127,7 +127,7 @@ def test_a_list_of_entries_is_held_to_its_end_and_to_the_entries(at, says, tmp_p
     if at == -12:
         data[at] += 1
     else:
-        data[data.rindex(b"5.png") + 2] ^= 1                    # in the list: cat/5.qng
+        data[data.rindex(b"5.png") + 2] ^= 1  # in the list: cat/5.qng
     with pytest.raises(ValueError, match=f"a.zip: the archive is damaged or cut short: .*{says}"):
         files.image_names(put(tmp_path / "a.zip", bytes(data)))
 
@@ -141,7 +141,7 @@ def peak(read):
     return found, most / 2**20
 
 
-SIZE = 48                                                       # MiB
+SIZE = 48  # MiB
 
 
 @pytest.mark.parametrize("pack, end", [(gzip.compress, "gz"), (bz2.compress, "bz2")])

@@ -75,7 +75,7 @@ def test_train_and_test_get_one_width(write):
 def test_the_index_base_is_found_over_both_files(write):
     ones, zeros = write("1 1:7 2:8\n2 2:9\n", "ones"), write("2 0:5 2:6\n", "zeros")
     assert libsvm.read(ones).base == 1 and libsvm.read(ones).X.toarray()[0].tolist() == [7, 8]
-    found = libsvm.read(ones, zeros)                        # the test file alone shows that indices count from 0
+    found = libsvm.read(ones, zeros)  # the test file alone shows that indices count from 0
     assert found.base == 0
     assert found.X.toarray()[0].tolist() == [0, 7, 8] and found.X_test.toarray()[0].tolist() == [5, 0, 6]
     assert libsvm.read(ones, base=0).X.shape == (2, 3)
@@ -146,7 +146,7 @@ def test_a_bad_line_is_one_sentence_with_file_and_line(line, says, write):
         with pytest.raises(ValueError, match=says) as error:
             libsvm.read(path, kind=kind)
         assert str(error.value).startswith(f"{path}:4: ") and "\n" not in str(error.value)
-    with pytest.raises(ValueError, match=says):             # in the second of two files, and unpacked
+    with pytest.raises(ValueError, match=says):  # in the second of two files, and unpacked
         libsvm.read(write("1 1:1\n2 1:1\n", "good"), write(gzip.compress(path.read_bytes()), "bad.gz"))
 
 

@@ -13,9 +13,13 @@ import pytest
 import scipy.sparse as sp
 import scipy.special
 
-MODELS = {"squares": LeastSquares, "binary": Logistic, "classes": Logistic,
-          "huber": functools.partial(LinearModel, loss=Huber(0.7)),
-          "hinge": functools.partial(LinearModel, loss=SquaredHinge())}
+MODELS = {
+    "squares": LeastSquares,
+    "binary": Logistic,
+    "classes": Logistic,
+    "huber": functools.partial(LinearModel, loss=Huber(0.7)),
+    "hinge": functools.partial(LinearModel, loss=SquaredHinge()),
+}
 LOSSES = list(MODELS)
 DTYPES = [np.float64, np.float32]
 
@@ -68,7 +72,7 @@ def test_value_is_the_definition_and_the_gradient_its_derivative(loss, sparse, i
         (None, rng.random(40)),
         (np.array([3]), None),
         (np.array([5, 1, 5, 5, 39, 0]), rng.standard_normal(6)),
-        (rng.integers(0, 40, 100), rng.random(100)),        # more rows than n, and than the buffer of slopes
+        (rng.integers(0, 40, 100), rng.random(100)),  # more rows than n, and than the buffer of slopes
     ]:
         x, g = rng.standard_normal(problem.dim), np.full(problem.dim, np.nan)
         value = problem.value_and_gradient(x, rows, weights, g)
@@ -127,7 +131,7 @@ def test_scalars_combined_and_l2_are_the_gradient(loss, sparse, rng):
         np.testing.assert_allclose(built, g, rtol=1e-12, atol=1e-14)
     weights = rng.random(4)
     problem.value_and_gradient(x, rows, weights, g)
-    problem.combine((s.T * weights).T, rows, built)         # weighted scalars, in Fortran order where there are classes
+    problem.combine((s.T * weights).T, rows, built)  # weighted scalars, in Fortran order where there are classes
     built[: problem.outputs * problem.d] += 0.3 * weights.mean() * x[: problem.outputs * problem.d]
     np.testing.assert_allclose(built, g, rtol=1e-12, atol=1e-14)
 
@@ -143,7 +147,7 @@ def test_row_norms_are_those_of_single_row_gradients_of_the_loss(loss, rng):
         alone.value_and_gradient(x, np.array([i]), None, g)
         expected.append(np.linalg.norm(g))
     problem.value_and_gradient(x, np.array([9, 3, 9]), np.array([1.0, 5.0, 2.0]), g)
-    problem.metrics(x)                                      # leaves no trace
+    problem.metrics(x)  # leaves no trace
     np.testing.assert_allclose(problem.row_norms(), np.array(expected)[[9, 3, 9]], rtol=1e-12)
     problem.value_and_gradient(x, None, None, g)
     np.testing.assert_allclose(problem.row_norms(), expected, rtol=1e-12)
@@ -154,7 +158,7 @@ def test_logistic_losses_are_finite_and_exact_far_out():
     problem, g = Logistic(X, y), np.empty(1)
     assert problem.value_and_gradient(np.array([1e4]), out=g) == 0.0 and g[0] == 0.0
     assert problem.value_and_gradient(np.array([-1e4]), out=g) == 1e4 and g[0] == -1.0
-    for x in (30.0, 300.0):                                 # relative precision of the tail: exp(-x), not 1 - 1
+    for x in (30.0, 300.0):  # relative precision of the tail: exp(-x), not 1 - 1
         for rows in (None, np.array([0, 1])):
             value = problem.value_and_gradient(np.array([x]), rows, None, g)
             assert value == pytest.approx(np.exp(-x), rel=1e-12) and g[0] == pytest.approx(-np.exp(-x), rel=1e-12)
@@ -181,7 +185,7 @@ def test_minimum_is_certified_and_no_point_lies_below(loss, intercept, rng):
     assert np.linalg.norm(g) < 1e-11 and problem.certificate < 1e-11
     for _ in range(20):
         assert problem.value(x + 1e-3 * rng.standard_normal(problem.dim)) > f
-    x[:] = 0                                                # the answer is a copy
+    x[:] = 0  # the answer is a copy
     assert np.abs(problem.minimum()[0]).max() > 0
     assert make(loss, np.random.default_rng(12345), sparse=True, l2=0.05, intercept=intercept).minimum()[1] == (
         pytest.approx(f, rel=1e-12)
@@ -194,7 +198,7 @@ def test_minimum_of_least_squares_solves_the_normal_equations(rng):
     w = np.linalg.solve(X.T @ X / 30 + 0.2 * np.eye(4), X.T @ y / 30)
     np.testing.assert_allclose(x, w, rtol=1e-12)
     assert f == pytest.approx(np.sum((X @ w - y) ** 2) / 60 + 0.1 * w @ w, rel=1e-13)
-    x, f = LeastSquares(X + 5, y, intercept=True).minimum()     # centring removes an unpenalised intercept
+    x, f = LeastSquares(X + 5, y, intercept=True).minimum()  # centring removes an unpenalised intercept
     w = np.linalg.lstsq(X - X.mean(0), y - y.mean(), rcond=None)[0]
     np.testing.assert_allclose(x[:4], w, rtol=1e-11)
     assert x[4] == pytest.approx(y.mean() - (X + 5).mean(0) @ w, rel=1e-11)
@@ -219,7 +223,7 @@ def test_a_problem_without_minimum_says_so_and_its_metrics_hold_no_gap(rng):
     with pytest.raises(ValueError, match="separates"):
         problem.minimum()
     assert set(problem.metrics(np.zeros(3))) == {"objective", "gradient_norm"}
-    shared = Logistic(np.ones((4, 1)), [1, -1, 1, 1])       # not separable: log-odds of the mean
+    shared = Logistic(np.ones((4, 1)), [1, -1, 1, 1])  # not separable: log-odds of the mean
     assert shared.minimum()[0][0] == pytest.approx(np.log(3), rel=1e-12)
 
 
@@ -231,7 +235,7 @@ def test_smoothness_bounds_the_largest_eigenvalue_of_every_hessian(loss, interce
     assert Li.shape == (40,) and L <= Li.max() * (1 + 1e-12) and Li.mean() >= L * (1 - 1e-12)
     for scale in (0, 1, 5):
         x, h = scale * rng.standard_normal(problem.dim), 1e-5
-        H = np.empty((problem.dim, problem.dim))            # by differences of gradients, not by the code's own Hessian
+        H = np.empty((problem.dim, problem.dim))  # by differences of gradients, not by the code's own Hessian
         for j, e in enumerate(np.eye(problem.dim)):
             up, down = np.empty(problem.dim), np.empty(problem.dim)
             problem.value_and_gradient(x + h * e, None, None, up)
@@ -242,9 +246,9 @@ def test_smoothness_bounds_the_largest_eigenvalue_of_every_hessian(loss, interce
         np.testing.assert_allclose(problem.hessian_product(x)(v), problem.hessian(x) @ v, atol=1e-12)
         values = np.linalg.eigvalsh((H + H.T) / 2)
         assert mu - 1e-8 <= values[0] and values[-1] <= L + 1e-8
-        if loss == "squares":                               # the only one whose Hessian is the bound, and mu
+        if loss == "squares":  # the only one whose Hessian is the bound, and mu
             assert values[-1] == pytest.approx(L, rel=1e-7) and values[0] == pytest.approx(mu, abs=1e-8)
-        if loss == "binary" and scale == 0:                 # l'' = 1/4 at 0: the bound is reached
+        if loss == "binary" and scale == 0:  # l'' = 1/4 at 0: the bound is reached
             assert values[-1] == pytest.approx(L, rel=1e-7)
 
 
@@ -288,7 +292,7 @@ def test_metrics_are_float64_on_the_host_and_test_rows_are_seen(loss, device, rn
         guess = z.argmax(1) if loss == "classes" else np.sign(z[:, 0])
         assert found["test_accuracy"] == np.mean(guess == y[30:])
     at_best = problem.metrics(backend.asarray(problem.minimum()[0].astype(np.float32)))
-    assert abs(at_best["gap"]) < 1e-12                      # f is flat there: (1e-7)^2
+    assert abs(at_best["gap"]) < 1e-12  # f is flat there: (1e-7)^2
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -389,7 +393,7 @@ def test_the_callers_data_is_not_changed(rng):
     X = sp.coo_matrix(([1.0, 2.0, 3.0], ([0, 0, 1], [1, 1, 0])), shape=(2, 2)).tocsr()
     X.indices.flags.writeable = X.data.flags.writeable = False
     before = X.toarray()
-    problem = LeastSquares(X, np.array([1, 2]))             # whole numbers as labels
+    problem = LeastSquares(X, np.array([1, 2]))  # whole numbers as labels
     problem.value_and_gradient(np.ones(2), np.array([0]), None, np.empty(2))
     np.testing.assert_array_equal(X.toarray(), before)
     assert problem.value(np.ones(2)) == pytest.approx(((3 - 1) ** 2 + (3 - 2) ** 2) / 4)
@@ -413,10 +417,12 @@ def test_a_model_is_named_by_its_class_or_its_loss(rng):
 
 def test_segments_name_weights_and_intercept(rng):
     assert [(s.name, s.shape, s.kind) for s in make("binary", rng, intercept=True).segments] == [
-        ("w", (6,), "vector"), ("intercept", (1,), "bias"),
+        ("w", (6,), "vector"),
+        ("intercept", (1,), "bias"),
     ]
     assert [(s.name, s.shape, s.kind) for s in make("classes", rng, intercept=True).segments] == [
-        ("w", (4, 6), "matrix"), ("intercept", (4,), "bias"),
+        ("w", (4, 6), "matrix"),
+        ("intercept", (4,), "bias"),
     ]
 
 

@@ -31,9 +31,12 @@ def written(loss, z, y):
     if isinstance(loss, Softmax):
         return np.log(np.sum(np.exp(z))) - z[int(y)]
     z, r = z[0], abs(z[0] - y)
-    return {"Squared": lambda: r * r / 2, "Logit": lambda: np.log(1 + np.exp(-y * z)),
-            "Huber": lambda: r * r / 2 if r <= 0.6 else 0.6 * (r - 0.3),
-            "SquaredHinge": lambda: max(0, 1 - y * z) ** 2 / 2}[type(loss).__name__]()
+    return {
+        "Squared": lambda: r * r / 2,
+        "Logit": lambda: np.log(1 + np.exp(-y * z)),
+        "Huber": lambda: r * r / 2 if r <= 0.6 else 0.6 * (r - 0.3),
+        "SquaredHinge": lambda: max(0, 1 - y * z) ** 2 / 2,
+    }[type(loss).__name__]()
 
 
 @pytest.mark.parametrize("loss", ALL, ids=repr)
@@ -54,7 +57,7 @@ def test_values_are_the_definition_and_slopes_their_derivatives(loss, rng):
     d = rng.standard_normal(z.shape)
     (up, above), (down, below) = (loss.arrays(z + t * d, y, np) for t in (h, -h))
     np.testing.assert_allclose((up - down) / (2 * h), (s * d).sum(1), atol=1e-7)
-    smooth = np.abs(above - below).max(1) < 0.1                 # all: no row has its kink within h
+    smooth = np.abs(above - below).max(1) < 0.1  # all: no row has its kink within h
     assert smooth.all()
     np.testing.assert_allclose((above - below) / (2 * h), np.einsum("nkj,nj->nk", D, d), atol=1e-7)
 
@@ -64,16 +67,20 @@ def test_conjugates_by_fenchels_inequality_and_by_a_maximum(loss, rng):
     n = 60
     z, y = 2 * rng.standard_normal((n, loss.outputs)), labels(loss, rng, n)
     value, s = loss.arrays(z, y, np)
-    np.testing.assert_allclose(loss.conjugate(s, y), (s * z).sum(1) - value, atol=1e-12)        # equality at u = l'(z)
+    np.testing.assert_allclose(loss.conjugate(s, y), (s * z).sum(1) - value, atol=1e-12)  # equality at u = l'(z)
     for factor in (0.0, 0.3, 0.99):
-        u = factor * s                                          # the domain holds 0, and so what lies between
+        u = factor * s  # the domain holds 0, and so what lies between
         found = loss.conjugate(u, y)
         for scale in (0.1, 1, 10):
             v = z + scale * rng.standard_normal(z.shape)
             assert (loss.arrays(v, y, np)[0] + found >= (u * v).sum(1) - 1e-12).all()
-        for i in range(4):                                      # and it is no larger than the supremum
-            best = scipy.optimize.minimize(lambda v: written(loss, v, y[i]) - u[i] @ v, z[i], method="BFGS",  # noqa: B023
-                                           options={"gtol": 1e-9})
+        for i in range(4):  # and it is no larger than the supremum
+            best = scipy.optimize.minimize(
+                lambda v: written(loss, v, y[i]) - u[i] @ v,  # noqa: B023
+                z[i],
+                method="BFGS",
+                options={"gtol": 1e-9},
+            )
             assert found[i] == pytest.approx(-best.fun, abs=1e-7)
     outside = {"Squared": None, "Huber": 0.61 + 0 * s, "Softmax": s + 0.1}.get(type(loss).__name__, 0.1 * y[:, None])
     if outside is not None:
@@ -107,7 +114,7 @@ def test_losses_are_values():
             Huber(wrong)
 
 
-OWN = '''
+OWN = """
 from collections import namedtuple
 from problems.linear.losses import Real
 import numpy as np
@@ -120,9 +127,9 @@ class Quartic(Real, namedtuple("Quartic", "scale")):
     def arrays(self, z, y, xp):
         r = z - y[:, None]
         return self.scale * r[:, 0] ** 4, FACTOR * self.scale * r**3
-'''
+"""
 
-USE = '''
+USE = """
 from own import Quartic
 from problems import LinearModel
 import numpy as np
@@ -133,7 +140,7 @@ problem.value_and_gradient(np.ones(1), np.array([0]), None, g)
 x = np.ones(1)
 problem.compiled_stretch(x, np.array([0]), None, np.array([1.0]))
 print(g[0], x[0])
-'''
+"""
 
 
 def test_a_loss_of_ones_own_is_one_class_and_its_formula_may_change(tmp_path):
@@ -237,10 +244,14 @@ def test_a_minimum_is_found_from_a_start_without_curvature(rng):
         problem = LinearModel(X, y, Huber(0.01), intercept=True, regulariser=penalty)
         x, best = problem.minimum()
         assert problem.certificate < 1e-10 and x[5] == pytest.approx(1000, abs=1)
-    rival = scipy.optimize.linprog(np.r_[np.zeros(6), np.ones(160)] / 80, A_eq=np.hstack([
-        X, np.ones((80, 1)), np.eye(80), -np.eye(80)]), b_eq=y, bounds=[(None, None)] * 6 + [(0, None)] * 160)
+    rival = scipy.optimize.linprog(
+        np.r_[np.zeros(6), np.ones(160)] / 80,
+        A_eq=np.hstack([X, np.ones((80, 1)), np.eye(80), -np.eye(80)]),
+        b_eq=y,
+        bounds=[(None, None)] * 6 + [(0, None)] * 160,
+    )
     best = LinearModel(X, y, Huber(0.01), intercept=True).minimum()[1]
-    assert 0.01 * rival.fun - 0.01**2 / 2 <= best <= 0.01 * rival.fun          # delta |r| - delta^2/2 <= l <= delta |r|
+    assert 0.01 * rival.fun - 0.01**2 / 2 <= best <= 0.01 * rival.fun  # delta |r| - delta^2/2 <= l <= delta |r|
     wide = scipy.sparse.random(60, 2500, density=0.02, random_state=3, format="csr")
     problem = LinearModel(wide, 100 + rng.standard_normal(60), Huber(0.5), l2=0.01)
     problem.minimum()
@@ -257,8 +268,9 @@ def test_a_separable_squared_hinge_has_a_minimum_and_huber_is_least_squares_for_
 
 
 @pytest.mark.parametrize("intercept", [False, True])
-@pytest.mark.parametrize("l2, penalty", [
-    (0.0, L1(0.05)), (0.1, L1(0.03)), (0.0, L1L2(0.02, 0.3)), (0.2, None), (0.05, L2(0.1))], ids=str)
+@pytest.mark.parametrize(
+    "l2, penalty", [(0.0, L1(0.05)), (0.1, L1(0.03)), (0.0, L1L2(0.02, 0.3)), (0.2, None), (0.05, L2(0.1))], ids=str
+)
 @pytest.mark.parametrize("loss", ALL, ids=repr)
 def test_the_duality_gap_bounds_the_distance_and_closes_at_the_minimum(loss, l2, penalty, intercept, rng):
     problem = make(loss, rng, l2=l2, regulariser=penalty, intercept=intercept, sparse=intercept)
@@ -278,7 +290,7 @@ def test_a_curvature_of_one_does_not_make_a_loss_least_squares(rng):
     """Huber and the squared hinge have l'' <= 1 as well; their gaps and minima are their own."""
     for loss in (Huber(0.6), SquaredHinge()):
         problem = make(loss, rng, regulariser=L1(0.02))
-        if isinstance(loss, SquaredHinge):                      # as long as all margins are below 1 they are equal
+        if isinstance(loss, SquaredHinge):  # as long as all margins are below 1 they are equal
             y = np.sign(problem.host_X @ np.ones(6) + 0.5 * rng.standard_normal(50))
             problem = LinearModel(problem.host_X, y, loss, regulariser=L1(0.02))
         squares = LeastSquares(problem.host_X, problem.host_y, regulariser=L1(0.02))
@@ -290,12 +302,25 @@ def test_a_curvature_of_one_does_not_make_a_loss_least_squares(rng):
 @pytest.mark.parametrize("loss", [Huber(0.6), SquaredHinge()], ids=repr)
 def test_optimizers_reach_the_minimum(loss, rng):
     problem = make(loss, rng, l2=0.1, sparse=True)
-    run = minimize(problem, SGD(), RandomReshuffling(1), 1 / (3 * problem.row_smoothness().max()), SAGA(),
-                   stop=Stop(epochs=400), events=Events(None))
+    run = minimize(
+        problem,
+        SGD(),
+        RandomReshuffling(1),
+        1 / (3 * problem.row_smoothness().max()),
+        SAGA(),
+        stop=Stop(epochs=400),
+        events=Events(None),
+    )
     assert run.loop == "compiled" and abs(run.final["gap"]) < 1e-13
     boxed = make(loss, rng, l2=0.1, regulariser=Box(-0.1, 0.2))
-    run = minimize(boxed, FISTA("gradient"), RandomReshuffling(None), 1 / boxed.smoothness(), stop=Stop(steps=2000),
-                   events=Events(None))
+    run = minimize(
+        boxed,
+        FISTA("gradient"),
+        RandomReshuffling(None),
+        1 / boxed.smoothness(),
+        stop=Stop(steps=2000),
+        events=Events(None),
+    )
     np.testing.assert_allclose(run.answer, boxed.minimum()[0], atol=1e-8)
 
 

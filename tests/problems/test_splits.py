@@ -31,7 +31,7 @@ def test_a_split_that_cannot_be_is_an_error(n, fraction):
 def test_standardisation_sees_the_training_rows_alone():
     rng = np.random.default_rng(0)
     train = rng.normal([3, -1e6, 0, 1e-9], [2, 10, 1, 1e-10], (50, 4))
-    train = np.c_[train, np.full(50, 0.1)]                  # a constant column whose mean is not exact
+    train = np.c_[train, np.full(50, 0.1)]  # a constant column whose mean is not exact
     test = np.c_[rng.standard_normal((5, 4)), np.full(5, 7.0)]
     a, b, mean, std = standardise(train, test)
     np.testing.assert_allclose(a[:, :4].mean(0), 0, atol=1e-9)  # the mean of the second column is known to 1e-10 of 1e6

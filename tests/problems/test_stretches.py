@@ -22,11 +22,17 @@ def make(loss, sparse, rng, dtype=np.float64, **more):
     """Data with an empty row and an empty column; None as metrics, which are not the question here."""
     X = rng.standard_normal((N, D)) * (rng.random((N, D)) < 0.4)
     X[3], X[:, 2] = 0, 0
-    y = {"squares": rng.standard_normal(N), "binary": np.where(rng.random(N) < 0.4, -1, 1),
-         "classes": np.r_[0, 1, 2, rng.integers(0, 3, N - 3)]}[{"huber": "squares", "hinge": "binary"}.get(loss, loss)]
+    y = {
+        "squares": rng.standard_normal(N),
+        "binary": np.where(rng.random(N) < 0.4, -1, 1),
+        "classes": np.r_[0, 1, 2, rng.integers(0, 3, N - 3)],
+    }[{"huber": "squares", "hinge": "binary"}.get(loss, loss)]
     X = X.astype(dtype)
-    model = {"squares": LeastSquares, "huber": functools.partial(LinearModel, loss=Huber(0.6)),
-             "hinge": functools.partial(LinearModel, loss=SquaredHinge())}.get(loss, Logistic)
+    model = {
+        "squares": LeastSquares,
+        "huber": functools.partial(LinearModel, loss=Huber(0.6)),
+        "hinge": functools.partial(LinearModel, loss=SquaredHinge()),
+    }.get(loss, Logistic)
     problem = model(scipy.sparse.csr_matrix(X) if sparse else X, y, **more)
     problem.metrics = lambda x: {}
     return problem
@@ -40,8 +46,9 @@ def in_python(problem):
 
 @pytest.mark.parametrize("size", [1, 7])
 @pytest.mark.parametrize("penalty", [None, L1(0.02), L2(0.1), L1L2(0.01, 0.05)], ids=repr)
-@pytest.mark.parametrize("loss, sparse", list(itertools.product(
-    ["squares", "binary", "classes", "huber", "hinge"], [0, 1])))
+@pytest.mark.parametrize(
+    "loss, sparse", list(itertools.product(["squares", "binary", "classes", "huber", "hinge"], [0, 1]))
+)
 def test_compiled_steps_are_those_of_the_loop(loss, sparse, penalty, size, rng):
     for intercept, weights in ((False, None), (True, rng.random(N) + 0.1)):
         problem = make(loss, sparse, rng, l2=0.1, intercept=intercept, regulariser=penalty)
@@ -61,7 +68,7 @@ def test_compiled_steps_are_those_of_the_loop(loss, sparse, penalty, size, rng):
             np.testing.assert_allclose(fast.x, slow.x, rtol=1e-12, atol=1e-13)
             for name in ("gradients", "step", "epoch", "lr"):
                 assert fast.columns[name] == slow.columns[name]
-            if not sparse:                                      # on sparse rows the l2 term of the loss is an older one
+            if not sparse:  # on sparse rows the l2 term of the loss is an older one
                 np.testing.assert_allclose(fast.columns["loss"][1:], slow.columns["loss"][1:], rtol=1e-12)
 
 
@@ -106,23 +113,29 @@ def test_the_scale_may_shrink_below_every_float(penalty, rng):
 
 
 def test_steps_beyond_one_over_l2_are_made_one_by_one(rng):
-    for rate in (0.25, 0.2):                                    # 1 - lr l2 is -0.25 and 0
+    for rate in (0.25, 0.2):  # 1 - lr l2 is -0.25 and 0
         problem = make("squares", True, rng, l2=5.0)
         fast = minimize(problem, SGD(), RandomReshuffling(1), rate / 4, SAGA(), stop=Stop(epochs=2))
         assert problem.allows(np.array([0.1]), None) and not problem.allows(np.array([rate]), None)
-        problem.host_X *= 0.1                                   # so that such a step is stable
+        problem.host_X *= 0.1  # so that such a step is stable
         problem = LeastSquares(problem.host_X, problem.host_y, l2=5.0)
-        runs = [minimize(p, SGD(), RandomReshuffling(3), rate, e, stop=Stop(epochs=4)).x
-                for p in (problem, in_python(LeastSquares(problem.host_X, problem.host_y, l2=5.0)))
-                for e in (SAGA(), SVRG(1.5))]
+        runs = [
+            minimize(p, SGD(), RandomReshuffling(3), rate, e, stop=Stop(epochs=4)).x
+            for p in (problem, in_python(LeastSquares(problem.host_X, problem.host_y, l2=5.0)))
+            for e in (SAGA(), SVRG(1.5))
+        ]
         np.testing.assert_array_equal(runs[:2], runs[2:])
         assert np.isfinite(fast.x).all() and np.isfinite(runs).all()
 
 
 def test_the_compiled_loops_say_the_same_without_the_compiler(rng):
     rule = Rule(np.full(9, 0.2), l2=0.1, l1=0.05, ridge=0.07)
-    for loss, size, loop in (("binary", 1, single_stretch), ("huber", 1, single_stretch),
-                             ("classes", 3, sparse_stretch), ("classes", 3, dense_stretch)):
+    for loss, size, loop in (
+        ("binary", 1, single_stretch),
+        ("huber", 1, single_stretch),
+        ("classes", 3, sparse_stretch),
+        ("classes", 3, dense_stretch),
+    ):
         problem, found = make(loss, loop is not dense_stretch, rng, intercept=True), []
         data, batches = problem.stretch_data(), Batches(rng.integers(0, N, 9 * size), np.empty(0), size)
         for run in (loop, stretches.loop(problem.loss, data, single=size == 1)):

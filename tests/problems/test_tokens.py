@@ -41,7 +41,7 @@ def small(length, words=7, first=None, shape=None):
 def test_windows_hold_the_text_and_its_successors():
     feed = Windows(TEXT, 8, test=TEXT[:20])
     problem = Neural(small(8), feed, dtype="float64")
-    assert problem.n == 7 and feed.count("test") == 2                   # 7 * 8 + 1 = 57 of 61 tokens
+    assert problem.n == 7 and feed.count("test") == 2  # 7 * 8 + 1 = 57 of 61 tokens
     a, t = feed.batch("train", np.array([6, 2]))
     np.testing.assert_array_equal(a, [TEXT[48:56], TEXT[16:24]])
     np.testing.assert_array_equal(t, [TEXT[49:57], TEXT[17:25]])
@@ -58,12 +58,12 @@ def test_moving_windows_are_a_function_of_seed_step_and_row():
     a, t = feed.batch("train", rows, (3, 10))
     np.testing.assert_array_equal(a[1], a[2])
     np.testing.assert_array_equal(feed.batch("train", rows[:1], (3, 10))[0], a[:1])
-    np.testing.assert_array_equal(feed.batch("train", rows)[0][0], TEXT[8:16])          # evaluation does not move
+    np.testing.assert_array_equal(feed.batch("train", rows)[0][0], TEXT[8:16])  # evaluation does not move
     starts = set()
     for step in range(60):
         a, t = feed.batch("train", rows, (3, step))
         np.testing.assert_array_equal(a[:, 1:], t[:, :-1])
-        starts |= {s for s in range(53) if np.array_equal(TEXT[s:s + 8], a[0])}
+        starts |= {s for s in range(53) if np.array_equal(TEXT[s : s + 8], a[0])}
     assert starts == set(range(8, 16))
 
 
@@ -117,8 +117,14 @@ def test_padding_and_what_stands_in_it_change_nothing(rng):
 def test_a_table_of_successors_is_learnt():
     """In a text of cycles 0 1 2 ... 6 the next token is certain."""
     text = np.tile(np.arange(7), 60)
-    run = minimize(Neural(small(6), Windows(text, 6, test=text[:50])), Adam(), RandomReshuffling(8), 0.05,
-                   stop=dict(epochs=12), seed=0)
+    run = minimize(
+        Neural(small(6), Windows(text, 6, test=text[:50])),
+        Adam(),
+        RandomReshuffling(8),
+        0.05,
+        stop=dict(epochs=12),
+        seed=0,
+    )
     assert run.final["test_accuracy"] == 1 and run.final["test_loss"] < 0.05
 
 
@@ -126,9 +132,10 @@ def test_tokens_on_a_device(device):
     found = []
     for where in ("cpu", device):
         backend.use(where)
-        for problem in (Neural(small(8), Windows(TEXT, 8, moving=True, test=TEXT), dtype="float64"),
-                        Neural(small(6, first=Mask(7, 5), shape=((6,), (6,))), Sentences(sentences(), 6),
-                               dtype="float64")):
+        for problem in (
+            Neural(small(8), Windows(TEXT, 8, moving=True, test=TEXT), dtype="float64"),
+            Neural(small(6, first=Mask(7, 5), shape=((6,), (6,))), Sentences(sentences(), 6), dtype="float64"),
+        ):
             x = problem.x0(np.random.default_rng(0))
             g, rows = backend.zeros(x.shape, "float64"), backend.asarray(np.array([1, 4, 1]))
             problem.begin(2)

@@ -9,7 +9,7 @@ from npopt import backend
 import cudashim
 import pytest
 
-sys.path.append(str(pathlib.Path(__file__).parent.parent / "nn"))           # for the table of layers in test_layers
+sys.path.append(str(pathlib.Path(__file__).parent.parent / "nn"))  # for the table of layers in test_layers
 backend.DEVICES["shim"] = cudashim.Shim
 for _piece in vars(kernels).values():
     if hasattr(_piece, "fast"):

@@ -26,7 +26,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).parent
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 WHY = "no C++ compiler here to run CUDA sources with"
-GUARD = 256                                             # bytes on either side of an array, and its alignment
+GUARD = 256  # bytes on either side of an array, and its alignment
 C = {"float32": "float", "float64": "double", "int64": "long long", "uint64": "unsigned long long"}
 
 
@@ -48,10 +48,10 @@ class Array(np.ndarray):
         while root.base is not None:
             root = root.base
         raw = np.ndarray.base.__get__(root)
-        if raw is None:                                 # the result of a NumPy function
+        if raw is None:  # the result of a NumPy function
             return True
         start = root.ctypes.data - raw.ctypes.data
-        return bool((raw[:start] == 255).all() and (raw[start + root.nbytes:] == 255).all())
+        return bool((raw[:start] == 255).all() and (raw[start + root.nbytes :] == 255).all())
 
 
 class Pointer:
@@ -74,7 +74,7 @@ def copied(a, dtype=None):
 
 
 # ------------------------------------------------------------------------------------------------------- compiling
-BUILT, EXECUTED = {}, set()         # (source, options) -> {name: function}; (name, options) of the kernels that ran
+BUILT, EXECUTED = {}, set()  # (source, options) -> {name: function}; (name, options) of the kernels that ran
 KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\(\d+\)\s*)?(\w+)\s*\(")
 
 
@@ -91,8 +91,10 @@ def translated(source, options, space):
     lines = [f"#define {name} {value}" for name, value in defines.items()]
     lines += [f"namespace {space} {{", text, "}"] + [f"#undef {name}" for name in defines]
     for name in names(source):
-        lines.append(f'extern "C" const char* {space}_{name}(const unsigned* sizes, void** a) '
-                     f"{{ return shim::launch({space}::{name}, sizes, a); }}")
+        lines.append(
+            f'extern "C" const char* {space}_{name}(const unsigned* sizes, void** a) '
+            f"{{ return shim::launch({space}::{name}, sizes, a); }}"
+        )
         lines.append(f'extern "C" void {space}_{name}_kinds(char* out) {{ shim::kinds({space}::{name}, out); }}')
     return "\n".join(lines)
 
@@ -112,8 +114,19 @@ def build(pairs):
         with tempfile.TemporaryDirectory(dir=folder) as made:
             source, out = pathlib.Path(made) / "kernels.cpp", pathlib.Path(made) / "kernels.so"
             source.write_text(text)
-            command = [COMPILER, "-std=c++17", "-O1", "-w", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-shared",
-                       "-fPIC", "-o", out, source]
+            command = [
+                COMPILER,
+                "-std=c++17",
+                "-O1",
+                "-w",
+                "-U_FORTIFY_SOURCE",
+                "-ffp-contract=off",
+                "-shared",
+                "-fPIC",
+                "-o",
+                out,
+                source,
+            ]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(done.stderr[:4000])
@@ -128,7 +141,7 @@ def _bound(handle, symbol):
     function.restype = ctypes.c_char_p
     getattr(handle, f"{symbol}_kinds")(kinds)
     text = kinds.value.decode()
-    return function, [text[i:i + 2] for i in range(0, len(text), 2)]
+    return function, [text[i : i + 2] for i in range(0, len(text), 2)]
 
 
 # ------------------------------------------------------------------------------------------------------- launching
@@ -188,8 +201,11 @@ class ElementwiseKernel:
 
     def __init__(self, inputs, outputs, operation, name, loop_prep="", preamble=""):
         self.parts = operation, name, loop_prep, preamble
-        self.parameters = [(*item.split(), written) for side, written in ((inputs, False), (outputs, True))
-                           for item in side.split(", ")]
+        self.parameters = [
+            (*item.split(), written)
+            for side, written in ((inputs, False), (outputs, True))
+            for item in side.split(", ")
+        ]
 
     def text(self, arrays):
         """The CUDA source, where the parameters of these names are arrays."""
@@ -204,9 +220,11 @@ class ElementwiseKernel:
                 bind.append(f"{constant}{c}& {label} = {label}_all[i];")
             else:
                 declared.append(f"const {c} {label}")
-        return (f'{preamble}\nextern "C" __global__ void {name}({", ".join(declared)}, long long size_) {{\n'
-                f"{loop_prep}\nfor (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < size_; "
-                "i += blockDim.x * (long long)gridDim.x) {\n" + "\n".join(bind) + f"\n{operation}\n}}\n}}\n")
+        return (
+            f'{preamble}\nextern "C" __global__ void {name}({", ".join(declared)}, long long size_) {{\n'
+            f"{loop_prep}\nfor (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < size_; "
+            "i += blockDim.x * (long long)gridDim.x) {\n" + "\n".join(bind) + f"\n{operation}\n}}\n}}\n"
+        )
 
     def __call__(self, *args):
         arrays, values, size = set(), [], None
@@ -220,7 +238,7 @@ class ElementwiseKernel:
                 values.append(a)
             else:
                 values.append(np.dtype(kind).type(a))
-        if size:                                        # CuPy launches nothing for empty arrays
+        if size:  # CuPy launches nothing for empty arrays
             kernel = Kernel(self.text(arrays), self.parts[1])
             kernel((2,), (128,), (*values, size))
 
@@ -235,9 +253,11 @@ class ReductionKernel:
     def __call__(self, x):
         first, join, last, identity = self.parts
         c, of, out = C[self.kind], C[x.dtype.name], empty((), self.kind)
-        text = (f'extern "C" __global__ void {self.name}(const {of}* all, {c}* result, long long n) {{\n'
-                f"{c} a = {identity};\nfor (long long i = 0; i < n; i++) {{\nconst {of} {self.label} = all[i];"
-                f"\nconst {c} b = {first};\na = {join};\n}}\n{c} {self.out};\n{last};\n*result = {self.out};\n}}\n")
+        text = (
+            f'extern "C" __global__ void {self.name}(const {of}* all, {c}* result, long long n) {{\n'
+            f"{c} a = {identity};\nfor (long long i = 0; i < n; i++) {{\nconst {of} {self.label} = all[i];"
+            f"\nconst {c} b = {first};\na = {join};\n}}\n{c} {self.out};\n{last};\n*result = {self.out};\n}}\n"
+        )
         Kernel(text, self.name)((1,), (1,), (np.ascontiguousarray(x).view(Array), out, x.size))
         return out
 
@@ -247,10 +267,34 @@ class Cublas:
 
     CUBLAS_OP_N, CUBLAS_OP_T, CUBLAS_GEMM_DEFAULT = 0, 1, -1
     CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_64F, CUBLAS_COMPUTE_32F_FAST_TF32 = 68, 70, 77
-    computed = []                                       # the compute types of the calls
+    computed = []  # the compute types of the calls
 
-    def gemmStridedBatchedEx(self, handle, ta, tb, m, n, k, alpha, a, a_kind, lda, a_step, b, b_kind, ldb, b_step,
-                             beta, c, c_kind, ldc, c_step, count, compute, algorithm):
+    def gemmStridedBatchedEx(
+        self,
+        handle,
+        ta,
+        tb,
+        m,
+        n,
+        k,
+        alpha,
+        a,
+        a_kind,
+        lda,
+        a_step,
+        b,
+        b_kind,
+        ldb,
+        b_step,
+        beta,
+        c,
+        c_kind,
+        ldc,
+        c_step,
+        count,
+        compute,
+        algorithm,
+    ):
         dtype = np.dtype(("float32", "float64")[c_kind])
         if not a_kind == b_kind == c_kind or compute not in ((68, 77), (70,))[c_kind]:
             raise ValueError(f"cuBLAS: kinds {a_kind}, {b_kind}, {c_kind} in compute type {compute}")
@@ -265,8 +309,10 @@ class Cublas:
 
         left = matrices(a, k, m, lda, a_step).swapaxes(1, 2) if ta else matrices(a, m, k, lda, a_step)
         right = matrices(b, n, k, ldb, b_step).swapaxes(1, 2) if tb else matrices(b, k, n, ldb, b_step)
-        numbers = [np.ctypeslib.as_array((ctypes.c_char * dtype.itemsize).from_address(v)).view(dtype)[0]
-                   for v in (alpha, beta)]
+        numbers = [
+            np.ctypeslib.as_array((ctypes.c_char * dtype.itemsize).from_address(v)).view(dtype)[0]
+            for v in (alpha, beta)
+        ]
         out = matrices(c, m, n, ldc, c_step)
         out[...] = numbers[0] * (left @ right) + (numbers[1] * out if numbers[1] else 0)
         self.computed.append(compute)

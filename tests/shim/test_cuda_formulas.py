@@ -32,16 +32,23 @@ def _compiled():
         for dtype in NEAR:
             pairs.append((formula.cuda_source(arrays, dtype), ()))
             inputs, outputs, operation, prepare = formula.cuda(arrays, dtype)
-            kernel = cudashim.ElementwiseKernel(inputs, outputs, operation, f"npopt_{formula.name}", prepare,
-                                                draws.CUDA_DRAWS)
+            kernel = cudashim.ElementwiseKernel(
+                inputs, outputs, operation, f"npopt_{formula.name}", prepare, draws.CUDA_DRAWS
+            )
             pairs.append((kernel.text(set(arrays)), ()))
     cudashim.build(pairs)
 
 
 def arguments(formula, arrays, dtype, rng):
     """{name: value}: positive arrays, so that roots and logarithms exist, scalars between 0 and 1, keys."""
-    return {name: (0.1 + np.abs(rng.standard_normal(N))).astype(dtype) if name in arrays
-            else KEY if name in formula.keys else float(rng.uniform(0.1, 0.9)) for name in formula.arguments}
+    return {
+        name: (0.1 + np.abs(rng.standard_normal(N))).astype(dtype)
+        if name in arrays
+        else KEY
+        if name in formula.keys
+        else float(rng.uniform(0.1, 0.9))
+        for name in formula.arguments
+    }
 
 
 def by_hand(formula, given):
@@ -57,9 +64,17 @@ def by_hand(formula, given):
         return math.sqrt(-2 * math.log(u * 2.0**-53)) * math.cos(2 * math.pi * v * 2.0**-53)
 
     scope = dict(
-        sqrt=math.sqrt, exp=math.exp, log=math.log, tanh=math.tanh, abs=abs, min=min, max=max, normal=normal,
+        sqrt=math.sqrt,
+        exp=math.exp,
+        log=math.log,
+        tanh=math.tanh,
+        abs=abs,
+        min=min,
+        max=max,
+        normal=normal,
         sign=lambda a: (a > 0) - (a < 0),
-        uniform=lambda key: ((bits(key, OFFSET + index[0] + 1) >> 41) + 0.5) * 2.0**-23)
+        uniform=lambda key: ((bits(key, OFFSET + index[0] + 1) >> 41) + 0.5) * 2.0**-23,
+    )
     code = types.FunctionType(formula.__wrapped__.__code__, scope)
     found = {name: np.empty(N) for name in formula.written}
     for index[0] in range(N):
@@ -131,7 +146,7 @@ def test_draws_are_those_of_the_cpu(dtype, shim):
 
 
 def test_norm_is_taken_in_float64(rng, shim):
-    x = (1e30 * rng.standard_normal(100)).astype("float32")         # squares overflow in float32
+    x = (1e30 * rng.standard_normal(100)).astype("float32")  # squares overflow in float32
     found = backend.norm(backend.asarray(x))
     assert isinstance(found, cudashim.Array) and found.ndim == 0
     assert backend.to_host(found) == pytest.approx(np.linalg.norm(x.astype("f8")), rel=1e-14)

@@ -23,13 +23,17 @@ import scipy.special
 pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 ROOT = pathlib.Path(nn.__file__).parent.parent
 DTYPES = ("float32", "float64")
-NEAR = {"float32": 2e-6, "float64": 1e-14}      # rounding of numbers of size 1; sums take more, by their size
+NEAR = {"float32": 2e-6, "float64": 1e-14}  # rounding of numbers of size 1; sums take more, by their size
 
-WINDOWS = [                                             # image, kernel, stride, padding, channels, outputs
-    ((6, 7), (3, 3), (1, 1), (1, 1), 8, 5), ((7, 6), (3, 2), (2, 1), (0, 1), 3, 4),
-    ((5, 5), (1, 1), (2, 2), (0, 0), 4, 6), ((5, 4), (1, 1), (1, 1), (0, 0), 4, 6),
-    ((4, 3), (5, 5), (1, 1), (2, 2), 1, 3), ((2, 3), (5, 4), (2, 3), (4, 3), 2, 2),
-    ((6, 6), (2, 2), (3, 3), (0, 0), 12, 1), ((9, 8), (2, 3), (1, 2), (1, 0), 4, 3),
+WINDOWS = [  # image, kernel, stride, padding, channels, outputs
+    ((6, 7), (3, 3), (1, 1), (1, 1), 8, 5),
+    ((7, 6), (3, 2), (2, 1), (0, 1), 3, 4),
+    ((5, 5), (1, 1), (2, 2), (0, 0), 4, 6),
+    ((5, 4), (1, 1), (1, 1), (0, 0), 4, 6),
+    ((4, 3), (5, 5), (1, 1), (2, 2), 1, 3),
+    ((2, 3), (5, 4), (2, 3), (4, 3), 2, 2),
+    ((6, 6), (2, 2), (3, 3), (0, 0), 12, 1),
+    ((9, 8), (2, 3), (1, 2), (1, 0), 4, 3),
 ]
 
 
@@ -48,6 +52,7 @@ def both(name, arrays, dtype, given, near):
     arrays: {name: NumPy array or None}, floats cast to dtype; given(arrays) the arguments. near: {array name: what
     rounding may do to it}, the others unchanged.
     """
+
     def cast(a, kind):
         return a.astype(kind) if a is not None and a.dtype.kind == "f" else a
 
@@ -57,23 +62,33 @@ def both(name, arrays, dtype, given, near):
     getattr(kernels, name)(*given(fast))
     for k, a in fast.items():
         if a is not None:
-            np.testing.assert_allclose(backend.to_host(a), slow[k], rtol=0, atol=near.get(k, 0) * NEAR[dtype] + 0.0,
-                                       err_msg=f"{name}: {k}")
+            np.testing.assert_allclose(
+                backend.to_host(a), slow[k], rtol=0, atol=near.get(k, 0) * NEAR[dtype] + 0.0, err_msg=f"{name}: {k}"
+            )
 
 
 def windows(name, dtype, rng, cases, batch, loss=1):
     for size, kernel, stride, padding, c, o in cases:
         count = counts(size, kernel, stride, padding)
         terms = max(np.prod(kernel) * max(c, o), batch * np.prod(count))
-        arrays = dict(x=rng.standard_normal((batch, *size, c)), w=rng.standard_normal((o, *kernel, c)),
-                      b=rng.standard_normal(o), y=rng.standard_normal((batch, *count, o)))
+        arrays = dict(
+            x=rng.standard_normal((batch, *size, c)),
+            w=rng.standard_normal((o, *kernel, c)),
+            b=rng.standard_normal(o),
+            y=rng.standard_normal((batch, *count, o)),
+        )
         near = {"convolve": "y", "convolve_inputs": "x", "convolve_weights": "w"}[name]
         order = {"convolve": "xwby", "convolve_inputs": "ywx", "convolve_weights": "xyw"}[name]
-        for bias in ((True, False) if name == "convolve" else (True,)):
+        for bias in (True, False) if name == "convolve" else (True,):
             if not bias:
                 arrays["b"] = None
-            both(name, arrays, dtype, lambda a: (*[a[k] for k in order], stride, padding),  # noqa: B023
-                 {near: 4 * loss * terms**0.5})
+            both(
+                name,
+                arrays,
+                dtype,
+                lambda a: (*[a[k] for k in order], stride, padding),  # noqa: B023
+                {near: 4 * loss * terms**0.5},
+            )
 
 
 def pools(name, dtype, rng):
@@ -81,26 +96,36 @@ def pools(name, dtype, rng):
         if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
             continue
         count = counts(size, kernel, stride, padding)
-        x = rng.integers(0, 4, (3, *size, c)).astype(float)                     # many ties
+        x = rng.integers(0, 4, (3, *size, c)).astype(float)  # many ties
         index, y = np.zeros((3, *count, c), "uint8"), np.zeros((3, *count, c))
         reference.max_pool(x, y, index, kernel, stride, padding)
         if name == "max_pool":
             x[0, 0, 0], x[1, :2] = np.nan, -np.inf
-            both(name, dict(x=x, y=y + 1, index=index + 1), dtype,
-                 lambda a: (*[a[k] for k in ("x", "y", "index")], kernel, stride, padding), {})  # noqa: B023
+            both(
+                name,
+                dict(x=x, y=y + 1, index=index + 1),
+                dtype,
+                lambda a: (*[a[k] for k in ("x", "y", "index")], kernel, stride, padding),  # noqa: B023
+                {},
+            )
         else:
-            both(name, dict(dy=rng.standard_normal(y.shape), index=index, dx=x), dtype,
-                 lambda a: (*[a[k] for k in ("dy", "index", "dx")], kernel, stride, padding),  # noqa: B023
-                 dict(dx=10))
+            both(
+                name,
+                dict(dy=rng.standard_normal(y.shape), index=index, dx=x),
+                dtype,
+                lambda a: (*[a[k] for k in ("dy", "index", "dx")], kernel, stride, padding),  # noqa: B023
+                dict(dx=10),
+            )
 
 
-SIZES = [(1, 3), (5, 1), (37, 6), (700, 70), (1500, 33)]    # one block's rows and more, columns of one block and more
+SIZES = [(1, 3), (5, 1), (37, 6), (700, 70), (1500, 33)]  # one block's rows and more, columns of one block and more
 
 
 def matrices(name, dtype, rng):
     for n, d in SIZES:
         m = {k: 2 + rng.standard_normal((n, d)) for k in ("x", "skip")} | {
-            k: rng.standard_normal((n, d)) for k in ("dy", "y", "out")}
+            k: rng.standard_normal((n, d)) for k in ("dy", "y", "out")
+        }
         v = {k: rng.standard_normal(d) for k in ("mean", "scale", "offset", "da", "db")}
         if name == "moments":
             both(name, m | v, dtype, lambda a: (a["x"], a["mean"], a["scale"]), dict(mean=4, scale=40))
@@ -109,24 +134,41 @@ def matrices(name, dtype, rng):
         elif name == "normalise":
             for skip in ("skip", "out", None):
                 for rectify, y in ((False, "out"), (True, "out"), (True, "x")):
-                    both(name, m | v, dtype, lambda a: (
-                        a["x"], a["mean"], a["scale"], a["offset"], a.get(skip), rectify, a[y]),  # noqa: B023
-                        {y: 40})
+                    both(
+                        name,
+                        m | v,
+                        dtype,
+                        lambda a: (a["x"], a["mean"], a["scale"], a["offset"], a.get(skip), rectify, a[y]),  # noqa: B023
+                        {y: 40},
+                    )
         elif name == "normalise_sums":
             for y in ("y", None):
-                both(name, m | v, dtype, lambda a: (
-                    a["x"], a["mean"], a["scale"], a["dy"], a.get(y), a["da"], a["db"]),  # noqa: B023
-                    dict(da=60 * n, db=10 * n))
+                both(
+                    name,
+                    m | v,
+                    dtype,
+                    lambda a: (a["x"], a["mean"], a["scale"], a["dy"], a.get(y), a["da"], a["db"]),  # noqa: B023
+                    dict(da=60 * n, db=10 * n),
+                )
         else:
             for dx in ("out", "dy"):
-                both(name, m | v, dtype, lambda a: (
-                    a["x"], a["mean"], a["scale"], a["dy"], a["da"], a["db"], a[dx]), {dx: 200})  # noqa: B023
+                both(
+                    name,
+                    m | v,
+                    dtype,
+                    lambda a: (a["x"], a["mean"], a["scale"], a["dy"], a["da"], a["db"], a[dx]),  # noqa: B023
+                    {dx: 200},
+                )
 
 
 def linear(name, dtype, rng):
     for n, i, o in ((1, 1, 1), (5, 7, 3), (1300, 9, 40)):
-        arrays = dict(x=rng.standard_normal((n, i)), w=rng.standard_normal((o, i)), b=rng.standard_normal(o),
-                      y=rng.standard_normal((n, o)))
+        arrays = dict(
+            x=rng.standard_normal((n, i)),
+            w=rng.standard_normal((o, i)),
+            b=rng.standard_normal(o),
+            y=rng.standard_normal((n, o)),
+        )
         order, out = {"linear": ("xwby", "y"), "linear_inputs": ("ywx", "x"), "linear_weights": ("xyw", "w")}[name]
         for bias in (True, False):
             arrays["b"] = arrays["b"] if bias else None
@@ -139,8 +181,13 @@ def softmax(_, dtype, rng):
             for weights in (None, rng.random(batch)):
                 z, t = 3 * rng.standard_normal((batch, classes)), rng.integers(0, classes, batch).astype("u1")
                 arrays = dict(z=z, t=t, weights=weights, p=np.zeros((batch, classes)), rows=np.zeros(batch))
-                both("softmax", arrays, dtype, lambda a: (
-                    a["z"], a["t"], smoothing, a["weights"], a["p"], a["rows"]), dict(p=8, rows=40))  # noqa: B023
+                both(
+                    "softmax",
+                    arrays,
+                    dtype,
+                    lambda a: (a["z"], a["t"], smoothing, a["weights"], a["p"], a["rows"]),  # noqa: B023
+                    dict(p=8, rows=40),
+                )
 
 
 def words(dtype, rng):
@@ -174,8 +221,9 @@ def numbers(name, dtype, rng):
         both(name, dict(y=x, dy=dy, dx=0 * dy), dtype, lambda a: a.values(), {})
 
 
-TILES = [                                               # whole tiles, cut ones, images smaller than a tile
-    ((8, 8), (3, 3), (1, 1), (1, 1), 5, 6), ((5, 11), (3, 3), (1, 1), (0, 2), 7, 3),
+TILES = [  # whole tiles, cut ones, images smaller than a tile
+    ((8, 8), (3, 3), (1, 1), (1, 1), 5, 6),
+    ((5, 11), (3, 3), (1, 1), (0, 2), 7, 3),
     ((3, 1), (3, 3), (1, 1), (1, 1), 3, 2),
 ]
 
@@ -192,25 +240,33 @@ def columns(name, dtype, rng, cases=WINDOWS, batch=3):
 
 
 RUNS = {
-    "columns_of": lambda *a: columns("convolve", *a), "columns_of_wide": lambda *a: columns("convolve_weights", *a),
+    "columns_of": lambda *a: columns("convolve", *a),
+    "columns_of_wide": lambda *a: columns("convolve_weights", *a),
     "sum_columns": lambda *a: columns("convolve_inputs", *a),
     "sum_columns_wide": lambda *a: columns("convolve_inputs", *a),
     "sum_parts": lambda *a: columns("convolve_weights", *a, [((20, 21), (3, 3), (1, 1), (1, 1), 4, 5)], 2),
-    "winograd_inputs": lambda *a: tiles("convolve", *a), "winograd_weights": lambda *a: tiles("convolve_inputs", *a),
+    "winograd_inputs": lambda *a: tiles("convolve", *a),
+    "winograd_weights": lambda *a: tiles("convolve_inputs", *a),
     "winograd_outputs": lambda *a: tiles("convolve", *a),
     "winograd_outputs_adjoint": lambda *a: tiles("convolve_weights", *a),
     "winograd_weights_adjoint": lambda *a: tiles("convolve_weights", *a),
     "add_row": lambda *a: linear("linear", *a),
-    "moments": lambda *a: matrices("moments", *a), "join_moments": lambda *a: matrices("moments", *a),
-    "sum_rows": lambda *a: matrices("sum_rows", *a), "join_sums": lambda *a: matrices("sum_rows", *a),
+    "moments": lambda *a: matrices("moments", *a),
+    "join_moments": lambda *a: matrices("moments", *a),
+    "sum_rows": lambda *a: matrices("sum_rows", *a),
+    "join_sums": lambda *a: matrices("sum_rows", *a),
     "normalise": lambda *a: matrices("normalise", *a),
     "normalise_sums": lambda *a: matrices("normalise_sums", *a),
     "normalise_backward": lambda *a: matrices("normalise_backward", *a),
-    "max_pool": lambda *a: pools("max_pool", *a), "max_pool_backward": lambda *a: pools("max_pool_backward", *a),
-    "relu": lambda *a: numbers("relu", *a), "relu_backward": lambda *a: numbers("relu_backward", *a),
-    "erf_in_place": lambda *a: numbers("erf", *a), "softmax": lambda *a: softmax("softmax", *a),
+    "max_pool": lambda *a: pools("max_pool", *a),
+    "max_pool_backward": lambda *a: pools("max_pool_backward", *a),
+    "relu": lambda *a: numbers("relu", *a),
+    "relu_backward": lambda *a: numbers("relu_backward", *a),
+    "erf_in_place": lambda *a: numbers("erf", *a),
+    "softmax": lambda *a: softmax("softmax", *a),
     "sum_words": words,
-    "gather_images": lambda *a: images(None, *a), "gather_bytes": lambda *a: images("uint8", *a),
+    "gather_images": lambda *a: images(None, *a),
+    "gather_bytes": lambda *a: images("uint8", *a),
 }
 
 
@@ -241,8 +297,8 @@ def test_winograds_way_is_chosen_by_counting():
     wins, plain = convolutions.winograd.wins, ((3, 3), (1, 1), (1, 1))
     f4, f8 = np.dtype("f4"), np.dtype("f8")
     assert wins(*plain, (32, 32), 64, 64, f4) and wins(*plain, (4, 4), 512, 512, f8)
-    assert not wins(*plain, (32, 32), 3, 64, f4)                # few columns, many points
-    assert not wins(*plain, (1, 1), 64, 64, f4)                 # a tile for one output
+    assert not wins(*plain, (32, 32), 3, 64, f4)  # few columns, many points
+    assert not wins(*plain, (1, 1), 64, 64, f4)  # a tile for one output
     assert not wins((3, 3), (2, 2), (1, 1), (16, 16), 64, 128, f4)
     assert not wins((1, 1), (1, 1), (0, 0), (8, 8), 64, 64, f4)
 
@@ -267,7 +323,7 @@ def test_parts_of_a_sum_are_equal_and_fill_the_card():
 def test_moments_of_numbers_far_from_zero(rng, shim):
     """Sums of squares would lose all digits here: 1e6 + noise in float32 has 4 bits of noise."""
     x = (1e6 + rng.integers(0, 8, (5000, 3))).astype("float32")
-    x[0] = 0                                            # nor is the first row a good middle
+    x[0] = 0  # nor is the first row a good middle
     mean, variance = backend.empty((3,), "float32"), backend.empty((3,), "float32")
     kernels.moments(backend.asarray(x), mean, variance)
     np.testing.assert_allclose(backend.to_host(mean), x.astype("f8").mean(0), rtol=1e-7)
@@ -310,8 +366,12 @@ def test_every_cuda_source_is_one_that_tests_run():
     """The folder's files, the formulas' common form, and the kernels written in Python files."""
     here = ROOT / "nn" / "kernels" / "gpu"
     assert {p.name for p in here.glob("*.cu")} == {p.file for p in gpu.PROGRAMS}
-    found = {str(p.relative_to(ROOT)) for folder in ("npopt", "nn", "problems", "scripts")
-             for p in (ROOT / folder).rglob("*.py") if "__global__" in p.read_text()}
+    found = {
+        str(p.relative_to(ROOT))
+        for folder in ("npopt", "nn", "problems", "scripts")
+        for p in (ROOT / folder).rglob("*.py")
+        if "__global__" in p.read_text()
+    }
     assert found == {f"npopt/backend/{name}.py" for name in ("formulas", "noise", "sparse")}
 
 
@@ -327,8 +387,17 @@ def test_reference_values_of_erf_are_those_of_scipy(rng, shim):
 def test_nvcc_compiles_them_without_spilling(program, dtype, tmp_path):
     """For sm_90; a local array that is not held in registers would show as bytes of stack frame or spills."""
     (tmp_path / "k.cu").write_text(program.source())
-    command = ["nvcc", *gpu.launch.options(dtype), "-arch=sm_90", "-Xptxas", "-v", "-cubin", "-o", tmp_path / "k.cubin",
-               tmp_path / "k.cu"]
+    command = [
+        "nvcc",
+        *gpu.launch.options(dtype),
+        "-arch=sm_90",
+        "-Xptxas",
+        "-v",
+        "-cubin",
+        "-o",
+        tmp_path / "k.cubin",
+        tmp_path / "k.cu",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
     spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)

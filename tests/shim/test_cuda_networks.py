@@ -88,20 +88,34 @@ def compare(make, loss, dtype, rng, near):
     for i, (a, b, c) in enumerate(zip(fast, slow, again, strict=True)):
         size = max(np.abs(b).max(), scale if 2 < i < len(slow) - 1 else 0)
         np.testing.assert_allclose(a, b, rtol=0, atol=near * size)
-        np.testing.assert_array_equal(a, c)             # the same bits again
+        np.testing.assert_array_equal(a, c)  # the same bits again
 
 
 def test_training_runs_as_on_the_cpu(rng):
     """minimize, a problem with crops and flips, batch norm and dropout, and optimizers: the same curve on both."""
     images, labels = rng.integers(0, 256, (64, 8, 8, 1)).astype("uint8"), rng.integers(0, 3, 64)
-    data = SimpleNamespace(name="noise", x_train=images, y_train=labels, x_test=None, y_test=None, mean=[120.0],
-                           std=[70.0], scale=1.0, classes=(0, 1, 2), sha256="")
+    data = SimpleNamespace(
+        name="noise",
+        x_train=images,
+        y_train=labels,
+        x_test=None,
+        y_test=None,
+        mean=[120.0],
+        std=[70.0],
+        scale=1.0,
+        classes=(0, 1, 2),
+        sha256="",
+    )
     for optimizer in (AdamW(), SGD()):
         found = []
         for device in ("shim", "cpu"):
             on(device)
-            problem = Neural(nn.resnet18(width=2, in_channels=1, classes=3, image=8), Images(data, CropFlip(2)),
-                             dtype="float64", l2=1e-3)
+            problem = Neural(
+                nn.resnet18(width=2, in_channels=1, classes=3, image=8),
+                Images(data, CropFlip(2)),
+                dtype="float64",
+                l2=1e-3,
+            )
             run = minimize(problem, optimizer, WithReplacement(8), 1e-3, stop=dict(steps=5), seed=4)
             found.append([run.columns["loss"], run.columns["train_loss"], backend.to_host(run.x)])
         on("cpu", "fast")

@@ -24,8 +24,9 @@ def _compiled():
 def test_products_are_those_of_scipy(rows, K, dtype, rng, shim):
     cudashim.EXECUTED.clear()
     compare(rows, K, dtype, rng)
-    assert {name for name, _ in cudashim.EXECUTED} >= {"sparse_rows_times"} | (set() if rows is None else {
-        "sparse_spread"})
+    assert {name for name, _ in cudashim.EXECUTED} >= {"sparse_rows_times"} | (
+        set() if rows is None else {"sparse_spread"}
+    )
 
 
 def test_a_linear_model_on_sparse_rows(rng):

@@ -17,8 +17,11 @@ def test_the_benchmark_runs(monkeypatch, tmp_path, capsys, shim):
     import nn_gpu
     import steps
 
-    small = {"ResNet-18, batch 128": ("resnet", 2, dict(width=1, image=8)), "LeNet-5, batch 64": ("lenet", 2, {}),
-             "MLP, batch 256": ("mlp", 2, {})}
+    small = {
+        "ResNet-18, batch 128": ("resnet", 2, dict(width=1, image=8)),
+        "LeNet-5, batch 64": ("lenet", 2, {}),
+        "MLP, batch 256": ("mlp", 2, {}),
+    }
     numbers = dict(CASES=small, COPY=64, SQUARE=8, PASSES=1, PARAMETERS=100, SAMPLE=0, RESULTS=tmp_path)
     once = dict(best=lambda function, rounds=1: nn_gpu.sample(function, 1), calls_of=lambda function: 1)
     for name, value in {**numbers, **once}.items():

@@ -71,16 +71,22 @@ def test_barriers_order_what_threads_share(shim):
     np.testing.assert_array_equal(found, np.arange(128).reshape(2, 64)[:, ::-1].ravel())
 
 
-@pytest.mark.parametrize("name, args, message", [
-    ("reverse", (0,), "read before it is written"), ("twice", (), "two writes"), ("again", (), "another read"),
-    ("unwritten", (), "read before it is written"), ("split", (), "a barrier that not all reach"),
-    ("half_a_warp", (), "a barrier that not all reach"),
-])
+@pytest.mark.parametrize(
+    "name, args, message",
+    [
+        ("reverse", (0,), "read before it is written"),
+        ("twice", (), "two writes"),
+        ("again", (), "another read"),
+        ("unwritten", (), "read before it is written"),
+        ("split", (), "a barrier that not all reach"),
+        ("half_a_warp", (), "a barrier that not all reach"),
+    ],
+)
 def test_races_and_lost_barriers_are_errors(name, args, message, shim):
     x = (backend.asarray(np.zeros(64, "f4")),) if name == "reverse" else ()
     with pytest.raises(RuntimeError, match=message):
         run(name, *x, backend.empty((64,), "f4"), *args)
-    assert run("sum_of_a_warp", backend.empty((64,), "f4"))[40] == sum(range(32, 64))       # and it goes on
+    assert run("sum_of_a_warp", backend.empty((64,), "f4"))[40] == sum(range(32, 64))  # and it goes on
 
 
 def test_a_shuffle_down_leaves_the_last_lanes_as_they_are(shim):

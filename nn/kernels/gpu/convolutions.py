@@ -23,12 +23,12 @@ from .launch import Program, blocks, geometry
 from .norms import add_row
 
 program = Program("windows.cu")
-WORKSPACE = 1 << 30             # bytes of columns, or of Winograd's points, at a time
-accurate = False                # whether Winograd's form is left out; kernels.use sets it
+WORKSPACE = 1 << 30  # bytes of columns, or of Winograd's points, at a time
+accurate = False  # whether Winograd's form is left out; kernels.use sets it
 WINOGRAD = True
-FILL = 1024                     # tiles of 128 x 128 outputs in work: eight for each multiprocessor, a short last round
-FEW = 8                         # tiles, from which on cuBLAS fills the card by itself (measured on an H100)
-DEPTH = 256                     # terms of a part of a sum, at least
+FILL = 1024  # tiles of 128 x 128 outputs in work: eight for each multiprocessor, a short last round
+FEW = 8  # tiles, from which on cuBLAS fills the card by itself (measured on an H100)
+DEPTH = 256  # terms of a part of a sum, at least
 
 
 def linear(x, w, bias, y):
@@ -50,7 +50,7 @@ def convolve(x, w, bias, y, stride, padding):
     if _by_winograd(x, w, count, stride, padding):
         winograd.convolve(x, w, bias, y, padding, WORKSPACE)
         return
-    weight = w.reshape(o, -1).T                         # (K, O)
+    weight = w.reshape(o, -1).T  # (K, O)
     for part in _chunks(x, count, kernel, stride, padding):
         xp(x).matmul(_windows(x[part], count, kernel, stride, padding), weight, out=y[part].reshape(-1, o))
     if bias is not None:
@@ -62,16 +62,16 @@ def convolve_inputs(dy, w, dx, stride, padding):
     if _by_winograd(dy, w, dx.shape[1:3], stride, padding):
         winograd.convolve_inputs(dy, w, dx, padding, WORKSPACE)
         return
-    weight = w.reshape(o, -1)                           # (O, K)
+    weight = w.reshape(o, -1)  # (O, K)
     for part in _chunks(dx, count, kernel, stride, padding):
         some, to = dy[part].reshape(-1, o), dx[part]
         if plain(kernel, stride, padding):
             xp(dy).matmul(some, weight, out=to.reshape(-1, weight.shape[1]))
         else:
             columns = backend.workspace((some.shape[0], weight.shape[1]), dy.dtype)
-            xp(dy).matmul(some, weight, out=columns)    # what flows back to each position and tap
+            xp(dy).matmul(some, weight, out=columns)  # what flows back to each position and tap
             sum_windows(columns.reshape(-1, *count, *w.shape[1:]), to, stride, padding)
-            del columns                                 # its memory is the next chunk's
+            del columns  # its memory is the next chunk's
 
 
 def convolve_weights(x, dy, dw, stride, padding):
@@ -105,8 +105,12 @@ def plain(kernel, stride, padding):
 
 
 def _by_winograd(x, w, count, stride, padding):
-    return WINOGRAD and not accurate and not backend.owner(x).tf32 and winograd.wins(
-        w.shape[1:3], stride, padding, count, w.shape[3], w.shape[0], x.dtype)
+    return (
+        WINOGRAD
+        and not accurate
+        and not backend.owner(x).tf32
+        and winograd.wins(w.shape[1:3], stride, padding, count, w.shape[3], w.shape[0], x.dtype)
+    )
 
 
 def _windows(x, count, kernel, stride, padding):
@@ -147,7 +151,7 @@ def _sum_products(rows, pairs, out):
             xp(a).matmul(a.T, b, out=sums[at])
         else:
             a, b = (v.reshape(count, -1, v.shape[1]) for v in (a, b))
-            backend.owner(a).products(a, b, sums[at:at + count], turn_a=True)
+            backend.owner(a).products(a, b, sums[at : at + count], turn_a=True)
         at += count
     if at > 1:
         program.each("sum_parts", out.size, sums, out, at)

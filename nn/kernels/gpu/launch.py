@@ -6,7 +6,7 @@ from npopt import backend
 
 HERE = pathlib.Path(__file__).parent
 C = {"float32": "float", "float64": "double"}
-THREADS = 256                                           # of every block, but for the joins of sums: 1024
+THREADS = 256  # of every block, but for the joins of sums: 1024
 
 
 class Program:

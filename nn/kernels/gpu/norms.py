@@ -13,10 +13,10 @@ from npopt import backend
 from .launch import Program, blocks
 
 program = Program("norms.cu")
-BLOCK, JOIN = (32, 8), (32, 32)         # columns and rows of threads; of those that join parts
-ROWS = 8 * 8                            # rows of a block of an elementwise pass
-SPREAD = 1024                           # blocks of a pass that sums
-ALONE = 512                             # rows that one block sums by itself
+BLOCK, JOIN = (32, 8), (32, 32)  # columns and rows of threads; of those that join parts
+ROWS = 8 * 8  # rows of a block of an elementwise pass
+SPREAD = 1024  # blocks of a pass that sums
+ALONE = 512  # rows that one block sums by itself
 
 
 def moments(x, mean, variance):

@@ -31,7 +31,7 @@ def erf(x):
 
 def sum_by_word(dy, words, dw):
     m, (places, width) = xp(dy), dy.shape
-    order = m.argsort(words * places + m.arange(places))                # places of a word together, in their order
+    order = m.argsort(words * places + m.arange(places))  # places of a word together, in their order
     dw[...] = 0
     rows_program.each("sum_words", dy.size, dy, order, words[order].astype("int64", copy=False), dw, places, width)
 

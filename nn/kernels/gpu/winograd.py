@@ -19,8 +19,8 @@ from npopt import backend
 from .launch import Program, blocks
 
 program = Program("winograd.cu")
-FILL = 512                      # tiles of 128 x 128 outputs in work, over all points
-OPERATIONS = 16                 # operations that take the time of a byte of memory traffic: 50 TFLOP/s against 3 TB/s
+FILL = 512  # tiles of 128 x 128 outputs in work, over all points
+OPERATIONS = 16  # operations that take the time of a byte of memory traffic: 50 TFLOP/s against 3 TB/s
 
 
 def wins(kernel, stride, padding, count, c, o, dtype):
@@ -55,7 +55,7 @@ def convolve_weights(x, dy, dw, padding, most):
         sums = backend.workspace((36 * parts, o, c), dw.dtype)
         device.products(m.reshape(36 * parts, -1, o), v.reshape(36 * parts, -1, c), sums, turn_a=True)
         program.each("winograd_weights_adjoint", o * c, sums, dw, parts, int(i > 0), c)
-        del v, m, sums                                  # their memory is the next chunk's
+        del v, m, sums  # their memory is the next chunk's
 
 
 def _convolve(x, u, turned, bias, y, padding, most):

@@ -104,7 +104,7 @@ def test_edges(form, rng):
     assert not nothing.x.any() and nothing.converged
     one = coordinate.solve(FORMS[form](np.array([[2.0]]), np.array([3.0]), False), None, 1.0, tol=1e-14)
     assert one.x[0] == pytest.approx((6 - 1) / 4)
-    twice = np.hstack([X, X])                               # duplicate columns: many minimisers, one minimum
+    twice = np.hstack([X, X])  # duplicate columns: many minimisers, one minimum
     a = coordinate.solve(FORMS[form](twice, y, False), None, 0.05, tol=1e-11)
     b = coordinate.solve(FORMS[form](X, y, False), None, 0.05, tol=1e-11)
     assert F(twice, y, a.x, 0, 0.05, 0) == pytest.approx(F(X, y, b.x, 0, 0.05, 0), abs=1e-10)
@@ -113,18 +113,24 @@ def test_edges(form, rng):
 def test_float32_columns(rng):
     X, y = make(rng, 200, 40)
     for gram in (False, True):
-        one, two = (coordinate.solve(coordinate.Columns(X.astype(t), y, gram=gram), None, 0.05, tol=1e-9)
-                    for t in ("float32", "float64"))
+        one, two = (
+            coordinate.solve(coordinate.Columns(X.astype(t), y, gram=gram), None, 0.05, tol=1e-9)
+            for t in ("float32", "float64")
+        )
         np.testing.assert_allclose(one.x, two.x, atol=1e-5)
 
 
-@pytest.mark.parametrize("wrong, message", [
-    (lambda X, y: coordinate.solve(X, y, 0.0), "l1 must lie in"), (lambda X, y: coordinate.solve(X, y, -1), "l1 must"),
-    (lambda X, y: coordinate.solve(X, y[:-1], 0.1), "y must have shape"),
-    (lambda X, y: coordinate.solve(X, y, 0.1, start=np.zeros(3)), "start must have shape"),
-    (lambda X, y: coordinate.solve(X * np.nan, y, 0.1), "NaN or inf"),
-    (lambda X, y: coordinate.solve(np.empty((0, 3)), y[:0], 0.1), "none of them 0"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda X, y: coordinate.solve(X, y, 0.0), "l1 must lie in"),
+        (lambda X, y: coordinate.solve(X, y, -1), "l1 must"),
+        (lambda X, y: coordinate.solve(X, y[:-1], 0.1), "y must have shape"),
+        (lambda X, y: coordinate.solve(X, y, 0.1, start=np.zeros(3)), "start must have shape"),
+        (lambda X, y: coordinate.solve(X * np.nan, y, 0.1), "NaN or inf"),
+        (lambda X, y: coordinate.solve(np.empty((0, 3)), y[:0], 0.1), "none of them 0"),
+    ],
+)
 def test_bad_input_gets_one_sentence(wrong, message, rng):
     with pytest.raises(ValueError, match=message):
         wrong(*make(rng))

@@ -15,8 +15,11 @@ PENALTIES = [L1(0.05), L1L2(0.04, 0.1), L2(0.2), Box(-0.2, 0.3), Box(0, None)]
 def make(kind, rng, n=50, d=8, sparse=False, **more):
     X = rng.standard_normal((n, d)) * (rng.random((n, d)) < 0.7)
     X[:, 2] = 0
-    y = {"squares": X @ np.linspace(-1, 1, d) + rng.standard_normal(n), "binary": np.where(rng.random(n) < 0.5, 1, -1),
-         "classes": np.r_[0, 1, 2, rng.integers(0, 3, n - 3)]}[kind]
+    y = {
+        "squares": X @ np.linspace(-1, 1, d) + rng.standard_normal(n),
+        "binary": np.where(rng.random(n) < 0.5, 1, -1),
+        "classes": np.r_[0, 1, 2, rng.integers(0, 3, n - 3)],
+    }[kind]
     X = scipy.sparse.csr_matrix(X) if sparse else X
     return (LeastSquares if kind == "squares" else Logistic)(X, y, **more)
 
@@ -33,7 +36,7 @@ def test_the_minimum_is_stationary_and_nobody_undercuts_it(kind, penalty, interc
     for scale in (1e-7, 1e-4, 1e-1):
         for _ in range(20):
             u = x + scale * rng.standard_normal(problem.dim)
-            problem.prox(u, 1e-12)                              # into the set
+            problem.prox(u, 1e-12)  # into the set
             assert objective(u) >= best - 1e-15
 
 
@@ -41,8 +44,14 @@ def test_the_minimum_is_stationary_and_nobody_undercuts_it(kind, penalty, interc
 @pytest.mark.parametrize("kind", ["squares", "binary"])
 def test_fista_reaches_the_same_point(kind, penalty, rng):
     problem = make(kind, rng, regulariser=penalty, l2=0.02)
-    run = minimize(problem, FISTA("gradient"), RandomReshuffling(None), 1 / problem.smoothness(),
-                   stop=Stop(steps=3000), events=Events(None))
+    run = minimize(
+        problem,
+        FISTA("gradient"),
+        RandomReshuffling(None),
+        1 / problem.smoothness(),
+        stop=Stop(steps=3000),
+        events=Events(None),
+    )
     assert run.final["gradient_norm"] < 1e-9
     if isinstance(penalty, Simplex):
         with pytest.raises(ValueError, match="is not computed"):
@@ -83,9 +92,16 @@ def test_the_classes_lasso_and_elastic_net(rng):
     assert lasso.metrics(x)["objective"] == pytest.approx(written, rel=1e-13)
 
 
-@pytest.mark.parametrize("kind, l2, penalty", [
-    ("squares", 0.0, L1(0.1)), ("squares", 0.2, L1L2(0.1, 0.05)), ("binary", 0.0, L1(0.05)),
-    ("binary", 0.1, L1(0.02)), ("binary", 0.0, L1L2(0.02, 0.3))])
+@pytest.mark.parametrize(
+    "kind, l2, penalty",
+    [
+        ("squares", 0.0, L1(0.1)),
+        ("squares", 0.2, L1L2(0.1, 0.05)),
+        ("binary", 0.0, L1(0.05)),
+        ("binary", 0.1, L1(0.02)),
+        ("binary", 0.0, L1L2(0.02, 0.3)),
+    ],
+)
 def test_the_duality_gap_bounds_the_distance_and_closes_at_the_minimum(kind, l2, penalty, rng):
     problem = make(kind, rng, l2=l2, regulariser=penalty)
     x, best = problem.minimum()
@@ -97,18 +113,24 @@ def test_the_duality_gap_bounds_the_distance_and_closes_at_the_minimum(kind, l2,
 
 def test_stationarity_by_hand():
     problem = LeastSquares(np.eye(3), np.array([3.0, -0.6, 9.0]), regulariser=L1(0.5))
-    x = np.array([0.5, 0.0, 0.0])                               # gradients (x - y) / 3
+    x = np.array([0.5, 0.0, 0.0])  # gradients (x - y) / 3
     expected = [2.5 / -3 + 0.5, 0.0, -(3.0 - 0.5)]
     assert penalised.stationarity(problem, x) == pytest.approx(np.linalg.norm(expected))
     problem.regulariser = Box(0, 0.5)
     assert penalised.stationarity(problem, x) == pytest.approx(np.linalg.norm([0, 0, 3.0]))
 
 
-@pytest.mark.parametrize("wrong, message", [
-    (lambda rng: make("classes", rng, l2=1, intercept=True).duality_gap(np.zeros(27)), "without intercepts only"),
-    (lambda rng: make("binary", rng).duality_gap(np.zeros(8)), "l1 > 0 or l2 > 0"),
-    (lambda rng: make("squares", rng, regulariser=Box(0, 1)).duality_gap(np.zeros(8)), "known for the penalties L1"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda rng: make("classes", rng, l2=1, intercept=True).duality_gap(np.zeros(27)), "without intercepts only"),
+        (lambda rng: make("binary", rng).duality_gap(np.zeros(8)), "l1 > 0 or l2 > 0"),
+        (
+            lambda rng: make("squares", rng, regulariser=Box(0, 1)).duality_gap(np.zeros(8)),
+            "known for the penalties L1",
+        ),
+    ],
+)
 def test_bad_input_gets_one_sentence(wrong, message, rng):
     with pytest.raises(ValueError, match=message):
         wrong(rng)
