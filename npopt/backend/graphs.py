@@ -20,7 +20,7 @@ NAMES = ("libcublas.so.13", "libcublas.so.12", "libcublas.so")
 
 
 class Cublas:
-    """cuBLAS by its C functions, on one stream; `gemmStridedBatchedEx` takes what CuPy's function of that name takes."""
+    """cuBLAS by its C functions, on one stream; `gemmStridedBatchedEx` takes what CuPy's of that name takes."""
 
     def __init__(self, device, stream):
         self.stream, self.library, self.space = stream, _library(), device.module.empty(WORKSPACE, "uint8")
@@ -30,7 +30,7 @@ class Cublas:
         size = ctypes.c_size_t(WORKSPACE)
         self._done(self.library.cublasSetWorkspace_v2(self.handle, pointer(self.space.data.ptr), size))
         long, i, p = ctypes.c_longlong, ctypes.c_int, pointer
-        # handle, two turns, m n k, alpha, then address, kind, leading dimension and step of a and b, beta, c, count, ways
+        # handle, turns, m n k, alpha; address, kind, leading dimension and step of a and b; beta, c, count, two ways
         matrix = [p, i, i, long]
         self.function = self.library.cublasGemmStridedBatchedEx
         self.function.argtypes = [p, i, i, i, i, i, p, *matrix, *matrix, p, *matrix, i, i, i]

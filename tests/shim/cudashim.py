@@ -295,11 +295,14 @@ class Cublas:
         compute,
         algorithm,
     ):
-        dtype = np.dtype(("float32", "float64")[c_kind])
-        if not a_kind == b_kind == c_kind or compute not in ((68, 77), (70,))[c_kind]:
+        kinds = {0: "float32", 1: "float64", 2: "float16", 14: "bfloat16"}
+        factors, result = (np.dtype(kinds[kind]) for kind in (a_kind, c_kind))
+        sums = np.dtype("d" if compute == 70 else "f")
+        allowed = {70: [(1, 1)], 77: [(0, 0)], 68: [(0, 0), (2, 2), (2, 0), (14, 14), (14, 0)]}
+        if a_kind != b_kind or (a_kind, c_kind) not in allowed[compute]:
             raise ValueError(f"cuBLAS: kinds {a_kind}, {b_kind}, {c_kind} in compute type {compute}")
 
-        def matrices(address, rows, columns, ld, step):
+        def matrices(address, dtype, rows, columns, ld, step):
             if ld < rows:
                 raise ValueError(f"cuBLAS: a leading dimension {ld} for {rows} rows")
             size = step * (count - 1) + ld * (columns - 1) + rows
@@ -307,14 +310,16 @@ class Cublas:
             item = dtype.itemsize
             return np.lib.stride_tricks.as_strided(flat, (count, rows, columns), (step * item, item, ld * item))
 
-        left = matrices(a, k, m, lda, a_step).swapaxes(1, 2) if ta else matrices(a, m, k, lda, a_step)
-        right = matrices(b, n, k, ldb, b_step).swapaxes(1, 2) if tb else matrices(b, k, n, ldb, b_step)
+        def operand(address, turn, rows, columns, ld, step):
+            found = matrices(address, factors, *((columns, rows) if turn else (rows, columns)), ld, step).astype(sums)
+            return found.swapaxes(1, 2) if turn else found
+
         numbers = [
-            np.ctypeslib.as_array((ctypes.c_char * dtype.itemsize).from_address(v)).view(dtype)[0]
-            for v in (alpha, beta)
+            np.ctypeslib.as_array((ctypes.c_char * sums.itemsize).from_address(v)).view(sums)[0] for v in (alpha, beta)
         ]
-        out = matrices(c, m, n, ldc, c_step)
-        out[...] = numbers[0] * (left @ right) + (numbers[1] * out if numbers[1] else 0)
+        out = matrices(c, result, m, n, ldc, c_step)
+        made = numbers[0] * (operand(a, ta, m, k, lda, a_step) @ operand(b, tb, k, n, ldb, b_step))
+        out[...] = made + (numbers[1] * out if numbers[1] else 0)
         self.computed.append(compute)
 
 

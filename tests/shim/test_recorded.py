@@ -228,7 +228,9 @@ def test_a_status_of_cublas_is_an_error(monkeypatch):
 
     calls = []
     monkeypatch.setattr(graphs, "_library", Library)
-    device = SimpleNamespace(module=SimpleNamespace(empty=lambda n, dtype: SimpleNamespace(data=types.SimpleNamespace(ptr=64))))
+    device = SimpleNamespace(
+        module=SimpleNamespace(empty=lambda n, dtype: SimpleNamespace(data=types.SimpleNamespace(ptr=64)))
+    )
     made = graphs.Cublas(device, SimpleNamespace(ptr=7))
     assert [name for name, _ in calls] == ["cublasCreate_v2", "cublasSetStream_v2", "cublasSetWorkspace_v2"]
     with pytest.raises(RuntimeError, match="status 13"):
