@@ -38,6 +38,8 @@ def checked(compute, dtype):
             f"Neural: compute={compute!r} goes with float32 parameters on a GPU (backend.use('gpu')); here they are "
             f"{np.dtype(dtype)} on the {backend.device()}"
         )
+    if compute == "bfloat16":
+        import ml_dtypes  # noqa: F401 (NumPy and CuPy know bfloat16 by it)
     return compute
 
 

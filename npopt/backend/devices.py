@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import weakref
 
 from npopt.backend import allocator, graphs
 from npopt.errors import UserError
@@ -102,6 +103,7 @@ class Gpu:
         except Exception as error:  # ImportError, a driver that is missing or too old, ...
             raise UserError(GPU_HELP.format(why=str(error).split("\n")[0])) from None
         self.module, self.array_type, self.products_in = cupy, cupy.ndarray, "float32"
+        self.recordings = weakref.WeakSet()
         self.empty = self.workspace = cupy.empty
 
     def asarray(self, a, dtype=None):
@@ -176,8 +178,11 @@ class Gpu:
         self.module.cuda.Stream.null.synchronize()
 
     def memory(self):
-        pool = self.module.get_default_memory_pool()
-        return {"device": pool.used_bytes(), "device_peak": pool.total_bytes()}
+        pools = [self.module.get_default_memory_pool(), *(one.pool for one in self.recordings)]
+        return {
+            "device": sum(pool.used_bytes() for pool in pools),
+            "device_peak": sum(pool.total_bytes() for pool in pools),
+        }
 
 
 DEVICES = {"cpu": Cpu, "gpu": Gpu}  # name -> how to make it
@@ -260,7 +265,7 @@ def synchronize():
 
 
 def memory():
-    """Bytes in use: "host" and "host_peak" (resident set), and on a GPU "device" and "device_peak" (CuPy's pool)."""
+    """Bytes in use: "host" and "host_peak" (resident set), and on a GPU "device" and "device_peak" (CuPy's pools)."""
     import resource
 
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) if os.path.exists("/proc/self/statm") else 0

@@ -60,7 +60,9 @@ class Recorded:
 
     def __init__(self, device, function):
         cuda, stream = device.module.cuda, self._stream(device)
+        device.module.get_default_memory_pool().free_all_blocks()  # what passes before left there
         self.device, self.pool = device, cuda.MemoryPool()
+        device.recordings.add(self)
         with stream, cuda.using_allocator(self.pool.malloc):
             device.recording = device.recorder
             try:

@@ -405,6 +405,7 @@ class Shim(devices.Gpu):
 
     def __init__(self):
         self.module, self.array_type, self.products_in = Module(), Array, "float32"
+        self.recordings = []
         self.empty = self.workspace = empty
 
     def precision(self, name):
