@@ -22,6 +22,9 @@ NAMES = ("libcublas.so.13", "libcublas.so.12", "libcublas.so")
 class Cublas:
     """cuBLAS by its C functions, on one stream; `gemmStridedBatchedEx` takes what CuPy's of that name takes."""
 
+    CUBLAS_OP_N, CUBLAS_OP_T, CUBLAS_GEMM_DEFAULT = 0, 1, -1  # cublas_api.h
+    CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_64F, CUBLAS_COMPUTE_32F_FAST_TF32 = 68, 70, 77
+
     def __init__(self, device, stream):
         self.stream, self.library, self.space = stream, _library(), device.module.empty(WORKSPACE, "uint8")
         self.handle, pointer = ctypes.c_void_p(), ctypes.c_void_p

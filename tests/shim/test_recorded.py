@@ -240,6 +240,8 @@ def test_a_status_of_cublas_is_an_error(monkeypatch):
     )
     made = graphs.Cublas(device, SimpleNamespace(ptr=7))
     assert [name for name, _ in calls] == ["cublasCreate_v2", "cublasSetStream_v2", "cublasSetWorkspace_v2"]
+    numbers = {name: value for name, value in vars(graphs.Cublas).items() if name.startswith("CUBLAS")}
+    assert numbers == {name: value for name, value in vars(cudashim.Cublas).items() if name.startswith("CUBLAS")}
     with pytest.raises(RuntimeError, match="status 13"):
         made.gemmStridedBatchedEx("handle", 1, 2)
     assert calls[-1] == ("cublasGemmStridedBatchedEx", ("handle", 1, 2))
