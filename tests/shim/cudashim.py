@@ -149,7 +149,11 @@ class Kernel:
     def __init__(self, code, name, options=()):
         self.code, self.name, self.options, self.found = code, name, tuple(options), None
 
-    def __call__(self, grid, block, args):
+    max_dynamic_shared_size_bytes = 49152
+
+    def __call__(self, grid, block, args, shared_mem=0):
+        if shared_mem > min(self.max_dynamic_shared_size_bytes, 227 << 10):
+            raise ValueError(f"{self.name}: {shared_mem} bytes of shared memory were not allowed for")
         if self.found is None:
             build([(self.code, self.options)])
             self.found = BUILT[self.code, self.options][self.name]

@@ -288,6 +288,8 @@ inline Lane& lane() {
 
 }  // namespace shim
 
+#define SHARED(name, count) static shim::Shared<Chunk, count> name
+
 // Spoils what is there at once, and writes when the thread waits for it: neither may meet another thread's access.
 template <typename Tile>
 void copy_chunk(Tile& tile, int at, const void* from, bool there) {

@@ -15,10 +15,13 @@ THREADS = 256  # of every block, but for the joins of sums: 1024
 
 
 class Program:
-    """The kernels of one CUDA file; program(name, x) is the kernel called `name` for arrays like x."""
+    """The kernels of one CUDA file; program(name, x) is the kernel called `name` for arrays like x.
 
-    def __init__(self, *files):
-        self.files, self.modules, self.kernels = ("common.cuh", *files), {}, {}
+    shared: {name: bytes of shared memory that its launch asks for}, where these are not in the source
+    """
+
+    def __init__(self, *files, shared=None):
+        self.files, self.shared, self.modules, self.kernels = ("common.cuh", *files), shared or {}, {}, {}
 
     def source(self):
         return "".join((HERE / file).read_text() for file in self.files)
@@ -30,6 +33,8 @@ class Program:
             if key[1:] not in self.modules:
                 self.modules[key[1:]] = backend.xp(x).RawModule(code=self.source(), options=options(x.dtype.name))
             kernel = self.kernels[key] = self.modules[key[1:]].get_function(name)
+            if name in self.shared:
+                kernel.max_dynamic_shared_size_bytes = self.shared[name]
         return kernel
 
     def each(self, name, n, *arguments, like=None):
