@@ -138,7 +138,8 @@ def pools(name, dtype, rng):
             )
 
 
-SIZES = [(1, 3), (5, 1), (37, 6), (700, 70), (1500, 33)]  # one block's rows and more, columns of one block and more
+# one block's rows and more, columns of one block and more; rows of fours are read four numbers at a time
+SIZES = [(1, 3), (5, 1), (37, 6), (700, 70), (1500, 33), (1, 4), (13, 8), (77, 72), (1411, 68)]
 
 
 def matrices(name, dtype, rng):
@@ -272,12 +273,16 @@ RUNS = {
     "winograd_weights_adjoint": lambda *a: tiles("convolve_weights", *a),
     "add_row": lambda *a: linear("linear", *a),
     "moments": lambda *a: matrices("moments", *a),
+    "moments_wide": lambda *a: matrices("moments", *a),
     "join_moments": lambda *a: matrices("moments", *a),
     "sum_rows": lambda *a: matrices("sum_rows", *a),
     "join_sums": lambda *a: matrices("sum_rows", *a),
     "normalise": lambda *a: matrices("normalise", *a),
+    "normalise_wide": lambda *a: matrices("normalise", *a),
     "normalise_sums": lambda *a: matrices("normalise_sums", *a),
+    "normalise_sums_wide": lambda *a: matrices("normalise_sums", *a),
     "normalise_backward": lambda *a: matrices("normalise_backward", *a),
+    "normalise_backward_wide": lambda *a: matrices("normalise_backward", *a),
     "max_pool": lambda *a: pools("max_pool", *a),
     "max_pool_backward": lambda *a: pools("max_pool_backward", *a),
     "relu": lambda *a: numbers("relu", *a),
