@@ -1,8 +1,8 @@
 """Momentum SGD, Adam, AdamW on ResNet-18 at full width: in which order do they end, and where do they cross?   Task A2.
 
 The customary order on pictures, momentum SGD first and Adam with an L2 term last, is a statement about long runs at
-full width. `adam` shows the opposite after 600 steps at width 8. Here all 50,000 pictures are seen 30 times by the whole
-network (11.2 M parameters), and the question is asked at every epoch.
+full width. `adam` shows the opposite after 600 steps at width 8. Here all 50,000 pictures are seen 30 times by the
+whole network (11.2 M parameters), and the question is asked at every epoch.
 
 Conventions: the L2 term l2/2 |x|^2 is part of the objective of momentum SGD and Adam, on all parameters. AdamW here
 multiplies x by 1 - lr weight_decay. Rates are customary ones, not tuned here: cosine to 0, batch size 512, rates of
