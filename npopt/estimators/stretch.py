@@ -18,7 +18,8 @@ class Stretch:
         passed(steps, size)    so many steps were made
         memory()               (table, mean, moves) of problem.compiled_stretch, or () for the plain gradient
 
-    Rates that the compiled code does not take (problem.allows) go through the estimator one by one.
+    Rates that the compiled code does not take (problem.allows) go through the estimator one by one; on a GPU each of
+    these steps waits for its loss.
     """
 
     def __init__(self, estimator, optimizer):
@@ -27,8 +28,8 @@ class Stretch:
     @classmethod
     def where_possible(cls, estimator, optimizer, sampler):
         """A Stretch, or None where steps are more than x <- prox(x - lr g) on batches that nobody has to observe."""
-        known = getattr(estimator.problem, "takes_stretches", False)
-        if known and optimizer.plain and sampler.size < sampler.n and not sampler.learns:
+        takes = getattr(estimator.problem, "takes_stretches", None)
+        if optimizer.plain and sampler.size < sampler.n and not sampler.learns and takes and takes(sampler.size):
             return cls(estimator, optimizer)
         return None
 
@@ -52,9 +53,11 @@ class Stretch:
 
     def one_by_one(self, x, rows, weights, rates):
         size, g, losses = len(rows) // len(rates), backend.xp(x).zeros_like(x), []
+        rows, weights = (None if part is None else backend.asarray(part) for part in (rows, weights))
         for t, lr in enumerate(rates):
             cut = slice(t * size, t * size + size)
-            losses.append(self.estimator(x, Batch(rows[cut], None if weights is None else weights[cut]), g))
+            batch = Batch(rows[cut], None if weights is None else weights[cut])
+            losses.append(backend.to_host(self.estimator(x, batch, g)))
             if not np.isfinite(losses[-1]):
                 break
             self.optimizer.step(x, g, float(lr))

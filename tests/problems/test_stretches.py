@@ -40,7 +40,7 @@ def make(loss, sparse, rng, dtype=np.float64, **more):
 
 def in_python(problem):
     """The same problem, whose steps the loop has to make one by one."""
-    problem.__class__ = type("InPython", (type(problem),), {"takes_stretches": False})
+    problem.__class__ = type("InPython", (type(problem),), {"takes_stretches": lambda self, size: False})
     return problem
 
 
@@ -201,5 +201,5 @@ def test_stretches_end_where_the_clock_has_no_say(rng, monkeypatch):
 
 
 def test_takes_stretches_says_which_problems_do(rng):
-    assert make("squares", True, rng).takes_stretches and isinstance(make("squares", True, rng), LinearModel)
-    assert not in_python(make("squares", True, rng)).takes_stretches
+    assert make("squares", True, rng).takes_stretches(1) and isinstance(make("squares", True, rng), LinearModel)
+    assert not in_python(make("squares", True, rng)).takes_stretches(1)

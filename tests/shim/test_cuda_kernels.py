@@ -14,6 +14,7 @@ from nn import kernels
 from nn.kernels import gpu, reference
 from nn.kernels.gpu import convolutions
 from npopt import backend
+from npopt.backend import cuda
 
 import cudashim
 import numpy as np
@@ -39,7 +40,7 @@ WINDOWS = [  # image, kernel, stride, padding, channels, outputs
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled():
-    cudashim.build([(p.source(), gpu.launch.options(dtype)) for p in gpu.PROGRAMS for dtype in DTYPES])
+    cudashim.build([(p.source(), cuda.options(dtype)) for p in gpu.PROGRAMS for dtype in DTYPES])
 
 
 def counts(size, kernel, stride, padding):
@@ -275,7 +276,7 @@ RUNS = {
 def test_kernel(kernel, dtype, rng, shim):
     cudashim.EXECUTED.clear()
     RUNS[kernel](dtype, rng)
-    assert (kernel, gpu.launch.options(dtype)) in cudashim.EXECUTED
+    assert (kernel, cuda.options(dtype)) in cudashim.EXECUTED
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -389,7 +390,7 @@ def test_nvcc_compiles_them_without_spilling(program, dtype, tmp_path):
     (tmp_path / "k.cu").write_text(program.source())
     command = [
         "nvcc",
-        *gpu.launch.options(dtype),
+        *cuda.options(dtype),
         "-arch=sm_90",
         "-Xptxas",
         "-v",

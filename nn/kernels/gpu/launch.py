@@ -1,31 +1,18 @@
-"""The CUDA files of this folder: compiled once for each dtype, their kernels kept by name; what arrays they take."""
+"""The CUDA files of this folder, as programs with common.cuh before them; what arrays their kernels take."""
 
 import pathlib
 
-from npopt import backend
+from npopt.backend import cuda
 
 HERE = pathlib.Path(__file__).parent
-C = {"float32": "float", "float64": "double"}
 THREADS = 256  # of every block, but for the joins of sums: 1024
 
 
-class Program:
+class Program(cuda.Program):
     """The kernels of one CUDA file; program(name, x) is the kernel called `name` for arrays like x."""
 
     def __init__(self, file):
-        self.file, self.modules, self.kernels = file, {}, {}
-
-    def source(self):
-        return "".join((HERE / file).read_text() for file in ("common.cuh", self.file))
-
-    def __call__(self, name, x):
-        key = name, type(x), x.dtype
-        kernel = self.kernels.get(key)
-        if kernel is None:
-            if key[1:] not in self.modules:
-                self.modules[key[1:]] = backend.xp(x).RawModule(code=self.source(), options=options(x.dtype.name))
-            kernel = self.kernels[key] = self.modules[key[1:]].get_function(name)
-        return kernel
+        super().__init__(HERE / "common.cuh", HERE / file)
 
     def each(self, name, n, *arguments):
         """A thread for each of n numbers."""
@@ -36,11 +23,6 @@ class Program:
         b, height, width, c = shape
         grid = b * height, blocks(width * c // wide)
         self(name, arguments[0])(grid, (THREADS,), (*arguments, c // wide))
-
-
-def options(dtype):
-    """The compiler's command line."""
-    return ("-std=c++17", f"-DReal={C[dtype]}")
 
 
 def blocks(count, size=THREADS):
