@@ -1,16 +1,20 @@
-// Steps on dense rows, as dense.py makes them on the CPU. plan: the rates lr, 1 - lr l2 w, 1 / (1 + lr ridge).
+// Steps on dense rows, as dense.py makes them on the CPU. plan: the rates lr, l2 times the mean
+// weight, 1 / (1 + lr ridge).
 
 // Column j of x by one step whose gradient, without l2, is g; the square of the new number, if it is one of W.
 template <typename V>
 __device__ double step(const Steps& p, long long t, V& x, int j, double g) {
-    const double rate = planned(p, 0, t), old = (double)x[j];
-    if (j >= p.K * p.d) {
-        x[j] = (Real)(old - rate * g);
-        return 0;
-    }
-    const Real moved = (Real)(planned(p, 2, t) * soft(planned(p, 1, t) * old - rate * g, rate * p.l1));
+    const bool weighted = j < p.K * p.d;
+    const double rate = planned(p, 0, t), decay = planned(p, 1, t), old = (double)x[j];
+    Real moved;
+    if (p.buffer) {
+        const Real m = (Real)(p.beta * (double)p.buffer[j] + (weighted ? g + decay * old : g));
+        p.buffer[j] = m;
+        moved = (Real)(old - rate * (double)m);
+    } else if (weighted) moved = (Real)(planned(p, 2, t) * soft((1 - rate * decay) * old - rate * g, rate * p.l1));
+    else moved = (Real)(old - rate * g);
     x[j] = moved;
-    return (double)moved * (double)moved;
+    return weighted ? (double)moved * (double)moved : 0.0;
 }
 
 __device__ inline Real number(const Real* row, int j, int d) { return j < d ? row[j] : (Real)1; }   // 1: the intercept's
@@ -146,14 +150,14 @@ __device__ void dense_batches(const Steps& p, const Real* X, V& x, R& room) {
     for (int j = threadIdx.x; j < p.dim; j += blockDim.x) p.x[j] = (Real)x[j];
 }
 
-extern "C" __global__ void __launch_bounds__(256) dense_single_steps(const Real* X, STEPS) {
+extern "C" __global__ void __launch_bounds__(256, 1) dense_single_steps(const Real* X, STEPS) {
     const Steps p = GATHERED;
     __shared__ Real held[HELD];
     if (dim <= HELD) dense_single(p, X, held);
     else dense_single(p, X, x);
 }
 
-extern "C" __global__ void __launch_bounds__(256) dense_batch_steps(const Real* X, STEPS) {
+extern "C" __global__ void __launch_bounds__(256, 1) dense_batch_steps(const Real* X, STEPS) {
     const Steps p = GATHERED;
     __shared__ Real held[HELD];
     ROOM;

@@ -65,7 +65,8 @@ def stretch(loss, data, x, batches, rule, memory, losses):
     given = (
         *(x, data.y, there, after if weights.size else None, numbers, after[weights.size :]),
         *((memory.table, memory.mean) if reduced else (None, None)),
-        *(found, *shapes, rule.l2, rule.l1, int(memory.moves)),
+        *(memory.buffer if memory.buffer.size else None, found, *shapes),
+        *(rule.l2, rule.l1, rule.beta, int(memory.moves)),
     )
     single = size == K == 1
     kernel = program(loss, "sparse" if sparse else "dense")(
@@ -85,12 +86,12 @@ def stretch(loss, data, x, batches, rule, memory, losses):
 def timetable(rule, batches, reduced, sparse):
     """What the kernels call `plan`: numbers of each step, (., steps + 1)."""
     rates, steps = rule.rates, rule.rates.size
-    decay = rule.l2
+    decay = np.full(steps, rule.l2)
     if not reduced and batches.weights.size:  # SGD weights the l2 term too, as part of f_i
         decay = rule.l2 * batches.weights.reshape(steps, batches.size).mean(1)
     shrink, grow = 1.0 - rates * decay, 1.0 + rates * rule.ridge
     if not sparse:
-        return np.stack([np.append(row, 0.0) for row in (rates, shrink, 1.0 / grow)])
+        return np.stack([np.append(row, 0.0) for row in (rates, decay, 1.0 / grow)])
     S = np.cumprod(np.append(1.0, shrink / grow))
     d = rates / (S[:-1] * shrink)
     return np.stack([np.append(rates, 0.0), np.append(d, 0.0), np.cumsum(np.append(0.0, d)), S])

@@ -231,7 +231,7 @@ __device__ void sparse_batches(const Steps& p, const Matrix& A, V& cells, R& roo
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) sparse_single_steps(
+extern "C" __global__ void __launch_bounds__(256, 1) sparse_single_steps(
     const Real* values, const int* indices, const int* indptr, double* cells, STEPS) {
     const Steps p = GATHERED;
     const Matrix A = {values, indices, indptr};
@@ -240,7 +240,7 @@ extern "C" __global__ void __launch_bounds__(256) sparse_single_steps(
     else sparse_single(p, A, cells);
 }
 
-extern "C" __global__ void __launch_bounds__(256) sparse_batch_steps(
+extern "C" __global__ void __launch_bounds__(256, 1) sparse_batch_steps(
     const Real* values, const int* indices, const int* indptr, double* cells, STEPS) {
     const Steps p = GATHERED;
     const Matrix A = {values, indices, indptr};

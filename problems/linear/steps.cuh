@@ -10,28 +10,29 @@ enum { WARPS = 8, AHEAD = 4, HELD = 16384 / sizeof(Real), CELLS = 2048 };
 enum { SLOTS = 768, OUTPUTS = 128 };                        // at most: size K, and K
 
 // rows: batch behind batch, `size` rows each; weights: like rows, or null. plan: numbers of the steps, (., steps + 1).
-// table, mean: null for SGD; they follow the steps where it `moves`. losses: (steps,); one that is not finite is the last.
+// table, mean: null for SGD; they follow the steps where it `moves`. buffer: of momentum, or null. losses: (steps,); one that is not finite is the last.
 struct Steps {
     Real* x;
     const Real* y;
     const long long* rows;
     const double *weights, *plan, *numbers;
-    Real *table, *mean;
+    Real *table, *mean, *buffer;
     double* losses;
     long long n, steps;
     int d, dim, K, size;
-    double l2, l1;
+    double l2, l1, beta;
     bool moves;
 };
 
 #define STEPS                                                                                                         \
     Real *x, const Real *y, const long long *rows, const double *weights, const double *plan, const double *numbers,  \
-        Real *table, Real *mean, double *losses, long long n, long long steps, long long d, long long dim,            \
-        long long K, long long size, double l2, double l1, long long moves
+        Real *table, Real *mean, Real *buffer, double *losses, long long n, long long steps, long long d, long long dim,            \
+        long long K, long long size, double l2, double l1, double beta,        \
+        long long moves
 #define GATHERED                                                                                                     \
     Steps {                                                                                                          \
-        x, y, rows, weights, plan, numbers, table, mean, losses, n, steps, (int)d, (int)dim, (int)K, (int)size, l2,  \
-            l1, moves != 0                                                                                           \
+        x, y, rows, weights, plan, numbers, table, mean, buffer, losses, n, steps, (int)d, (int)dim, (int)K, (int)size, l2,  \
+            l1, beta, moves != 0                                                                                           \
     }
 
 __device__ inline double planned(const Steps& p, int which, long long t) { return p.plan[which * (p.steps + 1) + t]; }

@@ -75,7 +75,7 @@ def copied(a, dtype=None):
 
 # ------------------------------------------------------------------------------------------------------- compiling
 BUILT, EXECUTED = {}, set()  # (source, options) -> {name: function}; (name, options) of the kernels that ran
-KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\(\d+\)\s*)?(\w+)\s*\(")
+KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([\d, ]+\)\s*)?(\w+)\s*\(")
 
 
 def names(source):

@@ -1,64 +1,247 @@
 """The CUDA stretches of linear models, run on the CPU, against the compiled loops of the CPU."""
 
 import itertools
+import math
+import pathlib
+import re
+from collections import namedtuple
 
-from npopt import L1, L1L2, L2, SAGA, SGD, SVRG, Exponential, Minibatch, Proximal, RandomReshuffling, Stop
-from npopt import backend, minimize
+from npopt import (
+    L1,
+    L1L2,
+    SAGA,
+    SGD,
+    SVRG,
+    Exponential,
+    HeavyBall,
+    Minibatch,
+    Proximal,
+    RandomReshuffling,
+    Stop,
+    WithReplacement,
+    backend,
+    minimize,
+)
 from npopt.backend import cuda
-from problems import LinearModel
+from problems import LeastSquares, LinearModel
 from problems.linear import Huber, Logit, Softmax, Squared, SquaredHinge, gpu
+from problems.linear.losses import Real
 
 import cudashim
 import numpy as np
 import pytest
+import scipy.sparse
 from test_stretches import N, make
 
 pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 LOSSES = {"squares": Squared(), "binary": Logit(), "classes": Softmax(3), "huber": Huber(0.6), "hinge": SquaredHinge()}
-CASES = list(itertools.product(LOSSES, ("dense", "sparse")))
+STORAGES = ("dense", "sparse")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled():
-    programs = [gpu.program(loss, storage).source() for loss in LOSSES.values() for storage in ("dense", "sparse")]
+    programs = [gpu.program(loss, storage).source() for loss in LOSSES.values() for storage in STORAGES]
     cudashim.build([(text, cuda.options("float64")) for text in programs])
 
 
 def on_both(call):
-    """What a function gives on the stand-in and on the CPU, the arrays among it on the host."""
+    """What call() answers on the stand-in and on the CPU."""
     found = []
-    for device in ("shim", "cpu"):
-        backend.use(device)
-        found.append(call())
-    backend.use("cpu")
+    try:
+        for device in ("shim", "cpu"):
+            backend.use(device)
+            found.append(call())
+    finally:
+        backend.use("cpu")
     return found
 
 
-@pytest.mark.parametrize("size", [1, 3, 7])
-@pytest.mark.parametrize("penalty", [None, L1(0.02), L2(0.1), L1L2(0.01, 0.05)], ids=repr)
-@pytest.mark.parametrize("loss, storage", CASES)
-def test_steps_are_those_of_the_cpu(loss, storage, penalty, size):
-    class Weighted(RandomReshuffling):
-        def epoch(self, e):
-            order, _ = super().epoch(e)
-            return order, None if self.weights is None else self.weights[order]
+def stretch(problem, size, kind, steps=40, weighted=True, rate=0.2):
+    """Steps with no argument at its default, on rows that come twice in a batch, too; all that they leave behind."""
+    rng = np.random.default_rng(7)
+    rows = rng.integers(0, problem.n, steps * size)
+    weights, rates = rng.random(len(rows)) + 0.2 if weighted else None, rate * (0.2 + rng.random(steps))
+    x, m = (backend.asarray(v.astype(problem.dtype)) for v in rng.standard_normal((2, problem.dim)))
+    table, mean = (
+        backend.asarray(v.astype(problem.dtype))
+        for v in (rng.standard_normal((problem.n, problem.outputs)) / 3, rng.standard_normal(problem.dim) / 9)
+    )
+    memory = {"sgd": {}, "svrg": dict(table=table, mean=mean), "saga": dict(table=table, mean=mean, moves=True)}
+    heavy = {"beta": 0.6, "m": m} if kind == "heavy" else {}
+    losses = problem.compiled_stretch(x, rows, weights, rates, **memory.get(kind, {}), **heavy)
+    return [losses, *(np.array(backend.to_host(v)) for v in (x, table, mean, m))]
 
-    for intercept, weighted in ((False, False), (True, True)):
-        def run(estimator):
-            rng = np.random.default_rng(3)
-            problem = make(loss, storage == "sparse", rng, l2=0.1, intercept=intercept, regulariser=penalty)
-            sampler = Weighted(size)
-            sampler.weights = rng.random(N) + 0.1 if weighted else None
-            rates = Exponential(0.3 / problem.row_smoothness().max(), 0.9)
-            return minimize(problem, Proximal(SGD()), sampler, rates, estimator, stop=Stop(epochs=5), seed=3)
 
-        for estimator in (Minibatch(), SVRG(1.3, "II"), SAGA(refresh=2.5)):
-            cudashim.EXECUTED.clear()
-            one, other = on_both(lambda: run(estimator))
-            assert one.loop == other.loop == "compiled"
-            kind = "single" if size == 1 and loss != "classes" else "batch"
-            assert f"{storage}_{kind}_steps" in {name for name, _ in cudashim.EXECUTED}
-            np.testing.assert_allclose(np.array(one.x), other.x, rtol=1e-12, atol=1e-13)
-            for name in ("gradients", "step", "epoch", "lr"):
-                assert one.columns[name] == other.columns[name]
-            np.testing.assert_allclose(one.columns["loss"][1:], other.columns["loss"][1:], rtol=1e-12)
+def same(call, rtol=1e-12, atol=1e-13):
+    one, other = on_both(call)
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+    return one
+
+
+CASES = [
+    case
+    for case in itertools.product(LOSSES, STORAGES, ("sgd", "svrg", "saga", "heavy"))
+    if case[1:] != ("sparse", "heavy")  # momentum has a loop on dense rows alone
+]
+
+
+@pytest.mark.parametrize("loss, storage, kind", CASES)
+def test_steps_are_those_of_the_cpu(loss, storage, kind):
+    rng = np.random.default_rng(3)
+    for size, penalty in itertools.product((1, 7), (None, L1L2(0.03, 0.05)) if kind != "heavy" else (None,)):
+        seed, full = rng.integers(1 << 30), (size == 1) == (penalty is None)
+        cudashim.EXECUTED.clear()
+
+        def steps(seed=seed, full=full, size=size, penalty=penalty):
+            draws = np.random.default_rng(seed)
+            return stretch(
+                make(loss, storage == "sparse", draws, l2=0.1, intercept=full, regulariser=penalty), size, kind, 40, full
+            )
+
+        same(steps)
+        single = size == 1 and loss != "classes"
+        assert [name for name, _ in cudashim.EXECUTED] == [f"{storage}_{'single' if single else 'batch'}_steps"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2, 7, 40])
+@pytest.mark.parametrize("loss, storage", list(itertools.product(LOSSES, STORAGES)))
+def test_hundreds_of_steps_are_those_of_the_cpu(loss, storage, size):
+    for penalty, full, kind in itertools.product((None, L1(0.02)), (False, True), ("sgd", "svrg", "saga")):
+        same(
+            lambda full=full, penalty=penalty, kind=kind: stretch(
+                make(loss, storage == "sparse", np.random.default_rng(5), l2=0.1, intercept=full, regulariser=penalty),
+                *(size, kind, 300, full),
+            )
+        )
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_what_does_not_fit_into_shared_memory_stays_outside(storage, size):
+    """2100 columns: more than x or cells in shared memory, and than the four of a thread that are fetched early."""
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((9, 2100)) * (rng.random((9, 2100)) < 0.5) / 30, rng.standard_normal(9)
+    for penalty in (None, L1(0.01)):
+        same(
+            lambda penalty=penalty: stretch(
+                LeastSquares(
+                    scipy.sparse.csr_matrix(X) if storage == "sparse" else X, y, 0.1, True, regulariser=penalty
+                ),
+                *(size, "saga", 12),
+            )
+        )
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_float32(storage):
+    for size in (1, 3):
+        found = on_both(
+            lambda size=size: stretch(
+                make("binary", storage == "sparse", np.random.default_rng(5), np.float32, l2=0.1, regulariser=L1(0.01)),
+                *(size, "saga"),
+            )
+        )
+        assert found[0][1].dtype == np.float32
+        for a, b in zip(*found, strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_runs_are_compiled_and_those_of_the_cpu(storage):
+    """minimize with all that lies between stretches: stages, options, the mean summed anew, short last batches."""
+    for estimator, optimizer, size in (
+        (SVRG(1.3, "II"), Proximal(SGD()), 7),
+        (SAGA(refresh=0.7), Proximal(SGD()), 1),
+        (Minibatch(), HeavyBall(0.7) if storage == "dense" else SGD(), 7),
+    ):
+        penalty = L1(0.02) if optimizer.proximal else None
+
+        def run(estimator=estimator, optimizer=optimizer, size=size, penalty=penalty):
+            problem = make("classes", storage == "sparse", np.random.default_rng(3), l2=0.1, regulariser=penalty)
+            sampler = RandomReshuffling(size)
+            return minimize(problem, optimizer, sampler, Exponential(0.02, 0.9), estimator, stop=Stop(epochs=2), seed=3)
+
+        one, other = on_both(run)
+        assert one.loop == other.loop == "compiled"
+        np.testing.assert_allclose(np.array(one.x), other.x, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(one.columns["loss"][1:], other.columns["loss"][1:], rtol=1e-12)
+        for name in ("gradients", "step", "epoch", "lr"):
+            assert one.columns[name] == other.columns[name]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_run_that_diverges_stops_before_the_step_of_the_bad_loss(storage, size):
+    def run():
+        problem = make("squares", storage == "sparse", np.random.default_rng(3))
+        return minimize(problem, SGD(), RandomReshuffling(size), 1e6, stop=Stop(epochs=50))
+
+    one, other = on_both(run)
+    assert one.diverged and one.loop == "compiled"
+    for name in ("step", "epoch", "gradients"):
+        assert one.final[name] == other.final[name]
+    np.testing.assert_allclose(np.array(one.x), other.x, rtol=1e-10)
+
+
+def test_steps_beyond_one_over_l2_are_made_one_by_one():
+    def run():
+        X = np.random.default_rng(3).standard_normal((9, 4)) / 9
+        return minimize(LeastSquares(X, X[:, 0], 5.0), SGD(), WithReplacement(2), 0.25, SAGA(), stop=Stop(epochs=3))
+
+    cudashim.EXECUTED.clear()
+    one, other = on_both(run)
+    np.testing.assert_allclose(np.array(one.x), other.x, rtol=1e-11)
+    np.testing.assert_allclose(one.columns["loss"][1:], other.columns["loss"][1:], rtol=1e-11)
+    assert not cudashim.EXECUTED & {(f"{s}_batch_steps", cuda.options("float64")) for s in STORAGES}
+
+
+class Quartic(Real, namedtuple("Quartic", "scale power")):
+    """l = scale |r| + r^4/4, in words that a GPU's formulas have."""
+
+    __slots__ = ()
+    curvature = 9.0
+
+    def one(self, y, z):
+        r = z - y
+        size = np.sqrt(r * r + self.power)
+        return self.scale * size + math.log1p(r**2), self.scale * r / size + 2 * r / (1 + r**2)
+
+    def arrays(self, z, y, xp):
+        r = z[:, 0] - y
+        size = xp.sqrt(r * r + self.power)
+        return self.scale * size + xp.log1p(r * r), (self.scale * r / size + 2 * r / (1 + r * r))[:, None]
+
+
+class Counted(Quartic):
+    """The same in words that it does not have."""
+
+    __slots__ = ()
+
+    def one(self, y, z):
+        value, slope = 0.0, 0.0
+        for _ in range(1):
+            value, slope = Quartic.one(self, y, z)
+        return value, slope
+
+
+def test_a_loss_of_ones_own_is_translated_or_takes_the_loop(rng):
+    X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
+    for loss, loop in ((Quartic(0.7, 0.2), "compiled"), (Counted(0.7, 0.2), "python")):
+        backend.use("shim")
+        run = minimize(LinearModel(X, y, loss, 0.1), SGD(), RandomReshuffling(1), 0.05, stop=Stop(epochs=2))
+        backend.use("cpu")
+        assert run.loop == loop
+        other = minimize(LinearModel(X, y, Quartic(0.7, 0.2), 0.1), SGD(), RandomReshuffling(1), 0.05, stop=Stop(epochs=2))
+        np.testing.assert_allclose(np.array(run.x), other.x, rtol=1e-12)
+
+
+def test_batches_beyond_a_block_take_the_loop(shim, rng):
+    X, y = rng.standard_normal((2000, 3)), rng.standard_normal(2000)
+    problem = LeastSquares(X, y)
+    assert problem.takes_stretches(768) and not problem.takes_stretches(769)
+    assert not LeastSquares(np.ones((200, 4000)), np.ones(200)).takes_stretches(100)  # too much for one block
+    constants = (pathlib.Path(gpu.__file__).parent / "steps.cuh").read_text()
+    for name in ("SLOTS", "OUTPUTS"):
+        assert re.search(rf"\b{name} = (\d+)", constants)[1] == str(getattr(gpu, name))
