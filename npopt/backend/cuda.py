@@ -8,7 +8,7 @@ C = {"float32": "float", "float64": "double"}
 
 
 class Program:
-    """The kernels of some CUDA files, read one behind the other; program(name, x) is the kernel `name` for arrays like x.
+    """The kernels of some CUDA files, read one behind the other; program(name, x) is the kernel for arrays like x.
 
     Real stands for float or double in them. before: text that comes first, such as a formula.
     """

@@ -7,9 +7,10 @@ One step over B rows, with a table of scalars T (n, K) and a vector m, both abse
     W  <- q_t S_{lr_t l1}(r_t W - lr_t g)          c <- c - lr_t g_c      S: the soft threshold; c has no r, q and l1
     SAGA, after that:   m <- m + (1/n) sum_b e_b a_b' over the distinct rows,   T_b <- s_b
 
-with momentum, on dense rows, g + l2 W goes into a buffer instead: u <- beta u + g + l2 W, W <- W - lr u. Here
 r_t = 1 - lr_t l2 is the smooth l2 term (l2 times the batch's mean weight for SGD, where it is part of f_i), q_t =
-1 / (1 + lr_t ridge) that of a penalty; both have to be positive. SVRG keeps T and m.
+1 / (1 + lr_t ridge) that of a penalty; both have to be positive. SVRG keeps T and m. With momentum, on dense rows, a buffer u like x makes the step instead:
+
+    u <- beta u + g + l2 W          W <- W - lr u                                               c as W, without l2
 
 On CSR rows a step touches the columns of its rows only. Write W = S_t v with S_{t+1} = S_t r_t q_t, S_0 = 1, and
 d_t = lr_t / (S_t r_t): every column j then makes the step
@@ -61,7 +62,7 @@ class Batches(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """rates: (steps,); l2 of the smooth part; l1 and ridge of the penalty l1 |w|_1 + ridge/2 |w|^2; beta of momentum."""
+    """rates: (steps,); l2 of the smooth part; l1, ridge of the penalty l1 |w|_1 + ridge/2 |w|^2; beta of momentum."""
 
     rates: np.ndarray
     l2: float

@@ -23,25 +23,30 @@ from npopt import (
     minimize,
 )
 from npopt.backend import cuda
-from problems import LeastSquares, LinearModel
-from problems.linear import Huber, Logit, Softmax, Squared, SquaredHinge, gpu
+from problems import LeastSquares, LinearModel, Logistic
+from problems.linear import Huber, Logit, Softmax, Squared, SquaredHinge, formula, gpu
 from problems.linear.losses import Real
 
 import cudashim
 import numpy as np
 import pytest
 import scipy.sparse
-from test_stretches import N, make
+from test_stretches import make
 
 pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 LOSSES = {"squares": Squared(), "binary": Logit(), "classes": Softmax(3), "huber": Huber(0.6), "hinge": SquaredHinge()}
 STORAGES = ("dense", "sparse")
+PAIRS = list(itertools.product(("binary", "classes"), STORAGES))  # the slow test: all
+BUILT = [(*pair, "float64") for pair in PAIRS] + [(*pair, "float32") for pair in PAIRS[:2]]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled():
-    programs = [gpu.program(loss, storage).source() for loss in LOSSES.values() for storage in STORAGES]
-    cudashim.build([(text, cuda.options("float64")) for text in programs])
+    cudashim.build([(program(*pair), cuda.options(dtype)) for *pair, dtype in BUILT])
+
+
+def program(loss, storage):
+    return gpu.program(LOSSES[loss], storage).source()
 
 
 def on_both(call):
@@ -79,26 +84,20 @@ def same(call, rtol=1e-12, atol=1e-13):
     return one
 
 
-CASES = [
-    case
-    for case in itertools.product(LOSSES, STORAGES, ("sgd", "svrg", "saga", "heavy"))
-    if case[1:] != ("sparse", "heavy")  # momentum has a loop on dense rows alone
-]
-
-
-@pytest.mark.parametrize("loss, storage, kind", CASES)
+@pytest.mark.parametrize("kind", ["sgd", "svrg", "saga", "heavy"])
+@pytest.mark.parametrize("loss, storage", PAIRS)
 def test_steps_are_those_of_the_cpu(loss, storage, kind):
-    rng = np.random.default_rng(3)
+    if (storage, kind) == ("sparse", "heavy"):
+        return  # momentum has a loop on dense rows alone
     for size, penalty in itertools.product((1, 7), (None, L1L2(0.03, 0.05)) if kind != "heavy" else (None,)):
-        seed, full = rng.integers(1 << 30), (size == 1) == (penalty is None)
+        full = (size == 1) == (penalty is None)  # weights and an intercept
+
+        def steps(full=full, size=size, penalty=penalty):
+            draws = np.random.default_rng(3)
+            problem = make(loss, storage == "sparse", draws, l2=0.1, intercept=full, regulariser=penalty)
+            return stretch(problem, size, kind, 40, full)
+
         cudashim.EXECUTED.clear()
-
-        def steps(seed=seed, full=full, size=size, penalty=penalty):
-            draws = np.random.default_rng(seed)
-            return stretch(
-                make(loss, storage == "sparse", draws, l2=0.1, intercept=full, regulariser=penalty), size, kind, 40, full
-            )
-
         same(steps)
         single = size == 1 and loss != "classes"
         assert [name for name, _ in cudashim.EXECUTED] == [f"{storage}_{'single' if single else 'batch'}_steps"]
@@ -122,30 +121,26 @@ def test_hundreds_of_steps_are_those_of_the_cpu(loss, storage, size):
 def test_what_does_not_fit_into_shared_memory_stays_outside(storage, size):
     """2100 columns: more than x or cells in shared memory, and than the four of a thread that are fetched early."""
     rng = np.random.default_rng(1)
-    X, y = rng.standard_normal((9, 2100)) * (rng.random((9, 2100)) < 0.5) / 30, rng.standard_normal(9)
+    X, y = rng.standard_normal((9, 2100)) * (rng.random((9, 2100)) < 0.5) / 30, np.where(np.arange(9) % 2, 1, -1)
     for penalty in (None, L1(0.01)):
         same(
             lambda penalty=penalty: stretch(
-                LeastSquares(
-                    scipy.sparse.csr_matrix(X) if storage == "sparse" else X, y, 0.1, True, regulariser=penalty
-                ),
+                Logistic(scipy.sparse.csr_matrix(X) if storage == "sparse" else X, y, 0.1, True, regulariser=penalty),
                 *(size, "saga", 12),
             )
         )
 
 
-@pytest.mark.parametrize("storage", STORAGES)
-def test_float32(storage):
+@pytest.mark.parametrize("loss, storage", PAIRS[:2])
+def test_float32(loss, storage):
     for size in (1, 3):
-        found = on_both(
-            lambda size=size: stretch(
-                make("binary", storage == "sparse", np.random.default_rng(5), np.float32, l2=0.1, regulariser=L1(0.01)),
-                *(size, "saga"),
-            )
-        )
-        assert found[0][1].dtype == np.float32
-        for a, b in zip(*found, strict=True):
-            np.testing.assert_allclose(a, b, atol=2e-6)
+
+        def steps(size=size):
+            draws = np.random.default_rng(5)
+            return stretch(make(loss, storage == "sparse", draws, np.float32, l2=0.1), size, "saga")
+
+        one = same(steps, rtol=0, atol=4e-6)
+        assert one[1].dtype == np.float32
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -159,7 +154,7 @@ def test_runs_are_compiled_and_those_of_the_cpu(storage):
         penalty = L1(0.02) if optimizer.proximal else None
 
         def run(estimator=estimator, optimizer=optimizer, size=size, penalty=penalty):
-            problem = make("classes", storage == "sparse", np.random.default_rng(3), l2=0.1, regulariser=penalty)
+            problem = make("binary", storage == "sparse", np.random.default_rng(3), l2=0.1, regulariser=penalty)
             sampler = RandomReshuffling(size)
             return minimize(problem, optimizer, sampler, Exponential(0.02, 0.9), estimator, stop=Stop(epochs=2), seed=3)
 
@@ -175,8 +170,8 @@ def test_runs_are_compiled_and_those_of_the_cpu(storage):
 @pytest.mark.parametrize("storage", STORAGES)
 def test_a_run_that_diverges_stops_before_the_step_of_the_bad_loss(storage, size):
     def run():
-        problem = make("squares", storage == "sparse", np.random.default_rng(3))
-        return minimize(problem, SGD(), RandomReshuffling(size), 1e6, stop=Stop(epochs=50))
+        problem = make("binary", storage == "sparse", np.random.default_rng(3))
+        return minimize(problem, SGD(), RandomReshuffling(size), 1e307, stop=Stop(epochs=50))
 
     one, other = on_both(run)
     assert one.diverged and one.loop == "compiled"
@@ -226,15 +221,40 @@ class Counted(Quartic):
         return value, slope
 
 
-def test_a_loss_of_ones_own_is_translated_or_takes_the_loop(rng):
-    X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
-    for loss, loop in ((Quartic(0.7, 0.2), "compiled"), (Counted(0.7, 0.2), "python")):
-        backend.use("shim")
-        run = minimize(LinearModel(X, y, loss, 0.1), SGD(), RandomReshuffling(1), 0.05, stop=Stop(epochs=2))
-        backend.use("cpu")
+def test_a_loss_of_ones_own_is_translated_or_takes_the_loop(shim, rng):
+    X, y, rows = rng.standard_normal((20, 3)), rng.standard_normal(20), rng.integers(0, 20, 50)
+    quartic, w = Quartic(0.7, 0.2), np.ones(3)
+    for i in rows:
+        w -= 0.05 * quartic.arrays(X[i : i + 1] @ w[:, None], y[i : i + 1], np)[1][0, 0] * X[i]
+    x = backend.asarray(np.ones(3))
+    LinearModel(X, y, quartic).compiled_stretch(x, rows, None, np.full(50, 0.05))
+    np.testing.assert_allclose(np.array(x), w, rtol=1e-12)
+    for loss, loop in ((quartic, "compiled"), (Counted(0.7, 0.2), "python")):
+        run = minimize(LinearModel(X, y, loss, 0.1), SGD(), RandomReshuffling(1), 0.05, stop=Stop(epochs=1))
         assert run.loop == loop
-        other = minimize(LinearModel(X, y, Quartic(0.7, 0.2), 0.1), SGD(), RandomReshuffling(1), 0.05, stop=Stop(epochs=2))
-        np.testing.assert_allclose(np.array(run.x), other.x, rtol=1e-12)
+
+
+PROBE = """
+extern "C" __global__ void probe(const double* numbers, const double* y, double* z, double* value, long long K) {
+    value[threadIdx.x] = loss_of(numbers, y[threadIdx.x], z, (int)(threadIdx.x * K), (int)K);
+}
+"""
+
+
+def test_every_loss_is_that_of_its_array_code(shim, rng):
+    cudashim.build([(formula.cuda(loss) + PROBE, ()) for loss in LOSSES.values()])
+    for name, loss in LOSSES.items():
+        K = loss.outputs
+        z = 3 * rng.standard_normal((60, K))
+        z[:4] = [[0.0], [800.0], [-800.0], [0.5]]
+        y = {"classes": rng.integers(0, 3, 60) * 1.0, "squares": z[:, 0] - 1, "huber": rng.standard_normal(60)}.get(
+            name, np.where(rng.random(60) < 0.5, -1.0, 1.0)
+        )
+        slopes, values = backend.asarray(z), backend.empty((60,), "float64")
+        given = (backend.asarray(np.array([*loss, 0.0])), backend.asarray(y), slopes, values, K)
+        cudashim.RawModule(code=formula.cuda(loss) + PROBE).get_function("probe")((1,), (60,), given)
+        for found, right in zip((values, slopes), loss.arrays(z, y, np), strict=True):
+            np.testing.assert_allclose(np.array(found), right, rtol=1e-13, atol=1e-15, err_msg=name)
 
 
 def test_batches_beyond_a_block_take_the_loop(shim, rng):
