@@ -9,14 +9,14 @@ THREADS = 256  # of every block, but for the joins of sums: 1024
 
 
 class Program(cuda.Program):
-    """The kernels of one CUDA file; program(name, x) is the kernel called `name` for arrays like x."""
+    """The kernels of some CUDA files of this folder, with common.cuh before them."""
 
-    def __init__(self, file):
-        super().__init__(HERE / "common.cuh", HERE / file)
+    def __init__(self, *files, shared=None):
+        super().__init__(*(HERE / file for file in ("common.cuh", *files)), shared=shared)
 
-    def each(self, name, n, *arguments):
-        """A thread for each of n numbers."""
-        self(name, arguments[0])((blocks(n),), (THREADS,), (*arguments, n))
+    def each(self, name, n, *arguments, like=None):
+        """A thread for each of n numbers; the kernel is that for arrays like `like`, or like the first argument."""
+        self(name, arguments[0] if like is None else like)((blocks(n),), (THREADS,), (*arguments, n))
 
     def lines(self, name, shape, wide, *arguments):
         """A thread for each `wide` channels of each pixel of (B, H, W, C); a block has a piece of a line (b, h)."""
@@ -36,15 +36,16 @@ def geometry(image, count, kernel, stride, padding):
 
 
 def takes(arguments):
-    """Whether the kernels take these arrays: of one device, contiguous, not empty, floating ones of one dtype."""
-    kind, first = type(arguments[0]), None
+    """Whether the kernels take these arrays: of one device, contiguous, not empty, floating ones of one dtype; or
+    activations of two bytes a number beside float32 parameters and sums."""
+    kind, found = type(arguments[0]), set()
     for a in arguments:
         if type(a) is kind:
             if not a.size or not a.flags.c_contiguous:
                 return False
-            dtype = a.dtype
-            if dtype is not first and dtype.kind == "f":
-                if first is not None and dtype != first:
-                    return False
-                first = dtype
-    return first is not None and first.char in "fd"
+            if a.dtype.kind not in "iub":
+                found.add(a.dtype.name)
+    return found in SETS
+
+
+SETS = [{"float32"}, {"float64"}, {"float16"}, {"bfloat16"}, {"float16", "float32"}, {"bfloat16", "float32"}]
