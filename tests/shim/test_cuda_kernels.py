@@ -3,6 +3,7 @@
 RUNS names, for each kernel, the piece of a layer that must launch it; a kernel without an entry fails.
 """
 
+import itertools
 import pathlib
 import re
 import shutil
@@ -15,13 +16,14 @@ from nn.kernels import gpu, reference
 from nn.kernels.gpu import convolutions, tensor, winograd
 from npopt import backend
 from npopt.backend import cuda
+from problems.linear import gpu as stretches
 
 import cudashim
 import ml_dtypes  # noqa: F401 (NumPy knows bfloat16 by it)
 import numpy as np
 import pytest
 import scipy.special
-from test_cuda_stretches import STORAGES
+from test_cuda_stretches import LOSSES, STORAGES
 
 pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 ROOT = pathlib.Path(nn.__file__).parent.parent
@@ -421,7 +423,11 @@ def test_reference_values_of_erf_are_those_of_scipy(rng, shim):
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")
 @pytest.mark.parametrize(
     "program, dtype",
-    [pytest.param(p, d, id=f"{p.file} {d}") for p in gpu.PROGRAMS for d in kinds(p) if d != "bfloat16"],
+    [pytest.param(p, d, id=f"{p.file} {d}") for p in gpu.PROGRAMS for d in kinds(p) if d != "bfloat16"]
+    + [
+        pytest.param(stretches.program(LOSSES[loss], storage), dtype, id=f"{loss} {storage}.cu {dtype}")
+        for loss, storage, dtype in itertools.product(("binary", "classes"), STORAGES, DTYPES)
+    ],
 )
 def test_nvcc_compiles_them_without_spilling(program, dtype, tmp_path):
     """For sm_90; a local array that is not held in registers would show as bytes of stack frame or spills."""
