@@ -5,6 +5,7 @@ from math import prod
 from nn.kernels import gpu, reference
 from nn.kernels.gpu import convolutions, tensor
 from npopt import backend
+from npopt.backend import cuda
 
 import cudashim
 import ml_dtypes
@@ -26,7 +27,7 @@ CASES = [  # image, kernel, stride, padding, channels, outputs, images
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled():
-    cudashim.build([(tensor.program.source(), gpu.launch.options(kind)) for kind in TYPES])
+    cudashim.build([(tensor.program.source(), cuda.options(kind)) for kind in TYPES])
 
 
 def rounded(a, kind):
