@@ -50,7 +50,7 @@ def free():
 def peak(make, mine):
     """(a step function, bytes that its first three steps take at most)."""
     free()
-    before = backend.memory()["device"] if mine else torch.cuda.memory_allocated()
+    before = backend.memory()["device_peak"] if mine else torch.cuda.memory_allocated()
     step = make()
     for _ in range(3):
         step()

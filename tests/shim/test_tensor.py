@@ -86,16 +86,16 @@ def test_all_three_ways(case, kind, shim):
 @pytest.mark.parametrize("kind", TYPES)
 def test_wide_blocks_and_parts_of_a_sum(kind, shim, monkeypatch):
     """Blocks of 128 x 128 and of 256 x 64, and a dW in parts."""
-    monkeypatch.setattr(tensor, "WAVE", 2)
     monkeypatch.setattr(tensor, "LEAST", 32)
-    for case in (((12, 12), (1, 3), (1, 1), (0, 1), 64, 128, 1), ((17, 17), (1, 2), (1, 1), (0, 0), 64, 64, 1)):
+    cases = [((16, 17), (1, 2), (1, 1), (0, 0), 64, 128, 1), ((12, 12), (1, 1), (1, 1), (0, 0), 64, 128, 1)]
+    for wave, case in zip((2, 4, 2), (*cases, ((17, 17), (1, 2), (1, 1), (0, 0), 64, 64, 1)), strict=True):
+        monkeypatch.setattr(tensor, "WAVE", wave)
         wide(case, kind, monkeypatch)
     ran = {name for name, _ in cudashim.EXECUTED}
-    assert {"convolve_128", "convolve_256", "weights_128", "weights_64", "sum_in_order"} <= ran
+    assert {"convolve_wide", "convolve_128", "convolve_256", "weights_128", "weights_64", "sum_in_order"} <= ran
 
 
 def wide(case, kind, monkeypatch):
-    monkeypatch.setattr(tensor, "WAVE", 2)
     _, kernel, stride, padding, c, o, _ = case
     x, w, dy = arrays(case, kind)
     y, dw = np.empty_like(dy), np.empty_like(w)

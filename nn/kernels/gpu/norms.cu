@@ -80,25 +80,23 @@ __device__ void moments_of(Work& means, Work& squares, const Stored* __restrict_
         squares[e * 256 + mine] = square[e];
     }
     __syncthreads();
-    if (threadIdx.y > 0 || j >= d) return;
-    const long long rows = last - FIRST;
-#pragma unroll
-    for (int e = 0; e < W; e++) {
-        double before = seen;
-        for (int y = 1; y < LANES; y++) {
-            // lane y has had the groups of ROWS rows y, y + LANES, ...: of the whole ones, and of what is left behind them
-            const long long whole = rows / (LANES * ROWS) * ROWS, rest = rows % (LANES * ROWS) - y * ROWS;
-            const double count = whole + (rest < 0 ? 0 : rest < ROWS ? rest : ROWS);
-            if (count > 0) {
-                const double step = means[e * 256 + y * ACROSS + threadIdx.x] - mean[e], weight = count / (before + count);
-                mean[e] += step * weight;
-                square[e] += squares[e * 256 + y * ACROSS + threadIdx.x] + step * step * before * weight;
-                before += count;
-            }
-        }
-        parts[2 * blockIdx.x * d + j + e] = mean[e];
-        parts[(2 * blockIdx.x + 1) * d + j + e] = square[e];
+    // a row of threads for each of the W numbers; lane y has had groups of ROWS rows: y, y + LANES, ...
+    const int e = threadIdx.y;
+    if (e >= W || j >= d) return;
+    const int rows = (int)(last - FIRST), whole = rows / (LANES * ROWS) * ROWS, left = rows % (LANES * ROWS);
+    double sum = 0, spread = 0;
+    for (int y = 0; y < LANES; y++) {
+        const int rest = left - y * ROWS;
+        sum += (whole + (rest < 0 ? 0 : rest < ROWS ? rest : ROWS)) * means[e * 256 + y * ACROSS + threadIdx.x];
     }
+    const double middle = sum / rows;
+    for (int y = 0; y < LANES; y++) {
+        const int rest = left - y * ROWS, at = e * 256 + y * ACROSS + threadIdx.x;
+        const double step = means[at] - middle;
+        spread += squares[at] + (whole + (rest < 0 ? 0 : rest < ROWS ? rest : ROWS)) * step * step;
+    }
+    parts[2 * blockIdx.x * d + j + e] = middle;
+    parts[(2 * blockIdx.x + 1) * d + j + e] = spread;
 }
 
 extern "C" __global__ void __launch_bounds__(256)

@@ -134,6 +134,11 @@ extern "C" __global__ void __launch_bounds__(128) convolve_128(CONVOLUTION) {   
     convolve<2, 2, 4, 4, 3>(tile, x, w, bias, y, VIEWED, (int)c, (int)count, (int)positions);
 }
 
+extern "C" __global__ void __launch_bounds__(256) convolve_wide(CONVOLUTION) {    // 256 x 128
+    SHARED(tile, 9216);
+    convolve<4, 2, 4, 4, 3>(tile, x, w, bias, y, VIEWED, (int)c, (int)count, (int)positions);
+}
+
 extern "C" __global__ void __launch_bounds__(128) convolve_256(CONVOLUTION) {     // 256 x 64
     SHARED(tile, 5120);
     convolve<4, 1, 4, 4, 2>(tile, x, w, bias, y, VIEWED, (int)c, (int)count, (int)positions);
@@ -154,15 +159,15 @@ __device__ inline int turned(int row, int chunk) {
 template <int CHUNKS, typename Tile>
 __device__ inline void load_turned(unsigned* out, Tile& tile, int base, int quarter, int at, bool first) {
     const int lane = threadIdx.x % 32;
-    if (sizeof(Stored) == 2) {
+    if constexpr (sizeof(Stored) == 2) {
         const int block = lane / 8, far = first ? block / 2 : block % 2, aside = first ? block % 2 : block / 2;
         load_columns(out, tile, base + turned<CHUNKS>(16 * quarter + 8 * far + lane % 8, at / 8 + aside));
-        return;
-    }
+    } else {
 #pragma unroll
-    for (int m = 0; m < 4; m++) {
-        const int far = first ? m / 2 : m % 2, aside = first ? m % 2 : m / 2, output = at + 8 * aside + lane / 4;
-        out[m] = word_of(tile, base + turned<CHUNKS>(8 * quarter + 4 * far + lane % 4, output / 4), output % 4);
+        for (int m = 0; m < 4; m++) {
+            const int far = first ? m / 2 : m % 2, aside = first ? m % 2 : m / 2, output = at + 8 * aside + lane / 4;
+            out[m] = word_of(tile, base + turned<CHUNKS>(8 * quarter + 4 * far + lane % 4, output / 4), output % 4);
+        }
     }
 }
 

@@ -13,15 +13,15 @@ from npopt import backend
 
 from .launch import Program, blocks
 
-TILES = {  # outputs of a block, and its chunks of shared memory
-    "convolve_128": (128, 128, 6144),
-    "convolve_256": (256, 64, 5120),
-    "convolve_64": (64, 64, 4096),
-    "weights_128": (128, 128, 6144),
-    "weights_64": (64, 128, 4608),
+TILES = {  # outputs of a block, its threads, and its chunks of shared memory
+    "convolve_wide": (256, 128, 256, 9216),
+    "convolve_128": (128, 128, 128, 6144),
+    "convolve_256": (256, 64, 128, 5120),
+    "convolve_64": (64, 64, 128, 4096),
+    "weights_128": (128, 128, 128, 6144),
+    "weights_64": (64, 128, 128, 4608),
 }
-THREADS = 128
-program = Program("tensor.cuh", "tensor.cu", shared={name: 16 * chunks for name, (_, _, chunks) in TILES.items()})
+program = Program("tensor.cuh", "tensor.cu", shared={name: 16 * tile[3] for name, tile in TILES.items()})
 BYTES = 128  # of the terms that a block takes at a time, for each output
 WAVE = 264  # blocks that fill a card: two for each multiprocessor
 LEAST = 512  # positions of a part of dW, at least
@@ -60,7 +60,7 @@ def convolve_weights(x, dy, dw, stride, padding):
     positions, wide = dy.shape[0] * prod(dy.shape[1:3]), prod(taps) * c
     view = _view(x, dy, (0, 0), (1, 1), dy.shape[1:3], stride, [-p for p in padding], taps, (1, 1))
     name = "weights_64" if o % 128 else "weights_128"
-    rows, cols, _ = TILES[name]
+    rows, cols = TILES[name][:2]
     tiles, some = (blocks(wide, cols), blocks(o, rows)), BYTES // x.itemsize
     parts = max(1, min(WAVE // prod(tiles), positions // LEAST))
     length = blocks(blocks(positions, parts), some) * some
@@ -73,14 +73,17 @@ def convolve_weights(x, dy, dw, stride, padding):
 
 def _launch(x, w, bias, y, view, positions):
     c, count = x.shape[3], y.shape[3]
-    names = ["convolve_128", "convolve_64"] if count % 128 == 0 else ["convolve_256", "convolve_64"]
-    grids = [(blocks(positions, rows), blocks(count, cols)) for rows, cols, _ in (TILES[name] for name in names)]
-    few = prod(grids[0]) < WAVE // 2
-    _run(names[few], grids[few], x, w, bias, y, *view, c, count, positions)
+    names = ["convolve_wide", "convolve_128"] if count % 128 == 0 else ["convolve_256"]
+    for name in (*names, "convolve_64"):
+        rows, cols = TILES[name][:2]
+        grid = blocks(positions, rows), blocks(count, cols)
+        if prod(grid) >= WAVE // 2:  # the largest blocks of which every multiprocessor has one
+            break
+    _run(name, grid, x, w, bias, y, *view, c, count, positions)
 
 
 def _run(name, grid, *arguments):
-    program(name, arguments[0])(grid, (THREADS,), arguments, shared_mem=program.shared[name])
+    program(name, arguments[0])(grid, (TILES[name][2],), arguments, shared_mem=program.shared[name])
 
 
 def _view(x, y, out_first, out_step, count, step, first, taps, tap_step):
