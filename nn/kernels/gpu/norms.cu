@@ -41,29 +41,30 @@ __device__ inline void sum_block(Work& work, double* value) {
 template <int W, typename Work>
 __device__ void moments_of(Work& means, Work& squares, const Stored* __restrict__ x, double* __restrict__ parts,
                            long long n, long long d) {
-    SHAPE;
+    constexpr int ACROSS = Block<W>::ACROSS, LANES = Block<W>::LANES, FEW = 4;      // rows in flight
+    const long long j = (blockIdx.y * (long long)ACROSS + threadIdx.x) * W;
     const long long last = LAST;
     const int mine = threadIdx.y * ACROSS + threadIdx.x;
     double mean[W], square[W], seen = 0;
 #pragma unroll
     for (int e = 0; e < W; e++) mean[e] = square[e] = 0;
     if (j < d) {
-        for (long long i = FIRST + threadIdx.y * ROWS; i < last; i += LANES * ROWS) {
-            const int count = last - i < ROWS ? (int)(last - i) : ROWS;
+        for (long long i = FIRST + threadIdx.y * FEW; i < last; i += LANES * FEW) {
+            const int count = last - i < FEW ? (int)(last - i) : FEW;
             const Real share = (Real)1 / count;
             const double weight = count / (seen + count);
-            Pack<W> v[ROWS];
+            Pack<W> v[FEW];
 #pragma unroll
-            for (int k = 0; k < ROWS; k++)
+            for (int k = 0; k < FEW; k++)
                 if (k < count) v[k] = pack_of<W>(x + (i + k) * d + j);
 #pragma unroll
             for (int e = 0; e < W; e++) {
                 Real sum = 0, spread = 0;
 #pragma unroll
-                for (int k = 0; k < ROWS; k++) sum += k < count ? (Real)v[k].v[e] : (Real)0;
+                for (int k = 0; k < FEW; k++) sum += k < count ? (Real)v[k].v[e] : (Real)0;
                 const Real middle = sum * share;
 #pragma unroll
-                for (int k = 0; k < ROWS; k++) {
+                for (int k = 0; k < FEW; k++) {
                     const Real far = k < count ? (Real)v[k].v[e] - middle : (Real)0;
                     spread += far * far;
                 }
@@ -80,20 +81,22 @@ __device__ void moments_of(Work& means, Work& squares, const Stored* __restrict_
         squares[e * 256 + mine] = square[e];
     }
     __syncthreads();
-    // a row of threads for each of the W numbers; lane y has had groups of ROWS rows: y, y + LANES, ...
+    // a row of threads for each of the W numbers; lane y has had groups of FEW rows: y, y + LANES, ...
     const int e = threadIdx.y;
     if (e >= W || j >= d) return;
-    const int rows = (int)(last - FIRST), whole = rows / (LANES * ROWS) * ROWS, left = rows % (LANES * ROWS);
+    const int rows = (int)(last - FIRST), whole = rows / (LANES * FEW) * FEW, left = rows % (LANES * FEW);
     double sum = 0, spread = 0;
+#pragma unroll 1
     for (int y = 0; y < LANES; y++) {
-        const int rest = left - y * ROWS;
-        sum += (whole + (rest < 0 ? 0 : rest < ROWS ? rest : ROWS)) * means[e * 256 + y * ACROSS + threadIdx.x];
+        const int rest = left - y * FEW;
+        sum += (whole + (rest < 0 ? 0 : rest < FEW ? rest : FEW)) * means[e * 256 + y * ACROSS + threadIdx.x];
     }
     const double middle = sum / rows;
+#pragma unroll 1
     for (int y = 0; y < LANES; y++) {
-        const int rest = left - y * ROWS, at = e * 256 + y * ACROSS + threadIdx.x;
+        const int rest = left - y * FEW, at = e * 256 + y * ACROSS + threadIdx.x;
         const double step = means[at] - middle;
-        spread += squares[at] + (whole + (rest < 0 ? 0 : rest < ROWS ? rest : ROWS)) * step * step;
+        spread += squares[at] + (whole + (rest < 0 ? 0 : rest < FEW ? rest : FEW)) * step * step;
     }
     parts[2 * blockIdx.x * d + j + e] = middle;
     parts[(2 * blockIdx.x + 1) * d + j + e] = spread;
