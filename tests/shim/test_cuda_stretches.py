@@ -236,7 +236,7 @@ def test_a_loss_of_ones_own_is_translated_or_takes_the_loop(shim, rng):
 
 @pytest.mark.parametrize("dtype, near", [("float64", 1e-12), ("float32", 3e-6)])
 @pytest.mark.parametrize("storage", STORAGES)
-@pytest.mark.parametrize("loss", ["huber", "classes"])
+@pytest.mark.parametrize("loss", ["binary", "classes"])
 def test_a_pass_over_rows_is_that_of_the_cpu(loss, storage, dtype, near):
     """Of all rows and of some, one of them twice; with weights and without; with a gradient and without."""
 
@@ -290,3 +290,13 @@ def test_batches_beyond_a_block_take_the_loop(shim, rng):
     constants = (pathlib.Path(gpu.__file__).parent / "steps.cuh").read_text()
     for name in ("SLOTS", "OUTPUTS"):
         assert re.search(rf"\b{name} = (\d+)", constants)[1] == str(getattr(gpu, name))
+
+
+def test_the_benchmark_runs(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[2] / "benchmarks"))
+    import stretches
+
+    stretches.main(["--device", "shim"], [(5, None, 2, 1, 0.9), (30, 4, 2, 1, None)], rounds=1, steps=60)
+    backend.use("cpu")
+    apart = [float(line.split(" x ")[1].split()[0]) for line in capsys.readouterr().out.splitlines()]
+    assert len(apart) == 2 and max(apart) < 1e-11
