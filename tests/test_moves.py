@@ -202,7 +202,7 @@ def test_a_range_test_reads_one_loss_a_step():
 
 def test_kernels_of_a_step_do_not_multiply():
     """Upper bounds, so that a step that suddenly asks a GPU for twice as many operations is seen."""
-    for problem, method, most in ((logistic(), SGD(), 30), (Quadratic([1.0, 2.0], n=N, noise=0.1), SGD(), 12)):
+    for problem, method, most in ((logistic(), SGD(), 14), (Quadratic([1.0, 2.0], n=N, noise=0.1), SGD(), 12)):
         with strict_moves.counted() as few:
             minimize(problem, method, RandomReshuffling(16), 1e-3, stop=Stop(steps=6), events=Events(None))
         with strict_moves.counted() as many:

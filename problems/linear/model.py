@@ -8,7 +8,7 @@ from npopt.penalties import Regulariser
 from npopt.segments import Segments
 from npopt.values import number as checked
 from problems.base import Problem, number
-from problems.linear import data, labels, passes
+from problems.linear import data, fused, labels, passes
 from problems.linear.losses import Loss
 from problems.linear.stretches import Stretches
 from problems.minima.exact import Exact
@@ -110,6 +110,9 @@ class LinearModel(Stretches, Exact, Problem):
             self.run, self.mix = passes.passes(self.loss, held)
         else:
             self.run, self.mix = self.array_pass, self.array_combine
+        self.over = self.arrays  # the pass over rows that are at hand
+        if not self.on_host and fused.kernels(self.loss) is not None:
+            self.over = fused.Fused(self.loss, self.intercept)
 
     # ------------------------------------------------------------------------------------------------ passes
 
@@ -163,13 +166,16 @@ class LinearModel(Stretches, Exact, Problem):
     def whole(self, x, weights, out):
         """(value, slopes) over all rows; nothing is stored in this object."""
         if not scipy.sparse.issparse(self.X):
-            return self.arrays(self.X, self.y, x, weights, self.l2, out)
+            return self.over(self.X, self.y, x, weights, self.l2, out)
         s = np.empty((self.n, self.outputs), self.dtype)
         return self.run(x, np.arange(self.n), weights, self.l2, s, out), s
 
     @np.errstate(over="ignore", invalid="ignore")  # a run that diverges shows in its loss
     def arrays(self, A, y, x, weights, l2, out):
-        """The pass of problems/linear/passes.py as array code, over the rows A: (B, d), y: (B,); (value, slopes)."""
+        """The pass of problems/linear/passes.py as array code, over the rows A: (B, d), y: (B,); (value, slopes).
+
+        On the host; on a device where the loss has no kernel (problems/linear/fused.py).
+        """
         xp, K, B = backend.xp(x), self.outputs, A.shape[0]
         weighted = K * self.d
         W = x[:weighted].reshape(K, self.d)
@@ -192,7 +198,7 @@ class LinearModel(Stretches, Exact, Problem):
         """The compiled pass's stand-in on devices without one."""
         if x.shape != (self.dim,) or out.shape[0] not in (0, self.dim) or rows.shape[0] > s.shape[0]:
             raise ValueError
-        value, found = self.arrays(self.X[rows], self.y[rows], x, weights, l2, out)
+        value, found = self.over(self.X[rows], self.y[rows], x, weights, l2, out)
         s[: rows.shape[0]] = found
         return value
 

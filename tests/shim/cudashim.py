@@ -136,7 +136,8 @@ def build(pairs):
                 out,
                 source,
             ]
-            done = subprocess.run(command, capture_output=True, text=True)
+            alone = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+            done = subprocess.run(command, capture_output=True, text=True, env=alone)
             if done.returncode:
                 raise RuntimeError(done.stderr[:4000])
             os.replace(out, library)

@@ -31,7 +31,7 @@ import cudashim
 import numpy as np
 import pytest
 import scipy.sparse
-from test_stretches import make
+from test_stretches import N, make
 
 pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 LOSSES = {"squares": Squared(), "binary": Logit(), "classes": Softmax(3), "huber": Huber(0.6), "hinge": SquaredHinge()}
@@ -234,6 +234,31 @@ def test_a_loss_of_ones_own_is_translated_or_takes_the_loop(shim, rng):
         assert run.loop == loop
 
 
+@pytest.mark.parametrize("dtype, near", [("float64", 1e-12), ("float32", 3e-6)])
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("loss", ["binary", "classes"])
+def test_a_pass_over_rows_is_that_of_the_cpu(loss, storage, dtype, near):
+    """Of all rows and of some, one of them twice; with weights and without; with a gradient and without."""
+
+    def passes():
+        found, rng = [], np.random.default_rng(2)
+        for intercept in (False, True):
+            problem = make(loss, storage == "sparse", np.random.default_rng(3), dtype, l2=0.1, intercept=intercept)
+            x = backend.asarray(rng.standard_normal(problem.dim).astype(dtype))
+            for rows, weighted in itertools.product((None, np.array([3, 41, 7, 41])), (False, True)):
+                weights = backend.asarray(rng.random(N if rows is None else 4)) if weighted else None
+                some, g = None if rows is None else backend.asarray(rows), backend.zeros((problem.dim,), dtype)
+                value = problem.value_and_gradient(x, some, weights, g)
+                slopes = problem.s_all if rows is None else problem.s[:4]
+                values = np.array([backend.to_host(v) for v in (value, problem.value(x, some, weights))])
+                found += [values, *(np.array(backend.to_host(v)) for v in (g, slopes))]
+        return found
+
+    cudashim.EXECUTED.clear()
+    same(passes, rtol=near, atol=near)
+    assert {"rows_slopes", "rows_value"} <= {name for name, _ in cudashim.EXECUTED}
+
+
 PROBE = """
 extern "C" __global__ void probe(const double* numbers, const double* y, double* z, double* value, long long K) {
     value[threadIdx.x] = loss_of(numbers, y[threadIdx.x], z, (int)(threadIdx.x * K), (int)K);
@@ -265,3 +290,13 @@ def test_batches_beyond_a_block_take_the_loop(shim, rng):
     constants = (pathlib.Path(gpu.__file__).parent / "steps.cuh").read_text()
     for name in ("SLOTS", "OUTPUTS"):
         assert re.search(rf"\b{name} = (\d+)", constants)[1] == str(getattr(gpu, name))
+
+
+def test_the_benchmark_runs(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[2] / "benchmarks"))
+    import stretches
+
+    stretches.main(["--device", "shim"], [(5, None, 2, 1, 0.9), (30, 4, 2, 1, None)], rounds=1, steps=60)
+    backend.use("cpu")
+    apart = [float(line.split(" x ")[1].split()[0]) for line in capsys.readouterr().out.splitlines()]
+    assert len(apart) == 2 and max(apart) < 1e-11
