@@ -21,6 +21,7 @@ from lab import data, options, report
 from lab.claims import counts
 from lab.experiment import Experiment
 from lab.options import nearest
+from lab.progress import Doing
 from npopt import checkpoint
 from npopt.backend import cores
 from npopt.errors import UserError
@@ -45,11 +46,11 @@ takes (the defaults of --seeds are those of most):
 LIBRARY = {"methods": "lab.methods", "show": "lab.listing", "gradcheck": "lab.gradchecks"}  # imported when asked for
 
 
-ROW = "{:7} {:{}}  {:12} {:>12}  {:>6} {:>6} {:>9}"
+ROW = "{:4} {:{}} {:>12} {:>5} {:>5} {:>9}"  # 60 columns
 VERDICTS = ("holds", "fails", "undecided")
 
 
-RUNNING = set()  # scripts of `npopt all`
+RUNNING = {}  # scripts of `npopt all`: process -> name
 
 
 def main(argv=None):
@@ -166,24 +167,24 @@ def run_all(words):
     except ValueError as error:
         return refuse(f"{error} with --out")
     order = sorted(known, key=lambda name: report.task_order(described(known[name])[0]))
-    width, failed = max(map(len, order)), []
-    print(f"{len(order)} scripts, {jobs} at a time\n\n  " + ROW.format("task", "script", width, "", "time", *VERDICTS))
+    width, failed, started = max(map(len, order)), [], time.monotonic()
+    print(f"{len(order)} scripts, {jobs} at a time\n\n  " + ROW.format("task", "script", width, "time", *VERDICTS))
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     runs = {pool.submit(quietly, known[name], words): name for name in order}
     try:
-        for ended in concurrent.futures.as_completed(runs):
-            name, (status, seconds) = runs[ended], ended.result()
-            if status == 130:
-                raise KeyboardInterrupt
-            found = ["", "", ""] if status else tally(folder_of(words) / name / "summary.json")
-            state = f"failed ({status})" if status else "done"
-            task = described(known[name])[0]
-            print("  " + ROW.format(task, name, width, state, report.duration(seconds), *found), flush=True)
-            if status:
-                failed.append(name)
-                print(last_words(folder_of(words) / name), file=sys.stderr)
+        with Doing(lambda: at_work(runs)) as line:
+            for ended in concurrent.futures.as_completed(runs):
+                name, (status, seconds) = runs[ended], ended.result()
+                if status == 130:
+                    raise KeyboardInterrupt
+                task, time_taken = described(known[name])[0], report.duration(seconds)
+                found = [f"failed ({status})", "", ""] if status else tally(folder_of(words) / name / "summary.json")
+                line.say("  " + ROW.format(task, name, width, time_taken, *found).rstrip())
+                if status:
+                    failed.append(name)
+                    line.say(last_words(folder_of(words) / name), sys.stderr)
     except KeyboardInterrupt:
         pool.shutdown(cancel_futures=True)  # the scripts were interrupted too, save and end
         return 130
@@ -193,8 +194,15 @@ def run_all(words):
             process.terminate()
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
-    print(f"\nall reports: {report.write_index(folder_of(words))}")
+    index = report.write_index(folder_of(words))
+    print(f"\n{len(order)} scripts, {report.duration(time.monotonic() - started)}; all reports: {index}")
     return 1 if failed else 0
+
+
+def at_work(runs):
+    """What `npopt all` waits for."""
+    names = ", ".join(list(RUNNING.values()))
+    return f"{sum(future.done() for future in runs)} of {len(runs)} done; now: {names}"
 
 
 def check_options(prog, words):
@@ -228,11 +236,11 @@ def quietly(path, words):
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "output.txt", "w") as file:
         process = subprocess.Popen([sys.executable, str(path), *words], stdout=file, stderr=subprocess.STDOUT)
-        RUNNING.add(process)
+        RUNNING[process] = path.stem
         try:
             return process.wait(), time.monotonic() - before
         finally:
-            RUNNING.discard(process)
+            RUNNING.pop(process, None)
 
 
 def last_words(folder, lines=5, width=150):

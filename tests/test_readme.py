@@ -3,6 +3,8 @@
 import importlib.util
 import pathlib
 import re
+import subprocess
+import sys
 
 import numpy as np
 
@@ -71,3 +73,10 @@ def test_the_gpu_section_installs_what_the_requirements_name():
     (wanted,) = [line for line in (ROOT / "requirements-gpu.txt").read_text().splitlines() if line.startswith("cupy")]
     assert "pip install -r requirements-gpu.txt" in said and wanted.startswith("cupy-cuda12x")
     assert wanted.replace("12x", "13x") in said
+
+
+def test_pytest_says_how_many_tests_passed():
+    """Also where somebody adds a -q to that of pyproject.toml."""
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests/test_imports.py")]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert re.fullmatch(r"\d+ passed in [\d.]+s", done.stdout.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""Command lines that are wrong: each gets one sentence on stderr and status 2, prints nothing else and makes nothing."""
+"""Wrong command lines: each gets one sentence on stderr and status 2, prints nothing else and makes nothing."""
 
 import runpy
 import sys
