@@ -198,11 +198,22 @@ def paragraphs(text):
 
 
 def picture(path):
-    """{"source": a data: address, "width": in CSS pixels, so that text has one size in all figures} of a file."""
+    """{"source": a data: address, "width": in CSS pixels, so that text has one size in all figures} of a file.
+
+    An animation has its last frame beside it, {"last": a data: address}, for paper.
+    """
     with Image.open(path) as image:
-        dots = image.width
-    address = f"data:{MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
-    return {"source": address, "width": round(dots / 1.3) if path.suffix == ".png" else dots}
+        dots, still = image.width, io.BytesIO()
+        if path.suffix == ".gif":
+            image.seek(image.n_frames - 1)
+            image.convert("RGB").quantize(256).save(still, "PNG", optimize=True)
+    last = {"last": address(".png", still.getvalue())} if path.suffix == ".gif" else {}
+    width = round(dots / 1.3) if path.suffix == ".png" else dots
+    return {"source": address(path.suffix, path.read_bytes()), "width": width, **last}
+
+
+def address(suffix, data):
+    return f"data:{MIME[suffix]};base64,{base64.b64encode(data).decode()}"
 
 
 def write_report(folder, experiment, facts, results, claims, figures, conclusion):
@@ -229,6 +240,7 @@ def write_index(out):
                 facts
                 | {"held": held, "failed": failed, "undecided": open_, "time": duration(facts["seconds"] or 0)}
                 | {"folder": path.parent.name, "lead": first_sentence(facts["question"]), "count": len(facts["runs"])}
+                | {"page": "report.html" if (path.parent / "report.html").exists() else "readme.txt"}
             )
         except (OSError, ValueError, KeyError, TypeError):
             continue
