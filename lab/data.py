@@ -18,6 +18,8 @@ def check(name):
     from problems import datasets
 
     known = [BUNDLED, REAL, *datasets.names()]
+    if name not in known and datasets.is_path(name):
+        raise UserError(f"--data: {datasets.how_to_read(name)}")
     if name not in known:
         raise UserError(f"no data set is called {name!r}; {nearest(name, known)}")
 

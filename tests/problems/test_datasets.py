@@ -15,7 +15,7 @@ import threading
 import zipfile
 
 from npopt.errors import UserError
-from problems import LeastSquares, Logistic, files, load, sources
+from problems import LeastSquares, Logistic, files, libsvm, load, sources
 from problems.splits import split
 
 import numpy as np
@@ -317,6 +317,20 @@ def test_an_unknown_name_brings_the_nearest_one():
             load(wrong)
     with pytest.raises(ValueError, match="dtype must be float32 or float64"):
         load("digits", dtype=np.float16)
+
+
+def test_a_path_brings_what_reads_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "my.libsvm", b"1.5 1:2\n2.5 2:1\n")
+    for path in ("./my.libsvm", "my.libsvm", str(tmp_path / "my.libsvm"), tmp_path / "my.libsvm"):
+        with pytest.raises(UserError, match="is a file, not the name of a data set: problems.libsvm.read") as error:
+            load(path)
+        call = str(error.value).split("set: problems.")[1].split(" reads")[0]
+        assert eval(call, {"libsvm": libsvm}).y.tolist() == [1.5, 2.5]  # what it says can be typed
+    with pytest.raises(UserError, match="no data set is named './yours.libsvm', and there is no such file"):
+        load("./yours.libsvm")
+    put(tmp_path / "digits", b"")  # a name goes before a file
+    assert load("digits").name == "digits"
 
 
 # ----------------------------------------------------------------------------------------------------------- cifar
