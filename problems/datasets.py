@@ -63,7 +63,7 @@ def how_to_read(path):
         return f"no data set is named {str(path)!r}, and there is no such file"
     return (
         f"{str(path)!r} is a file, not the name of a data set: problems.libsvm.read({str(path)!r}, kind='regression') "
-        "reads LIBSVM text (kind: binary, multiclass, regression), and arrays go straight into a problem, Logistic(X, y)"
+        "reads LIBSVM text (or kind: binary, multiclass), and arrays go straight into a problem, as in Logistic(X, y)"
     )
 
 
