@@ -46,7 +46,7 @@ takes (the defaults of --seeds are those of most):
 LIBRARY = {"methods": "lab.methods", "show": "lab.listing", "gradcheck": "lab.gradchecks"}  # imported when asked for
 
 
-ROW = "{:4} {:{}} {:>12} {:>5} {:>5} {:>9}"  # 60 columns
+ROW = "{:7} {:{}} {:>11} {:>5} {:>5} {:>9}"  # 60 columns
 VERDICTS = ("holds", "fails", "undecided")
 
 
@@ -168,7 +168,7 @@ def run_all(words):
         return refuse(f"{error} with --out")
     order = sorted(known, key=lambda name: report.task_order(described(known[name])[0]))
     width, failed, started = max(map(len, order)), [], time.monotonic()
-    print(f"{len(order)} scripts, {jobs} at a time\n\n  " + ROW.format("task", "script", width, "time", *VERDICTS))
+    print(f"{len(order)} scripts, {jobs} at a time\n\n" + ROW.format("task", "script", width, "time", *VERDICTS))
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
@@ -181,7 +181,7 @@ def run_all(words):
                     raise KeyboardInterrupt
                 task, time_taken = described(known[name])[0], report.duration(seconds)
                 found = [f"failed ({status})", "", ""] if status else tally(folder_of(words) / name / "summary.json")
-                line.say("  " + ROW.format(task, name, width, time_taken, *found).rstrip())
+                line.say(ROW.format(task, name, width, time_taken, *found).rstrip())
                 if status:
                     failed.append(name)
                     line.say(last_words(folder_of(words) / name), sys.stderr)
