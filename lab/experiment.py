@@ -119,8 +119,9 @@ class Experiment:
             self.settings = Settings(args.device, args.threads, args.kernels, self.seconds)
             self.settings.apply()
             if args.profile:
-                profile(script, self.jobs(args)[0])
-                return
+                labelled = self.jobs(args)[0]
+                with Doing(f"{script}: compiling, measuring") as line:
+                    return profile(line.say, labelled)
             store = Store((args.out / script / "runs").absolute())
             labelled, data = self.jobs(args)
             broken = self.make(script, args, store, labelled)
@@ -307,8 +308,8 @@ class Experiment:
 PROFILED = 10  # steps
 
 
-def profile(script, labelled):
-    """Print where the time of a step goes, layer by layer, for every network and batch that the grid trains."""
+def profile(say, labelled):
+    """Say where the time of a step goes, layer by layer, for every network and batch that the grid trains."""
     from nn import Profile
     from npopt import Events, Stop, minimize
 
@@ -327,8 +328,8 @@ def profile(script, labelled):
         with Profile() as found:
             run = minimize(problem, entry.optimizer, **given, stop=Stop(steps=PROFILED))
         step = run.columns["seconds"][-1] / PROFILED * 1e3
-        print(f"\n{problem.name}, {entry.sampler}, {entry.optimizer}: {step:.2f} ms a step, clocks included")
-        print(found.table(), flush=True)
+        say(f"\n{problem.name}, {entry.sampler}, {entry.optimizer}: {step:.2f} ms a step, clocks included")
+        say(found.table())
         networks += 1
     if not networks:
         raise UserError("--profile is for networks, and the chosen parts train none")

@@ -52,9 +52,9 @@ def load(name, validation=0.0, seed=0, standard=None, dense=None, dtype=np.float
 
 
 def is_path(name):
-    """Whether it is a file, or the path of one, rather than a name."""
+    """Whether it is a path rather than a name."""
     text = str(name)
-    return text not in READERS and bool(text) and (os.path.exists(text) or text != os.path.basename(text))
+    return text not in READERS and bool(text) and (os.path.isfile(text) or text != os.path.basename(text))
 
 
 def how_to_read(path):
@@ -62,7 +62,7 @@ def how_to_read(path):
     if not os.path.exists(path):
         return f"no data set is named {str(path)!r}, and there is no such file"
     return (
-        f"{str(path)!r} is a file, not the name of a data set: problems.libsvm.read({str(path)!r}, kind='regression') "
+        f"{str(path)!r} is a path, not the name of a data set: problems.libsvm.read({str(path)!r}, kind='regression') "
         "reads LIBSVM text (or kind: binary, multiclass), and arrays go straight into a problem, as in Logistic(X, y)"
     )
 

@@ -38,7 +38,7 @@ LINES = [
     ("run toy --parts ,", "--parts names no part; there is a"),
     ("run toy --address host:1", "argument --address: it is that of a cluster; add --engine dask"),
     ("run toy --data minst", "no data set is called 'minst'; did you mean 'mnist'?"),
-    ("run toy --data ./rows.libsvm", "--data: './rows.libsvm' is a file, not the name of a data set: problems.libsvm"),
+    ("run toy --data ./rows.libsvm", "--data: './rows.libsvm' is a path, not the name of a data set: problems.libsvm"),
     ("run toy --data ./none.libsvm", "--data: no data set is named './none.libsvm', and there is no such file"),
     ("run toy --out FILE/below", "is not writable"),
     ("run toy --redraw", "no stored run of this grid in 'results/toy': run it first, without --redraw"),

@@ -323,7 +323,7 @@ def test_a_path_brings_what_reads_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "my.libsvm", b"1.5 1:2\n2.5 2:1\n")
     for path in ("./my.libsvm", "my.libsvm", str(tmp_path / "my.libsvm"), tmp_path / "my.libsvm"):
-        with pytest.raises(UserError, match="is a file, not the name of a data set: problems.libsvm.read") as error:
+        with pytest.raises(UserError, match="is a path, not the name of a data set: problems.libsvm.read") as error:
             load(path)
         call = str(error.value).split("set: problems.")[1].split(" reads")[0]
         assert eval(call, {"libsvm": libsvm}).y.tolist() == [1.5, 2.5]  # what it says can be typed
