@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import textwrap
 from importlib import metadata
 from pathlib import Path
@@ -164,11 +165,11 @@ def text_table(header, rows, indent="  "):
     return "\n".join(lines)
 
 
-def claims_text(claims, width=110):
-    """The claims for the terminal."""
+def claims_text(claims):
+    """The claims for the terminal, as wide as that is."""
     if not claims:
         return ""
-    lines = ["claims"]
+    width, lines = min(110, shutil.get_terminal_size((110, 0)).columns), ["claims"]
     for claim in claims:
         head = f"  {claim.mark.upper():14} {claim.id}: {claim.statement}"
         lines += textwrap.wrap(head, width, subsequent_indent=" " * 17)

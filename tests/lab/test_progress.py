@@ -9,6 +9,7 @@ import sys
 from types import SimpleNamespace
 
 from lab import Entry, Experiment, Recipe, experiment, progress
+from lab.claims import Claim
 from npopt import SGD, Stop
 from problems import Quadratic
 
@@ -81,6 +82,14 @@ def test_it_is_silent_where_nobody_watches(capfd):
     with progress.Doing("loading"), progress.Bar(SimpleNamespace(note={}.get), ["a"], "toy") as bar:
         bar.finished("a")
     assert capfd.readouterr() == ("", "")
+
+
+def test_claims_fit_the_terminal(monkeypatch):
+    claim = Claim("long", "a claim of many words " * 9, "a number " * 9, measured="1.5 " * 30, note="undecided " * 9)
+    for width in (60, 110):
+        monkeypatch.setenv("COLUMNS", str(width))
+        lines = experiment.report.claims_text([claim]).splitlines()
+        assert width - 20 < max(map(len, lines)) <= width
 
 
 def bowl():
