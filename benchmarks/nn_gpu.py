@@ -4,9 +4,10 @@
 
 A step is forward, loss, backward and momentum update, the batch being on the card. Times: the median and the quartiles
 of `--rounds` samples, the sides in turn, each of as many steps as take 30 ms, with the device waited for at both ends.
-PyTorch runs eagerly, channels last, cuDNN choosing its algorithms by trial, its fused SGD; float16 is autocast without
-loss scaling. "float32" is IEEE products on both sides, "TF32" the tensor cores' on both. Peak memory is what the side's
-own pool holds (CuPy) or has given out at most (PyTorch) in its first three steps.
+PyTorch runs eagerly, channels last, cuDNN choosing its algorithms by trial, its fused SGD; float16 and bfloat16 are
+autocast there, compute= here, both without loss scaling. "float32" is IEEE products on both sides, "TF32" the tensor
+cores' on both. From its third step on npopt replays a recorded CUDA graph. Peak memory is what the side's own pools
+hold (CuPy) or have given out at most (PyTorch) in its first three steps.
 
 The limits are measured: a copy of 1 GiB, a square product. A pass's bytes count every array that it must read or write
 once, its operations two for each product of a sum.
@@ -33,6 +34,7 @@ CASES = {
 PARAMETERS, COPY, SQUARE, PASSES = 11_173_962, 1 << 28, 8192, 128
 BITS = (25, 26, 28, 30)  # of the bound on columns
 SAMPLE = 0.03  # seconds
+IMAGES, ONE = ((32, 64), (16, 128), (8, 256), (4, 512)), (1, 1)  # sides and channels of ResNet-18's convolutions
 
 
 class Report:
@@ -109,12 +111,17 @@ def products(name):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
 
 
+HALVES = ("float16", "bfloat16")
+
+
 def sides(case, size, options):
-    """{name: (precision, how to make the step, whether it is ours)}."""
-    found = {"npopt": ("float32", lambda: ours(case, size, **options), True)}
-    if torch:
-        found["PyTorch"] = ("float32", lambda: theirs(case, size, True, "cuda"), False)
-        found["PyTorch float16"] = ("float32", lambda: theirs(case, size, True, "cuda", torch.float16), False)
+    """{(name, type of activations or None): (how to make the step, whether it is ours)}; autocast on PyTorch's side."""
+    found = {}
+    for half in (None, *HALVES):
+        found["npopt", half] = lambda half=half: ours(case, size, compute=half, **options), True
+        if torch:
+            cast = half and getattr(torch, half)
+            found["PyTorch", half] = lambda cast=cast: theirs(case, size, True, "cuda", cast), False
     return found
 
 
@@ -126,17 +133,14 @@ def steps(report, args, deadline):
             report.add(f"{name}: left out, the time of the benchmark was up")
             continue
         made = {}
-        for side, (precision, make, mine) in sides(case, size, options).items():
-            products(precision)
+        products("float32")
+        for side, (make, mine) in sides(case, size, options).items():
             made[side] = peak(make, mine)
-        # one network a side; float32 and TF32 are two ways to run it
-        runs = [
-            (f"{side}, {label}", side, precision)
-            for side in made
-            if "float16" not in side
-            for label, precision in (("float32", "float32"), ("TF32", "tf32"))
-        ]
-        runs += [(side.replace(" float16", ", float16"), side, "tf32") for side in made if "float16" in side]
+        # one network for each side and type; float32 and TF32 are two ways to run one
+        runs = []
+        for side, half in made:
+            ways = [(half, "tf32")] if half else [("float32", "float32"), ("TF32", "tf32")]
+            runs += [(f"{side}, {label}", (side, half), precision) for label, precision in ways]
         counts = {}
         for label, side, precision in runs:
             products(precision)
@@ -226,7 +230,7 @@ def passes(report, rate):
             name, f"{size / 1e6:.1f} MB", unit(seconds), f"{size / seconds / 1e9:.0f}", f"{size / seconds / rate:.2f}"
         )
 
-    for image, c in ((32, 64), (4, 512)):
+    for image, c in (IMAGES[0], IMAGES[-1]):
         n, label = PASSES * image**2, f", {image}x{image}x{c}"
         x, y, dy, dx = (noise(n, c) for _ in range(4))
         v = [noise(c) for _ in range(4)]
@@ -284,7 +288,7 @@ def convolution_products(report, speeds):
         "of square",
     )
     xp, device = backend.xp(), backend.owner(noise(1))
-    for image, c in ((32, 64), (16, 128), (8, 256), (4, 512)):
+    for image, c in IMAGES:
         n, k = PASSES * image**2, 9 * c
         columns, w, y = noise(n, k), noise(c, k), noise(n, c)
         dw, made, out = backend.empty((c, k), "float32"), backend.empty((n, c), "float32"), xp.empty_like(columns)
@@ -305,6 +309,44 @@ def convolution_products(report, speeds):
     products("float32")
 
 
+def convolution_kernels(report):
+    """A convolution's three passes on tensor cores, beside cuDNN's."""
+    report.heading(
+        f"3x3 convolutions on tensor cores, TFLOP/s, batch {PASSES}",
+        "",
+        *(f"{side} {kind}" for kind in ("TF32", "float16") for side in ("npopt", "cuDNN")),
+    )
+    for image, c in IMAGES:
+        work, speeds = 18 * PASSES * image**2 * c * c, {}
+        for precision, dtype in (("tf32", "float32"), ("tf32", "float16")):
+            products(precision)
+            x, dy, y, dx = (noise(PASSES * image * image, c).astype(dtype) for _ in range(4))
+            x, dy, y, dx = (v.reshape(PASSES, image, image, c) for v in (x, dy, y, dx))
+            w, dw = (noise(c, 9 * c).reshape(c, 3, 3, c) for _ in range(2))
+            mine = (
+                lambda a=(x, w, None, y): convolutions.convolve(*a, ONE, ONE),
+                lambda a=(dy, w, dx): convolutions.convolve_inputs(*a, ONE, ONE),
+                lambda a=(x, dy, dw): convolutions.convolve_weights(*a, ONE, ONE),
+            )
+            for name, function in zip(("forward", "dx", "dW"), mine, strict=True):
+                speeds.setdefault(name, []).append(work / best(function, 3))
+                speeds[name].append(work / best(rivals_convolution(name, image, c, dtype), 3) if torch else np.nan)
+        for name, found in speeds.items():
+            report.row(f"{name}, {image}x{image}x{c}", *(f"{speed / 1e12:.0f}" for speed in found))
+    products("float32")
+
+
+def rivals_convolution(name, image, c, dtype):
+    """PyTorch's pass of that name over a 3x3 convolution, channels last."""
+    options = dict(dtype=getattr(torch, dtype), device="cuda" if torch.cuda.is_available() else "cpu")
+    x, dy = (torch.randn(PASSES, c, image, image, **options).to(memory_format=torch.channels_last) for _ in "xy")
+    w = torch.randn(c, c, 3, 3, **options).to(memory_format=torch.channels_last)
+    if name == "forward":
+        return lambda: torch.nn.functional.conv2d(x, w, padding=1)
+    which, two = (name == "dx", name == "dW", False), ([1, 1], [1, 1], [1, 1])
+    return lambda: torch.ops.aten.convolution_backward(dy, x, w, None, *two, False, [0, 0], 1, which)
+
+
 def main(argv=None):
     p = arguments(__doc__, rounds=7)
     p.add_argument("--device", default="gpu", help="the device (default: %(default)s)")
@@ -323,6 +365,7 @@ def main(argv=None):
     steps(report, args, start + args.seconds)
     workspace(report, args)
     passes(report, rate)
+    convolution_kernels(report)
     convolution_products(report, speeds)
     report.add("", f"The whole took {time.perf_counter() - start:.0f} s.")
     if args.write:

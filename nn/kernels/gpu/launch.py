@@ -5,18 +5,23 @@ import pathlib
 from npopt import backend
 
 HERE = pathlib.Path(__file__).parent
-C = {"float32": "float", "float64": "double"}
+C = {  # what an array's numbers are called, and those of its sums
+    "float32": ("float", "float"),
+    "float64": ("double", "double"),
+    "float16": ("Half", "float"),
+    "bfloat16": ("Bfloat", "float"),
+}
 THREADS = 256  # of every block, but for the joins of sums: 1024
 
 
 class Program:
     """The kernels of one CUDA file; program(name, x) is the kernel called `name` for arrays like x."""
 
-    def __init__(self, file):
-        self.file, self.modules, self.kernels = file, {}, {}
+    def __init__(self, *files):
+        self.files, self.modules, self.kernels = ("common.cuh", *files), {}, {}
 
     def source(self):
-        return "".join((HERE / file).read_text() for file in ("common.cuh", self.file))
+        return "".join((HERE / file).read_text() for file in self.files)
 
     def __call__(self, name, x):
         key = name, type(x), x.dtype
@@ -27,9 +32,9 @@ class Program:
             kernel = self.kernels[key] = self.modules[key[1:]].get_function(name)
         return kernel
 
-    def each(self, name, n, *arguments):
-        """A thread for each of n numbers."""
-        self(name, arguments[0])((blocks(n),), (THREADS,), (*arguments, n))
+    def each(self, name, n, *arguments, like=None):
+        """A thread for each of n numbers; the kernel is that for arrays like `like`, or like the first argument."""
+        self(name, arguments[0] if like is None else like)((blocks(n),), (THREADS,), (*arguments, n))
 
     def lines(self, name, shape, wide, *arguments):
         """A thread for each `wide` channels of each pixel of (B, H, W, C); a block has a piece of a line (b, h)."""
@@ -40,7 +45,8 @@ class Program:
 
 def options(dtype):
     """The compiler's command line."""
-    return ("-std=c++17", f"-DReal={C[dtype]}")
+    stored, real = C[dtype]
+    return ("-std=c++17", f"-DReal={real}", f"-DStored={stored}")
 
 
 def blocks(count, size=THREADS):
@@ -54,15 +60,16 @@ def geometry(image, count, kernel, stride, padding):
 
 
 def takes(arguments):
-    """Whether the kernels take these arrays: of one device, contiguous, not empty, floating ones of one dtype."""
-    kind, first = type(arguments[0]), None
+    """Whether the kernels take these arrays: of one device, contiguous, not empty, floating ones of one dtype; or
+    activations of two bytes a number beside float32 parameters and sums."""
+    kind, found = type(arguments[0]), set()
     for a in arguments:
         if type(a) is kind:
             if not a.size or not a.flags.c_contiguous:
                 return False
-            dtype = a.dtype
-            if dtype is not first and dtype.kind == "f":
-                if first is not None and dtype != first:
-                    return False
-                first = dtype
-    return first is not None and first.char in "fd"
+            if a.dtype.kind not in "iub":
+                found.add(a.dtype.name)
+    return found in SETS
+
+
+SETS = [{"float32"}, {"float64"}, {"float16"}, {"bfloat16"}, {"float16", "float32"}, {"bfloat16", "float32"}]

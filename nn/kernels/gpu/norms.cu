@@ -11,7 +11,7 @@
 #define LAST (n * (blockIdx.x + 1) / gridDim.x)
 
 // parts: (P, 2, D): mean and squared deviation of each part's rows; parts are joined by Chan, Golub & LeVeque 1979.
-extern "C" __global__ void __launch_bounds__(256) moments(const Real* __restrict__ x, double* __restrict__ parts,
+extern "C" __global__ void __launch_bounds__(256) moments(const Stored* __restrict__ x, double* __restrict__ parts,
                                                           long long n, long long d) {
     __shared__ double means[256];
     __shared__ double squares[256];
@@ -23,7 +23,7 @@ extern "C" __global__ void __launch_bounds__(256) moments(const Real* __restrict
             const int count = last - i < ROWS ? (int)(last - i) : ROWS;
             Real v[ROWS], sum = 0, spread = 0;
 #pragma unroll
-            for (int k = 0; k < ROWS; k++) v[k] = k < count ? x[(i + k) * d + j] : (Real)0;
+            for (int k = 0; k < ROWS; k++) v[k] = k < count ? (Real)x[(i + k) * d + j] : (Real)0;
 #pragma unroll
             for (int k = 0; k < ROWS; k++) sum += v[k];
             const Real middle = sum / count;
@@ -102,7 +102,7 @@ __device__ double sum_block(Work& work, double value) {
 }
 
 // parts: (P, D): sums over the rows of a; a single part is the result, out.
-extern "C" __global__ void __launch_bounds__(256) sum_rows(const Real* __restrict__ a, double* __restrict__ parts,
+extern "C" __global__ void __launch_bounds__(256) sum_rows(const Stored* __restrict__ a, double* __restrict__ parts,
                                                            Real* __restrict__ out, long long n, long long d) {
     __shared__ double work[256];
     const long long j = COLUMN, last = LAST;
@@ -111,7 +111,7 @@ extern "C" __global__ void __launch_bounds__(256) sum_rows(const Real* __restric
         for (long long i = FIRST + threadIdx.y * ROWS; i < last; i += LANES * ROWS) {
             Real v[ROWS], sum = 0;
 #pragma unroll
-            for (int k = 0; k < ROWS; k++) v[k] = i + k < last ? a[(i + k) * d + j] : (Real)0;
+            for (int k = 0; k < ROWS; k++) v[k] = i + k < last ? (Real)a[(i + k) * d + j] : (Real)0;
 #pragma unroll
             for (int k = 0; k < ROWS; k++) sum += v[k];
             total += sum;
@@ -144,9 +144,9 @@ extern "C" __global__ void __launch_bounds__(1024) join_sums(const double* __res
 }
 
 // dy <- dy where y > 0, else 0, unless y is null; then parts: (P, 2, D): sums of dy (x - mean) and of dy.
-extern "C" __global__ void __launch_bounds__(256) normalise_sums(const Real* __restrict__ x,
-                                                                 const Real* __restrict__ mean, Real* dy,
-                                                                 const Real* __restrict__ y,
+extern "C" __global__ void __launch_bounds__(256) normalise_sums(const Stored* __restrict__ x,
+                                                                 const Real* __restrict__ mean, Stored* dy,
+                                                                 const Stored* __restrict__ y,
                                                                  double* __restrict__ parts, long long n,
                                                                  long long d) {
     __shared__ double work[256];
@@ -161,9 +161,9 @@ extern "C" __global__ void __launch_bounds__(256) normalise_sums(const Real* __r
             for (int k = 0; k < ROWS; k++) {
                 const long long at = (i + k) * d + j;
                 const bool there = i + k < last;
-                v[k] = there ? x[at] : (Real)0;
-                s[k] = there ? dy[at] : (Real)0;
-                if (y && there && !(y[at] > 0)) s[k] = 0;
+                v[k] = there ? (Real)x[at] : (Real)0;
+                s[k] = there ? (Real)dy[at] : (Real)0;
+                if (y && there && !((Real)y[at] > 0)) s[k] = 0;
             }
 #pragma unroll
             for (int k = 0; k < ROWS; k++) {
@@ -186,10 +186,10 @@ extern "C" __global__ void __launch_bounds__(256) normalise_sums(const Real* __r
 #define ROW ((blockIdx.x * (long long)ROWS + k) * LANES + threadIdx.y)
 
 // y = (x - mean) scale + offset, plus skip unless null; at least 0 where rectify is set. NaN stays.
-extern "C" __global__ void __launch_bounds__(256) normalise(const Real* x, const Real* __restrict__ mean,
+extern "C" __global__ void __launch_bounds__(256) normalise(const Stored* x, const Real* __restrict__ mean,
                                                             const Real* __restrict__ scale,
-                                                            const Real* __restrict__ offset, const Real* skip,
-                                                            long long rectify, Real* y, long long n, long long d) {
+                                                            const Real* __restrict__ offset, const Stored* skip,
+                                                            long long rectify, Stored* y, long long n, long long d) {
     const long long j = COLUMN;
     if (j >= d) return;
     const Real m = mean[j], a = scale[j], b = offset[j];
@@ -197,8 +197,8 @@ extern "C" __global__ void __launch_bounds__(256) normalise(const Real* x, const
 #pragma unroll
     for (int k = 0; k < ROWS; k++) {
         const long long i = ROW;
-        v[k] = i < n ? (x[i * d + j] - m) * a + b : (Real)0;
-        if (skip && i < n) v[k] += skip[i * d + j];
+        v[k] = i < n ? ((Real)x[i * d + j] - m) * a + b : (Real)0;
+        if (skip && i < n) v[k] += (Real)skip[i * d + j];
     }
 #pragma unroll
     for (int k = 0; k < ROWS; k++) {
@@ -209,8 +209,8 @@ extern "C" __global__ void __launch_bounds__(256) normalise(const Real* x, const
 
 // dx = scale (dy - offset - (x - mean) slope); dx may be dy.
 extern "C" __global__ void __launch_bounds__(256) normalise_backward(
-    const Real* __restrict__ x, const Real* __restrict__ mean, const Real* __restrict__ scale, const Real* dy,
-    const Real* __restrict__ slope, const Real* __restrict__ offset, Real* dx, long long n, long long d) {
+    const Stored* __restrict__ x, const Real* __restrict__ mean, const Real* __restrict__ scale, const Stored* dy,
+    const Real* __restrict__ slope, const Real* __restrict__ offset, Stored* dx, long long n, long long d) {
     const long long j = COLUMN;
     if (j >= d) return;
     const Real m = mean[j], a = scale[j], b = offset[j], e = slope[j];
@@ -219,7 +219,7 @@ extern "C" __global__ void __launch_bounds__(256) normalise_backward(
     for (int k = 0; k < ROWS; k++) {
         const long long i = ROW, at = i * d + j;
         v[k] = 0;
-        if (i < n) v[k] = a * (dy[at] - b - (x[at] - m) * e);
+        if (i < n) v[k] = a * ((Real)dy[at] - b - ((Real)x[at] - m) * e);
     }
 #pragma unroll
     for (int k = 0; k < ROWS; k++) {
@@ -229,14 +229,14 @@ extern "C" __global__ void __launch_bounds__(256) normalise_backward(
 }
 
 // y += bias, row by row.
-extern "C" __global__ void __launch_bounds__(256) add_row(Real* y, const Real* __restrict__ bias, long long n,
+extern "C" __global__ void __launch_bounds__(256) add_row(Stored* y, const Real* __restrict__ bias, long long n,
                                                           long long d) {
     const long long j = COLUMN;
     if (j >= d) return;
     const Real b = bias[j];
     Real v[ROWS];
 #pragma unroll
-    for (int k = 0; k < ROWS; k++) v[k] = ROW < n ? y[ROW * d + j] : (Real)0;
+    for (int k = 0; k < ROWS; k++) v[k] = ROW < n ? (Real)y[ROW * d + j] : (Real)0;
 #pragma unroll
     for (int k = 0; k < ROWS; k++) {
         const long long i = ROW;
