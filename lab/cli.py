@@ -50,7 +50,7 @@ ROW = "{:7} {:{}} {:>11} {:>5} {:>5} {:>9}"  # 60 columns
 VERDICTS = ("holds", "fails", "undecided")
 
 
-RUNNING = {}  # scripts of `npopt all`: process -> name
+RUNNING = set()  # scripts of `npopt all`
 
 
 def main(argv=None):
@@ -174,17 +174,16 @@ def run_all(words):
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     runs = {pool.submit(quietly, known[name], words): name for name in order}
     try:
-        with Doing(lambda: at_work(runs)) as line:
-            for ended in concurrent.futures.as_completed(runs):
-                name, (status, seconds) = runs[ended], ended.result()
-                if status == 130:
-                    raise KeyboardInterrupt
-                task, time_taken = described(known[name])[0], report.duration(seconds)
-                found = [f"failed ({status})", "", ""] if status else tally(folder_of(words) / name / "summary.json")
-                line.say(ROW.format(task, name, width, time_taken, *found).rstrip())
-                if status:
-                    failed.append(name)
-                    line.say(last_words(folder_of(words) / name), sys.stderr)
+        for ended in watched(runs):
+            name, (status, seconds) = runs[ended], ended.result()
+            if status == 130:
+                raise KeyboardInterrupt
+            found = [f"failed ({status})", "", ""] if status else tally(folder_of(words) / name / "summary.json")
+            task = described(known[name])[0]
+            print(ROW.format(task, name, width, report.duration(seconds), *found).rstrip(), flush=True)
+            if status:
+                failed.append(name)
+                print(last_words(folder_of(words) / name), file=sys.stderr)
     except KeyboardInterrupt:
         pool.shutdown(cancel_futures=True)  # the scripts were interrupted too, save and end
         return 130
@@ -199,10 +198,18 @@ def run_all(words):
     return 1 if failed else 0
 
 
-def at_work(runs):
-    """What `npopt all` waits for."""
-    names = ", ".join(list(RUNNING.values()))
-    return f"{sum(future.done() for future in runs)} of {len(runs)} done; now: {names}"
+def watched(runs):
+    """The futures of `npopt all` as they end; the terminal's last line says which scripts are waited for."""
+
+    def waited():
+        names = ", ".join(name for future, name in runs.items() if future.running())
+        return f"{sum(future.done() for future in runs)} of {len(runs)} done; now: {names}"
+
+    ends = concurrent.futures.as_completed(runs)
+    for _ in runs:
+        with Doing(waited):
+            ended = next(ends)
+        yield ended
 
 
 def check_options(prog, words):
@@ -236,11 +243,11 @@ def quietly(path, words):
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "output.txt", "w") as file:
         process = subprocess.Popen([sys.executable, str(path), *words], stdout=file, stderr=subprocess.STDOUT)
-        RUNNING[process] = path.stem
+        RUNNING.add(process)
         try:
             return process.wait(), time.monotonic() - before
         finally:
-            RUNNING.pop(process, None)
+            RUNNING.discard(process)
 
 
 def last_words(folder, lines=5, width=150):

@@ -119,9 +119,8 @@ class Experiment:
             self.settings = Settings(args.device, args.threads, args.kernels, self.seconds)
             self.settings.apply()
             if args.profile:
-                labelled = self.jobs(args)[0]
-                with Doing(f"{script}: compiling, measuring") as line:
-                    return profile(line.say, labelled)
+                profile(script, self.jobs(args)[0])
+                return
             store = Store((args.out / script / "runs").absolute())
             labelled, data = self.jobs(args)
             broken = self.make(script, args, store, labelled)
@@ -159,8 +158,7 @@ class Experiment:
                 continue
             entry = self.complete(entry, args)
             if entry.recipe.data is not None and entry.recipe.data not in sets:
-                with Doing(f"loading {entry.recipe.data}"):
-                    sets[entry.recipe.data] = data_room.facts(entry.recipe.data)
+                sets[entry.recipe.data] = data_room.facts(entry.recipe.data)
             sha = sets[entry.recipe.data]["sha256"] if entry.recipe.data is not None else ""
             printed = entry.printed()
             for seed in entry.seeds or args.seeds:
@@ -308,8 +306,8 @@ class Experiment:
 PROFILED = 10  # steps
 
 
-def profile(say, labelled):
-    """Say where the time of a step goes, layer by layer, for every network and batch that the grid trains."""
+def profile(script, labelled):
+    """Print where the time of a step goes, layer by layer, for every network and batch that the grid trains."""
     from nn import Profile
     from npopt import Events, Stop, minimize
 
@@ -328,8 +326,8 @@ def profile(say, labelled):
         with Profile() as found:
             run = minimize(problem, entry.optimizer, **given, stop=Stop(steps=PROFILED))
         step = run.columns["seconds"][-1] / PROFILED * 1e3
-        say(f"\n{problem.name}, {entry.sampler}, {entry.optimizer}: {step:.2f} ms a step, clocks included")
-        say(found.table())
+        print(f"\n{problem.name}, {entry.sampler}, {entry.optimizer}: {step:.2f} ms a step, clocks included")
+        print(found.table(), flush=True)
         networks += 1
     if not networks:
         raise UserError("--profile is for networks, and the chosen parts train none")

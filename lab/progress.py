@@ -7,7 +7,6 @@ Where it stands still, it says why. Both lines fit the terminal, and are silent 
 
 import math
 import shutil
-import sys
 import threading
 import time
 
@@ -58,11 +57,6 @@ class Line:
 
     def draw(self):
         raise NotImplementedError
-
-    def say(self, text, file=None):
-        """Print above the line."""
-        tqdm.write(text, file=file or sys.stdout)
-        (file or sys.stdout).flush()
 
 
 class Doing(Line):
