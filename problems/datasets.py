@@ -51,10 +51,13 @@ def load(name, validation=0.0, seed=0, standard=None, dense=None, dtype=np.float
     return found
 
 
+FILES = (".libsvm", ".svm", ".txt", ".csv", ".npy", ".npz", ".gz", ".bz2", ".zip")  # as their names end
+
+
 def is_path(name):
     """Whether it is a path rather than a name."""
     text = str(name)
-    return text not in READERS and bool(text) and (os.path.isfile(text) or text != os.path.basename(text))
+    return text not in READERS and (text.endswith(FILES) or os.path.isfile(text) or text != os.path.basename(text))
 
 
 def how_to_read(path):

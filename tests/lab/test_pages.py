@@ -104,6 +104,14 @@ def test_links_of_the_committed_pages_lead_somewhere():
     assert listed == wanted, "write it again: from lab.report import write_index; write_index('docs/results')"
 
 
+def test_verdicts_of_the_committed_pages_are_on_cards():
+    for page in RESULTS.rglob("*.html"):
+        text = page.read_text()
+        assert "@media (max-width: 40rem) {" in text and '<table class="cards">' in text, page
+        table = text.split('<table class="cards">')[1].split("</table>")[0]
+        assert table.count("<tr>") - 1 == table.count('class="first"') + table.count('class="w first"'), page
+
+
 def test_an_animation_prints_as_its_last_frame(pages):
     moving, last, still = Reader(pages / "bowl/report.html").pictures
     assert moving["class"] == "moving" and moving["src"].startswith("data:image/gif") and "class" not in still

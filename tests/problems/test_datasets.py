@@ -327,8 +327,9 @@ def test_a_path_brings_what_reads_it(tmp_path, monkeypatch):
             load(path)
         call = str(error.value).split("set: problems.")[1].split(" reads")[0]
         assert eval(call, {"libsvm": libsvm}).y.tolist() == [1.5, 2.5]  # what it says can be typed
-    with pytest.raises(UserError, match="no data set is named './yours.libsvm', and there is no such file"):
-        load("./yours.libsvm")
+    for path in ("./yours", "yours.libsvm", "yours.txt.gz"):
+        with pytest.raises(UserError, match=f"no data set is named '{path}', and there is no such file"):
+            load(path)
     put(tmp_path / "digits", b"")  # a name goes before a file
     assert load("digits").name == "digits"
 
