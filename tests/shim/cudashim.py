@@ -27,6 +27,9 @@ HERE = pathlib.Path(__file__).parent
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 WHY = "no C++ compiler here to run CUDA sources with"
 GUARD = 256  # bytes on either side of an array, and its alignment
+SANITIZE = os.environ.get("SHIM_SANITIZE")  # "undefined" or "address": see test_sanitizers.py
+POISON = ctypes.CDLL(None).__asan_poison_memory_region if SANITIZE == "address" else None
+LEAST = 1024 if POISON else 0  # NumPy gives shorter memory out again without a free, and poison would stay in it
 C = {"float32": "float", "float64": "double", "int64": "long long", "uint64": "unsigned long long"}
 
 
@@ -62,8 +65,12 @@ class Pointer:
 def empty(shape, dtype=float):
     dtype = np.dtype(dtype)
     size = math.prod(shape if isinstance(shape, (tuple, list)) else (shape,)) * dtype.itemsize
-    raw = np.full(3 * GUARD + size, 255, np.uint8)
-    return Array.__new__(Array, shape, dtype, buffer=raw, offset=GUARD + -raw.ctypes.data % GUARD)
+    raw = np.full(max(3 * GUARD + size, LEAST), 255, np.uint8)
+    start = GUARD + -raw.ctypes.data % GUARD
+    if POISON:
+        for first, stop in ((0, start), (start + size, raw.size)):
+            POISON(ctypes.c_void_p(raw.ctypes.data + first), ctypes.c_size_t(stop - first))
+    return Array.__new__(Array, shape, dtype, buffer=raw, offset=start)
 
 
 def copied(a, dtype=None):
@@ -75,7 +82,7 @@ def copied(a, dtype=None):
 
 # ------------------------------------------------------------------------------------------------------- compiling
 BUILT, EXECUTED = {}, set()  # (source, options) -> {name: function}; (name, options) of the kernels that ran
-KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\(\d+\)\s*)?(\w+)\s*\(")
+KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([\d, ]+\)\s*)?(\w+)\s*\(")
 
 
 def names(source):
@@ -106,7 +113,8 @@ def build(pairs):
         return
     header = HERE / "shim.h"
     text = f'#include "{header}"\n' + "\n".join(translated(*pair, f"k{i}") for i, pair in enumerate(pairs))
-    digest = hashlib.sha256((text + header.read_text()).encode()).hexdigest()[:20]
+    flags = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-g"] if SANITIZE else []
+    digest = hashlib.sha256((text + header.read_text() + "".join(flags)).encode()).hexdigest()[:20]
     folder = pathlib.Path(tempfile.gettempdir()) / f"npopt-shim-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     library = folder / f"{digest}.so"
@@ -121,6 +129,7 @@ def build(pairs):
                 "-w",
                 "-U_FORTIFY_SOURCE",
                 "-ffp-contract=off",
+                *flags,
                 "-shared",
                 "-fPIC",
                 "-o",
@@ -149,7 +158,11 @@ class Kernel:
     def __init__(self, code, name, options=()):
         self.code, self.name, self.options, self.found = code, name, tuple(options), None
 
-    def __call__(self, grid, block, args):
+    max_dynamic_shared_size_bytes = 49152
+
+    def __call__(self, grid, block, args, shared_mem=0):
+        if shared_mem > min(self.max_dynamic_shared_size_bytes, 227 << 10):
+            raise ValueError(f"{self.name}: {shared_mem} bytes of shared memory were not allowed for")
         if self.found is None:
             build([(self.code, self.options)])
             self.found = BUILT[self.code, self.options][self.name]

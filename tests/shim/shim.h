@@ -14,6 +14,10 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
+
 #include <functional>
 #include <type_traits>
 #include <utility>
@@ -140,6 +144,9 @@ const char* launch(void (*kernel)(A...), const unsigned* sizes, void** arguments
                 run_block();
                 if (message[0]) {
                     for (Fibre& f : fibres) f.started = false;
+#ifdef __SANITIZE_ADDRESS__
+                    __asan_unpoison_memory_region(stacks, (size_t)MOST * STACK);    // of calls that never return
+#endif
                     return message;
                 }
             }
@@ -287,6 +294,8 @@ inline Lane& lane() {
 }
 
 }  // namespace shim
+
+#define SHARED(name, count) static shim::Shared<Chunk, count> name
 
 // Spoils what is there at once, and writes when the thread waits for it: neither may meet another thread's access.
 template <typename Tile>

@@ -3,6 +3,7 @@
 RUNS names, for each kernel, the piece of a layer that must launch it; a kernel without an entry fails.
 """
 
+import itertools
 import pathlib
 import re
 import shutil
@@ -14,12 +15,15 @@ from nn import kernels
 from nn.kernels import gpu, reference
 from nn.kernels.gpu import convolutions, tensor, winograd
 from npopt import backend
+from npopt.backend import cuda
+from problems.linear import gpu as stretches
 
 import cudashim
 import ml_dtypes  # noqa: F401 (NumPy knows bfloat16 by it)
 import numpy as np
 import pytest
 import scipy.special
+from test_cuda_stretches import LOSSES, STORAGES
 
 pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 ROOT = pathlib.Path(nn.__file__).parent.parent
@@ -41,7 +45,7 @@ WINDOWS = [  # image, kernel, stride, padding, channels, outputs
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled():
-    cudashim.build([(p.source(), gpu.launch.options(dtype)) for p in gpu.PROGRAMS for dtype in kinds(p)])
+    cudashim.build([(p.source(), cuda.options(dtype)) for p in gpu.PROGRAMS for dtype in kinds(p)])
 
 
 def kinds(program):
@@ -138,7 +142,8 @@ def pools(name, dtype, rng):
             )
 
 
-SIZES = [(1, 3), (5, 1), (37, 6), (700, 70), (1500, 33)]  # one block's rows and more, columns of one block and more
+# one block's rows and more, columns of one block and more; rows of fours are read four numbers at a time
+SIZES = [(1, 3), (5, 1), (37, 6), (700, 70), (1500, 33), (1, 4), (13, 8), (77, 72), (1411, 68)]
 
 
 def matrices(name, dtype, rng):
@@ -272,12 +277,16 @@ RUNS = {
     "winograd_weights_adjoint": lambda *a: tiles("convolve_weights", *a),
     "add_row": lambda *a: linear("linear", *a),
     "moments": lambda *a: matrices("moments", *a),
+    "moments_wide": lambda *a: matrices("moments", *a),
     "join_moments": lambda *a: matrices("moments", *a),
     "sum_rows": lambda *a: matrices("sum_rows", *a),
     "join_sums": lambda *a: matrices("sum_rows", *a),
     "normalise": lambda *a: matrices("normalise", *a),
+    "normalise_wide": lambda *a: matrices("normalise", *a),
     "normalise_sums": lambda *a: matrices("normalise_sums", *a),
+    "normalise_sums_wide": lambda *a: matrices("normalise_sums", *a),
     "normalise_backward": lambda *a: matrices("normalise_backward", *a),
+    "normalise_backward_wide": lambda *a: matrices("normalise_backward", *a),
     "max_pool": lambda *a: pools("max_pool", *a),
     "max_pool_backward": lambda *a: pools("max_pool_backward", *a),
     "relu": lambda *a: numbers("relu", *a),
@@ -309,7 +318,7 @@ EXACT = {
 def test_kernel(kernel, dtype, rng, shim):
     cudashim.EXECUTED.clear()
     RUNS[kernel](dtype, rng)
-    assert (kernel, gpu.launch.options(dtype)) in cudashim.EXECUTED
+    assert (kernel, cuda.options(dtype)) in cudashim.EXECUTED
 
 
 @pytest.mark.parametrize("dtype", (*DTYPES, *HALVES))
@@ -399,7 +408,8 @@ def test_addresses_that_16_bytes_do_not_divide_take_the_narrow_kernel(rng, shim)
 def test_every_cuda_source_is_one_that_tests_run():
     """The folder's files, the formulas' common form, and the kernels written in Python files."""
     here = ROOT / "nn" / "kernels" / "gpu"
-    assert {p.name for p in here.glob("*.cu")} == {p.files[-1] for p in gpu.PROGRAMS}
+    assert {p.name for p in here.glob("*.cu")} == {p.file for p in gpu.PROGRAMS}
+    assert {p.stem for p in (ROOT / "problems").rglob("*.cu")} == set(STORAGES)
     found = {
         str(p.relative_to(ROOT))
         for folder in ("npopt", "nn", "problems", "scripts")
@@ -418,14 +428,18 @@ def test_reference_values_of_erf_are_those_of_scipy(rng, shim):
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")
 @pytest.mark.parametrize(
     "program, dtype",
-    [pytest.param(p, d, id=f"{p.files[-1]} {d}") for p in gpu.PROGRAMS for d in kinds(p) if d != "bfloat16"],
+    [pytest.param(p, d, id=f"{p.file} {d}") for p in gpu.PROGRAMS for d in kinds(p) if d != "bfloat16"]
+    + [
+        pytest.param(stretches.program(LOSSES[loss], storage), dtype, id=f"{loss} {storage}.cu {dtype}")
+        for loss, storage, dtype in itertools.product(("binary", "classes"), STORAGES, DTYPES)
+    ],
 )
 def test_nvcc_compiles_them_without_spilling(program, dtype, tmp_path):
     """For sm_90; a local array that is not held in registers would show as bytes of stack frame or spills."""
     (tmp_path / "k.cu").write_text(program.source())
     command = [
         "nvcc",
-        *gpu.launch.options(dtype),
+        *cuda.options(dtype),
         "-arch=sm_90",
         "-Xptxas",
         "-v",

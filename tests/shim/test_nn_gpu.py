@@ -12,8 +12,10 @@ pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 
 def test_the_benchmark_runs(monkeypatch, tmp_path, capsys, shim):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("pairs", "steps", "nn_gpu"):
+    for name in ("pairs", "steps", "gpu_tools", "gpu_pieces", "nn_gpu"):
         monkeypatch.delitem(sys.modules, name, raising=False)
+    import gpu_pieces
+    import gpu_tools
     import nn_gpu
     import steps
 
@@ -22,12 +24,14 @@ def test_the_benchmark_runs(monkeypatch, tmp_path, capsys, shim):
         "LeNet-5, batch 64": ("lenet", 2, {}),
         "MLP, batch 256": ("mlp", 2, {}),
     }
-    numbers = dict(
-        CASES=small, COPY=64, SQUARE=8, PASSES=1, PARAMETERS=100, SAMPLE=0, IMAGES=((4, 32), (4, 64)), RESULTS=tmp_path
-    )
-    once = dict(best=lambda function, rounds=1: nn_gpu.sample(function, 1), calls_of=lambda function: 1)
-    for name, value in {**numbers, **once}.items():
-        monkeypatch.setattr(nn_gpu, name, value)
+    monkeypatch.setattr(nn_gpu, "CASES", small)
+    monkeypatch.setattr(nn_gpu, "RESULTS", tmp_path)
+    once = dict(best=lambda function, rounds=1: gpu_tools.sample(function, 1), calls_of=lambda function: 1)
+    for name, value in once.items():
+        monkeypatch.setattr(gpu_tools, name, value)
+    sizes = dict(COPY=64, SQUARE=8, PASSES=1, PARAMETERS=100, IMAGES=((4, 32), (4, 64)))
+    for name, value in sizes.items():
+        monkeypatch.setattr(gpu_pieces, name, value)
     monkeypatch.setitem(steps.SHAPES, "resnet", (8, 8, 3))
     nn_gpu.main(["--device", "shim", "--rounds", "2", "--write"])
     text = (tmp_path / "nn_gpu.txt").read_text()

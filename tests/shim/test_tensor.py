@@ -5,6 +5,7 @@ from math import prod
 from nn.kernels import gpu, reference
 from nn.kernels.gpu import convolutions, tensor
 from npopt import backend
+from npopt.backend import cuda
 
 import cudashim
 import ml_dtypes
@@ -16,17 +17,17 @@ TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfl
 CUT = {"float32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}  # rounding of a number
 CASES = [  # image, kernel, stride, padding, channels, outputs, images
     ((5, 6), (3, 3), (1, 1), (1, 1), 64, 64, 3),
-    ((9, 7), (3, 3), (2, 2), (1, 1), 32, 96, 2),
-    ((7, 8), (1, 1), (2, 2), (0, 0), 32, 32, 2),
-    ((4, 4), (1, 1), (1, 1), (0, 0), 96, 64, 9),
-    ((6, 5), (2, 3), (1, 2), (0, 2), 32, 64, 2),
-    ((6, 6), (3, 2), (3, 3), (2, 0), 32, 32, 3),
+    ((9, 7), (3, 3), (2, 2), (1, 1), 64, 192, 1),
+    ((7, 8), (1, 1), (2, 2), (0, 0), 64, 64, 2),
+    ((4, 4), (1, 1), (1, 1), (0, 0), 128, 64, 9),
+    ((6, 5), (2, 3), (1, 2), (0, 2), 64, 64, 2),
+    ((6, 6), (3, 2), (3, 3), (2, 0), 64, 64, 3),
 ]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled():
-    cudashim.build([(tensor.program.source(), gpu.launch.options(kind)) for kind in TYPES])
+    cudashim.build([(tensor.program.source(), cuda.options(kind)) for kind in TYPES])
 
 
 def rounded(a, kind):
@@ -84,17 +85,23 @@ def test_all_three_ways(case, kind, shim):
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_wide_blocks_and_parts_of_a_sum(kind, shim, monkeypatch):
-    """Blocks of 128 x 128, and a dW in parts."""
-    monkeypatch.setattr(tensor, "WAVE", 4)
+    """Blocks of 128 x 128 and of 256 x 64, and a dW in parts."""
+    monkeypatch.setattr(tensor, "WAVE", 2)
     monkeypatch.setattr(tensor, "LEAST", 32)
-    case = ((12, 12), (1, 3), (1, 1), (0, 1), 128, 128, 2)
+    for case in (((12, 12), (1, 3), (1, 1), (0, 1), 64, 128, 1), ((17, 17), (1, 2), (1, 1), (0, 0), 64, 64, 1)):
+        wide(case, kind, monkeypatch)
+    ran = {name for name, _ in cudashim.EXECUTED}
+    assert {"convolve_128", "convolve_256", "weights_128", "weights_64", "sum_in_order"} <= ran
+
+
+def wide(case, kind, monkeypatch):
+    monkeypatch.setattr(tensor, "WAVE", 2)
     _, kernel, stride, padding, c, o, _ = case
     x, w, dy = arrays(case, kind)
     y, dw = np.empty_like(dy), np.empty_like(w)
     reference.convolve(x, w, None, y, stride, padding)
     reference.convolve_weights(x, dy, dw, stride, padding)
     backend.precision("tf32")
-    cudashim.EXECUTED.clear()
     a, e, weight = placed(x, kind), placed(dy, kind), backend.asarray(w, "float32")
     out, got = backend.empty(e.shape, e.dtype), backend.empty(weight.shape, "float32")
     convolutions.convolve(a, weight, None, out, stride, padding)
@@ -103,7 +110,6 @@ def test_wide_blocks_and_parts_of_a_sum(kind, shim, monkeypatch):
     convolutions.convolve_weights(a, e, got, stride, padding)
     near(got, dw, prod(dy.shape[:3]), kind, parameters=True)
     backend.precision("float32")
-    assert {"convolve_128", "weights_128", "sum_in_order"} <= {name for name, _ in cudashim.EXECUTED}
 
 
 def test_numbers_of_two_bytes(shim):

@@ -1,36 +1,18 @@
-"""The CUDA files of this folder: compiled once for each dtype, their kernels kept by name; what arrays they take."""
+"""The CUDA files of this folder, as programs with common.cuh before them; what arrays their kernels take."""
 
 import pathlib
 
-from npopt import backend
+from npopt.backend import cuda
 
 HERE = pathlib.Path(__file__).parent
-C = {  # what an array's numbers are called, and those of its sums
-    "float32": ("float", "float"),
-    "float64": ("double", "double"),
-    "float16": ("Half", "float"),
-    "bfloat16": ("Bfloat", "float"),
-}
 THREADS = 256  # of every block, but for the joins of sums: 1024
 
 
-class Program:
-    """The kernels of one CUDA file; program(name, x) is the kernel called `name` for arrays like x."""
+class Program(cuda.Program):
+    """The kernels of some CUDA files of this folder, with common.cuh before them."""
 
-    def __init__(self, *files):
-        self.files, self.modules, self.kernels = ("common.cuh", *files), {}, {}
-
-    def source(self):
-        return "".join((HERE / file).read_text() for file in self.files)
-
-    def __call__(self, name, x):
-        key = name, type(x), x.dtype
-        kernel = self.kernels.get(key)
-        if kernel is None:
-            if key[1:] not in self.modules:
-                self.modules[key[1:]] = backend.xp(x).RawModule(code=self.source(), options=options(x.dtype.name))
-            kernel = self.kernels[key] = self.modules[key[1:]].get_function(name)
-        return kernel
+    def __init__(self, *files, shared=None):
+        super().__init__(*(HERE / file for file in ("common.cuh", *files)), shared=shared)
 
     def each(self, name, n, *arguments, like=None):
         """A thread for each of n numbers; the kernel is that for arrays like `like`, or like the first argument."""
@@ -41,12 +23,6 @@ class Program:
         b, height, width, c = shape
         grid = b * height, blocks(width * c // wide)
         self(name, arguments[0])(grid, (THREADS,), (*arguments, c // wide))
-
-
-def options(dtype):
-    """The compiler's command line."""
-    stored, real = C[dtype]
-    return ("-std=c++17", f"-DReal={real}", f"-DStored={stored}")
 
 
 def blocks(count, size=THREADS):

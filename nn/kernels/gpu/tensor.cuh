@@ -13,6 +13,10 @@ struct alignas(16) Chunk {
 
 #ifdef __CUDACC__
 
+#define SHARED(name, count)                                 /* so many chunks, given at the launch */ \
+    extern __shared__ Chunk name##_memory[];                                                         \
+    Chunk* name = name##_memory
+
 __device__ inline unsigned address(const Chunk* p) {        // in shared memory
     unsigned found;
     asm("{ .reg .u64 t; cvta.to.shared.u64 t, %1; cvt.u32.u64 %0, t; }" : "=r"(found) : "l"(p));

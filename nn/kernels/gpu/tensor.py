@@ -13,8 +13,16 @@ from npopt import backend
 
 from .launch import Program, blocks
 
-program = Program("tensor.cuh", "tensor.cu")
-ROWS, SLICE = 128, 32  # outputs of a block in one direction; terms that a block takes at a time, at most
+TILES = {  # outputs of a block, and its chunks of shared memory
+    "convolve_128": (128, 128, 6144),
+    "convolve_256": (256, 64, 5120),
+    "convolve_64": (64, 64, 4096),
+    "weights_128": (128, 128, 6144),
+    "weights_64": (64, 128, 4608),
+}
+THREADS = 128
+program = Program("tensor.cuh", "tensor.cu", shared={name: 16 * chunks for name, (_, _, chunks) in TILES.items()})
+BYTES = 128  # of the terms that a block takes at a time, for each output
 WAVE = 264  # blocks that fill a card: two for each multiprocessor
 LEAST = 512  # positions of a part of dW, at least
 
@@ -22,7 +30,7 @@ LEAST = 512  # positions of a part of dW, at least
 def takes(x, c, o):
     """Whether a convolution of images x between c and o channels is one for these kernels."""
     exact = x.dtype.name == "float64" or x.dtype.name == "float32" and backend.owner(x).products_in == "float32"
-    return not exact and not c % SLICE and not o % SLICE
+    return not exact and not c * x.itemsize % BYTES and not o * x.itemsize % BYTES
 
 
 def convolve(x, w, bias, y, stride, padding):
@@ -51,23 +59,28 @@ def convolve_weights(x, dy, dw, stride, padding):
     o, taps, c = dw.shape[0], dw.shape[1:3], dw.shape[3]
     positions, wide = dy.shape[0] * prod(dy.shape[1:3]), prod(taps) * c
     view = _view(x, dy, (0, 0), (1, 1), dy.shape[1:3], stride, [-p for p in padding], taps, (1, 1))
-    rows = 64 if o % ROWS else ROWS
-    tiles = blocks(wide, 128), blocks(o, rows)
+    name = "weights_64" if o % 128 else "weights_128"
+    rows, cols, _ = TILES[name]
+    tiles, some = (blocks(wide, cols), blocks(o, rows)), BYTES // x.itemsize
     parts = max(1, min(WAVE // prod(tiles), positions // LEAST))
-    length = blocks(blocks(positions, parts), SLICE) * SLICE
+    length = blocks(blocks(positions, parts), some) * some
     parts = blocks(positions, length)
     sums = dw if parts == 1 else backend.workspace((parts, o, wide), "float32")
-    arguments = dy, x, sums, *view, c, o, positions, length
-    program(f"weights_{rows}", x)((*tiles, parts), (2 * rows,), arguments)
+    _run(name, (*tiles, parts), dy, x, sums, *view, c, o, positions, length)
     if parts > 1:
         program.each("sum_in_order", dw.size, sums, dw, parts, like=x)
 
 
 def _launch(x, w, bias, y, view, positions):
     c, count = x.shape[3], y.shape[3]
-    cols = 64 if count % 128 or blocks(positions, ROWS) * blocks(count, 128) < WAVE // 2 else 128
-    grid = blocks(positions, ROWS), blocks(count, cols)
-    program(f"convolve_{cols}", x)(grid, (2 * cols,), (x, w, bias, y, *view, c, count, positions))
+    names = ["convolve_128", "convolve_64"] if count % 128 == 0 else ["convolve_256", "convolve_64"]
+    grids = [(blocks(positions, rows), blocks(count, cols)) for rows, cols, _ in (TILES[name] for name in names)]
+    few = prod(grids[0]) < WAVE // 2
+    _run(names[few], grids[few], x, w, bias, y, *view, c, count, positions)
+
+
+def _run(name, grid, *arguments):
+    program(name, arguments[0])(grid, (THREADS,), arguments, shared_mem=program.shared[name])
 
 
 def _view(x, y, out_first, out_step, count, step, first, taps, tap_step):
