@@ -17,10 +17,11 @@ import threading
 import time
 from pathlib import Path
 
-from lab import options, report
+from lab import data, options, report
 from lab.claims import counts
 from lab.experiment import Experiment
 from lab.options import nearest
+from lab.progress import Doing
 from npopt import checkpoint
 from npopt.backend import cores
 from npopt.errors import UserError
@@ -28,7 +29,8 @@ from npopt.errors import UserError
 USAGE = """npopt: a laboratory for the optimisation of deep learning, in NumPy
 
   npopt list                      the scripts: task, name, question
-  npopt run NAME [options]        run one; npopt run NAME --help says what it asks, and its options
+  npopt run NAME [options]        run one, or FILE.py, a script of your own; npopt run NAME --help
+                                  says what it asks, and which options are its own
   npopt all [--quick] [options]   run every script, on all cores (--jobs: on some), and write
                                   results/index.html
   npopt report [NAME] [options]   figures and reports again from stored results, without running
@@ -37,14 +39,14 @@ USAGE = """npopt: a laboratory for the optimisation of deep learning, in NumPy
   npopt gradcheck [NAME ...]      layers and networks, all or those named, or FILE.py:CLASS, against
                                   differences; npopt gradcheck --help
 
-Options that every script takes: --data --device --seeds --epochs --quick --jobs --threads --parts
---engine --address --kernels --out --fresh. Finished runs are kept: a command that was stopped goes
-on where it was."""
+Finished runs are kept: a command that was stopped goes on where it was. Options that every script
+takes (the defaults of --seeds are those of most):
+"""
 
 LIBRARY = {"methods": "lab.methods", "show": "lab.listing", "gradcheck": "lab.gradchecks"}  # imported when asked for
 
 
-ROW = "{:7} {:{}}  {:12} {:>12}  {:>6} {:>6} {:>9}"
+ROW = "{:7} {:{}} {:>11} {:>5} {:>5} {:>9}"  # 60 columns
 VERDICTS = ("holds", "fails", "undecided")
 
 
@@ -56,7 +58,7 @@ def main(argv=None):
     words = list(sys.argv[1:] if argv is None else argv)
     commands = {"list": list_scripts, "run": run, "all": run_all, "report": redraw, **dict.fromkeys(LIBRARY)}
     if not words or words[0] in ("-h", "--help", "help"):
-        print(USAGE)
+        print(usage())
         return 0
     if words[0] not in commands:
         return refuse(f"no command is called {words[0]!r}; {nearest(words[0], commands)}")
@@ -65,11 +67,19 @@ def main(argv=None):
             answer = importlib.import_module(LIBRARY[words[0]]).command(words[1:])
             return refuse(answer) if isinstance(answer, str) else answer
         return commands[words[0]](words[1:])
+    except UserError as error:
+        return refuse(error)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `| head`: nobody reads any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def usage():
+    """The commands, and the options of every script with what they mean."""
+    words = options.parser(Experiment("Every script."), "npopt").format_help()
+    return USAGE + words.split("show this help message and exit\n")[1].rstrip()
 
 
 def refuse(sentence):
@@ -122,17 +132,23 @@ def start(path, words):
 
 
 def chosen(name):
-    """(path, None) of a script, or (None, the sentence that says there is none)."""
-    known = scripts()
-    if name in known:
-        return known[name], None
+    """(path, None) of a script, by its name or as a file; or (None, the sentence that says there is none)."""
+    known, file = scripts(), Path(name)
+    if name.removesuffix(".py") in known:
+        return known[name.removesuffix(".py")], None
+    if file.suffix == ".py" or file.name != name:
+        if not file.is_file():
+            return None, f"there is no file {name!r}"
+        if file.suffix == ".py" and described(file):
+            return file, None
+        return None, f"{name!r} is no script of the lab: a .py file that makes an Experiment, as readme.txt shows"
     return None, f"no script is called {name!r}; " + (nearest(name, known) if known else "there are no scripts here")
 
 
 def run(words):
     if not words or words[0].startswith("-"):
         return refuse("name a script, as in: npopt run NAME; npopt list shows them")
-    path, sentence = chosen(words[0].removesuffix(".py"))
+    path, sentence = chosen(words[0])
     return refuse(sentence) if path is None else start(path, words[1:])
 
 
@@ -140,35 +156,31 @@ def run_all(words):
     """Every script, some at a time. One that fails does not stop the rest; then the status is 1."""
     known = scripts()
     if "-h" in words or "--help" in words:
-        print(USAGE)
+        print(usage())
         return 0
     if not known:
         return refuse("no scripts here; run it in a checkout of the repository")
-    try:
-        jobs, words = shared(words, len(known))
-    except ValueError as error:
-        return refuse(error)
+    jobs, words = shared(words, len(known))
     check_options("npopt all", words)
     try:
         checkpoint.writable(folder_of(words) / "index.html")
     except ValueError as error:
         return refuse(f"{error} with --out")
     order = sorted(known, key=lambda name: report.task_order(described(known[name])[0]))
-    width, failed = max(map(len, order)), []
-    print(f"{len(order)} scripts, {jobs} at a time\n\n  " + ROW.format("task", "script", width, "", "time", *VERDICTS))
+    width, failed, started = max(map(len, order)), [], time.monotonic()
+    print(f"{len(order)} scripts, {jobs} at a time\n\n" + ROW.format("task", "script", width, "time", *VERDICTS))
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     runs = {pool.submit(quietly, known[name], words): name for name in order}
     try:
-        for ended in concurrent.futures.as_completed(runs):
+        for ended in watched(runs):
             name, (status, seconds) = runs[ended], ended.result()
             if status == 130:
                 raise KeyboardInterrupt
-            found = ["", "", ""] if status else tally(folder_of(words) / name / "summary.json")
-            state = f"failed ({status})" if status else "done"
+            found = [f"failed ({status})", "", ""] if status else tally(folder_of(words) / name / "summary.json")
             task = described(known[name])[0]
-            print("  " + ROW.format(task, name, width, state, report.duration(seconds), *found), flush=True)
+            print(ROW.format(task, name, width, report.duration(seconds), *found).rstrip(), flush=True)
             if status:
                 failed.append(name)
                 print(last_words(folder_of(words) / name), file=sys.stderr)
@@ -181,14 +193,33 @@ def run_all(words):
             process.terminate()
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
-    print(f"\nall reports: {report.write_index(folder_of(words))}")
+    index = report.write_index(folder_of(words))
+    print(f"\n{len(order)} scripts, {report.duration(time.monotonic() - started)}; all reports: {index}")
     return 1 if failed else 0
+
+
+def watched(runs):
+    """The futures of `npopt all` as they end; the terminal's last line says which scripts are waited for."""
+
+    def waited():
+        names = ", ".join(name for future, name in runs.items() if future.running())
+        return f"{sum(future.done() for future in runs)} of {len(runs)} done; now: {names}"
+
+    ends = concurrent.futures.as_completed(runs)
+    for _ in runs:
+        with Doing(waited):
+            ended = next(ends)
+        yield ended
 
 
 def check_options(prog, words):
     """Refuse, before any script starts, what no script takes: one sentence, and the end of this process."""
     p = options.parser(Experiment("Every script."), prog)
-    options.check(p, p.parse_args(words, options.Arguments()))
+    args = p.parse_args(words, options.Arguments())
+    options.check(p, args)
+    if args.parts:
+        p.error("argument --parts: parts are those of one script; name it")
+    data.check(args.data)
 
 
 def shared(words, count):
@@ -246,19 +277,18 @@ def tally(path):
 
 def redraw(words):
     """Figures and reports again, with the arguments of the last run where none are given."""
-    known, out = scripts(), folder_of(words)
-    names, rest = [], list(words)
+    out, rest = folder_of(words), list(words)
     if rest and not rest[0].startswith("-"):
-        names = [rest.pop(0).removesuffix(".py")]
-        if chosen(names[0])[0] is None:
-            return refuse(chosen(names[0])[1])
+        path, sentence = chosen(rest.pop(0))
+        status = refuse(sentence) if path is None else start(path, [*rest, "--redraw"])
+        if status == 2:
+            return status
+        paths = [path]
     else:
         check_options("npopt report", [*rest, "--redraw"])
-        names = [name for name in known if (out / name / "summary.json").exists()]
-    status = 0
-    for name in names:
-        status = max(status, start(known[name], [*rest, "--redraw"]))
-    if not names:
+        paths = [path for name, path in scripts().items() if (out / name / "summary.json").exists()]
+        status = max([start(path, [*rest, "--redraw"]) for path in paths], default=0)
+    if not paths:
         return refuse(f"no results in {os.fspath(out)!r}; npopt all --quick makes some")
     print(f"\nall reports: {report.write_index(out)}")
     return status

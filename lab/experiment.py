@@ -44,7 +44,7 @@ from lab.claims import Claim, judge
 from lab.engine import Job, Settings
 from lab.grid import Entry
 from lab.options import default_parts, nearest, parse
-from lab.progress import Bar
+from lab.progress import Bar, Doing
 from lab.results import Finished, MissingRuns, Results
 from lab.store import RESULTS, Store, key_of, write_text
 from npopt.errors import UserError
@@ -126,7 +126,7 @@ class Experiment:
             broken = self.make(script, args, store, labelled)
             status = 0
             if not broken or self.load(store, labelled):  # where nothing ran, an older report stays as it is
-                status = self.write(script, args, store, labelled, data, time.monotonic() - started)
+                status = self.write(script, args, store, labelled, data, started)
         except BrokenPipeError:  # `| head`: nobody reads any more; everything is written
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
@@ -230,10 +230,11 @@ class Experiment:
             )  # fmt: skip
         return found
 
-    def write(self, script, args, store, labelled, data, elapsed):
+    def write(self, script, args, store, labelled, data, started):
         """Claims, figures, tables and files from the store. Returns the exit status."""
         folder, results = args.out / script, self.load(store, labelled)
-        claims = [judge(claim, lambda f=f: given(f, results, args=args)) for claim, f in self.claims]
+        with Doing(f"{script}: judging claims"):
+            claims = [judge(claim, lambda f=f: given(f, results, args=args)) for claim, f in self.claims]
         figures = [self.draw(folder, name, caption, f, results, args) for name, caption, f in self.figures]
         text, bug = self.conclude(results, args, claims)
         status = int(bug or any(figure["bug"] for figure in figures))
@@ -244,7 +245,7 @@ class Experiment:
         write_text(folder / "summary.json", report.as_json(facts))
         report.write_report(folder, self, facts, results, claims, figures, text)
         report.write_index(args.out)
-        self.tell(folder, results, claims, text, elapsed)
+        self.tell(folder, results, claims, text, started)
         return status
 
     def draw(self, folder, name, caption, function, results, args):
@@ -253,7 +254,7 @@ class Experiment:
 
         reason, bug = "", False
         try:
-            with figures.style(), warnings.catch_warnings():
+            with Doing(f"drawing {name}"), figures.style(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="All-NaN slice")
                 pictures.save(given(function, results, args=args), folder / name)
         except MissingRuns as error:
@@ -289,7 +290,7 @@ class Experiment:
                 blocks.append(f"{title}: " + "; ".join(f"{c.statement} ({c.measured or c.note})" for c in some) + ".")
         return "\n\n".join(blocks)
 
-    def tell(self, folder, results, claims, text, elapsed):
+    def tell(self, folder, results, claims, text, started):
         """The end of the script in the terminal: final numbers, claims, conclusion, where the report is."""
         for part in results.parts:
             print(f"\npart {part}: {self.parts[part].title}")
@@ -298,7 +299,8 @@ class Experiment:
             print("\n" + report.claims_text(claims))
         if text:
             print("\n" + "\n\n".join(re.sub(r"\s+", " ", block) for block in text.strip().split("\n\n")))
-        print(f"\n{len(results)} runs, {report.duration(elapsed)}; report: {folder / 'report.html'}", flush=True)
+        elapsed = report.duration(time.monotonic() - started)  # with figures and report
+        print(f"\n{len(results)} runs, {elapsed}; report: {folder / 'report.html'}", flush=True)
 
 
 PROFILED = 10  # steps

@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import textwrap
 from importlib import metadata
 from pathlib import Path
@@ -164,11 +165,11 @@ def text_table(header, rows, indent="  "):
     return "\n".join(lines)
 
 
-def claims_text(claims, width=110):
-    """The claims for the terminal."""
+def claims_text(claims):
+    """The claims for the terminal, as wide as that is."""
     if not claims:
         return ""
-    lines = ["claims"]
+    width, lines = min(110, shutil.get_terminal_size((110, 0)).columns), ["claims"]
     for claim in claims:
         head = f"  {claim.mark.upper():14} {claim.id}: {claim.statement}"
         lines += textwrap.wrap(head, width, subsequent_indent=" " * 17)
@@ -198,11 +199,22 @@ def paragraphs(text):
 
 
 def picture(path):
-    """{"source": a data: address, "width": in CSS pixels, so that text has one size in all figures} of a file."""
+    """{"source": a data: address, "width": in CSS pixels, so that text has one size in all figures} of a file.
+
+    An animation has its last frame beside it, {"last": a data: address}, for paper.
+    """
     with Image.open(path) as image:
-        dots = image.width
-    address = f"data:{MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
-    return {"source": address, "width": round(dots / 1.3) if path.suffix == ".png" else dots}
+        dots, still = image.width, io.BytesIO()
+        if path.suffix == ".gif":
+            image.seek(image.n_frames - 1)
+            image.convert("RGB").quantize(256).save(still, "PNG", optimize=True)
+    last = {"last": address(".png", still.getvalue())} if path.suffix == ".gif" else {}
+    width = round(dots / 1.3) if path.suffix == ".png" else dots
+    return {"source": address(path.suffix, path.read_bytes()), "width": width, **last}
+
+
+def address(suffix, data):
+    return f"data:{MIME[suffix]};base64,{base64.b64encode(data).decode()}"
 
 
 def write_report(folder, experiment, facts, results, claims, figures, conclusion):
@@ -229,6 +241,7 @@ def write_index(out):
                 facts
                 | {"held": held, "failed": failed, "undecided": open_, "time": duration(facts["seconds"] or 0)}
                 | {"folder": path.parent.name, "lead": first_sentence(facts["question"]), "count": len(facts["runs"])}
+                | {"page": "report.html" if (path.parent / "report.html").exists() else "readme.txt"}
             )
         except (OSError, ValueError, KeyError, TypeError):
             continue

@@ -18,7 +18,7 @@ def starting_point(problem, x, seed):
         return problem.x0(backend.generator(seed, "x0"))
     dtype = getattr(x, "dtype", None)
     if dtype is None or dtype.name not in ("float32", "float64") or tuple(x.shape) != (problem.dim,):
-        got = f"{dtype} {tuple(getattr(x, 'shape', ()))}"
+        got = type(x).__name__ if dtype is None else f"{dtype} {tuple(x.shape)}"
         raise UserError(
             f"minimize: x must be a float32 or float64 array of shape ({problem.dim},) for {problem.name}, got {got}"
         )
