@@ -10,11 +10,13 @@ from math import prod
 
 from nn import Run
 from nn.losses import IGNORE, SoftmaxCrossEntropy
+from nn.network import Network
 from npopt import backend
 from npopt.backend import elementwise
 from npopt.errors import UserError
 from npopt.values import number, whole
 from problems.base import Problem, Restricted
+from problems.feeds import Feed
 from problems.recorded import Recordings
 
 import numpy as np
@@ -77,6 +79,14 @@ class Neural(Problem):
         compute=None,
         loss_scale=1.0,
     ):
+        for what, value, kind, example in (
+            ("network", network, Network, "nn.mlp((784, 128, 10))"),
+            ("feed", feed, Feed, "Images(data)"),
+        ):
+            if not isinstance(value, kind):
+                raise UserError(
+                    f"Neural: {what} must be a {kind.__name__} such as {example}, got {' '.join(repr(value).split())[:80]}"
+                )
         self.network, self.feed, self.seed, self.t = network, feed, seed, 0
         self.loss_function, self.plain = SoftmaxCrossEntropy() if loss is None else loss, SoftmaxCrossEntropy()
         self.l2 = number("Neural", "l2", l2, low=0)

@@ -81,6 +81,11 @@ def test_logistic_takes_0_and_1_and_says_so():
     assert "labels -1 and +1, or 0 (taken as -1) and 1" in Logistic.__doc__
 
 
+def test_a_network_and_a_feed_are_what_they_are_called():
+    refused("network must be a Network such as nn.mlp", lambda: Neural(None, None))
+    refused("feed must be a Feed such as Images", lambda: Neural(nn.mlp((2, 2)), np.zeros((3, 2))))
+
+
 def test_empty_images():
     rows = SimpleNamespace(
         name="nothing",
