@@ -84,9 +84,8 @@ class Neural(Problem):
             ("feed", feed, Feed, "Images(data)"),
         ):
             if not isinstance(value, kind):
-                raise UserError(
-                    f"Neural: {what} must be a {kind.__name__} such as {example}, got {' '.join(repr(value).split())[:80]}"
-                )
+                got = " ".join(repr(value).split())[:80]
+                raise UserError(f"Neural: {what} must be a {kind.__name__} such as {example}, got {got}")
         self.network, self.feed, self.seed, self.t = network, feed, seed, 0
         self.loss_function, self.plain = SoftmaxCrossEntropy() if loss is None else loss, SoftmaxCrossEntropy()
         self.l2 = number("Neural", "l2", l2, low=0)
