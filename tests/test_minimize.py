@@ -42,7 +42,10 @@ def problem():
     return LeastSquares(rng.standard_normal((20, 3)), rng.standard_normal(20), l2=0.1)
 
 
-def test_the_loop_is_the_five_lines(problem):
+@pytest.mark.parametrize("loop", ["python", "compiled"])
+def test_the_loop_is_the_five_lines(problem, loop):
+    if loop == "python":
+        problem.takes_stretches = lambda *_: False
     run = minimize(problem, HeavyBall(0.8), RandomReshuffling(3), Cosine(0.1), stop=Stop(epochs=4), seed=9)
     sampler = RandomReshuffling(3)
     sampler.start(problem, 9)
@@ -58,7 +61,7 @@ def test_the_loop_is_the_five_lines(problem):
     assert run.columns["step"] == [0, 7, 14, 21, 28] and run.columns["epoch"] == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(run.columns["loss"][1:], np.reshape(losses, (4, 7)).mean(1), rtol=1e-12)
     assert math.isnan(run.columns["loss"][0]) and run.columns["gradients"] == [0, 20, 40, 60, 80]
-    assert run.reason == "epochs" and run.loop == "python"
+    assert run.reason == "epochs" and run.loop == loop
     assert run.final["objective"] == pytest.approx(problem.value(x), rel=1e-12)
 
 
