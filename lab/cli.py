@@ -10,7 +10,6 @@ import concurrent.futures
 import importlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -21,8 +20,11 @@ from lab import options, report
 from lab.claims import counts
 from lab.experiment import Experiment
 from lab.options import nearest
+from lab.processes import Interrupts, quiet, spawn
+from lab.workers import manner
 from npopt import checkpoint
 from npopt.backend import cores
+from npopt.checkpoint import Unwritable
 from npopt.errors import UserError
 
 USAGE = """npopt: a laboratory for the optimisation of deep learning, in NumPy
@@ -48,7 +50,7 @@ ROW = "{:7} {:{}}  {:12} {:>12}  {:>6} {:>6} {:>9}"
 VERDICTS = ("holds", "fails", "undecided")
 
 
-RUNNING = set()  # scripts of `npopt all`
+RUNNING, ENDING = set(), threading.Event()  # scripts of `npopt all`, and whether they have been told to end
 
 
 def main(argv=None):
@@ -60,16 +62,19 @@ def main(argv=None):
         return 0
     if words[0] not in commands:
         return refuse(f"no command is called {words[0]!r}; {nearest(words[0], commands)}")
+    Interrupts.listen()
     try:
         if words[0] in LIBRARY:
             answer = importlib.import_module(LIBRARY[words[0]]).command(words[1:])
             return refuse(answer) if isinstance(answer, str) else answer
         return commands[words[0]](words[1:])
     except KeyboardInterrupt:
-        return 130
+        return Interrupts.status()
     except BrokenPipeError:  # `| head`: nobody reads any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        quiet()
         return 1
+    except Unwritable as error:
+        return refuse(error)
 
 
 def refuse(sentence):
@@ -112,13 +117,25 @@ def list_scripts(words):
 
 
 def start(path, words):
-    """Run a script and return its exit status; Ctrl-C goes to the script, which saves and ends."""
-    process = subprocess.Popen([sys.executable, str(path), *words])
+    """Run a script and return its exit status. Told to end, npopt tells the script, which saves and ends."""
+    process, told = spawn([sys.executable, str(path), *words]), False
     while True:
         try:
-            return process.wait()
+            status = process.wait()
+            break
         except KeyboardInterrupt:
-            continue
+            process.terminate()
+            told = True
+    if told:
+        raise KeyboardInterrupt
+    if status < 0:
+        print(
+            f"npopt: {path.stem} ended {manner(status)}; what was stored is kept, and with --jobs 2 each run has a "
+            "process of its own, so that one that ends it leaves the others",
+            file=sys.stderr,
+        )
+        return 128 - status
+    return status
 
 
 def chosen(name):
@@ -156,15 +173,12 @@ def run_all(words):
     order = sorted(known, key=lambda name: report.task_order(described(known[name])[0]))
     width, failed = max(map(len, order)), []
     print(f"{len(order)} scripts, {jobs} at a time\n\n  " + ROW.format("task", "script", width, "", "time", *VERDICTS))
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    ENDING.clear()
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     runs = {pool.submit(quietly, known[name], words): name for name in order}
     try:
         for ended in concurrent.futures.as_completed(runs):
             name, (status, seconds) = runs[ended], ended.result()
-            if status == 130:
-                raise KeyboardInterrupt
             found = ["", "", ""] if status else tally(folder_of(words) / name / "summary.json")
             state = f"failed ({status})" if status else "done"
             task = described(known[name])[0]
@@ -172,13 +186,12 @@ def run_all(words):
             if status:
                 failed.append(name)
                 print(last_words(folder_of(words) / name), file=sys.stderr)
-    except KeyboardInterrupt:
-        pool.shutdown(cancel_futures=True)  # the scripts were interrupted too, save and end
-        return 130
-    finally:  # told to end, or nobody reads what is printed
+    finally:  # told to end, or nobody reads what is printed: the scripts save and end
         pool.shutdown(wait=False, cancel_futures=True)
+        ENDING.set()
         for process in list(RUNNING):
             process.terminate()
+        pool.shutdown()
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
     print(f"\nall reports: {report.write_index(folder_of(words))}")
@@ -209,10 +222,12 @@ def shared(words, count):
 def quietly(path, words):
     """Run a script, what it says into its output.txt; (exit status, seconds)."""
     folder, before = folder_of(words) / path.stem, time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.writable(folder / "output.txt")
     with open(folder / "output.txt", "w") as file:
-        process = subprocess.Popen([sys.executable, str(path), *words], stdout=file, stderr=subprocess.STDOUT)
+        process = spawn([sys.executable, str(path), *words], stdout=file, stderr=subprocess.STDOUT)
         RUNNING.add(process)
+        if ENDING.is_set():
+            process.terminate()
         try:
             return process.wait(), time.monotonic() - before
         finally:

@@ -197,7 +197,7 @@ def test_a_profile_prints_a_table_of_layers_and_stores_nothing(tmp_path):
         (["all", "--threads", "9999"], "argument --threads: this machine has "),
         (
             ["all", "--address", "host:1"],
-            "argument --address: it is that of a cluster; add --engine dask or --engine ray",
+            "argument --address: it is that of a cluster; add --engine dask",
         ),
         (["report", "--foo"], "npopt report: unrecognized arguments: --foo"),
     ],
@@ -218,7 +218,7 @@ def test_wrong_options_are_refused_before_a_script_starts(folder, capfd, words, 
         (["--threads", "99"], "toy: argument --threads: this machine has "),
         (
             ["--address", "host:1"],
-            "toy: argument --address: it is that of a cluster; add --engine dask or --engine ray",
+            "toy: argument --address: it is that of a cluster; add --engine dask",
         ),
     ],
 )

@@ -267,17 +267,28 @@ def test_a_batch_larger_than_the_data_is_one_sentence(experiment, here, capsys):
     assert ended.value.code == 2 and "part a, big, seed 0" in said and "21" in said and "Traceback" not in said
 
 
-def test_a_bug_keeps_its_traceback(experiment, here):
+def test_a_bug_is_a_failed_run_with_its_traceback_and_the_others_are_made(experiment, here, capsys):
     def bug():
         return np.zeros(2) + np.zeros(3)
 
-    def raised():
-        raise ValueError("a bug may raise one of these, too")
+    def leave():
+        sys.exit("good bye")
 
-    for function, words in ((bug, "could not be broadcast"), (raised, "a bug may")):
-        experiment.runs(lambda args, f=function: [Entry("a", Recipe(f), SGD(), method="bug")])
-        with pytest.raises(ValueError, match=words):
-            experiment.main([], script="toy")
+    def runs(args):
+        for name, function in (("bug", bug), ("leave", leave), ("sgd", quadratic)):
+            yield Entry("a", Recipe(function), SGD(), RandomReshuffling(5), method=name)
+
+    experiment.runs(runs)
+    with pytest.raises(SystemExit) as ended:
+        experiment.main(["--seeds", "2"], script="toy")
+    said, facts, page = capsys.readouterr().err, summary(here), (here / "report.html").read_text()
+    assert ended.value.code == 1 and [run["name"] for run in facts["runs"]] == ["sgd", "sgd"]
+    assert [(t["name"], t["seed"], t["status"]) for t in facts["troubles"]] == [
+        (name, seed, "failed") for name in ("bug", "leave") for seed in (0, 1)
+    ]
+    for words in ("return np.zeros(2) + np.zeros(3)", "could not be broadcast", "SystemExit: good bye"):
+        assert said.count(words) == 1 and words in page  # the second seed fails in the same way
+    assert "4</b> could not be made" in page and "lab/engine.py" not in said
 
 
 def test_a_figure_with_a_bug_is_reported_and_the_rest_written(experiment, here, capsys):
@@ -379,11 +390,13 @@ def test_a_gpu_that_is_not_there_is_one_sentence(experiment, here, capsys):
     assert ended.value.code == 2 and "requirements-gpu.txt" in said and said.count("\n") == 1
 
 
-def test_ray_that_is_not_installed_is_one_sentence(experiment, here, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SystemExit) as ended:
-        experiment.main(["--engine", "ray"], script="toy")
-    assert ended.value.code == 2 and "pip install 'ray[default]'" in capsys.readouterr().err
+def test_who_asks_for_ray_or_has_no_dask_gets_one_sentence(experiment, here, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask", None)
+    for name, sentence in (("ray", "Ray is not supported any more"), ("dask", "pip install 'dask[distributed]'")):
+        with pytest.raises(SystemExit) as ended:
+            experiment.main(["--engine", name], script="toy")
+        said = capsys.readouterr().err
+        assert ended.value.code == 2 and sentence in said and said.count("\n") == 1
 
 
 def test_decorators_refuse_what_cannot_work(experiment):
