@@ -27,12 +27,14 @@ KEPT = 1_000_000  # numbers of x up to which the store keeps it unasked
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a process sets before it runs anything. seconds: between two checkpoints."""
+    """What a process sets before it runs anything. seconds: between two checkpoints; script: the path and the text of
+    the script whose experiment this is, for workers, or (None, None)."""
 
     device: str = "cpu"
     threads: int = 1
     kernels: str = "fast"
     seconds: float = 30.0
+    script: tuple = (None, None)
 
     def apply(self):
         backend.use(self.device)
@@ -183,10 +185,11 @@ def local(settings, workers, address):
     """Worker processes of this machine."""
 
     def run_all(jobs, *rest, wait):
-        for job, answer in work((job, packed(remote, job, *rest, wait)) for job in jobs):
+        for job, answer in work((job, packed(by_name, remote, job, *rest, wait)) for job in jobs):
             yield outcome(job, answer)
 
-    with team(workers, settings.threads) as work:
+    by_name = settings.script[0] is not None
+    with team(workers, settings.threads, settings.script) as work:
         yield run_all
 
 
@@ -200,7 +203,7 @@ def dask(settings, workers, address):
         raise UserError("--engine dask needs Dask: pip install 'dask[distributed]'") from None
 
     def run_all(jobs, *rest, wait):
-        parcels = [(job, packed(remote, job, *rest, wait, True)) for job in jobs]
+        parcels = [(job, packed(False, remote, job, *rest, wait, True)) for job in jobs]
         yield from (outcome(job, parcel) for job, parcel in parcels if isinstance(parcel, Lost))
         sent = {client.submit(answered, p, pure=False): job for job, p in parcels if not isinstance(p, Lost)}
         for future in as_completed(sent):

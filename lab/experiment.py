@@ -114,11 +114,13 @@ class Experiment:
     # ------------------------------------------------------------------------------------------------------ main
     def main(self, argv=None, script=None):
         """Run what is missing, then write everything. Ends the process with status 2 and one sentence on bad input."""
+        if processes.worker:
+            raise SystemExit  # the script has been loaded for its functions
         script = script or Path(sys.argv[0]).stem
         args = parse(self, script, sys.argv[1:] if argv is None else argv)
         started = time.monotonic()
         with processes.ending(script):
-            self.settings = Settings(args.device, args.threads, args.kernels, self.seconds)
+            self.settings = Settings(args.device, args.threads, args.kernels, self.seconds, self.text())
             self.settings.apply()
             if args.profile:
                 profile(script, self.jobs(args)[0])
@@ -133,6 +135,13 @@ class Experiment:
                 status = worse or status
             if status:
                 raise SystemExit(status)
+
+    def text(self):
+        """(path, text) of the script that runs this experiment; (None, None) elsewhere, as in a notebook."""
+        main = sys.modules["__main__"]
+        if all(value is not self for value in vars(main).values()) or not hasattr(main, "__file__"):
+            return None, None
+        return main.__file__, Path(main.__file__).read_text(encoding="utf-8")
 
     def jobs(self, args):
         """([(entry, job)] for every entry and seed, facts of the data sets)."""

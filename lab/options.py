@@ -107,10 +107,8 @@ def seeds(text):
 def engine(text):
     if text in ("local", "dask"):
         return text
-    gone = (
-        "Ray is not supported any more, its joblib backend cannot hand out runs one by one; " if text == "ray" else ""
-    )
-    raise argparse.ArgumentTypeError(f"{gone}engines are local and dask, got {text!r}")
+    gone = "Ray is not supported any more, because its joblib backend never started a run; " if text == "ray" else ""
+    raise argparse.ArgumentTypeError(f"{gone}the engines are local and dask, got {text!r}")
 
 
 def parser(experiment, script):

@@ -17,6 +17,7 @@ from npopt.errors import UserError
 from npopt.run import Interrupt
 
 PARENT = "NPOPT_PARENT"  # in the environment of a script: the process id of the npopt that started it
+worker = False  # whether this process makes runs for a script elsewhere
 GRACE = 30.0  # seconds in which a process that was told to end saves its run
 
 

@@ -212,7 +212,8 @@ def write_report(folder, experiment, facts, results, claims, figures, conclusion
     held, failed, open_ = claims_room.counts(claims)
     page = environment().get_template("report.html.j2").render(
         experiment=experiment, facts=facts, results=results, claims=claims, figures=shown, tables=tables,
-        conclusion=conclusion, held=held, failed=failed, undecided=open_, broken=sum(claim.broken for claim in claims), counters=COUNTERS,
+        conclusion=conclusion, held=held, failed=failed, undecided=open_, counters=COUNTERS,
+        broken=sum(claim.broken for claim in claims),
         time=duration(sum(run.seconds for run in results)), started=first_sentence(experiment.question),
     )  # fmt: skip
     write_text(folder / "report.html", page)

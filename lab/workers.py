@@ -1,8 +1,9 @@
 """Worker processes: each makes one run at a time, and what ends it ends that run alone.
 
-A worker is an interpreter of its own with one connection, over which calls come and answers go. cloudpickle carries
-the functions of the script to it. The script waits at all connections at once; where one
-closes, the run that was under way there is lost, and another worker takes the place.
+A worker is an interpreter of its own with one connection, over which calls come and answers go. It first loads the
+script, up to experiment.main(), so that its functions are the same there, line for line in a traceback too. The script
+waits at all connections at once; where one closes, the run that was under way there is lost, and another worker takes
+the place.
 """
 
 import contextlib
@@ -12,8 +13,10 @@ import signal
 import subprocess
 import sys
 import traceback
+import types
 from multiprocessing import Pipe, connection
 
+from lab import processes
 from lab.processes import GRACE, Interrupts, follow
 
 import cloudpickle
@@ -25,8 +28,12 @@ class Lost(str):
     """Stands for an answer that there is none of: the sentence or the traceback that says why."""
 
 
-def packed(function, *arguments):
-    """A call as bytes, also of functions that the script defines; Lost where that cannot be."""
+def packed(by_name, function, *arguments):
+    """A call as bytes; Lost where that cannot be. by_name: the other process knows what the script defines by its name;
+    else, and where that fails, cloudpickle sends it whole."""
+    if by_name:
+        with contextlib.suppress(Exception):
+            return pickle.dumps((function, arguments))
     try:
         return cloudpickle.dumps((function, arguments))
     except Exception as error:
@@ -47,9 +54,9 @@ def plain(error):
 
 
 class Worker:
-    """A process for one call after the other."""
+    """A process for one call after the other, which knows what the script, a path and a text, defines."""
 
-    def __init__(self, threads):
+    def __init__(self, threads, script):
         self.connection, theirs = Pipe()
         serve = f"from lab.workers import serve; serve({theirs.fileno()}, {os.getpid()})"
         self.process = subprocess.Popen(
@@ -60,6 +67,7 @@ class Worker:
             env=os.environ | dict.fromkeys(POOLS, str(threads)),
         )
         theirs.close()
+        self.connection.send(script)
 
     def ask(self, parcel):
         with contextlib.suppress(BrokenPipeError):  # that it is gone is found out when its answer is read
@@ -71,7 +79,7 @@ class Worker:
             return self.connection.recv()
         except (EOFError, ConnectionResetError):
             self.connection.close()
-            return Lost(f"the process that made the run ended, {manner(self.process.wait())}")
+            return Lost(f"the process that made the run ended {manner(self.process.wait())}")
 
     def tell(self):
         """Tell it to end; it saves the run under way first."""
@@ -88,7 +96,7 @@ def manner(status):
 
 
 @contextlib.contextmanager
-def team(size, threads):
+def team(size, threads, script):
     """A function (iterator of (name, parcel)) -> (name, answer or Lost) as they come, by `size` workers."""
     workers, idle = [], []
 
@@ -101,7 +109,7 @@ def team(size, threads):
                     yield name, parcel
                     continue
                 if not idle:
-                    workers.append(Worker(threads))
+                    workers.append(Worker(threads, script))
                     idle.append(workers[-1])
                 worker = idle.pop()
                 busy[worker.connection] = worker, name
@@ -133,16 +141,29 @@ def serve(handle, parent):
     """The life of a worker: answer, until the script closes the connection, tells it to end, or is gone."""
     Interrupts.listen()
     follow(parent)
-    status, script = 0, connection.Connection(handle)
+    status, caller = 0, connection.Connection(handle)
     try:
+        load(*caller.recv())
         while True:
-            script.send(answered(script.recv_bytes()))
+            caller.send(answered(caller.recv_bytes()))
     except (EOFError, OSError):  # the script has closed the connection, or is gone
         pass
     except KeyboardInterrupt:
         status = Interrupts.status()
+    except BaseException:
+        traceback.print_exc()
+        status = 1
     finally:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)  # whatever threads a recipe has left
+
+
+def load(path, text):
+    """Make a script this process's main module, as far as its experiment.main(), which ends it in a worker."""
+    if path is not None:
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        main.__file__, processes.worker = path, True
+        with contextlib.suppress(SystemExit):
+            exec(compile(text, path, "exec"), vars(main))

@@ -1,0 +1,190 @@
+"""How processes end: told to, alone, by a bug of one run, on a full disk; and what is left of them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def npopt(folder, *words):
+    """`npopt` for the scripts of a folder, in a session of its own."""
+    code = (
+        "import sys; from pathlib import Path; from lab import cli\n"
+        "cli.scripts = lambda: {path.stem: path for path in Path('.').glob('*.py')}\n"
+        f"sys.exit(cli.main({list(map(str, words))!r}))"
+    )
+    settings = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}, "text": True}
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-c", code], **settings, **pipes, start_new_session=True)
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+def alive(folder):
+    """{process id: command} of the processes that work in this folder; zombies do not count."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            here = process.joinpath("cwd").resolve() == folder.resolve()
+            if here and process.joinpath("stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                found[int(process.name)] = process.joinpath("cmdline").read_text().replace("\0", " ")[:80]
+        except OSError:
+            continue
+    return found
+
+
+def checkpoints(folder):
+    return list((folder / "results/toy/runs").glob("*.checkpoint.npz"))
+
+
+@pytest.fixture
+def folder(toy):
+    """The folder of a toy whose runs take for ever; what still lives there in the end is killed."""
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("looks for processes in /proc")
+    toy.write_text(toy.read_text().replace("default=60", "default=9_000_000"))
+    yield toy.parent
+    for process in alive(toy.parent):
+        os.kill(process, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "command, how, group",
+    [
+        ("run", signal.SIGKILL, False),
+        ("run", signal.SIGTERM, False),
+        ("run", signal.SIGHUP, True),  # a closed terminal
+        ("all", signal.SIGKILL, False),
+    ],
+)
+def test_who_ends_npopt_ends_its_script_and_its_workers(folder, command, how, group):
+    """Nothing is left of them, and nobody holds the output open."""
+    jobs = 2 if command == "run" else 1
+    words = ["toy", "--jobs", jobs] if command == "run" else ["--jobs", jobs]
+    process = npopt(folder, command, *words, "--seeds", 1, "--threads", 1)
+    wait_for(lambda: len(checkpoints(folder)) == jobs)
+    assert len(alive(folder)) == (4 if command == "run" else 2)
+    (os.killpg if group else os.kill)(process.pid, how)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == (-how if how == signal.SIGKILL else 128 + how) and "Traceback" not in err
+    wait_for(lambda: not alive(folder), 20)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_four_times_in_a_row_saves_and_prints_one_sentence(folder, jobs):
+    process = npopt(folder, "run", "toy", "--jobs", jobs, "--seeds", 1, "--threads", 1)
+    wait_for(lambda: len(checkpoints(folder)) == jobs)
+    before = [path.stat().st_mtime_ns for path in checkpoints(folder)]
+    for _ in range(4):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.1)
+    out, err = process.communicate(timeout=30)
+    assert (
+        process.returncode in (130, -signal.SIGINT)
+        and err.count("toy: interrupted; all is kept") == 1
+        and "Traceback" not in err
+    )
+    assert all(path.stat().st_mtime_ns > at for path, at in zip(checkpoints(folder), before, strict=True))
+    wait_for(lambda: not alive(folder), 10)
+
+
+@pytest.mark.parametrize("after", [0.2, 0.6])
+def test_ctrl_c_while_the_script_is_loaded_prints_no_traceback(folder, after):
+    process = npopt(folder, "run", "toy")
+    wait_for(lambda: len(alive(folder)) == 2)  # the script has begun to import
+    time.sleep(after)
+    for _ in range(4):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.05)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in err and not alive(folder)
+
+
+BUGS = '''"""Which of these ends the grid?   None."""
+import os, signal, sys, threading
+
+from npopt import SGD, RandomReshuffling, Stop
+from lab import Entry, Experiment, Recipe
+from problems.quadratic import Quadratic
+
+experiment = Experiment(__doc__, task="T2", source="-", seeds=1)
+
+
+def problem(how):
+    if how == "raises":
+        raise ValueError(f"a {how} of the user")
+    if how == "exits":
+        sys.exit(3)
+    if how == "leaves":
+        os._exit(3)
+    if how == "is killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "is told to end":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return Quadratic([1.0, 2.0], b=[1.0, 1.0])
+
+
+def locked(lock):
+    return Quadratic([1.0, 3.0], b=[1.0, 1.0])
+
+
+@experiment.runs
+def runs(args):
+    for how in HOWS:
+        recipe = Recipe(locked, lock=threading.Lock()) if how == "locks" else Recipe(problem, how=how)
+        yield Entry("a", recipe, SGD(), RandomReshuffling(1), stop=Stop(steps=5), method=how)
+
+
+if __name__ == "__main__":
+    experiment.main()
+'''
+
+
+def test_one_bug_does_not_end_the_grid(tmp_path, finish):
+    hows = ["raises", "one", "exits", "leaves", "two", "is killed", "locks", "is told to end", "three"]
+    (tmp_path / "bugs.py").write_text(BUGS.replace("HOWS", repr(hows)))
+    done = finish(tmp_path / "bugs.py", "--jobs", 2, "--threads", 1, status=1)
+    facts = json.loads((tmp_path / "results/bugs/summary.json").read_text())
+    page = (tmp_path / "results/bugs/report.html").read_text()
+    assert [run["name"] for run in facts["runs"]] == ["one", "two", "three"]
+    reasons = {
+        "raises": "ValueError: a raises of the user",
+        "exits": "SystemExit: 3",
+        "leaves": "the process that made the run ended with exit status 3",
+        "is killed": "the process that made the run ended by SIGKILL",
+        "locks": "cannot pickle '_thread.lock' object",
+        "is told to end": "the process that made the run ended with exit status 143",
+    }
+    assert [trouble["name"] for trouble in facts["troubles"]] == list(reasons)
+    for trouble in facts["troubles"]:
+        assert reasons[trouble["name"]] in trouble["message"] and trouble["status"] == "failed"
+        assert f"bugs: part a, {trouble['name']}, seed 0: failed" in done.stderr and trouble["name"] in page
+
+
+def test_a_bug_reads_the_same_here_and_in_a_worker(tmp_path, finish):
+    (tmp_path / "bugs.py").write_text(BUGS.replace("HOWS", "['raises', 'one', 'exits']"))
+    said = []
+    for jobs in (1, 2):
+        done = finish(tmp_path / "bugs.py", "--jobs", jobs, "--threads", 1, "--fresh", status=1)
+        said.append(sorted(done.stderr.splitlines()))
+    assert said[0] == said[1] and any("a raises of the user" in line for line in said[0])
+
+
+def test_a_script_that_is_killed_alone_has_a_sentence(tmp_path):
+    (tmp_path / "bugs.py").write_text(BUGS.replace("HOWS", "['one', 'is killed']"))
+    process = npopt(tmp_path, "run", "bugs", "--threads", 1)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 137 and "npopt: bugs ended by SIGKILL" in err and "--jobs 2" in err
+    assert len(list((tmp_path / "results/bugs/runs").glob("*.npz"))) == 1
