@@ -91,11 +91,8 @@ def test_ctrl_c_four_times_in_a_row_saves_and_prints_one_sentence(folder, jobs):
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.1)
     out, err = process.communicate(timeout=30)
-    assert (
-        process.returncode in (130, -signal.SIGINT)
-        and err.count("toy: interrupted; all is kept") == 1
-        and "Traceback" not in err
-    )
+    assert process.returncode in (130, -signal.SIGINT)  # minus: a late one, in Python's own last milliseconds
+    assert err.count("toy: interrupted; all is kept") == 1 and "Traceback" not in err
     assert all(path.stat().st_mtime_ns > at for path, at in zip(checkpoints(folder), before, strict=True))
     wait_for(lambda: not alive(folder), 10)
 
@@ -113,7 +110,7 @@ def test_ctrl_c_while_the_script_is_loaded_prints_no_traceback(folder, after):
 
 
 BUGS = '''"""Which of these ends the grid?   None."""
-import os, signal, sys, threading
+import os, signal, sys
 
 from npopt import SGD, RandomReshuffling, Stop
 from lab import Entry, Experiment, Recipe
@@ -136,14 +133,22 @@ def problem(how):
     return Quadratic([1.0, 2.0], b=[1.0, 1.0])
 
 
-def locked(lock):
+class Stubborn:
+    def __repr__(self):
+        return "Stubborn()"
+
+    def __reduce__(self):
+        raise TypeError("cannot pickle a stubborn one")
+
+
+def with_it(it):
     return Quadratic([1.0, 3.0], b=[1.0, 1.0])
 
 
 @experiment.runs
 def runs(args):
     for how in HOWS:
-        recipe = Recipe(locked, lock=threading.Lock()) if how == "locks" else Recipe(problem, how=how)
+        recipe = Recipe(with_it, it=Stubborn()) if how == "stays" else Recipe(problem, how=how)
         yield Entry("a", recipe, SGD(), RandomReshuffling(1), stop=Stop(steps=5), method=how)
 
 
@@ -153,7 +158,7 @@ if __name__ == "__main__":
 
 
 def test_one_bug_does_not_end_the_grid(tmp_path, finish):
-    hows = ["raises", "one", "exits", "leaves", "two", "is killed", "locks", "is told to end", "three"]
+    hows = ["raises", "one", "exits", "leaves", "two", "is killed", "stays", "is told to end", "three"]
     (tmp_path / "bugs.py").write_text(BUGS.replace("HOWS", repr(hows)))
     done = finish(tmp_path / "bugs.py", "--jobs", 2, "--threads", 1, status=1)
     facts = json.loads((tmp_path / "results/bugs/summary.json").read_text())
@@ -164,7 +169,7 @@ def test_one_bug_does_not_end_the_grid(tmp_path, finish):
         "exits": "SystemExit: 3",
         "leaves": "the process that made the run ended with exit status 3",
         "is killed": "the process that made the run ended by SIGKILL",
-        "locks": "cannot pickle '_thread.lock' object",
+        "stays": "TypeError: cannot pickle a stubborn one",
         "is told to end": "the process that made the run ended with exit status 143",
     }
     assert [trouble["name"] for trouble in facts["troubles"]] == list(reasons)

@@ -2,9 +2,11 @@
 
 import copy
 import csv
+import errno
 import html.parser
 import importlib.util
 import json
+import os
 import platform
 import re
 import sys
@@ -28,6 +30,14 @@ def quadratic(scale=1.0):
 
 def sized(size):
     raise UserError(f"quadratic: size must be positive, got {size}")
+
+
+def bug():
+    return np.zeros(2) + np.zeros(3)
+
+
+def leave():
+    sys.exit("good bye")
 
 
 def vector_columns(seed, events):
@@ -268,12 +278,6 @@ def test_a_batch_larger_than_the_data_is_one_sentence(experiment, here, capsys):
 
 
 def test_a_bug_is_a_failed_run_with_its_traceback_and_the_others_are_made(experiment, here, capsys):
-    def bug():
-        return np.zeros(2) + np.zeros(3)
-
-    def leave():
-        sys.exit("good bye")
-
     def runs(args):
         for name, function in (("bug", bug), ("leave", leave), ("sgd", quadratic)):
             yield Entry("a", Recipe(function), SGD(), RandomReshuffling(5), method=name)
@@ -297,7 +301,74 @@ def test_a_figure_with_a_bug_is_reported_and_the_rest_written(experiment, here, 
         experiment.main(["--seeds", "1"], script="toy")
     assert ended.value.code == 1 and "ZeroDivisionError" in capsys.readouterr().err
     assert [bool(f["reason"]) for f in summary(here)["figures"]] == [False, True]
-    assert "broken.png: not drawn, ZeroDivisionError" in (here / "report.html").read_text()
+    assert "✗ broken: broken.png: not drawn, ZeroDivisionError" in (here / "report.html").read_text()
+
+
+def test_a_claim_with_a_bug_is_broken_as_a_figure_is_and_the_rest_written(experiment, here, capsys):
+    experiment.claim("bad", "one over zero")(lambda results: (1 / 0, True))
+    with pytest.raises(SystemExit) as ended:
+        experiment.main(["--seeds", "1"], script="toy")
+    out, err = capsys.readouterr()
+    facts, page = summary(here), (here / "report.html").read_text()
+    assert ended.value.code == 1 and "claim bad could not be computed" in err and "BROKEN         bad" in out
+    assert [(c["holds"], c["broken"]) for c in facts["claims"]] == [(True, False), (True, False), (None, True)]
+    assert "✗ broken" in page and "<b>1</b> broken" in page and "undecided</li>" not in page
+    assert "not computed, ZeroDivisionError" in page and facts["figures"][0]["reason"] == ""
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+@pytest.mark.parametrize(
+    "name, error, after, what",
+    [
+        ("os.fsync", FULL, 0, "checkpoint.npz"),
+        ("os.fsync", FULL, 1, ".npz"),
+        ("os.fsync", FULL, 2, "gap.png"),
+        ("tempfile.mkstemp", READ_ONLY, 0, "checkpoint.npz"),
+        ("tempfile.mkstemp", READ_ONLY, 3, "runs.csv"),
+    ],
+)
+def test_a_disk_that_takes_no_more_is_one_sentence_and_loses_nothing(
+    experiment, here, monkeypatch, capsys, name, error, after, what
+):
+    """after: so many files are still written, in the order checkpoint, run, figure, table, summary, report, index."""
+    experiment.main(["--seeds", "1", "--parts", "a"], script="toy")
+    before, calls = {p: p.read_bytes() for p in here.rglob("*") if p.is_file()}, []
+    module, function = (sys.modules[name.split(".")[0]], name.split(".")[1])
+    real = getattr(module, function)
+
+    def limited(*args, **named):
+        calls.append(args)
+        if len(calls) > after:
+            raise error
+        return real(*args, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, function, limited)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            experiment.main(["--seeds", "2", "--parts", "a"], script="toy")
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1 and f"{what} cannot be written ({error.strerror})" in said
+    assert all(path.read_bytes() == text for path, text in before.items() if path.parent.name == "runs")
+    assert not list(here.rglob("*.tmp"))
+    experiment.main(["--seeds", "2", "--parts", "a"], script="toy")
+    assert len(summary(here)["runs"]) == 2
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_lock_that_cannot_be_opened_is_one_sentence(experiment, here, capsys, jobs):
+    experiment.main(["--seeds", "1", "--parts", "a"], script="toy")
+    (key,) = [run["key"] for run in summary(here)["runs"]]
+    (here / "runs" / f"{key}.npz").unlink()
+    (here / "runs" / f"{key}.lock").mkdir()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        experiment.main(["--seeds", "1", "--parts", "a", "--threads", "2", "--jobs", jobs], script="toy")
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1 and f"{key}.lock cannot be written (Is a directory)" in said
 
 
 def test_a_conclusion_with_a_bug_is_reported_and_the_rest_written(experiment, here, capsys):
