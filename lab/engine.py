@@ -7,6 +7,7 @@ for them loses none; a cluster without a common folder sends them back instead.
 
 import contextlib
 import dataclasses
+import math
 import os
 import tempfile
 import traceback
@@ -23,12 +24,13 @@ from npopt.errors import UserError
 import numpy as np
 
 KEPT = 1_000_000  # numbers of x up to which the store keeps it unasked
+SMALL = 1 << 24  # multiply-adds of a step, as threads_of counts them: a millisecond or less of one thread
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a process sets before it runs anything. seconds: between two checkpoints; script: the path and the text of
-    the script whose experiment this is, for workers, or (None, None)."""
+    """What a process sets before it runs anything. threads: of a run, at most; seconds: between two checkpoints;
+    script: the path and the text of the script whose experiment this is, for workers, or (None, None)."""
 
     device: str = "cpu"
     threads: int = 1
@@ -110,6 +112,21 @@ def within_reach(store):
         return Store(Path(tempfile.gettempdir()) / "npopt" / "runs")
 
 
+def threads_of(problem, sampler, most):
+    """Threads for the steps of a run: one where a step is little work, else the most that are allowed.
+
+    Two threads gain little in so short a step. And beside a busy process each waits for the other many times a step: a
+    small network then takes three to seven times as long as with one. The rule looks at sizes, not at a clock, so that
+    equal runs are run alike. It counts each parameter once a row, a filter once a pixel.
+    """
+    if problem.n is None:
+        return most
+    rows = min(64, problem.n) if sampler is None else sampler.batch_size or problem.n
+    pixels = math.prod(problem.network.input_shape[:2]) if hasattr(problem, "network") else 1
+    work = rows * sum(s.size * (pixels if s.kind == "conv" else 1) for s in problem.segments)
+    return 1 if work < SMALL else most
+
+
 def perform(job, store, settings, progress):
     """The Run of a job, from its checkpoint if there is one; a damaged checkpoint is set aside."""
     from npopt import Events, Run, minimize
@@ -124,8 +141,10 @@ def perform(job, store, settings, progress):
         return run
     given = {name: getattr(entry, name) for name in ("sampler", "schedule", "estimator", "vary", "stop")}
     given |= {"seed": job.seed, "events": events}
+    problem = entry.problem()
+    backend.threads(threads_of(problem, entry.sampler, settings.threads))
     try:
-        return minimize(entry.problem(), entry.optimizer, **given)
+        return minimize(problem, entry.optimizer, **given)
     except Damaged as error:
         store.set_aside(path, error)
         return minimize(entry.problem(), entry.optimizer, **given)

@@ -134,7 +134,8 @@ def parser(experiment, script):
     add("--quick", "a small version of every part, in a minute or so", action="store_true")
     add("--parts", f"only these parts, such as {','.join(list(experiment.parts)[:2])}", metavar="LIST")
     add("--jobs", "runs at the same time (default: 1)", type=whole(1, "jobs"), default=1, metavar="N")
-    add("--threads", "threads of one run (default: cores / jobs)", type=whole(1, "threads"), metavar="N")
+    text = "threads of one run, at most: small networks take one (default: cores / jobs)"
+    add("--threads", text, type=whole(1, "threads"), metavar="N")
     add("--engine", "who makes the runs: local (default) or dask", type=engine, default="local", metavar="NAME")
     add("--address", "of a running Dask cluster (default: start one here)", metavar="HOST:PORT")
     add(

@@ -1,13 +1,19 @@
 """How processes end: told to, alone, by a bug of one run, on a full disk; and what is left of them."""
 
+import contextlib
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from lab.store import Store
+
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -193,3 +199,66 @@ def test_a_script_that_is_killed_alone_has_a_sentence(tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 137 and "npopt: bugs ended by SIGKILL" in err and "--jobs 2" in err
     assert len(list((tmp_path / "results/bugs/runs").glob("*.npz"))) == 1
+
+
+KILLS = int(os.environ.get("NPOPT_KILLS", 6))  # 200 before a release: half an hour
+
+
+def stored(folder):
+    """{key: what is stored of a run, but for what a clock or the memory says}"""
+    store = Store(folder / "results/toy/runs")
+    runs = {run["key"]: store.load(run["key"]) for run in summary(folder)["runs"]}
+    for run in runs.values():
+        run["columns"].pop("seconds")
+        run["seconds"] = run["memory"] = None
+    return runs
+
+
+def summary(folder):
+    return json.loads((folder / "results/toy/summary.json").read_text())
+
+
+def same(a, b):
+    if isinstance(a, dict):
+        return set(a) == set(b) and all(same(a[k], b[k]) for k in a)
+    return np.array_equal(a, b, equal_nan=True) if isinstance(a, np.ndarray) else a == b
+
+
+def strike(rng, folder, process):
+    """One signal, to npopt alone, to all of its session, or to one of its scripts and workers. What it was, in words."""
+    how, others = rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]), sorted(alive(folder))
+    target = rng.choice(["npopt", "session", "another"])
+    with contextlib.suppress(ProcessLookupError):
+        if target == "session":
+            os.killpg(process.pid, how)
+        else:
+            os.kill(process.pid if target == "npopt" or not others else rng.choice(others), how)
+    return f"{how.name} to {target}"
+
+
+@pytest.mark.slow
+def test_a_round_of_kills_changes_no_number_and_leaves_no_process(folder, tmp_path_factory):
+    """Started again after each kill, the grid ends bit for bit as one that was left in peace; then from the start."""
+    quiet, words = tmp_path_factory.mktemp("quiet"), ["run", "toy", "--jobs", 2, "--threads", 1, "--steps", 15_000]
+    shutil.copy(folder / "toy.py", quiet)
+    out, err = npopt(quiet, *words).communicate(timeout=120)
+    expected, rng, kills, rounds, said = stored(quiet), random.Random(KILLS), 0, 0, []
+    assert len(expected) == 4, err
+    while kills < KILLS or said:
+        process, patience = npopt(folder, *words), rng.choice([2.0, 8.0])
+        try:
+            out, err = process.communicate(timeout=rng.uniform(0, patience) if kills < KILLS else 120)
+        except subprocess.TimeoutExpired:
+            said.append(strike(rng, folder, process))
+            kills += 1
+            out, err = process.communicate(timeout=60)
+        wait_for(lambda: not alive(folder), 45)
+        if "--jobs 2 each run" not in err:  # a worker that was killed is a failed run, which has no traceback
+            assert "Traceback" not in err, (said, err)
+        if process.returncode == 0:
+            assert same(stored(folder), expected), said
+            left = {path.suffix for path in (folder / "results/toy/runs").iterdir()}
+            assert left <= {".npz", ".tmp"}, said  # half a file that was being written; swept an hour later
+            shutil.rmtree(folder / "results")
+            said, rounds = [], rounds + 1
+    print(f"{kills} kills in {rounds} rounds")

@@ -14,8 +14,9 @@ import sys
 from lab import Entry, Experiment, Option, Part, Recipe, engine
 from lab.figures import COLOURS, curves, panels, sweep
 from lab.pictures import animate, save
-from npopt import SGD, RandomReshuffling, Stop
+from npopt import SGD, RandomReshuffling, Stop, backend
 from npopt.errors import UserError
+from problems.classifiers import lenet, perceptron
 from problems.quadratic import Quadratic
 
 import numpy as np
@@ -316,6 +317,29 @@ def test_a_claim_with_a_bug_is_broken_as_a_figure_is_and_the_rest_written(experi
     assert "not computed, ZeroDivisionError" in page and facts["figures"][0]["reason"] == ""
 
 
+@pytest.mark.skipif(backend.cores() < 2, reason="one core")
+def test_a_small_step_takes_one_thread_and_the_report_says_so(experiment, here, monkeypatch):
+    """Work is parameters times rows of a batch: 5 x 10 for one method, 5 x 20 for the other."""
+
+    def runs(args):
+        for rows in (10, None):
+            yield Entry("a", Recipe(quadratic), SGD(), RandomReshuffling(rows), method=f"rows {rows}")
+
+    experiment.runs(runs)
+    monkeypatch.setattr(engine, "SMALL", 75)
+    experiment.main(["--seeds", "1", "--threads", "2"], script="toy")
+    assert [run["config"].get("threads", 2) for run in summary(here)["runs"]] == [1, 2]
+    assert "cpu, 1 thread (1 run), 2 threads (1 run), 1 run at a time" in (here / "report.html").read_text()
+
+
+def test_threads_are_chosen_by_the_work_of_a_step():
+    small, large = perceptron("digits", hidden=(32,)), perceptron("digits", hidden=(512, 512))
+    assert engine.threads_of(small, RandomReshuffling(64), 4) == engine.threads_of(small, None, 4) == 1
+    assert engine.threads_of(large, RandomReshuffling(64), 4) == 4 and engine.threads_of(large, None, 1) == 1
+    assert engine.threads_of(large, RandomReshuffling(8), 4) == 1  # 0.3 M parameters, 8 rows
+    assert engine.threads_of(lenet("digits"), RandomReshuffling(256), 4) == 4  # filters count once a pixel
+
+
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -360,13 +384,13 @@ def test_a_disk_that_takes_no_more_is_one_sentence_and_loses_nothing(
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_lock_that_cannot_be_opened_is_one_sentence(experiment, here, capsys, jobs):
-    experiment.main(["--seeds", "1", "--parts", "a"], script="toy")
+    experiment.main(["--seeds", "1", "--parts", "a", "--threads", "1"], script="toy")
     (key,) = [run["key"] for run in summary(here)["runs"]]
     (here / "runs" / f"{key}.npz").unlink()
     (here / "runs" / f"{key}.lock").mkdir()
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
-        experiment.main(["--seeds", "1", "--parts", "a", "--threads", "2", "--jobs", jobs], script="toy")
+        experiment.main(["--seeds", "1", "--parts", "a", "--threads", "1", "--jobs", jobs], script="toy")
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.count("\n") == 1 and f"{key}.lock cannot be written (Is a directory)" in said
 
