@@ -18,7 +18,7 @@ from lab.store import Store
 from lab.workers import Lost, answered, packed, team
 from nn import kernels
 from npopt import backend
-from npopt.checkpoint import Damaged, Unwritable
+from npopt.checkpoint import FULL, Damaged, Unwritable
 from npopt.errors import UserError
 
 import numpy as np
@@ -75,6 +75,8 @@ def execute(job, store, settings, wait=False, ship=False):
     except UserError as error:
         return Outcome(job, "refused", str(error))
     except (Exception, SystemExit) as error:
+        if getattr(error, "errno", None) in FULL:
+            return Outcome(job, "unwritable", str(Unwritable(error.filename or "a file", error)))
         return Outcome(job, "failed", told(error))
 
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 
+from npopt.checkpoint import FULL, Unwritable
 from npopt.errors import UserError
 from npopt.run import Interrupt
 
@@ -85,7 +86,11 @@ def ending(script):
         status = Interrupts.status()
         print(f"\n{script}: interrupted; all is kept, the same command goes on from here", file=sys.stderr)
         raise SystemExit(status) from None
-    except UserError as error:
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError):
+            if error.errno not in FULL:
+                raise
+            error = Unwritable(error.filename or "a file", error)
         print(f"{script}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 

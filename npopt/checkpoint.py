@@ -1,6 +1,7 @@
 """Files that are whole or absent: nested dicts of arrays and plain values, in one .npz, without pickle."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -15,6 +16,9 @@ import numpy as np
 
 class Damaged(UserError):
     """A file that is not a whole checkpoint, or not one of this run."""
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # why a disk takes no more, whoever writes to it
 
 
 class Unwritable(UserError):

@@ -55,6 +55,10 @@ def checkpoints(folder):
     return list((folder / "results/toy/runs").glob("*.checkpoint.npz"))
 
 
+def summary(folder, script="toy"):
+    return json.loads((folder / "results" / script / "summary.json").read_text())
+
+
 @pytest.fixture
 def folder(toy):
     """The folder of a toy whose runs take for ever; what still lives there in the end is killed."""
@@ -70,9 +74,9 @@ def folder(toy):
     "command, how, group",
     [
         ("run", signal.SIGKILL, False),
-        ("run", signal.SIGTERM, False),
-        ("run", signal.SIGHUP, True),  # a closed terminal
-        ("all", signal.SIGKILL, False),
+        pytest.param("run", signal.SIGTERM, False, marks=pytest.mark.slow),
+        pytest.param("run", signal.SIGHUP, True, marks=pytest.mark.slow),  # a closed terminal
+        pytest.param("all", signal.SIGKILL, False, marks=pytest.mark.slow),
     ],
 )
 def test_who_ends_npopt_ends_its_script_and_its_workers(folder, command, how, group):
@@ -88,7 +92,7 @@ def test_who_ends_npopt_ends_its_script_and_its_workers(folder, command, how, gr
     wait_for(lambda: not alive(folder), 20)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ctrl_c_four_times_in_a_row_saves_and_prints_one_sentence(folder, jobs):
     process = npopt(folder, "run", "toy", "--jobs", jobs, "--seeds", 1, "--threads", 1)
     wait_for(lambda: len(checkpoints(folder)) == jobs)
@@ -103,6 +107,7 @@ def test_ctrl_c_four_times_in_a_row_saves_and_prints_one_sentence(folder, jobs):
     wait_for(lambda: not alive(folder), 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0.2, 0.6])
 def test_ctrl_c_while_the_script_is_loaded_prints_no_traceback(folder, after):
     process = npopt(folder, "run", "toy")
@@ -167,7 +172,7 @@ def test_one_bug_does_not_end_the_grid(tmp_path, finish):
     hows = ["raises", "one", "exits", "leaves", "two", "is killed", "stays", "is told to end", "three"]
     (tmp_path / "bugs.py").write_text(BUGS.replace("HOWS", repr(hows)))
     done = finish(tmp_path / "bugs.py", "--jobs", 2, "--threads", 1, status=1)
-    facts = json.loads((tmp_path / "results/bugs/summary.json").read_text())
+    facts = summary(tmp_path, "bugs")
     page = (tmp_path / "results/bugs/report.html").read_text()
     assert [run["name"] for run in facts["runs"]] == ["one", "two", "three"]
     reasons = {
@@ -184,6 +189,7 @@ def test_one_bug_does_not_end_the_grid(tmp_path, finish):
         assert f"bugs: part a, {trouble['name']}, seed 0: failed" in done.stderr and trouble["name"] in page
 
 
+@pytest.mark.slow
 def test_a_bug_reads_the_same_here_and_in_a_worker(tmp_path, finish):
     (tmp_path / "bugs.py").write_text(BUGS.replace("HOWS", "['raises', 'one', 'exits']"))
     said = []
@@ -193,6 +199,19 @@ def test_a_bug_reads_the_same_here_and_in_a_worker(tmp_path, finish):
     assert said[0] == said[1] and any("a raises of the user" in line for line in said[0])
 
 
+@pytest.mark.slow
+def test_one_bug_does_not_end_a_grid_on_dask(tmp_path, finish):
+    pytest.importorskip("distributed", reason="Dask is optional: pip install 'dask[distributed]'")
+    (tmp_path / "bugs.py").write_text(BUGS.replace("HOWS", "['raises', 'one', 'leaves', 'stays', 'two']"))
+    finish(tmp_path / "bugs.py", "--jobs", 2, "--threads", 1, "--engine", "dask", status=1)
+    facts = summary(tmp_path, "bugs")
+    assert [run["name"] for run in facts["runs"]] == ["one", "two"]
+    said = [trouble["message"].splitlines()[-1] for trouble in facts["troubles"]]
+    assert said[0] == "ValueError: a raises of the user" and said[1].startswith("Dask says: ")
+    assert said[2] == "TypeError: cannot pickle a stubborn one"
+
+
+@pytest.mark.slow
 def test_a_script_that_is_killed_alone_has_a_sentence(tmp_path):
     (tmp_path / "bugs.py").write_text(BUGS.replace("HOWS", "['one', 'is killed']"))
     process = npopt(tmp_path, "run", "bugs", "--threads", 1)
@@ -214,10 +233,6 @@ def stored(folder):
     return runs
 
 
-def summary(folder):
-    return json.loads((folder / "results/toy/summary.json").read_text())
-
-
 def same(a, b):
     if isinstance(a, dict):
         return set(a) == set(b) and all(same(a[k], b[k]) for k in a)
@@ -225,7 +240,7 @@ def same(a, b):
 
 
 def strike(rng, folder, process):
-    """One signal, to npopt alone, to all of its session, or to one of its scripts and workers. What it was, in words."""
+    """One signal, to npopt alone, to its session, or to any of the processes. What it was, in words."""
     how, others = rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]), sorted(alive(folder))
     target = rng.choice(["npopt", "session", "another"])
     with contextlib.suppress(ProcessLookupError):

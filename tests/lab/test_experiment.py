@@ -7,6 +7,7 @@ import html.parser
 import importlib.util
 import json
 import os
+import pathlib
 import platform
 import re
 import sys
@@ -380,6 +381,21 @@ def test_a_disk_that_takes_no_more_is_one_sentence_and_loses_nothing(
     assert not list(here.rglob("*.tmp"))
     experiment.main(["--seeds", "2", "--parts", "a"], script="toy")
     assert len(summary(here)["runs"]) == 2
+
+
+def test_a_folder_that_lets_nothing_go_is_one_sentence(experiment, here, monkeypatch, capsys):
+    def refuse(path, missing_ok=False):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    experiment.main(["--seeds", "1", "--parts", "a"], script="toy")
+    before = sorted(here.rglob("*"))
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as ended:
+        patched.setattr(pathlib.Path, "unlink", refuse)
+        capsys.readouterr()
+        experiment.main(["--seeds", "1", "--parts", "a", "--fresh"], script="toy")
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1 and "cannot be written (Read-only file system)" in said
+    assert set(before) <= set(here.rglob("*"))
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
