@@ -120,6 +120,13 @@ def test_ctrl_c_while_the_script_is_loaded_prints_no_traceback(folder, after):
     assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in err and not alive(folder)
 
 
+def test_ctrl_c_while_the_command_itself_is_loaded_prints_nothing(tmp_path):
+    """The handlers that are there before lab.cli.main has set its own."""
+    code = "import sys; sys.argv = ['/usr/bin/npopt']; import lab, os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
 BUGS = '''"""Which of these ends the grid?   None."""
 import os, signal, sys
 
