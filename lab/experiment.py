@@ -28,6 +28,7 @@ reason is a bug: its traceback is printed, the report says so, all others are ma
 raises a UserError is refused with its sentence; where nothing worse happens, the status is then 2.
 """
 
+import contextlib
 import copy
 import inspect
 import re
@@ -202,8 +203,9 @@ class Experiment:
             return []
         print(f"{script}: {len(jobs)} runs, {len(jobs) - len(missing)} stored, {len(missing)} to make", flush=True)
         found = {}
-        with Bar(store, [job.key for job in missing], script) as bar:
-            for outcome in engine.collect(missing, store, self.settings, args.jobs, args.engine, args.address):
+        made = engine.collect(missing, store, self.settings, args.jobs, args.engine, args.address)
+        with Bar(store, [job.key for job in missing], script) as bar, contextlib.closing(made):
+            for outcome in made:
                 if outcome.status == "interrupted":
                     raise KeyboardInterrupt
                 if outcome.status == "unwritable":

@@ -17,7 +17,7 @@ from npopt.checkpoint import FULL, Unwritable
 from npopt.errors import UserError
 from npopt.run import Interrupt
 
-PARENT = "NPOPT_PARENT"  # in the environment of a script: the process id of the npopt that started it
+PARENT = "NPOPT_PARENT"  # in the environment of a process that `spawn` started: the id of the one that did
 worker = False  # whether this process makes runs for a script elsewhere
 GRACE = 30.0  # seconds in which a process that was told to end saves its run
 
@@ -95,18 +95,20 @@ def ending(script):
         raise SystemExit(2) from None
 
 
-def spawn(command, **settings):
-    """A script as a process that follows this one. Until it listens, Ctrl-C waits: no traceback out of an import."""
+def spawn(command, variables=(), **settings):
+    """A script or a worker, a process that follows this one, with more environment variables. Until it listens, Ctrl-C
+    waits: no traceback out of an import."""
+    environment = {**os.environ, **dict(variables), PARENT: str(os.getpid())}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return subprocess.Popen(command, env={**os.environ, PARENT: str(os.getpid())}, **settings)
+        return subprocess.Popen(command, env=environment, **settings)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def follow(parent=None):
-    """End when the parent, a process id, is gone; by default the npopt that started this script, if one did."""
-    parent = int(os.environ.pop(PARENT, 0)) if parent is None else parent
+def follow():
+    """End when the process is gone that started this one by `spawn`, if one did."""
+    parent = int(os.environ.pop(PARENT, 0))
     if parent:
         threading.Thread(target=watch, args=(parent,), daemon=True).start()
 

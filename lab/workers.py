@@ -17,7 +17,7 @@ import types
 from multiprocessing import Pipe, connection
 
 from lab import processes
-from lab.processes import GRACE, Interrupts, follow
+from lab.processes import GRACE, Interrupts, follow, spawn
 
 import cloudpickle
 
@@ -58,19 +58,19 @@ class Worker:
 
     def __init__(self, threads, script):
         self.connection, theirs = Pipe()
-        serve = f"from lab.workers import serve; serve({theirs.fileno()}, {os.getpid()})"
-        self.process = subprocess.Popen(
+        serve = f"from lab.workers import serve; serve({theirs.fileno()})"
+        self.process = spawn(
             [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {serve}"],
+            dict.fromkeys(POOLS, str(threads)),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # the terminal's Ctrl-C goes to the script alone
-            env=os.environ | dict.fromkeys(POOLS, str(threads)),
         )
         theirs.close()
-        self.connection.send(script)
+        self.ask(pickle.dumps(script))
 
     def ask(self, parcel):
-        with contextlib.suppress(BrokenPipeError):  # that it is gone is found out when its answer is read
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # found out when its answer is read
             self.connection.send_bytes(parcel)
 
     def answer(self):
@@ -137,27 +137,28 @@ def team(size, threads, script):
                 worker.process.kill()
 
 
-def serve(handle, parent):
+def serve(handle):
     """The life of a worker: answer, until the script closes the connection, tells it to end, or is gone."""
-    Interrupts.listen()
-    follow(parent)
     status, caller = 0, connection.Connection(handle)
     try:
-        load(*caller.recv())
-        while True:
-            caller.send(answered(caller.recv_bytes()))
-    except (EOFError, OSError):  # the script has closed the connection, or is gone
-        pass
-    except KeyboardInterrupt:
-        status = Interrupts.status()
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    finally:
+        try:
+            Interrupts.listen()
+            follow()
+            load(*pickle.loads(caller.recv_bytes()))
+            while True:
+                caller.send(answered(caller.recv_bytes()))
+        except (EOFError, OSError):  # the script has closed the connection, or is gone
+            pass
+        except Exception:
+            traceback.print_exc()
+            status = 1
+        except KeyboardInterrupt:
+            status = Interrupts.status()
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(status)  # whatever threads a recipe has left
+    finally:  # whatever threads a recipe has left, and whatever signal comes now
+        os._exit(status)
 
 
 def load(path, text):

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def npopt(folder, *words):
     """`npopt` for the scripts of a folder, in a session of its own."""
     code = (
-        "import sys; from pathlib import Path; from lab import cli\n"
+        "import sys; sys.argv = ['npopt']; from pathlib import Path; from lab import cli\n"
         "cli.scripts = lambda: {path.stem: path for path in Path('.').glob('*.py')}\n"
         f"sys.exit(cli.main({list(map(str, words))!r}))"
     )
@@ -269,7 +269,7 @@ def test_a_round_of_kills_changes_no_number_and_leaves_no_process(folder, tmp_pa
     while kills < KILLS or said:
         process, patience = npopt(folder, *words), rng.choice([2.0, 8.0])
         try:
-            out, err = process.communicate(timeout=rng.uniform(0, patience) if kills < KILLS else 120)
+            out, err = process.communicate(timeout=rng.uniform(0.5, patience) if kills < KILLS else 120)
         except subprocess.TimeoutExpired:
             said.append(strike(rng, folder, process))
             kills += 1

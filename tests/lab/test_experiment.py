@@ -231,7 +231,7 @@ def test_workers_that_cannot_reach_the_folder_send_their_runs_back(experiment, h
     def far_away(jobs, store, settings, *rest):
         store = copy.copy(store)
         store.folder = asked / "runs"
-        return [engine.execute(job, store, settings, ship=True) for job in jobs]
+        yield from (engine.execute(job, store, settings, ship=True) for job in jobs)
 
     monkeypatch.setattr(engine, "collect", far_away)
     experiment.main(["--fresh"], script="toy")
