@@ -2,8 +2,9 @@
 
 import os
 import pathlib
+import weakref
 
-from npopt.backend import allocator
+from npopt.backend import allocator, graphs
 from npopt.errors import UserError
 
 import numba
@@ -40,6 +41,7 @@ def _squares_by_many(x):
     return total
 
 
+KINDS = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}  # cudaDataType_t
 COEFFICIENTS = {kind: np.array([1, 0], kind) for kind in "fd"}  # 1 and 0 for cuBLAS: out = 1 a b + 0 out
 GPU_HELP = (
     "the GPU was asked for, but CuPy cannot be used here ({why}); install it with "
@@ -53,6 +55,7 @@ class Cpu:
     name = "cpu"
     module = np
     array_type = np.ndarray
+    records = False  # whether what a function launches can be recorded
 
     empty = staticmethod(allocator.empty)
     workspace = staticmethod(allocator.workspace)
@@ -89,6 +92,8 @@ class Gpu:
     """CuPy arrays; formulas become ElementwiseKernels, kernels RawKernels."""
 
     name = "gpu"
+    records = True
+    library = recorder = recording = None  # cuBLAS by CuPy; by ourselves for graphs; that one while one is recorded
 
     def __init__(self):
         try:
@@ -97,7 +102,8 @@ class Gpu:
             cupy.cuda.runtime.getDeviceCount()
         except Exception as error:  # ImportError, a driver that is missing or too old, ...
             raise UserError(GPU_HELP.format(why=str(error).split("\n")[0])) from None
-        self.module, self.array_type, self.tf32 = cupy, cupy.ndarray, False
+        self.module, self.array_type, self.products_in = cupy, cupy.ndarray, "float32"
+        self.recordings = weakref.WeakSet()
         self.empty = self.workspace = cupy.empty
 
     def asarray(self, a, dtype=None):
@@ -126,63 +132,57 @@ class Gpu:
     def precision(self, name):
         from cupy._core import _routines_linalg as products
 
-        self.tf32 = name == "tf32"
-        products.set_compute_type("float32", products.COMPUTE_TYPE_TF32 if self.tf32 else products.COMPUTE_TYPE_DEFAULT)
+        self.products_in = name
+        way = products.COMPUTE_TYPE_TF32 if name == "tf32" else products.COMPUTE_TYPE_DEFAULT
+        products.set_compute_type("float32", way)
 
     def cublas(self):
-        """cuBLAS by CuPy, and the handle of this device."""
-        if not hasattr(self, "library"):
+        """cuBLAS by CuPy, and the handle of this device; while a graph is recorded, the library itself."""
+        if self.recording is not None:
+            return self.recording, self.recording.handle
+        if self.library is None:
             from cupy.cuda import device
             from cupy_backends.cuda.libs import cublas
 
             self.library = cublas, device
         return self.library[0], self.library[1].get_cublas_handle()
 
+    def recorded(self, function):
+        """`function`, which takes nothing and works on the same arrays each time, as one launch: see graphs.py."""
+        return graphs.Recorded(self, function)
+
     def products(self, a, b, out, turn_a=False, turn_b=False):
         """out[p] = a[p] b[p] in one call, a[p] or b[p] transposed on request; all (P, rows, columns), contiguous.
 
         CuPy's matmul would copy what it transposes, and leaves TF32 out. cuBLAS counts by columns: it sees each matrix
-        transposed, and makes out' = b' a'.
+        transposed, and makes out' = b' a'. Factors of two bytes a number have float32 sums, out is
+        like them or float32.
         """
         cublas, handle = self.cublas()
         (parts, m, k), n = out.shape, a.shape[1] if turn_a else a.shape[2]
         turns = [cublas.CUBLAS_OP_T if turn else cublas.CUBLAS_OP_N for turn in (turn_b, turn_a)]
-        single, coefficients = a.dtype.char == "f", COEFFICIENTS[a.dtype.char].ctypes.data
-        kind = self.module.cuda.runtime.CUDA_R_32F if single else self.module.cuda.runtime.CUDA_R_64F
+        sums = np.dtype("d" if a.dtype.char == "d" else "f")
+        coefficients = COEFFICIENTS[sums.char].ctypes.data
         compute = cublas.CUBLAS_COMPUTE_64F
-        if single:
-            compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if self.tf32 else cublas.CUBLAS_COMPUTE_32F
-        cublas.gemmStridedBatchedEx(
-            handle,
-            *turns,
-            k,
-            m,
-            n,
-            coefficients,
-            b.data.ptr,
-            kind,
-            b.shape[2],
-            n * k,
-            a.data.ptr,
-            kind,
-            a.shape[2],
-            n * m,
-            coefficients + a.itemsize,
-            out.data.ptr,
-            kind,
-            k,
-            m * k,
-            parts,
-            compute,
-            cublas.CUBLAS_GEMM_DEFAULT,
+        if sums.char == "f":
+            fast = a.dtype == sums and self.products_in == "tf32"
+            compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if fast else cublas.CUBLAS_COMPUTE_32F
+        first, second, result = (
+            (v.data.ptr, KINDS[v.dtype.name], v.shape[2], v.shape[1] * v.shape[2]) for v in (b, a, out)
         )
+        numbers = coefficients, coefficients + sums.itemsize
+        sizes = (*turns, k, m, n, numbers[0], *first, *second, numbers[1], *result, parts)
+        cublas.gemmStridedBatchedEx(handle, *sizes, compute, cublas.CUBLAS_GEMM_DEFAULT)
 
     def synchronize(self):
         self.module.cuda.Stream.null.synchronize()
 
     def memory(self):
-        pool = self.module.get_default_memory_pool()
-        return {"device": pool.used_bytes(), "device_peak": pool.total_bytes()}
+        pools = [self.module.get_default_memory_pool(), *(one.pool for one in self.recordings)]
+        return {
+            "device": sum(pool.used_bytes() for pool in pools),
+            "device_peak": sum(pool.total_bytes() for pool in pools),
+        }
 
 
 DEVICES = {"cpu": Cpu, "gpu": Gpu}  # name -> how to make it
@@ -265,7 +265,7 @@ def synchronize():
 
 
 def memory():
-    """Bytes in use: "host" and "host_peak" (resident set), and on a GPU "device" and "device_peak" (CuPy's pool)."""
+    """Bytes in use: "host" and "host_peak" (resident set), and on a GPU "device" and "device_peak" (CuPy's pools)."""
     import resource
 
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) if os.path.exists("/proc/self/statm") else 0
