@@ -131,6 +131,7 @@ BUGS = '''"""Which of these ends the grid?   None."""
 import os, signal, sys
 
 from npopt import SGD, RandomReshuffling, Stop
+from npopt.values import Value
 from lab import Entry, Experiment, Recipe
 from problems.quadratic import Quadratic
 
@@ -151,10 +152,7 @@ def problem(how):
     return Quadratic([1.0, 2.0], b=[1.0, 1.0])
 
 
-class Stubborn:
-    def __repr__(self):
-        return "Stubborn()"
-
+class Stubborn(Value):
     def __reduce__(self):
         raise TypeError("cannot pickle a stubborn one")
 
