@@ -247,6 +247,8 @@ def same(a, b):
 def strike(rng, folder, process):
     """One signal, to npopt alone, to its session, or to any of the processes. What it was, in words."""
     how, others = rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]), sorted(alive(folder))
+    if how == signal.SIGINT and len(others) < 2:
+        how = signal.SIGTERM  # Python itself answers Ctrl-C in its first milliseconds, by a traceback
     target = rng.choice(["npopt", "session", "another"])
     with contextlib.suppress(ProcessLookupError):
         if target == "session":
