@@ -62,8 +62,8 @@ def main(argv=None):
         return 0
     if words[0] not in commands:
         return refuse(f"no command is called {words[0]!r}; {nearest(words[0], commands)}")
-    Interrupts.listen()
     try:
+        Interrupts.listen()
         if words[0] in LIBRARY:
             answer = importlib.import_module(LIBRARY[words[0]]).command(words[1:])
             return refuse(answer) if isinstance(answer, str) else answer

@@ -75,9 +75,9 @@ def quiet():
 @contextlib.contextmanager
 def ending(script):
     """The life of a script's process: every end that is no bug is one sentence and an exit status."""
-    Interrupts.listen()
-    follow()
     try:
+        Interrupts.listen()  # and, if one has waited, hear it
+        follow()
         yield
     except BrokenPipeError:  # `| head`: nobody reads any more; everything is written
         quiet()

@@ -120,6 +120,16 @@ def test_ctrl_c_while_the_script_is_loaded_prints_no_traceback(folder, after):
     assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in err and not alive(folder)
 
 
+@pytest.mark.slow
+def test_a_signal_to_the_script_alone_that_waited_while_it_was_loaded_is_heard(folder):
+    process = npopt(folder, "run", "toy")
+    wait_for(lambda: len(alive(folder)) == 2)
+    (script,) = [number for number in alive(folder) if number != process.pid]
+    os.kill(script, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "toy: interrupted" in err and "Traceback" not in err
+
+
 def test_ctrl_c_while_the_command_itself_is_loaded_prints_nothing(tmp_path):
     """The handlers that are there before lab.cli.main has set its own."""
     code = "import sys; sys.argv = ['/usr/bin/npopt']; import lab, os, signal; os.kill(os.getpid(), signal.SIGINT)"
