@@ -10,7 +10,6 @@ import concurrent.futures
 import importlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -21,9 +20,12 @@ from lab import data, options, report
 from lab.claims import counts
 from lab.experiment import Experiment
 from lab.options import nearest
+from lab.processes import Interrupts, quiet, spawn
 from lab.progress import Doing
+from lab.workers import manner
 from npopt import checkpoint
 from npopt.backend import cores
+from npopt.checkpoint import Unwritable
 from npopt.errors import UserError
 
 USAGE = """npopt: a laboratory for the optimisation of deep learning, in NumPy
@@ -50,7 +52,7 @@ ROW = "{:7} {:{}} {:>11} {:>5} {:>5} {:>9}"  # 60 columns
 VERDICTS = ("holds", "fails", "undecided")
 
 
-RUNNING = set()  # scripts of `npopt all`
+RUNNING, ENDING = set(), threading.Event()  # scripts of `npopt all`, and whether they have been told to end
 
 
 def main(argv=None):
@@ -63,6 +65,7 @@ def main(argv=None):
     if words[0] not in commands:
         return refuse(f"no command is called {words[0]!r}; {nearest(words[0], commands)}")
     try:
+        Interrupts.listen()
         if words[0] in LIBRARY:
             answer = importlib.import_module(LIBRARY[words[0]]).command(words[1:])
             return refuse(answer) if isinstance(answer, str) else answer
@@ -70,10 +73,12 @@ def main(argv=None):
     except UserError as error:
         return refuse(error)
     except KeyboardInterrupt:
-        return 130
+        return Interrupts.status()
     except BrokenPipeError:  # `| head`: nobody reads any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        quiet()
         return 1
+    except Unwritable as error:
+        return refuse(error)
 
 
 def usage():
@@ -122,13 +127,25 @@ def list_scripts(words):
 
 
 def start(path, words):
-    """Run a script and return its exit status; Ctrl-C goes to the script, which saves and ends."""
-    process = subprocess.Popen([sys.executable, str(path), *words])
+    """Run a script and return its exit status. Told to end, npopt tells the script, which saves and ends."""
+    process, told = spawn([sys.executable, str(path), *words]), False
     while True:
         try:
-            return process.wait()
+            status = process.wait()
+            break
         except KeyboardInterrupt:
-            continue
+            process.terminate()
+            told = True
+    if told:
+        raise KeyboardInterrupt
+    if status < 0:
+        print(
+            f"npopt: {path.stem} ended {manner(status)}; what was stored is kept, and with --jobs 2 each run has a "
+            "process of its own, so that one that ends it leaves the others",
+            file=sys.stderr,
+        )
+        return 128 - status
+    return status
 
 
 def chosen(name):
@@ -169,28 +186,24 @@ def run_all(words):
     order = sorted(known, key=lambda name: report.task_order(described(known[name])[0]))
     width, failed, started = max(map(len, order)), [], time.monotonic()
     print(f"{len(order)} scripts, {jobs} at a time\n\n" + ROW.format("task", "script", width, "time", *VERDICTS))
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    ENDING.clear()
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     runs = {pool.submit(quietly, known[name], words): name for name in order}
     try:
         for ended in watched(runs):
             name, (status, seconds) = runs[ended], ended.result()
-            if status == 130:
-                raise KeyboardInterrupt
             found = [f"failed ({status})", "", ""] if status else tally(folder_of(words) / name / "summary.json")
             task = described(known[name])[0]
             print(ROW.format(task, name, width, report.duration(seconds), *found).rstrip(), flush=True)
             if status:
                 failed.append(name)
                 print(last_words(folder_of(words) / name), file=sys.stderr)
-    except KeyboardInterrupt:
-        pool.shutdown(cancel_futures=True)  # the scripts were interrupted too, save and end
-        return 130
-    finally:  # told to end, or nobody reads what is printed
+    finally:  # told to end, or nobody reads what is printed: the scripts save and end
         pool.shutdown(wait=False, cancel_futures=True)
+        ENDING.set()
         for process in list(RUNNING):
             process.terminate()
+        pool.shutdown()
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
     index = report.write_index(folder_of(words))
@@ -240,10 +253,12 @@ def shared(words, count):
 def quietly(path, words):
     """Run a script, what it says into its output.txt; (exit status, seconds)."""
     folder, before = folder_of(words) / path.stem, time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.writable(folder / "output.txt")
     with open(folder / "output.txt", "w") as file:
-        process = subprocess.Popen([sys.executable, str(path), *words], stdout=file, stderr=subprocess.STDOUT)
+        process = spawn([sys.executable, str(path), *words], stdout=file, stderr=subprocess.STDOUT)
         RUNNING.add(process)
+        if ENDING.is_set():
+            process.terminate()
         try:
             return process.wait(), time.monotonic() - before
         finally:

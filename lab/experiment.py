@@ -23,30 +23,33 @@
 The functions are given what they name: the results as their first argument, and, where they have such an argument,
 `args` (the command line) and, for the conclusion, `claims` (dict id -> Claim). They see finished runs only, so that a
 figure can be drawn again from the store at any time. A claim whose runs are missing is undecided; a claim that fails is
-a result, and the script still ends with status 0. A figure or a conclusion that fails for another reason is a bug: its
-traceback is printed, the report says so, and the status is 1. A run that raises a UserError is refused with its
-sentence, and the others are made; every other error ends the script with its traceback.
+a result, and the script still ends with status 0. A run, a claim, a figure or a conclusion that fails for another
+reason is a bug: its traceback is printed, the report says so, all others are made, and the status is 1. A run that
+raises a UserError is refused with its sentence; where nothing worse happens, the status is then 2.
 """
 
+import contextlib
 import copy
 import inspect
-import os
 import re
 import sys
+import textwrap
 import time
 import traceback
 import warnings
 from pathlib import Path
 
 from lab import data as data_room
-from lab import engine, report
+from lab import engine, processes, report
 from lab.claims import Claim, judge
 from lab.engine import Job, Settings
 from lab.grid import Entry
 from lab.options import default_parts, nearest, parse
+from lab.profiling import profile
 from lab.progress import Bar, Doing
 from lab.results import Finished, MissingRuns, Results
 from lab.store import RESULTS, Store, key_of, write_text
+from npopt.checkpoint import Unwritable
 from npopt.errors import UserError
 
 
@@ -112,32 +115,34 @@ class Experiment:
     # ------------------------------------------------------------------------------------------------------ main
     def main(self, argv=None, script=None):
         """Run what is missing, then write everything. Ends the process with status 2 and one sentence on bad input."""
+        if processes.worker:
+            raise SystemExit  # the script has been loaded for its functions
         script = script or Path(sys.argv[0]).stem
         args = parse(self, script, sys.argv[1:] if argv is None else argv)
         started = time.monotonic()
-        try:
-            self.settings = Settings(args.device, args.threads, args.kernels, self.seconds)
+        with processes.ending(script):
+            self.settings = Settings(args.device, args.threads, args.kernels, self.seconds, self.text())
             self.settings.apply()
             if args.profile:
                 profile(script, self.jobs(args)[0])
                 return
             store = Store((args.out / script / "runs").absolute())
             labelled, data = self.jobs(args)
-            broken = self.make(script, args, store, labelled)
-            status = 0
-            if not broken or self.load(store, labelled):  # where nothing ran, an older report stays as it is
-                status = self.write(script, args, store, labelled, data, started)
-        except BrokenPipeError:  # `| head`: nobody reads any more; everything is written
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise SystemExit(1) from None
-        except KeyboardInterrupt:
-            print(f"\n{script}: interrupted; all is kept, the same command goes on from here", file=sys.stderr)
-            raise SystemExit(130) from None
-        except UserError as error:
-            print(f"{script}: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
-        if broken or status:
-            raise SystemExit(2 if broken else status)
+            troubles = self.make(script, args, store, labelled)
+            bugs = [trouble for trouble in troubles if trouble["status"] == "failed"]
+            status = 1 if bugs else 2 if troubles else 0
+            if bugs or not troubles or self.load(store, labelled):  # where all is refused, an older report stays
+                worse = self.write(script, args, store, labelled, data, troubles, started)
+                status = worse or status
+            if status:
+                raise SystemExit(status)
+
+    def text(self):
+        """(path, text) of the script that runs this experiment; (None, None) elsewhere, as in a notebook."""
+        main = sys.modules["__main__"]
+        if all(value is not self for value in vars(main).values()) or not hasattr(main, "__file__"):
+            return None, None
+        return main.__file__, Path(main.__file__).read_text(encoding="utf-8")
 
     def jobs(self, args):
         """([(entry, job)] for every entry and seed, facts of the data sets)."""
@@ -182,35 +187,36 @@ class Experiment:
         return entry
 
     def make(self, script, args, store, labelled):
-        """Make the runs that are not stored. Returns whether any was refused; the others are made all the same."""
+        """Make the runs that are not stored. Returns those that could not be made, as `troubles` lists them."""
         jobs = {job.key: job for _, job in labelled}
         if args.fresh and not args.redraw:
             for key in jobs:
                 store.discard(key)
         store.sweep()
         missing = [job for job in jobs.values() if store.load(job.key) is None]
-        refused = 0
         if args.redraw:
             if len(missing) == len(jobs):
                 where = str(args.out / script)
                 raise UserError(f"no stored run of this grid in {where!r}: run it first, without --redraw")
             if missing:
                 print(f"{script}: {len(missing)} of {len(jobs)} runs are missing; drawn without them", file=sys.stderr)
-            return False
+            return []
         print(f"{script}: {len(jobs)} runs, {len(jobs) - len(missing)} stored, {len(missing)} to make", flush=True)
-        with Bar(store, [job.key for job in missing], script) as bar:
-            for outcome in engine.collect(missing, store, self.settings, args.jobs, args.engine, args.address):
+        found = {}
+        made = engine.collect(missing, store, self.settings, args.jobs, args.engine, args.address)
+        with Bar(store, [job.key for job in missing], script) as bar, contextlib.closing(made):
+            for outcome in made:
                 if outcome.status == "interrupted":
                     raise KeyboardInterrupt
-                if outcome.status == "refused":
-                    refused += 1
-                    entry = outcome.job.entry
-                    where = f"part {entry.part}, {entry.name}, seed {outcome.job.seed}"
-                    bar.bar.write(f"{script}: {where}: {outcome.message}", file=sys.stderr)
+                if outcome.status == "unwritable":
+                    raise UserError(f"{outcome.message}; what was stored is kept, the same command goes on from there")
+                if outcome.status in ("refused", "failed"):
+                    bar.bar.write(f"{script}: {told(outcome, found.values())}", file=sys.stderr)
+                    found[outcome.job.key] = outcome
                 elif outcome.run and not store.has(outcome.job.key):
                     store.save(outcome.job.key, outcome.run)
                 bar.finished(outcome.job.key)
-        return bool(refused)
+        return troubles(labelled, found)
 
     def load(self, store, labelled):
         """The finished runs of the grid, in its order."""
@@ -230,23 +236,23 @@ class Experiment:
             )  # fmt: skip
         return found
 
-    def write(self, script, args, store, labelled, data, started):
+    def write(self, script, args, store, labelled, data, troubles, started):
         """Claims, figures, tables and files from the store. Returns the exit status."""
         folder, results = args.out / script, self.load(store, labelled)
         with Doing(f"{script}: judging claims"):
             claims = [judge(claim, lambda f=f: given(f, results, args=args)) for claim, f in self.claims]
         figures = [self.draw(folder, name, caption, f, results, args) for name, caption, f in self.figures]
         text, bug = self.conclude(results, args, claims)
-        status = int(bug or any(figure["bug"] for figure in figures))
+        bug = bug or any(claim.broken for claim in claims) or any(figure["bug"] for figure in figures)
         facts = report.summary(self, script, args, results, claims, data, [
             {k: figure[k] for k in ("name", "caption", "reason")} for figure in figures
-        ]) | {"conclusion": text}  # fmt: skip
+        ]) | {"conclusion": text, "troubles": troubles}  # fmt: skip
         report.write_csv(folder / "runs.csv", results)
         write_text(folder / "summary.json", report.as_json(facts))
         report.write_report(folder, self, facts, results, claims, figures, text)
         report.write_index(args.out)
         self.tell(folder, results, claims, text, started)
-        return status
+        return int(bug)
 
     def draw(self, folder, name, caption, function, results, args):
         """Draw one figure; a dict with its name and caption, and the reason where there is no picture."""
@@ -259,6 +265,8 @@ class Experiment:
                 pictures.save(given(function, results, args=args), folder / name)
         except MissingRuns as error:
             reason = f"not drawn: {error}"
+        except Unwritable:
+            raise
         except Exception as error:
             reason, bug = f"not drawn, {type(error).__name__}: {error}", True
             print(f"figure {name} could not be drawn:", file=sys.stderr)
@@ -303,34 +311,25 @@ class Experiment:
         print(f"\n{len(results)} runs, {elapsed}; report: {folder / 'report.html'}", flush=True)
 
 
-PROFILED = 10  # steps
+def told(outcome, before):
+    """What the terminal says of a run that could not be made; a traceback that was printed before is not repeated."""
+    entry = outcome.job.entry
+    where = f"part {entry.part}, {entry.name}, seed {outcome.job.seed}"
+    if outcome.status == "refused":
+        return f"{where}: {outcome.message}"
+    if any(outcome.message == other.message for other in before):
+        return f"{where}: failed in the same way"
+    return f"{where}: failed\n{textwrap.indent(outcome.message, '    ')}"
 
 
-def profile(script, labelled):
-    """Print where the time of a step goes, layer by layer, for every network and batch that the grid trains."""
-    from nn import Profile
-    from npopt import Events, Stop, minimize
-
-    seen, networks = {}, 0
-    for entry, _ in labelled:
-        if entry.problem is None or (repr(entry.problem), repr(entry.sampler)) in seen:
-            continue
-        problem = entry.problem()
-        known = (problem.name, repr(entry.sampler)) in seen.values()
-        seen[repr(entry.problem), repr(entry.sampler)] = problem.name, repr(entry.sampler)
-        if known or not hasattr(problem, "network"):
-            continue
-        problem.metrics = lambda x: {}
-        given = dict(sampler=entry.sampler, schedule=0.0, events=Events(None))
-        minimize(problem, entry.optimizer, **given, stop=Stop(steps=2))  # compiled and warm
-        with Profile() as found:
-            run = minimize(problem, entry.optimizer, **given, stop=Stop(steps=PROFILED))
-        step = run.columns["seconds"][-1] / PROFILED * 1e3
-        print(f"\n{problem.name}, {entry.sampler}, {entry.optimizer}: {step:.2f} ms a step, clocks included")
-        print(found.table(), flush=True)
-        networks += 1
-    if not networks:
-        raise UserError("--profile is for networks, and the chosen parts train none")
+def troubles(labelled, outcomes):
+    """[{part, name, seed, status, message}]: the runs of the grid that could not be made, in its order."""
+    return [
+        {"part": entry.part, "name": entry.name, "seed": job.seed}
+        | {"status": outcomes[job.key].status, "message": outcomes[job.key].message}
+        for entry, job in labelled
+        if job.key in outcomes
+    ]
 
 
 def given(function, results, **known):

@@ -104,6 +104,13 @@ def seeds(text):
         ) from None
 
 
+def engine(text):
+    if text in ("local", "dask"):
+        return text
+    gone = "Ray is not supported any more, because its joblib backend never started a run; " if text == "ray" else ""
+    raise argparse.ArgumentTypeError(f"{gone}the engines are local and dask, got {text!r}")
+
+
 def parser(experiment, script):
     """The Parser of one experiment."""
     parts = "".join(f"\n  {name}  {part.title}" for name, part in experiment.parts.items())
@@ -127,9 +134,10 @@ def parser(experiment, script):
     add("--quick", "a small version of every part, in a minute or so", action="store_true")
     add("--parts", f"only these parts, such as {','.join(list(experiment.parts)[:2])}", metavar="LIST")
     add("--jobs", "runs at the same time (default: 1)", type=whole(1, "jobs"), default=1, metavar="N")
-    add("--threads", "threads of one run (default: cores / jobs)", type=whole(1, "threads"), metavar="N")
-    add("--engine", "who makes the runs (default: local)", choices=("local", "dask", "ray"), default="local")
-    add("--address", "of a running Dask or Ray cluster (default: start one here)", metavar="HOST:PORT")
+    text = "threads of one run, at most: small networks take one (default: cores / jobs)"
+    add("--threads", text, type=whole(1, "threads"), metavar="N")
+    add("--engine", "who makes the runs: local (default) or dask", type=engine, default="local", metavar="NAME")
+    add("--address", "of a running Dask cluster (default: start one here)", metavar="HOST:PORT")
     add(
         "--kernels",
         "network kernels: compiled, with less rounding, or plain array code",
@@ -174,7 +182,7 @@ def check(p, args):
     if args.threads and args.threads > joblib.cpu_count() and args.engine == "local" and not args.redraw:
         p.error(f"argument --threads: this machine has {joblib.cpu_count()} cores, got {args.threads}")
     if args.address and args.engine == "local":
-        p.error("argument --address: it is that of a cluster; add --engine dask or --engine ray")
+        p.error("argument --address: it is that of a cluster; add --engine dask")
 
 
 def parse(experiment, script, words):

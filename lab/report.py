@@ -4,6 +4,7 @@ The report is one file with its pictures and its style inside; it opens from dis
 """
 
 import base64
+import collections
 import csv
 import io
 import itertools
@@ -225,9 +226,19 @@ def write_report(folder, experiment, facts, results, claims, figures, conclusion
     page = environment().get_template("report.html.j2").render(
         experiment=experiment, facts=facts, results=results, claims=claims, figures=shown, tables=tables,
         conclusion=conclusion, held=held, failed=failed, undecided=open_, counters=COUNTERS,
+        broken=sum(claim.broken for claim in claims), threads=threads_used(results, facts["threads"]),
         time=duration(sum(run.seconds for run in results)), started=first_sentence(experiment.question),
     )  # fmt: skip
     write_text(folder / "report.html", page)
+
+
+def threads_used(results, most):
+    """'1 thread a run', or '1 thread (6 runs), 2 threads (3 runs)': lab.engine.threads_of chooses for each run."""
+    used = collections.Counter(run.config.get("threads", most) for run in results)
+    names = {n: f"{n} thread{'' if n == 1 else 's'}" for n in sorted(used)}
+    if len(used) == 1:
+        return f"{names.popitem()[1]} a run"
+    return ", ".join(f"{name} ({used[n]} run{'' if used[n] == 1 else 's'})" for n, name in names.items())
 
 
 def write_index(out):

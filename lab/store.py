@@ -19,7 +19,7 @@ import os
 import tempfile
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from npopt import checkpoint
@@ -27,7 +27,7 @@ from npopt.errors import UserError
 
 import numpy as np
 
-RESULTS = 5  # raised when a change of the library alters the trajectory of an unchanged method
+RESULTS = 6  # raised when a change of the library alters the trajectory of an unchanged method
 
 
 def write_text(path, text):
@@ -126,7 +126,10 @@ class Store:
         """The lock of a run as a `Lock`, or None if another process (or thread) holds it; `wait` until it is free."""
         path = self.folder / f"{key}.lock"
         while True:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError as error:
+                raise checkpoint.Unwritable(path, error) from None
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
@@ -165,7 +168,8 @@ class Lock:
         if now - self.noted >= 0.2:
             self.noted = now
             loss = float("nan") if loss is None else float(loss)
-            os.pwrite(self.handle, f"{fraction:10.6f} {loss:16.8g}\n".encode(), 0)  # always 28 bytes: no truncation
+            with suppress(OSError):  # a full disk ends no run for the sake of the bar
+                os.pwrite(self.handle, f"{fraction:10.6f} {loss:16.8g}\n".encode(), 0)  # always 28 bytes: no truncation
 
 
 def is_still(handle, path):

@@ -1,5 +1,7 @@
 """Files that are whole or absent: nested dicts of arrays and plain values, in one .npz, without pickle."""
 
+import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -14,6 +16,17 @@ import numpy as np
 
 class Damaged(UserError):
     """A file that is not a whole checkpoint, or not one of this run."""
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # why a disk takes no more, whoever writes to it
+
+
+class Unwritable(UserError):
+    """A file that cannot be written: a full disk, a folder that takes no files. What was there before stays whole."""
+
+    def __init__(self, path, error):
+        why = error.strerror or error
+        super().__init__(f"{path} cannot be written ({why}); make room there or choose another folder")
 
 
 def _split(tree, path, arrays):
@@ -72,21 +85,26 @@ def writable(path):
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); choose another folder") from None
+        raise Unwritable(path, error) from None
 
 
 def replace(path, write):
-    """Atomically replace a file: `write(file)` fills a temporary one in the same folder, which then takes the name."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    """Atomically replace a file: `write(file)` fills a temporary one in the same folder, which then takes the name.
+    Unwritable where the system refuses that."""
+    path, temporary = pathlib.Path(path), None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
+    except BaseException as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise Unwritable(path, error) from None
         raise

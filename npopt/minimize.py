@@ -51,8 +51,8 @@ def minimize(
     mid-epoch and is prolonged later, or has other events, may differ in the last bit.
 
     Returns a Run. Ctrl-C ends the stretch at hand (half a second, or one long step), saves the checkpoint and returns
-    the run so far, reason "interrupted"; a second Ctrl-C raises KeyboardInterrupt at once. A loss or an x that is not
-    finite stops the run.
+    the run so far, reason "interrupted"; another Ctrl-C, two seconds later or more, raises KeyboardInterrupt at once. A
+    loss or an x that is not finite stops the run.
     """
     return _Loop(problem, optimizer, sampler, schedule, estimator, vary, stop, seed, x, events).run()
 

@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import threading
+import time
 
 from npopt.errors import UserError
 from npopt.values import Value, number, whole
@@ -141,7 +142,10 @@ def versions():
 
 
 class Interrupt:
-    """Within it the first Ctrl-C sets `asked`, which ends the stretch at hand; the second raises KeyboardInterrupt."""
+    """Within it the first Ctrl-C sets `asked`, which ends the stretch at hand; one that comes more than HASTE seconds
+    later raises KeyboardInterrupt. What comes sooner is the impatience of a hand, and would only lose the stretch."""
+
+    HASTE = 2.0
 
     def __enter__(self):
         self.asked, self.before = False, None
@@ -150,9 +154,10 @@ class Interrupt:
         return self
 
     def note(self, number, frame):
-        if self.asked:
+        if not self.asked:
+            self.asked, self.at = True, time.monotonic()
+        elif time.monotonic() - self.at > self.HASTE:
             raise KeyboardInterrupt
-        self.asked = True
 
     def __exit__(self, *error):
         if self.before is not None:

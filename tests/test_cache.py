@@ -8,6 +8,7 @@ from npopt.backend import cache
 
 import numpy as np
 import pytest
+from numba.core import caching
 
 TEXT = "answer = 41 + 1\n"
 
@@ -79,6 +80,27 @@ def test_machine_code_is_found_again(home):
     text = "import numba\n\n\n@numba.njit('float64(float64)', cache=True)\ndef half(x):\n    return x / 2\n"
     first, second = (cache.module("half", text).half for _ in range(2))
     assert (len(first.stats.cache_hits), len(second.stats.cache_hits), second(3.0)) == (0, 1, 1.5)
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+@pytest.mark.parametrize("left", [0, 40])
+def test_machine_code_that_was_cut_short_is_compiled_again_once(home, kind, left):
+    """Without a look at it numba ends in an EOFError, each time."""
+    text = "import numba\n\n\n@numba.njit('float64(float64)', cache=True)\ndef half(x):\n    return x / 2\n"
+    cache.module("half", text)
+    (path,) = cache.folder().rglob(f"*.{kind}")
+    path.write_bytes(path.read_bytes()[:left])
+    second, third = (cache.module("half", text).half for _ in range(2))
+    assert (len(second.stats.cache_hits), len(third.stats.cache_hits), second(3.0), third(3.0)) == (0, 1, 1.5, 1.5)
+
+
+def test_machine_code_that_cannot_be_kept_runs_all_the_same(home, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(caching.IndexDataCacheFile, "save", full)
+    text = "import numba\n\n\n@numba.njit('float64(float64)', cache=True)\ndef half(x):\n    return x / 2\n"
+    assert cache.module("half", text).half(3.0) == 1.5
 
 
 def test_a_formula_whose_file_was_edited_computes_what_it_says(home):

@@ -3,8 +3,13 @@
 What lies there is executed: numba loads machine code from beside the module's file. So the folder is the user's own, no
 link, of mode 0700, and was never open to other writers; and a module runs the text that was generated now, never that
 of the file, which is there for numba and for tracebacks, and is written anew where it differs.
+
+numba ends the program where a file of its cache was cut short, or cannot be written. For us such a file is as good as
+none: what it held is thrown away and compiled again.
 """
 
+import contextlib
+import functools
 import hashlib
 import os
 import pathlib
@@ -12,6 +17,10 @@ import stat
 import sys
 import tempfile
 import types
+
+from npopt.errors import UserError
+
+from numba.core import caching
 
 
 def candidates():
@@ -55,10 +64,15 @@ def module(name, source, depends=""):
     digest = hashlib.sha256((source + depends).encode()).hexdigest()[:16]
     path = folder() / f"{name}_{digest}.py"
     if not holds(path, source):  # whole or absent: another process may be writing too
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w") as file:
-            file.write(source)
-        os.replace(temporary, path)
+        try:
+            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+            with os.fdopen(handle, "w") as file:
+                file.write(source)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be written ({error.strerror}); make room there, or set NPOPT_CACHE to another folder"
+            ) from None
     made = sys.modules[f"npopt_kernel_{path.stem}"] = types.ModuleType(f"npopt_kernel_{path.stem}")
     made.__file__ = str(path)  # numba looks the module up in sys.modules
     exec(compile(source, path, "exec"), vars(made))
@@ -71,3 +85,33 @@ def holds(path, source):
         return not path.is_symlink() and path.read_bytes() == source.encode()
     except OSError:
         return False
+
+
+def forgiving(load):
+    """numba's `load_overload`, with None, "not there", for whatever cannot be read."""
+
+    @functools.wraps(load)
+    def look(self, signature, context):
+        try:
+            return load(self, signature, context)
+        except Exception:  # pickle, struct and LLVM each have their own
+            with contextlib.suppress(OSError):
+                self.flush()  # the list of what is kept for this function is empty now
+            return None
+
+    return look
+
+
+def optional(save):
+    """numba's `save_overload`; what a full disk does not take is compiled again next time."""
+
+    @functools.wraps(save)
+    def keep(self, signature, compiled):
+        with contextlib.suppress(OSError):
+            save(self, signature, compiled)
+
+    return keep
+
+
+caching.Cache.load_overload = forgiving(caching.Cache.load_overload)
+caching.Cache.save_overload = optional(caching.Cache.save_overload)

@@ -167,7 +167,7 @@ BAD = {
     "--epochs nan": "epochs must be a positive number",
     "--parts b": "no part is called 'b'",
     "--parts ,": "--parts names no part",
-    "--engine slurm": "invalid choice",
+    "--engine slurm": "the engines are local and dask, got 'slurm'",
     "--unknown": "unrecognized arguments",
 }
 

@@ -54,7 +54,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_temporary(store, monkeypa
         raise OSError("disk full")
 
     monkeypatch.setattr(np, "savez", half)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(checkpoint.Unwritable, match=r"k.npz cannot be written \(disk full\); make room there"):
         store.save("k", a_run() | {"reason": "steps"})
     assert store.path("k").read_bytes() == before
     assert [p.name for p in store.folder.iterdir()] == ["k.npz"]
