@@ -339,7 +339,7 @@ def given(function, results, **known):
     unknown = [name for name in names if name not in known]
     if unknown:
         there = ", ".join(known)
-        raise TypeError(
+        raise UserError(
             f"{function.__name__}: unknown argument {', '.join(unknown)}; besides the results there is {there}"
         )
     return function(results, **{name: known[name] for name in names})

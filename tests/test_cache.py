@@ -5,6 +5,7 @@ import stat
 
 from npopt import elementwise
 from npopt.backend import cache
+from npopt.errors import UserError
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_a_folder_of_another_user_is_refused(home, monkeypatch):
     (home / "home" / "kernels").mkdir(parents=True, mode=0o700)
     here = os.getuid()
     monkeypatch.setattr(cache.os, "getuid", lambda: here + 1)  # everything here is now another's
-    with pytest.raises(OSError, match=rf"kernels: it belongs to another user \(uid {here}\); .*; set NPOPT_CACHE"):
+    with pytest.raises(UserError, match=rf"kernels: it belongs to another user \(uid {here}\); .*; set NPOPT_CACHE"):
         cache.folder()
 
 
@@ -55,7 +56,7 @@ def test_a_link_or_a_file_in_the_place_of_the_folder_is_not_followed(home):
     (home / "home").mkdir()
     (home / "home" / "kernels").symlink_to(home / "elsewhere")
     (home / f"npopt-{os.getuid()}").write_text("a file")
-    with pytest.raises(OSError, match="kernels: it is not a folder"):
+    with pytest.raises(UserError, match="kernels: it is not a folder"):
         cache.folder()
     assert list((home / "elsewhere").iterdir()) == []
 

@@ -13,6 +13,8 @@ import sys
 import tempfile
 import types
 
+from npopt.errors import UserError
+
 
 def candidates():
     """$NPOPT_CACHE or else the user's cache; then a temporary folder."""
@@ -23,7 +25,7 @@ def candidates():
 
 
 def folder():
-    """The first candidate that is private, or can be made so; an OSError that says why none is."""
+    """The first candidate that is private, or can be made so; a UserError that says why none is."""
     why = []
     for path in candidates():
         try:
@@ -32,7 +34,7 @@ def folder():
             return path
         except OSError as error:
             why.append(f"{path}: {error.strerror or error}")
-    raise OSError(f"no folder for compiled kernels ({'; '.join(why)}); set NPOPT_CACHE to a folder of your own")
+    raise UserError(f"no folder for compiled kernels ({'; '.join(why)}); set NPOPT_CACHE to a folder of your own")
 
 
 def make_private(path):
