@@ -65,7 +65,7 @@ class Experiment:
     """
 
     def __init__(
-        self, doc, task="", source="", title=None, parts=None, options=(), seeds=5, quick_seeds=3, epochs=10,
+        self, doc, *, task="", source="", title=None, parts=None, options=(), seeds=5, quick_seeds=3, epochs=10,
         quick_epochs=2, seconds=30.0,
     ):  # fmt: skip
         self.doc = inspect.cleandoc(doc or "No question yet.")

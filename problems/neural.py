@@ -43,7 +43,17 @@ class Neural(Problem):
     """
 
     def __init__(
-        self, network, feed, loss=None, l2=0.0, seed=0, dtype="float32", metrics_rows=None, metrics_batch=500, name=None
+        self,
+        network,
+        feed,
+        loss=None,
+        l2=0.0,
+        *,
+        seed=0,
+        dtype="float32",
+        metrics_rows=None,
+        metrics_batch=500,
+        name=None,
     ):
         self.network, self.feed, self.seed, self.t = network, feed, seed, 0
         self.loss_function, self.plain = SoftmaxCrossEntropy() if loss is None else loss, SoftmaxCrossEntropy()
