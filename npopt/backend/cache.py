@@ -1,9 +1,10 @@
 """Generated modules, and numba's machine code for them, in a folder that belongs to the user alone.
 
-What lies there is executed: numba loads machine code from beside the module's file. So the folder is the user's own, no
-link, of mode 0700, and was never open to other writers; no folder above it may be another's or open to others, who could
-put a folder of theirs in its place (a sticky one, such as /tmp, keeps them from it); and a module runs the text that was generated now, never that
-of the file, which is there for numba and for tracebacks, and is written anew where it differs.
+What lies there is executed: numba loads machine code from beside the module's file. So the folder is the user's own,
+no link, of mode 0700, and was never open to other writers. No folder above it may be another user's or open to others,
+who could put a folder of theirs in its place. (In a sticky one, such as /tmp, they cannot.) And a module runs the text
+that was generated now, never that of the file, which is there for numba and for tracebacks, and is written anew where
+it differs.
 """
 
 import hashlib
