@@ -15,6 +15,7 @@ import sys
 import traceback
 
 from lab.results import MissingRuns
+from npopt.errors import UserError
 
 import numpy as np
 import scipy.stats
@@ -49,7 +50,7 @@ def judge(claim, function):
     try:
         outcome = function()
         if not isinstance(outcome, tuple) or len(outcome) not in (2, 3):
-            raise TypeError(f"the function must return (measured, holds) or (measured, holds, note), got {outcome!r}")
+            raise UserError(f"the function must return (measured, holds) or (measured, holds, note), got {outcome!r}")
         measured, holds, note = (*outcome, "")[:3]
         if isinstance(measured, (float, np.floating)) and np.isnan(measured) and holds is not None:
             holds, note = None, note or "the measured value is not a number"

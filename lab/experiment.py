@@ -68,7 +68,7 @@ class Experiment:
     """
 
     def __init__(
-        self, doc, task="", source="", title=None, parts=None, options=(), seeds=5, quick_seeds=3, epochs=10,
+        self, doc, *, task="", source="", title=None, parts=None, options=(), seeds=5, quick_seeds=3, epochs=10,
         quick_epochs=2, seconds=30.0,
     ):  # fmt: skip
         self.doc = inspect.cleandoc(doc or "No question yet.")
@@ -340,7 +340,7 @@ def given(function, results, **known):
     unknown = [name for name in names if name not in known]
     if unknown:
         there = ", ".join(known)
-        raise TypeError(
+        raise UserError(
             f"{function.__name__}: unknown argument {', '.join(unknown)}; besides the results there is {there}"
         )
     return function(results, **{name: known[name] for name in names})

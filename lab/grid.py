@@ -8,6 +8,7 @@ import textwrap
 from typing import Any
 
 from lab.tags import checked, label
+from npopt.errors import UserError
 from npopt.values import printed
 
 VALUES = (
@@ -56,7 +57,7 @@ class Recipe:
 
     def __init__(self, function, /, **arguments):
         if not callable(function):
-            raise TypeError(f"Recipe: the first argument must be a function that builds a problem, got {function!r}")
+            raise UserError(f"Recipe: the first argument must be a function that builds a problem, got {function!r}")
         self.function, self.arguments = function, arguments
 
     def __call__(self, **more):
@@ -140,9 +141,9 @@ class Entry:
         self.tags = checked(f"entry of part {part}", tags, (*VALUES, "part", "seed", "seeds", "keep", "name"))
         where = f"entry {part}/{self.name}"
         if run is None and not (isinstance(problem, Recipe) and optimizer is not None):
-            raise TypeError(f"{where}: give problem=Recipe(...) and optimizer=..., or run=Recipe(...)")
+            raise UserError(f"{where}: give problem=Recipe(...) and optimizer=..., or run=Recipe(...)")
         if run is not None and not isinstance(run, Recipe):
-            raise TypeError(f"{where}: run must be a Recipe, got {type(run).__name__}")
+            raise UserError(f"{where}: run must be a Recipe, got {type(run).__name__}")
 
     @property
     def name(self):

@@ -51,7 +51,7 @@ def cell(value):
 
 def summary(experiment, script, args, results, claims, data, figures):
     """The dict of summary.json: everything that is known about the runs, except the curves."""
-    return plain({
+    return shared(plain({
         "script": script,
         "task": experiment.task,
         "title": experiment.title,
@@ -81,7 +81,21 @@ def summary(experiment, script, args, results, claims, data, figures):
         "claims": [vars(claim) for claim in claims],
         "figures": figures,
         "seconds": sum(run.seconds for run in results),
-    })  # fmt: skip
+    }))  # fmt: skip
+
+
+def shared(facts):
+    """The facts with tags and config once an entry, in "entries": a run has the number of its entry. They are the same
+    for all seeds, and most of the file."""
+    entries = [{name: run[name] for name in ("tags", "config") if name in run} for run in facts["runs"]]
+    texts = [json.dumps(entry, sort_keys=True) for entry in entries]
+    different = list(dict.fromkeys(texts))
+    runs = [
+        {name: value for name, value in run.items() if name not in ("tags", "config")}
+        | {"entry": different.index(text)}
+        for run, text in zip(facts["runs"], texts, strict=True)
+    ]
+    return {**facts, "entries": [entries[texts.index(text)] for text in different], "runs": runs}
 
 
 def own(config, args):
@@ -93,10 +107,12 @@ def own(config, args):
 
 
 def as_json(facts):
-    """The text of summary.json: readable, with one line a run."""
-    runs = ",\n".join(json.dumps(run, ensure_ascii=False, separators=(",", ":")) for run in facts["runs"])
-    rest = json.dumps({**facts, "runs": ["RUNS"]}, indent=1, ensure_ascii=False)
-    return rest.replace('"RUNS"', runs, 1) + "\n"
+    """The text of summary.json: readable, with one line a run and an entry."""
+    text = json.dumps({**facts, "runs": ["RUNS"], "entries": ["ENTRIES"]}, indent=1, ensure_ascii=False)
+    for name in ("runs", "entries"):
+        lines = [json.dumps(item, ensure_ascii=False, separators=(",", ":")) for item in facts[name]]
+        text = text.replace(f'"{name.upper()}"', ",\n".join(lines), 1)
+    return text + "\n"
 
 
 def arguments(args):

@@ -11,8 +11,8 @@ from npopt.errors import UserError
 from npopt.estimators import Estimator, Minibatch
 from npopt.optimizers import Optimizer
 from npopt.optimizers.base import Witness
-from npopt.precautions import check_varied, starting_point, warn_of_long_steps
-from npopt.run import Events, Interrupt, Run, Stop, made, versions
+from npopt.precautions import check_arguments, check_varied, starting_point, warn_of_long_steps
+from npopt.run import Events, Interrupt, Run, Stop, made, on_host, versions
 from npopt.samplers import RandomReshuffling, Sampler
 from npopt.schedules import Schedule, as_schedule
 from npopt.state import misfit, misfit_of_columns
@@ -32,6 +32,7 @@ def minimize(
     estimator: Estimator | None = None,
     vary: dict | None = None,
     stop: Stop | dict | None = None,
+    *,
     seed: int = 0,
     x: Array | None = None,
     events: Events | dict | None = None,
@@ -54,42 +55,22 @@ def minimize(
     the run so far, reason "interrupted"; another Ctrl-C, two seconds later or more, raises KeyboardInterrupt at once. A
     loss or an x that is not finite stops the run.
     """
-    return _Loop(problem, optimizer, sampler, schedule, estimator, vary, stop, seed, x, events).run()
+    check_arguments(problem, optimizer, sampler, estimator, vary)
+    given = dict(sampler=sampler, schedule=schedule, estimator=estimator, vary=vary, stop=stop, events=events)
+    return _Loop(problem, optimizer, seed=whole("minimize", "seed", seed, low=0), x=x, **given).run()
 
 
 class _Loop:
-    def __init__(self, problem, optimizer, sampler, schedule, estimator, vary, stop, seed, x, events):
-        self.problem, self.seed = problem, whole("minimize", "seed", seed, low=0)
-        if isinstance(problem, type) or not hasattr(problem, "value_and_gradient"):
-            raise UserError(
-                "minimize: problem must be a problem such as LeastSquares(X, y), got "
-                f"{' '.join(repr(problem).split())[:80]}"
-            )
-        if vary is not None and not isinstance(vary, dict):
-            raise UserError(f'minimize: vary must be a dict such as {{"beta": Linear(0.9, 0.5)}}, got {vary!r}')
-        for what, value, kind, example in (
-            ("optimizer", optimizer, Optimizer, "Adam()"),
-            ("sampler", sampler, Sampler, "RandomReshuffling(64)"),
-            ("estimator", estimator, Estimator, "Minibatch()"),
-        ):
-            if not isinstance(value, kind) and (value is not None or what == "optimizer"):
-                raise UserError(f"minimize: {what} must be a value such as {example}, got {value!r}")
+    def __init__(self, problem, optimizer, *, seed, x, sampler, schedule, estimator, vary, stop, events):
+        self.problem, self.seed = problem, seed
         self.optimizer = copy.deepcopy(optimizer)
         if sampler is None and problem.n is not None:
             sampler = RandomReshuffling(min(64, problem.n))
         self.sampler, self.schedule = copy.deepcopy(sampler), copy.deepcopy(as_schedule(schedule))
         self.estimator = copy.deepcopy(Minibatch() if estimator is None else estimator)
         self.vary = {name: copy.deepcopy(as_schedule(s)) for name, s in (vary or {}).items()}
-        for name in self.vary:
-            if name not in optimizer.arguments():
-                raise UserError(f"minimize: vary names {name!r}, but {optimizer!r} has no such argument")
         self.stop = made(Stop, stop, dict(epochs=10))
         self.events = made(Events, events, {})
-        if getattr(problem, "has_penalty", False) and not getattr(optimizer, "proximal", False):
-            raise UserError(
-                f"minimize: {problem.name} has a non-smooth penalty, which {type(optimizer).__name__} "
-                "cannot handle; use a proximal method"
-            )
         self.x = starting_point(problem, x, self.seed)
         self.sampler.start(problem, self.seed)
         self.steps_per_epoch = self.sampler.steps_per_epoch
@@ -107,22 +88,25 @@ class _Loop:
         warn_of_long_steps(self)
         self.t, self.seconds, self.columns, self.reason = 0, 0.0, {}, None
         self.loss_sum, self.loss_count, self.last_loss, self.length = 0.0, 0, math.nan, 1
-        self.config = {
-            "problem": problem.name,
-            "optimizer": repr(optimizer),
-            "sampler": repr(sampler),
-            "schedule": repr(as_schedule(schedule)),
-            "estimator": repr(Minibatch() if estimator is None else estimator),
-            "vary": {k: repr(as_schedule(v)) for k, v in (vary or {}).items()},
+        method = dict(optimizer=optimizer, sampler=sampler, schedule=as_schedule(schedule))
+        self.config = self.described(**method, estimator=Minibatch() if estimator is None else estimator)
+
+    def described(self, **method):
+        """What a checkpoint must share with the run that goes on from it."""
+        found = {
+            "problem": self.problem.name,
+            **{name: repr(value) for name, value in method.items()},
+            "vary": {name: repr(s) for name, s in self.vary.items()},
             "seed": self.seed,
             "dtype": self.x.dtype.name,
             "dim": int(self.x.size),
-            "n": problem.n,
+            "n": self.problem.n,
             "device": backend.device(),
             "threads": backend.threads(),
         }
         if any(s.needs_length for s in (self.schedule, *self.vary.values())):
-            self.config["steps"] = self.total  # a longer run has another schedule: no continuing
+            found["steps"] = self.total  # a longer run has another schedule: no continuing
+        return found
 
     @property
     def diverged(self):
@@ -254,16 +238,13 @@ class _Loop:
         self.loss_sum, self.loss_count = 0.0, 0
         return {name: column[-1] for name, column in self.columns.items()}
 
+    def budgets(self):
+        counts = self.estimator.counts
+        return self.stop.budgets(self.total, self.t, counts["gradients"] + counts["values"], self.seconds)
+
     def finished(self):
         """The reason why no further step is due, or None. Time and evaluations are looked at between stretches."""
-        if self.total is not None and self.t >= self.total:
-            return "steps" if self.stop.steps == self.total else "epochs"
-        counts = self.estimator.counts
-        if self.stop.evaluations is not None and counts["gradients"] + counts["values"] >= self.stop.evaluations:
-            return "evaluations"
-        if self.stop.seconds is not None and self.seconds >= self.stop.seconds:
-            return "seconds"
-        return None
+        return next((reason for reason, done, most in self.budgets() if most is not None and done >= most), None)
 
     def stretch(self, due):
         """Some steps, timed, up to the step `due` at most; their losses are read once."""
@@ -277,7 +258,7 @@ class _Loop:
         first = self.t
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             losses = self.compiled_steps(due) if self.compiled else self.steps(k)
-        losses = _read(losses)
+        losses = on_host(losses)
         took = time.perf_counter() - start
         self.seconds += took
         if witness and self.t > first:
@@ -309,15 +290,7 @@ class _Loop:
         return Witness(self.optimizer, self.x) if hasattr(rate, "dtype") or rate else None
 
     def fraction(self):
-        done = [0.0]
-        if self.total:
-            done.append(self.t / self.total)
-        if self.stop.seconds:
-            done.append(self.seconds / self.stop.seconds)
-        if self.stop.evaluations:
-            counts = self.estimator.counts
-            done.append((counts["gradients"] + counts["values"]) / self.stop.evaluations)
-        return min(1.0, max(done))
+        return min(1.0, max([0.0] + [done / most for _, done, most in self.budgets() if most]))
 
     def run(self):
         path, events = self.events.checkpoint, self.events
@@ -373,13 +346,3 @@ class _Loop:
         answer = self.optimizer.answer(self.x)
         loop = "compiled" if self.compiled else "python"
         return Run(self.columns, self.x, answer, self.reason, config, loop)
-
-
-def _read(losses):
-    """Losses on the host: an array of a compiled stretch as it is, those of a device in one transfer."""
-    if isinstance(losses, np.ndarray):
-        return losses
-    if losses and getattr(losses[0], "shape", None) is not None and not isinstance(losses[0], np.generic):
-        stacked = backend.to_host(backend.xp(losses[0]).stack(losses))
-        return [float(v) for v in stacked]
-    return losses

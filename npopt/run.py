@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 
+from npopt import backend
 from npopt.errors import UserError
 from npopt.values import Value, number, whole
 from npopt.version import __version__
@@ -44,6 +45,12 @@ class Stop(Value):
         if self.epochs is not None:
             known.append(math.ceil(self.epochs * steps_per_epoch - 1e-9))
         return min(known) if known else None
+
+    def budgets(self, total, steps, evaluations, seconds):
+        """(reason to end, what is spent, what may be spent or None) three times; total: as above."""
+        reason = "steps" if self.steps == total else "epochs"
+        spent = (reason, steps, total), ("evaluations", evaluations, self.evaluations)
+        return *spent, ("seconds", seconds, self.seconds)
 
     def reached(self, row):
         """Whether a row of columns meets the target."""
@@ -162,3 +169,13 @@ class Interrupt:
     def __exit__(self, *error):
         if self.before is not None:
             signal.signal(signal.SIGINT, self.before)
+
+
+def on_host(losses):
+    """Losses on the host: an array of a compiled stretch as it is, those of a device in one transfer."""
+    if isinstance(losses, np.ndarray):
+        return losses
+    if losses and getattr(losses[0], "shape", None) is not None and not isinstance(losses[0], np.generic):
+        stacked = backend.to_host(backend.xp(losses[0]).stack(losses))
+        return [float(v) for v in stacked]
+    return losses

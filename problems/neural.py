@@ -71,6 +71,7 @@ class Neural(Problem):
         feed,
         loss=None,
         l2=0.0,
+        *,
         seed=0,
         dtype="float32",
         metrics_rows=None,
@@ -138,7 +139,7 @@ class Neural(Problem):
             return own, targets, run
         shape = (targets.shape[0], *self.network.input_shape)
         if isinstance(own, tuple) or inputs.size != own.size or inputs.dtype != self.dtype:
-            raise ValueError(
+            raise UserError(
                 f"{self.name}: inputs= must be {self.dtype} of shape {shape}, got "
                 f"{getattr(inputs, 'dtype', type(inputs).__name__)} {tuple(getattr(inputs, 'shape', ()))}"
             )

@@ -142,7 +142,7 @@ class Pairs(Padded):
     train, validation, test: lists of (source, target) pairs of texts
     """
 
-    def __init__(self, train, source_length, length, start, stop, validation=None, test=None, pad=0, name="pairs"):
+    def __init__(self, train, source_length, length, start, stop, *, validation=None, test=None, pad=0, name="pairs"):
         self.source_length, self.length = (
             whole("Pairs", n, v) for n, v in (("source_length", source_length), ("length", length))
         )

@@ -5,6 +5,7 @@ import stat
 
 from npopt import elementwise
 from npopt.backend import cache
+from npopt.errors import UserError
 
 import numpy as np
 import pytest
@@ -47,8 +48,33 @@ def test_a_folder_of_another_user_is_refused(home, monkeypatch):
     (home / "home" / "kernels").mkdir(parents=True, mode=0o700)
     here = os.getuid()
     monkeypatch.setattr(cache.os, "getuid", lambda: here + 1)  # everything here is now another's
-    with pytest.raises(OSError, match=rf"kernels: it belongs to another user \(uid {here}\); .*; set NPOPT_CACHE"):
+    with pytest.raises(UserError, match=rf"kernels: it belongs to another user \(uid {here}\); .*; set NPOPT_CACHE"):
         cache.folder()
+
+
+def test_a_folder_above_that_others_may_write_is_refused_unless_it_is_sticky(home):
+    kernels = home / "home" / "kernels"
+    for open_to, expected in ((0o755, kernels), (0o1777, kernels), (0o777, None), (0o775, None)):
+        kernels.parent.mkdir(exist_ok=True)
+        kernels.parent.chmod(open_to)
+        assert cache.folder() == (expected or home / f"npopt-{os.getuid()}")
+    home.chmod(0o777)
+    with pytest.raises(UserError, match=rf"others may write to {home} above it; close that folder to them"):
+        cache.folder()
+    home.chmod(0o700)
+
+
+def test_a_folder_above_of_another_user_is_refused(home, monkeypatch):
+    stat_of, theirs = cache.pathlib.Path.stat, home / "home"
+
+    def stat_(path, **options):
+        found = stat_of(path, **options)
+        return os.stat_result((*found[:4], 12345, *found[5:10])) if path == theirs else found
+
+    monkeypatch.setattr(cache.pathlib.Path, "stat", stat_)
+    assert cache.folder() == home / f"npopt-{os.getuid()}"
+    with pytest.raises(OSError, match=rf"{theirs} above it belongs to another user \(uid 12345\)"):
+        cache.check_above(theirs / "kernels")
 
 
 def test_a_link_or_a_file_in_the_place_of_the_folder_is_not_followed(home):
@@ -56,7 +82,7 @@ def test_a_link_or_a_file_in_the_place_of_the_folder_is_not_followed(home):
     (home / "home").mkdir()
     (home / "home" / "kernels").symlink_to(home / "elsewhere")
     (home / f"npopt-{os.getuid()}").write_text("a file")
-    with pytest.raises(OSError, match="kernels: it is not a folder"):
+    with pytest.raises(UserError, match="kernels: it is not a folder"):
         cache.folder()
     assert list((home / "elsewhere").iterdir()) == []
 

@@ -185,14 +185,14 @@ def loop(case, path):
     return _Loop(
         problem(),
         optimizer,
-        sampler,
-        Uneven(0.03),
-        estimator,
-        None,
-        Stop(steps=12),
-        2,
-        None,
-        Events(metrics=None, checkpoint=path),
+        seed=2,
+        x=None,
+        sampler=sampler,
+        schedule=Uneven(0.03),
+        estimator=estimator,
+        vary=None,
+        stop=Stop(steps=12),
+        events=Events(metrics=None, checkpoint=path),
     )
 
 

@@ -1,8 +1,10 @@
 """Generated modules, and numba's machine code for them, in a folder that belongs to the user alone.
 
-What lies there is executed: numba loads machine code from beside the module's file. So the folder is the user's own, no
-link, of mode 0700, and was never open to other writers; and a module runs the text that was generated now, never that
-of the file, which is there for numba and for tracebacks, and is written anew where it differs.
+What lies there is executed: numba loads machine code from beside the module's file. So the folder is the user's own,
+no link, of mode 0700, and was never open to other writers. No folder above it may be another user's or open to others,
+who could put a folder of theirs in its place. (In a sticky one, such as /tmp, they cannot.) And a module runs the text
+that was generated now, never that of the file, which is there for numba and for tracebacks, and is written anew where
+it differs.
 
 numba ends the program where a file of its cache was cut short, or cannot be written. For us such a file is as good as
 none: what it held is thrown away and compiled again.
@@ -32,16 +34,19 @@ def candidates():
 
 
 def folder():
-    """The first candidate that is private, or can be made so; an OSError that says why none is."""
+    """The first candidate that is private, or can be made so; a UserError that says why none is."""
     why = []
     for path in candidates():
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for part in (*reversed(path.parents), path):
+                if not part.exists():
+                    part.mkdir(mode=0o700, exist_ok=True)
             make_private(path)
+            check_above(path)
             return path
         except OSError as error:
             why.append(f"{path}: {error.strerror or error}")
-    raise OSError(f"no folder for compiled kernels ({'; '.join(why)}); set NPOPT_CACHE to a folder of your own")
+    raise UserError(f"no folder for compiled kernels ({'; '.join(why)}); set NPOPT_CACHE to a folder of your own")
 
 
 def make_private(path):
@@ -57,6 +62,17 @@ def make_private(path):
         os.chmod(path, 0o700)
     if not os.access(path, os.W_OK | os.X_OK):  # a file system that is read-only
         raise OSError("it cannot be written")
+
+
+def check_above(path):
+    """An OSError where somebody else could move a folder above this one away: one that is another user's (but root's),
+    or that others may write to and that is not sticky."""
+    for above in path.resolve().parents:
+        found = above.stat()
+        if found.st_uid not in (0, os.getuid()):
+            raise OSError(f"{above} above it belongs to another user (uid {found.st_uid})")
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
+            raise OSError(f"others may write to {above} above it; close that folder to them (chmod go-w)")
 
 
 def module(name, source, depends=""):

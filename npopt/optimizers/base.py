@@ -84,13 +84,13 @@ class Optimizer(Value, Stateful):
             value = getattr(self, name)
             if getattr(value, "ndim", 0):
                 if value.shape != x.shape:
-                    raise ValueError(f"{type(self).__name__}: {name} has shape {value.shape}, x has {x.shape}")
+                    raise UserError(f"{type(self).__name__}: {name} has shape {value.shape}, x has {x.shape}")
                 self._converted[name] = backend.asarray(value, x.dtype)
 
     def allocate(self, array, x):
         """Zeros for an Array."""
         if array.shape is not None:
-            raise ValueError(f"{type(self).__name__}: {array.name} has a shape for each segment; derive from BySegment")
+            raise UserError(f"{type(self).__name__}: {array.name} has a shape for each segment; derive from BySegment")
         return backend.xp(x).zeros(x.shape, dtype=array.dtype or x.dtype)
 
     def restart(self, x: contracts.Array) -> None:
@@ -102,7 +102,7 @@ class Optimizer(Value, Stateful):
         return [self._converted.get(name, getattr(self, name)) for name in self.options]
 
     def update(self, x: contracts.Array, g: contracts.Array, lr: contracts.Number, *arrays: contracts.Array) -> None:
-        raise ValueError(f"{type(self).__name__} has no update(self, x, g, lr, {', '.join(self._slots)})")
+        raise UserError(f"{type(self).__name__} has no update(self, x, g, lr, {', '.join(self._slots)})")
 
     def step(self, x: contracts.Array, g: contracts.Array, lr: contracts.Number) -> None:
         """One step. g: an array like x, or an iterator over (slice, piece of the gradient) that covers x once."""

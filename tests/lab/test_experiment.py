@@ -101,11 +101,13 @@ def test_a_script_leaves_all_its_files(experiment, here, capsys):
     experiment.main(["--threads", "1"], script="toy")
     facts = summary(here)
     assert (facts["script"], facts["task"], facts["source"]) == ("toy", "T1", "a paper")
-    assert facts["runs"][0]["tags"] == {"method": "sgd"}
+    first, second = facts["entries"]
+    assert (first["tags"], second["tags"]) == ({"method": "sgd"}, {"method": "wild"}) and "optimizer" in first["config"]
+    assert [r["entry"] for r in facts["runs"]] == [0, 0, 1, 1]
     assert [(r["part"], r["name"], r["seed"]) for r in facts["runs"]] == [
         ("a", "sgd", 0), ("a", "sgd", 1), ("b", "wild", 0), ("b", "wild", 1),
     ]  # fmt: skip
-    assert all(set(r) >= {"config", "final", "seconds"} for r in facts["runs"])
+    assert all(set(r) >= {"entry", "final", "seconds"} for r in facts["runs"])
     assert facts["runs"][0]["reason"] == "epochs" and facts["runs"][2]["reason"].startswith("diverged")
     assert [(c["id"], c["holds"]) for c in facts["claims"]] == [("down", True), ("wild", True)]
     assert set(facts["claims"][0]) >= {"id", "statement", "expected", "measured", "holds", "note"}

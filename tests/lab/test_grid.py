@@ -7,6 +7,7 @@ from lab import Entry, Experiment, Part, Recipe
 from lab import data as data_room
 from lab.options import lasting, merged, parse, seeds
 from npopt import SGD, Constant, HeavyBall, Minibatch, RandomReshuffling, Stop, WithReplacement
+from npopt.errors import UserError
 
 import numpy as np
 import pytest
@@ -109,11 +110,11 @@ def test_a_recipe_prints_as_its_call_and_is_built_anew_each_time():
 
 
 def test_an_entry_needs_a_problem_and_a_method():
-    with pytest.raises(TypeError, match="entry a/m: give problem=Recipe"):
+    with pytest.raises(UserError, match="entry a/m: give problem=Recipe"):
         Entry("a", optimizer=SGD(), method="m")
-    with pytest.raises(TypeError, match="entry a/m: give problem=Recipe"):
+    with pytest.raises(UserError, match="entry a/m: give problem=Recipe"):
         Entry("a", problem=build, optimizer=SGD(), method="m")
-    with pytest.raises(TypeError, match="must be a function"):
+    with pytest.raises(UserError, match="must be a function"):
         Recipe("build")
 
 
@@ -122,10 +123,10 @@ def test_tags_are_plain_and_no_misspelt_arguments():
     assert made.tags == {"method": "m", "lr": 0.01, "guard": False, "batch_size": 16, "data": "a9a"}
     assert type(made.tags["lr"]) is float and made.name == "m, lr 0.01, no guard, batch size 16, a9a"
     assert entry(lr=1 / 900).name == "m, lr 0.00111"
-    with pytest.raises(TypeError, match="the tag lr must be a text, a number or a truth value, got list"):
+    with pytest.raises(UserError, match="the tag lr must be a text, a number or a truth value, got list"):
         entry(lr=[1])
     for wrong, right in (("optimiser", "optimizer"), ("metric", "metrics"), ("seed", "seed"), ("name", "name")):
-        with pytest.raises(TypeError, match=f"{wrong!r} is no argument; did you mean {right!r}"):
+        with pytest.raises(UserError, match=f"{wrong!r} is no argument; did you mean {right!r}"):
             entry(**{wrong: 1})
 
 
