@@ -16,6 +16,10 @@ class Damaged(UserError):
     """A file that is not a whole checkpoint, or not one of this run."""
 
 
+class Foreign(Damaged):
+    """A whole checkpoint of another run: of other code, data or settings."""
+
+
 def _split(tree, path, arrays):
     """The JSON part of a tree; arrays go into `arrays` under their path."""
     if isinstance(tree, dict):

@@ -1,11 +1,12 @@
 """The loop, and what a long run needs around it: stretches, timing, columns, checkpoints, reasons to stop."""
 
 import copy
+import functools
 import math
 import os
 import time
 
-from npopt import backend, checkpoint
+from npopt import backend, checkpoint, code, identity
 from npopt.contracts import Array, Problem
 from npopt.errors import UserError
 from npopt.estimators import Estimator, Minibatch
@@ -14,14 +15,20 @@ from npopt.optimizers.base import Witness
 from npopt.precautions import check_varied, starting_point, warn_of_long_steps
 from npopt.run import Events, Interrupt, Run, Stop, made, versions
 from npopt.samplers import RandomReshuffling, Sampler
-from npopt.schedules import Schedule, as_schedule
-from npopt.state import misfit, misfit_of_columns
+from npopt.schedules import Constant, Schedule, as_schedule
+from npopt.state import disagreement, misfit, misfit_of_columns
 from npopt.values import whole
 
 import numpy as np
 
 STRETCH = 0.5  # seconds of steps between two looks at clock and losses
 LONGEST = 8192  # steps
+DEFAULTS = (RandomReshuffling, Minibatch, Constant)  # named below, and used only where nothing else is given
+
+
+def code_of(*things):
+    """A hash of the code that a run with these things reaches: theirs, and the loop's."""
+    return code.digest(code.reached(identity.roots(*things)) | code.reached([_Loop], (code_of, *DEFAULTS)))
 
 
 def minimize(
@@ -129,10 +136,17 @@ class _Loop:
         return (self.reason or "").startswith("diverged")
 
     # ---------------------------------------------------------------------------------------------- saving and loading
+    @functools.cached_property
+    def made_of(self):
+        """Hashes of what the config only names: what a checkpoint is held to beside it."""
+        methods = (self.optimizer, self.sampler, self.schedule, self.estimator, self.vary)
+        return {"problem": identity.of_problem(self.problem), "code": code_of(self.problem, *methods)}
+
     def state(self):
         return {
-            "format": 1,
+            "format": 2,
             "config": self.config,
+            "made_of": self.made_of,
             "x": self.x,
             "t": self.t,
             "seconds": self.seconds,
@@ -147,12 +161,16 @@ class _Loop:
 
     def load_state(self, state, path):
         known = isinstance(state, dict) and isinstance(state.get("config"), dict)
-        if not known or state.get("format") != 1:
-            raise checkpoint.Damaged(f"{path} is a file of another kind, not a run's checkpoint; choose another path")
+        if not known or state.get("format") != 2 or not isinstance(state.get("made_of"), dict):
+            raise checkpoint.Damaged(
+                f"{path} is a file of another kind or of another version, not a run's checkpoint; choose another path"
+            )
         theirs, ours = state["config"], self.config
         different = [f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in ours if theirs.get(k) != ours[k]]
+        words = {"problem": "data, network or settings of the problem", "code": "code, of npopt or your own,"}
+        different += [f"other {words[k]} there" for k in words if state["made_of"].get(k) != self.made_of[k]]
         if different:
-            raise UserError(
+            raise checkpoint.Foreign(
                 f"minimize: {path} is the checkpoint of another run ({'; '.join(different)}); remove it "
                 "or choose another path"
             )
@@ -161,6 +179,7 @@ class _Loop:
         wrong = misfit_of_columns(names, state.get("columns")) or misfit(
             {**pattern, "columns": None}, {**state, "config": None, "columns": None}
         )
+        wrong = wrong or disagreement(state)
         if wrong:
             raise checkpoint.Damaged(
                 f"minimize: {path} does not fit this run: {wrong}; remove it or choose another path"
