@@ -39,7 +39,7 @@ import warnings
 from pathlib import Path
 
 from lab import data as data_room
-from lab import engine, report
+from lab import engine, ingredients, report
 from lab.claims import Claim, judge
 from lab.engine import Job, Settings
 from lab.grid import Entry
@@ -157,14 +157,13 @@ class Experiment:
             if entry.part not in args.parts:
                 continue
             entry = self.complete(entry, args)
-            if entry.recipe.data is not None and entry.recipe.data not in sets:
-                sets[entry.recipe.data] = data_room.facts(entry.recipe.data)
-            sha = sets[entry.recipe.data]["sha256"] if entry.recipe.data is not None else ""
-            printed = entry.printed()
+            own = data_room.sets_of(entry.recipe)
+            sets |= {name: data_room.facts(name) for name in own if name not in sets}
+            printed, found = entry.printed(), ingredients.of(entry)
             for seed in entry.seeds or args.seeds:
                 key = key_of(
-                    method=printed, code=entry.recipe.code(), data=sha, seed=seed, threads=args.threads,
-                    device=args.device, kernels=args.kernels, results=RESULTS,
+                    method=printed, **found, data={name: sets[name]["sha256"] for name in own}, seed=seed,
+                    threads=args.threads, device=args.device, kernels=args.kernels, results=RESULTS,
                 )  # fmt: skip
                 labelled.append((entry, Job(key, entry, seed, printed)))
         if not labelled:

@@ -36,11 +36,10 @@ class Place(NamedTuple):
 
 
 def reached(roots, without=()):
-    """{Place: hash of the definition} of all that these functions and classes reach. Whatever stands for a name in
-    `without`, pairs (module, name), is not entered."""
-    found = {}
-    for place in {place for root in roots if (place := home(root)) is not None}:
-        found |= closure(place, frozenset(without))
+    """{Place: hash of the definition} of all that these functions and classes reach, except through those of `without`."""
+    found, closed = {}, frozenset(map(home, without))
+    for place in {home(root) for root in roots} - {None}:
+        found |= closure(place, closed)
     return found
 
 
@@ -51,15 +50,15 @@ def digest(found):
 
 
 def files(found):
-    """The files that are named by a text in what was reached of the user's own code: from here, or from beside it."""
-    own = [place for place in found if place.module.split(".")[0] not in OURS]
-    named = {
-        path
-        for place in own
-        for text in definitions(place.path)[place.name]["texts"]
-        for path in (text, os.path.join(os.path.dirname(place.path), text))
-    }
-    return sorted(path for path in named if os.path.isfile(path))
+    """{text: path} of the files that are named by a text in what was reached of the user's own code: as seen from the
+    current folder, or from that of the code."""
+    named = {}
+    for place in sorted(found):
+        if place.module.split(".")[0] not in OURS:
+            for text in definitions(place.path)[place.name]["texts"]:
+                paths = text, os.path.join(os.path.dirname(place.path), text)
+                named |= {text: path for path in paths if os.path.isfile(path)}
+    return named
 
 
 # ----------------------------------------------------------------------------------------------------------- places
@@ -112,7 +111,7 @@ def closure(start, without):
     found, open_ = {}, [start]
     while open_:
         place = open_.pop()
-        if place in found or (place.module, place.name) in without:
+        if place in found or place in without:
             continue
         entry = definitions(place.path)[place.name]
         found[place] = entry["hash"] + beside(place, entry["texts"])

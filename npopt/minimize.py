@@ -26,9 +26,9 @@ LONGEST = 8192  # steps
 DEFAULTS = (RandomReshuffling, Minibatch, Constant)  # named below, and used only where nothing else is given
 
 
-def code_of(*things):
-    """A hash of the code that a run with these things reaches: theirs, and the loop's."""
-    return code.digest(code.reached(identity.roots(*things)) | code.reached([_Loop], (code_of, *DEFAULTS)))
+def code_of_loop():
+    """The definitions that every run reaches (npopt/code.py), those of what it is given apart."""
+    return code.reached([minimize], (code_of_loop, *DEFAULTS))
 
 
 def minimize(
@@ -140,7 +140,8 @@ class _Loop:
     def made_of(self):
         """Hashes of what the config only names: what a checkpoint is held to beside it."""
         methods = (self.optimizer, self.sampler, self.schedule, self.estimator, self.vary)
-        return {"problem": identity.of_problem(self.problem), "code": code_of(self.problem, *methods)}
+        found = code.reached(identity.roots(self.problem, *methods)) | code_of_loop()
+        return {"problem": identity.of_problem(self.problem), "code": code.digest(found)}
 
     def state(self):
         return {

@@ -267,13 +267,15 @@ def test_a_batch_larger_than_the_data_is_one_sentence(experiment, here, capsys):
     assert ended.value.code == 2 and "part a, big, seed 0" in said and "21" in said and "Traceback" not in said
 
 
+def bug():
+    return np.zeros(2) + np.zeros(3)
+
+
+def raised():
+    raise ValueError("a bug may raise one of these, too")
+
+
 def test_a_bug_keeps_its_traceback(experiment, here):
-    def bug():
-        return np.zeros(2) + np.zeros(3)
-
-    def raised():
-        raise ValueError("a bug may raise one of these, too")
-
     for function, words in ((bug, "could not be broadcast"), (raised, "a bug may")):
         experiment.runs(lambda args, f=function: [Entry("a", Recipe(f), SGD(), method="bug")])
         with pytest.raises(ValueError, match=words):
