@@ -28,6 +28,8 @@ class Network:
     A segment's block is the outermost Residual around it, or else the network's top-level child.
     """
 
+    recordable = True  # what its passes launch may be recorded and replayed: not while their layers are timed
+
     def __init__(self, layer, input_shape, name=None, share=None):
         self.layer, self.input_shape, self.name = layer, sizes(input_shape), name or "network"
         self.share = dict(share or {})

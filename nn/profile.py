@@ -34,6 +34,7 @@ class Profile:
         self.network, self.own = None, {}
 
     def __enter__(self):
+        Network.recordable = False
         for kind in (*family(Layer), *family(Network)):
             for which, name in enumerate(DIRECTIONS):
                 if name in vars(kind):
@@ -46,6 +47,7 @@ class Profile:
         for kind, name, function in self.patched:
             setattr(kind, name, function)
         self.patched.clear()
+        Network.recordable = True
 
     def _timed(self, function, which):
         def call(this, *arguments, **named):

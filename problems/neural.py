@@ -15,6 +15,7 @@ from npopt.backend import elementwise
 from npopt.errors import UserError
 from npopt.values import arguments_of, number, whole
 from problems.base import Problem, Restricted
+from problems.recorded import Recordings
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class Neural(Problem):
         feed.place(network, self.loss_function, self.dtype)
         self.n = feed.n
         self.metrics_rows = self.n if metrics_rows is None else whole("Neural", "metrics_rows", metrics_rows)
-        self.fresh = network.state()
+        self.fresh, self.recordings = network.state(), Recordings(network, self._both_ways)
 
     def ingredients(self):
         """What identifies the problem: the constructor's arguments, network, data and loss among them."""
@@ -130,9 +131,7 @@ class Neural(Problem):
         network, need_dx = self.network, dinputs is not None
         inputs, targets, run = self._prepare(rows, inputs, backward=out is not None, dx=need_dx)
         network.bind(x, out, active, compact=active is not None)
-        z, *kept = network.forward(inputs, run)
-        loss, dz = self.loss_function.value_and_gradient(z, targets, weights)
-        dx = network.backward(dz, kept.pop(), run)  # our only reference: each layer's part goes when it is used
+        loss, dx = self.recordings(x, out, active, inputs, targets, weights, run)
         if need_dx:
             dinputs[...] = dx.reshape(dinputs.shape)
         if self.l2:
@@ -141,6 +140,12 @@ class Neural(Problem):
                 add_scaled(out, x if y is None else y, strength)
             loss = loss + term
         return loss
+
+    def _both_ways(self, inputs, targets, weights, run):
+        """(loss, dx), the network being bound."""
+        z, *kept = self.network.forward(inputs, run)
+        loss, dz = self.loss_function.value_and_gradient(z, targets, weights)
+        return loss, self.network.backward(dz, kept.pop(), run)  # our only reference: a layer's part goes when it is used
 
     def sampled_gradient(self, x, rows, out, key):
         """out: the gradient of the mean cross-entropy of these rows, with labels drawn by `key` from the softmax. Label

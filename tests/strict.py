@@ -198,8 +198,10 @@ class Module:
 class Strict:
     """The device; register it with backend.DEVICES["strict"] = Strict."""
 
+    records = False
     name = "strict"
     array_type = StrictArray
+    records = False
 
     def __init__(self):
         self.module = Module(np)

@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from npopt.backend import allocator
+from npopt.backend import allocator, graphs
 from npopt.errors import UserError
 
 import numba
@@ -53,6 +53,7 @@ class Cpu:
     name = "cpu"
     module = np
     array_type = np.ndarray
+    records = False  # whether what a function launches can be recorded
 
     empty = staticmethod(allocator.empty)
     workspace = staticmethod(allocator.workspace)
@@ -89,6 +90,8 @@ class Gpu:
     """CuPy arrays; formulas become ElementwiseKernels, kernels RawKernels."""
 
     name = "gpu"
+    records = True
+    library = recorder = recording = None  # cuBLAS by CuPy; by ourselves for graphs; that one while one is recorded
 
     def __init__(self):
         try:
@@ -97,7 +100,7 @@ class Gpu:
             cupy.cuda.runtime.getDeviceCount()
         except Exception as error:  # ImportError, a driver that is missing or too old, ...
             raise UserError(GPU_HELP.format(why=str(error).split("\n")[0])) from None
-        self.module, self.array_type, self.tf32 = cupy, cupy.ndarray, False
+        self.module, self.array_type, self.products_in = cupy, cupy.ndarray, "float32"
         self.empty = self.workspace = cupy.empty
 
     def asarray(self, a, dtype=None):
@@ -126,17 +129,24 @@ class Gpu:
     def precision(self, name):
         from cupy._core import _routines_linalg as products
 
-        self.tf32 = name == "tf32"
-        products.set_compute_type("float32", products.COMPUTE_TYPE_TF32 if self.tf32 else products.COMPUTE_TYPE_DEFAULT)
+        self.products_in = name
+        way = products.COMPUTE_TYPE_TF32 if name == "tf32" else products.COMPUTE_TYPE_DEFAULT
+        products.set_compute_type("float32", way)
 
     def cublas(self):
-        """cuBLAS by CuPy, and the handle of this device."""
-        if not hasattr(self, "library"):
+        """cuBLAS by CuPy, and the handle of this device; while a graph is recorded, the library itself."""
+        if self.recording is not None:
+            return self.recording, self.recording.handle
+        if self.library is None:
             from cupy.cuda import device
             from cupy_backends.cuda.libs import cublas
 
             self.library = cublas, device
         return self.library[0], self.library[1].get_cublas_handle()
+
+    def recorded(self, function):
+        """`function`, which takes nothing and works on the same arrays each time, as one launch: see graphs.py."""
+        return graphs.Recorded(self, function)
 
     def products(self, a, b, out, turn_a=False, turn_b=False):
         """out[p] = a[p] b[p] in one call, a[p] or b[p] transposed on request; all (P, rows, columns), contiguous.
@@ -151,7 +161,7 @@ class Gpu:
         kind = self.module.cuda.runtime.CUDA_R_32F if single else self.module.cuda.runtime.CUDA_R_64F
         compute = cublas.CUBLAS_COMPUTE_64F
         if single:
-            compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if self.tf32 else cublas.CUBLAS_COMPUTE_32F
+            compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if self.products_in == "tf32" else cublas.CUBLAS_COMPUTE_32F
         cublas.gemmStridedBatchedEx(
             handle,
             *turns,

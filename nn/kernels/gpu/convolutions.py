@@ -16,7 +16,6 @@ import functools
 from math import prod
 
 from npopt import backend
-from npopt.backend import xp
 
 from . import winograd
 from .launch import Program, blocks, geometry
@@ -32,13 +31,13 @@ DEPTH = 256  # terms of a part of a sum, at least
 
 
 def linear(x, w, bias, y):
-    xp(x).matmul(x, w.T, out=y)
+    product(x, w, y, turn_b=True)
     if bias is not None:
         add_row(y, bias)
 
 
 def linear_inputs(dy, w, dx):
-    xp(dy).matmul(dy, w, out=dx)
+    product(dy, w, dx)
 
 
 def linear_weights(x, dy, dw):
@@ -50,9 +49,9 @@ def convolve(x, w, bias, y, stride, padding):
     if _by_winograd(x, w, count, stride, padding):
         winograd.convolve(x, w, bias, y, padding, WORKSPACE)
         return
-    weight = w.reshape(o, -1).T  # (K, O)
+    weight = w.reshape(o, -1)  # (O, K)
     for part in _chunks(x, count, kernel, stride, padding):
-        xp(x).matmul(_windows(x[part], count, kernel, stride, padding), weight, out=y[part].reshape(-1, o))
+        product(_windows(x[part], count, kernel, stride, padding), weight, y[part].reshape(-1, o), turn_b=True)
     if bias is not None:
         add_row(y.reshape(-1, o), bias)
 
@@ -66,10 +65,10 @@ def convolve_inputs(dy, w, dx, stride, padding):
     for part in _chunks(dx, count, kernel, stride, padding):
         some, to = dy[part].reshape(-1, o), dx[part]
         if plain(kernel, stride, padding):
-            xp(dy).matmul(some, weight, out=to.reshape(-1, weight.shape[1]))
+            product(some, weight, to.reshape(-1, weight.shape[1]))
         else:
             columns = backend.workspace((some.shape[0], weight.shape[1]), dy.dtype)
-            xp(dy).matmul(some, weight, out=columns)  # what flows back to each position and tap
+            product(some, weight, columns)  # what flows back to each position and tap
             sum_windows(columns.reshape(-1, *count, *w.shape[1:]), to, stride, padding)
             del columns  # its memory is the next chunk's
 
@@ -82,6 +81,12 @@ def convolve_weights(x, dy, dw, stride, padding):
     chunks = _chunks(x, count, kernel, stride, padding)
     pairs = ((dy[part].reshape(-1, o), _windows(x[part], count, kernel, stride, padding)) for part in chunks)
     _sum_products([(part.stop - part.start) * prod(count) for part in chunks], pairs, dw.reshape(o, -1))
+
+
+def product(a, b, out, turn_a=False, turn_b=False):
+    """out = a b, matrices; a or b transposed on request."""
+    one = (v.reshape(1, *v.shape) for v in (a, b, out))
+    backend.owner(a).products(*one, turn_a, turn_b)
 
 
 def gather_windows(x, out, stride, before):
@@ -108,7 +113,7 @@ def _by_winograd(x, w, count, stride, padding):
     return (
         WINOGRAD
         and not accurate
-        and not backend.owner(x).tf32
+        and backend.owner(x).products_in == "float32"
         and winograd.wins(w.shape[1:3], stride, padding, count, w.shape[3], w.shape[0], x.dtype)
     )
 
@@ -148,7 +153,7 @@ def _sum_products(rows, pairs, out):
     at = 0
     for count, (a, b) in zip(parts, pairs, strict=True):
         if count == 1:
-            xp(a).matmul(a.T, b, out=sums[at])
+            product(a, b, sums[at], turn_a=True)
         else:
             a, b = (v.reshape(count, -1, v.shape[1]) for v in (a, b))
             backend.owner(a).products(a, b, sums[at : at + count], turn_a=True)

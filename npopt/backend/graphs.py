@@ -1,0 +1,87 @@
+"""CUDA graphs: what a function launches is recorded once, and launched again in one call.
+
+    recorded = Recorded(device, function)       # function() works on the same arrays in every call
+    result = recorded()                         # the same arrays each time, written anew
+
+A launch from Python takes about ten microseconds, a launch inside a graph one or two: a small network's step, a hundred
+launches, is then limited by its arithmetic. A graph holds addresses and scalars as they were. So the function may
+depend on nothing but the contents of arrays that stay where they are, and it must not read a number on the host.
+
+Memory: what the function allocates comes from a pool of its own, which nobody else takes from, and keeps its address as
+long as the graph lives. CuPy refuses to call cuBLAS while it records; `Cublas` calls the same library itself, with a
+work space that it owns, as NVIDIA's notes on cuBLAS and graphs ask for.
+"""
+
+import ctypes
+import re
+
+WORKSPACE = 32 << 20  # bytes, what NVIDIA's notes on cublasSetWorkspace give for Hopper
+NAMES = ("libcublas.so.13", "libcublas.so.12", "libcublas.so")
+
+
+class Cublas:
+    """cuBLAS by its C functions, on one stream; `gemmStridedBatchedEx` takes what CuPy's function of that name takes."""
+
+    def __init__(self, device, stream):
+        self.stream, self.library, self.space = stream, _library(), device.module.empty(WORKSPACE, "uint8")
+        self.handle, pointer = ctypes.c_void_p(), ctypes.c_void_p
+        self._done(self.library.cublasCreate_v2(ctypes.byref(self.handle)))
+        self._done(self.library.cublasSetStream_v2(self.handle, pointer(stream.ptr)))
+        size = ctypes.c_size_t(WORKSPACE)
+        self._done(self.library.cublasSetWorkspace_v2(self.handle, pointer(self.space.data.ptr), size))
+        long, i, p = ctypes.c_longlong, ctypes.c_int, pointer
+        # handle, two turns, m n k, alpha, then address, kind, leading dimension and step of a and b, beta, c, count, ways
+        matrix = [p, i, i, long]
+        self.function = self.library.cublasGemmStridedBatchedEx
+        self.function.argtypes = [p, i, i, i, i, i, p, *matrix, *matrix, p, *matrix, i, i, i]
+
+    def gemmStridedBatchedEx(self, handle, *arguments):
+        self._done(self.function(handle, *arguments))
+
+    def _done(self, status):
+        if status:
+            raise RuntimeError(f"cuBLAS answered with status {status}")
+
+
+def _library():
+    """The cuBLAS that CuPy has loaded."""
+    with open("/proc/self/maps") as maps:
+        loaded = re.findall(r"(/\S*libcublas\.so\S*)", maps.read())
+    for name in (*dict.fromkeys(loaded), *NAMES):
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    raise RuntimeError("cuBLAS cannot be found")
+
+
+class Recorded:
+    """function(), recorded here after a trial run, which compiles kernels and fills the pool; a call replays it."""
+
+    def __init__(self, device, function):
+        cuda, stream = device.module.cuda, self._stream(device)
+        self.device, self.pool = device, cuda.MemoryPool()
+        with stream, cuda.using_allocator(self.pool.malloc):
+            device.recording = device.recorder
+            try:
+                function()
+                stream.begin_capture(cuda.runtime.streamCaptureModeRelaxed)
+                try:
+                    self.result = function()
+                finally:
+                    self.graph = stream.end_capture()
+            finally:
+                device.recording = None
+        stream.synchronize()  # the trial run's launches are over before a replay begins
+
+    @staticmethod
+    def _stream(device):
+        """The stream on which graphs of this device are recorded; the first call makes it, and cuBLAS's handle."""
+        if device.recorder is None:
+            device.cublas()  # CuPy loads the library
+            device.recorder = Cublas(device, device.module.cuda.Stream())
+        return device.recorder.stream
+
+    def __call__(self):
+        self.graph.launch(self.device.module.cuda.get_current_stream())
+        return self.result
