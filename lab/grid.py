@@ -5,6 +5,7 @@ from typing import Any
 
 from lab import ingredients
 from lab.tags import checked, label
+from npopt.errors import UserError
 from npopt.values import printed
 
 VALUES = (
@@ -80,7 +81,6 @@ class Recipe:
         return self.arguments.get("data")
 
 
-
 class Entry:
     """One line of the grid: a method on a problem, for every seed. The values are those of `npopt.minimize.minimize`.
 
@@ -147,3 +147,19 @@ class Entry:
         else:
             names = [name for name in VALUES[:-1] if name != "variance" or self.variance]
         return f"Entry({', '.join(f'{name}={printed(getattr(self, name))}' for name in names)})"
+
+
+def tell_apart(entry, seen):
+    """Refuse an entry that has the tags of one before it, or tags that print alike; seen: {(part, name): tags}."""
+    name = entry.part, label(dict(sorted(entry.tags.items())))
+    if name not in seen:
+        seen[name] = entry.tags
+        return
+    there = seen[name]
+    pairs = [f"{tag} {there.get(tag)!r} and {value!r}" for tag, value in entry.tags.items() if there.get(tag) != value]
+    if not pairs:
+        raise UserError(f"two entries of part {entry.part!r} have the same tags: {entry.name or 'none'}")
+    raise UserError(
+        f"two entries of part {entry.part!r} print alike, {entry.name}, with {', '.join(pairs)}; "
+        "give them a tag that tells them apart, such as a text"
+    )

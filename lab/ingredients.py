@@ -86,15 +86,16 @@ def found_by_name(function, name):
 
 # ------------------------------------------------------------------------------------------------------------- keys
 def of(entry):
-    """{"code": a hash, "files": {name as it is given: sha256}} of what an entry reaches, and of the files that are named
-    by its arguments or by a text in the user's own code that it reaches."""
+    """{"code": a hash, "files": {name: sha256}} of an entry: of all code that it reaches, and of the files that are
+    named by its arguments or by a text in the user's own part of that code."""
     given = [entry.recipe.function, entry.recipe.arguments]
     if entry.run is None:  # with what minimize takes in the place of None
         given += [entry.optimizer, entry.sampler or RandomReshuffling(), as_schedule(entry.schedule)]
         given += [entry.estimator or Minibatch(), entry.vary, entry.stop]
     found = code.reached(identity.roots(*given)) | (code_of_loop() if entry.run is None else {})
     named = {os.fspath(m): m for m in members(given) if isinstance(m, (str, PurePath)) and os.path.isfile(m)}
-    return {"code": code.digest(found), "files": {name: sha(path) for name, path in (named | code.files(found)).items()}}
+    named |= code.files(found)
+    return {"code": code.digest(found), "files": {name: sha(path) for name, path in named.items()}}
 
 
 def members(things):

@@ -1,5 +1,6 @@
 """Files that are whole or absent: nested dicts of arrays and plain values, in one .npz, without pickle."""
 
+import errno
 import json
 import os
 import pathlib
@@ -53,9 +54,10 @@ def save(path, tree):
 
 
 def load(path):
-    """The tree of a file that `save` wrote. A truncated or foreign file raises Damaged, naming it."""
+    """The tree of a file that `save` wrote. A truncated or foreign file raises Damaged, naming it; one that cannot be
+    read, which may be whole, another UserError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             packed = [member.filename for member in file.zip.infolist() if member.compress_type != zipfile.ZIP_STORED]
             if packed:  # which could unpack to any size
                 raise UserError(f"{packed[0][:40]} is packed, as no checkpoint is")
@@ -64,6 +66,8 @@ def load(path):
     except FileNotFoundError:
         raise
     except Exception as error:  # zipfile, zlib, NumPy and json each have their own
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place before its start
+            raise UserError(f"{path} cannot be read ({error.strerror}); see to its permissions") from None
         why = str(error).split("\n")[0][:120]
         raise Damaged(f"{path} is not a whole checkpoint ({why}); remove it to start afresh") from None
 

@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
 
 def reached(roots, without=()):
-    """{Place: hash of the definition} of all that these functions and classes reach, except through those of `without`."""
+    """{Place: hash of the definition} of all that these functions and classes reach, but not through `without`."""
     found, closed = {}, frozenset(map(home, without))
     for place in {home(root) for root in roots} - {None}:
         found |= closure(place, closed)
@@ -56,8 +56,9 @@ def files(found):
     for place in sorted(found):
         if place.module.split(".")[0] not in OURS:
             for text in definitions(place.path)[place.name]["texts"]:
-                paths = text, os.path.join(os.path.dirname(place.path), text)
-                named |= {text: path for path in paths if os.path.isfile(path)}
+                for path in (os.path.join(os.path.dirname(place.path), text), text):
+                    if os.path.isfile(path):
+                        named[text] = path
     return named
 
 
@@ -75,7 +76,7 @@ def home(root):
 
 
 def file_of(root, module):
-    """The file in which a function, or a method of a class, was compiled: in a worker, too, where __main__ is another."""
+    """The file in which a function, or a method of a class, was compiled; in a worker __main__ is another file."""
     inside = [root, *vars(root).values()] if isinstance(root, type) else [root]
     for member in inside:
         code = getattr(getattr(member, "__func__", member), "__code__", None)
@@ -145,8 +146,8 @@ def named(place, module, name, *rest):
         return [Place(module, path, each) for each in here if each != "*"]
     there = Place(module, path, name)
     targets = here[name]["imports"].get(name, []) if name in here else []
-    inside = not targets or [module, name] in [[absolute(there, m), n] for m, n in targets]  # a package imports its part
-    if name in here and not (targets and inside):
+    itself = [module, name] in [[absolute(there, m), n] for m, n in targets]  # a package imports a part of its own
+    if name in here and not itself:
         return [there, *(p for m, n in targets for p in named(there, m, n, *rest))]
     if path_of(f"{module}.{name}") is not None:
         return named(there, f"{module}.{name}", "", *rest)

@@ -1,7 +1,7 @@
 """What a file of Python defines: for each name of its outermost level a hash, and the names that the definition uses.
 
-The hash is that of the syntax tree without what decides nothing: layout, comments, docstrings, annotations of arguments,
-the sentences of errors.
+The hash is that of the syntax tree without what decides nothing: layout, comments, docstrings, annotations of
+arguments, the sentences of errors.
 """
 
 import ast
@@ -47,7 +47,7 @@ def add(entry, name, statement, scopes):
 
 
 def bound(statement):
-    """The names that a statement defines or changes: TABLE.update(...), TABLE["a"] = ... and X.a = ... change theirs."""
+    """The names that a statement defines, or changes: TABLE.update(...), TABLE["a"] = ... and X.a = ... change them."""
     if isinstance(statement, DEFINED):
         return {statement.name}
     found = set(imported(statement))
