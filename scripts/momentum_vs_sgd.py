@@ -90,6 +90,7 @@ def runs(args):
             yield Entry("c", network(data, resnet, **small), optimizer, RandomReshuffling(128),
                         Cosine(lr, per="epoch"), stop=Stop(epochs=epochs), metrics=args.pick(3, 1), seeds=few,
                         method=name)
+
     def passes(data):
         return args.budget(*((10, 3) if data == "digits" else (3, 1)))
 
