@@ -57,7 +57,7 @@ class Recipe:
     def __init__(self, function, /, **arguments):
         ingredients.check_function("Recipe", function)
         for name, value in arguments.items():
-            ingredients.check_value(f"Recipe({function.__qualname__}, {name}=...)", value)
+            ingredients.check_value(f"Recipe({function.__qualname__}), argument {name}", value)
         self.function, self.arguments = function, arguments
 
     def __call__(self, **more):

@@ -107,20 +107,27 @@ def path_of(module):
 
 
 # ---------------------------------------------------------------------------------------------------------- closure
-@functools.lru_cache(maxsize=4096)
 def closure(start, without):
+    """{Place: hash} of all that is reached from one place."""
     found, open_ = {}, [start]
     while open_:
         place = open_.pop()
-        if place in found or place in without:
-            continue
-        entry = definitions(place.path)[place.name]
-        found[place] = entry["hash"] + beside(place, entry["texts"])
-        for chain in entry["uses"]:
-            open_ += used(place, entry, *chain.split("."))
-        if place.name == "__getattr__":  # of a module, which looks elsewhere for its names
-            open_ += [p for targets in entry["imports"].values() for m, n in targets for p in named(place, m, n)]
+        if place not in found and place not in without:
+            found[place], onward = step(place)
+            open_ += onward
     return found
+
+
+@functools.cache
+def step(place):
+    """(hash, the Places that are named) of a definition."""
+    entry, onward = definitions(place.path)[place.name], set()
+    for chain in entry["uses"]:
+        onward.update(used(place, entry, *chain.split(".")))
+    if place.name == "__getattr__":  # of a module, which looks elsewhere for its names
+        for targets in entry["imports"].values():
+            onward.update(p for module, name in targets for p in named(place, module, name))
+    return entry["hash"] + beside(place, entry["texts"]), sorted(onward)
 
 
 def used(place, entry, base, *rest):
@@ -175,14 +182,9 @@ def beside(place, texts):
 
 
 # ----------------------------------------------------------------------------------------------------------- a file
+@functools.cache
 def definitions(path):
-    """syntax.definitions of a file, as it is now."""
-    stamp = os.stat(path)
-    return at(path, stamp.st_mtime_ns, stamp.st_size)
-
-
-@functools.lru_cache(maxsize=1024)
-def at(path, *stamp):
+    """syntax.definitions of a file, as it was when it was first asked for."""
     text = Path(path).read_text(encoding="utf-8")
     kept = place_in_cache(f"{sys.version_info[:2]}\n{text}")
     try:
