@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lab.grid import Part
 from lab.store import read_summary
+from npopt.errors import UserError
 
 import joblib
 
@@ -198,7 +199,10 @@ def parse(experiment, script, words):
     p = parser(experiment, script)
     args = p.parse_args(words, Arguments())
     if args.redraw:
-        words = merged([*before(Path(args.out) / script / "summary.json"), *words])
+        try:
+            words = merged([*before(Path(args.out) / script / "summary.json"), *words])
+        except UserError as error:
+            p.exit(2, f"{script}: {error}\n")
         args = p.parse_args(words, Arguments())
     check(p, args)
     args.words = lasting(words)

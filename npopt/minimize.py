@@ -27,8 +27,10 @@ DEFAULTS = (RandomReshuffling, Minibatch, Constant)  # named below, and used onl
 
 
 def code_of_loop():
-    """The definitions that every run reaches (npopt/code.py), those of what it is given apart."""
-    return code.reached([minimize], (code_of_loop, *DEFAULTS))
+    """The definitions that every run reaches (npopt/code.py), apart from those of what it is given, and from what finds
+    all these."""
+    finders = code_of_loop, code.reached, code.digest, identity.roots, identity.of_problem
+    return code.reached([minimize], (*finders, *DEFAULTS))
 
 
 def minimize(

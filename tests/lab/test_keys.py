@@ -186,6 +186,8 @@ EDITS = [
     ("npopt/minimize.py", "_Loop", "sign", LOOP),
     ("npopt/minimize.py", "LONGEST", "number", LOOP),
     ("npopt/minimize.py", "minimize", "docstring", set()),
+    ("npopt/code.py", "closure", "comment", set()),
+    ("npopt/identity.py", "of_problem", "number", set()),
     ("npopt/backend/draws.py", "generator", "number", LOOP),
     ("problems/quadratic.py", "Quadratic", "sign", BOWLS),
     ("problems/quadratic.py", "Quadratic", "sentence", set()),
@@ -360,7 +362,7 @@ def test_keys_are_those_of_another_process_and_follow_its_copy_of_the_library(fo
 
     assert there(1) == there(2) == before
     for file, name, kind, wanted in (
-        e for e in EDITS if e[1] in ("heavy_ball", "lion", "Constant", "walk", "Quadratic")
+        e for e in EDITS if e[1] in ("heavy_ball", "lion", "LONGEST", "walk", "Quadratic")
     ):
         text = (other / file).read_text()
         (other / file).write_text(edited(text, name, kind))
