@@ -4,9 +4,10 @@
 
 A step is forward, loss, backward and momentum update, the batch being on the card. Times: the median and the quartiles
 of `--rounds` samples, the sides in turn, each of as many steps as take 30 ms, with the device waited for at both ends.
-PyTorch runs eagerly, channels last, cuDNN choosing its algorithms by trial, its fused SGD; float16 is autocast without
-loss scaling. "float32" is IEEE products on both sides, "TF32" the tensor cores' on both. Peak memory is what the side's
-own pool holds (CuPy) or has given out at most (PyTorch) in its first three steps.
+PyTorch runs eagerly, channels last, cuDNN choosing its algorithms by trial, its fused SGD; float16 and bfloat16 are
+autocast there, compute= here, both without loss scaling. "float32" is IEEE products on both sides, "TF32" the tensor
+cores' on both. From its third step on npopt replays a recorded CUDA graph. Peak memory is what the side's own pools
+hold (CuPy) or have given out at most (PyTorch) in its first three steps.
 
 The limits are measured: a copy of 1 GiB, a square product. A pass's bytes count every array that it must read or write
 once, its operations two for each product of a sum.
@@ -15,11 +16,15 @@ once, its operations two for each product of a sum.
 import gc
 import time
 
+import gpu_pieces as pieces
+import gpu_tools as tools
+from gpu_tools import Report, products
+
 from pairs import RESULTS, arguments, machine, torch, unit  # isort: skip (before NumPy)
 from steps import ours, theirs  # isort: skip
 
-from nn.kernels.gpu import convolutions, norms, winograd
-from npopt import AdamW, backend
+from nn.kernels.gpu import convolutions
+from npopt import backend
 
 import numpy as np
 
@@ -30,56 +35,7 @@ CASES = {
     "ResNet-18, batch 512": ("resnet", 512, {}),
     "ResNet-18, batch 1024": ("resnet", 1024, {}),
 }
-PARAMETERS, COPY, SQUARE, PASSES = 11_173_962, 1 << 28, 8192, 128
 BITS = (25, 26, 28, 30)  # of the bound on columns
-SAMPLE = 0.03  # seconds
-
-
-class Report:
-    """Lines, printed as they come."""
-
-    def __init__(self, *lines):
-        self.lines = []
-        self.add(*lines)
-
-    def add(self, *lines):
-        self.lines += lines
-        print("\n".join(lines), flush=True)
-
-    def heading(self, title, *columns):
-        head = f"{columns[0]:44}" + "".join(f"{c:>14}" for c in columns[1:])
-        self.add("", title, "", head, "-" * len(head))
-
-    def row(self, *cells):
-        self.add(f"{cells[0]:44}" + "".join(f"{c:>14}" for c in cells[1:]))
-
-
-def wait():
-    backend.synchronize()
-    if torch and torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def sample(function, calls):
-    """Seconds of a call, from the mean of so many, the device being idle before and after."""
-    wait()
-    start = time.perf_counter()
-    for _ in range(calls):
-        function()
-    wait()
-    return (time.perf_counter() - start) / calls
-
-
-def calls_of(function):
-    """How many calls take SAMPLE seconds; warms up on the way."""
-    sample(function, 2)
-    return max(1, int(SAMPLE / sample(function, 1)))
-
-
-def best(function, rounds=5):
-    """Seconds of a call, the smallest of some samples: for limits and passes."""
-    calls = calls_of(function)
-    return min(sample(function, calls) for _ in range(rounds))
 
 
 def free():
@@ -98,23 +54,21 @@ def peak(make, mine):
     step = make()
     for _ in range(3):
         step()
-    wait()
+    tools.wait()
     return step, (backend.memory()["device_peak"] if mine else torch.cuda.max_memory_allocated()) - before
 
 
-def products(name):
-    """Both sides take products of float32 numbers in this precision from now on."""
-    backend.precision(name)
-    if torch:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+HALVES = ("float16", "bfloat16")
 
 
 def sides(case, size, options):
-    """{name: (precision, how to make the step, whether it is ours)}."""
-    found = {"npopt": ("float32", lambda: ours(case, size, **options), True)}
-    if torch:
-        found["PyTorch"] = ("float32", lambda: theirs(case, size, True, "cuda"), False)
-        found["PyTorch float16"] = ("float32", lambda: theirs(case, size, True, "cuda", torch.float16), False)
+    """{(name, type of activations or None): (how to make the step, whether it is ours)}; autocast on PyTorch's side."""
+    found = {}
+    for half in (None, *HALVES):
+        found["npopt", half] = lambda half=half: ours(case, size, compute=half, **options), True
+        if torch:
+            cast = half and getattr(torch, half)
+            found["PyTorch", half] = lambda cast=cast: theirs(case, size, True, "cuda", cast), False
     return found
 
 
@@ -126,26 +80,23 @@ def steps(report, args, deadline):
             report.add(f"{name}: left out, the time of the benchmark was up")
             continue
         made = {}
-        for side, (precision, make, mine) in sides(case, size, options).items():
-            products(precision)
+        products("float32")
+        for side, (make, mine) in sides(case, size, options).items():
             made[side] = peak(make, mine)
-        # one network a side; float32 and TF32 are two ways to run it
-        runs = [
-            (f"{side}, {label}", side, precision)
-            for side in made
-            if "float16" not in side
-            for label, precision in (("float32", "float32"), ("TF32", "tf32"))
-        ]
-        runs += [(side.replace(" float16", ", float16"), side, "tf32") for side in made if "float16" in side]
+        # one network for each side and type; float32 and TF32 are two ways to run one
+        runs = []
+        for side, half in made:
+            ways = [(half, "tf32")] if half else [("float32", "float32"), ("TF32", "tf32")]
+            runs += [(f"{side}, {label}", (side, half), precision) for label, precision in ways]
         counts = {}
         for label, side, precision in runs:
             products(precision)
-            counts[label] = calls_of(made[side][0])
+            counts[label] = tools.calls_of(made[side][0])
         times = {label: [] for label, _, _ in runs}
         for r in range(args.rounds):
             for label, side, precision in runs[:: 1 if r % 2 else -1]:
                 products(precision)
-                times[label].append(sample(made[side][0], counts[label]))
+                times[label].append(tools.sample(made[side][0], counts[label]))
         medians = {label: np.median(t) for label, t in times.items()}
         for label, side, _ in runs:
             low, high = np.percentile(times[label], (25, 75)) * 1e3
@@ -181,127 +132,9 @@ def workspace(report, args):
         cells = []
         for bits in BITS:
             convolutions.WORKSPACE, convolutions.WINOGRAD = 1 << bits, fast
-            cells.append(unit(best(step, 3)))
+            cells.append(unit(tools.best(step, 3)))
         report.row(label, *cells)
     convolutions.WORKSPACE, convolutions.WINOGRAD = kept
-    products("float32")
-
-
-# ------------------------------------------------------------------------------------------------------------ limits
-def noise(*shape):
-    """Numbers in (-1/2, 1/2), made on the device."""
-    out = backend.empty(shape, "float32")
-    backend.row_uniform(backend.key(0, "noise"), None, out.reshape(1, -1))
-    out -= 0.5
-    return out
-
-
-def limits(report):
-    """(bytes a second of a copy, {precision: operations a second of a square product})."""
-    xp = backend.xp()
-    pair, speeds = [backend.zeros((COPY,), "float32") for _ in range(2)], {}
-    rate = 2 * pair[0].nbytes / best(lambda: xp.copyto(*pair))
-    pair.clear()
-    x, out = noise(SQUARE, SQUARE), backend.empty((SQUARE, SQUARE), "float32")
-    for precision in ("float32", "tf32"):
-        products(precision)
-        speeds[precision] = 2 * SQUARE**3 / best(lambda: xp.matmul(x, x, out=out))
-    products("float32")
-    report.add(
-        "",
-        f"Limits: copy {rate / 1e9:.0f} GB/s; product of {SQUARE} x {SQUARE} "
-        + ", ".join(f"{k} {v / 1e12:.1f} TFLOP/s" for k, v in speeds.items()),
-    )
-    return rate, speeds
-
-
-def passes(report, rate):
-    """Kernels at the widest and the deepest convolution of ResNet-18, by their bytes."""
-    report.heading(f"Passes over memory, ResNet-18 at batch {PASSES}", "", "bytes", "time", "GB/s", "of a copy")
-
-    def row(name, numbers, function):
-        seconds = best(function)
-        size = 4 * numbers
-        report.row(
-            name, f"{size / 1e6:.1f} MB", unit(seconds), f"{size / seconds / 1e9:.0f}", f"{size / seconds / rate:.2f}"
-        )
-
-    for image, c in ((32, 64), (4, 512)):
-        n, label = PASSES * image**2, f", {image}x{image}x{c}"
-        x, y, dy, dx = (noise(n, c) for _ in range(4))
-        v = [noise(c) for _ in range(4)]
-        shaped = x.reshape(PASSES, image, image, c)
-        columns = backend.empty((PASSES, image, image, 3, 3, c), "float32")
-        row(
-            "columns 3x3" + label,
-            10 * n * c,
-            lambda a=(shaped, columns): convolutions.gather_windows(*a, (1, 1), (1, 1)),
-        )
-        row(
-            "columns summed" + label,
-            10 * n * c,
-            lambda a=(columns, shaped): convolutions.sum_windows(*a, (1, 1), (1, 1)),
-        )
-        v36 = noise(36, n // 16, c)
-        row(
-            "Winograd's points of x" + label,
-            n * c * 52 // 16,
-            lambda a=(shaped, (image // 4, image // 4), (1, 1)): winograd._inputs(*a),
-        )
-        row(
-            "Winograd's outputs" + label,
-            n * c * 52 // 16,
-            lambda a=(v36, None, shaped, image, image, image // 4, image // 4, c), n=n * c // 16: winograd.program.each(
-                "winograd_outputs", n, *a
-            ),
-        )
-        row("moments" + label, n * c, lambda a=(x, v[0], v[1]): norms.moments(*a))
-        row("normalise, skip, ReLU" + label, 3 * n * c, lambda a=(x, *v[:3], dy, True, y): norms.normalise(*a))
-        row(
-            "normalise_sums, ReLU" + label,
-            4 * n * c,
-            lambda a=(x, v[0], v[1], dy, y, v[2], v[3]): norms.normalise_sums(*a),
-        )
-        row(
-            "normalise_backward" + label,
-            3 * n * c,
-            lambda a=(x, v[0], v[1], dy, v[2], v[3], dx): norms.normalise_backward(*a),
-        )
-    x, g, optimizer = noise(PARAMETERS), noise(PARAMETERS), AdamW()
-    optimizer.start(x)
-    row(f"AdamW, {PARAMETERS / 1e6:.1f} M parameters", 7 * PARAMETERS, lambda: optimizer.step(x, g, 1e-4))
-
-
-def convolution_products(report, speeds):
-    """The three products of a convolution, without columns, by their operations."""
-    report.heading(
-        f"Products of 3x3 convolutions, ResNet-18 at batch {PASSES}",
-        "",
-        "GFLOP",
-        "float32",
-        "of square",
-        "TF32",
-        "of square",
-    )
-    xp, device = backend.xp(), backend.owner(noise(1))
-    for image, c in ((32, 64), (16, 128), (8, 256), (4, 512)):
-        n, k = PASSES * image**2, 9 * c
-        columns, w, y = noise(n, k), noise(c, k), noise(n, c)
-        dw, made, out = backend.empty((c, k), "float32"), backend.empty((n, c), "float32"), xp.empty_like(columns)
-        points = [noise(36, n // 16, c), noise(36, c, c), backend.empty((36, n // 16, c), "float32")]
-        for name, function in (
-            ("forward", lambda a=(columns, w.T), o=made: xp.matmul(*a, out=o)),
-            ("dx", lambda a=(y, w), o=out: xp.matmul(*a, out=o)),
-            ("dW, in parts", lambda a=(columns, y, dw): convolutions.linear_weights(*a)),
-            ("dW, one product", lambda a=(y.T, columns), o=dw: xp.matmul(*a, out=o)),
-            ("Winograd, 36 products", lambda a=points: device.products(*a, turn_b=True)),
-        ):
-            cells, work = [], (72 * (n // 16) * c * c if "36" in name else 2 * n * k * c)
-            for precision in ("float32", "tf32"):
-                products(precision)
-                speed = work / best(function, 3)
-                cells += [f"{speed / 1e12:.1f} T/s", f"{speed / speeds[precision]:.2f}"]
-            report.row(f"{name}, {n} x {k} x {c}", f"{work / 1e9:.1f}", *cells)
     products("float32")
 
 
@@ -319,11 +152,12 @@ def main(argv=None):
     else:
         card = f"device {args.device}, no PyTorch with a card"
     report = Report("Training on a GPU", f"{card}; host: {machine()}")
-    rate, speeds = limits(report)
+    rate, speeds = pieces.limits(report)
     steps(report, args, start + args.seconds)
     workspace(report, args)
-    passes(report, rate)
-    convolution_products(report, speeds)
+    pieces.passes(report, rate)
+    pieces.convolution_kernels(report)
+    pieces.convolution_products(report, speeds)
     report.add("", f"The whole took {time.perf_counter() - start:.0f} s.")
     if args.write:
         (RESULTS / "nn_gpu.txt").write_text("\n".join(report.lines) + "\n")

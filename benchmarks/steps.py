@@ -25,8 +25,9 @@ def batch(case, size):
     return rng.standard_normal((size, *SHAPES[case])).astype("float32"), rng.integers(0, 10, size)
 
 
-def ours(case, size, **options):
-    """A function that makes one step of npopt on the device in use; options go to the network."""
+def ours(case, size, compute=None, **options):
+    """A function that makes one step of npopt on the device in use; compute: the type of activations; options go to the
+    network."""
     images, labels = batch(case, size)
     data = SimpleNamespace(
         name="noise",
@@ -40,7 +41,7 @@ def ours(case, size, **options):
         classes=tuple(range(10)),
         sha256="",
     )
-    problem = Neural(NETWORKS[case](**options), Images(data))
+    problem = Neural(NETWORKS[case](**options), Images(data), compute=compute)
     x = problem.x0(backend.generator(0, "x0"))
     g, optimizer, rows = backend.empty(x.shape, x.dtype), HeavyBall(0.9), backend.asarray(np.arange(size))
     optimizer.start(x)

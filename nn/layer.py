@@ -23,15 +23,25 @@ class Run:
     inplace         x belongs to nobody else: y may take its place, if x has no gaps (run.place)
     seed, step      with a layer's name they fix its draws
     rows            row numbers of the batch, a device array of whole numbers, or None for 0..B-1
+    compute         the type of activations, "float16" or "bfloat16"; None for that of the parameters
     pending         what layers leave for the end of the step, {layer: value}; None where nothing is to be remembered
     """
 
     def __init__(
-        self, training=False, recalibrating=False, backward=False, dx=False, seed=0, step=0, rows=None, pending=None
+        self,
+        training=False,
+        recalibrating=False,
+        backward=False,
+        dx=False,
+        seed=0,
+        step=0,
+        rows=None,
+        pending=None,
+        compute=None,
     ):
         self.training, self.recalibrating, self.backward, self.dx = training, recalibrating, backward or dx, dx
         self.seed, self.step, self.rows, self.pending, self.inplace = seed, step, rows, pending, False
-        self._asked = {}
+        self.compute, self._asked = compute, {}
 
     def asking(self, backward: bool, dx: bool, inplace: bool = False) -> "Run":
         """The same pass, for a layer of which this is asked."""

@@ -16,6 +16,13 @@ def sizes(shape):
     return tuple(sizes(part) if isinstance(part, (tuple, list)) else int(part) for part in shape)
 
 
+def cast(a, dtype):
+    """Floating arrays, one or a tuple, in this type; whole numbers, and all where dtype is None, as they are."""
+    if isinstance(a, tuple):
+        return tuple(cast(one, dtype) for one in a)
+    return a if dtype is None or a.dtype.kind in "iub" else a.astype(dtype, copy=False)
+
+
 class Network:
     """A layer with names for its parameters: `segments`, `x0`, `bind`, `forward`, `backward`, and batch statistics.
 
@@ -143,12 +150,13 @@ class Network:
         found = tuple(tuple(a.shape[1:]) for a in inputs) if isinstance(inputs, tuple) else tuple(inputs.shape[1:])
         if found != self.input_shape:
             raise ValueError(f"{self.name}: a row of inputs must have shape {self.input_shape}, got {found}")
+        left, part = None, self.part(run)
         if run.training and self.pending is None and run.pending is None:
             left = {}  # a step's first training pass leaves what commit folds in
-            found = self.layer.forward(inputs, self.part(run.remembering(left)))
-            self.pending = left
-            return found
-        return self.layer.forward(inputs, self.part(run))
+            part = self.part(run.remembering(left))
+        y, saved = self.layer.forward(cast(inputs, run.compute), part)
+        self.pending = self.pending if left is None else left
+        return cast(y, run.compute and self._x.dtype), saved
 
     def backward(self, dy, saved, run):
         """Write g for the pass that returned `saved`; the gradient of its inputs, or None. dy may be overwritten.
@@ -165,12 +173,13 @@ class Network:
                 f"{self.name}: since this pass went forward the network was bound without a gradient; "
                 "bind it to x and g again before the pass goes back"
             )
+        kind, dy = dy.dtype, cast(dy, run.compute)
         dx = self.layer.backward(dy, stack.pop(), here) if here.backward else None
         for (name, _), extra in self.sums.items():
             layer, parameter = self.users[name][-1]
             total = getattr(layer, "d" + parameter)
             backend.xp(total).add(total, extra, out=total)
-        return dx
+        return dx if dx is None else cast(dx, run.compute and kind)
 
     def part(self, run):
         return run.asking(run.backward and (run.dx or self.layer.active), run.dx)

@@ -72,8 +72,8 @@ class BatchNorm(Layer):
         """y = a xh + b, plus skip unless it is None, and the larger of that and 0 where `rectify` is set; y takes the
         place of the array `onto` unless that is None."""
         rows, batch = x.reshape(-1, self.features), run.training or run.recalibrating
-        m, v = self.moments(rows, run) if batch else (s.astype(x.dtype) for s in self.running())
-        r, ar = (backend.empty(m.shape, x.dtype) for _ in "ra")
+        m, v = self.moments(rows, run) if batch else (s.astype(self.a.dtype) for s in self.running())
+        r, ar = (backend.empty(m.shape, self.a.dtype) for _ in "ra")
         scales(r, ar, self.a, v, self.eps)
         y = backend.empty(x.shape, x.dtype) if onto is None else onto
         out = y.reshape(rows.shape)
@@ -84,14 +84,14 @@ class BatchNorm(Layer):
         """dx, in the place of dy; with `both` dx is new and dy becomes what flows back to skip."""
         rows, m, r, ar, y, batch = saved  # forward was: y = (x - m) a r + b (+ skip, cut at 0)
         n, shape, dy = rows.shape[0], dy.shape, dy.reshape(rows.shape)
-        da, db = (backend.empty(m.shape, dy.dtype) if d is None else d for d in (self.da, self.db))
+        da, db = (backend.empty(m.shape, r.dtype) if d is None else d for d in (self.da, self.db))
         if self.active or batch or y is not None:
             kernels.normalise_sums(rows, m, r, dy, y, da, db)  # dy is cut where y = 0; da, db: the sums
         if not run.dx:
             return None
         dx = backend.empty(rows.shape, dy.dtype) if both else dy
         if batch:
-            slope, shift = (backend.empty(m.shape, dy.dtype) for _ in "ss")
+            slope, shift = (backend.empty(m.shape, r.dtype) for _ in "ss")
             slopes(slope, shift, da, db, r, n)
         else:
             slope = shift = xp(dy).zeros_like(r)
@@ -108,7 +108,7 @@ class BatchNorm(Layer):
                 f"BatchNorm: {self.path or 'the layer'} needs more than one value per feature in training; use a "
                 "larger batch, or leave a last batch of one row out (drop_last=True)"
             )
-        both = backend.empty((2, self.features), rows.dtype)
+        both = backend.empty((2, self.features), self.a.dtype)
         kernels.moments(rows, both[0], both[1])
         if run.pending is not None:
             wide = both.astype("float64")

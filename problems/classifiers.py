@@ -97,10 +97,10 @@ def lenet(data, rows=None, validation=0.0, test_rows=None, l2=0.0, **more):
     return Neural(network, Images(d), l2=l2, metrics_rows=min(10_000, len(d.y_train)))
 
 
-def resnet(data, width=64, rows=None, validation=0.0, test_rows=None, l2=0.0):
+def resnet(data, width=64, rows=None, validation=0.0, test_rows=None, l2=0.0, **more):
     """ResNet-18 of this width in its first stage; pictures of 32x32 are moved by up to 4 pixels and mirrored (digits
-    are not: a mirrored digit is another one). Metrics on at most 2,000 training rows."""
+    are not: a mirrored digit is another one). Metrics on at most 2,000 training rows. `more` goes to Neural."""
     d = shared(data, validation=validation, rows=rows or 10**9)  # in a random order: cifar-10-jpeg is sorted by class
     network = resnet18(width, in_channels=d.x_train.shape[3], image=d.x_train.shape[1], classes=len(d.classes))
     feed = Images(shortened(d, test_rows), CropFlip(4) if d.x_train.shape[1] == 32 else None)
-    return Neural(network, feed, l2=l2, metrics_rows=min(2000, len(d.y_train)))
+    return Neural(network, feed, l2=l2, metrics_rows=min(2000, len(d.y_train)), **more)

@@ -27,6 +27,22 @@ def add_scaled(y, x, a):
     return y
 
 
+def checked(compute, dtype):
+    """The type of activations, or None; one sentence where it cannot be had."""
+    if compute is None:
+        return None
+    if compute not in ("float16", "bfloat16"):
+        raise UserError(f"Neural: compute must be 'float16', 'bfloat16' or None, got {compute!r}")
+    if np.dtype(dtype) != "float32" or backend.device() == "cpu":
+        raise UserError(
+            f"Neural: compute={compute!r} goes with float32 parameters on a GPU (backend.use('gpu')); here they are "
+            f"{np.dtype(dtype)} on the {backend.device()}"
+        )
+    if compute == "bfloat16":
+        import ml_dtypes  # noqa: F401 (NumPy and CuPy know bfloat16 by it)
+    return compute
+
+
 class Neural(Problem):
     """The problem of a network on the rows of a feed.
 
@@ -34,6 +50,10 @@ class Neural(Problem):
     feed           Images, Table, Windows, ...; it serves this problem alone
     loss           nn.losses; SoftmaxCrossEntropy by default
     l2             weight of |x|^2 / 2, at least 0
+    compute        on a GPU: the type of activations, "float16" or "bfloat16". Parameters, their gradients, statistics,
+                   sums and the loss stay float32.
+    loss_scale     with `compute`: dL/dz is multiplied by it before it is rounded, gradients are divided by it; a power
+                   of 2. float16 would lose small gradients otherwise (Micikevicius et al., ICLR 2018, section 3.2).
     seed           of dropout and augmentation; minimize sets its own
     metrics_rows   training rows that the metrics use: the first so many, or None for all
     metrics_batch  rows in one evaluation pass
@@ -44,13 +64,29 @@ class Neural(Problem):
     """
 
     def __init__(
-        self, network, feed, loss=None, l2=0.0, seed=0, dtype="float32", metrics_rows=None, metrics_batch=500, name=None
+        self,
+        network,
+        feed,
+        loss=None,
+        l2=0.0,
+        seed=0,
+        dtype="float32",
+        metrics_rows=None,
+        metrics_batch=500,
+        name=None,
+        compute=None,
+        loss_scale=1.0,
     ):
         self.network, self.feed, self.seed, self.t = network, feed, seed, 0
         self.loss_function, self.plain = SoftmaxCrossEntropy() if loss is None else loss, SoftmaxCrossEntropy()
         self.l2 = number("Neural", "l2", l2, low=0)
         self.metrics_batch = whole("Neural", "metrics_batch", metrics_batch)
-        self.name = name or f"{network.name} on {feed.name}" + f", l2={self.l2:g}" * bool(l2)
+        self.compute, self.loss_scale = (
+            checked(compute, dtype),
+            number("Neural", "loss_scale", loss_scale, low=2.0**-30),
+        )
+        more = f", l2={self.l2:g}" * bool(l2) + f", {compute}, loss_scale={loss_scale:g}" * bool(compute)
+        self.name = name or f"{network.name} on {feed.name}{more}"
         self.set_shape(network.dim, dtype, network.segments)
         feed.place(network, self.loss_function, self.dtype)
         self.n = feed.n
@@ -91,7 +127,7 @@ class Neural(Problem):
     def _prepare(self, rows, inputs, backward=True, dx=False):
         """(inputs, targets, run) of a training pass."""
         rows = self._rows(rows)
-        run = Run(training=True, backward=backward, dx=dx, seed=self.seed, step=self.t, rows=rows)
+        run = Run(training=True, backward=backward, dx=dx, seed=self.seed, step=self.t, rows=rows, compute=self.compute)
         own, targets = self.feed.batch("train", rows, (self.seed, self.t))
         if inputs is None:
             return own, targets, run
@@ -134,6 +170,10 @@ class Neural(Problem):
         loss, dx = self.recordings(x, out, active, inputs, targets, weights, run)
         if need_dx:
             dinputs[...] = dx.reshape(dinputs.shape)
+        if self.loss_scale != 1:
+            for g in (out, dinputs):
+                if g is not None:
+                    g *= 1 / self.loss_scale
         if self.l2:
             strength, term = self._l2(x, weights)
             if out is not None:
@@ -145,7 +185,11 @@ class Neural(Problem):
         """(loss, dx), the network being bound."""
         z, *kept = self.network.forward(inputs, run)
         loss, dz = self.loss_function.value_and_gradient(z, targets, weights)
-        return loss, self.network.backward(dz, kept.pop(), run)  # our only reference: a layer's part goes when it is used
+        if self.loss_scale != 1:
+            dz *= self.loss_scale
+        return loss, self.network.backward(
+            dz, kept.pop(), run
+        )  # our only reference: a layer's part goes when it is used
 
     def sampled_gradient(self, x, rows, out, key):
         """out: the gradient of the mean cross-entropy of these rows, with labels drawn by `key` from the softmax. Label
@@ -204,7 +248,7 @@ class Neural(Problem):
         self.network.bind(self.check(x))
         for start in range(0, rows.shape[0], self.metrics_batch):
             inputs, targets = self.feed.batch(part, rows[start : start + self.metrics_batch])
-            yield self.network.forward(inputs, Run())[0], targets
+            yield self.network.forward(inputs, Run(compute=self.compute))[0], targets
 
     def metrics(self, x):
         """train_loss, train_accuracy, test_loss, test_accuracy, and validation_* where rows are held out, without the
@@ -232,7 +276,7 @@ class Neural(Problem):
             return
         rows = backend.xp().arange(self.n) if rows is None else self._rows(rows)
         network.bind(self.check(x))
-        run = Run(recalibrating=True, pending=gathered)
+        run = Run(recalibrating=True, pending=gathered, compute=self.compute)
         for start in range(0, rows.shape[0], batch):
             network.forward(self.feed.batch("train", rows[start : start + batch])[0], run)
         network.recalibrate(gathered)

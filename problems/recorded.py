@@ -49,7 +49,17 @@ class Recordings:
         leaves = self.network.pending is None
         addresses = [None if a is None else a.data.ptr for a in (x, out)]
         shapes = [None if a is None else (a.shape, a.dtype.char) for a in given]
-        key = (*addresses, active, *shapes, x.dtype.char, run.backward, run.dx, leaves, kernels.chosen(), owner.products_in)
+        key = (
+            *addresses,
+            active,
+            *shapes,
+            x.dtype.char,
+            run.backward,
+            run.dx,
+            leaves,
+            kernels.chosen(),
+            owner.products_in,
+        )
         found = self.seen.get(key, 0)
         if isinstance(found, int):
             if found + 1 < LEAST or sum(not isinstance(one, int) for one in self.seen.values()) >= MOST:
@@ -72,7 +82,7 @@ class Recordings:
         network, arrays = self.network, [None if a is None else a.copy() for a in given]
         *inputs, targets, weights = arrays
         inputs = inputs[0] if len(inputs) == 1 else tuple(inputs)
-        still = Still(training=run.training, backward=run.backward, dx=run.dx)
+        still = Still(training=run.training, backward=run.backward, dx=run.dx, compute=run.compute)
 
         def function():
             network.pending = None if leaves else {}

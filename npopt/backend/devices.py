@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import weakref
 
 from npopt.backend import allocator, graphs
 from npopt.errors import UserError
@@ -40,6 +41,7 @@ def _squares_by_many(x):
     return total
 
 
+KINDS = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}  # cudaDataType_t
 COEFFICIENTS = {kind: np.array([1, 0], kind) for kind in "fd"}  # 1 and 0 for cuBLAS: out = 1 a b + 0 out
 GPU_HELP = (
     "the GPU was asked for, but CuPy cannot be used here ({why}); install it with "
@@ -101,6 +103,7 @@ class Gpu:
         except Exception as error:  # ImportError, a driver that is missing or too old, ...
             raise UserError(GPU_HELP.format(why=str(error).split("\n")[0])) from None
         self.module, self.array_type, self.products_in = cupy, cupy.ndarray, "float32"
+        self.recordings = weakref.WeakSet()
         self.empty = self.workspace = cupy.empty
 
     def asarray(self, a, dtype=None):
@@ -152,47 +155,34 @@ class Gpu:
         """out[p] = a[p] b[p] in one call, a[p] or b[p] transposed on request; all (P, rows, columns), contiguous.
 
         CuPy's matmul would copy what it transposes, and leaves TF32 out. cuBLAS counts by columns: it sees each matrix
-        transposed, and makes out' = b' a'.
+        transposed, and makes out' = b' a'. Factors of two bytes a number have float32 sums, out is
+        like them or float32.
         """
         cublas, handle = self.cublas()
         (parts, m, k), n = out.shape, a.shape[1] if turn_a else a.shape[2]
         turns = [cublas.CUBLAS_OP_T if turn else cublas.CUBLAS_OP_N for turn in (turn_b, turn_a)]
-        single, coefficients = a.dtype.char == "f", COEFFICIENTS[a.dtype.char].ctypes.data
-        kind = self.module.cuda.runtime.CUDA_R_32F if single else self.module.cuda.runtime.CUDA_R_64F
+        sums = np.dtype("d" if a.dtype.char == "d" else "f")
+        coefficients = COEFFICIENTS[sums.char].ctypes.data
         compute = cublas.CUBLAS_COMPUTE_64F
-        if single:
-            compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if self.products_in == "tf32" else cublas.CUBLAS_COMPUTE_32F
-        cublas.gemmStridedBatchedEx(
-            handle,
-            *turns,
-            k,
-            m,
-            n,
-            coefficients,
-            b.data.ptr,
-            kind,
-            b.shape[2],
-            n * k,
-            a.data.ptr,
-            kind,
-            a.shape[2],
-            n * m,
-            coefficients + a.itemsize,
-            out.data.ptr,
-            kind,
-            k,
-            m * k,
-            parts,
-            compute,
-            cublas.CUBLAS_GEMM_DEFAULT,
+        if sums.char == "f":
+            fast = a.dtype == sums and self.products_in == "tf32"
+            compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if fast else cublas.CUBLAS_COMPUTE_32F
+        first, second, result = (
+            (v.data.ptr, KINDS[v.dtype.name], v.shape[2], v.shape[1] * v.shape[2]) for v in (b, a, out)
         )
+        numbers = coefficients, coefficients + sums.itemsize
+        sizes = (*turns, k, m, n, numbers[0], *first, *second, numbers[1], *result, parts)
+        cublas.gemmStridedBatchedEx(handle, *sizes, compute, cublas.CUBLAS_GEMM_DEFAULT)
 
     def synchronize(self):
         self.module.cuda.Stream.null.synchronize()
 
     def memory(self):
-        pool = self.module.get_default_memory_pool()
-        return {"device": pool.used_bytes(), "device_peak": pool.total_bytes()}
+        pools = [self.module.get_default_memory_pool(), *(one.pool for one in self.recordings)]
+        return {
+            "device": sum(pool.used_bytes() for pool in pools),
+            "device_peak": sum(pool.total_bytes() for pool in pools),
+        }
 
 
 DEVICES = {"cpu": Cpu, "gpu": Gpu}  # name -> how to make it
@@ -275,7 +265,7 @@ def synchronize():
 
 
 def memory():
-    """Bytes in use: "host" and "host_peak" (resident set), and on a GPU "device" and "device_peak" (CuPy's pool)."""
+    """Bytes in use: "host" and "host_peak" (resident set), and on a GPU "device" and "device_peak" (CuPy's pools)."""
     import resource
 
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) if os.path.exists("/proc/self/statm") else 0

@@ -11,8 +11,8 @@
 Each argument is, call by call, an array or a scalar (a Python number, or a 0-d array of the device, so that a norm need
 not visit the host). What depends on scalars alone, such as 1 - b2, is computed once, in float64, and rounded to the
 arrays' dtype; the rest stays in that dtype. Formulas hold assignments, + - * /, ** (whole powers of arrays),
-comparisons, and / or / not, a if c else b, sqrt exp log tanh abs min max sign, and normal(key), uniform(key), which
-draw by element index (draws.py has their definition). min, max and sign let NaN through.
+comparisons, and / or / not, a if c else b, sqrt exp log log1p tanh abs min max sign, and normal(key), uniform(key),
+which draw by element index (draws.py has their definition). min, max and sign let NaN through.
 """
 
 import ast

@@ -20,7 +20,10 @@ NAMES = ("libcublas.so.13", "libcublas.so.12", "libcublas.so")
 
 
 class Cublas:
-    """cuBLAS by its C functions, on one stream; `gemmStridedBatchedEx` takes what CuPy's function of that name takes."""
+    """cuBLAS by its C functions, on one stream; `gemmStridedBatchedEx` takes what CuPy's of that name takes."""
+
+    CUBLAS_OP_N, CUBLAS_OP_T, CUBLAS_GEMM_DEFAULT = 0, 1, -1  # cublas_api.h
+    CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_64F, CUBLAS_COMPUTE_32F_FAST_TF32 = 68, 70, 77
 
     def __init__(self, device, stream):
         self.stream, self.library, self.space = stream, _library(), device.module.empty(WORKSPACE, "uint8")
@@ -30,7 +33,7 @@ class Cublas:
         size = ctypes.c_size_t(WORKSPACE)
         self._done(self.library.cublasSetWorkspace_v2(self.handle, pointer(self.space.data.ptr), size))
         long, i, p = ctypes.c_longlong, ctypes.c_int, pointer
-        # handle, two turns, m n k, alpha, then address, kind, leading dimension and step of a and b, beta, c, count, ways
+        # handle, turns, m n k, alpha; address, kind, leading dimension and step of a and b; beta, c, count, two ways
         matrix = [p, i, i, long]
         self.function = self.library.cublasGemmStridedBatchedEx
         self.function.argtypes = [p, i, i, i, i, i, p, *matrix, *matrix, p, *matrix, i, i, i]
@@ -60,7 +63,9 @@ class Recorded:
 
     def __init__(self, device, function):
         cuda, stream = device.module.cuda, self._stream(device)
+        device.module.get_default_memory_pool().free_all_blocks()  # what passes before left there
         self.device, self.pool = device, cuda.MemoryPool()
+        device.recordings.add(self)
         with stream, cuda.using_allocator(self.pool.malloc):
             device.recording = device.recorder
             try:

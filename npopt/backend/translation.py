@@ -2,7 +2,7 @@
 
 import ast
 
-UNARY = ("sqrt", "exp", "log", "tanh", "abs", "sign")
+UNARY = ("sqrt", "exp", "log", "log1p", "tanh", "abs", "sign")
 DRAWS = ("normal", "uniform")
 COMPARE = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
 ARITHMETIC = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}

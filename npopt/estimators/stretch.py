@@ -7,7 +7,8 @@ import numpy as np
 
 
 class Stretch:
-    """losses = stretch(x, rows, weights, rates): the steps of the loop, x <- prox(x - lr g), len(rates) of them.
+    """losses = stretch(x, rows, weights, rates): the steps of the loop, len(rates) of them, of an optimizer that is
+    `plain` or `heavy`: see npopt/optimizers/base.py.
 
     rows: the batches one behind the other, all of one size; weights: like rows, or None; rates: (steps,) float64. x is
     written in place. The losses are those of the steps; one that is not finite is the last, and its step is not taken.
@@ -18,7 +19,8 @@ class Stretch:
         passed(steps, size)    so many steps were made
         memory()               (table, mean, moves) of problem.compiled_stretch, or () for the plain gradient
 
-    Rates that the compiled code does not take (problem.allows) go through the estimator one by one.
+    Rates that the compiled code does not take (problem.allows) go through the estimator one by one; on a GPU each of
+    these steps waits for its loss.
     """
 
     def __init__(self, estimator, optimizer):
@@ -26,9 +28,10 @@ class Stretch:
 
     @classmethod
     def where_possible(cls, estimator, optimizer, sampler):
-        """A Stretch, or None where steps are more than x <- prox(x - lr g) on batches that nobody has to observe."""
-        known = getattr(estimator.problem, "takes_stretches", False)
-        if known and optimizer.plain and sampler.size < sampler.n and not sampler.learns:
+        """A Stretch, or None where steps are of another kind, or on batches that somebody has to observe."""
+        takes = getattr(estimator.problem, "takes_stretches", None)
+        known = (optimizer.plain or optimizer.heavy) and sampler.size < sampler.n and not sampler.learns
+        if known and takes and takes(sampler.size, optimizer.heavy):
             return cls(estimator, optimizer)
         return None
 
@@ -36,12 +39,13 @@ class Stretch:
         estimator, problem, memory = self.estimator, self.estimator.problem, self.estimator.memory()
         if not problem.allows(rates, None if memory else weights):
             return self.one_by_one(x, rows, weights, rates)
+        heavy = {"beta": self.optimizer.beta, "m": self.optimizer.slot("m")} if self.optimizer.heavy else {}
         size, done, losses = len(rows) // len(rates), 0, []
         while done < len(rates):
             k = min(estimator.due(x, size), len(rates) - done)
             cut = slice(done * size, (done + k) * size)
             part = None if weights is None else weights[cut]
-            losses.append(problem.compiled_stretch(x, rows[cut], part, rates[done : done + k], *memory))
+            losses.append(problem.compiled_stretch(x, rows[cut], part, rates[done : done + k], *memory, **heavy))
             made = len(losses[-1])
             estimator.counts["gradients"] += made * size
             estimator.passed(made, size)
@@ -52,9 +56,11 @@ class Stretch:
 
     def one_by_one(self, x, rows, weights, rates):
         size, g, losses = len(rows) // len(rates), backend.xp(x).zeros_like(x), []
+        rows, weights = (None if part is None else backend.asarray(part) for part in (rows, weights))
         for t, lr in enumerate(rates):
             cut = slice(t * size, t * size + size)
-            losses.append(self.estimator(x, Batch(rows[cut], None if weights is None else weights[cut]), g))
+            batch = Batch(rows[cut], None if weights is None else weights[cut])
+            losses.append(backend.to_host(self.estimator(x, batch, g)))
             if not np.isfinite(losses[-1]):
                 break
             self.optimizer.step(x, g, float(lr))

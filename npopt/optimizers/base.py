@@ -54,8 +54,9 @@ class Optimizer(Value, Stateful):
     x and the state are written in place, g is only read; self.t counts steps from 1 and is already advanced when
     `update` runs. lr may be an array like x. `options` names the hyper-parameters that may be one, too ("no decay on
     biases"): update takes them after the arrays, cut to the piece. A subclass that needs more than elementwise updates
-    overrides `step`. `proximal`: it takes the problem's prox, too. `plain`: a step is x <- prox_{lr h}(x - lr g) and
-    nothing else, so that an estimator may run it in compiled code.
+    overrides `step`. `proximal`: it takes the problem's prox, too. Two kinds of steps may be run in compiled
+    code by an estimator. `plain`: x <- prox_{lr h}(x - lr g) and nothing else. `heavy`: m <- beta m + g, x <- x - lr m
+    and nothing else, with the number `beta` and the array "m".
     """
 
     arrays = ()
@@ -64,6 +65,7 @@ class Optimizer(Value, Stateful):
     options = ()
     proximal = False
     plain = False
+    heavy = False
 
     def start(self, x: contracts.Array, oracle=None) -> None:
         """Allocate state for x, shape (n,); the oracle is the started estimator, which most methods never ask."""

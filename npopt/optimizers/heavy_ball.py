@@ -31,6 +31,7 @@ class HeavyBall(Optimizer):
     """
 
     arrays = ("m",)
+    heavy = True
 
     def __init__(self, beta=0.9):
         self.beta = number("HeavyBall", "beta", beta, low=0, high=1, open_high=True)

@@ -11,7 +11,7 @@ def estimate(loss, data, x, batches, memory, t, s, g, start_loss):
     """The slopes s and the gradient estimate g of batch t, without l2 terms; returns its loss."""
     X, y = data
     rows, weights, size = batches
-    table, mean, _ = memory
+    table, mean = memory.table, memory.mean
     d, K, total = X.shape[1], s.shape[1], 0.0
     weighted, reduced = K * d, table.shape[0] > 0
     inner = x.size > weighted
@@ -40,7 +40,7 @@ def remember(X, batches, memory, t, s):
     """SAGA's table and mean after batch t: a row that comes twice in it counts once."""
     n, d = X.shape
     rows, _, size = batches
-    table, mean, _ = memory
+    table, mean = memory.table, memory.mean
     weighted = s.shape[1] * d
     for b in range(size):
         i = rows[t * size + b]
@@ -54,27 +54,38 @@ def remember(X, batches, memory, t, s):
                 mean[weighted + k] += shift
 
 
+@inlined
+def heavy(x, g, buffer, rate, beta, decay, weighted):
+    """The step with momentum beta."""
+    for j in range(x.size):
+        buffer[j] = beta * buffer[j] + (g[j] + decay * x[j] if j < weighted else g[j])
+        x[j] -= rate * buffer[j]
+
+
 def dense_stretch(loss, data, x, batches, rule, memory, losses):
     """As sparse_stretch, but for the l2 term of the losses, which is exact."""
-    rates, l2, l1, ridge = rule
+    rates, l2, l1, ridge, _ = rule
     size, K = batches.size, memory.table.shape[1]
     weighted, reduced, taken = K * data.X.shape[1], memory.table.shape[0] > 0, 0
     s, g = np.empty((size, K)), np.zeros(x.size)
     for t in range(rates.size):
         rate, start_loss = rates[t], 0.5 * l2 * square(x, weighted)
-        shrink = 1.0 - rate * (l2 if reduced else l2 * mean_weight(batches.weights, t, size))
+        decay = l2 if reduced else l2 * mean_weight(batches.weights, t, size)
+        shrink = 1.0 - rate * decay
         grow = 1.0 / (1.0 + rate * ridge)
         losses[t] = estimate(loss, data, x, batches, memory, t, s, g, start_loss)
         if not np.isfinite(losses[t]):
             break
         taken += 1
-        if l1 == 0.0:
+        if memory.buffer.size:
+            heavy(x, g, memory.buffer, rate, rule.beta, decay, weighted)
+        elif l1 == 0.0:
             for j in range(weighted):
                 x[j] = grow * (shrink * x[j] - rate * g[j])
         else:
             for j in range(weighted):
                 x[j] = grow * soft(shrink * x[j] - rate * g[j], rate * l1)
-        for j in range(weighted, x.size):
+        for j in range(weighted, 0 if memory.buffer.size else x.size):
             x[j] -= rate * g[j]
         if memory.moves:
             remember(data.X, batches, memory, t, s)

@@ -32,6 +32,9 @@ class Loss:
         arrays(z, y, xp) -> (l, l')           the same as array code: z (B, K), y (B,) to (B,) and (B, K)
         second(z, y) -> l''                   (B, K, K), float64 on the host; at a kink of l' either side's
         conjugate(u, y) -> l*                 (B,) of u: (B, K), float64 on the host, where it is known
+        cuda                                  the body of a GPU's `loss_of` (steps.cuh): needed for `many`, and for a
+                                              `one` that is no formula of npopt.backend; without it a GPU makes
+                                              steps one by one
         curvature                             a bound on the eigenvalues of l'', over all z and y
         majorant(z, y) -> c                   (B,) with l(z + d; y) <= l + l'.d + c/2 |d|^2 for all d, c <= curvature
         classes(where, y)                     the labels that it takes: see problems/linear/labels.py
@@ -229,6 +232,20 @@ class Softmax(Loss, namedtuple("Softmax", "C")):
             s[k] /= total
         s[int(y)] -= 1.0
         return np.log(total) - own
+
+    cuda = """\
+    double top = s[first], total = 0;
+    for (int k = first + 1; k < first + K; k++) top = (double)s[k] > top ? (double)s[k] : top;
+    const int mine = first + (int)y;
+    const double own = (double)s[mine] - top;
+    for (int k = first; k < first + K; k++) {
+        const double power = exp((double)s[k] - top);
+        s[k] = power;
+        total += power;
+    }
+    for (int k = first; k < first + K; k++) s[k] = (double)s[k] / total - (k == mine ? 1.0 : 0.0);
+    return log(total) - own;
+"""
 
     def arrays(self, z, y, xp):
         z = z - z.max(1)[:, None]

@@ -34,8 +34,8 @@ def single_stretch(loss, data, x, batches, rule, memory, losses):
     """As sparse_stretch, for K = B = 1."""
     values, indices, indptr, d, y = data
     rows, weights, _ = batches
-    rates, l2, l1, ridge = rule
-    table, mean, moves = memory
+    rates, l2, l1, ridge, _ = rule
+    table, mean, moves, _ = memory
     steps, share = rates.size, 1.0 / (indptr.size - 1)
     reduced, inner = table.shape[0] > 0, x.size > d
     cells, C, S = start(x, mean, reduced, d), np.zeros(steps + 1), 1.0

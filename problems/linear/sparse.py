@@ -93,8 +93,8 @@ def sparse_stretch(loss, data, x, batches, rule, memory, losses):
     losses[t] = (1/B) sum_b w_b (l_b + l2/2 |W|^2), the last with the first W: at each step it would cost O(d). Before a
     step whose loss is not finite the loop ends, and the rest of the losses is left alone. Returns the steps taken.
     """
-    rates, l2, l1, ridge = rule
-    table, mean, moves = memory
+    rates, l2, l1, ridge, _ = rule
+    table, mean, moves, _ = memory
     size, steps, K = batches.size, rates.size, table.shape[1]
     weighted, reduced = K * data.d, table.shape[0] > 0
     inner = x.size > weighted

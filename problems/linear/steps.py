@@ -8,7 +8,8 @@ One step over B rows, with a table of scalars T (n, K) and a vector m, both abse
     SAGA, after that:   m <- m + (1/n) sum_b e_b a_b' over the distinct rows,   T_b <- s_b
 
 r_t = 1 - lr_t l2 is the smooth l2 term (l2 times the batch's mean weight for SGD, where it is part of f_i), q_t =
-1 / (1 + lr_t ridge) that of a penalty; both have to be positive. SVRG keeps T and m.
+1 / (1 + lr_t ridge) that of a penalty; both have to be positive. SVRG keeps T and m. With momentum, on dense rows, a
+buffer u like x makes the step instead: u <- beta u + g + l2 W, W <- W - lr u; for c without l2.
 
 On CSR rows a step touches the columns of its rows only. Write W = S_t v with S_{t+1} = S_t r_t q_t, S_0 = 1, and
 d_t = lr_t / (S_t r_t): every column j then makes the step
@@ -60,20 +61,23 @@ class Batches(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """rates: (steps,); l2 of the smooth part; l1 and ridge of the penalty l1 |w|_1 + ridge/2 |w|^2."""
+    """rates: (steps,); l2 of the smooth part; l1, ridge of the penalty l1 |w|_1 + ridge/2 |w|^2; beta of momentum."""
 
     rates: np.ndarray
     l2: float
     l1: float
     ridge: float
+    beta: float
 
 
 class Memory(NamedTuple):
-    """table: (n, K), or (0, K) for SGD; mean: like x, or empty. moves: both follow the steps (SAGA), or stay (SVRG)."""
+    """table: (n, K), or (0, K) for SGD; mean: like x, or empty. moves: both follow the steps (SAGA), or stay (SVRG).
+    buffer: of momentum, like x, or empty."""
 
     table: np.ndarray
     mean: np.ndarray
     moves: bool
+    buffer: np.ndarray
 
 
 @inlined

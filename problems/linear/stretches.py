@@ -1,6 +1,8 @@
 """Compiled stretches of SGD, SVRG and SAGA on a linear model: which ones there are, and the call."""
 
+from npopt import backend
 from npopt.penalties import L1, L1L2, L2
+from problems.linear import gpu
 from problems.linear.dense import dense_stretch
 from problems.linear.single import single_stretch
 from problems.linear.sparse import sparse_stretch
@@ -15,42 +17,48 @@ DEEPEST = 200.0  # exp(-DEEPEST) is the smallest scale of a compiled stretch
 
 
 class Stretches:
-    """Mixed into LinearModel: many steps in one call. On the host only."""
+    """Mixed into LinearModel: many steps in one call, on the host by numba, on a GPU by CUDA."""
 
-    @property
-    def takes_stretches(self):
-        """Whether compiled_stretch knows the penalty, and the data lie where compiled code reads them."""
-        return self.on_host and (self.regulariser is None or type(self.regulariser) in (L1, L2, L1L2))
+    def takes_stretches(self, size, heavy=False):
+        """Whether compiled_stretch knows the penalty, and the device has a loop for the loss and batches of this size.
+
+        Momentum moves every column in each step, so that heavy steps have a loop on dense rows alone.
+        """
+        known = self.regulariser is None or type(self.regulariser) in (L1, L2, L1L2)
+        known = known and not (heavy and isinstance(self.stretch_data(), Sparse))
+        return known and (self.on_host or gpu.takes(self, size))
 
     def allows(self, rates, weights):
         """Whether compiled_stretch takes these rates: positive and, with the weights, below 1/l2."""
         most = 1.0 if weights is None else max(1.0, float(weights.max()))
         return bool((rates > 0).all() and (rates * (self.l2 * most) < 1).all())
 
-    def compiled_stretch(self, x, rows, weights, rates, table=None, mean=None, moves=False):
+    def compiled_stretch(self, x, rows, weights, rates, table=None, mean=None, moves=False, *, beta=0.0, m=None):
         """Steps of SGD (no table), SVRG or SAGA (`moves`) in compiled code: see problems/linear/steps.py.
 
-        rows: the batches one behind the other, all of one size; weights: like rows, or None; rates: one a step. table:
-        (n,) or (n, C); mean: like x. x is written in place, and where it `moves` so are table and mean. Returns the
-        losses of the steps, (steps,); one that is not finite is the last, and its step is not taken. On sparse rows
-        their l2 term is that of the first x.
+        rows: the batches one behind the other, all of one size; weights: like rows, or None; rates: one a step; these
+        three are on the host. table: (n,) or (n, C); mean: like x. x is written in place, and where it `moves` so are
+        table and mean. Returns the losses of the steps, (steps,), on the host, for which a GPU is waited for; one that
+        is not finite is the last, and its step is not taken. On sparse rows their l2 term is that of the first x.
+        m: the buffer of momentum beta on dense rows, like x, written in place; without a penalty.
 
         The penalty may be L1, L2 or L1L2 (`takes_stretches`), the rates what `allows` allows.
         """
         steps, K = len(rates), self.outputs
         size = len(rows) // steps
         rates, decay = np.ascontiguousarray(rates, np.float64), self.l2
-        weights = self.no_weights if weights is None else np.ascontiguousarray(weights, np.float64)
+        weights = np.empty(0) if weights is None else np.ascontiguousarray(weights, np.float64)
         if table is None:
             if weights.size:  # SGD weights the l2 term too, as part of f_i
                 decay = self.l2 * weights.reshape(steps, size).mean(1)
-            table, mean = np.empty((0, K), self.dtype), self.no_out
+            table, mean = backend.empty((0, K), self.dtype), self.no_out
         l1, ridge = (0.0, 0.0) if self.regulariser is None else (self.regulariser.l1, self.regulariser.l2)
-        data, memory, losses = self.stretch_data(), Memory(table.reshape(-1, K), mean, bool(moves)), np.empty(steps)
+        data, losses = self.stretch_data(), np.empty(steps)
+        memory = Memory(table.reshape(-1, K), mean, bool(moves), self.no_out if m is None else m)
         for first, stop in pieces(rates, decay, ridge):
             cut, held = slice(first, stop), slice(first * size, stop * size)
             batches = Batches(rows[held], weights[held], size)
-            rule = Rule(rates[cut], self.l2, float(l1), float(ridge))
+            rule = Rule(rates[cut], self.l2, float(l1), float(ridge), float(beta))
             taken = self.loop(size)(self.loss, data, x, batches, rule, memory, losses[cut])
             if taken < stop - first:
                 return losses[: first + taken + 1]
@@ -58,6 +66,8 @@ class Stretches:
 
     def loop(self, size):
         """The compiled loop for batches of that size."""
+        if not self.on_host:
+            return gpu.stretch
         single = size == self.outputs == 1
         if single not in self.loops:  # finding the loop of a signature takes 0.2 ms
             self.loops[single] = loop(self.loss, self.stretch_data(), single)
@@ -65,6 +75,8 @@ class Stretches:
 
     def stretch_data(self):
         X = self.X
+        if isinstance(X, backend.Csr):
+            return Sparse(*X.by_rows, self.d, self.y)
         return Sparse(X.data, X.indices, X.indptr, self.d, self.y) if scipy.sparse.issparse(X) else Dense(X, self.y)
 
 
@@ -91,8 +103,8 @@ def loop(loss, data, single):
     real, count = numba.from_dtype(data.y.dtype), numba.int64
     numbers = numba.float64[::1]
     batches = numba.types.NamedTuple((count[::1], numbers, count), Batches)
-    rule = numba.types.NamedTuple((numbers, numba.float64, numba.float64, numba.float64), Rule)
-    memory = numba.types.NamedTuple((real[:, ::1], real[::1], numba.boolean), Memory)
+    rule = numba.types.NamedTuple((numbers, *[numba.float64] * 4), Rule)
+    memory = numba.types.NamedTuple((real[:, ::1], real[::1], numba.boolean, real[::1]), Memory)
     function = dense_stretch if isinstance(data, Dense) else single_stretch if single else sparse_stretch
     signature = (numba.typeof(loss), numba.typeof(data), real[::1], batches, rule, memory, numbers)
     return compiled(function, *signature, kind=type(loss))

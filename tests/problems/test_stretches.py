@@ -3,7 +3,22 @@
 import functools
 import itertools
 
-from npopt import L1, L1L2, L2, SAGA, SGD, SVRG, Exponential, Minibatch, Proximal, RandomReshuffling, Stop, minimize
+from npopt import (
+    L1,
+    L1L2,
+    L2,
+    SAGA,
+    SGD,
+    SVRG,
+    Exponential,
+    HeavyBall,
+    Minibatch,
+    Nesterov,
+    Proximal,
+    RandomReshuffling,
+    Stop,
+    minimize,
+)
 from problems import LeastSquares, LinearModel, Logistic
 from problems.linear import Huber, SquaredHinge, stretches
 from problems.linear.dense import dense_stretch
@@ -40,7 +55,7 @@ def make(loss, sparse, rng, dtype=np.float64, **more):
 
 def in_python(problem):
     """The same problem, whose steps the loop has to make one by one."""
-    problem.__class__ = type("InPython", (type(problem),), {"takes_stretches": False})
+    problem.__class__ = type("InPython", (type(problem),), {"takes_stretches": lambda self, *_: False})
     return problem
 
 
@@ -70,6 +85,40 @@ def test_compiled_steps_are_those_of_the_loop(loss, sparse, penalty, size, rng):
                 assert fast.columns[name] == slow.columns[name]
             if not sparse:  # on sparse rows the l2 term of the loss is an older one
                 np.testing.assert_allclose(fast.columns["loss"][1:], slow.columns["loss"][1:], rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize("loss", ["squares", "classes"])
+def test_steps_with_momentum_are_those_of_the_loop(loss, size, rng):
+    class Weighted(RandomReshuffling):
+        def epoch(self, e):
+            order, _ = super().epoch(e)
+            return order, weights[order]
+
+    problem, weights = make(loss, False, rng, l2=0.1, intercept=True), rng.random(N) + 0.1
+    rates = Exponential(0.1 / problem.row_smoothness().max(), 0.9)
+    common = dict(optimizer=HeavyBall(0.7), schedule=rates, seed=3, stop=Stop(epochs=6))
+    for estimator in (Minibatch(), SVRG(1.3), SAGA(refresh=2.5)):
+        fast = minimize(problem, **common, sampler=Weighted(size), estimator=estimator)
+        slow = minimize(in_python(problem), **common, sampler=Weighted(size), estimator=estimator)
+        problem.__class__ = type(problem).__bases__[0]
+        assert (fast.loop, slow.loop) == ("compiled", "python")
+        np.testing.assert_allclose(fast.x, slow.x, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(fast.columns["loss"][1:], slow.columns["loss"][1:], rtol=1e-12)
+
+
+def test_momentum_on_sparse_rows_and_other_methods_go_through_the_loop(rng):
+    for sparse, optimizer in ((True, HeavyBall()), (False, Nesterov())):
+        problem = make("squares", sparse, rng)
+        assert minimize(problem, optimizer, RandomReshuffling(1), 1e-3, stop=Stop(epochs=1)).loop == "python"
+
+
+def test_momentum_resumes_where_a_stretch_ended(rng, tmp_path):
+    problem = make("binary", False, rng, l2=0.1)
+    common = dict(optimizer=HeavyBall(0.8), sampler=RandomReshuffling(7), schedule=0.05)
+    minimize(problem, **common, stop=Stop(epochs=2), events=dict(checkpoint=tmp_path / "c.npz"))
+    resumed = minimize(problem, **common, stop=Stop(epochs=4), events=dict(checkpoint=tmp_path / "c.npz"))
+    np.testing.assert_array_equal(resumed.x, minimize(problem, **common, stop=Stop(epochs=4)).x)
 
 
 def test_losses_on_sparse_rows_lack_only_the_change_of_the_l2_term(rng):
@@ -129,7 +178,7 @@ def test_steps_beyond_one_over_l2_are_made_one_by_one(rng):
 
 
 def test_the_compiled_loops_say_the_same_without_the_compiler(rng):
-    rule = Rule(np.full(9, 0.2), l2=0.1, l1=0.05, ridge=0.07)
+    rule = Rule(np.full(9, 0.2), l2=0.1, l1=0.05, ridge=0.07, beta=0.0)
     for loss, size, loop in (
         ("binary", 1, single_stretch),
         ("huber", 1, single_stretch),
@@ -139,7 +188,7 @@ def test_the_compiled_loops_say_the_same_without_the_compiler(rng):
         problem, found = make(loss, loop is not dense_stretch, rng, intercept=True), []
         data, batches = problem.stretch_data(), Batches(rng.integers(0, N, 9 * size), np.empty(0), size)
         for run in (loop, stretches.loop(problem.loss, data, single=size == 1)):
-            memory = Memory(np.full((N, problem.outputs), 0.2), np.full(problem.dim, 0.1), True)
+            memory = Memory(np.full((N, problem.outputs), 0.2), np.full(problem.dim, 0.1), True, np.empty(0))
             x, losses = np.ones(problem.dim), np.empty(9)
             assert run(problem.loss, data, x, batches, rule, memory, losses) == 9
             found.append((x, memory.mean, memory.table.ravel(), losses))
@@ -201,5 +250,5 @@ def test_stretches_end_where_the_clock_has_no_say(rng, monkeypatch):
 
 
 def test_takes_stretches_says_which_problems_do(rng):
-    assert make("squares", True, rng).takes_stretches and isinstance(make("squares", True, rng), LinearModel)
-    assert not in_python(make("squares", True, rng)).takes_stretches
+    assert make("squares", True, rng).takes_stretches(1) and isinstance(make("squares", True, rng), LinearModel)
+    assert not in_python(make("squares", True, rng)).takes_stretches(1)

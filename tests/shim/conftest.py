@@ -9,7 +9,8 @@ from npopt import backend
 import cudashim
 import pytest
 
-sys.path.append(str(pathlib.Path(__file__).parent.parent / "nn"))  # for the table of layers in test_layers
+for _room in ("nn", "problems"):  # for the table of layers in test_layers, and the problems of test_stretches
+    sys.path.append(str(pathlib.Path(__file__).parent.parent / _room))
 backend.DEVICES["shim"] = cudashim.Shim
 for _piece in vars(kernels).values():
     if hasattr(_piece, "fast"):

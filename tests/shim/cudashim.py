@@ -27,6 +27,9 @@ HERE = pathlib.Path(__file__).parent
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 WHY = "no C++ compiler here to run CUDA sources with"
 GUARD = 256  # bytes on either side of an array, and its alignment
+SANITIZE = os.environ.get("SHIM_SANITIZE")  # "undefined" or "address": see test_sanitizers.py
+POISON = ctypes.CDLL(None).__asan_poison_memory_region if SANITIZE == "address" else None
+LEAST = 1024 if POISON else 0  # NumPy gives shorter memory out again without a free, and poison would stay in it
 C = {"float32": "float", "float64": "double", "int64": "long long", "uint64": "unsigned long long"}
 
 
@@ -62,8 +65,12 @@ class Pointer:
 def empty(shape, dtype=float):
     dtype = np.dtype(dtype)
     size = math.prod(shape if isinstance(shape, (tuple, list)) else (shape,)) * dtype.itemsize
-    raw = np.full(3 * GUARD + size, 255, np.uint8)
-    return Array.__new__(Array, shape, dtype, buffer=raw, offset=GUARD + -raw.ctypes.data % GUARD)
+    raw = np.full(max(3 * GUARD + size, LEAST), 255, np.uint8)
+    start = GUARD + -raw.ctypes.data % GUARD
+    if POISON:
+        for first, stop in ((0, start), (start + size, raw.size)):
+            POISON(ctypes.c_void_p(raw.ctypes.data + first), ctypes.c_size_t(stop - first))
+    return Array.__new__(Array, shape, dtype, buffer=raw, offset=start)
 
 
 def copied(a, dtype=None):
@@ -75,7 +82,7 @@ def copied(a, dtype=None):
 
 # ------------------------------------------------------------------------------------------------------- compiling
 BUILT, EXECUTED = {}, set()  # (source, options) -> {name: function}; (name, options) of the kernels that ran
-KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\(\d+\)\s*)?(\w+)\s*\(")
+KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([\d, ]+\)\s*)?(\w+)\s*\(")
 
 
 def names(source):
@@ -106,7 +113,8 @@ def build(pairs):
         return
     header = HERE / "shim.h"
     text = f'#include "{header}"\n' + "\n".join(translated(*pair, f"k{i}") for i, pair in enumerate(pairs))
-    digest = hashlib.sha256((text + header.read_text()).encode()).hexdigest()[:20]
+    flags = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-g"] if SANITIZE else []
+    digest = hashlib.sha256((text + header.read_text() + "".join(flags)).encode()).hexdigest()[:20]
     folder = pathlib.Path(tempfile.gettempdir()) / f"npopt-shim-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     library = folder / f"{digest}.so"
@@ -121,6 +129,7 @@ def build(pairs):
                 "-w",
                 "-U_FORTIFY_SOURCE",
                 "-ffp-contract=off",
+                *flags,
                 "-shared",
                 "-fPIC",
                 "-o",
@@ -149,7 +158,11 @@ class Kernel:
     def __init__(self, code, name, options=()):
         self.code, self.name, self.options, self.found = code, name, tuple(options), None
 
-    def __call__(self, grid, block, args):
+    max_dynamic_shared_size_bytes = 49152
+
+    def __call__(self, grid, block, args, shared_mem=0):
+        if shared_mem > min(self.max_dynamic_shared_size_bytes, 227 << 10):
+            raise ValueError(f"{self.name}: {shared_mem} bytes of shared memory were not allowed for")
         if self.found is None:
             build([(self.code, self.options)])
             self.found = BUILT[self.code, self.options][self.name]
@@ -295,11 +308,14 @@ class Cublas:
         compute,
         algorithm,
     ):
-        dtype = np.dtype(("float32", "float64")[c_kind])
-        if not a_kind == b_kind == c_kind or compute not in ((68, 77), (70,))[c_kind]:
+        kinds = {0: "float32", 1: "float64", 2: "float16", 14: "bfloat16"}
+        factors, result = (np.dtype(kinds[kind]) for kind in (a_kind, c_kind))
+        sums = np.dtype("d" if compute == 70 else "f")
+        allowed = {70: [(1, 1)], 77: [(0, 0)], 68: [(0, 0), (2, 2), (2, 0), (14, 14), (14, 0)]}
+        if a_kind != b_kind or (a_kind, c_kind) not in allowed[compute]:
             raise ValueError(f"cuBLAS: kinds {a_kind}, {b_kind}, {c_kind} in compute type {compute}")
 
-        def matrices(address, rows, columns, ld, step):
+        def matrices(address, dtype, rows, columns, ld, step):
             if ld < rows:
                 raise ValueError(f"cuBLAS: a leading dimension {ld} for {rows} rows")
             size = step * (count - 1) + ld * (columns - 1) + rows
@@ -307,14 +323,16 @@ class Cublas:
             item = dtype.itemsize
             return np.lib.stride_tricks.as_strided(flat, (count, rows, columns), (step * item, item, ld * item))
 
-        left = matrices(a, k, m, lda, a_step).swapaxes(1, 2) if ta else matrices(a, m, k, lda, a_step)
-        right = matrices(b, n, k, ldb, b_step).swapaxes(1, 2) if tb else matrices(b, k, n, ldb, b_step)
+        def operand(address, turn, rows, columns, ld, step):
+            found = matrices(address, factors, *((columns, rows) if turn else (rows, columns)), ld, step).astype(sums)
+            return found.swapaxes(1, 2) if turn else found
+
         numbers = [
-            np.ctypeslib.as_array((ctypes.c_char * dtype.itemsize).from_address(v)).view(dtype)[0]
-            for v in (alpha, beta)
+            np.ctypeslib.as_array((ctypes.c_char * sums.itemsize).from_address(v)).view(sums)[0] for v in (alpha, beta)
         ]
-        out = matrices(c, m, n, ldc, c_step)
-        out[...] = numbers[0] * (left @ right) + (numbers[1] * out if numbers[1] else 0)
+        out = matrices(c, result, m, n, ldc, c_step)
+        made = numbers[0] * (operand(a, ta, m, k, lda, a_step) @ operand(b, tb, k, n, ldb, b_step))
+        out[...] = made + (numbers[1] * out if numbers[1] else 0)
         self.computed.append(compute)
 
 
@@ -400,6 +418,7 @@ class Shim(devices.Gpu):
 
     def __init__(self):
         self.module, self.array_type, self.products_in = Module(), Array, "float32"
+        self.recordings = []
         self.empty = self.workspace = empty
 
     def precision(self, name):

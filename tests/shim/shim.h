@@ -14,6 +14,10 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
+
 #include <functional>
 #include <type_traits>
 #include <utility>
@@ -140,6 +144,9 @@ const char* launch(void (*kernel)(A...), const unsigned* sizes, void** arguments
                 run_block();
                 if (message[0]) {
                     for (Fibre& f : fibres) f.started = false;
+#ifdef __SANITIZE_ADDRESS__
+                    __asan_unpoison_memory_region(stacks, (size_t)MOST * STACK);    // of calls that never return
+#endif
                     return message;
                 }
             }
@@ -222,4 +229,151 @@ T __shfl_xor_sync(unsigned mask, T value, int lanes) {
 template <typename T>
 T __shfl_down_sync(unsigned mask, T value, int lanes) {         // the last lanes keep their own
     return shuffle(mask, value, shim::current % 32 + lanes < 32 ? shim::current + lanes : shim::current);
+}
+
+template <typename T>
+T __shfl_sync(unsigned mask, T value, int lane) {
+    return shuffle(mask, value, shim::current / 32 * 32 + lane);
+}
+
+// ---------------------------------------------------------------------------------- numbers of two bytes
+inline unsigned bits_of(float v) {
+    unsigned bits;
+    memcpy(&bits, &v, 4);
+    return bits;
+}
+
+inline float float_of(unsigned bits) {
+    float v;
+    memcpy(&v, &bits, 4);
+    return v;
+}
+
+inline float float_of_half(unsigned short bits) {
+    const int power = bits >> 10 & 31, rest = bits & 1023;
+    const float size = power == 31 ? (rest ? NAN : INFINITY) : power ? ldexpf(1024 + rest, power - 25) : ldexpf(rest, -24);
+    return bits >> 15 ? -size : size;
+}
+
+inline unsigned short half_of(float v) {                        // to the nearest, ties to even
+    const unsigned short sign = bits_of(v) >> 16 & 0x8000;
+    const float size = fabsf(v);
+    if (v != v) return sign | 0x7e00;
+    if (size >= 65520) return sign | 0x7c00;
+    if (size == 0) return sign;
+    int power;
+    frexpf(size, &power);
+    const int unit = power - 11 < -24 ? -24 : power - 11;       // size = count 2^unit
+    int count = (int)rintf(ldexpf(size, -unit));
+    if (unit == -24) return sign | count;                       // without a leading 1, or the first with one
+    if (count == 2048) return sign | ((power + 15) << 10);
+    return sign | ((power + 14) << 10) | (count - 1024);
+}
+
+// ---------------------------------------------------------------------------------- copies that land later, tensor cores
+namespace shim {
+
+struct Copy {
+    std::function<void()> land;
+    int group;
+};
+
+struct Lane {
+    Copy copies[64];
+    int count = 0, groups = 0;
+    unsigned block = 0;
+    unsigned words[6];                                          // what a product takes from this lane
+};
+
+inline Lane lanes[MOST];
+
+inline Lane& lane() {
+    Lane& mine = lanes[current];
+    if (mine.block != block_number) mine.count = mine.groups = 0, mine.block = block_number;
+    return mine;
+}
+
+}  // namespace shim
+
+#define SHARED(name, count) static shim::Shared<Chunk, count> name
+
+// Spoils what is there at once, and writes when the thread waits for it: neither may meet another thread's access.
+template <typename Tile>
+void copy_chunk(Tile& tile, int at, const void* from, bool there) {
+    auto value = tile[at].word.value;
+    memset(&value, 255, sizeof value);
+    tile[at] = value;
+    memset(&value, 0, sizeof value);
+    if (there) memcpy(&value, from, sizeof value);
+    if (there && (uintptr_t)from % 16) shim::fail("a copy of 16 bytes from an address that is no multiple of 16");
+    shim::Lane& mine = shim::lane();
+    if (mine.count == 64) shim::fail("more copies on their way than the stand-in holds");
+    mine.copies[mine.count++] = {[&tile, at, value] { tile[at] = value; }, mine.groups};
+}
+
+inline void commit_copies() { shim::lane().groups++; }
+
+template <int LATEST>
+void wait_for_copies() {
+    shim::Lane& mine = shim::lane();
+    int left = 0;
+    for (int k = 0; k < mine.count; k++) {
+        if (mine.copies[k].group < mine.groups - LATEST)
+            mine.copies[k].land();
+        else
+            mine.copies[left++] = mine.copies[k];
+    }
+    mine.count = left;
+}
+
+template <typename Tile>
+unsigned word_of(Tile& tile, int at, int word) {
+    auto chunk = tile[at].word.value;
+    chunk = tile[at];
+    return chunk.v[word];
+}
+
+template <typename Tile>
+void load_rows(unsigned* out, Tile& tile, int at) {
+    const int lane = shim::current % 32;
+    for (int m = 0; m < 4; m++) out[m] = word_of(tile, __shfl_sync(0xffffffffu, at, 8 * m + lane / 4), lane % 4);
+}
+
+template <typename Tile>
+void load_columns(unsigned* out, Tile& tile, int at) {
+    const int lane = shim::current % 32, column = lane / 4;
+    for (int m = 0; m < 4; m++) {
+        unsigned both = 0;
+        for (int e = 0; e < 2; e++) {
+            const unsigned word = word_of(tile, __shfl_sync(0xffffffffu, at, 8 * m + 2 * (lane % 4) + e), column / 2);
+            both |= (word >> 16 * (column % 2) & 0xffff) << 16 * e;
+        }
+        out[m] = both;
+    }
+}
+
+// The k-th number of a row of 32 bytes, of which two lanes' words hold parts: words[0] the first half, words[1] the second.
+template <typename T>
+float number_of(int lane, int low, int high, int k) {
+    const int words = 4 / sizeof(T), word = k / words;          // 8 words
+    const unsigned bits = shim::lanes[shim::current / 32 * 32 + lane + word % 4].words[word < 4 ? low : high];
+    if (sizeof(T) == 4) return float_of(bits & 0xffffe000u);
+    T v;
+    const unsigned short part = bits >> 16 * (k % words);
+    memcpy(&v, &part, sizeof part);
+    return v;
+}
+
+template <typename T>
+void multiply(const T*, float* c, const unsigned* a, const unsigned* b) {
+    const int lane = shim::current % 32, row = lane / 4;
+    for (int k = 0; k < 4; k++) shim::lanes[shim::current].words[k] = a[k];
+    for (int k = 0; k < 2; k++) shim::lanes[shim::current].words[4 + k] = b[k];
+    shim::leave(shim::IN_SHUFFLE);
+    for (int e = 0; e < 4; e++) {
+        const int column = lane % 4 * 2 + e % 2, far = e / 2;
+        for (int k = 0; k < 32 / (int)sizeof(T); k++)
+            c[e] += number_of<T>(4 * row, far, 2 + far, k) * number_of<T>(4 * column, 4, 5, k);
+    }
+    shim::leave(shim::IN_SHUFFLE);
 }

@@ -3,6 +3,7 @@
 RUNS names, for each kernel, the piece of a layer that must launch it; a kernel without an entry fails.
 """
 
+import itertools
 import pathlib
 import re
 import shutil
@@ -12,17 +13,22 @@ from unittest import mock
 import nn
 from nn import kernels
 from nn.kernels import gpu, reference
-from nn.kernels.gpu import convolutions
+from nn.kernels.gpu import convolutions, tensor, winograd
 from npopt import backend
+from npopt.backend import cuda
+from problems.linear import gpu as stretches
 
 import cudashim
+import ml_dtypes  # noqa: F401 (NumPy knows bfloat16 by it)
 import numpy as np
 import pytest
 import scipy.special
+from test_cuda_stretches import LOSSES, STORAGES
 
 pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 ROOT = pathlib.Path(nn.__file__).parent.parent
 DTYPES = ("float32", "float64")
+HALVES = {"float16": 2.0**-11, "bfloat16": 2.0**-8}  # numbers of two bytes, and their rounding
 NEAR = {"float32": 2e-6, "float64": 1e-14}  # rounding of numbers of size 1; sums take more, by their size
 
 WINDOWS = [  # image, kernel, stride, padding, channels, outputs
@@ -39,7 +45,14 @@ WINDOWS = [  # image, kernel, stride, padding, channels, outputs
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled():
-    cudashim.build([(p.source(), gpu.launch.options(dtype)) for p in gpu.PROGRAMS for dtype in DTYPES])
+    cudashim.build([(p.source(), cuda.options(dtype)) for p in gpu.PROGRAMS for dtype in kinds(p)])
+
+
+def kinds(program):
+    """The types of numbers that a program is compiled for."""
+    if program is tensor.program:
+        return ("float32", *HALVES)
+    return DTYPES if program is winograd.program else (*DTYPES, *HALVES)
 
 
 def counts(size, kernel, stride, padding):
@@ -54,17 +67,28 @@ def both(name, arrays, dtype, given, near):
     """
 
     def cast(a, kind):
-        return a.astype(kind) if a is not None and a.dtype.kind == "f" else a
+        return a.astype(kind) if a is not None and a.dtype.kind not in "iub" else a
 
-    slow = {k: cast(cast(a, dtype), "float64") for k, a in arrays.items()}
-    fast = {k: None if a is None else backend.asarray(cast(a, dtype)) for k, a in arrays.items()}
+    def own(k, a):  # of two bytes are activations; weights are rounded to these on their way
+        if dtype not in HALVES or k in STORED:
+            return cast(a, np.dtype(dtype))
+        return cast(cast(a, np.dtype(dtype)) if k == "w" else a, "float32")
+
+    held = {k: own(k, a) for k, a in arrays.items()}
+    slow = {k: cast(a, "float64") for k, a in held.items()}
+    fast = {k: None if a is None else backend.asarray(a) for k, a in held.items()}
     getattr(reference, name)(*given(slow))
     getattr(kernels, name)(*given(fast))
     for k, a in fast.items():
         if a is not None:
-            np.testing.assert_allclose(
-                backend.to_host(a), slow[k], rtol=0, atol=near.get(k, 0) * NEAR[dtype] + 0.0, err_msg=f"{name}: {k}"
-            )
+            tight = near.get(k, 0) * NEAR.get(dtype, NEAR["float32"])
+            if dtype in HALVES and k in near and k in STORED:  # a product is rounded before its bias comes, or its sum
+                tight += 2 * HALVES[dtype] * np.abs(slow[k][np.isfinite(slow[k])]).max(initial=0)
+            got = cast(backend.to_host(a), "float64")
+            np.testing.assert_allclose(got, slow[k], rtol=0, atol=tight, err_msg=f"{name}: {k}")
+
+
+STORED = {"x", "y", "dy", "dx", "skip", "out"}  # activations
 
 
 def windows(name, dtype, rng, cases, batch, loss=1):
@@ -118,7 +142,8 @@ def pools(name, dtype, rng):
             )
 
 
-SIZES = [(1, 3), (5, 1), (37, 6), (700, 70), (1500, 33)]  # one block's rows and more, columns of one block and more
+# one block's rows and more, columns of one block and more; rows of fours are read four numbers at a time
+SIZES = [(1, 3), (5, 1), (37, 6), (700, 70), (1500, 33), (1, 4), (13, 8), (77, 72), (1411, 68)]
 
 
 def matrices(name, dtype, rng):
@@ -252,12 +277,16 @@ RUNS = {
     "winograd_weights_adjoint": lambda *a: tiles("convolve_weights", *a),
     "add_row": lambda *a: linear("linear", *a),
     "moments": lambda *a: matrices("moments", *a),
+    "moments_wide": lambda *a: matrices("moments", *a),
     "join_moments": lambda *a: matrices("moments", *a),
     "sum_rows": lambda *a: matrices("sum_rows", *a),
     "join_sums": lambda *a: matrices("sum_rows", *a),
     "normalise": lambda *a: matrices("normalise", *a),
+    "normalise_wide": lambda *a: matrices("normalise", *a),
     "normalise_sums": lambda *a: matrices("normalise_sums", *a),
+    "normalise_sums_wide": lambda *a: matrices("normalise_sums", *a),
     "normalise_backward": lambda *a: matrices("normalise_backward", *a),
+    "normalise_backward_wide": lambda *a: matrices("normalise_backward", *a),
     "max_pool": lambda *a: pools("max_pool", *a),
     "max_pool_backward": lambda *a: pools("max_pool_backward", *a),
     "relu": lambda *a: numbers("relu", *a),
@@ -270,15 +299,29 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kernel", [name for p in gpu.PROGRAMS for name in cudashim.names(p.source())])
+ALL = [
+    (name, dtype)
+    for p in gpu.PROGRAMS
+    if p is not tensor.program
+    for name in cudashim.names(p.source())
+    for dtype in kinds(p)
+]
+EXACT = {
+    "sum_parts",
+    "softmax",
+    "gather_images",
+    "gather_bytes",
+}  # parameters, losses and inputs are never of two bytes
+
+
+@pytest.mark.parametrize("kernel, dtype", [(k, d) for k, d in ALL if d not in HALVES or k not in EXACT])
 def test_kernel(kernel, dtype, rng, shim):
     cudashim.EXECUTED.clear()
     RUNS[kernel](dtype, rng)
-    assert (kernel, gpu.launch.options(dtype)) in cudashim.EXECUTED
+    assert (kernel, cuda.options(dtype)) in cudashim.EXECUTED
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", (*DTYPES, *HALVES))
 def test_products_of_linear_layers(dtype, rng, shim):
     for name in ("linear_inputs", "linear_weights"):
         linear(name, dtype, rng)
@@ -306,7 +349,7 @@ def test_winograds_way_is_chosen_by_counting():
 def test_winograds_way_is_not_taken_in_tf32(rng, shim):
     shapes = (2, 8, 8, 32), (32, 3, 3, 32), (2, 8, 8, 32)
     x, w, y = (backend.asarray(rng.standard_normal(s).astype("f4")) for s in shapes)
-    for precision, kernel in (("tf32", "columns_of_wide"), ("float32", "winograd_inputs")):
+    for precision, kernel in (("tf32", "convolve_64"), ("float32", "winograd_inputs")):
         backend.precision(precision)
         cudashim.EXECUTED.clear()
         kernels.convolve(x, w, None, y, (1, 1), (1, 1))
@@ -366,6 +409,7 @@ def test_every_cuda_source_is_one_that_tests_run():
     """The folder's files, the formulas' common form, and the kernels written in Python files."""
     here = ROOT / "nn" / "kernels" / "gpu"
     assert {p.name for p in here.glob("*.cu")} == {p.file for p in gpu.PROGRAMS}
+    assert {p.stem for p in (ROOT / "problems").rglob("*.cu")} == set(STORAGES)
     found = {
         str(p.relative_to(ROOT))
         for folder in ("npopt", "nn", "problems", "scripts")
@@ -382,14 +426,20 @@ def test_reference_values_of_erf_are_those_of_scipy(rng, shim):
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("program", gpu.PROGRAMS, ids=lambda p: p.file)
+@pytest.mark.parametrize(
+    "program, dtype",
+    [pytest.param(p, d, id=f"{p.file} {d}") for p in gpu.PROGRAMS for d in kinds(p) if d != "bfloat16"]
+    + [
+        pytest.param(stretches.program(LOSSES[loss], storage), dtype, id=f"{loss} {storage}.cu {dtype}")
+        for loss, storage, dtype in itertools.product(("binary", "classes"), STORAGES, DTYPES)
+    ],
+)
 def test_nvcc_compiles_them_without_spilling(program, dtype, tmp_path):
     """For sm_90; a local array that is not held in registers would show as bytes of stack frame or spills."""
     (tmp_path / "k.cu").write_text(program.source())
     command = [
         "nvcc",
-        *gpu.launch.options(dtype),
+        *cuda.options(dtype),
         "-arch=sm_90",
         "-Xptxas",
         "-v",

@@ -12,8 +12,10 @@ pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 
 def test_the_benchmark_runs(monkeypatch, tmp_path, capsys, shim):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("pairs", "steps", "nn_gpu"):
+    for name in ("pairs", "steps", "gpu_tools", "gpu_pieces", "nn_gpu"):
         monkeypatch.delitem(sys.modules, name, raising=False)
+    import gpu_pieces
+    import gpu_tools
     import nn_gpu
     import steps
 
@@ -22,15 +24,27 @@ def test_the_benchmark_runs(monkeypatch, tmp_path, capsys, shim):
         "LeNet-5, batch 64": ("lenet", 2, {}),
         "MLP, batch 256": ("mlp", 2, {}),
     }
-    numbers = dict(CASES=small, COPY=64, SQUARE=8, PASSES=1, PARAMETERS=100, SAMPLE=0, RESULTS=tmp_path)
-    once = dict(best=lambda function, rounds=1: nn_gpu.sample(function, 1), calls_of=lambda function: 1)
-    for name, value in {**numbers, **once}.items():
-        monkeypatch.setattr(nn_gpu, name, value)
+    monkeypatch.setattr(nn_gpu, "CASES", small)
+    monkeypatch.setattr(nn_gpu, "RESULTS", tmp_path)
+    once = dict(best=lambda function, rounds=1: gpu_tools.sample(function, 1), calls_of=lambda function: 1)
+    for name, value in once.items():
+        monkeypatch.setattr(gpu_tools, name, value)
+    sizes = dict(COPY=64, SQUARE=8, PASSES=1, PARAMETERS=100, IMAGES=((4, 32), (4, 64)))
+    for name, value in sizes.items():
+        monkeypatch.setattr(gpu_pieces, name, value)
     monkeypatch.setitem(steps.SHAPES, "resnet", (8, 8, 3))
     nn_gpu.main(["--device", "shim", "--rounds", "2", "--write"])
     text = (tmp_path / "nn_gpu.txt").read_text()
     assert text.strip() in capsys.readouterr().out
-    for words in ("Limits: copy", "LeNet-5, batch 64, npopt, TF32", "columns summed, 32x32x64", "AdamW", "dW, in"):
+    for words in (
+        "Limits: copy",
+        "LeNet-5, batch 64, npopt, TF32",
+        "batch 64, npopt, bfloat16",
+        "columns summed, 4x4x32",
+        "dW, 4x4x64",
+        "AdamW",
+        "dW, in",
+    ):
         assert words in text
     nn_gpu.main(["--device", "shim", "--rounds", "2", "--seconds", "0"])
     assert "MLP, batch 256: left out" in capsys.readouterr().out

@@ -187,7 +187,14 @@ class Cuda:
 def test_a_recording_is_made_in_order_and_ends_where_its_function_fails(monkeypatch):
     cuda = Cuda()
     device = SimpleNamespace(
-        module=SimpleNamespace(cuda=cuda), recorder=None, recording=None, cublas=lambda: cuda.calls.append("cuBLAS")
+        module=SimpleNamespace(
+            cuda=cuda,
+            get_default_memory_pool=lambda: SimpleNamespace(free_all_blocks=lambda: cuda.calls.append("free")),
+        ),
+        recorder=None,
+        recording=None,
+        recordings=set(),
+        cublas=lambda: cuda.calls.append("cuBLAS"),
     )
     monkeypatch.setattr(graphs, "Cublas", lambda device, stream: SimpleNamespace(stream=stream))
 
@@ -197,18 +204,18 @@ def test_a_recording_is_made_in_order_and_ends_where_its_function_fails(monkeypa
         return len(cuda.calls)
 
     made = graphs.Recorded(device, function)
-    assert cuda.calls == "cuBLAS,on the stream,function,begin 2,function,end,off the stream,wait".split(",")
-    assert made() == made() == 5 and cuda.calls[8:] == 2 * ["launch on the current stream"]
+    assert cuda.calls == "cuBLAS,free,on the stream,function,begin 2,function,end,off the stream,wait".split(",")
+    assert made() == made() == 6 and cuda.calls[9:] == 2 * ["launch on the current stream"]
     assert device.recording is None
 
     def fails():
         function()
-        if "begin 2" in cuda.calls[10:]:
+        if "begin 2" in cuda.calls[11:]:
             raise KeyError("here")
 
     with pytest.raises(KeyError, match="here"):
         graphs.Recorded(device, fails)
-    assert cuda.calls[10:] == "on the stream,function,begin 2,function,end,off the stream".split(",")
+    assert cuda.calls[11:] == "free,on the stream,function,begin 2,function,end,off the stream".split(",")
     assert device.recording is None
 
 
@@ -228,9 +235,13 @@ def test_a_status_of_cublas_is_an_error(monkeypatch):
 
     calls = []
     monkeypatch.setattr(graphs, "_library", Library)
-    device = SimpleNamespace(module=SimpleNamespace(empty=lambda n, dtype: SimpleNamespace(data=types.SimpleNamespace(ptr=64))))
+    device = SimpleNamespace(
+        module=SimpleNamespace(empty=lambda n, dtype: SimpleNamespace(data=types.SimpleNamespace(ptr=64)))
+    )
     made = graphs.Cublas(device, SimpleNamespace(ptr=7))
     assert [name for name, _ in calls] == ["cublasCreate_v2", "cublasSetStream_v2", "cublasSetWorkspace_v2"]
+    numbers = {name: value for name, value in vars(graphs.Cublas).items() if name.startswith("CUBLAS")}
+    assert numbers == {name: value for name, value in vars(cudashim.Cublas).items() if name.startswith("CUBLAS")}
     with pytest.raises(RuntimeError, match="status 13"):
         made.gemmStridedBatchedEx("handle", 1, 2)
     assert calls[-1] == ("cublasGemmStridedBatchedEx", ("handle", 1, 2))

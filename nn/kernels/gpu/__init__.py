@@ -1,14 +1,22 @@
 """CUDA C++ behind the layers' pieces: the functions of reference.py for CuPy arrays, one launch or two each.
 
-The sources are the .cu files of this folder, Real standing for float or double; CuPy compiles them when they are first
-used. `convolutions`, `winograd`, `norms` and `pixels` call them and count their bytes and operations. Nothing uses
-atomics, every sum has an order that depends on shapes alone: a step gives the same bits again. Matrix products are
-cuBLAS's, float32 in full unless backend.precision("tf32") is set.
+The sources are the .cu files of this folder; CuPy compiles them when they are first used. `convolutions`, `winograd`,
+`tensor`, `norms` and `pixels` call them and count their bytes and operations. Nothing uses atomics, every sum has an
+order that depends on shapes alone: a step gives the same bits again. Matrix products are cuBLAS's, float32 in full
+unless backend.precision("tf32") is set. Activations may be float16 or bfloat16: parameters, their gradients,
+statistics and sums stay float32.
 """
 
-from . import convolutions, norms, pixels, winograd
+from . import convolutions, norms, pixels, tensor, winograd
 from .launch import takes
 
-__all__ = ["PROGRAMS", "convolutions", "norms", "pixels", "takes", "winograd"]
+__all__ = ["PROGRAMS", "convolutions", "norms", "pixels", "takes", "tensor", "winograd"]
 
-PROGRAMS = (convolutions.program, winograd.program, norms.program, pixels.rows_program, pixels.pools_program)
+PROGRAMS = (
+    convolutions.program,
+    winograd.program,
+    tensor.program,
+    norms.program,
+    pixels.rows_program,
+    pixels.pools_program,
+)

@@ -17,7 +17,7 @@ from math import prod
 
 from npopt import backend
 
-from . import winograd
+from . import tensor, winograd
 from .launch import Program, blocks, geometry
 from .norms import add_row
 
@@ -31,13 +31,13 @@ DEPTH = 256  # terms of a part of a sum, at least
 
 
 def linear(x, w, bias, y):
-    product(x, w, y, turn_b=True)
+    product(x, tensor.arranged(x, w), y, turn_b=True)
     if bias is not None:
         add_row(y, bias)
 
 
 def linear_inputs(dy, w, dx):
-    product(dy, w, dx)
+    product(dy, tensor.arranged(dy, w), dx)
 
 
 def linear_weights(x, dy, dw):
@@ -46,10 +46,13 @@ def linear_weights(x, dy, dw):
 
 def convolve(x, w, bias, y, stride, padding):
     o, kernel, count = w.shape[0], w.shape[1:3], y.shape[1:3]
+    if tensor.takes(x, *w.shape[::3]):
+        tensor.convolve(x, w, bias, y, stride, padding)
+        return
     if _by_winograd(x, w, count, stride, padding):
         winograd.convolve(x, w, bias, y, padding, WORKSPACE)
         return
-    weight = w.reshape(o, -1)  # (O, K)
+    weight = tensor.arranged(x, w).reshape(o, -1)  # (O, K)
     for part in _chunks(x, count, kernel, stride, padding):
         product(_windows(x[part], count, kernel, stride, padding), weight, y[part].reshape(-1, o), turn_b=True)
     if bias is not None:
@@ -58,10 +61,13 @@ def convolve(x, w, bias, y, stride, padding):
 
 def convolve_inputs(dy, w, dx, stride, padding):
     o, kernel, count = w.shape[0], w.shape[1:3], dy.shape[1:3]
+    if tensor.takes(dy, *w.shape[::3]):
+        tensor.convolve_inputs(dy, w, dx, stride, padding)
+        return
     if _by_winograd(dy, w, dx.shape[1:3], stride, padding):
         winograd.convolve_inputs(dy, w, dx, padding, WORKSPACE)
         return
-    weight = w.reshape(o, -1)  # (O, K)
+    weight = tensor.arranged(dy, w).reshape(o, -1)  # (O, K)
     for part in _chunks(dx, count, kernel, stride, padding):
         some, to = dy[part].reshape(-1, o), dx[part]
         if plain(kernel, stride, padding):
@@ -75,6 +81,9 @@ def convolve_inputs(dy, w, dx, stride, padding):
 
 def convolve_weights(x, dy, dw, stride, padding):
     o, kernel, count = dw.shape[0], dw.shape[1:3], dy.shape[1:3]
+    if tensor.takes(x, *dw.shape[::3]):
+        tensor.convolve_weights(x, dy, dw, stride, padding)
+        return
     if _by_winograd(x, dw, count, stride, padding):
         winograd.convolve_weights(x, dy, dw, padding, WORKSPACE)
         return
@@ -113,6 +122,7 @@ def _by_winograd(x, w, count, stride, padding):
     return (
         WINOGRAD
         and not accurate
+        and x.dtype.name in ("float32", "float64")
         and backend.owner(x).products_in == "float32"
         and winograd.wins(w.shape[1:3], stride, padding, count, w.shape[3], w.shape[0], x.dtype)
     )

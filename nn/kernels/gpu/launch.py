@@ -1,46 +1,28 @@
-"""The CUDA files of this folder: compiled once for each dtype, their kernels kept by name; what arrays they take."""
+"""The CUDA files of this folder, as programs with common.cuh before them; what arrays their kernels take."""
 
 import pathlib
 
-from npopt import backend
+from npopt.backend import cuda
 
 HERE = pathlib.Path(__file__).parent
-C = {"float32": "float", "float64": "double"}
 THREADS = 256  # of every block, but for the joins of sums: 1024
 
 
-class Program:
-    """The kernels of one CUDA file; program(name, x) is the kernel called `name` for arrays like x."""
+class Program(cuda.Program):
+    """The kernels of some CUDA files of this folder, with common.cuh before them."""
 
-    def __init__(self, file):
-        self.file, self.modules, self.kernels = file, {}, {}
+    def __init__(self, *files, shared=None):
+        super().__init__(*(HERE / file for file in ("common.cuh", *files)), shared=shared)
 
-    def source(self):
-        return "".join((HERE / file).read_text() for file in ("common.cuh", self.file))
-
-    def __call__(self, name, x):
-        key = name, type(x), x.dtype
-        kernel = self.kernels.get(key)
-        if kernel is None:
-            if key[1:] not in self.modules:
-                self.modules[key[1:]] = backend.xp(x).RawModule(code=self.source(), options=options(x.dtype.name))
-            kernel = self.kernels[key] = self.modules[key[1:]].get_function(name)
-        return kernel
-
-    def each(self, name, n, *arguments):
-        """A thread for each of n numbers."""
-        self(name, arguments[0])((blocks(n),), (THREADS,), (*arguments, n))
+    def each(self, name, n, *arguments, like=None):
+        """A thread for each of n numbers; the kernel is that for arrays like `like`, or like the first argument."""
+        self(name, arguments[0] if like is None else like)((blocks(n),), (THREADS,), (*arguments, n))
 
     def lines(self, name, shape, wide, *arguments):
         """A thread for each `wide` channels of each pixel of (B, H, W, C); a block has a piece of a line (b, h)."""
         b, height, width, c = shape
         grid = b * height, blocks(width * c // wide)
         self(name, arguments[0])(grid, (THREADS,), (*arguments, c // wide))
-
-
-def options(dtype):
-    """The compiler's command line."""
-    return ("-std=c++17", f"-DReal={C[dtype]}")
 
 
 def blocks(count, size=THREADS):
@@ -54,15 +36,16 @@ def geometry(image, count, kernel, stride, padding):
 
 
 def takes(arguments):
-    """Whether the kernels take these arrays: of one device, contiguous, not empty, floating ones of one dtype."""
-    kind, first = type(arguments[0]), None
+    """Whether the kernels take these arrays: of one device, contiguous, not empty, floating ones of one dtype; or
+    activations of two bytes a number beside float32 parameters and sums."""
+    kind, found = type(arguments[0]), set()
     for a in arguments:
         if type(a) is kind:
             if not a.size or not a.flags.c_contiguous:
                 return False
-            dtype = a.dtype
-            if dtype is not first and dtype.kind == "f":
-                if first is not None and dtype != first:
-                    return False
-                first = dtype
-    return first is not None and first.char in "fd"
+            if a.dtype.kind not in "iub":
+                found.add(a.dtype.name)
+    return found in SETS
+
+
+SETS = [{"float32"}, {"float64"}, {"float16"}, {"bfloat16"}, {"float16", "float32"}, {"bfloat16", "float32"}]

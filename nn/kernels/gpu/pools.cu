@@ -1,7 +1,7 @@
 // Maximum over windows, and its gradient as a gather. Blocks and threads as in windows.cu: a line, a pixel, a channel.
 
 // y = the larger of the window's numbers, NaN if one is; index = the first tap that reaches it.
-extern "C" __global__ void __launch_bounds__(256) max_pool(const Real* __restrict__ x, Real* __restrict__ y,
+extern "C" __global__ void __launch_bounds__(256) max_pool(const Stored* __restrict__ x, Stored* __restrict__ y,
                                                            unsigned char* __restrict__ index, WINDOW, long long c) {
     const Window g = GEOMETRY;
     const long long line = blockIdx.x;                      // (image, row of positions)
@@ -9,7 +9,7 @@ extern "C" __global__ void __launch_bounds__(256) max_pool(const Real* __restric
     if (t >= g.columns * (int)c) return;
     const int w = t / (int)c, k = t - w * (int)c;
     const int first = (int)(line % g.rows) * g.down - g.top, begin = w * g.right - g.left;
-    const Real* image = x + line / g.rows * g.height * g.width * c + k;
+    const Stored* image = x + line / g.rows * g.height * g.width * c + k;
     Real best = 0;
     int winner = -1;
     for (int i = 0; i < g.kh; i++) {
@@ -31,9 +31,9 @@ extern "C" __global__ void __launch_bounds__(256) max_pool(const Real* __restric
 }
 
 // dx = sum of dy over the windows whose index points at this pixel, tap by tap.
-extern "C" __global__ void __launch_bounds__(256) max_pool_backward(const Real* __restrict__ dy,
+extern "C" __global__ void __launch_bounds__(256) max_pool_backward(const Stored* __restrict__ dy,
                                                                     const unsigned char* __restrict__ index,
-                                                                    Real* __restrict__ dx, WINDOW, long long c) {
+                                                                    Stored* __restrict__ dx, WINDOW, long long c) {
     const Window g = GEOMETRY;
     const long long line = blockIdx.x;                      // (image, row of pixels)
     const int t = blockIdx.y * blockDim.x + threadIdx.x;
@@ -48,7 +48,7 @@ extern "C" __global__ void __launch_bounds__(256) max_pool_backward(const Real* 
             const int e = w + g.left - j, column = e / g.right;
             if (e < 0 || column * g.right != e || column >= g.columns) continue;
             const long long at = image + ((long long)row * g.columns + column) * c;
-            if (index[at] == i * g.kw + j) sum += dy[at];
+            if (index[at] == i * g.kw + j) sum += (Real)dy[at];
         }
     }
     dx[line * g.width * c + t] = sum;

@@ -1,26 +1,27 @@
 // The network's two ends, and functions number by number.
 
 // y = max(x, 0); NaN stays. y may be x.
-extern "C" __global__ void __launch_bounds__(256) relu(const Real* x, Real* y, long long n) {
+extern "C" __global__ void __launch_bounds__(256) relu(const Stored* x, Stored* y, long long n) {
     const long long i = blockIdx.x * 256LL + threadIdx.x;
-    if (i < n) y[i] = x[i] < 0 ? (Real)0 : x[i];
+    if (i < n) y[i] = (Real)x[i] < 0 ? (Real)0 : (Real)x[i];
 }
 
 // dx = dy where y > 0, else 0. dx may be dy.
-extern "C" __global__ void __launch_bounds__(256) relu_backward(const Real* y, const Real* dy, Real* dx, long long n) {
+extern "C" __global__ void __launch_bounds__(256) relu_backward(const Stored* y, const Stored* dy, Stored* dx,
+                                                                long long n) {
     const long long i = blockIdx.x * 256LL + threadIdx.x;
-    if (i < n) dx[i] = y[i] > 0 ? dy[i] : (Real)0;
+    if (i < n) dx[i] = (Real)y[i] > 0 ? (Real)dy[i] : (Real)0;
 }
 
 // x <- erf(x)
-extern "C" __global__ void __launch_bounds__(256) erf_in_place(Real* x, long long n) {
+extern "C" __global__ void __launch_bounds__(256) erf_in_place(Stored* x, long long n) {
     const long long i = blockIdx.x * 256LL + threadIdx.x;
-    if (i < n) x[i] = erf(x[i]);
+    if (i < n) x[i] = erf((Real)x[i]);
 }
 
 // dw_v = sum of dy_n over the places n of word v. order: the places, those of a word together and in order; sorted: their
 // words. A thread has one number of the first place of a word, and sums over the others in float64.
-extern "C" __global__ void __launch_bounds__(256) sum_words(const Real* __restrict__ dy,
+extern "C" __global__ void __launch_bounds__(256) sum_words(const Stored* __restrict__ dy,
                                                             const long long* __restrict__ order,
                                                             const long long* __restrict__ sorted,
                                                             Real* __restrict__ dw, long long places, long long width,
@@ -30,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(256) sum_words(const Real* __restri
     const long long first = i / width, j = i % width, word = sorted[first];
     if (first > 0 && sorted[first - 1] == word) return;
     double sum = 0;
-    for (long long p = first; p < places && sorted[p] == word; p++) sum += dy[order[p] * width + j];
+    for (long long p = first; p < places && sorted[p] == word; p++) sum += (Real)dy[order[p] * width + j];
     dw[word * width + j] = (Real)sum;
 }
 

@@ -32,7 +32,7 @@ __device__ void gather_back(const Pack<W>* __restrict__ columns, Pack<W>* __rest
     if (t >= g.width * c) return;
     const int w = t / c, k = t - w * c, h = (int)(line % g.height);
     const Pack<W>* image = columns + line / g.height * g.rows * g.columns * g.kh * g.kw * c + k;
-    Pack<W> sum = {};
+    Real sum[W] = {};
     for (int i = 0; i < g.kh; i++) {
         const int a = h + g.top - i, row = a / g.down;
         if (a < 0 || row * g.down != a || row >= g.rows) continue;
@@ -40,25 +40,27 @@ __device__ void gather_back(const Pack<W>* __restrict__ columns, Pack<W>* __rest
             const int e = w + g.left - j, column = e / g.right;
             if (e < 0 || column * g.right != e || column >= g.columns) continue;
             const Pack<W> v = image[((((long long)row * g.columns + column) * g.kh + i) * g.kw + j) * c];
-            for (int n = 0; n < W; n++) sum.v[n] += v.v[n];
+            for (int n = 0; n < W; n++) sum[n] += (Real)v.v[n];
         }
     }
-    dx[line * g.width * c + t] = sum;
+    Pack<W> all;
+    for (int n = 0; n < W; n++) all.v[n] = sum[n];
+    dx[line * g.width * c + t] = all;
 }
 
-extern "C" __global__ void __launch_bounds__(256) columns_of(const Real* x, Real* out, WINDOW, long long c) {
+extern "C" __global__ void __launch_bounds__(256) columns_of(const Stored* x, Stored* out, WINDOW, long long c) {
     gather<1>((const Pack<1>*)x, (Pack<1>*)out, GEOMETRY, (int)c);
 }
 
-extern "C" __global__ void __launch_bounds__(256) columns_of_wide(const Real* x, Real* out, WINDOW, long long c) {
+extern "C" __global__ void __launch_bounds__(256) columns_of_wide(const Stored* x, Stored* out, WINDOW, long long c) {
     gather<WIDE>((const Pack<WIDE>*)x, (Pack<WIDE>*)out, GEOMETRY, (int)c);
 }
 
-extern "C" __global__ void __launch_bounds__(256) sum_columns(const Real* columns_, Real* dx, WINDOW, long long c) {
+extern "C" __global__ void __launch_bounds__(256) sum_columns(const Stored* columns_, Stored* dx, WINDOW, long long c) {
     gather_back<1>((const Pack<1>*)columns_, (Pack<1>*)dx, GEOMETRY, (int)c);
 }
 
-extern "C" __global__ void __launch_bounds__(256) sum_columns_wide(const Real* columns_, Real* dx, WINDOW, long long c) {
+extern "C" __global__ void __launch_bounds__(256) sum_columns_wide(const Stored* columns_, Stored* dx, WINDOW, long long c) {
     gather_back<WIDE>((const Pack<WIDE>*)columns_, (Pack<WIDE>*)dx, GEOMETRY, (int)c);
 }
 

@@ -1,0 +1,118 @@
+"""Networks whose activations have two bytes a number: beside float32 they differ by the rounding, and they train."""
+
+from types import SimpleNamespace
+
+import nn
+from nn.networks import basic_block
+from npopt import HeavyBall, WithReplacement, backend, minimize
+from npopt.errors import UserError
+from problems.feeds import Images
+from problems.neural import Neural
+
+import cudashim
+import ml_dtypes  # noqa: F401 (NumPy knows bfloat16 by it)
+import numpy as np
+import pytest
+
+shimmed = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
+
+
+def residual():
+    """A residual network of two convolutions' widths: the layers of ResNet-18, in a few."""
+    body = dict(stem=nn.Conv2d(1, 32, 3, 1, 1, bias=False), bn=nn.BatchNorm(32), act=nn.ReLU())
+    body |= dict(
+        block1=basic_block(32, 32), block2=basic_block(32, 64, 2), pool=nn.GlobalAvgPool(), fc=nn.Linear(64, 3)
+    )
+    return nn.Network(nn.Sequential(**body), (8, 8, 1), "residual")
+
+
+NETWORKS = {
+    "mlp": lambda: nn.mlp((64, 32, 3), norm="batch"),
+    "lenet5": lambda: nn.lenet5(),
+    "residual": residual,
+}
+NEAR = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+@pytest.fixture(params=[pytest.param("shim", marks=shimmed), pytest.param("gpu", marks=pytest.mark.gpu)])
+def place(request):
+    backend.use(request.param)
+    yield request.param
+    backend.use("cpu")
+
+
+def problem(name, **options):
+    rng, network = np.random.default_rng(7), NETWORKS[name]()
+    size = 28 if name == "lenet5" else 8
+    data = SimpleNamespace(
+        name="noise",
+        x_train=rng.integers(0, 256, (12, size, size, 1)).astype("uint8"),
+        y_train=rng.integers(0, 3, 12),
+        x_test=None,
+        y_test=None,
+        mean=[120.0],
+        std=[70.0],
+        scale=1.0,
+        classes=(0, 1, 2),
+        sha256="",
+    )
+    return Neural(network, Images(data), **options)
+
+
+def gradient(made, x):
+    x, g = backend.asarray(x), backend.empty(x.shape, x.dtype)
+    made.begin(0)
+    loss = backend.to_host(made.value_and_gradient(x, np.arange(12), None, g))
+    return loss, backend.to_host(g).astype(float)
+
+
+@pytest.mark.parametrize("kind", NEAR)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_differ_by_the_rounding(name, kind, place):
+    """Each layer rounds its activations: some tens of roundings. A loss scale changes next to nothing here."""
+    exact = problem(name)
+    x = backend.to_host(exact.x0(backend.generator(0, "x0")))
+    loss, g = gradient(exact, x)
+    for scale in (1.0, 1024.0) if name != "residual" else (64.0,):
+        half, h = gradient(problem(name, compute=kind, loss_scale=scale), x)
+        assert abs(half - loss) < 20 * NEAR[kind] * (1 + abs(loss))
+        assert 0 < np.linalg.norm(h - g) < 60 * NEAR[kind] * np.linalg.norm(g)
+
+
+def test_a_loss_scale_saves_small_gradients(place):
+    """Gradients of 1e-7 and less: float16 loses them, unless the loss is scaled by 2^14."""
+    exact = problem("mlp")
+    x = backend.to_host(exact.x0(backend.generator(0, "x0")))
+    _, g = gradient(exact, x)
+    small = problem("mlp")
+    small.loss_function.value_and_gradient = lambda z, t, w, f=small.loss_function.value_and_gradient: tiny(*f(z, t, w))
+    lost = {}
+    for scale in (1.0, 2.0**24):
+        made = problem("mlp", compute="float16", loss_scale=scale)
+        whole = made.loss_function.value_and_gradient
+        made.loss_function.value_and_gradient = lambda z, t, w, f=whole: tiny(*f(z, t, w))
+        lost[scale] = np.linalg.norm(gradient(made, x)[1] * 2**24 - g) / np.linalg.norm(g)
+    assert lost[1.0] > 0.2 and lost[2.0**24] < 0.02
+
+
+def tiny(loss, dz):
+    return loss, dz * 2.0**-24
+
+
+@pytest.mark.parametrize("kind", NEAR)
+def test_it_trains(kind, place):
+    """The same curve but for the rounding; on a card with convolutions, too."""
+    for name in ("mlp",) if place == "shim" else NETWORKS:
+        runs = [
+            minimize(problem(name, compute=c), HeavyBall(0.9), WithReplacement(6), 0.02, stop=dict(steps=30), seed=1)
+            for c in (None, kind)
+        ]
+        first, other = (np.array(run.columns["train_loss"]) for run in runs)
+        assert other[-1] < 0.7 * other[0] and np.abs(first - other).max() < 60 * NEAR[kind]
+
+
+def test_where_it_cannot_be_had():
+    with pytest.raises(UserError, match="on the cpu"):
+        problem("mlp", compute="float16")
+    with pytest.raises(UserError, match="must be 'float16', 'bfloat16' or None, got 'half'"):
+        problem("mlp", compute="half")
