@@ -4,10 +4,11 @@
     runs/<key>.checkpoint.npz   where minimize saves an unfinished run, and resumes it
     runs/<key>.lock             held with flock by the process that works on the run, and gone with that process
 
-A key is the sha256 of everything that decides the numbers: the printed method and problem, the code of the script's own
-functions in it, the seed, the sha256 of the data, device, threads, kernels, and `RESULTS`, which is raised whenever a
-change of the library moves trajectories. Part and tags of an entry are labels, not ingredients: two parts that ask for
-the same run share it. What a run was is therefore never a matter of trust in a folder's name.
+A key is the sha256 of everything that decides the numbers: the printed method and problem, the code that they reach,
+the sha256 of data and files (lab/ingredients.py), the seed, device, threads, kernels, and `RESULTS`, which is raised
+where trajectories move and code that is followed by name did not change. Part and tags of an entry are labels, not
+ingredients: two parts that ask for the same run share it. What a run was is therefore never a matter of trust in a
+folder's name. A file that is damaged is set aside, and its run made again; one that cannot be read is an error.
 
 Locks are advisory locks of the file system (POSIX; NFS since version 4): no clock, no stale lock after a kill -9.
 """
@@ -27,7 +28,7 @@ from npopt.errors import UserError
 
 import numpy as np
 
-RESULTS = 6  # raised when a change of the library alters the trajectory of an unchanged method
+RESULTS = 6  # raised when trajectories change and neither code that is reached by name nor data do
 
 
 def write_text(path, text):
