@@ -107,6 +107,7 @@ def path_of(module):
 
 
 # ---------------------------------------------------------------------------------------------------------- closure
+@functools.cache
 def closure(start, without):
     """{Place: hash} of all that is reached from one place."""
     found, open_ = {}, [start]

@@ -6,13 +6,15 @@ it keeps them under their own names; one that keeps them otherwise says what it 
 
 import dataclasses
 import hashlib
-import types
 from collections.abc import Mapping
 
 from npopt import backend, code
 from npopt.values import Value, arguments_of, printed
 
-FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, type)
+
+def named(thing):
+    """Whether it is a class, or a function, compiled and decorated ones too."""
+    return isinstance(thing, type) or callable(thing) and hasattr(thing, "__qualname__")
 
 
 def parts(thing):
@@ -23,7 +25,7 @@ def parts(thing):
         return dict(enumerate(thing))
     if isinstance(thing, (set, frozenset)):
         return dict(enumerate(sorted(thing, key=printed)))
-    if isinstance(thing, FUNCTIONS) or not hasattr(thing, "__dict__"):
+    if named(thing) or not hasattr(thing, "__dict__"):
         return None
     if hasattr(thing, "indptr"):  # a sparse matrix
         return {name: getattr(thing, name) for name in ("shape", "indptr", "indices", "data")}
@@ -49,7 +51,7 @@ def members(thing, above=()):
 
 def roots(*things):
     """The functions and classes that are behind these things."""
-    found = [m if isinstance(m, FUNCTIONS) else type(m) for thing in things for m in members(thing)]
+    found = [m if named(m) else type(m) for thing in things for m in members(thing)]
     return list(dict.fromkeys(found))
 
 

@@ -95,7 +95,7 @@ def test_a_checkpoint_under_other_code_is_refused(tmp_path, monkeypatch):
 
     def own(text):
         file.write_text(text)
-        for found in (code.definitions, code.step, code.path_of):
+        for found in (code.definitions, code.step, code.closure, code.path_of):
             found.cache_clear()
         sys.modules.pop("own_method", None)
         importlib.invalidate_caches()

@@ -41,6 +41,7 @@ def unused(v):
 '''
 
 STUDY = '''"""What is asked?   And more."""
+import numba
 import numpy as np
 
 import beside
@@ -89,8 +90,13 @@ def from_text():
     return Logistic(*np.load("numbers.npz").values())
 
 
-def walk(seed, events, steps=5):
-    return {"at": [beside.shifted(i * 0.25) for i in range(steps + beside.LENGTH)]}
+def walk(seed, events, way, steps=5):
+    return {"at": [way(beside.shifted(i * 0.25)) for i in range(steps + beside.LENGTH)]}
+
+
+@numba.njit
+def there(v):
+    return v + 0.125
 
 
 @elementwise
@@ -116,7 +122,7 @@ def runs(args):
         yield Entry("a", bowls, method, some, 0.1, stop=stop, of=name)
     yield Entry("a", Recipe(logistic), SGD(), some, 0.1, estimator=SVRG(), stop=stop, of="svrg")
     yield Entry("a", Recipe(network, size="small"), Adam(), RandomReshuffling(8), Cosine(0.1), stop=stop, of="network")
-    yield Entry("a", run=Recipe(walk), of="walk")
+    yield Entry("a", run=Recipe(walk, way=there), of="walk")
     yield Entry("a", Recipe(from_file, path=args.file), SGD(), some, 0.1, stop=stop, of="file")
     yield Entry("a", Recipe(from_text), SGD(), some, 0.1, stop=stop, of="text")
 
@@ -155,6 +161,7 @@ EDITS = [
     (HERE, "network", "number", {"network"}),
     (HERE, "walk", "sign", {"walk"}),
     (HERE, "walk", "default", {"walk"}),
+    (HERE, "there", "number", {"walk"}),
     (HERE, "own_step", "sign", {"own"}),
     (HERE, "Own", "sign", {"own"}),
     (HERE, "Own", "docstring", set()),
@@ -269,6 +276,7 @@ def test_an_edit_is_one_of_the_text():
 def keys(folder):
     """{run: key} of the study in a folder, which is loaded anew."""
     code.step.cache_clear()
+    code.closure.cache_clear()
     for name in ("study", "beside"):
         sys.modules.pop(name, None)
     spec = importlib.util.spec_from_file_location("study", folder / HERE)
@@ -288,7 +296,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # whose files are told apart by seconds
-    forget = (code.path_of, code.step, code.definitions)
+    forget = (code.path_of, code.step, code.closure, code.definitions)
     for found in forget:
         found.cache_clear()
     yield tmp_path
