@@ -436,3 +436,27 @@ def test_entries_that_print_alike_are_refused():
     experiment.runs(lambda args: [Entry("a", Recipe(good), SGD(), lr=lr) for lr in (0.1, 0.10001)])
     with pytest.raises(UserError, match="two entries of part 'a' print alike, lr 0.1, with lr 0.1 and 0.10001; give"):
         experiment.jobs(parse(experiment, "s", []))
+
+
+def test_a_function_that_stands_in_no_file_is_refused():
+    scope = {"__name__": "__main__"}
+    exec("def typed():\n    pass", scope)
+    with pytest.raises(UserError, match="got typed, whose text is in no file"):
+        Recipe(scope["typed"])
+
+
+@pytest.mark.slow
+def test_a_script_that_is_edited_makes_its_runs_again_and_one_with_new_words_does_not(toy, finish):
+    def run(text):
+        toy.write_text(text)
+        return next(line for line in finish(toy, "--seeds", "1").stdout.splitlines() if "stored" in line)
+
+    text = toy.read_text()
+    assert run(text) == "toy: 2 runs, 0 stored, 2 to make"
+    words = text.replace("The gap <over> steps.", "The gap.").replace(
+        "def quadratic(noise):", "def quadratic(noise):  #"
+    )
+    assert run(words.replace("last < first", "last <= first")) == "toy: 2 runs, 2 stored, 0 to make"
+    assert run(text.replace("SIZE = 12", "SIZE = 13")) == "toy: 2 runs, 0 stored, 2 to make"
+    assert run(text.replace("n=50", "n=51")) == "toy: 2 runs, 0 stored, 2 to make"
+    assert run(text) == "toy: 2 runs, 2 stored, 0 to make"
