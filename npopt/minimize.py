@@ -17,7 +17,7 @@ from npopt.run import Events, Interrupt, Run, Stop, made, versions
 from npopt.samplers import RandomReshuffling, Sampler
 from npopt.schedules import Constant, Schedule, as_schedule
 from npopt.state import disagreement, misfit, misfit_of_columns
-from npopt.values import whole
+from npopt.values import printed, whole
 
 import numpy as np
 
@@ -100,6 +100,7 @@ class _Loop:
                 "cannot handle; use a proximal method"
             )
         self.x = starting_point(problem, x, self.seed)
+        self.given = "" if x is None else printed(backend.to_host(self.x))
         self.sampler.start(problem, self.seed)
         self.steps_per_epoch = self.sampler.steps_per_epoch
         self.total = self.stop.total(self.steps_per_epoch)
@@ -143,7 +144,7 @@ class _Loop:
         """Hashes of what the config only names: what a checkpoint is held to beside it."""
         methods = (self.optimizer, self.sampler, self.schedule, self.estimator, self.vary)
         found = code.reached(identity.roots(self.problem, *methods)) | code_of_loop()
-        return {"problem": identity.of_problem(self.problem), "code": code.digest(found)}
+        return {"problem": identity.of_problem(self.problem), "code": code.digest(found), "start": self.given}
 
     def state(self):
         return {
@@ -170,8 +171,12 @@ class _Loop:
             )
         theirs, ours = state["config"], self.config
         different = [f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in ours if theirs.get(k) != ours[k]]
-        words = {"problem": "data, network or settings of the problem", "code": "code, of npopt or your own,"}
-        different += [f"other {words[k]} there" for k in words if state["made_of"].get(k) != self.made_of[k]]
+        words = {
+            "problem": "other data, network or settings of the problem",
+            "code": "other code, of npopt or your own,",
+            "start": "another start x",
+        }
+        different += [f"{words[k]} there" for k in words if state["made_of"].get(k) != self.made_of[k]]
         if different:
             raise checkpoint.Foreign(
                 f"minimize: {path} is the checkpoint of another run ({'; '.join(different)}); remove it "

@@ -69,6 +69,15 @@ def test_a_checkpoint_of_another_problem_of_that_name_is_refused(pair, tmp_path)
     assert run(one, tmp_path / "c.npz", 6).columns["step"][-1] == 6  # the problem that was used, with what it keeps
 
 
+def test_a_checkpoint_from_another_start_is_refused(tmp_path):
+    path = tmp_path / "c.npz"
+    run(squares(), path, 3, x=np.ones(5))
+    for start in (None, np.arange(5.0)):
+        with pytest.raises(checkpoint.Foreign, match="another run .another start x there.; remove it"):
+            run(squares(), path, 6, x=start)
+    assert run(squares(), path, 6, x=np.ones(5)).columns["step"][-1] == 6
+
+
 OWN = '''
 from npopt.backend import elementwise
 from npopt.optimizers import Optimizer
