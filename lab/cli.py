@@ -8,7 +8,6 @@ its table as each script ends. What a script says goes to <out>/<script>/output.
 import ast
 import concurrent.futures
 import importlib
-import json
 import os
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from lab.experiment import Experiment
 from lab.options import nearest
 from lab.processes import Interrupts, quiet, spawn
 from lab.progress import Doing
+from lab.store import read_summary
 from lab.workers import manner
 from npopt import checkpoint
 from npopt.backend import cores
@@ -285,8 +285,8 @@ def folder_of(words):
 def tally(path):
     """[held, failed, undecided] of a summary, as text."""
     try:
-        return [str(n) for n in counts(json.loads(path.read_text())["claims"])]
-    except (OSError, ValueError, KeyError):
+        return [str(n) for n in counts(read_summary(path)["claims"])]
+    except (UserError, KeyError):
         return ["", "", ""]
 
 

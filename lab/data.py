@@ -1,5 +1,7 @@
 """Data sets by name: the last few that a process has loaded, and what is said about them in keys and summaries."""
 
+import os
+
 from lab.options import BUNDLED, REAL, nearest
 from lab.progress import Doing
 from npopt.errors import UserError
@@ -23,6 +25,17 @@ def check(name):
         raise UserError(f"--data: {datasets.how_to_read(name)}")
     if name not in known:
         raise UserError(f"no data set is called {name!r}; {nearest(name, known)}")
+
+
+def sets_of(recipe):
+    """The names of the data sets among a recipe's arguments: `data`, unless that is a file, and texts that name one."""
+    texts = [value for value in recipe.arguments.values() if isinstance(value, str)]
+    if not texts:
+        return []
+    from problems import datasets
+
+    known = datasets.names()
+    return sorted({t for t in texts if t in known or t == recipe.data and not os.path.isfile(t)})
 
 
 def facts(name):

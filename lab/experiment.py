@@ -40,10 +40,10 @@ import warnings
 from pathlib import Path
 
 from lab import data as data_room
-from lab import engine, processes, report
+from lab import earlier, engine, ingredients, processes, report
 from lab.claims import Claim, judge
 from lab.engine import Job, Settings
-from lab.grid import Entry
+from lab.grid import Entry, tell_apart
 from lab.options import default_parts, nearest, parse
 from lab.profiling import profile
 from lab.progress import Bar, Doing
@@ -149,27 +149,25 @@ class Experiment:
         if self.grid is None:
             raise UserError("the experiment has no grid: decorate a function of args with @experiment.runs")
         data_room.check(args.data)
-        labelled, seen, sets = [], set(), {}
-        for entry in self.grid(args):
+        labelled, seen, sets = [], {}, {}
+        asked = copy.copy(args)
+        asked.only = args.parts  # the data of other parts need not be there
+        for entry in self.grid(asked):
             if not isinstance(entry, Entry):
                 raise UserError(f"the grid must yield Entry objects, it yielded {type(entry).__name__}")
             if entry.part not in self.parts:
                 raise UserError(f"entry {entry.name!r}: no part {entry.part!r}; {nearest(entry.part, self.parts)}")
-            label = entry.part, frozenset(entry.tags.items())
-            if label in seen:
-                raise UserError(f"two entries of part {entry.part!r} have the same tags: {entry.name or 'none'}")
-            seen.add(label)
+            tell_apart(entry, seen)
             if entry.part not in args.parts:
                 continue
             entry = self.complete(entry, args)
-            if entry.recipe.data is not None and entry.recipe.data not in sets:
-                sets[entry.recipe.data] = data_room.facts(entry.recipe.data)
-            sha = sets[entry.recipe.data]["sha256"] if entry.recipe.data is not None else ""
-            printed = entry.printed()
+            own = data_room.sets_of(entry.recipe)
+            sets |= {name: data_room.facts(name) for name in own if name not in sets}
+            printed, found = entry.printed(), ingredients.of(entry)
             for seed in entry.seeds or args.seeds:
                 key = key_of(
-                    method=printed, code=entry.recipe.code(), data=sha, seed=seed, threads=args.threads,
-                    device=args.device, kernels=args.kernels, results=RESULTS,
+                    method=printed, **found, data={name: sets[name]["sha256"] for name in own}, seed=seed,
+                    threads=args.threads, device=args.device, kernels=args.kernels, results=RESULTS,
                 )  # fmt: skip
                 labelled.append((entry, Job(key, entry, seed, printed)))
         if not labelled:
@@ -196,8 +194,7 @@ class Experiment:
         missing = [job for job in jobs.values() if store.load(job.key) is None]
         if args.redraw:
             if len(missing) == len(jobs):
-                where = str(args.out / script)
-                raise UserError(f"no stored run of this grid in {where!r}: run it first, without --redraw")
+                raise UserError(f"no stored run of this grid in {str(args.out / script)!r}{store.hint()}")
             if missing:
                 print(f"{script}: {len(missing)} of {len(jobs)} runs are missing; drawn without them", file=sys.stderr)
             return []
@@ -223,22 +220,15 @@ class Experiment:
         found = Results()
         for entry, job in labelled:
             stored = store.load(job.key)
-            if stored is None:
-                continue
-            columns = stored["columns"]
-            final = {name: values[-1].item() for name, values in columns.items() if values.ndim == 1 and len(values)}
-            found.append(
-                Finished(
-                    entry.part, entry.tags, job.seed, columns=columns, final=final, key=job.key,
-                    x=stored.get("x"), answer=stored.get("answer", stored.get("x")),
-                    **{name: stored[name] for name in ("config", "reason", "seconds", "loop", "memory")},
-                )
-            )  # fmt: skip
+            if stored is not None:
+                found.append(Finished.of(entry.part, entry.tags, job.seed, job.key, stored))
         return found
 
     def write(self, script, args, store, labelled, data, troubles, started):
         """Claims, figures, tables and files from the store. Returns the exit status."""
-        folder, results = args.out / script, self.load(store, labelled)
+        folder, (others, sets) = args.out / script, earlier.kept(self, script, args, store)
+        results = earlier.together(self, self.load(store, labelled), others)
+        data = list({known["name"]: known for known in [*sets, *data]}.values())
         with Doing(f"{script}: judging claims"):
             claims = [judge(claim, lambda f=f: given(f, results, args=args)) for claim, f in self.claims]
         figures = [self.draw(folder, name, caption, f, results, args) for name, caption, f in self.figures]
@@ -246,12 +236,16 @@ class Experiment:
         bug = bug or any(claim.broken for claim in claims) or any(figure["bug"] for figure in figures)
         facts = report.summary(self, script, args, results, claims, data, [
             {k: figure[k] for k in ("name", "caption", "reason")} for figure in figures
-        ]) | {"conclusion": text, "troubles": troubles}  # fmt: skip
+        ]) | {"conclusion": text, "troubles": troubles, "kept": others.parts}  # fmt: skip
         report.write_csv(folder / "runs.csv", results)
         write_text(folder / "summary.json", report.as_json(facts))
         report.write_report(folder, self, facts, results, claims, figures, text)
         report.write_index(args.out)
-        self.tell(folder, results, claims, text, started)
+        if len(args.parts) < len(self.parts):  # the terminal hears of these parts alone
+            ways = (lambda some, f=f: given(f, some, args=args) for _, f in self.claims)
+            claims = earlier.touched(zip(claims, ways, strict=True), others)
+            text = self.list_claims(results, claims)
+        self.tell(folder, args.parts, results, claims, text, started)
         return int(bug)
 
     def draw(self, folder, name, caption, function, results, args):
@@ -298,9 +292,9 @@ class Experiment:
                 blocks.append(f"{title}: " + "; ".join(f"{c.statement} ({c.measured or c.note})" for c in some) + ".")
         return "\n\n".join(blocks)
 
-    def tell(self, folder, results, claims, text, started):
+    def tell(self, folder, parts, results, claims, text, started):
         """The end of the script in the terminal: final numbers, claims, conclusion, where the report is."""
-        for part in results.parts:
+        for part in [part for part in results.parts if part in parts]:
             print(f"\npart {part}: {self.parts[part].title}")
             print(report.text_table(*report.final_table(results, part)))
         if claims:

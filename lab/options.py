@@ -2,13 +2,14 @@
 
 import argparse
 import difflib
-import json
 import math
 import shlex
 import textwrap
 from pathlib import Path
 
 from lab.grid import Part
+from lab.store import read_summary
+from npopt.errors import UserError
 
 import joblib
 
@@ -26,6 +27,8 @@ class Arguments(argparse.Namespace):
     """What the command line said: data, device, seeds (a list), epochs, quick, jobs, threads, out, engine, address,
     kernels, parts (a list), profile, fresh, redraw, and the script's own options."""
 
+    only = None  # the parts that may ask for data; None: all
+
     def budget(self, full, quick):
         """The number of epochs of an entry: --epochs if it was given, else `quick` under --quick, else `full`."""
         return self.epochs_given or self.pick(full, quick)
@@ -38,8 +41,11 @@ class Arguments(argparse.Namespace):
         """Names of the data sets that the part uses under --data, a list.
 
         `bundled` and `real` are looked up in the part. A name stands for itself in the parts that list it, or, if none
-        does, in every part; parts that list only others then get an empty list, and are left out.
+        does, in every part; parts that list only others then get an empty list, and are left out. The grid gets an
+        empty list for the parts that --parts leaves out.
         """
+        if self.only is not None and part not in self.only:
+            return []
         table = self.part_table
         if self.data == BUNDLED:
             return list(table[part].bundled)
@@ -185,18 +191,26 @@ def check(p, args):
         p.error("argument --address: it is that of a cluster; add --engine dask")
 
 
+def before(path):
+    """The words of the command behind a summary.json; none where there is no whole one."""
+    facts = read_summary(path)
+    try:
+        words = shlex.split(facts.get("command", ""))[3:]
+    except ValueError:
+        return []
+    known = not facts or "--threads" in words
+    return words if known else [*words, "--threads", str(facts.get("threads", 1))]
+
+
 def parse(experiment, script, words):
     """Arguments, with every default filled in. With --redraw the words of the stored results go before those given."""
     p = parser(experiment, script)
     args = p.parse_args(words, Arguments())
     if args.redraw:
         try:
-            facts = json.loads((Path(args.out) / script / "summary.json").read_text())
-            before = shlex.split(facts["command"])[3:]
-            before = before if "--threads" in before else [*before, "--threads", str(facts["threads"])]
-        except (OSError, ValueError, KeyError):
-            before = []
-        words = merged([*before, *words])
+            words = merged([*before(Path(args.out) / script / "summary.json"), *words])
+        except UserError as error:
+            p.exit(2, f"{script}: {error}\n")
         args = p.parse_args(words, Arguments())
     check(p, args)
     args.words = lasting(words)

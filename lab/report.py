@@ -14,13 +14,15 @@ import platform
 import re
 import shlex
 import shutil
+import sys
 import textwrap
 from importlib import metadata
 from pathlib import Path
 
 from lab import claims as claims_room
 from lab.claims import show, spread
-from lab.store import plain, write_text
+from lab.store import plain, read_summary, write_text
+from npopt.errors import UserError
 
 import jinja2
 import numpy as np
@@ -117,7 +119,7 @@ def as_json(facts):
 
 def arguments(args):
     """The arguments without those that say where files lie."""
-    hidden = ("out", "address", "words", "part_table", "epochs_given", "fresh", "redraw")
+    hidden = ("out", "address", "words", "part_table", "epochs_given", "fresh", "redraw", "only")
     return {name: value for name, value in vars(args).items() if name not in hidden}
 
 
@@ -262,7 +264,10 @@ def write_index(out):
     entries = []
     for path in sorted(Path(out).glob("*/summary.json")):
         try:
-            facts = json.loads(path.read_text())
+            facts = read_summary(path)
+            if not facts:
+                print(f"{path} is damaged and left out of the index; run {path.parent.name} again", file=sys.stderr)
+                continue
             held, failed, open_ = claims_room.counts(facts["claims"])
             entries.append(
                 facts
@@ -270,8 +275,10 @@ def write_index(out):
                 | {"folder": path.parent.name, "lead": first_sentence(facts["question"]), "count": len(facts["runs"])}
                 | {"page": "report.html" if (path.parent / "report.html").exists() else "readme.txt"}
             )
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        except UserError as error:
+            print(f"{error}; it is left out of the index", file=sys.stderr)
+        except (KeyError, TypeError):
+            print(f"{path} is damaged and left out of the index; run {path.parent.name} again", file=sys.stderr)
     entries.sort(key=lambda facts: task_order(facts.get("task", "")))
     path = Path(out) / "index.html"
     write_text(path, environment().get_template("index.html.j2").render(entries=entries))

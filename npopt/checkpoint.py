@@ -29,6 +29,10 @@ class Unwritable(UserError):
         super().__init__(f"{path} cannot be written ({why}); make room there or choose another folder")
 
 
+class Foreign(Damaged):
+    """A whole checkpoint of another run: of other code, data or settings."""
+
+
 def _split(tree, path, arrays):
     """The JSON part of a tree; arrays go into `arrays` under their path."""
     if isinstance(tree, dict):
@@ -62,9 +66,10 @@ def save(path, tree):
 
 
 def load(path):
-    """The tree of a file that `save` wrote. A truncated or foreign file raises Damaged, naming it."""
+    """The tree of a file that `save` wrote. A truncated or foreign file raises Damaged, naming it; one that cannot be
+    read, which may be whole, another UserError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             packed = [member.filename for member in file.zip.infolist() if member.compress_type != zipfile.ZIP_STORED]
             if packed:  # which could unpack to any size
                 raise UserError(f"{packed[0][:40]} is packed, as no checkpoint is")
@@ -73,6 +78,8 @@ def load(path):
     except FileNotFoundError:
         raise
     except Exception as error:  # zipfile, zlib, NumPy and json each have their own
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place before its start
+            raise UserError(f"{path} cannot be read ({error.strerror}); see to its permissions") from None
         why = str(error).split("\n")[0][:120]
         raise Damaged(f"{path} is not a whole checkpoint ({why}); remove it to start afresh") from None
 

@@ -1,11 +1,12 @@
 """The loop, and what a long run needs around it: stretches, timing, columns, checkpoints, reasons to stop."""
 
 import copy
+import functools
 import math
 import os
 import time
 
-from npopt import backend, checkpoint
+from npopt import backend, checkpoint, code, identity
 from npopt.contracts import Array, Problem
 from npopt.errors import UserError
 from npopt.estimators import Estimator, Minibatch
@@ -14,14 +15,22 @@ from npopt.optimizers.base import Witness
 from npopt.precautions import check_arguments, check_varied, starting_point, warn_of_long_steps
 from npopt.run import Events, Interrupt, Run, Stop, made, on_host, versions
 from npopt.samplers import RandomReshuffling, Sampler
-from npopt.schedules import Schedule, as_schedule
-from npopt.state import misfit, misfit_of_columns
-from npopt.values import whole
+from npopt.schedules import Constant, Schedule, as_schedule
+from npopt.state import disagreement, misfit, misfit_of_columns
+from npopt.values import printed, whole
 
 import numpy as np
 
 STRETCH = 0.5  # seconds of steps between two looks at clock and losses
 LONGEST = 8192  # steps
+DEFAULTS = (RandomReshuffling, Minibatch, Constant)  # named below, and used only where nothing else is given
+
+
+def code_of_loop():
+    """The definitions that every run reaches (npopt/code.py), apart from those of what it is given, and from what finds
+    all these."""
+    finders = code_of_loop, code.reached, code.digest, identity.roots, identity.of_problem
+    return code.reached([minimize], (*finders, *DEFAULTS))
 
 
 def minimize(
@@ -72,6 +81,7 @@ class _Loop:
         self.stop = made(Stop, stop, dict(epochs=10))
         self.events = made(Events, events, {})
         self.x = starting_point(problem, x, self.seed)
+        self.given = "" if x is None else printed(backend.to_host(self.x))
         self.sampler.start(problem, self.seed)
         self.steps_per_epoch = self.sampler.steps_per_epoch
         self.total = self.stop.total(self.steps_per_epoch)
@@ -113,10 +123,18 @@ class _Loop:
         return (self.reason or "").startswith("diverged")
 
     # ---------------------------------------------------------------------------------------------- saving and loading
+    @functools.cached_property
+    def made_of(self):
+        """Hashes of what the config only names: what a checkpoint is held to beside it."""
+        methods = (self.optimizer, self.sampler, self.schedule, self.estimator, self.vary)
+        found = code.reached(identity.roots(self.problem, *methods)) | code_of_loop()
+        return {"problem": identity.of_problem(self.problem), "code": code.digest(found), "start": self.given}
+
     def state(self):
         return {
-            "format": 1,
+            "format": 2,
             "config": self.config,
+            "made_of": self.made_of,
             "x": self.x,
             "t": self.t,
             "seconds": self.seconds,
@@ -131,12 +149,20 @@ class _Loop:
 
     def load_state(self, state, path):
         known = isinstance(state, dict) and isinstance(state.get("config"), dict)
-        if not known or state.get("format") != 1:
-            raise checkpoint.Damaged(f"{path} is a file of another kind, not a run's checkpoint; choose another path")
+        if not known or state.get("format") != 2 or not isinstance(state.get("made_of"), dict):
+            raise checkpoint.Damaged(
+                f"{path} is a file of another kind or of another version, not a run's checkpoint; choose another path"
+            )
         theirs, ours = state["config"], self.config
         different = [f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in ours if theirs.get(k) != ours[k]]
+        words = {
+            "problem": "other data, network or settings of the problem",
+            "code": "other code, of npopt or your own,",
+            "start": "another start x",
+        }
+        different += [f"{words[k]} there" for k in words if state["made_of"].get(k) != self.made_of[k]]
         if different:
-            raise UserError(
+            raise checkpoint.Foreign(
                 f"minimize: {path} is the checkpoint of another run ({'; '.join(different)}); remove it "
                 "or choose another path"
             )
@@ -145,6 +171,7 @@ class _Loop:
         wrong = misfit_of_columns(names, state.get("columns")) or misfit(
             {**pattern, "columns": None}, {**state, "config": None, "columns": None}
         )
+        wrong = wrong or disagreement(state)
         if wrong:
             raise checkpoint.Damaged(
                 f"minimize: {path} does not fit this run: {wrong}; remove it or choose another path"

@@ -14,7 +14,7 @@ from nn.network import Network
 from npopt import backend
 from npopt.backend import elementwise
 from npopt.errors import UserError
-from npopt.values import number, whole
+from npopt.values import arguments_of, number, whole
 from problems.base import Problem, Restricted
 from problems.feeds import Feed
 from problems.recorded import Recordings
@@ -102,6 +102,10 @@ class Neural(Problem):
         self.n = feed.n
         self.metrics_rows = self.n if metrics_rows is None else whole("Neural", "metrics_rows", metrics_rows)
         self.fresh, self.recordings = network.state(), Recordings(network, self._both_ways)
+
+    def ingredients(self):
+        """What identifies the problem: the constructor's arguments, network, data and loss among them."""
+        return arguments_of(self) | {"loss": self.loss_function}
 
     def targets(self):
         """The training targets, on the host."""

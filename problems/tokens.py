@@ -10,7 +10,7 @@ Texts are sequences of numbers 0..V-1. `validation` and `test` are further texts
 from nn.losses import IGNORE
 from npopt import backend
 from npopt.errors import UserError
-from npopt.values import whole
+from npopt.values import arguments_of, whole
 from problems.feeds import Feed, chosen
 
 import numpy as np
@@ -43,6 +43,9 @@ class Windows(Feed):
                     f"Windows: the {part} text has {len(text)} tokens; a window of {length} and the token "
                     f"behind it need {self.length + 1}"
                 )
+
+    def ingredients(self):
+        return arguments_of(self) | {"texts": self.texts}
 
     def starts(self, text):
         """How many windows a text holds."""
@@ -98,6 +101,9 @@ class Padded(Feed):
             targets = loss.targets(network.output_shape, targets, dtype)
             self.parts[part] = [backend.asarray(a) for a in (*inputs, targets)]
         self.n = self.count("train")
+
+    def ingredients(self):
+        return arguments_of(self) | {"tables": self.tables}
 
     def count(self, part):
         return len(self.tables[part][0])

@@ -139,7 +139,7 @@ ROW = ("epoch", "step", "seconds", "gradients", "values", "bytes", "lr", "loss")
 def leaves(tree, path=()):
     """Paths to everything in a tree that `misfit` looks at, without config."""
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-        if path or key not in ("config", "format"):
+        if path or key not in ("config", "format", "made_of"):
             yield (*path, key)
             if isinstance(value, dict) or isinstance(value, list) and path[:1] != ("columns",):
                 yield from leaves(value, (*path, key))

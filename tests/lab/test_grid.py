@@ -1,6 +1,5 @@
 """Keys: every ingredient counts, part and tags do not; what an entry may be given."""
 
-import linecache
 from types import SimpleNamespace
 
 from lab import Entry, Experiment, Part, Recipe
@@ -80,24 +79,6 @@ def test_epochs_fill_in_a_missing_stop(monkeypatch):
     none = entry(stop=None)
     assert key(monkeypatch, none, ["--epochs", "3"]) == key(monkeypatch, entry())
     assert key(monkeypatch, none, ["--epochs", "2"]) == key(monkeypatch, entry(stop=Stop(epochs=2)))
-
-
-def function_of_a_script(text):
-    """The function f that a script with this text defines, with its source where inspect finds it."""
-    name = f"<script {hash(text)}>"
-    linecache.cache[name] = (len(text), None, text.splitlines(True), name)
-    scope = {"__name__": "__main__"}
-    exec(compile(text, name, "exec"), scope)
-    return scope["f"]
-
-
-def test_the_code_of_a_scripts_own_function_counts_but_not_its_comments():
-    one = Recipe(function_of_a_script("def f(a):\n    return a + 1\n"), a=1)
-    commented = Recipe(function_of_a_script('def f(a):\n    """Docs."""\n    # why\n    return (a\n      + 1)\n'), a=1)
-    other = Recipe(function_of_a_script("def f(a):\n    return a + 2\n"), a=1)
-    assert one.code() == commented.code() != other.code()
-    assert len(one.code()) == 16 and Recipe(build).code() == ""
-    assert repr(one) == repr(other) == "f(a=1)"
 
 
 def test_a_recipe_prints_as_its_call_and_is_built_anew_each_time():
