@@ -41,7 +41,8 @@ REPORTED = {"part": str, "name": str, "tags": dict, "seed": int, "key": str}  # 
 
 
 def read_summary(path):
-    """The dict of a summary.json; {} where there is none, or a damaged one: the script's next run writes it anew."""
+    """The dict of a summary.json, tags and config with each run; {} where there is none, or a damaged one: the script's
+    next run writes it anew."""
     try:
         facts = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
@@ -51,6 +52,9 @@ def read_summary(path):
     except ValueError:  # half a file, or none of text
         return {}
     whole = fits(facts, SUMMARY) and all(isinstance(facts.get(name), list) for name in ("runs", "claims", "figures"))
+    if whole and isinstance(facts.get("entries"), list):  # older files have them with the run
+        entries = dict(enumerate(facts["entries"]))
+        facts["runs"] = [{**run, **(entries.get(run.get("entry")) or {})} for run in facts["runs"] if fits(run, {})]
     whole = whole and all(fits(run, REPORTED) for run in facts["runs"])
     whole = whole and all(fits(known, {"name": str, "sha256": str}) for known in facts["data_sets"])
     return facts if whole and all(fits(claim, {"id": str}) and "holds" in claim for claim in facts["claims"]) else {}

@@ -331,7 +331,8 @@ def test_a_small_step_takes_one_thread_and_the_report_says_so(experiment, here, 
     experiment.runs(runs)
     monkeypatch.setattr(engine, "SMALL", 75)
     experiment.main(["--seeds", "1", "--threads", "2"], script="toy")
-    assert [run["config"].get("threads", 2) for run in summary(here)["runs"]] == [1, 2]
+    facts = summary(here)
+    assert [facts["entries"][run["entry"]]["config"].get("threads", 2) for run in facts["runs"]] == [1, 2]
     assert "cpu, 1 thread (1 run), 2 threads (1 run), 1 run at a time" in (here / "report.html").read_text()
 
 
