@@ -31,6 +31,7 @@ class Run:
     def __init__(
         self,
         training=False,
+        *,
         recalibrating=False,
         backward=False,
         dx=False,

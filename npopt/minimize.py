@@ -16,7 +16,7 @@ from npopt.precautions import check_arguments, check_varied, starting_point, war
 from npopt.run import Events, Interrupt, Run, Stop, made, on_host, versions
 from npopt.samplers import RandomReshuffling, Sampler
 from npopt.schedules import Constant, Schedule, as_schedule
-from npopt.state import disagreement, misfit, misfit_of_columns
+from npopt.state import check_fits
 from npopt.values import printed, whole
 
 import numpy as np
@@ -148,34 +148,7 @@ class _Loop:
         }
 
     def load_state(self, state, path):
-        known = isinstance(state, dict) and isinstance(state.get("config"), dict)
-        if not known or state.get("format") != 2 or not isinstance(state.get("made_of"), dict):
-            raise checkpoint.Damaged(
-                f"{path} is a file of another kind or of another version, not a run's checkpoint; choose another path"
-            )
-        theirs, ours = state["config"], self.config
-        different = [f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in ours if theirs.get(k) != ours[k]]
-        words = {
-            "problem": "other data, network or settings of the problem",
-            "code": "other code, of npopt or your own,",
-            "start": "another start x",
-        }
-        different += [f"{words[k]} there" for k in words if state["made_of"].get(k) != self.made_of[k]]
-        if different:
-            raise checkpoint.Foreign(
-                f"minimize: {path} is the checkpoint of another run ({'; '.join(different)}); remove it "
-                "or choose another path"
-            )
-        pattern = {**self.state(), "reason": None if state.get("reason") is None else "", "config": None}
-        names = ("epoch", "step", "seconds", *self.estimator.counts, "lr", "loss")
-        wrong = misfit_of_columns(names, state.get("columns")) or misfit(
-            {**pattern, "columns": None}, {**state, "config": None, "columns": None}
-        )
-        wrong = wrong or disagreement(state)
-        if wrong:
-            raise checkpoint.Damaged(
-                f"minimize: {path} does not fit this run: {wrong}; remove it or choose another path"
-            )
+        check_fits(self.state(), ("epoch", "step", "seconds", *self.estimator.counts, "lr", "loss"), state, path)
         self.x[...] = backend.asarray(state["x"], self.x.dtype)
         self.t, self.seconds, self.columns = state["t"], state["seconds"], state["columns"]
         self.loss_sum, self.loss_count, self.last_loss = state["loss"]

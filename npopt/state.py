@@ -5,7 +5,7 @@ start to the end of a run; None stands for a number that is not known yet. So th
 started is the pattern of what may be loaded into it.
 """
 
-from npopt import backend
+from npopt import backend, checkpoint
 from npopt.errors import UserError
 
 import numpy as np
@@ -126,3 +126,35 @@ class Stateful:
             value.bytes() if isinstance(value, Stateful) else getattr(value, "nbytes", 0)
             for value in self.kept().values()
         )
+
+
+WORDS = {  # what a checkpoint is made of, and what to say where it is made of something else
+    "problem": "other data, network or settings of the problem",
+    "code": "other code, of npopt or your own,",
+    "start": "another start x",
+}
+
+
+def check_fits(own, names, state, path):
+    """Raise, with one sentence, where `state`, read from the file `path`, is not a state of this run. own: what the run
+    would save now; names: the columns that it has in any case."""
+    config, made_of = own["config"], own["made_of"]
+    known = isinstance(state, dict) and isinstance(state.get("config"), dict)
+    if not known or state.get("format") != own["format"] or not isinstance(state.get("made_of"), dict):
+        raise checkpoint.Damaged(
+            f"{path} is a file of another kind or of another version, not a run's checkpoint; choose another path"
+        )
+    theirs = state["config"]
+    different = [f"{k} {theirs.get(k)!r} there, {config[k]!r} here" for k in config if theirs.get(k) != config[k]]
+    different += [f"{WORDS[k]} there" for k in WORDS if state["made_of"].get(k) != made_of[k]]
+    if different:
+        raise checkpoint.Foreign(
+            f"minimize: {path} is the checkpoint of another run ({'; '.join(different)}); remove it "
+            "or choose another path"
+        )
+    without = {"config": None, "columns": None}
+    pattern = {**own, "reason": None if state.get("reason") is None else "", **without}
+    wrong = misfit_of_columns(names, state.get("columns")) or misfit(pattern, {**state, **without})
+    wrong = wrong or disagreement(state)
+    if wrong:
+        raise checkpoint.Damaged(f"minimize: {path} does not fit this run: {wrong}; remove it or choose another path")

@@ -22,36 +22,36 @@ ALONE = 512  # rows that one block sums by itself
 def moments(x, mean, variance):
     (n, d), how = x.shape, _how(x)
     parts, sums = _parts(n, d, 2, how)
-    _run("moments", how, parts, x, sums, n, d)
+    _run("moments", how, parts, (x, sums, n, d))
     program("join_moments", x)((1, blocks(d, 32)), JOIN, (sums, mean, variance, parts, n, d))
 
 
 def sum_rows(a, out):
     n, d = a.shape
     parts, sums = _parts(n, d, 1, PLAIN)
-    _run("sum_rows", PLAIN, parts, a, sums, out, n, d)
+    _run("sum_rows", PLAIN, parts, (a, sums, out, n, d))
     if parts > 1:
         program("join_sums", a)((1, blocks(d, 32)), JOIN, (sums, None, out, None, parts, d))
 
 
 def normalise(x, mean, scale, offset, skip, rectify, y):
-    _pass("normalise", _how(x, skip, y), x, mean, scale, offset, skip, int(rectify), y)
+    _pass("normalise", _how(x, skip, y), (x, mean, scale, offset, skip, int(rectify), y))
 
 
 def normalise_sums(x, mean, r, dy, y, da, db):
     (n, d), how = x.shape, _how(x, dy, y)
     parts, sums = _parts(n, d, 2, how)
-    _run("normalise_sums", how, parts, x, mean, dy, y, sums, n, d)
+    _run("normalise_sums", how, parts, (x, mean, dy, y, sums, n, d))
     program("join_sums", x)((2, blocks(d, 32)), JOIN, (sums, r, da, db, parts, d))
 
 
 def normalise_backward(x, mean, scale, dy, slope, offset, dx):
-    _pass("normalise_backward", _how(x, dy, dx), x, mean, scale, dy, slope, offset, dx)
+    _pass("normalise_backward", _how(x, dy, dx), (x, mean, scale, dy, slope, offset, dx))
 
 
 def add_row(y, bias):
     """y += bias, row by row; y: (N, D)   bias: (D,)"""
-    _pass("add_row", PLAIN, y, bias)
+    _pass("add_row", PLAIN, (y, bias))
 
 
 PLAIN, WIDE = ("", 32, (32, 8)), ("_wide", 64, (16, 16))  # a kernel's suffix, a block's columns, its threads
@@ -64,14 +64,14 @@ def _how(*matrices):
     return PLAIN if given[0].shape[1] % 4 or any(v.data.ptr % step for v in given) else WIDE
 
 
-def _pass(name, how, x, *arguments):
-    n, d = x.shape
-    _run(name, how, blocks(n, ROWS), x, *arguments, n, d)
+def _pass(name, how, arguments):
+    n, d = arguments[0].shape
+    _run(name, how, blocks(n, ROWS), (*arguments, n, d))
 
 
-def _run(name, how, parts, x, *arguments):
-    suffix, columns, block = how
-    program(name + suffix, x)((parts, blocks(x.shape[1], columns)), block, (x, *arguments))
+def _run(name, how, parts, arguments):
+    (suffix, columns, block), x = how, arguments[0]
+    program(name + suffix, x)((parts, blocks(x.shape[1], columns)), block, arguments)
 
 
 def _parts(n, d, kinds, how):

@@ -66,7 +66,7 @@ def convolve_weights(x, dy, dw, stride, padding):
     length = blocks(blocks(positions, parts), some) * some
     parts = blocks(positions, length)
     sums = dw if parts == 1 else backend.workspace((parts, o, wide), "float32")
-    _run(name, (*tiles, parts), dy, x, sums, *view, c, o, positions, length)
+    _run(name, (*tiles, parts), (dy, x, sums, *view, c, o, positions, length))
     if parts > 1:
         program.each("sum_in_order", dw.size, sums, dw, parts, like=x)
 
@@ -79,10 +79,10 @@ def _launch(x, w, bias, y, view, positions):
         grid = blocks(positions, rows), blocks(count, cols)
         if prod(grid) >= WAVE // 2:  # the largest blocks of which every multiprocessor has one
             break
-    _run(name, grid, x, w, bias, y, *view, c, count, positions)
+    _run(name, grid, (x, w, bias, y, *view, c, count, positions))
 
 
-def _run(name, grid, *arguments):
+def _run(name, grid, arguments):
     program(name, arguments[0])(grid, (TILES[name][2],), arguments, shared_mem=program.shared[name])
 
 
@@ -101,5 +101,6 @@ def arranged(x, w, taps=None):
     shape = w.shape if taps is None else (max(size, 1),)
     out = backend.workspace(shape, x.dtype)
     if size:
-        program.each("arrange", size, w, out, int(turn), o, high, wide, c, *down, *across, like=x)
+        sizes = int(turn), o, high, wide, c, *down, *across
+        program.each("arrange", size, w, out, *sizes, like=x)
     return out
