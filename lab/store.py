@@ -53,8 +53,9 @@ def read_summary(path):
         return {}
     whole = fits(facts, SUMMARY) and all(isinstance(facts.get(name), list) for name in ("runs", "claims", "figures"))
     if whole and isinstance(facts.get("entries"), list):  # older files have them with the run
-        entries = dict(enumerate(facts["entries"]))
-        facts["runs"] = [{**run, **(entries.get(run.get("entry")) or {})} for run in facts["runs"] if fits(run, {})]
+        entries = {i: entry for i, entry in enumerate(facts["entries"]) if fits(entry, {"tags": dict})}
+        known = (entries.get(run["entry"], {}) if fits(run, {"entry": int}) else {} for run in facts["runs"])
+        facts["runs"] = [{**run, **more} if more else run for run, more in zip(facts["runs"], known, strict=True)]
     whole = whole and all(fits(run, REPORTED) for run in facts["runs"])
     whole = whole and all(fits(known, {"name": str, "sha256": str}) for known in facts["data_sets"])
     return facts if whole and all(fits(claim, {"id": str}) and "holds" in claim for claim in facts["claims"]) else {}

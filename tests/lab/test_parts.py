@@ -158,6 +158,17 @@ def test_a_damaged_summary_is_written_anew_and_never_hides_the_runs(experiment, 
     assert held(here)[2] == ["b"]
 
 
+def test_a_summary_whose_inner_parts_are_damaged_is_as_good_as_none(experiment, here):
+    experiment.main([], script="toy")
+    facts = summary(here)
+    damage = [("entries", [1]), ("entries", []), ("runs", [[], 3]), ("runs", [{"entry": []}]), ("claims", [3])]
+    for name, value in damage:
+        (here / "summary.json").write_text(json.dumps({**facts, name: value}))
+        assert read_summary(here / "summary.json") == {}
+    (here / "summary.json").write_text(json.dumps(facts))
+    assert read_summary(here / "summary.json")["runs"][0]["tags"] == {"of": "a"}
+
+
 def test_a_summary_that_cannot_be_read_is_one_sentence(experiment, here, capsys):
     experiment.main([], script="toy")
     os.remove(here / "summary.json")
