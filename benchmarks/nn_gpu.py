@@ -23,7 +23,6 @@ from gpu_tools import Report, products
 from pairs import RESULTS, arguments, machine, torch, unit  # isort: skip (before NumPy)
 from steps import ours, theirs  # isort: skip
 
-from nn.kernels.gpu import convolutions
 from npopt import backend
 
 import numpy as np
@@ -35,7 +34,6 @@ CASES = {
     "ResNet-18, batch 512": ("resnet", 512, {}),
     "ResNet-18, batch 1024": ("resnet", 1024, {}),
 }
-BITS = (25, 26, 28, 30)  # of the bound on columns
 
 
 def free():
@@ -114,30 +112,6 @@ def steps(report, args, deadline):
     free()
 
 
-def workspace(report, args):
-    """The bound on what a convolution writes: a small one stays in the card's cache, a large one needs few launches."""
-    case, size, options = CASES["ResNet-18, batch 128"]
-    kept, step = (convolutions.WORKSPACE, convolutions.WINOGRAD), ours(case, size, **options)
-    report.heading(
-        f"ResNet-18, batch {size}, by the bytes of columns or points at a time",
-        "",
-        *(f"{1 << bits - 20} MiB" for bits in BITS),
-    )
-    for label, precision, fast in (
-        ("float32, Winograd", "float32", True),
-        ("float32, columns", "float32", False),
-        ("TF32, columns", "tf32", False),
-    ):
-        products(precision)
-        cells = []
-        for bits in BITS:
-            convolutions.WORKSPACE, convolutions.WINOGRAD = 1 << bits, fast
-            cells.append(unit(tools.best(step, 3)))
-        report.row(label, *cells)
-    convolutions.WORKSPACE, convolutions.WINOGRAD = kept
-    products("float32")
-
-
 def main(argv=None):
     p = arguments(__doc__, rounds=7)
     p.add_argument("--device", default="gpu", help="the device (default: %(default)s)")
@@ -154,7 +128,6 @@ def main(argv=None):
     report = Report("Training on a GPU", f"{card}; host: {machine()}")
     rate, speeds = pieces.limits(report)
     steps(report, args, start + args.seconds)
-    workspace(report, args)
     pieces.passes(report, rate)
     pieces.convolution_kernels(report)
     pieces.convolution_products(report, speeds)

@@ -1,5 +1,12 @@
 """The laboratory: a grid of runs with one progress bar, a store that survives a kill, claims, figures, one report."""
 
+import os
+import signal
+import sys
+
+if os.path.basename("".join(sys.argv[:1])) == "npopt":  # the command, while it is loaded: Ctrl-C just ends it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import npopt  # noqa: F401  # isort: skip (before NumPy: it says how pools of threads wait)
 from lab.claims import (
     Claim,

@@ -15,6 +15,7 @@ import sys
 import traceback
 
 from lab.results import MissingRuns
+from npopt.errors import UserError
 
 import numpy as np
 import scipy.stats
@@ -26,7 +27,8 @@ class Undecided(Exception):
 
 @dataclasses.dataclass
 class Claim:
-    """One line of the claims table. holds is True, False, or None: undecided, for the reason in the note."""
+    """One line of the claims table. holds is True, False, or None: undecided, for the reason in the note, or broken: a
+    bug kept it from being computed."""
 
     id: str
     statement: str
@@ -35,18 +37,20 @@ class Claim:
     measured: str = ""
     holds: bool | None = None
     note: str = ""
+    broken: bool = False
 
     @property
     def mark(self):
-        return {True: "holds", False: "does not hold", None: "undecided"}[self.holds]
+        return "broken" if self.broken else {True: "holds", False: "does not hold", None: "undecided"}[self.holds]
 
 
 def judge(claim, function):
-    """The claim with what `function()` measured. Whatever it raises leaves the claim undecided, with the reason."""
+    """The claim with what `function()` measured. Undecided or MissingRuns leave it undecided, every other error broken;
+    the reason is in the note."""
     try:
         outcome = function()
         if not isinstance(outcome, tuple) or len(outcome) not in (2, 3):
-            raise TypeError(f"the function must return (measured, holds) or (measured, holds, note), got {outcome!r}")
+            raise UserError(f"the function must return (measured, holds) or (measured, holds, note), got {outcome!r}")
         measured, holds, note = (*outcome, "")[:3]
         if isinstance(measured, (float, np.floating)) and np.isnan(measured) and holds is not None:
             holds, note = None, note or "the measured value is not a number"
@@ -57,7 +61,7 @@ def judge(claim, function):
     except Exception as error:
         print(f"claim {claim.id} could not be computed:", file=sys.stderr)
         traceback.print_exc()
-        return dataclasses.replace(claim, holds=None, note=f"not computed, {type(error).__name__}: {error}")
+        return dataclasses.replace(claim, broken=True, note=f"not computed, {type(error).__name__}: {error}")
 
 
 def show(value):

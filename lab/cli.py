@@ -8,27 +8,31 @@ its table as each script ends. What a script says goes to <out>/<script>/output.
 import ast
 import concurrent.futures
 import importlib
-import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
-from lab import options, report
+from lab import data, options, report
 from lab.claims import counts
 from lab.experiment import Experiment
 from lab.options import nearest
+from lab.processes import Interrupts, quiet, spawn
+from lab.progress import Doing
+from lab.store import read_summary
+from lab.workers import manner
 from npopt import checkpoint
 from npopt.backend import cores
+from npopt.checkpoint import Unwritable
 from npopt.errors import UserError
 
 USAGE = """npopt: a laboratory for the optimisation of deep learning, in NumPy
 
   npopt list                      the scripts: task, name, question
-  npopt run NAME [options]        run one; npopt run NAME --help says what it asks, and its options
+  npopt run NAME [options]        run one, or FILE.py, a script of your own; npopt run NAME --help
+                                  says what it asks, and which options are its own
   npopt all [--quick] [options]   run every script, on all cores (--jobs: on some), and write
                                   results/index.html
   npopt report [NAME] [options]   figures and reports again from stored results, without running
@@ -37,18 +41,18 @@ USAGE = """npopt: a laboratory for the optimisation of deep learning, in NumPy
   npopt gradcheck [NAME ...]      layers and networks, all or those named, or FILE.py:CLASS, against
                                   differences; npopt gradcheck --help
 
-Options that every script takes: --data --device --seeds --epochs --quick --jobs --threads --parts
---engine --address --kernels --out --fresh. Finished runs are kept: a command that was stopped goes
-on where it was."""
+Finished runs are kept: a command that was stopped goes on where it was. Options that every script
+takes (the defaults of --seeds are those of most):
+"""
 
 LIBRARY = {"methods": "lab.methods", "show": "lab.listing", "gradcheck": "lab.gradchecks"}  # imported when asked for
 
 
-ROW = "{:7} {:{}}  {:12} {:>12}  {:>6} {:>6} {:>9}"
+ROW = "{:7} {:{}} {:>11} {:>5} {:>5} {:>9}"  # 60 columns
 VERDICTS = ("holds", "fails", "undecided")
 
 
-RUNNING = set()  # scripts of `npopt all`
+RUNNING, ENDING = set(), threading.Event()  # scripts of `npopt all`, and whether they have been told to end
 
 
 def main(argv=None):
@@ -56,20 +60,31 @@ def main(argv=None):
     words = list(sys.argv[1:] if argv is None else argv)
     commands = {"list": list_scripts, "run": run, "all": run_all, "report": redraw, **dict.fromkeys(LIBRARY)}
     if not words or words[0] in ("-h", "--help", "help"):
-        print(USAGE)
+        print(usage())
         return 0
     if words[0] not in commands:
         return refuse(f"no command is called {words[0]!r}; {nearest(words[0], commands)}")
     try:
+        Interrupts.listen()
         if words[0] in LIBRARY:
             answer = importlib.import_module(LIBRARY[words[0]]).command(words[1:])
             return refuse(answer) if isinstance(answer, str) else answer
         return commands[words[0]](words[1:])
+    except UserError as error:
+        return refuse(error)
     except KeyboardInterrupt:
-        return 130
+        return Interrupts.status()
     except BrokenPipeError:  # `| head`: nobody reads any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        quiet()
         return 1
+    except Unwritable as error:
+        return refuse(error)
+
+
+def usage():
+    """The commands, and the options of every script with what they mean."""
+    words = options.parser(Experiment("Every script."), "npopt").format_help()
+    return USAGE + words.split("show this help message and exit\n")[1].rstrip()
 
 
 def refuse(sentence):
@@ -112,27 +127,45 @@ def list_scripts(words):
 
 
 def start(path, words):
-    """Run a script and return its exit status; Ctrl-C goes to the script, which saves and ends."""
-    process = subprocess.Popen([sys.executable, str(path), *words])
+    """Run a script and return its exit status. Told to end, npopt tells the script, which saves and ends."""
+    process, told = spawn([sys.executable, str(path), *words]), False
     while True:
         try:
-            return process.wait()
+            status = process.wait()
+            break
         except KeyboardInterrupt:
-            continue
+            process.terminate()
+            told = True
+    if told:
+        raise KeyboardInterrupt
+    if status < 0:
+        print(
+            f"npopt: {path.stem} ended {manner(status)}; what was stored is kept, and with --jobs 2 each run has a "
+            "process of its own, so that one that ends it leaves the others",
+            file=sys.stderr,
+        )
+        return 128 - status
+    return status
 
 
 def chosen(name):
-    """(path, None) of a script, or (None, the sentence that says there is none)."""
-    known = scripts()
-    if name in known:
-        return known[name], None
+    """(path, None) of a script, by its name or as a file; or (None, the sentence that says there is none)."""
+    known, file = scripts(), Path(name)
+    if name.removesuffix(".py") in known:
+        return known[name.removesuffix(".py")], None
+    if file.suffix == ".py" or file.name != name:
+        if not file.is_file():
+            return None, f"there is no file {name!r}"
+        if file.suffix == ".py" and described(file):
+            return file, None
+        return None, f"{name!r} is no script of the lab: a .py file that makes an Experiment, as readme.txt shows"
     return None, f"no script is called {name!r}; " + (nearest(name, known) if known else "there are no scripts here")
 
 
 def run(words):
     if not words or words[0].startswith("-"):
         return refuse("name a script, as in: npopt run NAME; npopt list shows them")
-    path, sentence = chosen(words[0].removesuffix(".py"))
+    path, sentence = chosen(words[0])
     return refuse(sentence) if path is None else start(path, words[1:])
 
 
@@ -140,55 +173,66 @@ def run_all(words):
     """Every script, some at a time. One that fails does not stop the rest; then the status is 1."""
     known = scripts()
     if "-h" in words or "--help" in words:
-        print(USAGE)
+        print(usage())
         return 0
     if not known:
         return refuse("no scripts here; run it in a checkout of the repository")
-    try:
-        jobs, words = shared(words, len(known))
-    except ValueError as error:
-        return refuse(error)
+    jobs, words = shared(words, len(known))
     check_options("npopt all", words)
     try:
         checkpoint.writable(folder_of(words) / "index.html")
     except ValueError as error:
         return refuse(f"{error} with --out")
     order = sorted(known, key=lambda name: report.task_order(described(known[name])[0]))
-    width, failed = max(map(len, order)), []
-    print(f"{len(order)} scripts, {jobs} at a time\n\n  " + ROW.format("task", "script", width, "", "time", *VERDICTS))
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    width, failed, started = max(map(len, order)), [], time.monotonic()
+    print(f"{len(order)} scripts, {jobs} at a time\n\n" + ROW.format("task", "script", width, "time", *VERDICTS))
+    ENDING.clear()
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     runs = {pool.submit(quietly, known[name], words): name for name in order}
     try:
-        for ended in concurrent.futures.as_completed(runs):
+        for ended in watched(runs):
             name, (status, seconds) = runs[ended], ended.result()
-            if status == 130:
-                raise KeyboardInterrupt
-            found = ["", "", ""] if status else tally(folder_of(words) / name / "summary.json")
-            state = f"failed ({status})" if status else "done"
+            found = [f"failed ({status})", "", ""] if status else tally(folder_of(words) / name / "summary.json")
             task = described(known[name])[0]
-            print("  " + ROW.format(task, name, width, state, report.duration(seconds), *found), flush=True)
+            print(ROW.format(task, name, width, report.duration(seconds), *found).rstrip(), flush=True)
             if status:
                 failed.append(name)
                 print(last_words(folder_of(words) / name), file=sys.stderr)
-    except KeyboardInterrupt:
-        pool.shutdown(cancel_futures=True)  # the scripts were interrupted too, save and end
-        return 130
-    finally:  # told to end, or nobody reads what is printed
+    finally:  # told to end, or nobody reads what is printed: the scripts save and end
         pool.shutdown(wait=False, cancel_futures=True)
+        ENDING.set()
         for process in list(RUNNING):
             process.terminate()
+        pool.shutdown()
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
-    print(f"\nall reports: {report.write_index(folder_of(words))}")
+    index = report.write_index(folder_of(words))
+    print(f"\n{len(order)} scripts, {report.duration(time.monotonic() - started)}; all reports: {index}")
     return 1 if failed else 0
+
+
+def watched(runs):
+    """The futures of `npopt all` as they end; the terminal's last line says which scripts are waited for."""
+
+    def waited():
+        names = ", ".join(name for future, name in runs.items() if future.running())
+        return f"{sum(future.done() for future in runs)} of {len(runs)} done; now: {names}"
+
+    ends = concurrent.futures.as_completed(runs)
+    for _ in runs:
+        with Doing(waited):
+            ended = next(ends)
+        yield ended
 
 
 def check_options(prog, words):
     """Refuse, before any script starts, what no script takes: one sentence, and the end of this process."""
     p = options.parser(Experiment("Every script."), prog)
-    options.check(p, p.parse_args(words, options.Arguments()))
+    args = p.parse_args(words, options.Arguments())
+    options.check(p, args)
+    if args.parts:
+        p.error("argument --parts: parts are those of one script; name it")
+    data.check(args.data)
 
 
 def shared(words, count):
@@ -209,10 +253,12 @@ def shared(words, count):
 def quietly(path, words):
     """Run a script, what it says into its output.txt; (exit status, seconds)."""
     folder, before = folder_of(words) / path.stem, time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.writable(folder / "output.txt")
     with open(folder / "output.txt", "w") as file:
-        process = subprocess.Popen([sys.executable, str(path), *words], stdout=file, stderr=subprocess.STDOUT)
+        process = spawn([sys.executable, str(path), *words], stdout=file, stderr=subprocess.STDOUT)
         RUNNING.add(process)
+        if ENDING.is_set():
+            process.terminate()
         try:
             return process.wait(), time.monotonic() - before
         finally:
@@ -239,26 +285,25 @@ def folder_of(words):
 def tally(path):
     """[held, failed, undecided] of a summary, as text."""
     try:
-        return [str(n) for n in counts(json.loads(path.read_text())["claims"])]
-    except (OSError, ValueError, KeyError):
+        return [str(n) for n in counts(read_summary(path)["claims"])]
+    except (UserError, KeyError):
         return ["", "", ""]
 
 
 def redraw(words):
     """Figures and reports again, with the arguments of the last run where none are given."""
-    known, out = scripts(), folder_of(words)
-    names, rest = [], list(words)
+    out, rest = folder_of(words), list(words)
     if rest and not rest[0].startswith("-"):
-        names = [rest.pop(0).removesuffix(".py")]
-        if chosen(names[0])[0] is None:
-            return refuse(chosen(names[0])[1])
+        path, sentence = chosen(rest.pop(0))
+        status = refuse(sentence) if path is None else start(path, [*rest, "--redraw"])
+        if status == 2:
+            return status
+        paths = [path]
     else:
         check_options("npopt report", [*rest, "--redraw"])
-        names = [name for name in known if (out / name / "summary.json").exists()]
-    status = 0
-    for name in names:
-        status = max(status, start(known[name], [*rest, "--redraw"]))
-    if not names:
+        paths = [path for name, path in scripts().items() if (out / name / "summary.json").exists()]
+        status = max([start(path, [*rest, "--redraw"]) for path in paths], default=0)
+    if not paths:
         return refuse(f"no results in {os.fspath(out)!r}; npopt all --quick makes some")
     print(f"\nall reports: {report.write_index(out)}")
     return status

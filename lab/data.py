@@ -1,6 +1,9 @@
 """Data sets by name: the last few that a process has loaded, and what is said about them in keys and summaries."""
 
+import os
+
 from lab.options import BUNDLED, REAL, nearest
+from lab.progress import Doing
 from npopt.errors import UserError
 
 
@@ -18,11 +21,25 @@ def check(name):
     from problems import datasets
 
     known = [BUNDLED, REAL, *datasets.names()]
+    if name not in known and datasets.is_path(name):
+        raise UserError(f"--data: {datasets.how_to_read(name)}")
     if name not in known:
         raise UserError(f"no data set is called {name!r}; {nearest(name, known)}")
 
 
+def sets_of(recipe):
+    """The names of the data sets among a recipe's arguments: `data`, unless that is a file, and texts that name one."""
+    texts = [value for value in recipe.arguments.values() if isinstance(value, str)]
+    if not texts:
+        return []
+    from problems import datasets
+
+    known = datasets.names()
+    return sorted({t for t in texts if t in known or t == recipe.data and not os.path.isfile(t)})
+
+
 def facts(name):
     """{"name", "sha256", "rows", "source"} of a data set; rows are the training rows. It is loaded for that."""
-    found = dataset(name)
+    with Doing(f"loading {name}"):
+        found = dataset(name)
     return {"name": name, "sha256": found.sha256, "rows": len(found.y_train), "source": found.source}

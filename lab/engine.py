@@ -1,4 +1,4 @@
-"""Who does the runs: this process, joblib's worker processes, or a Dask or Ray cluster through joblib's own backends.
+"""Who does the runs: this process, worker processes of this machine, or a Dask cluster.
 
 `execute` is the whole life of a run: is it stored; is it locked; run it; store it. Everything around it only hands out
 jobs and collects outcomes as they come. Runs are stored by whoever makes them, so that killing the command that asked
@@ -7,31 +7,36 @@ for them loses none; a cluster without a common folder sends them back instead.
 
 import contextlib
 import dataclasses
+import math
+import os
 import tempfile
-import warnings
+import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lab.store import Store
+from lab.workers import Lost, answered, packed, team
 from nn import kernels
 from npopt import backend
-from npopt.checkpoint import Damaged
+from npopt.checkpoint import FULL, Damaged, Unwritable
 from npopt.errors import UserError
 
-import joblib
 import numpy as np
 
 KEPT = 1_000_000  # numbers of x up to which the store keeps it unasked
+SMALL = 1 << 24  # multiply-adds of a step, as threads_of counts them: a millisecond or less of one thread
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a process sets before it runs anything. seconds: between two checkpoints."""
+    """What a process sets before it runs anything. threads: of a run, at most; seconds: between two checkpoints;
+    script: the path and the text of the script whose experiment this is, for workers, or (None, None)."""
 
     device: str = "cpu"
     threads: int = 1
     kernels: str = "fast"
     seconds: float = 30.0
+    script: tuple = (None, None)
 
     def apply(self):
         backend.use(self.device)
@@ -49,7 +54,8 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a job. status: done, busy (another process has it), refused (message says why) or interrupted."""
+    """What became of a job. status: done, busy (another process has it), interrupted, and, for the reason that the
+    message says, refused (a UserError), failed (a bug) or unwritable (the store)."""
 
     job: Job
     status: str
@@ -58,8 +64,24 @@ class Outcome(NamedTuple):
 
 
 def execute(job, store, settings, wait=False, ship=False):
-    """Make a run unless it exists. wait: for another process that has its lock. ship: the run with the outcome."""
-    store = within_reach(store) if ship else store
+    """Make a run unless it exists. wait: for another process that has its lock. ship: the run with the outcome.
+
+    Whatever the run raises is its outcome, so that the others are made: a UserError's sentence, a bug's traceback.
+    """
+    try:
+        return made(job, within_reach(store) if ship else store, settings, wait, ship)
+    except Unwritable as error:
+        return Outcome(job, "unwritable", str(error))
+    except UserError as error:
+        return Outcome(job, "refused", str(error))
+    except (Exception, SystemExit) as error:
+        if getattr(error, "errno", None) in FULL:
+            return Outcome(job, "unwritable", str(Unwritable(error.filename or "a file", error)))
+        return Outcome(job, "failed", told(error))
+
+
+def made(job, store, settings, wait, ship):
+    """The outcome of a job that nothing keeps from being made."""
     if store.has(job.key):
         return Outcome(job, "done", run=store.load(job.key) if ship else None)
     with store.lock(job.key, wait) as lock:
@@ -68,15 +90,20 @@ def execute(job, store, settings, wait=False, ship=False):
         if store.has(job.key):  # the process that had the lock has finished it
             return Outcome(job, "done", run=store.load(job.key) if ship else None)
         settings.apply()
-        try:
-            run = perform(job, store, settings.seconds, lock.note)
-        except UserError as error:
-            return Outcome(job, "refused", str(error))
+        run = perform(job, store, settings, lock.note)
         if run.reason == "interrupted":
             return Outcome(job, "interrupted")
         tree = record(job, run)
         store.save(job.key, tree)
         return Outcome(job, "done", run=tree if ship else None)
+
+
+def told(error):
+    """The traceback of an error, from the first line outside of the lab on."""
+    here, at = os.path.dirname(__file__), error.__traceback__
+    while at.tb_next and os.path.dirname(at.tb_frame.f_code.co_filename) == here:
+        at = at.tb_next
+    return "".join(traceback.format_exception(type(error), error, at)).rstrip()
 
 
 def within_reach(store):
@@ -87,14 +114,28 @@ def within_reach(store):
         return Store(Path(tempfile.gettempdir()) / "npopt" / "runs")
 
 
-def perform(job, store, seconds, progress):
+def threads_of(problem, sampler, most):
+    """Threads for the steps of a run: one where a step is little work, else the most that are allowed.
+
+    Two threads gain little in so short a step. And beside a busy process each waits for the other many times a step: a
+    small network then takes three to seven times as long as with one. The rule looks at sizes, not at a clock, so that
+    equal runs are run alike. It counts each parameter once a row, a filter once a pixel.
+    """
+    if problem.n is None:
+        return most
+    rows = min(64, problem.n) if sampler is None else sampler.batch_size or problem.n
+    pixels = math.prod(problem.network.input_shape[:2]) if hasattr(problem, "network") else 1
+    work = rows * sum(s.size * (pixels if s.kind == "conv" else 1) for s in problem.segments)
+    return 1 if work < SMALL else most
+
+
+def perform(job, store, settings, progress):
     """The Run of a job, from its checkpoint if there is one; a damaged checkpoint is set aside."""
     from npopt import Events, Run, minimize
 
     entry, path = job.entry, store.checkpoint(job.key)
-    events = Events(
-        entry.metrics, entry.per, checkpoint=path, seconds=seconds, progress=progress, variance=entry.variance
-    )
+    noted = {"checkpoint": path, "seconds": settings.seconds, "progress": progress, "variance": entry.variance}
+    events = Events(entry.metrics, entry.per, **noted)
     if entry.run is not None:
         run = entry.run(seed=job.seed, events=events)
         if isinstance(run, dict):
@@ -102,8 +143,10 @@ def perform(job, store, seconds, progress):
         return run
     given = {name: getattr(entry, name) for name in ("sampler", "schedule", "estimator", "vary", "stop")}
     given |= {"seed": job.seed, "events": events}
+    problem = entry.problem()
+    backend.threads(threads_of(problem, entry.sampler, settings.threads))
     try:
-        return minimize(entry.problem(), entry.optimizer, **given)
+        return minimize(problem, entry.optimizer, **given)
     except Damaged as error:
         store.set_aside(path, error)
         return minimize(entry.problem(), entry.optimizer, **given)
@@ -139,7 +182,9 @@ def collect(jobs, store, settings, workers=1, engine="local", address=None):
     """Outcomes of the jobs as they come. Jobs that other processes hold are left to them, and waited for at the end."""
     if not jobs:
         return
-    with pool(engine, address, workers, settings) as run_all:
+    alone = engine == "local" and workers == 1
+    pool = here() if alone else {"local": local, "dask": dask}[engine](settings, workers, address)
+    with pool as run_all:
         busy = []
         for outcome in run_all(jobs, store, settings, wait=False):
             if outcome.status == "busy":
@@ -149,54 +194,64 @@ def collect(jobs, store, settings, workers=1, engine="local", address=None):
         yield from run_all(busy, store, settings, wait=True) if busy else ()
 
 
+# A pool is a context whose value is a function (jobs, store, settings, wait) -> outcomes, as long as the context lasts.
 @contextlib.contextmanager
-def pool(engine, address, workers, settings):
-    """A function (jobs, store, settings, wait) -> outcomes, for as long as the engine is up."""
-    if engine == "local" and workers == 1:
-        yield lambda jobs, *rest, wait: (execute(job, *rest, wait) for job in jobs)
-        return
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())  # loky replaces workers that hold much memory, and says so
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
-        config = {"local": local, "dask": dask, "ray": ray}[engine](stack, address, workers, settings)
-        stack.enter_context(joblib.parallel_config(**config))
-        ship = engine != "local"
-        ahead = "all" if ship else "2*n_jobs"
-        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=ahead)
-        yield lambda jobs, *rest, wait: parallel(joblib.delayed(execute)(job, *rest, wait, ship) for job in jobs)
+def here():
+    """This process."""
+    yield lambda jobs, *rest, wait: (execute(job, *rest, wait) for job in jobs)
 
 
-def local(stack, address, workers, settings):
-    return {"backend": "loky", "n_jobs": workers, "inner_max_num_threads": settings.threads}
+@contextlib.contextmanager
+def local(settings, workers, address):
+    """Worker processes of this machine."""
+
+    def run_all(jobs, *rest, wait):
+        for job, answer in work((job, packed(by_name, remote, job, *rest, wait)) for job in jobs):
+            yield outcome(job, answer)
+
+    by_name = settings.script[0] is not None
+    with team(workers, settings.threads, settings.script) as work:
+        yield run_all
 
 
-def dask(stack, address, workers, settings):
-    """Joblib's Dask backend on the cluster at `address`, or on one of `workers` processes of this machine."""
+@contextlib.contextmanager
+def dask(settings, workers, address):
+    """The Dask cluster at `address`, or one of `workers` processes of this machine."""
     try:
-        from dask.distributed import Client, LocalCluster
+        from dask import config
+        from dask.distributed import Client, LocalCluster, as_completed
     except ImportError:
         raise UserError("--engine dask needs Dask: pip install 'dask[distributed]'") from None
-    if address is None:
-        cluster = stack.enter_context(
-            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50)
-        )
-        stack.enter_context(Client(cluster))
-    else:
+
+    def run_all(jobs, *rest, wait):
+        parcels = [(job, packed(False, remote, job, *rest, wait, True)) for job in jobs]
+        yield from (outcome(job, parcel) for job, parcel in parcels if isinstance(parcel, Lost))
+        sent = {client.submit(answered, p, pure=False): job for job, p in parcels if not isinstance(p, Lost)}
+        for future in as_completed(sent):
+            error = future.exception()
+            yield outcome(sent.pop(future), future.result() if error is None else Lost(f"Dask says: {error}"))
+
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            stack.enter_context(config.set({"distributed.scheduler.allowed-failures": 0}))
+            own = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
+            address = stack.enter_context(LocalCluster(**own))
         try:
-            stack.enter_context(Client(address, timeout=10))
+            client = stack.enter_context(Client(address, timeout=10))
         except (OSError, ValueError) as error:
             raise UserError(f"--address {address}: no Dask scheduler answers there ({error})") from None
-    return {"backend": "dask"}
+        yield run_all
 
 
-def ray(stack, address, workers, settings):
-    """Joblib's Ray backend, on the cluster at `address` or on this machine."""
-    try:
-        import ray as ray_package
-        from ray.util.joblib import register_ray
-    except ImportError:
-        raise UserError("--engine ray needs Ray: pip install 'ray[default]'") from None
-    ray_package.init(address=address, num_cpus=None if address else workers, ignore_reinit_error=True)
-    stack.callback(ray_package.shutdown)
-    register_ray()
-    return {"backend": "ray", "n_jobs": -1 if address else workers}
+def remote(*arguments):
+    """`execute` in another process. The job stays where it is: what a script defines need not travel back."""
+    return execute(*arguments)._replace(job=None)
+
+
+def outcome(job, answer):
+    """What another process said about a job, or why it says nothing."""
+    if isinstance(answer, Lost):
+        return Outcome(job, "failed", str(answer))
+    if answer.status == "interrupted":  # not by Ctrl-C, which the script alone hears
+        return Outcome(job, "failed", "the process that made the run was told to end; the steps so far are kept")
+    return answer._replace(job=job)

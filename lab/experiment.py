@@ -23,30 +23,33 @@
 The functions are given what they name: the results as their first argument, and, where they have such an argument,
 `args` (the command line) and, for the conclusion, `claims` (dict id -> Claim). They see finished runs only, so that a
 figure can be drawn again from the store at any time. A claim whose runs are missing is undecided; a claim that fails is
-a result, and the script still ends with status 0. A figure or a conclusion that fails for another reason is a bug: its
-traceback is printed, the report says so, and the status is 1. A run that raises a UserError is refused with its
-sentence, and the others are made; every other error ends the script with its traceback.
+a result, and the script still ends with status 0. A run, a claim, a figure or a conclusion that fails for another
+reason is a bug: its traceback is printed, the report says so, all others are made, and the status is 1. A run that
+raises a UserError is refused with its sentence; where nothing worse happens, the status is then 2.
 """
 
+import contextlib
 import copy
 import inspect
-import os
 import re
 import sys
+import textwrap
 import time
 import traceback
 import warnings
 from pathlib import Path
 
 from lab import data as data_room
-from lab import engine, report
+from lab import earlier, engine, ingredients, processes, report
 from lab.claims import Claim, judge
 from lab.engine import Job, Settings
-from lab.grid import Entry
+from lab.grid import Entry, tell_apart
 from lab.options import default_parts, nearest, parse
-from lab.progress import Bar
+from lab.profiling import profile
+from lab.progress import Bar, Doing
 from lab.results import Finished, MissingRuns, Results
 from lab.store import RESULTS, Store, key_of, write_text
+from npopt.checkpoint import Unwritable
 from npopt.errors import UserError
 
 
@@ -65,7 +68,7 @@ class Experiment:
     """
 
     def __init__(
-        self, doc, task="", source="", title=None, parts=None, options=(), seeds=5, quick_seeds=3, epochs=10,
+        self, doc, *, task="", source="", title=None, parts=None, options=(), seeds=5, quick_seeds=3, epochs=10,
         quick_epochs=2, seconds=30.0,
     ):  # fmt: skip
         self.doc = inspect.cleandoc(doc or "No question yet.")
@@ -112,59 +115,59 @@ class Experiment:
     # ------------------------------------------------------------------------------------------------------ main
     def main(self, argv=None, script=None):
         """Run what is missing, then write everything. Ends the process with status 2 and one sentence on bad input."""
+        if processes.worker:
+            raise SystemExit  # the script has been loaded for its functions
         script = script or Path(sys.argv[0]).stem
         args = parse(self, script, sys.argv[1:] if argv is None else argv)
         started = time.monotonic()
-        try:
-            self.settings = Settings(args.device, args.threads, args.kernels, self.seconds)
+        with processes.ending(script):
+            self.settings = Settings(args.device, args.threads, args.kernels, self.seconds, self.text())
             self.settings.apply()
             if args.profile:
                 profile(script, self.jobs(args)[0])
                 return
             store = Store((args.out / script / "runs").absolute())
             labelled, data = self.jobs(args)
-            broken = self.make(script, args, store, labelled)
-            status = 0
-            if not broken or self.load(store, labelled):  # where nothing ran, an older report stays as it is
-                status = self.write(script, args, store, labelled, data, time.monotonic() - started)
-        except BrokenPipeError:  # `| head`: nobody reads any more; everything is written
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise SystemExit(1) from None
-        except KeyboardInterrupt:
-            print(f"\n{script}: interrupted; all is kept, the same command goes on from here", file=sys.stderr)
-            raise SystemExit(130) from None
-        except UserError as error:
-            print(f"{script}: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
-        if broken or status:
-            raise SystemExit(2 if broken else status)
+            troubles = self.make(script, args, store, labelled)
+            bugs = [trouble for trouble in troubles if trouble["status"] == "failed"]
+            status = 1 if bugs else 2 if troubles else 0
+            if bugs or not troubles or self.load(store, labelled):  # where all is refused, an older report stays
+                worse = self.write(script, args, store, labelled, data, troubles, started)
+                status = worse or status
+            if status:
+                raise SystemExit(status)
+
+    def text(self):
+        """(path, text) of the script that runs this experiment; (None, None) elsewhere, as in a notebook."""
+        main = sys.modules["__main__"]
+        if all(value is not self for value in vars(main).values()) or not hasattr(main, "__file__"):
+            return None, None
+        return main.__file__, Path(main.__file__).read_text(encoding="utf-8")
 
     def jobs(self, args):
         """([(entry, job)] for every entry and seed, facts of the data sets)."""
         if self.grid is None:
             raise UserError("the experiment has no grid: decorate a function of args with @experiment.runs")
         data_room.check(args.data)
-        labelled, seen, sets = [], set(), {}
-        for entry in self.grid(args):
+        labelled, seen, sets = [], {}, {}
+        asked = copy.copy(args)
+        asked.only = args.parts  # the data of other parts need not be there
+        for entry in self.grid(asked):
             if not isinstance(entry, Entry):
                 raise UserError(f"the grid must yield Entry objects, it yielded {type(entry).__name__}")
             if entry.part not in self.parts:
                 raise UserError(f"entry {entry.name!r}: no part {entry.part!r}; {nearest(entry.part, self.parts)}")
-            label = entry.part, frozenset(entry.tags.items())
-            if label in seen:
-                raise UserError(f"two entries of part {entry.part!r} have the same tags: {entry.name or 'none'}")
-            seen.add(label)
+            tell_apart(entry, seen)
             if entry.part not in args.parts:
                 continue
             entry = self.complete(entry, args)
-            if entry.recipe.data is not None and entry.recipe.data not in sets:
-                sets[entry.recipe.data] = data_room.facts(entry.recipe.data)
-            sha = sets[entry.recipe.data]["sha256"] if entry.recipe.data is not None else ""
-            printed = entry.printed()
+            own = data_room.sets_of(entry.recipe)
+            sets |= {name: data_room.facts(name) for name in own if name not in sets}
+            printed, found = entry.printed(), ingredients.of(entry)
             for seed in entry.seeds or args.seeds:
                 key = key_of(
-                    method=printed, code=entry.recipe.code(), data=sha, seed=seed, threads=args.threads,
-                    device=args.device, kernels=args.kernels, results=RESULTS,
+                    method=printed, **found, data={name: sets[name]["sha256"] for name in own}, seed=seed,
+                    threads=args.threads, device=args.device, kernels=args.kernels, results=RESULTS,
                 )  # fmt: skip
                 labelled.append((entry, Job(key, entry, seed, printed)))
         if not labelled:
@@ -182,70 +185,68 @@ class Experiment:
         return entry
 
     def make(self, script, args, store, labelled):
-        """Make the runs that are not stored. Returns whether any was refused; the others are made all the same."""
+        """Make the runs that are not stored. Returns those that could not be made, as `troubles` lists them."""
         jobs = {job.key: job for _, job in labelled}
         if args.fresh and not args.redraw:
             for key in jobs:
                 store.discard(key)
         store.sweep()
         missing = [job for job in jobs.values() if store.load(job.key) is None]
-        refused = 0
         if args.redraw:
             if len(missing) == len(jobs):
-                where = str(args.out / script)
-                raise UserError(f"no stored run of this grid in {where!r}: run it first, without --redraw")
+                raise UserError(f"no stored run of this grid in {str(args.out / script)!r}{store.hint()}")
             if missing:
                 print(f"{script}: {len(missing)} of {len(jobs)} runs are missing; drawn without them", file=sys.stderr)
-            return False
+            return []
         print(f"{script}: {len(jobs)} runs, {len(jobs) - len(missing)} stored, {len(missing)} to make", flush=True)
-        with Bar(store, [job.key for job in missing], script) as bar:
-            for outcome in engine.collect(missing, store, self.settings, args.jobs, args.engine, args.address):
+        found = {}
+        made = engine.collect(missing, store, self.settings, args.jobs, args.engine, args.address)
+        with Bar(store, [job.key for job in missing], script) as bar, contextlib.closing(made):
+            for outcome in made:
                 if outcome.status == "interrupted":
                     raise KeyboardInterrupt
-                if outcome.status == "refused":
-                    refused += 1
-                    entry = outcome.job.entry
-                    where = f"part {entry.part}, {entry.name}, seed {outcome.job.seed}"
-                    bar.bar.write(f"{script}: {where}: {outcome.message}", file=sys.stderr)
+                if outcome.status == "unwritable":
+                    raise UserError(f"{outcome.message}; what was stored is kept, the same command goes on from there")
+                if outcome.status in ("refused", "failed"):
+                    bar.bar.write(f"{script}: {told(outcome, found.values())}", file=sys.stderr)
+                    found[outcome.job.key] = outcome
                 elif outcome.run and not store.has(outcome.job.key):
                     store.save(outcome.job.key, outcome.run)
                 bar.finished(outcome.job.key)
-        return bool(refused)
+        return troubles(labelled, found)
 
     def load(self, store, labelled):
         """The finished runs of the grid, in its order."""
         found = Results()
         for entry, job in labelled:
             stored = store.load(job.key)
-            if stored is None:
-                continue
-            columns = stored["columns"]
-            final = {name: values[-1].item() for name, values in columns.items() if values.ndim == 1 and len(values)}
-            found.append(
-                Finished(
-                    entry.part, entry.tags, job.seed, columns=columns, final=final, key=job.key,
-                    x=stored.get("x"), answer=stored.get("answer", stored.get("x")),
-                    **{name: stored[name] for name in ("config", "reason", "seconds", "loop", "memory")},
-                )
-            )  # fmt: skip
+            if stored is not None:
+                found.append(Finished.of(entry.part, entry.tags, job.seed, job.key, stored))
         return found
 
-    def write(self, script, args, store, labelled, data, elapsed):
+    def write(self, script, args, store, labelled, data, troubles, started):
         """Claims, figures, tables and files from the store. Returns the exit status."""
-        folder, results = args.out / script, self.load(store, labelled)
-        claims = [judge(claim, lambda f=f: given(f, results, args=args)) for claim, f in self.claims]
+        folder, (others, sets) = args.out / script, earlier.kept(self, script, args, store)
+        results = earlier.together(self, self.load(store, labelled), others)
+        data = list({known["name"]: known for known in [*sets, *data]}.values())
+        with Doing(f"{script}: judging claims"):
+            claims = [judge(claim, lambda f=f: given(f, results, args=args)) for claim, f in self.claims]
         figures = [self.draw(folder, name, caption, f, results, args) for name, caption, f in self.figures]
         text, bug = self.conclude(results, args, claims)
-        status = int(bug or any(figure["bug"] for figure in figures))
+        bug = bug or any(claim.broken for claim in claims) or any(figure["bug"] for figure in figures)
         facts = report.summary(self, script, args, results, claims, data, [
             {k: figure[k] for k in ("name", "caption", "reason")} for figure in figures
-        ]) | {"conclusion": text}  # fmt: skip
+        ]) | {"conclusion": text, "troubles": troubles, "kept": others.parts}  # fmt: skip
         report.write_csv(folder / "runs.csv", results)
         write_text(folder / "summary.json", report.as_json(facts))
         report.write_report(folder, self, facts, results, claims, figures, text)
         report.write_index(args.out)
-        self.tell(folder, results, claims, text, elapsed)
-        return status
+        if len(args.parts) < len(self.parts):  # the terminal hears of these parts alone
+            ways = (lambda some, f=f: given(f, some, args=args) for _, f in self.claims)
+            claims = earlier.touched(zip(claims, ways, strict=True), others)
+            text = self.list_claims(results, claims)
+        self.tell(folder, args.parts, results, claims, text, started)
+        return int(bug)
 
     def draw(self, folder, name, caption, function, results, args):
         """Draw one figure; a dict with its name and caption, and the reason where there is no picture."""
@@ -253,11 +254,13 @@ class Experiment:
 
         reason, bug = "", False
         try:
-            with figures.style(), warnings.catch_warnings():
+            with Doing(f"drawing {name}"), figures.style(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="All-NaN slice")
                 pictures.save(given(function, results, args=args), folder / name)
         except MissingRuns as error:
             reason = f"not drawn: {error}"
+        except Unwritable:
+            raise
         except Exception as error:
             reason, bug = f"not drawn, {type(error).__name__}: {error}", True
             print(f"figure {name} could not be drawn:", file=sys.stderr)
@@ -289,46 +292,38 @@ class Experiment:
                 blocks.append(f"{title}: " + "; ".join(f"{c.statement} ({c.measured or c.note})" for c in some) + ".")
         return "\n\n".join(blocks)
 
-    def tell(self, folder, results, claims, text, elapsed):
+    def tell(self, folder, parts, results, claims, text, started):
         """The end of the script in the terminal: final numbers, claims, conclusion, where the report is."""
-        for part in results.parts:
+        for part in [part for part in results.parts if part in parts]:
             print(f"\npart {part}: {self.parts[part].title}")
             print(report.text_table(*report.final_table(results, part)))
         if claims:
             print("\n" + report.claims_text(claims))
         if text:
             print("\n" + "\n\n".join(re.sub(r"\s+", " ", block) for block in text.strip().split("\n\n")))
-        print(f"\n{len(results)} runs, {report.duration(elapsed)}; report: {folder / 'report.html'}", flush=True)
+        elapsed = report.duration(time.monotonic() - started)  # with figures and report
+        print(f"\n{len(results)} runs, {elapsed}; report: {folder / 'report.html'}", flush=True)
 
 
-PROFILED = 10  # steps
+def told(outcome, before):
+    """What the terminal says of a run that could not be made; a traceback that was printed before is not repeated."""
+    entry = outcome.job.entry
+    where = f"part {entry.part}, {entry.name}, seed {outcome.job.seed}"
+    if outcome.status == "refused":
+        return f"{where}: {outcome.message}"
+    if any(outcome.message == other.message for other in before):
+        return f"{where}: failed in the same way"
+    return f"{where}: failed\n{textwrap.indent(outcome.message, '    ')}"
 
 
-def profile(script, labelled):
-    """Print where the time of a step goes, layer by layer, for every network and batch that the grid trains."""
-    from nn import Profile
-    from npopt import Events, Stop, minimize
-
-    seen, networks = {}, 0
-    for entry, _ in labelled:
-        if entry.problem is None or (repr(entry.problem), repr(entry.sampler)) in seen:
-            continue
-        problem = entry.problem()
-        known = (problem.name, repr(entry.sampler)) in seen.values()
-        seen[repr(entry.problem), repr(entry.sampler)] = problem.name, repr(entry.sampler)
-        if known or not hasattr(problem, "network"):
-            continue
-        problem.metrics = lambda x: {}
-        given = dict(sampler=entry.sampler, schedule=0.0, events=Events(None))
-        minimize(problem, entry.optimizer, **given, stop=Stop(steps=2))  # compiled and warm
-        with Profile() as found:
-            run = minimize(problem, entry.optimizer, **given, stop=Stop(steps=PROFILED))
-        step = run.columns["seconds"][-1] / PROFILED * 1e3
-        print(f"\n{problem.name}, {entry.sampler}, {entry.optimizer}: {step:.2f} ms a step, clocks included")
-        print(found.table(), flush=True)
-        networks += 1
-    if not networks:
-        raise UserError("--profile is for networks, and the chosen parts train none")
+def troubles(labelled, outcomes):
+    """[{part, name, seed, status, message}]: the runs of the grid that could not be made, in its order."""
+    return [
+        {"part": entry.part, "name": entry.name, "seed": job.seed}
+        | {"status": outcomes[job.key].status, "message": outcomes[job.key].message}
+        for entry, job in labelled
+        if job.key in outcomes
+    ]
 
 
 def given(function, results, **known):
@@ -339,7 +334,7 @@ def given(function, results, **known):
     unknown = [name for name in names if name not in known]
     if unknown:
         there = ", ".join(known)
-        raise TypeError(
+        raise UserError(
             f"{function.__name__}: unknown argument {', '.join(unknown)}; besides the results there is {there}"
         )
     return function(results, **{name: known[name] for name in names})

@@ -148,8 +148,8 @@ def by_row(runs, y, x):
     return np.median([run.columns[x][:rows] for run in runs], 0), np.array([run.columns[y][:rows] for run in runs])
 
 
-def sweep(ax, results, over, y="loss", label=None, xlabel=None, ylabel=None, logx=True, logy=False, index=0, floor=0.0,
-          top=np.inf):  # fmt: skip
+def sweep(ax, results, over, y="loss", label=None, *, xlabel=None, ylabel=None, logx=True, logy=False, index=0,
+          floor=0.0, top=np.inf):  # fmt: skip
     """The last value of y against the tag `over`: the median over seeds, with bars from the lowest to the highest.
 
     top      values above it are off the scale
@@ -212,7 +212,7 @@ def halved(ax, steps, xlabel, ylabel):
     ax.minorticks_off()
 
 
-def heat(ax, table, rows, columns, ylabel, xlabel, colour, log=False, digits="{:.3g}", limits=None):
+def heat(ax, table, rows, columns, ylabel, xlabel, colour, *, log=False, digits="{:.3g}", limits=None):
     """A table (rows, columns) as colours with its numbers in the cells; rows rise upwards.
 
     rows, columns   the values that belong to them; ylabel, xlabel: what they are; colour: what the numbers are

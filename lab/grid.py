@@ -1,13 +1,11 @@
 """What a script asks for: parts, recipes for problems, and the entries of the grid. Nothing here runs anything."""
 
-import ast
 import dataclasses
-import hashlib
-import inspect
-import textwrap
 from typing import Any
 
+from lab import ingredients
 from lab.tags import checked, label
+from npopt.errors import UserError
 from npopt.values import printed
 
 VALUES = (
@@ -51,12 +49,15 @@ class Recipe:
 
     Each run builds its own, in its own process, because a problem has state (batch-norm statistics, an LSTM's carry);
     what is worth sharing is the data, and `lab.dataset` keeps the last few sets that a process has loaded.
-    The keyword `data` is the name of a data set, by convention: its sha256 goes into the key of the run.
+    The function is one of a module, and the arguments print as what they are: both stand for the problem in the key of
+    the run. The keyword `data` is the name of a data set, by convention; that set's sha256 goes into the key, and so do
+    those of files that an argument names.
     """
 
     def __init__(self, function, /, **arguments):
-        if not callable(function):
-            raise TypeError(f"Recipe: the first argument must be a function that builds a problem, got {function!r}")
+        ingredients.check_function("Recipe", function)
+        for name, value in arguments.items():
+            ingredients.check_value(f"Recipe({function.__qualname__}), argument {name}", value)
         self.function, self.arguments = function, arguments
 
     def __call__(self, **more):
@@ -78,22 +79,6 @@ class Recipe:
     def data(self):
         """The name of the data set, or None."""
         return self.arguments.get("data")
-
-    def code(self):
-        """A hash of the function's syntax tree if the script itself defines it, '' for one of the library.
-
-        Comments, layout and the docstring do not count. What the function calls is not followed.
-        """
-        if getattr(self.function, "__module__", None) != "__main__":
-            return ""
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(self.function)))
-        except (OSError, TypeError, SyntaxError):  # typed at a prompt, or a lambda inside an expression
-            return ""
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None:
-                node.body = node.body[1:]
-        return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
 
 class Entry:
@@ -140,9 +125,11 @@ class Entry:
         self.tags = checked(f"entry of part {part}", tags, (*VALUES, "part", "seed", "seeds", "keep", "name"))
         where = f"entry {part}/{self.name}"
         if run is None and not (isinstance(problem, Recipe) and optimizer is not None):
-            raise TypeError(f"{where}: give problem=Recipe(...) and optimizer=..., or run=Recipe(...)")
+            raise UserError(f"{where}: give problem=Recipe(...) and optimizer=..., or run=Recipe(...)")
         if run is not None and not isinstance(run, Recipe):
-            raise TypeError(f"{where}: run must be a Recipe, got {type(run).__name__}")
+            raise UserError(f"{where}: run must be a Recipe, got {type(run).__name__}")
+        for name in VALUES[1:-1]:
+            ingredients.check_value(f"{where}: {name}", getattr(self, name))
 
     @property
     def name(self):
@@ -160,3 +147,19 @@ class Entry:
         else:
             names = [name for name in VALUES[:-1] if name != "variance" or self.variance]
         return f"Entry({', '.join(f'{name}={printed(getattr(self, name))}' for name in names)})"
+
+
+def tell_apart(entry, seen):
+    """Refuse an entry that has the tags of one before it, or tags that print alike; seen: {(part, name): tags}."""
+    name = entry.part, label(dict(sorted(entry.tags.items())))
+    if name not in seen:
+        seen[name] = entry.tags
+        return
+    there = seen[name]
+    pairs = [f"{tag} {there.get(tag)!r} and {value!r}" for tag, value in entry.tags.items() if there.get(tag) != value]
+    if not pairs:
+        raise UserError(f"two entries of part {entry.part!r} have the same tags: {entry.name or 'none'}")
+    raise UserError(
+        f"two entries of part {entry.part!r} print alike, {entry.name}, with {', '.join(pairs)}; "
+        "give them a tag that tells them apart, such as a text"
+    )

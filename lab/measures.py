@@ -74,7 +74,7 @@ def on_surfaces(seed, events, method, rates, steps):
     return columns
 
 
-def sharpness(seed, events, data, rows, method, lr, epochs, batch, held, shifts):
+def sharpness(seed, events, *, data, rows, method, lr, epochs, batch, held, shifts):
     """Where a method ends: `high`, the largest eigenvalue of the training loss's Hessian over 1,000 rows (NaN where a
     kink disturbs it), and in a row for each a in `shifts` the `rise` of the training loss, over 10,000 rows, from w to
     w + a z, z ~ N(0, I), the mean over ten z."""

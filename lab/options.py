@@ -2,13 +2,14 @@
 
 import argparse
 import difflib
-import json
 import math
 import shlex
 import textwrap
 from pathlib import Path
 
 from lab.grid import Part
+from lab.store import read_summary
+from npopt.errors import UserError
 
 import joblib
 
@@ -26,6 +27,8 @@ class Arguments(argparse.Namespace):
     """What the command line said: data, device, seeds (a list), epochs, quick, jobs, threads, out, engine, address,
     kernels, parts (a list), profile, fresh, redraw, and the script's own options."""
 
+    only = None  # the parts that may ask for data; None: all
+
     def budget(self, full, quick):
         """The number of epochs of an entry: --epochs if it was given, else `quick` under --quick, else `full`."""
         return self.epochs_given or self.pick(full, quick)
@@ -38,8 +41,11 @@ class Arguments(argparse.Namespace):
         """Names of the data sets that the part uses under --data, a list.
 
         `bundled` and `real` are looked up in the part. A name stands for itself in the parts that list it, or, if none
-        does, in every part; parts that list only others then get an empty list, and are left out.
+        does, in every part; parts that list only others then get an empty list, and are left out. The grid gets an
+        empty list for the parts that --parts leaves out.
         """
+        if self.only is not None and part not in self.only:
+            return []
         table = self.part_table
         if self.data == BUNDLED:
             return list(table[part].bundled)
@@ -104,6 +110,13 @@ def seeds(text):
         ) from None
 
 
+def engine(text):
+    if text in ("local", "dask"):
+        return text
+    gone = "Ray is not supported any more, because its joblib backend never started a run; " if text == "ray" else ""
+    raise argparse.ArgumentTypeError(f"{gone}the engines are local and dask, got {text!r}")
+
+
 def parser(experiment, script):
     """The Parser of one experiment."""
     parts = "".join(f"\n  {name}  {part.title}" for name, part in experiment.parts.items())
@@ -127,9 +140,10 @@ def parser(experiment, script):
     add("--quick", "a small version of every part, in a minute or so", action="store_true")
     add("--parts", f"only these parts, such as {','.join(list(experiment.parts)[:2])}", metavar="LIST")
     add("--jobs", "runs at the same time (default: 1)", type=whole(1, "jobs"), default=1, metavar="N")
-    add("--threads", "threads of one run (default: cores / jobs)", type=whole(1, "threads"), metavar="N")
-    add("--engine", "who makes the runs (default: local)", choices=("local", "dask", "ray"), default="local")
-    add("--address", "of a running Dask or Ray cluster (default: start one here)", metavar="HOST:PORT")
+    text = "threads of one run, at most: small networks take one (default: cores / jobs)"
+    add("--threads", text, type=whole(1, "threads"), metavar="N")
+    add("--engine", "who makes the runs: local (default) or dask", type=engine, default="local", metavar="NAME")
+    add("--address", "of a running Dask cluster (default: start one here)", metavar="HOST:PORT")
     add(
         "--kernels",
         "network kernels: compiled, with less rounding, or plain array code",
@@ -174,7 +188,18 @@ def check(p, args):
     if args.threads and args.threads > joblib.cpu_count() and args.engine == "local" and not args.redraw:
         p.error(f"argument --threads: this machine has {joblib.cpu_count()} cores, got {args.threads}")
     if args.address and args.engine == "local":
-        p.error("argument --address: it is that of a cluster; add --engine dask or --engine ray")
+        p.error("argument --address: it is that of a cluster; add --engine dask")
+
+
+def before(path):
+    """The words of the command behind a summary.json; none where there is no whole one."""
+    facts = read_summary(path)
+    try:
+        words = shlex.split(facts.get("command", ""))[3:]
+    except ValueError:
+        return []
+    known = not facts or "--threads" in words
+    return words if known else [*words, "--threads", str(facts.get("threads", 1))]
 
 
 def parse(experiment, script, words):
@@ -183,12 +208,9 @@ def parse(experiment, script, words):
     args = p.parse_args(words, Arguments())
     if args.redraw:
         try:
-            facts = json.loads((Path(args.out) / script / "summary.json").read_text())
-            before = shlex.split(facts["command"])[3:]
-            before = before if "--threads" in before else [*before, "--threads", str(facts["threads"])]
-        except (OSError, ValueError, KeyError):
-            before = []
-        words = merged([*before, *words])
+            words = merged([*before(Path(args.out) / script / "summary.json"), *words])
+        except UserError as error:
+            p.exit(2, f"{script}: {error}\n")
         args = p.parse_args(words, Arguments())
     check(p, args)
     args.words = lasting(words)

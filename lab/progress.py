@@ -1,50 +1,106 @@
-"""One bar over the whole grid, whoever does the work.
+"""The last line of a terminal while something takes long: a bar over the whole grid, or what is being done.
 
 Each running process notes how far it is in the lock file of its run (`Lock.note`); a thread here adds the notes up.
 So the bar moves in the same way for one process, many, a cluster on a shared folder, and runs of another command.
+Where it stands still, it says why. Both lines fit the terminal, and are silent where stderr is none.
 """
 
 import math
+import shutil
 import threading
+import time
 
 from tqdm import tqdm
 
-LAYOUT = "{desc}{percentage:3.0f}%|{bar:30}| {n:.1f}/{total} runs [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+LAYOUT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed}<{remaining}{postfix}]"
+STILL = "{desc}: |{bar}| {n:.1f}/{total} [{elapsed}{postfix}]"
+PATIENCE = 3.0  # seconds without a step until the bar says why
 
 
-class Bar:
-    """with Bar(store, keys, "title") as bar: ...; bar.finished(key) for each. Silent where stderr is no terminal."""
+def columns():
+    return min(shutil.get_terminal_size().columns, 100) - 1
 
-    def __init__(self, store, keys, title=""):
-        self.store, self.open, self.total = store, set(keys), len(keys)
-        self.bar = tqdm(total=len(keys), desc=title, unit="run", bar_format=LAYOUT, disable=None, smoothing=0.05)
-        self.stop = threading.Event()
+
+def line(**settings):
+    """A tqdm that is drawn on terminals alone, also on those that do not say how large they are."""
+    return tqdm(ncols=columns(), nrows=20, disable=None, **settings)
+
+
+def short(name, room):
+    """A name in so many columns."""
+    return name if len(name) <= room else name[: room - 1] + "…"
+
+
+class Line:
+    """with Line(bar): a thread calls draw() twice a second. bar: a tqdm."""
+
+    def __init__(self, bar):
+        self.bar, self.stop = bar, threading.Event()
         self.thread = threading.Thread(target=self.watch, daemon=True)
 
     def __enter__(self):
         if not self.bar.disable:
+            self.draw()
             self.thread.start()
         return self
 
     def __exit__(self, *_):
         self.stop.set()
-        if self.thread.is_alive():
+        if not self.bar.disable:
             self.thread.join()
             self.draw()
         self.bar.close()
-
-    def finished(self, key):
-        self.open.discard(key)
 
     def watch(self):
         while not self.stop.wait(0.5):
             self.draw()
 
     def draw(self):
+        raise NotImplementedError
+
+
+class Doing(Line):
+    """with Doing("adam: loading mnist"): ...   what is being done, or a function that says it, and for how long."""
+
+    def __init__(self, what):
+        self.what = what if callable(what) else lambda: what
+        super().__init__(line(desc=self.text(), bar_format="{desc} [{elapsed}]", leave=False))
+
+    def text(self):
+        return short(self.what(), columns() - 12)
+
+    def draw(self):
+        self.bar.set_description_str(self.text())
+
+
+class Bar(Line):
+    """with Bar(store, keys, "title") as bar: ...; bar.finished(key) for each."""
+
+    def __init__(self, store, keys, title=""):
+        self.store, self.open, self.total = store, set(keys), len(keys)
+        self.title, self.moved, self.started = title, time.monotonic(), False
+        super().__init__(line(desc=self.name(), total=len(keys), bar_format=LAYOUT, smoothing=0.05))
+
+    def name(self):
+        return short(self.title, 24 if columns() >= 79 else 12)
+
+    def finished(self, key):
+        self.open.discard(key)
+
+    def draw(self):
         notes = [note for note in map(self.store.note, tuple(self.open)) if note]
         at = self.total - len(self.open) + sum(fraction for fraction, _ in notes)
+        now = time.monotonic()
+        if at > self.bar.n:
+            self.moved, self.started = now, True
         self.bar.update(max(0.0, at - self.bar.n))
+        still = self.open and now - self.moved > PATIENCE
         losses = [loss for _, loss in notes if math.isfinite(loss)]
-        if losses:
-            self.bar.set_postfix_str("loss " + ", ".join(f"{loss:.4g}" for loss in losses[:4]), refresh=False)
+        wide = columns() >= 79
+        said = "loss " + ", ".join(f"{loss:.4g}" for loss in losses[: 4 if wide else 1]) if losses else ""
+        if still or (self.open and not self.started):
+            said = "compiling, measuring" if notes else "loading, compiling"
+        self.bar.bar_format, self.bar.ncols = STILL if still else LAYOUT, columns()
+        self.bar.set_description_str(self.name(), refresh=False)
+        self.bar.set_postfix_str(said, refresh=False)
         self.bar.refresh()

@@ -4,6 +4,7 @@ The report is one file with its pictures and its style inside; it opens from dis
 """
 
 import base64
+import collections
 import csv
 import io
 import itertools
@@ -12,13 +13,16 @@ import os
 import platform
 import re
 import shlex
+import shutil
+import sys
 import textwrap
 from importlib import metadata
 from pathlib import Path
 
 from lab import claims as claims_room
 from lab.claims import show, spread
-from lab.store import plain, write_text
+from lab.store import plain, read_summary, write_text
+from npopt.errors import UserError
 
 import jinja2
 import numpy as np
@@ -49,7 +53,7 @@ def cell(value):
 
 def summary(experiment, script, args, results, claims, data, figures):
     """The dict of summary.json: everything that is known about the runs, except the curves."""
-    return plain({
+    return shared(plain({
         "script": script,
         "task": experiment.task,
         "title": experiment.title,
@@ -79,7 +83,21 @@ def summary(experiment, script, args, results, claims, data, figures):
         "claims": [vars(claim) for claim in claims],
         "figures": figures,
         "seconds": sum(run.seconds for run in results),
-    })  # fmt: skip
+    }))  # fmt: skip
+
+
+def shared(facts):
+    """The facts with tags and config once an entry, in "entries": a run has the number of its entry. They are the same
+    for all seeds, and most of the file."""
+    entries = [{name: run[name] for name in ("tags", "config") if name in run} for run in facts["runs"]]
+    texts = [json.dumps(entry, sort_keys=True) for entry in entries]
+    different = list(dict.fromkeys(texts))
+    runs = [
+        {name: value for name, value in run.items() if name not in ("tags", "config")}
+        | {"entry": different.index(text)}
+        for run, text in zip(facts["runs"], texts, strict=True)
+    ]
+    return {**facts, "entries": [entries[texts.index(text)] for text in different], "runs": runs}
 
 
 def own(config, args):
@@ -91,15 +109,17 @@ def own(config, args):
 
 
 def as_json(facts):
-    """The text of summary.json: readable, with one line a run."""
-    runs = ",\n".join(json.dumps(run, ensure_ascii=False, separators=(",", ":")) for run in facts["runs"])
-    rest = json.dumps({**facts, "runs": ["RUNS"]}, indent=1, ensure_ascii=False)
-    return rest.replace('"RUNS"', runs, 1) + "\n"
+    """The text of summary.json: readable, with one line a run and an entry."""
+    text = json.dumps({**facts, "runs": ["RUNS"], "entries": ["ENTRIES"]}, indent=1, ensure_ascii=False)
+    for name in ("runs", "entries"):
+        lines = [json.dumps(item, ensure_ascii=False, separators=(",", ":")) for item in facts[name]]
+        text = text.replace(f'"{name.upper()}"', ",\n".join(lines), 1)
+    return text + "\n"
 
 
 def arguments(args):
     """The arguments without those that say where files lie."""
-    hidden = ("out", "address", "words", "part_table", "epochs_given", "fresh", "redraw")
+    hidden = ("out", "address", "words", "part_table", "epochs_given", "fresh", "redraw", "only")
     return {name: value for name, value in vars(args).items() if name not in hidden}
 
 
@@ -164,11 +184,11 @@ def text_table(header, rows, indent="  "):
     return "\n".join(lines)
 
 
-def claims_text(claims, width=110):
-    """The claims for the terminal."""
+def claims_text(claims):
+    """The claims for the terminal, as wide as that is."""
     if not claims:
         return ""
-    lines = ["claims"]
+    width, lines = min(110, shutil.get_terminal_size((110, 0)).columns), ["claims"]
     for claim in claims:
         head = f"  {claim.mark.upper():14} {claim.id}: {claim.statement}"
         lines += textwrap.wrap(head, width, subsequent_indent=" " * 17)
@@ -198,11 +218,22 @@ def paragraphs(text):
 
 
 def picture(path):
-    """{"source": a data: address, "width": in CSS pixels, so that text has one size in all figures} of a file."""
+    """{"source": a data: address, "width": in CSS pixels, so that text has one size in all figures} of a file.
+
+    An animation has its last frame beside it, {"last": a data: address}, for paper.
+    """
     with Image.open(path) as image:
-        dots = image.width
-    address = f"data:{MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
-    return {"source": address, "width": round(dots / 1.3) if path.suffix == ".png" else dots}
+        dots, still = image.width, io.BytesIO()
+        if path.suffix == ".gif":
+            image.seek(image.n_frames - 1)
+            image.convert("RGB").quantize(256).save(still, "PNG", optimize=True)
+    last = {"last": address(".png", still.getvalue())} if path.suffix == ".gif" else {}
+    width = round(dots / 1.3) if path.suffix == ".png" else dots
+    return {"source": address(path.suffix, path.read_bytes()), "width": width, **last}
+
+
+def address(suffix, data):
+    return f"data:{MIME[suffix]};base64,{base64.b64encode(data).decode()}"
 
 
 def write_report(folder, experiment, facts, results, claims, figures, conclusion):
@@ -213,9 +244,19 @@ def write_report(folder, experiment, facts, results, claims, figures, conclusion
     page = environment().get_template("report.html.j2").render(
         experiment=experiment, facts=facts, results=results, claims=claims, figures=shown, tables=tables,
         conclusion=conclusion, held=held, failed=failed, undecided=open_, counters=COUNTERS,
+        broken=sum(claim.broken for claim in claims), threads=threads_used(results, facts["threads"]),
         time=duration(sum(run.seconds for run in results)), started=first_sentence(experiment.question),
     )  # fmt: skip
     write_text(folder / "report.html", page)
+
+
+def threads_used(results, most):
+    """'1 thread a run', or '1 thread (6 runs), 2 threads (3 runs)': lab.engine.threads_of chooses for each run."""
+    used = collections.Counter(run.config.get("threads", most) for run in results)
+    names = {n: f"{n} thread{'' if n == 1 else 's'}" for n in sorted(used)}
+    if len(used) == 1:
+        return f"{names.popitem()[1]} a run"
+    return ", ".join(f"{name} ({used[n]} run{'' if used[n] == 1 else 's'})" for n, name in names.items())
 
 
 def write_index(out):
@@ -223,15 +264,21 @@ def write_index(out):
     entries = []
     for path in sorted(Path(out).glob("*/summary.json")):
         try:
-            facts = json.loads(path.read_text())
+            facts = read_summary(path)
+            if not facts:
+                print(f"{path} is damaged and left out of the index; run {path.parent.name} again", file=sys.stderr)
+                continue
             held, failed, open_ = claims_room.counts(facts["claims"])
             entries.append(
                 facts
                 | {"held": held, "failed": failed, "undecided": open_, "time": duration(facts["seconds"] or 0)}
                 | {"folder": path.parent.name, "lead": first_sentence(facts["question"]), "count": len(facts["runs"])}
+                | {"page": "report.html" if (path.parent / "report.html").exists() else "readme.txt"}
             )
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        except UserError as error:
+            print(f"{error}; it is left out of the index", file=sys.stderr)
+        except (KeyError, TypeError):
+            print(f"{path} is damaged and left out of the index; run {path.parent.name} again", file=sys.stderr)
     entries.sort(key=lambda facts: task_order(facts.get("task", "")))
     path = Path(out) / "index.html"
     write_text(path, environment().get_template("index.html.j2").render(entries=entries))

@@ -34,6 +34,17 @@ class Finished:
     memory: dict = dataclasses.field(default_factory=dict)
     key: str = ""
 
+    @classmethod
+    def of(cls, part, tags, seed, key, stored):
+        """From what the store keeps under a key."""
+        columns = stored["columns"]
+        final = {name: values[-1].item() for name, values in columns.items() if values.ndim == 1 and len(values)}
+        facts = {name: stored[name] for name in ("config", "reason", "seconds", "loop", "memory")}
+        x = stored.get("x")
+        return cls(
+            part, tags, seed, columns=columns, final=final, key=key, x=x, answer=stored.get("answer", x), **facts
+        )
+
     @property
     def name(self):
         """Its tags in print."""

@@ -4,10 +4,11 @@
     runs/<key>.checkpoint.npz   where minimize saves an unfinished run, and resumes it
     runs/<key>.lock             held with flock by the process that works on the run, and gone with that process
 
-A key is the sha256 of everything that decides the numbers: the printed method and problem, the code of the script's own
-functions in it, the seed, the sha256 of the data, device, threads, kernels, and `RESULTS`, which is raised whenever a
-change of the library moves trajectories. Part and tags of an entry are labels, not ingredients: two parts that ask for
-the same run share it. What a run was is therefore never a matter of trust in a folder's name.
+A key is the sha256 of everything that decides the numbers: the printed method and problem, the code that they reach,
+the sha256 of data and files (lab/ingredients.py), the seed, device, threads, kernels, and `RESULTS`, which is raised
+where trajectories move and code that is followed by name did not change. Part and tags of an entry are labels, not
+ingredients: two parts that ask for the same run share it. What a run was is therefore never a matter of trust in a
+folder's name. A file that is damaged is set aside, and its run made again; one that cannot be read is an error.
 
 Locks are advisory locks of the file system (POSIX; NFS since version 4): no clock, no stale lock after a kill -9.
 """
@@ -19,7 +20,7 @@ import os
 import tempfile
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from npopt import checkpoint
@@ -27,12 +28,46 @@ from npopt.errors import UserError
 
 import numpy as np
 
-RESULTS = 5  # raised when a change of the library alters the trajectory of an unchanged method
+RESULTS = 6  # raised when trajectories change and neither code that is reached by name nor data do
 
 
 def write_text(path, text):
     """Write a text file whole or not at all."""
     checkpoint.replace(path, lambda file: file.write(text.encode()))
+
+
+SUMMARY = {"script": str, "task": str, "question": str, "command": str, "arguments": dict, "data_sets": list}
+REPORTED = {"part": str, "name": str, "tags": dict, "seed": int, "key": str}  # of every run in a summary
+
+
+def read_summary(path):
+    """The dict of a summary.json, tags and config with each run; {} where there is none, or a damaged one: the script's
+    next run writes it anew."""
+    try:
+        facts = json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError:  # half a file, or none of text
+        return {}
+    whole = fits(facts, SUMMARY) and all(isinstance(facts.get(name), list) for name in ("runs", "claims", "figures"))
+    if whole and isinstance(facts.get("entries"), list):  # older files have them with the run
+        entries = dict(enumerate(facts["entries"]))
+        facts["runs"] = [{**run, **(entries.get(run.get("entry")) or {})} for run in facts["runs"] if fits(run, {})]
+    whole = whole and all(fits(run, REPORTED) for run in facts["runs"])
+    whole = whole and all(fits(known, {"name": str, "sha256": str}) for known in facts["data_sets"])
+    return facts if whole and all(fits(claim, {"id": str}) and "holds" in claim for claim in facts["claims"]) else {}
+
+
+def fits(facts, kinds):
+    """Whether it is a dict with values of these types under these names."""
+    return isinstance(facts, dict) and all(isinstance(facts.get(name), kind) for name, kind in kinds.items())
+
+
+def unreadable(path, error):
+    """A file that cannot be read is there, whole perhaps: that is an error, nothing to be made again."""
+    return UserError(f"{path} cannot be read ({error.strerror}); see to its permissions, or remove it")
 
 
 def plain(value):
@@ -78,21 +113,33 @@ class Store:
     def has(self, key):
         return self.path(key).exists()
 
+    def hint(self):
+        """What to do where none of the runs that are asked for is stored, as the end of a sentence."""
+        count = sum(not path.name.endswith(".checkpoint.npz") for path in self.folder.glob("*.npz"))
+        if not count:
+            return ": run it first, without --redraw"
+        if read_summary(self.folder.parent / "summary.json"):
+            return f", but {count} others: the script, the library or the data have changed; run it without --redraw"
+        return f", but {count} others, and no whole summary.json that says their arguments: give these with --redraw"
+
     def save(self, key, tree):
         """Write a finished run, a dict of arrays and plain values; then its checkpoint has served."""
         checkpoint.save(self.path(key), {"key": key, "run": tree})
         self.checkpoint(key).unlink(missing_ok=True)
 
     def load(self, key):
-        """The dict of a finished run; None if there is none, or if its file is damaged, which is then set aside."""
+        """The dict of a finished run; None if there is none, or if its file is damaged, which is then set aside. One
+        that cannot be read is an error."""
         try:
             found = checkpoint.load(self.path(key))
+            if not fits(found, {"key": str, "run": dict}):
+                raise checkpoint.Damaged("it is a file of another kind")
             if found["key"] != key:
                 raise checkpoint.Damaged(f"it holds run {found['key']}")
             return found["run"]
         except FileNotFoundError:
             return None
-        except Exception as error:  # whatever a damaged archive makes zipfile, NumPy or the lines above say
+        except checkpoint.Damaged as error:
             self.set_aside(self.path(key), error)
             return None
 
@@ -102,6 +149,8 @@ class Store:
             os.replace(path, f"{path}.damaged")
         except FileNotFoundError:  # another process was faster
             return
+        except OSError as why:
+            raise UserError(f"{path} is damaged and cannot be set aside ({why.strerror}); remove it") from None
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'unreadable'}"
         warnings.warn(f"{path.name} is damaged, it is kept as {path.name}.damaged ({reason})", stacklevel=3)
 
@@ -113,20 +162,21 @@ class Store:
                 self.checkpoint(key).unlink(missing_ok=True)
 
     def sweep(self, age=3600):
-        """Remove temporary files that a killed process left more than `age` seconds ago."""
-        for file in self.folder.glob(".*.tmp"):
-            try:
+        """Remove temporary files, of runs and of figures, that a killed process left more than `age` seconds ago."""
+        for file in [*self.folder.glob(".*.tmp"), *self.folder.parent.glob(".*.tmp")]:
+            with suppress(OSError):  # gone, or another's
                 if time.time() - file.stat().st_mtime > age:
                     file.unlink()
-            except FileNotFoundError:
-                pass
 
     @contextmanager
     def lock(self, key, wait=False):
         """The lock of a run as a `Lock`, or None if another process (or thread) holds it; `wait` until it is free."""
         path = self.folder / f"{key}.lock"
         while True:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError as error:
+                raise checkpoint.Unwritable(path, error) from None
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
@@ -165,7 +215,8 @@ class Lock:
         if now - self.noted >= 0.2:
             self.noted = now
             loss = float("nan") if loss is None else float(loss)
-            os.pwrite(self.handle, f"{fraction:10.6f} {loss:16.8g}\n".encode(), 0)  # always 28 bytes: no truncation
+            with suppress(OSError):  # a full disk ends no run for the sake of the bar
+                os.pwrite(self.handle, f"{fraction:10.6f} {loss:16.8g}\n".encode(), 0)  # always 28 bytes: no truncation
 
 
 def is_still(handle, path):

@@ -3,21 +3,23 @@
 import difflib
 from collections.abc import Collection
 
+from npopt.errors import UserError
+
 import numpy as np
 
 
 def checked(where, tags, reserved):
-    """The tags with plain values; a TypeError for other values, and for names that are nearly those of arguments."""
+    """The tags with plain values; a UserError for other values, and for names that are nearly those of arguments."""
     found = {}
     for tag, value in tags.items():
         value = value.item() if isinstance(value, np.generic) else value
         if not isinstance(value, (str, bool, int, float)):
-            raise TypeError(
+            raise UserError(
                 f"{where}: the tag {tag} must be a text, a number or a truth value, got {type(value).__name__}"
             )
         close = difflib.get_close_matches(tag, reserved, n=1, cutoff=0.8)
         if close:
-            raise TypeError(f"{where}: {tag!r} is no argument; did you mean {close[0]!r}? A tag needs another name")
+            raise UserError(f"{where}: {tag!r} is no argument; did you mean {close[0]!r}? A tag needs another name")
         found[tag] = value
     return found
 

@@ -4,6 +4,7 @@ from math import pi, sqrt
 
 from npopt import backend
 from npopt.backend import xp
+from npopt.errors import UserError
 from npopt.values import number, whole
 
 from . import init, kernels
@@ -76,7 +77,7 @@ class PReLU(Layer):
 
     def output_shape(self, shape):
         if self.features not in (1, shape[-1]):
-            raise ValueError(f"PReLU: x has {shape[-1]} features, the layer {self.features}")
+            raise UserError(f"PReLU: x has {shape[-1]} features, the layer {self.features}")
         return tuple(shape)
 
     def forward(self, x, run):
@@ -129,7 +130,7 @@ class GELU(Activation):
 
     def __init__(self, form="erf"):
         if form not in ("erf", "tanh"):
-            raise ValueError(f"GELU: form must be 'erf' or 'tanh', got {form!r}")
+            raise UserError(f"GELU: form must be 'erf' or 'tanh', got {form!r}")
         self.form = form
 
     def apply(self, x, y):

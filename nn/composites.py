@@ -8,6 +8,7 @@ On the way back a composite lets go of what a layer kept as soon as that layer i
 """
 
 from npopt import backend
+from npopt.errors import UserError
 
 from . import kernels
 from .activations import ReLU
@@ -37,7 +38,7 @@ class Sequential(Layer):
         self.layers = list(layers) + list(named.values())
         for name, layer in zip(self.names, self.layers, strict=True):
             if not isinstance(layer, Layer):
-                raise ValueError(f"Sequential: child {name} must be a Layer, got {layer!r}")
+                raise UserError(f"Sequential: child {name} must be a Layer, got {layer!r}")
         self.view = all(layer.view for layer in self.layers)
         self.reads_output = self.view or self.layers[-1].view or self.layers[-1].reads_output
         self.fused = fused(self.layers)
@@ -137,7 +138,7 @@ class Residual(Layer):
         out = tuple(self.block.output_shape(shape))
         other = tuple(shape) if self.shortcut is None else tuple(self.shortcut.output_shape(shape))
         if out != other:
-            raise ValueError(
+            raise UserError(
                 f"Residual: the block makes {out} of {tuple(shape)}, the shortcut {other}; give a shortcut layer that "
                 "makes the same shape"
             )

@@ -1,6 +1,7 @@
 """Convolutions. Images are channels-last, (B, H, W, C)."""
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.values import pair, whole
 
 from . import init, kernels
@@ -35,12 +36,12 @@ class Conv2d(Layer):
 
     def output_shape(self, shape):
         if len(shape) != 3 or shape[2] != self.inputs:
-            raise ValueError(
+            raise UserError(
                 f"Conv2d: a row of x must be an image (H, W, {self.inputs}), got {tuple(shape)}; pass NHWC arrays"
             )
         size = window_counts(shape, self.kernel, self.stride, self.padding)
         if min(size) < 1:
-            raise ValueError(
+            raise UserError(
                 f"Conv2d: an image of {shape[:2]} with padding {self.padding} is smaller than the kernel {self.kernel}"
             )
         return (*size, self.outputs)

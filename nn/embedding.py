@@ -1,5 +1,6 @@
 """Vectors looked up by whole numbers."""
 
+from npopt.errors import UserError
 from npopt.values import whole
 
 from . import init, kernels
@@ -29,13 +30,13 @@ class Embedding(Layer):
 
     def forward(self, x, run):
         if x.dtype.kind not in "iu":
-            raise ValueError(f"Embedding: x must be whole numbers, got {x.dtype}")
+            raise UserError(f"Embedding: x must be whole numbers, got {x.dtype}")
         return self.W[x], (x,)
 
     def backward(self, dy, saved, run):
         (x,) = saved  # forward was: y = W[x]
         if run.dx:
-            raise ValueError("Embedding: whole numbers have no gradient; ask for that of what the Embedding returns")
+            raise UserError("Embedding: whole numbers have no gradient; ask for that of what the Embedding returns")
         if self.dW is not None:
             kernels.sum_by_word(dy.reshape(-1, self.features), x.reshape(-1), self.dW)
 

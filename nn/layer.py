@@ -11,6 +11,7 @@ gives one dy to two layers copies it first. Arrays come from backend.empty and g
 import copy
 
 from npopt.contracts import Array
+from npopt.errors import UserError
 
 
 class Run:
@@ -109,11 +110,11 @@ class Layer:
 
     def forward(self, x: Array, run: Run) -> tuple[Array, tuple]:
         """(y, saved) for inputs x, (B, ...)."""
-        raise TypeError(f"{type(self).__name__} has no forward(self, x, run)")
+        raise UserError(f"{type(self).__name__} has no forward(self, x, run)")
 
     def backward(self, dy: Array, saved: tuple, run: Run) -> Array | None:
         """Write the gradients of the parameters that are not frozen; dx, or None where run.dx is False."""
-        raise TypeError(f"{type(self).__name__} has no backward(self, dy, saved, run)")
+        raise UserError(f"{type(self).__name__} has no backward(self, dy, saved, run)")
 
     def activate(self) -> None:
         """After bind: find out whether a parameter in or below this layer is trained."""

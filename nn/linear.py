@@ -1,6 +1,7 @@
 """Linear layers."""
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.values import whole
 
 from . import init, kernels
@@ -28,7 +29,7 @@ class Linear(Layer):
 
     def output_shape(self, shape):
         if shape[-1] != self.inputs:
-            raise ValueError(f"Linear: x has {shape[-1]} features, the weight expects {self.inputs}")
+            raise UserError(f"Linear: x has {shape[-1]} features, the weight expects {self.inputs}")
         return (*shape[:-1], self.outputs)
 
     def fans(self, name):

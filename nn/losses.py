@@ -12,6 +12,7 @@ from math import prod
 from nn import kernels
 from npopt import backend
 from npopt.backend import xp
+from npopt.errors import UserError
 from npopt.values import Value, number
 
 import numpy as np
@@ -61,7 +62,7 @@ def binary(t):
 def same_shape(owner, outputs, t, dtype, more=""):
     """Targets (n, ...) of the shape of the outputs, or (n,) for one output, in this dtype."""
     if prod(t.shape[1:]) != prod(outputs):
-        raise ValueError(
+        raise UserError(
             f"{owner}: a row of targets has {prod(t.shape[1:])} numbers, a row of outputs shape {tuple(outputs)}{more}"
         )
     return t.astype(dtype)
@@ -89,15 +90,15 @@ class SoftmaxCrossEntropy(Loss):
         if t.dtype.kind == "f" and (t == np.floor(t)).all():
             t = t.astype(np.int64)
         if t.shape[1:] != tuple(outputs[:-1]) or not 1 <= len(outputs) <= 2:
-            raise ValueError(
+            raise UserError(
                 f"SoftmaxCrossEntropy: a row of outputs must be (classes,), or (positions, classes) for "
                 f"targets (n, positions); got outputs {tuple(outputs)} and targets {t.shape}"
             )
         if t.dtype.kind not in "iu":
-            raise ValueError(f"SoftmaxCrossEntropy: targets must be class numbers, shape (n,), got {t.dtype} {t.shape}")
+            raise UserError(f"SoftmaxCrossEntropy: targets must be class numbers, shape (n,), got {t.dtype} {t.shape}")
         low, high = int(t.min()), int(t.max())
         if low < (IGNORE if t.ndim > 1 else 0) or high >= outputs[-1]:
-            raise ValueError(
+            raise UserError(
                 f"SoftmaxCrossEntropy: the labels run from {low} to {high}, but the network has {outputs[-1]} outputs, "
                 f"for labels 0 to {outputs[-1] - 1}"
             )
@@ -174,7 +175,7 @@ class BinaryCrossEntropy(Loss):
         classes = "; classes 0..K-1 belong to SoftmaxCrossEntropy"
         t = same_shape("BinaryCrossEntropy", outputs, binary(t), dtype, classes)
         if t.min() < 0 or t.max() > 1:
-            raise ValueError(f"BinaryCrossEntropy: targets must lie in [0, 1], got {t.min()} to {t.max()}")
+            raise UserError(f"BinaryCrossEntropy: targets must lie in [0, 1], got {t.min()} to {t.max()}")
         return t
 
     def right(self, z, t):

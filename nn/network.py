@@ -1,6 +1,7 @@
 """The network: names for the parameters of its layers, their views into flat vectors, passes, statistics."""
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.segments import Segments
 
 import numpy as np
@@ -45,7 +46,7 @@ class Network:
         entries, seen = [], {}
         for child, path, block in self._walk(layer, "", None):
             if id(child) in seen:
-                raise ValueError(
+                raise UserError(
                     f"Network: {child!r} occurs twice, as {seen[id(child)]!r} and {path!r}; make two layers and share "
                     "their parameters by share={...}"
                 )
@@ -61,7 +62,7 @@ class Network:
             segment = self.segments.find(target)
             for child, parameter in users:
                 if tuple(child.shapes[parameter][0]) != segment.shape:
-                    raise ValueError(
+                    raise UserError(
                         f"Network: {child.path}.{parameter} has shape {child.shapes[parameter][0]} and "
                         f"cannot share {target} of shape {segment.shape}"
                     )
@@ -101,19 +102,19 @@ class Network:
         if same and all(getattr(*user) is view for *user, view in self._probe):  # another may share a layer
             return
         if x.shape != (self.dim,):
-            raise ValueError(f"{self.name}: x must have shape ({self.dim},), got {tuple(x.shape)}")
+            raise UserError(f"{self.name}: x must have shape ({self.dim},), got {tuple(x.shape)}")
         where = frozenset() if g is None else frozenset(active) if active is not None else None
         if g is not None:
             length = self.dim
             if compact and active is not None:
                 length = sum(s.size for s in self.segments if s.name in where)
             if g.shape != (length,) or g.dtype != x.dtype:
-                raise ValueError(
+                raise UserError(
                     f"{self.name}: g must be {x.dtype} of shape ({length},), got {g.dtype} {tuple(g.shape)}"
                 )
         unknown = [name for name in where or () if name not in self.users]
         if unknown:
-            raise ValueError(f"{self.name}: no segment is named {unknown[0]!r}; there are {', '.join(self.users)}")
+            raise UserError(f"{self.name}: no segment is named {unknown[0]!r}; there are {', '.join(self.users)}")
         sums, start, self._probe = {}, 0, ()
         for name, begin, stop, shape, _, _ in self.segments:
             view, gradient = x[begin:stop].reshape(shape), None
@@ -149,7 +150,7 @@ class Network:
         """
         found = tuple(tuple(a.shape[1:]) for a in inputs) if isinstance(inputs, tuple) else tuple(inputs.shape[1:])
         if found != self.input_shape:
-            raise ValueError(f"{self.name}: a row of inputs must have shape {self.input_shape}, got {found}")
+            raise UserError(f"{self.name}: a row of inputs must have shape {self.input_shape}, got {found}")
         left, part = None, self.part(run)
         if run.training and self.pending is None and run.pending is None:
             left = {}  # a step's first training pass leaves what commit folds in
@@ -169,7 +170,7 @@ class Network:
             dy = dy.copy()
         here = self.part(run)
         if run.backward and not here.backward and self._g is None:
-            raise ValueError(
+            raise UserError(
                 f"{self.name}: since this pass went forward the network was bound without a gradient; "
                 "bind it to x and g again before the pass goes back"
             )

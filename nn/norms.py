@@ -2,6 +2,7 @@
 
 from npopt import backend
 from npopt.backend import elementwise, xp
+from npopt.errors import UserError
 from npopt.values import number, whole
 
 from . import init, kernels
@@ -59,7 +60,7 @@ class BatchNorm(Layer):
 
     def output_shape(self, shape):
         if shape[-1] != self.features:
-            raise ValueError(f"BatchNorm: x has {shape[-1]} features, the layer {self.features}")
+            raise UserError(f"BatchNorm: x has {shape[-1]} features, the layer {self.features}")
         return tuple(shape)
 
     def forward(self, x, run):
@@ -104,7 +105,7 @@ class BatchNorm(Layer):
         """Mean and variance of this batch; what the running estimates need of them is left to commit."""
         n = rows.shape[0]
         if n < 2 and run.training:
-            raise ValueError(
+            raise UserError(
                 f"BatchNorm: {self.path or 'the layer'} needs more than one value per feature in training; use a "
                 "larger batch, or leave a last batch of one row out (drop_last=True)"
             )
@@ -218,7 +219,7 @@ class LayerNorm(Layer):
 
     def output_shape(self, shape):
         if shape[-1] != self.features:
-            raise ValueError(f"LayerNorm: x has {shape[-1]} features, the layer {self.features}")
+            raise UserError(f"LayerNorm: x has {shape[-1]} features, the layer {self.features}")
         return tuple(shape)
 
     def forward(self, x, run):

@@ -4,6 +4,7 @@ from math import prod
 
 from npopt import backend
 from npopt.backend import xp
+from npopt.errors import UserError
 from npopt.values import pair
 
 from . import kernels
@@ -14,7 +15,7 @@ from .layer import Layer
 def image_shape(layer, shape):
     """(H, W, C) of a row of x, checked."""
     if len(shape) != 3:
-        raise ValueError(f"{type(layer).__name__}: a row of x must be an image (H, W, C), got {tuple(shape)}")
+        raise UserError(f"{type(layer).__name__}: a row of x must be an image (H, W, C), got {tuple(shape)}")
     return tuple(shape)
 
 
@@ -29,12 +30,12 @@ class Pool(Layer):
         self.stride = self.kernel if stride is None else pair(owner, "stride", stride)
         self.padding = pair(owner, "padding", padding, low=0)
         if any(2 * p > k for p, k in zip(self.padding, self.kernel, strict=True)):
-            raise ValueError(f"{owner}: padding {self.padding} must be at most half of the kernel {self.kernel}")
+            raise UserError(f"{owner}: padding {self.padding} must be at most half of the kernel {self.kernel}")
 
     def output_shape(self, shape):
         size = window_counts(image_shape(self, shape), self.kernel, self.stride, self.padding)
         if min(size) < 1:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__}: an image of {tuple(shape[:2])} is smaller than the kernel {self.kernel}"
             )
         return (*size, shape[2])
@@ -52,7 +53,7 @@ class MaxPool2d(Pool):
 
     def forward(self, x, run):
         if prod(self.kernel) > 255:
-            raise ValueError(f"MaxPool2d: the kernel {self.kernel} has more than 255 taps")
+            raise UserError(f"MaxPool2d: the kernel {self.kernel} has more than 255 taps")
         shape = (x.shape[0], *self.output_shape(x.shape[1:]))
         y, index = backend.empty(shape, x.dtype), backend.empty(shape, "uint8")
         kernels.max_pool(x, y, index, self.kernel, self.stride, self.padding)

@@ -11,6 +11,7 @@ waits for the device around every layer, which a step without it does not do.
 import time
 
 from npopt import backend
+from npopt.errors import UserError
 
 from .layer import Layer
 from .network import Network
@@ -85,7 +86,7 @@ class Profile:
     def table(self, network=None):
         """The rows as text, in ms a pass; for the only network if none is named."""
         if not self.passes:
-            raise ValueError("Profile: no network made a pass while it was open")
+            raise UserError("Profile: no network made a pass while it was open")
         name = network or next(iter(self.passes))
         rows = self.rows(name)
         there, back = sum(row[2] for row in rows), sum(row[3] for row in rows)

@@ -1,5 +1,7 @@
 """Files that are whole or absent: nested dicts of arrays and plain values, in one .npz, without pickle."""
 
+import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -14,6 +16,21 @@ import numpy as np
 
 class Damaged(UserError):
     """A file that is not a whole checkpoint, or not one of this run."""
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # why a disk takes no more, whoever writes to it
+
+
+class Unwritable(UserError):
+    """A file that cannot be written: a full disk, a folder that takes no files. What was there before stays whole."""
+
+    def __init__(self, path, error):
+        why = error.strerror or error
+        super().__init__(f"{path} cannot be written ({why}); make room there or choose another folder")
+
+
+class Foreign(Damaged):
+    """A whole checkpoint of another run: of other code, data or settings."""
 
 
 def _split(tree, path, arrays):
@@ -49,9 +66,10 @@ def save(path, tree):
 
 
 def load(path):
-    """The tree of a file that `save` wrote. A truncated or foreign file raises Damaged, naming it."""
+    """The tree of a file that `save` wrote. A truncated or foreign file raises Damaged, naming it; one that cannot be
+    read, which may be whole, another UserError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             packed = [member.filename for member in file.zip.infolist() if member.compress_type != zipfile.ZIP_STORED]
             if packed:  # which could unpack to any size
                 raise UserError(f"{packed[0][:40]} is packed, as no checkpoint is")
@@ -60,6 +78,8 @@ def load(path):
     except FileNotFoundError:
         raise
     except Exception as error:  # zipfile, zlib, NumPy and json each have their own
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place before its start
+            raise UserError(f"{path} cannot be read ({error.strerror}); see to its permissions") from None
         why = str(error).split("\n")[0][:120]
         raise Damaged(f"{path} is not a whole checkpoint ({why}); remove it to start afresh") from None
 
@@ -72,21 +92,26 @@ def writable(path):
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); choose another folder") from None
+        raise Unwritable(path, error) from None
 
 
 def replace(path, write):
-    """Atomically replace a file: `write(file)` fills a temporary one in the same folder, which then takes the name."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    """Atomically replace a file: `write(file)` fills a temporary one in the same folder, which then takes the name.
+    Unwritable where the system refuses that."""
+    path, temporary = pathlib.Path(path), None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
+    except BaseException as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise Unwritable(path, error) from None
         raise

@@ -1,27 +1,36 @@
 """The loop, and what a long run needs around it: stretches, timing, columns, checkpoints, reasons to stop."""
 
 import copy
+import functools
 import math
 import os
 import time
 
-from npopt import backend, checkpoint
+from npopt import backend, checkpoint, code, identity
 from npopt.contracts import Array, Problem
 from npopt.errors import UserError
 from npopt.estimators import Estimator, Minibatch
 from npopt.optimizers import Optimizer
 from npopt.optimizers.base import Witness
-from npopt.precautions import check_varied, starting_point, warn_of_long_steps
-from npopt.run import Events, Interrupt, Run, Stop, made, versions
+from npopt.precautions import check_arguments, check_varied, starting_point, warn_of_long_steps
+from npopt.run import Events, Interrupt, Run, Stop, made, on_host, versions
 from npopt.samplers import RandomReshuffling, Sampler
-from npopt.schedules import Schedule, as_schedule
-from npopt.state import misfit, misfit_of_columns
-from npopt.values import whole
+from npopt.schedules import Constant, Schedule, as_schedule
+from npopt.state import disagreement, misfit, misfit_of_columns
+from npopt.values import printed, whole
 
 import numpy as np
 
 STRETCH = 0.5  # seconds of steps between two looks at clock and losses
 LONGEST = 8192  # steps
+DEFAULTS = (RandomReshuffling, Minibatch, Constant)  # named below, and used only where nothing else is given
+
+
+def code_of_loop():
+    """The definitions that every run reaches (npopt/code.py), apart from those of what it is given, and from what finds
+    all these."""
+    finders = code_of_loop, code.reached, code.digest, identity.roots, identity.of_problem
+    return code.reached([minimize], (*finders, *DEFAULTS))
 
 
 def minimize(
@@ -32,6 +41,7 @@ def minimize(
     estimator: Estimator | None = None,
     vary: dict | None = None,
     stop: Stop | dict | None = None,
+    *,
     seed: int = 0,
     x: Array | None = None,
     events: Events | dict | None = None,
@@ -51,46 +61,27 @@ def minimize(
     mid-epoch and is prolonged later, or has other events, may differ in the last bit.
 
     Returns a Run. Ctrl-C ends the stretch at hand (half a second, or one long step), saves the checkpoint and returns
-    the run so far, reason "interrupted"; a second Ctrl-C raises KeyboardInterrupt at once. A loss or an x that is not
-    finite stops the run.
+    the run so far, reason "interrupted"; another Ctrl-C, two seconds later or more, raises KeyboardInterrupt at once. A
+    loss or an x that is not finite stops the run.
     """
-    return _Loop(problem, optimizer, sampler, schedule, estimator, vary, stop, seed, x, events).run()
+    check_arguments(problem, optimizer, sampler, estimator, vary)
+    given = dict(sampler=sampler, schedule=schedule, estimator=estimator, vary=vary, stop=stop, events=events)
+    return _Loop(problem, optimizer, seed=whole("minimize", "seed", seed, low=0), x=x, **given).run()
 
 
 class _Loop:
-    def __init__(self, problem, optimizer, sampler, schedule, estimator, vary, stop, seed, x, events):
-        self.problem, self.seed = problem, whole("minimize", "seed", seed, low=0)
-        if isinstance(problem, type) or not hasattr(problem, "value_and_gradient"):
-            raise UserError(
-                "minimize: problem must be a problem such as LeastSquares(X, y), got "
-                f"{' '.join(repr(problem).split())[:80]}"
-            )
-        if vary is not None and not isinstance(vary, dict):
-            raise UserError(f'minimize: vary must be a dict such as {{"beta": Linear(0.9, 0.5)}}, got {vary!r}')
-        for what, value, kind, example in (
-            ("optimizer", optimizer, Optimizer, "Adam()"),
-            ("sampler", sampler, Sampler, "RandomReshuffling(64)"),
-            ("estimator", estimator, Estimator, "Minibatch()"),
-        ):
-            if not isinstance(value, kind) and (value is not None or what == "optimizer"):
-                raise UserError(f"minimize: {what} must be a value such as {example}, got {value!r}")
+    def __init__(self, problem, optimizer, *, seed, x, sampler, schedule, estimator, vary, stop, events):
+        self.problem, self.seed = problem, seed
         self.optimizer = copy.deepcopy(optimizer)
         if sampler is None and problem.n is not None:
             sampler = RandomReshuffling(min(64, problem.n))
         self.sampler, self.schedule = copy.deepcopy(sampler), copy.deepcopy(as_schedule(schedule))
         self.estimator = copy.deepcopy(Minibatch() if estimator is None else estimator)
         self.vary = {name: copy.deepcopy(as_schedule(s)) for name, s in (vary or {}).items()}
-        for name in self.vary:
-            if name not in optimizer.arguments():
-                raise UserError(f"minimize: vary names {name!r}, but {optimizer!r} has no such argument")
         self.stop = made(Stop, stop, dict(epochs=10))
         self.events = made(Events, events, {})
-        if getattr(problem, "has_penalty", False) and not getattr(optimizer, "proximal", False):
-            raise UserError(
-                f"minimize: {problem.name} has a non-smooth penalty, which {type(optimizer).__name__} "
-                "cannot handle; use a proximal method"
-            )
         self.x = starting_point(problem, x, self.seed)
+        self.given = "" if x is None else printed(backend.to_host(self.x))
         self.sampler.start(problem, self.seed)
         self.steps_per_epoch = self.sampler.steps_per_epoch
         self.total = self.stop.total(self.steps_per_epoch)
@@ -107,32 +98,43 @@ class _Loop:
         warn_of_long_steps(self)
         self.t, self.seconds, self.columns, self.reason = 0, 0.0, {}, None
         self.loss_sum, self.loss_count, self.last_loss, self.length = 0.0, 0, math.nan, 1
-        self.config = {
-            "problem": problem.name,
-            "optimizer": repr(optimizer),
-            "sampler": repr(sampler),
-            "schedule": repr(as_schedule(schedule)),
-            "estimator": repr(Minibatch() if estimator is None else estimator),
-            "vary": {k: repr(as_schedule(v)) for k, v in (vary or {}).items()},
+        method = dict(optimizer=optimizer, sampler=sampler, schedule=as_schedule(schedule))
+        self.config = self.described(**method, estimator=Minibatch() if estimator is None else estimator)
+
+    def described(self, **method):
+        """What a checkpoint must share with the run that goes on from it."""
+        found = {
+            "problem": self.problem.name,
+            **{name: repr(value) for name, value in method.items()},
+            "vary": {name: repr(s) for name, s in self.vary.items()},
             "seed": self.seed,
             "dtype": self.x.dtype.name,
             "dim": int(self.x.size),
-            "n": problem.n,
+            "n": self.problem.n,
             "device": backend.device(),
             "threads": backend.threads(),
         }
         if any(s.needs_length for s in (self.schedule, *self.vary.values())):
-            self.config["steps"] = self.total  # a longer run has another schedule: no continuing
+            found["steps"] = self.total  # a longer run has another schedule: no continuing
+        return found
 
     @property
     def diverged(self):
         return (self.reason or "").startswith("diverged")
 
     # ---------------------------------------------------------------------------------------------- saving and loading
+    @functools.cached_property
+    def made_of(self):
+        """Hashes of what the config only names: what a checkpoint is held to beside it."""
+        methods = (self.optimizer, self.sampler, self.schedule, self.estimator, self.vary)
+        found = code.reached(identity.roots(self.problem, *methods)) | code_of_loop()
+        return {"problem": identity.of_problem(self.problem), "code": code.digest(found), "start": self.given}
+
     def state(self):
         return {
-            "format": 1,
+            "format": 2,
             "config": self.config,
+            "made_of": self.made_of,
             "x": self.x,
             "t": self.t,
             "seconds": self.seconds,
@@ -147,12 +149,20 @@ class _Loop:
 
     def load_state(self, state, path):
         known = isinstance(state, dict) and isinstance(state.get("config"), dict)
-        if not known or state.get("format") != 1:
-            raise checkpoint.Damaged(f"{path} is a file of another kind, not a run's checkpoint; choose another path")
+        if not known or state.get("format") != 2 or not isinstance(state.get("made_of"), dict):
+            raise checkpoint.Damaged(
+                f"{path} is a file of another kind or of another version, not a run's checkpoint; choose another path"
+            )
         theirs, ours = state["config"], self.config
         different = [f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in ours if theirs.get(k) != ours[k]]
+        words = {
+            "problem": "other data, network or settings of the problem",
+            "code": "other code, of npopt or your own,",
+            "start": "another start x",
+        }
+        different += [f"{words[k]} there" for k in words if state["made_of"].get(k) != self.made_of[k]]
         if different:
-            raise UserError(
+            raise checkpoint.Foreign(
                 f"minimize: {path} is the checkpoint of another run ({'; '.join(different)}); remove it "
                 "or choose another path"
             )
@@ -161,6 +171,7 @@ class _Loop:
         wrong = misfit_of_columns(names, state.get("columns")) or misfit(
             {**pattern, "columns": None}, {**state, "config": None, "columns": None}
         )
+        wrong = wrong or disagreement(state)
         if wrong:
             raise checkpoint.Damaged(
                 f"minimize: {path} does not fit this run: {wrong}; remove it or choose another path"
@@ -254,16 +265,13 @@ class _Loop:
         self.loss_sum, self.loss_count = 0.0, 0
         return {name: column[-1] for name, column in self.columns.items()}
 
+    def budgets(self):
+        counts = self.estimator.counts
+        return self.stop.budgets(self.total, self.t, counts["gradients"] + counts["values"], self.seconds)
+
     def finished(self):
         """The reason why no further step is due, or None. Time and evaluations are looked at between stretches."""
-        if self.total is not None and self.t >= self.total:
-            return "steps" if self.stop.steps == self.total else "epochs"
-        counts = self.estimator.counts
-        if self.stop.evaluations is not None and counts["gradients"] + counts["values"] >= self.stop.evaluations:
-            return "evaluations"
-        if self.stop.seconds is not None and self.seconds >= self.stop.seconds:
-            return "seconds"
-        return None
+        return next((reason for reason, done, most in self.budgets() if most is not None and done >= most), None)
 
     def stretch(self, due):
         """Some steps, timed, up to the step `due` at most; their losses are read once."""
@@ -277,7 +285,7 @@ class _Loop:
         first = self.t
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             losses = self.compiled_steps(due) if self.compiled else self.steps(k)
-        losses = _read(losses)
+        losses = on_host(losses)
         took = time.perf_counter() - start
         self.seconds += took
         if witness and self.t > first:
@@ -309,15 +317,7 @@ class _Loop:
         return Witness(self.optimizer, self.x) if hasattr(rate, "dtype") or rate else None
 
     def fraction(self):
-        done = [0.0]
-        if self.total:
-            done.append(self.t / self.total)
-        if self.stop.seconds:
-            done.append(self.seconds / self.stop.seconds)
-        if self.stop.evaluations:
-            counts = self.estimator.counts
-            done.append((counts["gradients"] + counts["values"]) / self.stop.evaluations)
-        return min(1.0, max(done))
+        return min(1.0, max([0.0] + [done / most for _, done, most in self.budgets() if most]))
 
     def run(self):
         path, events = self.events.checkpoint, self.events
@@ -373,13 +373,3 @@ class _Loop:
         answer = self.optimizer.answer(self.x)
         loop = "compiled" if self.compiled else "python"
         return Run(self.columns, self.x, answer, self.reason, config, loop)
-
-
-def _read(losses):
-    """Losses on the host: an array of a compiled stretch as it is, those of a device in one transfer."""
-    if isinstance(losses, np.ndarray):
-        return losses
-    if losses and getattr(losses[0], "shape", None) is not None and not isinstance(losses[0], np.generic):
-        stacked = backend.to_host(backend.xp(losses[0]).stack(losses))
-        return [float(v) for v in stacked]
-    return losses

@@ -1,13 +1,42 @@
-"""What minimize looks at before the first step: the start, the step's length, the values to come of what varies."""
+"""What minimize looks at before the first step: its arguments, the start, the length of a step, and what varies."""
 
 from npopt import backend
 from npopt.analysis import theory
 from npopt.errors import UserError
+from npopt.estimators import Estimator
+from npopt.optimizers import Optimizer
+from npopt.samplers import Sampler
 
 import numpy as np
 
 LOOKS = 1000  # at the values of what varies
 CHEAP = 500  # unknowns up to which the smoothness is looked up
+
+
+def check_arguments(problem, optimizer, sampler, estimator, vary):
+    """Refuse what minimize cannot run."""
+    if isinstance(problem, type) or not hasattr(problem, "value_and_gradient"):
+        raise UserError(
+            "minimize: problem must be a problem such as LeastSquares(X, y), got "
+            f"{' '.join(repr(problem).split())[:80]}"
+        )
+    if vary is not None and not isinstance(vary, dict):
+        raise UserError(f'minimize: vary must be a dict such as {{"beta": Linear(0.9, 0.5)}}, got {vary!r}')
+    for what, value, kind, example in (
+        ("optimizer", optimizer, Optimizer, "Adam()"),
+        ("sampler", sampler, Sampler, "RandomReshuffling(64)"),
+        ("estimator", estimator, Estimator, "Minibatch()"),
+    ):
+        if not isinstance(value, kind) and (value is not None or what == "optimizer"):
+            raise UserError(f"minimize: {what} must be a value such as {example}, got {value!r}")
+    for name in vary or {}:
+        if name not in optimizer.arguments():
+            raise UserError(f"minimize: vary names {name!r}, but {optimizer!r} has no such argument")
+    if getattr(problem, "has_penalty", False) and not getattr(optimizer, "proximal", False):
+        raise UserError(
+            f"minimize: {problem.name} has a non-smooth penalty, which {type(optimizer).__name__} "
+            "cannot handle; use a proximal method"
+        )
 
 
 def starting_point(problem, x, seed):
@@ -18,7 +47,7 @@ def starting_point(problem, x, seed):
         return problem.x0(backend.generator(seed, "x0"))
     dtype = getattr(x, "dtype", None)
     if dtype is None or dtype.name not in ("float32", "float64") or tuple(x.shape) != (problem.dim,):
-        got = f"{dtype} {tuple(getattr(x, 'shape', ()))}"
+        got = type(x).__name__ if dtype is None else f"{dtype} {tuple(x.shape)}"
         raise UserError(
             f"minimize: x must be a float32 or float64 array of shape ({problem.dim},) for {problem.name}, got {got}"
         )

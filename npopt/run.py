@@ -6,7 +6,9 @@ import os
 import platform
 import signal
 import threading
+import time
 
+from npopt import backend
 from npopt.errors import UserError
 from npopt.values import Value, number, whole
 from npopt.version import __version__
@@ -43,6 +45,12 @@ class Stop(Value):
         if self.epochs is not None:
             known.append(math.ceil(self.epochs * steps_per_epoch - 1e-9))
         return min(known) if known else None
+
+    def budgets(self, total, steps, evaluations, seconds):
+        """(reason to end, what is spent, what may be spent or None) three times; total: as above."""
+        reason = "steps" if self.steps == total else "epochs"
+        spent = (reason, steps, total), ("evaluations", evaluations, self.evaluations)
+        return *spent, ("seconds", seconds, self.seconds)
 
     def reached(self, row):
         """Whether a row of columns meets the target."""
@@ -141,7 +149,10 @@ def versions():
 
 
 class Interrupt:
-    """Within it the first Ctrl-C sets `asked`, which ends the stretch at hand; the second raises KeyboardInterrupt."""
+    """Within it the first Ctrl-C sets `asked`, which ends the stretch at hand; one that comes more than HASTE seconds
+    later raises KeyboardInterrupt. What comes sooner is the impatience of a hand, and would only lose the stretch."""
+
+    HASTE = 2.0
 
     def __enter__(self):
         self.asked, self.before = False, None
@@ -150,10 +161,21 @@ class Interrupt:
         return self
 
     def note(self, number, frame):
-        if self.asked:
+        if not self.asked:
+            self.asked, self.at = True, time.monotonic()
+        elif time.monotonic() - self.at > self.HASTE:
             raise KeyboardInterrupt
-        self.asked = True
 
     def __exit__(self, *error):
         if self.before is not None:
             signal.signal(signal.SIGINT, self.before)
+
+
+def on_host(losses):
+    """Losses on the host: an array of a compiled stretch as it is, those of a device in one transfer."""
+    if isinstance(losses, np.ndarray):
+        return losses
+    if losses and getattr(losses[0], "shape", None) is not None and not isinstance(losses[0], np.generic):
+        stacked = backend.to_host(backend.xp(losses[0]).stack(losses))
+        return [float(v) for v in stacked]
+    return losses

@@ -48,6 +48,24 @@ def misfit_of_columns(names, columns):
     return f"columns/{wrong[0]} holds something else than numbers" if wrong else None
 
 
+def disagreement(state):
+    """What a run's checkpoint, whose parts fit one by one, says in two ways: its step against the counters that went
+    with it and against the last row of its columns. Words, or None."""
+    t, last, estimator = state["t"], {name: column[-1] for name, column in state["columns"].items()}, state["estimator"]
+    while "inner" in estimator:
+        estimator = estimator["inner"]
+    since, ended = state["loss"][1], state["reason"] is not None
+    if state["optimizer"].get("t", t) != t:
+        return f"t is {t}, but its optimizer has made {state['optimizer']['t']} steps"
+    if last["step"] + since != t and not (ended and last["step"] <= t):
+        return f"t is {t}, but its columns and losses end at step {last['step'] + since}"
+    if state["sampler"].get("taken", t) < t:
+        return f"t is {t}, but its sampler has handed out {state['sampler']['taken']} batches"
+    counts = {"seconds": state["seconds"], **estimator.get("counts", {})}
+    ahead = [name for name, count in counts.items() if last.get(name, 0) > count]
+    return f"{ahead[0]} is {counts[ahead[0]]}, but its columns end at {last[ahead[0]]}" if ahead else None
+
+
 def _misfit_of_names(pattern, state, name):
     if not isinstance(state, dict):
         return f"{name or 'it'} is {_kind(state)} there, a table of names here"

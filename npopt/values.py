@@ -1,5 +1,6 @@
 """Values: objects that are what their constructor was given, so that they can be printed, compared, copied, hashed."""
 
+import dataclasses
 import inspect
 import math
 
@@ -41,6 +42,15 @@ class Value:
         return hash(repr(self))
 
 
+def arguments_of(thing):
+    """{name: value} of the arguments of an object's constructors that it keeps under their own names."""
+    names = {}
+    for kind in type(thing).__mro__[:-1]:
+        if "__init__" in vars(kind):
+            names |= dict.fromkeys(inspect.signature(kind.__init__).parameters)
+    return {name: vars(thing)[name] for name in names if name in vars(thing)}
+
+
 def printed(value):
     """repr(value), exact and short also for arrays: dtype, shape and a hash of the bytes."""
     if isinstance(value, np.ndarray) and value.ndim:
@@ -48,11 +58,17 @@ def printed(value):
 
         digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]
         return f"array({value.dtype}, {value.shape}, {digest})"
-    if isinstance(value, (np.generic, np.ndarray)):
-        return repr(value.item())
+    if isinstance(value, (np.generic, np.ndarray)):  # of Python's own kinds of numbers, or of one that rounds otherwise
+        ours = value.dtype in (np.float64, np.int64, np.bool_) or value.dtype.kind == "U"
+        return repr(value.item()) if ours else f"{value.dtype}({value.item()!r})"
     if isinstance(value, (list, tuple)):
         inside = ", ".join(printed(v) for v in value)
         return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' if len(value) == 1 else ''})"
+    if isinstance(value, (set, frozenset)):  # whose own order differs from process to process
+        return f"{type(value).__name__}({', '.join(sorted(map(printed, value)))})"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inside = ", ".join(f"{f.name}={printed(getattr(value, f.name))}" for f in dataclasses.fields(value))
+        return f"{type(value).__qualname__}({inside})"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k!r}: {printed(v)}" for k, v in value.items()) + "}"
     if callable(value) and hasattr(value, "__qualname__"):

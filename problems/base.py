@@ -63,7 +63,7 @@ class Problem:
 
     def loss(self, x: Array, rows: Rows, weights: Array | None) -> Number:
         """value at exactly x; what a subclass defines when the scratch copy below will do for `shift`."""
-        raise TypeError(f"{type(self).__name__} defines neither loss nor value")
+        raise UserError(f"{type(self).__name__} defines neither loss nor value")
 
     def value(
         self, x: Array, rows: Rows = None, weights: Array | None = None, shift: tuple[float, int] | None = None
@@ -92,7 +92,7 @@ class Problem:
         dinputs: Array | None = None,
     ) -> Number:
         """The loss; out takes the gradient. inputs replaces the rows' inputs, dinputs receives d loss / d inputs."""
-        raise TypeError(f"{type(self).__name__} defines no value_and_gradient")
+        raise UserError(f"{type(self).__name__} defines no value_and_gradient")
 
     @property
     def has_penalty(self):

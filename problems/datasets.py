@@ -13,6 +13,7 @@ Sources: LeCun, Bottou, Bengio & Haffner, Proc. IEEE 86(11), 1998 (mnist); Xiao,
 
 import difflib
 import functools
+import os
 
 from npopt.errors import UserError
 from problems.rows import Dataset
@@ -35,6 +36,8 @@ def load(name, validation=0.0, seed=0, standard=None, dense=None, dtype=np.float
 
     Rows without a test file are split 80/20 with seed 0, which `source` records.
     """
+    if is_path(name):
+        raise UserError(how_to_read(name))
     if name not in READERS:
         near = difflib.get_close_matches(str(name), READERS, n=1, cutoff=0.0)[0]
         raise UserError(f"no data set is named {name!r}; the nearest name is {near!r}; all: {', '.join(names())}")
@@ -46,6 +49,25 @@ def load(name, validation=0.0, seed=0, standard=None, dense=None, dtype=np.float
     if name in ("breast_cancer", "diabetes") if standard is None else standard:
         found = found.standardised()
     return found
+
+
+FILES = (".libsvm", ".svm", ".txt", ".csv", ".npy", ".npz", ".gz", ".bz2", ".zip")  # as their names end
+
+
+def is_path(name):
+    """Whether it is a path rather than a name."""
+    text = str(name)
+    return text not in READERS and (text.endswith(FILES) or os.path.isfile(text) or text != os.path.basename(text))
+
+
+def how_to_read(path):
+    """The sentence for who gives a path where a name is wanted."""
+    if not os.path.exists(path):
+        return f"no data set is named {str(path)!r}, and there is no such file"
+    return (
+        f"{str(path)!r} is a path, not the name of a data set: problems.libsvm.read({str(path)!r}, kind='regression') "
+        "reads LIBSVM text (or kind: binary, multiclass), and arrays go straight into a problem, as in Logistic(X, y)"
+    )
 
 
 @functools.lru_cache(maxsize=4)

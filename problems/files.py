@@ -15,6 +15,7 @@ import os
 import pathlib
 import re
 import tarfile
+import urllib.parse
 import zipfile
 import zlib
 
@@ -23,6 +24,7 @@ from npopt.errors import UserError
 
 import numpy as np
 import pooch
+import requests
 from tqdm import tqdm
 
 
@@ -59,53 +61,91 @@ def digest(path, kind="sha256"):
 def fetch(what, folder, name, url, known, check=True, text=False):
     """The path of a file, found or downloaded, and checked; known: {file name: sha256, or "md5:..."}.
 
-    text=True is for LIBSVM's files: they may differ from the known copy by their line ends (CRLF for LF), and since
-    LIBSVM publishes no checksums, a download from there is taken as it is and written with a note of its checksum,
-    name.sha256. A file with such a note beside it is held to the note.
+    A file whose checksum is known is held to it, wherever it comes from; one that only another packing of it is known
+    for, to its unpacked bytes. text=True is for LIBSVM's files: their lines may end in CRLF, and those without a known
+    checksum are written with a note of the one they came with, name.sha256, and held to that.
     """
     path = find(folder, name)
-    if path is None:
-        path = download(what, folder, name, url, None if text or not check else known.get(url.rsplit("/", 1)[1]))
-        if text:
-            text_of_note = f"{digest(path)}  {path.name}\n".encode()
-            checkpoint.replace(path.with_name(path.name + ".sha256"), lambda file: file.write(text_of_note))
+    found = path is not None
+    if not found:
+        path = download(what, folder, name, url)
     note = path.with_name(path.name + ".sha256")
-    expected = note.read_text().split()[0] if note.is_file() else known.get(path.name)
-    if check and expected:
-        verify(path, expected, text)
+    plain, packed = re.sub(r"\.(bz2|gz)$", "", path.name), path.suffix in (".bz2", ".gz")
+    if check and path.name in known:
+        verify(path, known[path.name], text, kept=found)
+    elif check and packed and plain in known:
+        verify(path, known[plain], text, unpacked(path), kept=found)
+    elif found and check and note.is_file():
+        verify(path, noted(note), text)
+    elif not found and text:
+        text_of_note = f"{digest(path)}  {path.name}\n".encode()
+        checkpoint.replace(note, lambda file: file.write(text_of_note))
     return path
 
 
-def verify(path, expected, text=False):
+def noted(note):
+    """The checksum in a note such as sha256sum writes."""
+    words = note.read_text(errors="replace").split()
+    if not words or not re.fullmatch("[0-9a-f]{64}", words[0]):
+        raise UserError(f"{note}: holds no checksum; delete it, and the file beside it if you are not sure of that")
+    return words[0]
+
+
+def verify(path, expected, text=False, data=None, kept=True):
+    """Hold a file, or its unpacked bytes `data`, to a checksum; one that is not `kept` is deleted where it differs."""
     kind, _, wanted = expected.rpartition(":")
-    found = digest(path, kind or "sha256")
-    if found != wanted and text and hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == wanted:
-        return
-    if found != wanted:
+    sha = hashlib.sha256(data).hexdigest() if data is not None else digest(path, kind or "sha256")
+    if sha != wanted and text:
+        data = path.read_bytes() if data is None else data
+        if hashlib.sha256(data.replace(b"\r\n", b"\n")).hexdigest() == wanted:
+            return
+    if sha != wanted:
+        if not kept:
+            path.unlink(missing_ok=True)
         raise UserError(
-            f"{path}: wrong checksum: expected {kind or 'sha256'} {wanted}, found {found}; "
+            f"{path}: wrong checksum: expected {kind or 'sha256'} {wanted}, found {sha}; "
             "the file is damaged, or another version: replace it, or load with check=False"
         )
 
 
-def download(what, folder, name, url, expected):
+def download(what, folder, name, url):
     """The path of the file in the cache, after its download."""
     pooch.get_logger().setLevel("WARNING")
     target = cache() / folder
     bar = tqdm(total=1, disable=None, unit="B", unit_scale=True, desc=name, leave=False)  # the total is set by pooch
     try:
-        loader = pooch.HTTPDownloader(progressbar=bar, timeout=30)
-        return pathlib.Path(pooch.retrieve(url, expected, fname=url.rsplit("/", 1)[1], path=target, downloader=loader))
-    except (OSError, ValueError) as error:  # of requests; of pooch, for a wrong checksum
+        loader = pooch.HTTPDownloader(progressbar=bar, timeout=PATIENCE)
+        return pathlib.Path(pooch.retrieve(url, None, fname=url.rsplit("/", 1)[1], path=target, downloader=loader))
+    except OSError as error:  # those of requests are, too
         places = ", ".join(str(root / folder) for root in folders())
-        why = first_line(error)
         hint = "" if os.environ.get("NPOPT_DATA") else ", or set NPOPT_DATA to the folder that holds it"
         raise UserError(
-            f"{what}: {name} is in none of {places}, and downloading {url} failed ({why}); "
+            f"{what}: {name} is in none of {places}, and downloading {url} failed: {why(error, url)}; "
             f"put the file at {folders()[0] / folder / name}{hint}"
         ) from None
     finally:
         bar.close()
+
+
+PATIENCE = 30  # seconds
+
+
+def why(error, url):
+    """What kept a download from its end, in words."""
+    host, errors = urllib.parse.urlsplit(url).netloc, requests.exceptions
+    if isinstance(error, errors.HTTPError):
+        return f"{host} answers {error.response.status_code}, {error.response.reason}"
+    if isinstance(error, errors.Timeout):
+        return f"{host} does not answer within {PATIENCE} seconds"
+    if isinstance(error, errors.SSLError):
+        return f"the certificate of {host} is not accepted"
+    if isinstance(error, errors.ProxyError):
+        return "the proxy does not answer"
+    if isinstance(error, errors.ChunkedEncodingError):
+        return f"the connection to {host} broke off"
+    if isinstance(error, errors.RequestException):
+        return f"there is no connection to {host}"
+    return f"the cache cannot be written, {error.strerror or first_line(error)}"
 
 
 # --------------------------------------------------------------------------------------------------------- formats

@@ -10,11 +10,13 @@ from math import prod
 
 from nn import Run
 from nn.losses import IGNORE, SoftmaxCrossEntropy
+from nn.network import Network
 from npopt import backend
 from npopt.backend import elementwise
 from npopt.errors import UserError
-from npopt.values import number, whole
+from npopt.values import arguments_of, number, whole
 from problems.base import Problem, Restricted
+from problems.feeds import Feed
 from problems.recorded import Recordings
 
 import numpy as np
@@ -69,6 +71,7 @@ class Neural(Problem):
         feed,
         loss=None,
         l2=0.0,
+        *,
         seed=0,
         dtype="float32",
         metrics_rows=None,
@@ -77,6 +80,13 @@ class Neural(Problem):
         compute=None,
         loss_scale=1.0,
     ):
+        for what, value, kind, example in (
+            ("network", network, Network, "nn.mlp((784, 128, 10))"),
+            ("feed", feed, Feed, "Images(data)"),
+        ):
+            if not isinstance(value, kind):
+                got = " ".join(repr(value).split())[:80]
+                raise UserError(f"Neural: {what} must be a {kind.__name__} such as {example}, got {got}")
         self.network, self.feed, self.seed, self.t = network, feed, seed, 0
         self.loss_function, self.plain = SoftmaxCrossEntropy() if loss is None else loss, SoftmaxCrossEntropy()
         self.l2 = number("Neural", "l2", l2, low=0)
@@ -92,6 +102,10 @@ class Neural(Problem):
         self.n = feed.n
         self.metrics_rows = self.n if metrics_rows is None else whole("Neural", "metrics_rows", metrics_rows)
         self.fresh, self.recordings = network.state(), Recordings(network, self._both_ways)
+
+    def ingredients(self):
+        """What identifies the problem: the constructor's arguments, network, data and loss among them."""
+        return arguments_of(self) | {"loss": self.loss_function}
 
     def targets(self):
         """The training targets, on the host."""
@@ -129,7 +143,7 @@ class Neural(Problem):
             return own, targets, run
         shape = (targets.shape[0], *self.network.input_shape)
         if isinstance(own, tuple) or inputs.size != own.size or inputs.dtype != self.dtype:
-            raise ValueError(
+            raise UserError(
                 f"{self.name}: inputs= must be {self.dtype} of shape {shape}, got "
                 f"{getattr(inputs, 'dtype', type(inputs).__name__)} {tuple(getattr(inputs, 'shape', ()))}"
             )

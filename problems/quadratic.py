@@ -2,8 +2,8 @@
 
 from npopt import backend
 from npopt.errors import UserError
+from npopt.values import arguments_of, whole
 from npopt.values import number as checked
-from npopt.values import whole
 from problems.base import Problem, number
 
 import numpy as np
@@ -50,6 +50,10 @@ class Quadratic(Problem):
     def x0(self, rng):
         """Standard normal numbers."""
         return backend.asarray(rng.standard_normal(self.dim).astype(self.dtype))
+
+    def ingredients(self):
+        """What identifies the problem: the constructor's arguments, and the noise that was drawn."""
+        return arguments_of(self) | {"noise": self.e}
 
     def product(self, A, x):
         return A * x if A.ndim == 1 else A @ x

@@ -73,10 +73,27 @@ IDX = {
     ),
 }
 
+NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+UNPACKED = {
+    "mnist": (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    "fashion-mnist": (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+}
+
 
 def idx(name, dtype, dense, check):
-    address, classes, known = IDX[name]
-    paths = [files.fetch(name, name, file, address + file, known, check) for file in known]
+    address, classes, packed = IDX[name]
+    known = packed | dict(zip(NAMES, UNPACKED[name], strict=True))
+    paths = [files.fetch(name, name, file, address + file, known, check) for file in packed]
     arrays = []
     for images, labels in ((paths[0], paths[1]), (paths[2], paths[3])):
         x, y = files.read_idx(images, 3)[..., None], files.read_idx(labels, 1).astype(np.int64)
@@ -209,6 +226,7 @@ SHA256 = {
     "ionosphere_scale": "f7751584264819b6ea908d513180cec6f9d9fad0d54e7f5693407da1e2eaece1",
     "sonar_scale": "037cfd45bb601292b0ecfa6d21ac0ebe61564d85cfe6d4dd61f221b9157174c5",
     "news20.bz2": "8c79851f6f5fdc5540a0d04a5ab728353c42d26b84e73f93bda301c06c15ffe9",
+    "news20": "1d6eb77c42e1c78e86f36af834268de933da3607f38e3703aef15f7a9f11e506",
     "abalone_scale": "7cd2116eb9eae22213dfa844804e5ee72cb0ab38c71c2c30c3edfb7c00827d47",
     "housing_scale": "bbacd2f526a038499717d5dc4b8895e6baf1e2351895b9360a84bcb31e104476",
     "mg_scale": "f6eea42e3b3e5053c34c974cf364bf51d23207de0b6ae7224bba9c5d0959a223",

@@ -10,7 +10,7 @@ Texts are sequences of numbers 0..V-1. `validation` and `test` are further texts
 from nn.losses import IGNORE
 from npopt import backend
 from npopt.errors import UserError
-from npopt.values import whole
+from npopt.values import arguments_of, whole
 from problems.feeds import Feed, chosen
 
 import numpy as np
@@ -43,6 +43,9 @@ class Windows(Feed):
                     f"Windows: the {part} text has {len(text)} tokens; a window of {length} and the token "
                     f"behind it need {self.length + 1}"
                 )
+
+    def ingredients(self):
+        return arguments_of(self) | {"texts": self.texts}
 
     def starts(self, text):
         """How many windows a text holds."""
@@ -99,6 +102,9 @@ class Padded(Feed):
             self.parts[part] = [backend.asarray(a) for a in (*inputs, targets)]
         self.n = self.count("train")
 
+    def ingredients(self):
+        return arguments_of(self) | {"tables": self.tables}
+
     def count(self, part):
         return len(self.tables[part][0])
 
@@ -142,7 +148,7 @@ class Pairs(Padded):
     train, validation, test: lists of (source, target) pairs of texts
     """
 
-    def __init__(self, train, source_length, length, start, stop, validation=None, test=None, pad=0, name="pairs"):
+    def __init__(self, train, source_length, length, start, stop, *, validation=None, test=None, pad=0, name="pairs"):
         self.source_length, self.length = (
             whole("Pairs", n, v) for n, v in (("source_length", source_length), ("length", length))
         )

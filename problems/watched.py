@@ -49,6 +49,9 @@ class Watched(Neural):
                 found |= {name: float(seen.values[i]), f"{name}_error": float(seen.errors[i])}
         return found
 
+    def ingredients(self):
+        return super().ingredients() | {"looks": self.looks}
+
     def state(self):
         before = backend.zeros(self.dim, self.dtype) if self.before is None else self.before  # zeros: none yet
         return super().state() | {"before": before.copy()}

@@ -10,7 +10,7 @@ All runs are full batch in float64, x0 = 0, without an intercept: least squares 
 logistic regression (l2 = 1e-4). f* is that of an independent solver. They do not depend on the seed: the seeds are
 repetitions, for the timing, which leaves the measuring of f out.
 
-Run time on 2 cores: --quick about 15 seconds; --data real --jobs 1 --threads 1 about ten minutes.
+Run time on 2 cores: --quick about 20 seconds; --data real --jobs 1 --threads 1 about ten minutes.
 """
 
 import dataclasses

@@ -8,7 +8,7 @@ direction, noise) and of the extreme eigenvalues of the Hessian, by Lanczos, wit
 
 Pixels go from 0 to 1, batches have 256 rows, 10 epochs and a rate of 0.1, unless said otherwise.
 
-Run time on 2 cores: --quick about ten seconds; --data real --jobs 2 --threads 1 about 20 minutes.
+Run time on 2 cores: --quick about 20 seconds; --data real --jobs 2 --threads 1 about 20 minutes.
 """
 
 import itertools

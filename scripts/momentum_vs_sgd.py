@@ -90,16 +90,17 @@ def runs(args):
             yield Entry("c", network(data, resnet, **small), optimizer, RandomReshuffling(128),
                         Cosine(lr, per="epoch"), stop=Stop(epochs=epochs), metrics=args.pick(3, 1), seeds=few,
                         method=name)
-    epochs = {data: args.budget(*((10, 3) if data == "digits" else (3, 1))) for data in args.data_of("d")}
-    for data, some in epochs.items():
+    epochs = {data: args.budget(*((10, 3) if data == "digits" else (3, 1)))
+              for part in "de" for data in args.data_of(part)}
+    for data in args.data_of("d"):
         for lr in args.pick(RATES, RATES[::2]):
-            yield Entry("d", network(data, rows=rows), SGD(), RandomReshuffling(64), lr, stop=Stop(epochs=some),
-                        metrics=0.5, seeds=few, lr=lr)
-    for data, some in epochs.items():
+            yield Entry("d", network(data, rows=rows), SGD(), RandomReshuffling(64), lr,
+                        stop=Stop(epochs=epochs[data]), metrics=0.5, seeds=few, lr=lr)
+    for data in args.data_of("e"):
         for B in (B for B in args.pick(SIZES, SIZES[1:5]) if B <= rows_of(data, rows)):
             for equal, lr in (("epochs", BASE), ("scaled", BASE * B / 64))[: 1 if B == 1 else 2]:
                 yield Entry("e", network(data, rows=rows), SGD(), RandomReshuffling(B), lr, equal=equal, B=B,
-                            stop=Stop(epochs=some if B > 1 else 1), metrics=0.5, seeds=few)
+                            stop=Stop(epochs=epochs[data] if B > 1 else 1), metrics=0.5, seeds=few)
             yield Entry("e", network(data, rows=rows), SGD(), RandomReshuffling(B), BASE, equal="steps", B=B, seeds=few,
                         stop=Stop(steps=args.pick(200, 40)), metrics=args.pick(20, 10), per="step")
 

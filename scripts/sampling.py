@@ -9,7 +9,7 @@ Rows in the order of their class, or of their target, should be worst at usual s
 prop. to L_i or |a_i| gains 1 + CV^2 of the row norms in the bound of the variance: nothing on rows of one length, much
 on rows that differ; without the weights 1/(n p_i) it goes to another point. Learned probabilities: Yuan et al., 2016.
 
-Run time on 2 cores: --quick about 20 seconds; --data real --jobs 2 --threads 1 about ten minutes.
+Run time on 2 cores: --quick about half a minute; --data real --jobs 2 --threads 1 about ten minutes.
 """
 
 from lab import Entry, Experiment, Part, Recipe, listed, lower, on_every, slope, spread

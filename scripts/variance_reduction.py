@@ -9,7 +9,7 @@ f is least squares (targets standardised) or logistic, without an intercept; l2 
 without l2, so that n mu is near L_max and theory promises a fast linear rate. One set is run with l2 = 0.01/n as well,
 where it does not. Cost is counted in passes: rows differentiated / n, full gradients included; a stage of SVRG is 3.
 
-Run time on 2 cores: --quick some seconds; --data real --jobs 2 --threads 1 about five minutes.
+Run time on 2 cores: --quick about 20 seconds; --data real --jobs 2 --threads 1 about five minutes.
 """
 
 import dataclasses

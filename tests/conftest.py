@@ -16,6 +16,11 @@ def pytest_addoption(parser):
     parser.addoption("--device", choices=("cpu", "gpu"), default="cpu", help="also run the `device` tests on a GPU")
 
 
+def pytest_configure(config):
+    """One -q stands in pyproject.toml; with one more, pytest would not even say how many tests passed."""
+    config.option.verbose = max(config.option.verbose, -1)
+
+
 def pytest_generate_tests(metafunc):
     if "device" in metafunc.fixturenames:
         names = ["cpu", "strict", pytest.param("gpu", marks=pytest.mark.gpu)]

@@ -3,6 +3,7 @@
 import math
 
 from npopt import backend, checkpoint
+from npopt.errors import UserError
 
 import numpy as np
 import pytest
@@ -60,6 +61,13 @@ def test_a_damaged_file_is_named(tmp_path, damage):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(checkpoint.Damaged, match="c.npz is not a whole checkpoint"):
         checkpoint.load(path)
+
+
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path):
+    (tmp_path / "c.npz").mkdir()
+    with pytest.raises(UserError, match="c.npz cannot be read .Is a directory.") as error:
+        checkpoint.load(tmp_path / "c.npz")
+    assert not isinstance(error.value, checkpoint.Damaged)
 
 
 def test_pickles_are_never_read(tmp_path):

@@ -55,6 +55,52 @@ class Averaged(Optimizer):
         x = x - lr * m
 
 
+class Copied(Optimizer):
+    def update(self, x, g, lr):
+        x = x.reshape(2, -1).copy()
+        x -= lr * g.reshape(2, -1)
+
+
+class Chosen(Optimizer):
+    """By a list of indices, which is a copy."""
+
+    def update(self, x, g, lr):
+        x = x[[3, 2, 1, 0]]
+        x -= lr * g[::-1]
+
+
+class ViewThenLost(Optimizer):
+    def update(self, x, g, lr):
+        x = x.reshape(2, -1)
+        x = x - lr * g.reshape(2, -1)
+
+
+class Viewed(Optimizer):
+    """Through a view of the same memory, at every third step."""
+
+    arrays = ("m",)
+
+    def update(self, x, g, lr, m):
+        rows = 2
+        x = x.reshape(rows, -1)
+        m += g
+        if self.t % 3 == 0:
+            x -= lr * m.reshape(rows, -1) / 3
+            m[...] = 0
+        return x
+
+
+class ViewedOften(Optimizer):
+    arrays = ("m",)
+
+    def update(self, x, g, lr, m):
+        x = x[:]
+        x = x.reshape(len(g), self.t - self.t + 1).T.ravel()
+        m += g
+        if self.t % 2 == 0:
+            x -= lr * m
+
+
 class Nothing(Optimizer):
     def update(self, x, g, lr):
         lr * g
@@ -131,6 +177,9 @@ def run(optimizer, schedule=0.05, **more):
         Stepped(),
         Segmented(),
         Averaged(),
+        Copied(),
+        Chosen(),
+        ViewThenLost(),
         EMA(Rebound()),
         Lookahead(Averaged(), 1),
         Lookahead(EMA(Returned())),
@@ -154,6 +203,8 @@ def test_an_update_that_moves_nothing_is_told_what_to_write(method, where):
         (Gathered(), 0.05),
         (Counted(), 0.05),
         (EMA(Gathered()), 0.05),
+        (Viewed(), 0.05),
+        (ViewedOften(), 0.05),
         (Lookahead(Subtracted(), 5), 0.05),
         (Subtracted(), Late()),
         (Rebound(), 0.0),

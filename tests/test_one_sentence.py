@@ -64,6 +64,28 @@ def test_empty_rows(X):
     refused("none of them 0", LeastSquares, X, np.zeros(0))
 
 
+def test_a_start_is_an_array():
+    sentence = "minimize: x must be a float32 or float64 array of shape (3,) for LeastSquares(20x3, l2=0), got "
+    for x, got in (([0, 0, 0], "list"), (np.zeros(4), "float64 (4,)"), (np.zeros(3, int), "int64 (3,)")):
+        refused(sentence + got, minimize, problem(), SGD(), x=x)
+
+
+def test_logistic_takes_0_and_1_and_says_so():
+    for labels, named in ((SIGNS > 0).astype(int), (0, 1)), (SIGNS > 0, (0, 1)), (SIGNS, (-1, 1)):
+        run = minimize(Logistic(A, labels), SGD(), stop=Stop(steps=5))
+        np.testing.assert_array_equal(run.x, minimize(Logistic(A, SIGNS), SGD(), stop=Stop(steps=5)).x)
+        assert set(Logistic(A, labels).predict(run.x, A)) == set(named)
+    refused(
+        "must be labelled -1 and +1 or 0 and 1, got 1 and 3; use numpy.where(y == 3, 1, -1)", Logistic, A, SIGNS + 2
+    )
+    assert "labels -1 and +1, or 0 (taken as -1) and 1" in Logistic.__doc__
+
+
+def test_a_network_and_a_feed_are_what_they_are_called():
+    refused("network must be a Network such as nn.mlp", lambda: Neural(None, None))
+    refused("feed must be a Feed such as Images", lambda: Neural(nn.mlp((2, 2)), np.zeros((3, 2))))
+
+
 def test_empty_images():
     rows = SimpleNamespace(
         name="nothing",

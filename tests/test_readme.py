@@ -1,10 +1,17 @@
 """What readme.txt says must run."""
 
 import importlib.util
+import os
 import pathlib
 import re
+import runpy
+import subprocess
+import sys
+
+from lab import cli
 
 import numpy as np
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "readme.txt").read_text()
@@ -32,8 +39,7 @@ def test_lines_are_at_most_100_columns_and_two_commands_open_it():
 
 
 def test_the_ten_line_optimizer_does_what_its_formula_says(tmp_path, rng):
-    code = section("Your own optimiser in ten lines").split("from npopt import gradcheck")[0]
-    method = run(code, tmp_path, "readme_optimizer").SignMomentum(0.6)
+    method = run(section("Your own optimiser in ten lines"), tmp_path, "readme_optimizer").SignMomentum(0.6)
     x, m = np.ones(3), np.zeros(3)
     y = x.copy()
     method.start(x)
@@ -50,6 +56,47 @@ def test_the_program_runs(tmp_path, capsys):
     module = run(code, tmp_path, "readme_program")
     assert module.run.reason == "epochs" and module.run.final["gap"] < 0.1
     assert "objective" in capsys.readouterr().out
+
+
+def test_your_own_data(tmp_path, capsys, monkeypatch, rng):
+    monkeypatch.chdir(tmp_path)
+    X = rng.standard_normal((60, 3))
+    lines = [f"{row @ [1, 2, -1]:.6f} 1:{row[0]:.6f} 2:{row[1]:.6f} 3:{row[2]:.6f}" for row in X]
+    (tmp_path / "my.libsvm").write_text("\n".join(lines))
+    module = run(section("Your own data"), tmp_path, "readme_data")
+    assert module.fit.final["objective"] < 0.1
+    assert float(capsys.readouterr().out) > 0.8
+
+
+def test_your_own_layer(tmp_path, capsys, rng):
+    module = run(section("Your own layer"), tmp_path, "readme_layer")
+    assert "gradcheck of Softsign: ok" in capsys.readouterr().out
+    assert sum(isinstance(layer, module.Softsign) for layer in module.network.layer.leaves()) == 1
+    from nn import gradcheck_layer
+
+    assert gradcheck_layer(module.Softsign(), (5,)).ok and gradcheck_layer(module.network, (64,)).ok
+    path = tmp_path / "readme_layer.py"
+    assert "mine.py:Softsign --shape 5" in TEXT and cli.main(["gradcheck", f"{path}:Softsign", "--shape", "5"]) == 0
+
+
+def test_your_own_script_and_fresh(tmp_path, monkeypatch, capsys):
+    """It runs; a second time nothing is made, with --fresh everything is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_exp.py").write_text(section("Your own script").split("In a file")[0])
+    words = ["run", "./my_exp.py", "--threads", "1", "--seeds", "1", "--epochs", "1"]
+    there = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", "lab.cli", *words], env=there, capture_output=True, text=True)
+    assert done.returncode == 0 and "my_exp: 2 runs, 0 stored, 2 to make" in done.stdout, done.stderr
+    assert "Does momentum help?" in (tmp_path / "results/my_exp/report.html").read_text()
+
+    def start(path, words):  # here, to save the imports
+        monkeypatch.setattr(sys, "argv", [str(path), *words])
+        runpy.run_path(str(path), run_name="__main__")
+        return 0
+
+    monkeypatch.setattr(cli, "start", start)
+    for more, said in ([], "2 stored, 0 to make"), (["--fresh"], "0 stored, 2 to make"):
+        assert cli.main([*words, *more]) == 0 and f"my_exp: 2 runs, {said}" in capsys.readouterr().out
 
 
 def test_every_script_is_listed():
@@ -71,3 +118,11 @@ def test_the_gpu_section_installs_what_the_requirements_name():
     (wanted,) = [line for line in (ROOT / "requirements-gpu.txt").read_text().splitlines() if line.startswith("cupy")]
     assert "pip install -r requirements-gpu.txt" in said and wanted.startswith("cupy-cuda12x")
     assert wanted.replace("12x", "13x") in said
+
+
+@pytest.mark.slow
+def test_pytest_says_how_many_tests_passed():
+    """Also where somebody adds a -q to that of pyproject.toml."""
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests/test_imports.py")]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert re.fullmatch(r"\d+ passed in [\d.]+s", done.stdout.splitlines()[-1])

@@ -139,7 +139,7 @@ ROW = ("epoch", "step", "seconds", "gradients", "values", "bytes", "lr", "loss")
 def leaves(tree, path=()):
     """Paths to everything in a tree that `misfit` looks at, without config."""
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-        if path or key not in ("config", "format"):
+        if path or key not in ("config", "format", "made_of"):
             yield (*path, key)
             if isinstance(value, dict) or isinstance(value, list) and path[:1] != ("columns",):
                 yield from leaves(value, (*path, key))
@@ -185,14 +185,14 @@ def loop(case, path):
     return _Loop(
         problem(),
         optimizer,
-        sampler,
-        Uneven(0.03),
-        estimator,
-        None,
-        Stop(steps=12),
-        2,
-        None,
-        Events(metrics=None, checkpoint=path),
+        seed=2,
+        x=None,
+        sampler=sampler,
+        schedule=Uneven(0.03),
+        estimator=estimator,
+        vary=None,
+        stop=Stop(steps=12),
+        events=Events(metrics=None, checkpoint=path),
     )
 
 

@@ -6,6 +6,7 @@ import subprocess
 
 from npopt import backend
 from npopt.backend import sparse
+from npopt.errors import UserError
 
 import numpy as np
 import pytest
@@ -47,9 +48,9 @@ def test_products_repeat_bit_for_bit(rng, device):
 
 def test_another_dtype_is_refused(device):
     A = backend.Csr(sp.eye(3, format="csr", dtype="float32"))
-    with pytest.raises(TypeError, match="a sparse matrix of float32 meets float64"):
+    with pytest.raises(UserError, match="a sparse matrix of float32 meets float64"):
         A @ backend.zeros((3, 1), "float64")
-    with pytest.raises(TypeError, match="a sparse matrix of float32 meets float64"):
+    with pytest.raises(UserError, match="a sparse matrix of float32 meets float64"):
         backend.zeros((1, 3), "float64") @ A
 
 

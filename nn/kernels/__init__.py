@@ -14,6 +14,7 @@ import functools
 import warnings
 
 from npopt import backend
+from npopt.errors import UserError
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def use(which):
     """Choose "fast", "accurate" or "reference" for all layers."""
     global _chosen
     if which not in CHOICES:
-        raise ValueError(f"kernels must be one of {', '.join(map(repr, CHOICES))}, got {which!r}")
+        raise UserError(f"kernels must be one of {', '.join(map(repr, CHOICES))}, got {which!r}")
     _chosen = which
     cpu.tiles = (0, 2) if which == "accurate" else (0, 2, 4)
     gpu.convolutions.accurate = which == "accurate"

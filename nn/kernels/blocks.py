@@ -3,11 +3,31 @@
 `block_product` is the inner loop of every convolution and every linear layer here.
 """
 
+from typing import NamedTuple
+
+import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from .simd import I8, I32, I64, ROWS, Emitter, Lanes, data, each_vector, scalar, width
+
+
+class Product(NamedTuple):
+    """The whole numbers of a product, see block_product. (Arrays stay arguments of their own: numba counts references
+    of arrays in a tuple at every call, a fifth of the time of a small product. Whole numbers cost nothing.)"""
+
+    left_at: int
+    left_jump: int
+    left_step: int
+    right_at: int
+    right_step: int
+    out_at: int
+    start_at: int
+    start_like_out: bool
+    n: int
+    times: int
+    run: int
 
 
 def block_product(vectors, masked, apart=False):
@@ -15,162 +35,119 @@ def block_product(vectors, masked, apart=False):
 
         C[i, j] = S[i, j] + sum_{r < times} sum_{k < run} A[i, r, k] B[r run + k, j],    i < m, j < n
 
-        A[i, r, k] = a[a0 + a_rows[a_row + i] + a_jump r + a_step k]        B[k, j] = b[b0 + b_step k + j]
-        C[i, j] = c[c0 + c_rows[c_row + i] + j]        S[i, j] = s[s0 + s_scale c_rows[c_row + i] + j]
+        A[i, r, k] = left[left_at + rows[0, row + i] + left_jump r + left_step k]
+        B[k, j] = right[right_at + right_step k + j]
+        C[i, j] = out[out_at + rows[1, row + i] + j]
+        S[i, j] = start[start_at + (rows[1, row + i] if start_like_out else 0) + j]
 
-    S: a bias (s_scale 0), or C itself. m <= ROWS: rows beyond it repeat row m - 1. masked: n <= vectors lanes; else n
-    is not looked at and taken as vectors lanes. times and run are at least 1. apart: the `run` terms of each r are
-    summed by themselves, from 0, and then added: a long sum loses fewer digits, but short runs cost time.
+    S: a bias, one row for all, or C itself. m <= ROWS: rows beyond it repeat row m - 1. masked: n <= vectors lanes;
+    else n is not looked at and taken as vectors lanes. times and run are at least 1. apart: the `run` terms of each r
+    are summed by themselves, from 0, and then added: a long sum loses fewer digits, but short runs cost time.
     """
 
     @intrinsic
-    def call(
-        typing,
-        a,
-        a0,
-        a_rows,
-        a_row,
-        a_jump,
-        a_step,
-        b,
-        b0,
-        b_step,
-        c,
-        c0,
-        c_rows,
-        c_row,
-        s,
-        s0,
-        s_scale,
-        m,
-        n,
-        times,
-        run,
-    ):
-        number = types.int64
-        signature = types.void(
-            a,
-            number,
-            a_rows,
-            number,
-            number,
-            number,
-            b,
-            number,
-            number,
-            c,
-            number,
-            c_rows,
-            number,
-            s,
-            number,
-            number,
-            number,
-            number,
-            number,
-            number,
-        )
-
+    def call(typing, left, right, out, start, rows, row, m, plan):
         def emit(context, builder, signature, arguments):
             kind = scalar(signature.args[0])
             e = Emitter(builder, kind, width(kind))
-            (
-                a,
-                a0,
-                a_rows,
-                a_row,
-                a_jump,
-                a_step,
-                b,
-                b0,
-                b_step,
-                c,
-                c0,
-                c_rows,
-                c_row,
-                s,
-                s0,
-                s_scale,
-                m,
-                n,
-                times,
-                run,
-            ) = [
-                data(context, builder, t, v) if isinstance(t, types.Array) else v
-                for t, v in zip(signature.args, arguments, strict=True)
-            ]
-            last, lanes = builder.sub(m, I64(1)), e.lanes
-            rows = [I64(0)] + [
-                builder.select(builder.icmp_signed("<", I64(i), m), I64(i), last) for i in range(1, ROWS)
-            ]
-            masks = [e.first(builder.sub(n, I64(j * lanes))) if masked else None for j in range(vectors)]
-            a_at, c_at, start = [], [], []
-            for row in rows:
-                offset = builder.load(builder.gep(a_rows, [builder.add(a_row, row)]))
-                a_at.append(e.pointer(a, builder.add(a0, offset)))
-                offset = builder.load(builder.gep(c_rows, [builder.add(c_row, row)]))
-                c_at.append(builder.add(c0, offset))
-                begin = builder.add(s0, builder.mul(s_scale, offset))
-                start.append([e.load(s, builder.add(begin, I64(j * lanes)), masks[j]) for j in range(vectors)])
-
-            before = builder.block
-            outer, inner, after, end = (
-                builder.append_basic_block(f"product.{name}") for name in ("outer", "inner", "after", "end")
-            )
-            builder.branch(outer)
-            builder.position_at_end(outer)
-            r, jump, b_outer = (builder.phi(I64) for _ in range(3))
-            kept = [[builder.phi(e.type) for _ in range(vectors)] for _ in range(ROWS)]
-            builder.branch(inner)
-
-            builder.position_at_end(inner)
-            k, at, b_at = (builder.phi(I64) for _ in range(3))
-            sums = [[builder.phi(e.type) for _ in range(vectors)] for _ in range(ROWS)]
-            right = [e.load(b, builder.add(b_at, I64(j * lanes)), masks[j]) for j in range(vectors)]
-            new = []
+            left, right, out, start = (data(context, builder, signature.args[i], arguments[i]) for i in range(4))
+            table, (row, m) = context.make_array(signature.args[4])(context, builder, arguments[4]), arguments[5:7]
+            plan = Product(*cgutils.unpack_tuple(builder, arguments[7]))
+            columns = [I64(j * e.lanes) for j in range(vectors)]
+            masks = [e.first(builder.sub(plan.n, j)) if masked else None for j in columns]
+            length, last = builder.extract_value(table.shape, 1), builder.sub(m, I64(1))
+            left_at, out_at, first = [], [], []
             for i in range(ROWS):
-                left = e.splat(builder.load(e.pointer(a_at[i], at)))
-                new.append([e.fma(left, right[j], Lanes(e, sums[i][j])).value for j in range(vectors)])
-            next_k, next_at, next_b = builder.add(k, I64(1)), builder.add(at, a_step), builder.add(b_at, b_step)
-            builder.cbranch(builder.icmp_signed("<", next_k, run), inner, after)
-            for phi, first, following in [(k, I64(0), next_k), (at, jump, next_at), (b_at, b_outer, next_b)]:
-                phi.add_incoming(first, outer)
-                phi.add_incoming(following, inner)
+                here = builder.select(builder.icmp_signed("<", I64(i), m), I64(i), last) if i else I64(0)
+                at = builder.add(row, here)
+                offset = builder.load(builder.gep(table.data, [at]))
+                left_at.append(e.pointer(left, builder.add(plan.left_at, offset)))
+                offset = builder.load(builder.gep(table.data, [builder.add(length, at)]))
+                out_at.append(builder.add(plan.out_at, offset))
+                begin = builder.add(plan.start_at, builder.select(plan.start_like_out, offset, I64(0)))
+                first.append([e.load(start, builder.add(begin, j), k) for j, k in zip(columns, masks, strict=True)])
 
-            builder.position_at_end(after)
-            whole = [
-                [builder.fadd(kept[i][j], new[i][j]) if apart else new[i][j] for j in range(vectors)]
-                for i in range(ROWS)
-            ]
-            next_r, next_jump = builder.add(r, I64(1)), builder.add(jump, a_jump)
-            builder.cbranch(builder.icmp_signed("<", next_r, times), outer, end)
-            for phi, first, following in [(r, I64(0), next_r), (jump, I64(0), next_jump), (b_outer, b0, next_b)]:
-                phi.add_incoming(first, before)
-                phi.add_incoming(following, after)
-            for i in range(ROWS):
-                for j in range(vectors):
-                    kept[i][j].add_incoming(start[i][j].value, before)
-                    kept[i][j].add_incoming(whole[i][j], after)
-                    sums[i][j].add_incoming(e.constant(0).value if apart else kept[i][j], outer)
-                    sums[i][j].add_incoming(new[i][j], inner)
+            def terms(left_offset, right_offset, sums):
+                """The sums with one more product each."""
+                factors = [e.load(right, builder.add(right_offset, j), k) for j, k in zip(columns, masks, strict=True)]
+                numbers = [e.splat(builder.load(e.pointer(at, left_offset))) for at in left_at]
+                return [
+                    [e.fma(a, b, s) for b, s in zip(factors, of, strict=True)]
+                    for a, of in zip(numbers, sums, strict=True)
+                ]
 
-            builder.position_at_end(end)
-            for i in range(ROWS):
-                for j in range(vectors):
-                    e.store(c, builder.add(c_at[i], I64(j * lanes)), Lanes(e, whole[i][j]), masks[j])
+            sums = two_loops(e, plan, first, terms, apart)
+            for at, values in zip(out_at, sums, strict=True):
+                for j, k, value in zip(columns, masks, values, strict=True):
+                    e.store(out, builder.add(at, j), value, k)
             return context.get_dummy_value()
 
-        return signature, emit
+        return types.void(left, right, out, start, rows, types.int64, types.int64, plan), emit
 
     return call
+
+
+def two_loops(e, plan, first, terms, apart):
+    """The loops over r < times and k < run of a product: sums that begin as `first`, a list of lists of vectors."""
+    builder, before = e.builder, e.builder.block
+    outer, inner, after, end = (
+        builder.append_basic_block(f"product.{name}") for name in ("outer", "inner", "after", "end")
+    )
+
+    def registers():
+        return [[Lanes(e, builder.phi(e.type)) for _ in row] for row in first]
+
+    def pairs(some, others):
+        return [list(zip(a, b, strict=True)) for a, b in zip(some, others, strict=True)]
+
+    def join(phis, values, block):
+        for phi, value in sum(pairs(phis, values), []):
+            phi.value.add_incoming(value.value, block)
+
+    builder.branch(outer)
+    builder.position_at_end(outer)
+    r, jump, right_outer = (builder.phi(I64) for _ in range(3))
+    kept = registers()
+    builder.branch(inner)
+
+    builder.position_at_end(inner)
+    k, at, right_at = (builder.phi(I64) for _ in range(3))
+    sums = registers()
+    new = terms(at, right_at, sums)
+    next_k, next_at = builder.add(k, I64(1)), builder.add(at, plan.left_step)
+    next_right = builder.add(right_at, plan.right_step)
+    builder.cbranch(builder.icmp_signed("<", next_k, plan.run), inner, after)
+    for phi, begin, following in [(k, I64(0), next_k), (at, jump, next_at), (right_at, right_outer, next_right)]:
+        phi.add_incoming(begin, outer)
+        phi.add_incoming(following, inner)
+    join(sums, [[e.constant(0)] * len(row) for row in first] if apart else kept, outer)
+    join(sums, new, inner)
+
+    builder.position_at_end(after)
+    whole = new
+    if apart:
+        whole = [[Lanes(e, builder.fadd(a.value, b.value)) for a, b in row] for row in pairs(kept, new)]
+    next_r, next_jump = builder.add(r, I64(1)), builder.add(jump, plan.left_jump)
+    builder.cbranch(builder.icmp_signed("<", next_r, plan.times), outer, end)
+    for phi, begin, following in [
+        (r, I64(0), next_r),
+        (jump, I64(0), next_jump),
+        (right_outer, plan.right_at, next_right),
+    ]:
+        phi.add_incoming(begin, before)
+        phi.add_incoming(following, after)
+    join(kept, first, before)
+    join(kept, whole, after)
+    builder.position_at_end(end)
+    return whole
 
 
 def tile_transform(line, size_in, size_out, bias=False):
     """A numba function that applies a linear map on both axes of a small square tile, channel by channel,
 
-        Y[., ., c] = M X[., ., c] M' + s[s0 + c],    c < count        (s only where bias is set)
+        Y[., ., c] = M X[., ., c] M' + s[c],    c < count        (s only where bias is set)
 
-        X[i, j, c] = x[x0 + x_down i + x_right j + c]     Y[i, j, c] = y[y0 + y_down i + y_right j + c]
+        X[i, j, c] = x[first + down i + right j + c],  (first, down, right) = x_at,     and Y the same in y
 
     line: M as a function from a list of size_in values to one of size_out; it sees vectors of channels.
     """
@@ -180,116 +157,96 @@ def tile_transform(line, size_in, size_out, bias=False):
         return [line([half[j][i] for j in range(size_in)]) for i in range(size_out)]  # and its rows times M'
 
     @intrinsic
-    def call(typing, x, x0, x_down, x_right, y, y0, y_down, y_right, s, s0, count):
-        number = types.int64
-        signature = types.void(x, number, number, number, y, number, number, number, s, number, number)
-
+    def call(typing, x, x_at, y, y_at, s, count):
         def emit(context, builder, signature, arguments):
-            kind = scalar(signature.args[0])
-            x, x0, x_down, x_right, y, y0, y_down, y_right, s, s0, count = [
-                data(context, builder, t, v) if isinstance(t, types.Array) else v
-                for t, v in zip(signature.args, arguments, strict=True)
-            ]
-            x_at = [
-                [
-                    builder.add(x0, builder.add(builder.mul(I64(i), x_down), builder.mul(I64(j), x_right)))
-                    for j in range(size_in)
-                ]
-                for i in range(size_in)
-            ]
-            y_at = [
-                [
-                    builder.add(y0, builder.add(builder.mul(I64(i), y_down), builder.mul(I64(j), y_right)))
-                    for j in range(size_out)
-                ]
-                for i in range(size_out)
-            ]
+            kind, count = scalar(signature.args[0]), arguments[5]
+            x, y, s = (data(context, builder, signature.args[i], arguments[i]) for i in (0, 2, 4))
+            from_places, to_places = (
+                grid(builder, cgutils.unpack_tuple(builder, arguments[i]), (size, size))
+                for i, size in ((1, size_in), (3, size_out))
+            )
 
             def body(e, c, mask):
-                tile = [[e.load(x, builder.add(at, c), mask) for at in row] for row in x_at]
-                result = whole(tile)
-                extra = e.load(s, builder.add(s0, c), mask) if bias else None
-                for row, places in zip(result, y_at, strict=True):
-                    for value, at in zip(row, places, strict=True):
-                        e.store(y, builder.add(at, c), value + extra if bias else value, mask)
+                values = [e.load(x, builder.add(at, c), mask) for at in from_places]
+                result = whole([values[i : i + size_in] for i in range(0, len(values), size_in)])
+                extra = e.load(s, c, mask) if bias else None
+                for value, at in zip(sum(result, []), to_places, strict=True):
+                    e.store(y, builder.add(at, c), value + extra if bias else value, mask)
 
             each_vector(builder, kind, count, body)
             return context.get_dummy_value()
 
-        return signature, emit
+        return types.void(x, x_at, y, y_at, s, types.int64), emit
 
     return call
+
+
+def grid(builder, at, shape):
+    """first + down i + right j for (first, down, right) = at and all (i, j) inside the shape, row by row."""
+    first, down, right = at
+    return [
+        builder.add(first, builder.add(builder.mul(I64(i), down), builder.mul(I64(j), right)))
+        for i, j in np.ndindex(*shape)
+    ]
 
 
 def pool_pixel(taps):
     """Two numba functions, for one window of `taps` pixels and all its channels c < count:
 
-        there: y[y0 + c] = max_k x[x0 + offset_k + c], index[y0 + c] = the first k that reaches it (NaN stays)
-        back: x[x0 + offset_k + c] = y[y0 + c] where index[y0 + c] = k, else 0
+        there: y[y0 + c] = max_k x[first + offset_k + c], index[y0 + c] = the first k that reaches it (NaN stays)
+        back: x[first + offset_k + c] = y[y0 + c] where index[y0 + c] = k, else 0
 
-    offset_k = x_down (k // width) + x_right (k % width) for taps = (height, width); index holds uint8.
+    (first, down, right) = x_at and offset_k = down (k // width) + right (k % width) for taps = (height, width); index
+    holds uint8.
     """
-    places = [(i, j) for i in range(taps[0]) for j in range(taps[1])]
 
-    def prepare(context, builder, signature, arguments):
-        kind = scalar(signature.args[0])
-        x, x0, x_down, x_right, y, y0, index, count = [
-            data(context, builder, t, v) if isinstance(t, types.Array) else v
-            for t, v in zip(signature.args, arguments, strict=True)
-        ]
-        offsets = [
-            builder.add(x0, builder.add(builder.mul(I64(i), x_down), builder.mul(I64(j), x_right))) for i, j in places
-        ]
-        return kind, x, offsets, y, y0, index, count
+    def function(make_body):
+        @intrinsic
+        def call(typing, x, x_at, y, y0, index, count):
+            def emit(context, builder, signature, arguments):
+                kind = scalar(signature.args[0])
+                x, y, index = (data(context, builder, signature.args[i], arguments[i]) for i in (0, 2, 4))
+                places = grid(builder, cgutils.unpack_tuple(builder, arguments[1]), taps)
+                each_vector(builder, kind, arguments[5], make_body(builder, x, places, y, arguments[3], index))
+                return context.get_dummy_value()
 
-    def signature_of(x, y, index):
-        number = types.int64
-        return types.void(x, number, number, number, y, number, index, number)
+            return types.void(x, x_at, y, types.int64, index, types.int64), emit
 
-    @intrinsic
-    def there(typing, x, x0, x_down, x_right, y, y0, index, count):
-        def emit(context, builder, signature, arguments):
-            kind, x, offsets, y, y0, index, count = prepare(context, builder, signature, arguments)
+        return call
 
-            def body(e, c, mask):
-                best, which = None, None
-                for k, offset in enumerate(offsets):
-                    value = e.load(x, builder.add(offset, c), mask).value
-                    number = ir.Constant(ir.VectorType(I8, e.lanes), [I8(k)] * e.lanes)
-                    if best is None:
-                        best, which = value, number
-                        continue
-                    better = builder.or_(
-                        builder.fcmp_ordered(">", value, best), builder.fcmp_unordered("uno", value, value)
-                    )
-                    best, which = builder.select(better, value, best), builder.select(better, number, which)
-                e.store(y, builder.add(y0, c), Lanes(e, best), mask)
-                Emitter(builder, I8, e.lanes).store(index, builder.add(y0, c), Lanes(e, which), mask)
+    return function(forward_pixel), function(backward_pixel)
 
-            each_vector(builder, kind, count, body)
-            return context.get_dummy_value()
 
-        return signature_of(x, y, index), emit
+def tap(e, k):
+    """The number of a tap in all lanes."""
+    return ir.Constant(ir.VectorType(I8, e.lanes), [I8(k)] * e.lanes)
 
-    @intrinsic
-    def back(typing, x, x0, x_down, x_right, y, y0, index, count):
-        def emit(context, builder, signature, arguments):
-            kind, x, offsets, y, y0, index, count = prepare(context, builder, signature, arguments)
 
-            def body(e, c, mask):
-                value = e.load(y, builder.add(y0, c), mask).value
-                which = Emitter(builder, I8, e.lanes).load(index, builder.add(y0, c), mask).value
-                for k, offset in enumerate(offsets):
-                    number = ir.Constant(ir.VectorType(I8, e.lanes), [I8(k)] * e.lanes)
-                    mine = builder.select(builder.icmp_unsigned("==", which, number), value, e.constant(0).value)
-                    e.store(x, builder.add(offset, c), Lanes(e, mine), mask)
+def forward_pixel(builder, x, places, y, y0, index):
+    def body(e, c, mask):
+        best, which = None, None
+        for k, place in enumerate(places):
+            value = e.load(x, builder.add(place, c), mask).value
+            if best is None:
+                best, which = value, tap(e, k)
+                continue
+            better = builder.or_(builder.fcmp_ordered(">", value, best), builder.fcmp_unordered("uno", value, value))
+            best, which = builder.select(better, value, best), builder.select(better, tap(e, k), which)
+        e.store(y, builder.add(y0, c), Lanes(e, best), mask)
+        Emitter(builder, I8, e.lanes).store(index, builder.add(y0, c), Lanes(e, which), mask)
 
-            each_vector(builder, kind, count, body)
-            return context.get_dummy_value()
+    return body
 
-        return signature_of(x, y, index), emit
 
-    return there, back
+def backward_pixel(builder, x, places, y, y0, index):
+    def body(e, c, mask):
+        value = e.load(y, builder.add(y0, c), mask).value
+        which = Emitter(builder, I8, e.lanes).load(index, builder.add(y0, c), mask).value
+        for k, place in enumerate(places):
+            mine = builder.select(builder.icmp_unsigned("==", which, tap(e, k)), value, e.constant(0).value)
+            e.store(x, builder.add(place, c), Lanes(e, mine), mask)
+
+    return body
 
 
 @intrinsic

@@ -9,6 +9,7 @@ from npopt import backend
 import numba
 import numpy as np
 
+from .blocks import Product
 from .products import inside, jit, lanes, multiply, multiply_apart, panel, transpose_part, zeros
 
 ROWS = 32  # rows of a piece of work
@@ -25,14 +26,17 @@ def copy_panel(a, k0, depth, j0, count, out):
 
 
 @jit
-def product(a, a_row, a_step, b, transposed, bias, c, panels, pieces, width):
+def product(a, b, bias, c, panels, plan):
     """C = A B + bias, A[i, k] = a[a_row i + a_step k], B = b or b'; work is cut into panels of columns and some pieces
     of the rows each. panels: (threads, DEPTH wide)"""
+    a_row, a_step, transposed, pieces, width = plan
     m, n = c.shape
     depth = b.shape[1] if transposed else b.shape[0]
     wide, flat = 2 * width, c.reshape(-1)
     count_of_panels = (n + wide - 1) // wide
-    a_rows, c_rows = np.arange(m) * a_row, np.arange(m) * n
+    rows = np.empty((2, m), np.int64)
+    for i in range(m):
+        rows[0, i], rows[1, i] = i * a_row, i * n
     for item in numba.prange(count_of_panels * pieces):
         j0, piece = np.int64(item) // pieces * wide, np.int64(item) % pieces
         first, last, count = m * piece // pieces, m * (piece + 1) // pieces, min(wide, n - j0)
@@ -43,54 +47,23 @@ def product(a, a_row, a_step, b, transposed, bias, c, panels, pieces, width):
                 transpose_part(b.reshape(-1), j0 * depth + k0, depth, mine, 0, count, count, size, width)
             else:
                 copy_panel(b, k0, size, j0, count, mine)
+            part = Product(
+                left_at=k0 * a_step,
+                left_jump=0,
+                left_step=a_step,
+                right_at=0,
+                right_step=count,
+                out_at=j0,
+                start_at=j0,
+                start_like_out=k0 > 0,
+                n=count,
+                times=1,
+                run=size,
+            )
             if k0 == 0:
-                multiply(
-                    left=a,
-                    left_at=0,
-                    left_rows=a_rows,
-                    left_row=first,
-                    left_jump=0,
-                    left_step=a_step,
-                    right=mine,
-                    right_at=0,
-                    right_step=count,
-                    out=flat,
-                    out_at=j0,
-                    out_rows=c_rows,
-                    out_row=first,
-                    start=bias,
-                    start_at=j0,
-                    start_scale=0,
-                    m=last - first,
-                    n=count,
-                    times=1,
-                    run=size,
-                    width=width,
-                )
+                multiply(a, mine, flat, bias, rows, first, last - first, part, width)
             else:  # by itself, then added: fewer digits are lost
-                multiply_apart(
-                    left=a,
-                    left_at=k0 * a_step,
-                    left_rows=a_rows,
-                    left_row=first,
-                    left_jump=0,
-                    left_step=a_step,
-                    right=mine,
-                    right_at=0,
-                    right_step=count,
-                    out=flat,
-                    out_at=j0,
-                    out_rows=c_rows,
-                    out_row=first,
-                    start=flat,
-                    start_at=j0,
-                    start_scale=1,
-                    m=last - first,
-                    n=count,
-                    times=1,
-                    run=size,
-                    width=width,
-                )
+                multiply_apart(a, mine, flat, flat, rows, first, last - first, part, width)
 
 
 def _product(a, a_row, a_step, b, transposed, bias, c):
@@ -100,7 +73,7 @@ def _product(a, a_row, a_step, b, transposed, bias, c):
     pieces = max(1, min(-(-m // ROWS), -(-2 * threads // panels)))
     mine = backend.workspace((threads, DEPTH * wide), c.dtype)
     bias = zeros(n, c.dtype) if bias is None else bias
-    product(a.reshape(-1), a_row, a_step, b, transposed, bias, c, mine, pieces, lanes(c.dtype))
+    product(a.reshape(-1), b, bias, c, mine, (a_row, a_step, transposed, pieces, lanes(c.dtype)))
 
 
 def linear(x, w, bias, y):

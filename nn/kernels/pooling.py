@@ -30,7 +30,7 @@ def _max_pool2(x, y, index):
         line = np.int64(number)
         at = (line // rows * height + line % rows * 2) * width * c
         for j in range(columns):
-            there2(flat, at + 2 * j * c, width * c, c, to, (line * columns + j) * c, which, c)
+            there2(flat, (at + 2 * j * c, width * c, c), to, (line * columns + j) * c, which, c)
 
 
 @jit
@@ -69,7 +69,7 @@ def _max_pool_backward2(dy, index, dx):
         b, i = line // rows, line % rows
         at = (b * height + i * 2) * width * c
         for j in range(columns):
-            back2(flat, at + 2 * j * c, width * c, c, source, (line * columns + j) * c, which, c)
+            back2(flat, (at + 2 * j * c, width * c, c), source, (line * columns + j) * c, which, c)
         if width % 2:
             dx[b, 2 * i : 2 * i + 2, width - 1] = 0
         if height % 2 and i == rows - 1:

@@ -38,6 +38,7 @@ def compiled(**options):
 
 
 jit, inside = compiled(parallel=True), compiled()
+spread = compiled(forceinline=True)  # part of the loop that calls it: constants in a Product stay constants
 ROWS = simd.ROWS
 full_two, full_one = blocks.block_product(2, False), blocks.block_product(1, False)
 part_two, part_one = blocks.block_product(2, True), blocks.block_product(1, True)
@@ -61,235 +62,33 @@ def zeros(count, dtype):
     return np.zeros(count, dtype)
 
 
-# The operands of a product, given by name. m rows i, n <= 2 width columns j of one panel:
-#
-#     C[i, j] = S[i, j] + sum_{r < times} sum_{k < run} A[i, r, k] B[r run + k, j]
-#     A[i, r, k] = left[left_at + left_rows[left_row + i] + left_jump r + left_step k]
-#     B[k, j] = right[right_at + right_step k + j]
-#     C[i, j] = out[out_at + out_rows[out_row + i] + j]
-#     S[i, j] = start[start_at + start_scale out_rows[out_row + i] + j]: C itself, or with start_scale 0 one row
-#
-# (Named tuples would say the same, but numba counts references of arrays in a tuple at every call: a fifth of the time
-# of a small product.)
-
-
-@inside
-def multiply(
-    left,
-    left_at,
-    left_rows,
-    left_row,
-    left_jump,
-    left_step,
-    right,
-    right_at,
-    right_step,
-    out,
-    out_at,
-    out_rows,
-    out_row,
-    start,
-    start_at,
-    start_scale,
-    m,
-    n,
-    times,
-    run,
-    width,
-):
-    """C = S + A B, see above."""
+@spread
+def multiply(left, right, out, start, rows, row, m, plan, width):
+    """C = S + A B for m rows and plan.n <= 2 width columns of one panel, as blocks.block_product says. S: C itself,
+    or one row for all."""
     for i in range(0, m, ROWS):
         count = min(ROWS, m - i)
-        if n == 2 * width:
-            full_two(
-                left,
-                left_at,
-                left_rows,
-                left_row + i,
-                left_jump,
-                left_step,
-                right,
-                right_at,
-                right_step,
-                out,
-                out_at,
-                out_rows,
-                out_row + i,
-                start,
-                start_at,
-                start_scale,
-                count,
-                n,
-                times,
-                run,
-            )
-        elif n > width:
-            part_two(
-                left,
-                left_at,
-                left_rows,
-                left_row + i,
-                left_jump,
-                left_step,
-                right,
-                right_at,
-                right_step,
-                out,
-                out_at,
-                out_rows,
-                out_row + i,
-                start,
-                start_at,
-                start_scale,
-                count,
-                n,
-                times,
-                run,
-            )
-        elif n == width:
-            full_one(
-                left,
-                left_at,
-                left_rows,
-                left_row + i,
-                left_jump,
-                left_step,
-                right,
-                right_at,
-                right_step,
-                out,
-                out_at,
-                out_rows,
-                out_row + i,
-                start,
-                start_at,
-                start_scale,
-                count,
-                n,
-                times,
-                run,
-            )
+        if plan.n == 2 * width:
+            full_two(left, right, out, start, rows, row + i, count, plan)
+        elif plan.n > width:
+            part_two(left, right, out, start, rows, row + i, count, plan)
+        elif plan.n == width:
+            full_one(left, right, out, start, rows, row + i, count, plan)
         else:
-            part_one(
-                left,
-                left_at,
-                left_rows,
-                left_row + i,
-                left_jump,
-                left_step,
-                right,
-                right_at,
-                right_step,
-                out,
-                out_at,
-                out_rows,
-                out_row + i,
-                start,
-                start_at,
-                start_scale,
-                count,
-                n,
-                times,
-                run,
-            )
+            part_one(left, right, out, start, rows, row + i, count, plan)
 
 
-@inside
-def multiply_apart(
-    left,
-    left_at,
-    left_rows,
-    left_row,
-    left_jump,
-    left_step,
-    right,
-    right_at,
-    right_step,
-    out,
-    out_at,
-    out_rows,
-    out_row,
-    start,
-    start_at,
-    start_scale,
-    m,
-    n,
-    times,
-    run,
-    width,
-):
+@spread
+def multiply_apart(left, right, out, start, rows, row, m, plan, width):
     """The same; the `run` terms of each r are summed by themselves: of a long sum fewer digits are lost."""
     for i in range(0, m, ROWS):
         count = min(ROWS, m - i)
-        if n == 2 * width:
-            apart_two(
-                left,
-                left_at,
-                left_rows,
-                left_row + i,
-                left_jump,
-                left_step,
-                right,
-                right_at,
-                right_step,
-                out,
-                out_at,
-                out_rows,
-                out_row + i,
-                start,
-                start_at,
-                start_scale,
-                count,
-                n,
-                times,
-                run,
-            )
-        elif n > width:
-            part_apart_two(
-                left,
-                left_at,
-                left_rows,
-                left_row + i,
-                left_jump,
-                left_step,
-                right,
-                right_at,
-                right_step,
-                out,
-                out_at,
-                out_rows,
-                out_row + i,
-                start,
-                start_at,
-                start_scale,
-                count,
-                n,
-                times,
-                run,
-            )
+        if plan.n == 2 * width:
+            apart_two(left, right, out, start, rows, row + i, count, plan)
+        elif plan.n > width:
+            part_apart_two(left, right, out, start, rows, row + i, count, plan)
         else:
-            part_apart_one(
-                left,
-                left_at,
-                left_rows,
-                left_row + i,
-                left_jump,
-                left_step,
-                right,
-                right_at,
-                right_step,
-                out,
-                out_at,
-                out_rows,
-                out_row + i,
-                start,
-                start_at,
-                start_scale,
-                count,
-                n,
-                times,
-                run,
-            )
+            part_apart_one(left, right, out, start, rows, row + i, count, plan)
 
 
 @inside

@@ -1,10 +1,17 @@
 """Generated modules, and numba's machine code for them, in a folder that belongs to the user alone.
 
-What lies there is executed: numba loads machine code from beside the module's file. So the folder is the user's own, no
-link, of mode 0700, and was never open to other writers; and a module runs the text that was generated now, never that
-of the file, which is there for numba and for tracebacks, and is written anew where it differs.
+What lies there is executed: numba loads machine code from beside the module's file. So the folder is the user's own,
+no link, of mode 0700, and was never open to other writers. No folder above it may be another user's or open to others,
+who could put a folder of theirs in its place. (In a sticky one, such as /tmp, they cannot.) And a module runs the text
+that was generated now, never that of the file, which is there for numba and for tracebacks, and is written anew where
+it differs.
+
+numba ends the program where a file of its cache was cut short, or cannot be written. For us such a file is as good as
+none: what it held is thrown away and compiled again.
 """
 
+import contextlib
+import functools
 import hashlib
 import os
 import pathlib
@@ -12,6 +19,10 @@ import stat
 import sys
 import tempfile
 import types
+
+from npopt.errors import UserError
+
+from numba.core import caching
 
 
 def candidates():
@@ -23,16 +34,19 @@ def candidates():
 
 
 def folder():
-    """The first candidate that is private, or can be made so; an OSError that says why none is."""
+    """The first candidate that is private, or can be made so; a UserError that says why none is."""
     why = []
     for path in candidates():
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for part in (*reversed(path.parents), path):
+                if not part.exists():
+                    part.mkdir(mode=0o700, exist_ok=True)
             make_private(path)
+            check_above(path)
             return path
         except OSError as error:
             why.append(f"{path}: {error.strerror or error}")
-    raise OSError(f"no folder for compiled kernels ({'; '.join(why)}); set NPOPT_CACHE to a folder of your own")
+    raise UserError(f"no folder for compiled kernels ({'; '.join(why)}); set NPOPT_CACHE to a folder of your own")
 
 
 def make_private(path):
@@ -50,15 +64,31 @@ def make_private(path):
         raise OSError("it cannot be written")
 
 
+def check_above(path):
+    """An OSError where somebody else could move a folder above this one away: one that is another user's (but root's),
+    or that others may write to and that is not sticky."""
+    for above in path.resolve().parents:
+        found = above.stat()
+        if found.st_uid not in (0, os.getuid()):
+            raise OSError(f"{above} above it belongs to another user (uid {found.st_uid})")
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
+            raise OSError(f"others may write to {above} above it; close that folder to them (chmod go-w)")
+
+
 def module(name, source, depends=""):
     """The module of a generated text; its file is named after the hash of the text and of what it `depends` on."""
     digest = hashlib.sha256((source + depends).encode()).hexdigest()[:16]
     path = folder() / f"{name}_{digest}.py"
     if not holds(path, source):  # whole or absent: another process may be writing too
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w") as file:
-            file.write(source)
-        os.replace(temporary, path)
+        try:
+            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+            with os.fdopen(handle, "w") as file:
+                file.write(source)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be written ({error.strerror}); make room there, or set NPOPT_CACHE to another folder"
+            ) from None
     made = sys.modules[f"npopt_kernel_{path.stem}"] = types.ModuleType(f"npopt_kernel_{path.stem}")
     made.__file__ = str(path)  # numba looks the module up in sys.modules
     exec(compile(source, path, "exec"), vars(made))
@@ -71,3 +101,33 @@ def holds(path, source):
         return not path.is_symlink() and path.read_bytes() == source.encode()
     except OSError:
         return False
+
+
+def forgiving(load):
+    """numba's `load_overload`, with None, "not there", for whatever cannot be read."""
+
+    @functools.wraps(load)
+    def look(self, signature, context):
+        try:
+            return load(self, signature, context)
+        except Exception:  # pickle, struct and LLVM each have their own
+            with contextlib.suppress(OSError):
+                self.flush()  # the list of what is kept for this function is empty now
+            return None
+
+    return look
+
+
+def optional(save):
+    """numba's `save_overload`; what a full disk does not take is compiled again next time."""
+
+    @functools.wraps(save)
+    def keep(self, signature, compiled):
+        with contextlib.suppress(OSError):
+            save(self, signature, compiled)
+
+    return keep
+
+
+caching.Cache.load_overload = forgiving(caching.Cache.load_overload)
+caching.Cache.save_overload = optional(caching.Cache.save_overload)

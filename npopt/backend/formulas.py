@@ -80,7 +80,7 @@ class elementwise:
         return {**vars(self), "table": {}, "compiled": {}}
 
     def refuse(self, node, why):
-        raise SyntaxError(f"@elementwise {self.name}, line {getattr(node, 'lineno', '?')} of the function: {why}")
+        raise UserError(f"@elementwise {self.name}, line {getattr(node, 'lineno', '?')} of the function: {why}")
 
     # ------------------------------------------------------------------------------------------------------- calls
     def __call__(self, *args, offset=0):
@@ -104,12 +104,12 @@ class elementwise:
     def plan(self, args):
         """How to run arguments of these types; kept, so that a call costs a dictionary look-up."""
         if len(args) != len(self.arguments):
-            raise TypeError(
+            raise UserError(
                 f"{self.name} takes {len(self.arguments)} arguments ({', '.join(self.arguments)}), got {len(args)}"
             )
         owners = {owner(a) for a in args if getattr(a, "ndim", 0)}
         if len(owners) != 1:
-            raise TypeError(f"{self.name}: the arrays live on {len(owners)} devices; move them with backend.asarray")
+            raise UserError(f"{self.name}: the arrays live on {len(owners)} devices; move them with backend.asarray")
         if owners != {owner(np.empty(0))}:
             plan = (None, owners.pop(), None, None)
         else:
@@ -142,7 +142,7 @@ class elementwise:
             else f"{name}: {type(a).__name__}"
             for name, a in zip(self.arguments, args, strict=True)
         )
-        return TypeError(
+        return UserError(
             f"{self.name}: expected flat, contiguous arrays of one dtype (float32 or float64), and "
             f"numbers; {', '.join(self.written)} must be arrays; got {got}"
         )
@@ -156,7 +156,7 @@ class elementwise:
             unequal = " or ".join(f"{a}.size != n" for a in arrays[1:])
             lines += [
                 f"    if {unequal}:",
-                f"        raise ValueError('{self.name}: the arrays {', '.join(arrays)} differ in length')",
+                f"        raise UserError('{self.name}: the arrays {', '.join(arrays)} differ in length')",
             ]
         lines += [f"    {name} = {code}" for name, code in t.hoisted]
         lines.append(f"    for i in {'numba.prange' if parallel else 'range'}(n):")
@@ -170,6 +170,7 @@ class elementwise:
             "import numpy as np",
             "",
             "from npopt.backend.draws import hashed_normal, hashed_uniform",
+            "from npopt.errors import UserError",
             "",
             "",
             f"@numba.njit({options})",

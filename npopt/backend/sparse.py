@@ -12,6 +12,7 @@ reads all non-zeros of A also where A is a few of its rows.
 """
 
 from npopt.backend.devices import asarray, kernel, xp
+from npopt.errors import UserError
 
 import numba
 import numpy as np
@@ -155,4 +156,4 @@ class Csr:
 
     def fits(self, dense):
         if dense.dtype != self.dtype:
-            raise TypeError(f"a sparse matrix of {self.dtype} meets {dense.dtype}; convert one of them")
+            raise UserError(f"a sparse matrix of {self.dtype} meets {dense.dtype}; convert one of them")

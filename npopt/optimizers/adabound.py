@@ -2,6 +2,7 @@
 
 from npopt import backend
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.optimizers.adam import check_moments
 from npopt.optimizers.base import Optimizer
 from npopt.values import number
@@ -58,7 +59,7 @@ class AdaBound(Optimizer):
     def update(self, x, g, lr, *arrays):
         if self.first is None:
             if getattr(lr, "ndim", 0):
-                raise ValueError(f"{type(self).__name__}: where the rate is an array, give base_lr, a number")
+                raise UserError(f"{type(self).__name__}: where the rate is an array, give base_lr, a number")
             self.first = float(backend.to_host(lr)) or None
         step = lr * (1 - self.b2**self.t) ** 0.5 / (1 - self.b1**self.t)
         formula = adabound if len(arrays) == 2 else amsbound

@@ -2,6 +2,7 @@
 
 from npopt import backend
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.optimizers.base import Array, number_or_array
 from npopt.optimizers.by_segment import BySegment
 from npopt.values import number
@@ -80,7 +81,7 @@ class Adafactor(BySegment):
         scale = over(backend.norm(x) * size, self.eps2) if self.relative else 1.0
         *m, weight_decay = memory_and_decay
         if self.b1 is not None and not m:
-            raise ValueError("Adafactor: b1 varies, but m is not there; start with a number for b1")
+            raise UserError("Adafactor: b1 varies, but m is not there; start with a number for b1")
         if m:
             relative_step_with_memory(x, *m, u, lr * scale / too_long, self.b1, lr * weight_decay)
         else:

@@ -1,6 +1,7 @@
 """AMSGrad: Reddi, Kale & Kumar, ICLR 2018, arXiv:1904.09237, Algorithm 2, and two variants in use."""
 
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.optimizers.adam import check_moments
 from npopt.optimizers.base import Optimizer
 
@@ -33,7 +34,7 @@ class AMSGrad(Optimizer):
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, variant="raw"):
         self.b1, self.b2, self.eps = check_moments("AMSGrad", b1, b2, eps)
         if variant not in self.VARIANTS:
-            raise ValueError(f"AMSGrad: variant must be one of {', '.join(self.VARIANTS)}, got {variant!r}")
+            raise UserError(f"AMSGrad: variant must be one of {', '.join(self.VARIANTS)}, got {variant!r}")
         self.variant = variant
 
     def update(self, x, g, lr, m, v, w):

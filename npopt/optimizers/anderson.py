@@ -4,6 +4,7 @@ import warnings
 
 from npopt import backend
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.optimizers.base import Optimizer
 from npopt.optimizers.ista import descent
 from npopt.state import Stateful
@@ -61,7 +62,7 @@ class Anderson(Optimizer):
     def __init__(self, window=5, solver="qr", reg=1e-10, condition=1e10, guard=True):
         self.window = whole("Anderson", "window", window, low=0)
         if solver not in ("qr", "gram"):
-            raise ValueError(f'Anderson: solver must be "qr" or "gram", got {solver!r}')
+            raise UserError(f'Anderson: solver must be "qr" or "gram", got {solver!r}')
         self.solver, self.guard = solver, bool(guard)
         self.reg = number("Anderson", "reg", reg, low=0)
         self.condition = number("Anderson", "condition", condition, low=1)
@@ -82,7 +83,7 @@ class Anderson(Optimizer):
 
     def step(self, x, g, lr):
         if getattr(lr, "ndim", 0):
-            raise ValueError("Anderson: the map x - lr grad f(x) has one step size; give a schedule of numbers")
+            raise UserError("Anderson: the map x - lr grad f(x) has one step size; give a schedule of numbers")
         lr = float(backend.to_host(lr))
         if self.t == 0 and self.penalised:
             self.slot("y")[...] = x

@@ -1,6 +1,7 @@
 """Methods around a method that report another point than the one that moves: Lookahead, EMA, SWA."""
 
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.optimizers.base import Optimizer
 from npopt.values import number, whole
 
@@ -38,7 +39,7 @@ class Around(Optimizer):
 
 def check_inner(owner, inner):
     if not isinstance(inner, Optimizer):
-        raise ValueError(f"{owner}: inner must be an optimizer such as Adam(), got {inner!r}")
+        raise UserError(f"{owner}: inner must be an optimizer such as Adam(), got {inner!r}")
     return inner
 
 

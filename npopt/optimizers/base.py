@@ -84,13 +84,13 @@ class Optimizer(Value, Stateful):
             value = getattr(self, name)
             if getattr(value, "ndim", 0):
                 if value.shape != x.shape:
-                    raise ValueError(f"{type(self).__name__}: {name} has shape {value.shape}, x has {x.shape}")
+                    raise UserError(f"{type(self).__name__}: {name} has shape {value.shape}, x has {x.shape}")
                 self._converted[name] = backend.asarray(value, x.dtype)
 
     def allocate(self, array, x):
         """Zeros for an Array."""
         if array.shape is not None:
-            raise ValueError(f"{type(self).__name__}: {array.name} has a shape for each segment; derive from BySegment")
+            raise UserError(f"{type(self).__name__}: {array.name} has a shape for each segment; derive from BySegment")
         return backend.xp(x).zeros(x.shape, dtype=array.dtype or x.dtype)
 
     def restart(self, x: contracts.Array) -> None:
@@ -102,7 +102,7 @@ class Optimizer(Value, Stateful):
         return [self._converted.get(name, getattr(self, name)) for name in self.options]
 
     def update(self, x: contracts.Array, g: contracts.Array, lr: contracts.Number, *arrays: contracts.Array) -> None:
-        raise ValueError(f"{type(self).__name__} has no update(self, x, g, lr, {', '.join(self._slots)})")
+        raise UserError(f"{type(self).__name__} has no update(self, x, g, lr, {', '.join(self._slots)})")
 
     def step(self, x: contracts.Array, g: contracts.Array, lr: contracts.Number) -> None:
         """One step. g: an array like x, or an iterator over (slice, piece of the gradient) that covers x once."""
@@ -189,20 +189,42 @@ def leaves(state):
     ]
 
 
+VIEWS = ("reshape", "ravel", "view", "transpose", "T", "squeeze", "swapaxes")  # of a contiguous x: the same memory
+
+
 def loses(owner, name, place):
-    """Whether a method of a class gives its argument x to another array by `x = ...`, or returns something."""
+    """Whether a method of a class gives its argument x to another array by `x = ...`, or returns something else.
+
+    A view of x, such as x.reshape(4, -1) or x[:4], is no other array: what is written into it is written into x.
+    """
     code = getattr(vars(owner).get(name), "__code__", None)
     if code is None or code.co_argcount <= place:
         return False
-    x, before = code.co_varnames[place], None
+    x, done = code.co_varnames[place], []
     for op in dis.get_instructions(code):
         if op.opname.startswith("STORE_FAST"):
             stored = op.argval if isinstance(op.argval, tuple) else (op.argval,)
             stored = stored[:1] if "LOAD" in op.opname else stored
-            inplace = before.opname == "BINARY_OP" and before.argrepr.endswith("=")
-            if x in stored and not inplace:
+            inplace = done[-1].opname == "BINARY_OP" and done[-1].argrepr.endswith("=")
+            if x in stored and not inplace and not is_view(done, x):
                 return True
-        if op.opname == "RETURN_VALUE" and not (before.opname == "LOAD_CONST" and before.argval is None):
-            return True
-        before = op
+        if op.opname == "RETURN_VALUE" and not is_view(done, x):
+            if not (done[-1].opname == "LOAD_CONST" and done[-1].argval is None):
+                return True
+        done.append(op)
     return False
+
+
+def is_view(done, x):
+    """Whether the expression that these instructions end with is x, or a view of it: x.reshape(...), x[a:b].T, ..."""
+    last, where = done[-1], (done[-1].positions.lineno, done[-1].positions.col_offset)
+    here = [op for op in done if (op.positions.lineno, op.positions.col_offset) == where]  # those that begin with its x
+    first = next((op for op in here if op.opname.startswith("LOAD")), last)
+    loaded = first.argval if isinstance(first.argval, tuple) else (first.argval,)
+    if None in where or not first.opname.startswith("LOAD_FAST") or loaded[0] != x:
+        return False
+    if last.opname == "BINARY_SUBSCR" and done[-2].opname != "BUILD_SLICE":
+        return False  # x[rows] is a copy
+    names = [op.argval for op in here if op.opname in ("LOAD_ATTR", "LOAD_METHOD")]
+    ends = ("LOAD_FAST", "LOAD_ATTR", "CALL", "BINARY_SUBSCR", "BINARY_SLICE")
+    return last.opname.startswith(ends) and set(names) <= set(VIEWS)

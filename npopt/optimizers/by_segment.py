@@ -3,6 +3,7 @@
 import math
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.optimizers.base import Optimizer
 from npopt.segments import KINDS, Segments
 
@@ -30,7 +31,7 @@ def check_kinds(owner, kinds):
     kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     for kind in kinds:
         if kind not in KINDS:
-            raise ValueError(f"{owner}: kinds must be among {', '.join(KINDS)}, got {kind!r}")
+            raise UserError(f"{owner}: kinds must be among {', '.join(KINDS)}, got {kind!r}")
     return kinds
 
 
@@ -44,7 +45,7 @@ class BySegment(Optimizer):
     def start(self, x, oracle=None):
         self.segments, self._places, self._work = segments_of(x, oracle), {}, None
         if self.segments.dim != x.size:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__}: the problem's segments have {self.segments.dim} numbers, x has {x.size}"
             )
         super().start(x, oracle)
@@ -88,13 +89,13 @@ class BySegment(Optimizer):
                     done = segment.stop
             if done != stop:
                 name = type(self).__name__
-                raise ValueError(
+                raise UserError(
                     f"{name}: a piece of the gradient, {first}:{stop}, cuts a segment in two; give pieces "
                     "of whole segments"
                 )
 
     def update_segment(self, segment, x, g, lr, *arrays):
-        raise ValueError(f"{type(self).__name__} has no update_segment")
+        raise UserError(f"{type(self).__name__} has no update_segment")
 
     def work(self, x):
         """Memory like x, kept from step to step."""

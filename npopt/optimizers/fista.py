@@ -4,6 +4,7 @@ import math
 
 from npopt import backend
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.optimizers.ista import ProximalGradient
 from npopt.values import number
 
@@ -38,7 +39,7 @@ class FISTA(ProximalGradient):
 
     def __init__(self, restart=None, backtracking=False, eta=2.0):
         if restart not in (None, "function", "gradient"):
-            raise ValueError(f'FISTA: restart must be None, "function" or "gradient", got {restart!r}')
+            raise UserError(f'FISTA: restart must be None, "function" or "gradient", got {restart!r}')
         self.restart, self.backtracking = restart, bool(backtracking)
         self.eta = number("FISTA", "eta", eta, low=1, open_low=True)
 

@@ -2,6 +2,7 @@
 
 from npopt import backend
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.optimizers.base import Optimizer
 from npopt.optimizers.sgd import sgd
 from npopt.values import number
@@ -35,7 +36,7 @@ class ProximalGradient(Optimizer):
     def forward_backward(self, y, g, lr):
         """prox_{lr h}(y - lr g), in a vector that is valid until the next call; sets self.lr."""
         if getattr(lr, "ndim", 0):
-            raise ValueError(f"{type(self).__name__}: the prox is that of one step size; give a schedule of numbers")
+            raise UserError(f"{type(self).__name__}: the prox is that of one step size; give a schedule of numbers")
         lr = float(backend.to_host(lr))
         p, oracle = self._trial, self.oracle
         while True:

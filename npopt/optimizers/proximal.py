@@ -1,5 +1,6 @@
 """The proximal gradient step around SGD: stochastic with a minibatch, variance-reduced with SVRG or SAGA."""
 
+from npopt.errors import UserError
 from npopt.optimizers.base import Optimizer
 
 
@@ -16,9 +17,9 @@ class Proximal(Optimizer):
 
     def __init__(self, inner):
         if not isinstance(inner, Optimizer):
-            raise ValueError(f"Proximal: give an optimizer such as SGD(), got {inner!r}")
+            raise UserError(f"Proximal: give an optimizer such as SGD(), got {inner!r}")
         if not inner.plain:
-            raise ValueError(
+            raise UserError(
                 f"Proximal: {inner!r} does not step along -lr g alone, so that with a prox of step lr it "
                 "would stop at another point than the minimum; use SGD() inside, or FISTA()"
             )
@@ -32,7 +33,7 @@ class Proximal(Optimizer):
 
     def step(self, x, g, lr):
         if getattr(lr, "ndim", 0):
-            raise ValueError("Proximal: the prox is that of one step size; give a schedule of numbers, not of arrays")
+            raise UserError("Proximal: the prox is that of one step size; give a schedule of numbers, not of arrays")
         self.t += 1
         self.inner.step(x, g, lr)
         self.oracle.problem.prox(x, lr)

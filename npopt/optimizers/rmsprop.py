@@ -1,6 +1,7 @@
 """RMSProp: Tieleman & Hinton, Coursera lecture 6.5, 2012; centred with momentum: Graves, arXiv:1308.0850, eq. 38-45."""
 
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.optimizers.base import Optimizer
 from npopt.values import number
 
@@ -71,6 +72,6 @@ class RMSProp(Optimizer):
             (True, True): rmsprop_centred_momentum,
         }[self.centred, moves]
         if self.momentum > 0 and not moves:
-            raise ValueError("RMSProp: momentum rises from 0, and has no state for that; start with one above 0")
+            raise UserError("RMSProp: momentum rises from 0, and has no state for that; start with one above 0")
         more = (self.momentum,) if moves else ()
         formula(x, *arrays, g, lr, self.a, inside, outside, *more)

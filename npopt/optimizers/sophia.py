@@ -2,6 +2,7 @@
 
 from npopt import backend
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.optimizers.base import Optimizer, number_or_array
 from npopt.values import number, whole
 
@@ -61,7 +62,7 @@ class Sophia(Optimizer):
     def step(self, x, g, lr):
         if self.t % self.every == 0:
             if self.oracle is None:
-                raise ValueError(f"{type(self).__name__} asks for second gradients: run it by minimize")
+                raise UserError(f"{type(self).__name__} asks for second gradients: run it by minimize")
             self.estimate(x, self.slot("h"))
         super().step(x, g, lr)
 

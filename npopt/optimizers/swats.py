@@ -2,6 +2,7 @@
 
 from npopt import backend
 from npopt.backend import elementwise
+from npopt.errors import UserError
 from npopt.optimizers.adam import check_moments
 from npopt.optimizers.base import Optimizer
 from npopt.values import number
@@ -53,9 +54,9 @@ class SWATS(Optimizer):
 
     def step(self, x, g, lr):
         if not hasattr(g, "dtype"):
-            raise ValueError("SWATS: the switch is decided on the whole gradient; do not give it in pieces")
+            raise UserError("SWATS: the switch is decided on the whole gradient; do not give it in pieces")
         if getattr(lr, "ndim", 0):
-            raise ValueError("SWATS: the rate that it finds for SGD is one number; so must lr be")
+            raise UserError("SWATS: the rate that it finds for SGD is one number; so must lr be")
         self.t += 1
         m, v = self._slots.values()
         if self.switched:

@@ -55,7 +55,7 @@ class Loss:
         return hash((type(self), tuple(self)))
 
     def many(self, y, s):
-        raise TypeError(f"{type(self).__name__} has one output; call one(y, z)")
+        raise UserError(f"{type(self).__name__} has one output; call one(y, z)")
 
     def majorant(self, z, y):
         return np.full(len(z), self.curvature)

@@ -6,6 +6,7 @@ from npopt import backend
 from npopt.errors import UserError
 from npopt.penalties import Regulariser
 from npopt.segments import Segments
+from npopt.values import arguments_of
 from npopt.values import number as checked
 from problems.base import Problem, number
 from problems.linear import data, fused, labels, passes
@@ -81,6 +82,10 @@ class LinearModel(Stretches, Exact, Problem):
 
     def targets(self):
         return self.host_y
+
+    def ingredients(self):
+        """What identifies the problem: the constructor's arguments, with the data as they lie on the host."""
+        return arguments_of(self) | {"X": self.host_X, "y": self.host_y}
 
     # ------------------------------------------------------------------------------------------------ the data
 

@@ -1,12 +1,12 @@
 """Compiled passes over given rows of a linear model: loss, slopes and gradient, for dense and for CSR data.
 
-Both kernels do the same. With K outputs a row (1, or the number of classes), W = x[:K d] as (K, d) and, when x has K
-more numbers, an intercept c = x[K d:]:
+With K outputs a row (1, or the number of classes), W = x[:K d] as (K, d) and, when x has K more numbers, an intercept
+c = x[K d:]:
 
     z = W a_i + c          s_b = l'(z; y_i)          out = (1/B) sum_b w_b (s_b a_i' + l2 W), the intercept without l2
 
-They return (1/B) sum_b w_b (l(z; y_i) + l2/2 |W|^2). Weights are float64 whatever the data; empty `weights` mean ones.
-An empty `out` means that no gradient is wanted, only the loss and the slopes s, shape (at least B, K). Cost: the
+A pass returns (1/B) sum_b w_b (l(z; y_i) + l2/2 |W|^2). Weights are float64 whatever the data; empty `weights` mean
+ones. An empty `out` means that no gradient is wanted, only the loss and the slopes s, shape (at least B, K). Cost: the
 non-zeros of the rows times K, plus the length of x. What does not fit raises; the caller then finds out what it was, so
 that a good call pays for no checks.
 
@@ -22,7 +22,7 @@ from problems.loops import OPTIONS, compiled
 import numba
 from numba.extending import overload
 
-part = numba.njit(**{name: OPTIONS[name] for name in ("error_model", "fastmath")})
+part = numba.njit(forceinline=True, **{name: OPTIONS[name] for name in ("error_model", "fastmath")})
 
 
 def slope_of_one(loss, y, z):
@@ -82,55 +82,92 @@ def finish(x, out, loss, total, l2, B, weighted):
     return loss / B + 0.5 * c * square
 
 
-@part
-def dense_pass(loss, data, x, rows, weights, l2, s, out):
-    X, y, dim = data
-    d, K = X.shape[1], s.shape[1]
-    check(dim, X.shape[0], x, rows, weights, s, out)
-    out[:] = 0
-    value, total = 0.0, 0.0
-    for b in range(rows.size):
-        i = rows[b]
-        w = weights[b] if weights.size else 1.0
-        for k in range(K):
-            z = x[K * d + k] if dim > K * d else 0.0
-            for j in range(d):
-                z += X[i, j] * x[k * d + j]
-            s[b, k] = z
-        value += w * slope(loss, y[i], s[b])
-        total += w
-        if out.size:
-            for k in range(K):
-                c = w * s[b, k]
-                for j in range(d):
-                    out[k * d + j] += c * X[i, j]
-                if dim > K * d:
-                    out[K * d + k] += c
-    return finish(x, out, value, total, l2, rows.size, K * d)
+# How a row is walked: chosen by the data's type, and written into the loop that asks. (k and d come apart: so the
+# compiler sees that no index k d + j is negative. With k d as one argument the dense loop takes twice the time.)
+
+
+def shape_of_dense(data):
+    return data[0].shape
+
+
+def shape_of_sparse(data):
+    return data[2].size - 1, data[3]
+
+
+def times_dense(data, i, x, k, d):
+    X, z = data[0], 0.0
+    for j in range(d):
+        z += X[i, j] * x[k * d + j]
+    return z
+
+
+def times_sparse(data, i, x, k, d):
+    values, indices, indptr, z = data[0], data[1], data[2], 0.0
+    for p in range(indptr[i], indptr[i + 1]):
+        z += values[p] * x[k * d + indices[p]]
+    return z
+
+
+def add_dense(data, i, c, out, k, d):
+    X = data[0]
+    for j in range(d):
+        out[k * d + j] += c * X[i, j]
+
+
+def add_sparse(data, i, c, out, k, d):
+    values, indices, indptr = data[0], data[1], data[2]
+    for p in range(indptr[i], indptr[i + 1]):
+        out[k * d + indices[p]] += c * values[p]
+
+
+def shape(data):
+    """(rows, columns)"""
+    return (shape_of_dense if data[0].ndim == 2 else shape_of_sparse)(data)
+
+
+def times(data, i, x, k, d):
+    """a_i . x[k d : k d + d]"""
+    return (times_dense if data[0].ndim == 2 else times_sparse)(data, i, x, k, d)
+
+
+def add(data, i, c, out, k, d):
+    """out[k d : k d + d] += c a_i"""
+    (add_dense if data[0].ndim == 2 else add_sparse)(data, i, c, out, k, d)
+
+
+@overload(shape, inline="always")
+def _(data):
+    return shape_of_dense if data.types[0].ndim == 2 else shape_of_sparse
+
+
+@overload(times, inline="always")
+def _(data, i, x, k, d):
+    return times_dense if data.types[0].ndim == 2 else times_sparse
+
+
+@overload(add, inline="always")
+def _(data, i, c, out, k, d):
+    return add_dense if data.types[0].ndim == 2 else add_sparse
 
 
 @part
-def sparse_pass(loss, data, x, rows, weights, l2, s, out):
-    values, indices, indptr, d, y, dim = data
+def rows_pass(loss, data, x, rows, weights, l2, s, out):
+    (n, d), y, dim = shape(data), data[-2], data[-1]
     K = s.shape[1]
-    check(dim, indptr.size - 1, x, rows, weights, s, out)
+    check(dim, n, x, rows, weights, s, out)
     out[:] = 0
     value, total = 0.0, 0.0
     for b in range(rows.size):
         i = rows[b]
         w = weights[b] if weights.size else 1.0
         for k in range(K):
-            z = x[K * d + k] if dim > K * d else 0.0
-            for p in range(indptr[i], indptr[i + 1]):
-                z += values[p] * x[k * d + indices[p]]
-            s[b, k] = z
+            s[b, k] = (x[K * d + k] if dim > K * d else 0.0) + times(data, i, x, k, d)
         value += w * slope(loss, y[i], s[b])
         total += w
         if out.size:
             for k in range(K):
                 c = w * s[b, k]
-                for p in range(indptr[i], indptr[i + 1]):
-                    out[k * d + indices[p]] += c * values[p]
+                add(data, i, c, out, k, d)
                 if dim > K * d:
                     out[K * d + k] += c
     return finish(x, out, value, total, l2, rows.size, K * d)
@@ -145,58 +182,47 @@ def check_combine(n, weighted, s, rows, out):
             raise ValueError
 
 
-def dense_combine(X, s, rows, out):
+@part
+def combine(data, s, rows, out):
     """out = (1/B) sum_b s_b a_i', the intercept's part sum_b s_b / B behind it."""
-    d, K, B = X.shape[1], s.shape[1], rows.size
-    check_combine(X.shape[0], K * d, s, rows, out)
+    (n, d), K, B = shape(data), s.shape[1], rows.size
+    check_combine(n, K * d, s, rows, out)
     out[:] = 0
     for b in range(B):
-        i = rows[b]
         for k in range(K):
             c = s[b, k] / B
-            for j in range(d):
-                out[k * d + j] += c * X[i, j]
+            add(data, rows[b], c, out, k, d)
             if out.size > K * d:
                 out[K * d + k] += c
 
 
-def sparse_combine(values, indices, indptr, d, s, rows, out):
-    K, B = s.shape[1], rows.size
-    check_combine(indptr.size - 1, K * d, s, rows, out)
-    out[:] = 0
-    for b in range(B):
-        i = rows[b]
-        for k in range(K):
-            c = s[b, k] / B
-            for p in range(indptr[i], indptr[i + 1]):
-                out[k * d + indices[p]] += c * values[p]
-            if out.size > K * d:
-                out[K * d + k] += c
+def combine_dense(X, s, rows, out):
+    combine((X,), s, rows, out)
+
+
+def combine_sparse(values, indices, indptr, d, s, rows, out):
+    combine((values, indices, indptr, d), s, rows, out)
 
 
 @functools.cache
-def bound(kind, dense):
+def bound(kind):
     """The pass for a class of losses as a function of `held`. (A closure over the class alone: numba's cache on disk
     knows a closure by what it holds, and would not find again one that holds a compiled function.)"""
 
-    def dense_step(held, x, rows, weights, l2, s, out):
+    def step(held, x, rows, weights, l2, s, out):
         numbers, data = held
-        return dense_pass(kind(*numbers), data, x, rows, weights, l2, s, out)
+        return rows_pass(kind(*numbers), data, x, rows, weights, l2, s, out)
 
-    def sparse_step(held, x, rows, weights, l2, s, out):
-        numbers, data = held
-        return sparse_pass(kind(*numbers), data, x, rows, weights, l2, s, out)
-
-    return dense_step if dense else sparse_step
+    return step
 
 
 def passes(loss, data):
     """(pass, combine) for a loss and data, in the dtype of y."""
-    dense = len(data) == 3
-    held, shared = (tuple(loss), data), data[:1] if dense else data[:4]
+    held, dense = (tuple(loss), data), len(data) == 3
+    shared = data[:1] if dense else data[:4]
     real, rows, weights = numba.from_dtype(data[-2].dtype), numba.int64[::1], numba.float64[::1]
     vector, slopes = real[::1], real[:, ::1]
     step = (numba.typeof(held), vector, rows, weights, numba.float64, slopes, vector)
-    run = compiled(bound(type(loss), dense), *step, kind=type(loss))
-    combine = compiled(dense_combine if dense else sparse_combine, *map(numba.typeof, shared), slopes, rows, vector)
-    return functools.partial(run, held), functools.partial(combine, *shared)
+    run = compiled(bound(type(loss)), *step, kind=type(loss))
+    mix = compiled(combine_dense if dense else combine_sparse, *map(numba.typeof, shared), slopes, rows, vector)
+    return functools.partial(run, held), functools.partial(mix, *shared)

@@ -2,9 +2,12 @@
 
 import copy
 import csv
+import errno
 import html.parser
 import importlib.util
 import json
+import os
+import pathlib
 import platform
 import re
 import sys
@@ -12,8 +15,9 @@ import sys
 from lab import Entry, Experiment, Option, Part, Recipe, engine
 from lab.figures import COLOURS, curves, panels, sweep
 from lab.pictures import animate, save
-from npopt import SGD, RandomReshuffling, Stop
+from npopt import SGD, RandomReshuffling, Stop, backend
 from npopt.errors import UserError
+from problems.classifiers import lenet, perceptron
 from problems.quadratic import Quadratic
 
 import numpy as np
@@ -28,6 +32,14 @@ def quadratic(scale=1.0):
 
 def sized(size):
     raise UserError(f"quadratic: size must be positive, got {size}")
+
+
+def bug():
+    return np.zeros(2) + np.zeros(3)
+
+
+def leave():
+    sys.exit("good bye")
 
 
 def vector_columns(seed, events):
@@ -89,11 +101,13 @@ def test_a_script_leaves_all_its_files(experiment, here, capsys):
     experiment.main(["--threads", "1"], script="toy")
     facts = summary(here)
     assert (facts["script"], facts["task"], facts["source"]) == ("toy", "T1", "a paper")
-    assert facts["runs"][0]["tags"] == {"method": "sgd"}
+    first, second = facts["entries"]
+    assert (first["tags"], second["tags"]) == ({"method": "sgd"}, {"method": "wild"}) and "optimizer" in first["config"]
+    assert [r["entry"] for r in facts["runs"]] == [0, 0, 1, 1]
     assert [(r["part"], r["name"], r["seed"]) for r in facts["runs"]] == [
         ("a", "sgd", 0), ("a", "sgd", 1), ("b", "wild", 0), ("b", "wild", 1),
     ]  # fmt: skip
-    assert all(set(r) >= {"config", "final", "seconds"} for r in facts["runs"])
+    assert all(set(r) >= {"entry", "final", "seconds"} for r in facts["runs"])
     assert facts["runs"][0]["reason"] == "epochs" and facts["runs"][2]["reason"].startswith("diverged")
     assert [(c["id"], c["holds"]) for c in facts["claims"]] == [("down", True), ("wild", True)]
     assert set(facts["claims"][0]) >= {"id", "statement", "expected", "measured", "holds", "note"}
@@ -219,7 +233,7 @@ def test_workers_that_cannot_reach_the_folder_send_their_runs_back(experiment, h
     def far_away(jobs, store, settings, *rest):
         store = copy.copy(store)
         store.folder = asked / "runs"
-        return [engine.execute(job, store, settings, ship=True) for job in jobs]
+        yield from (engine.execute(job, store, settings, ship=True) for job in jobs)
 
     monkeypatch.setattr(engine, "collect", far_away)
     experiment.main(["--fresh"], script="toy")
@@ -267,17 +281,22 @@ def test_a_batch_larger_than_the_data_is_one_sentence(experiment, here, capsys):
     assert ended.value.code == 2 and "part a, big, seed 0" in said and "21" in said and "Traceback" not in said
 
 
-def test_a_bug_keeps_its_traceback(experiment, here):
-    def bug():
-        return np.zeros(2) + np.zeros(3)
+def test_a_bug_is_a_failed_run_with_its_traceback_and_the_others_are_made(experiment, here, capsys):
+    def runs(args):
+        for name, function in (("bug", bug), ("leave", leave), ("sgd", quadratic)):
+            yield Entry("a", Recipe(function), SGD(), RandomReshuffling(5), method=name)
 
-    def raised():
-        raise ValueError("a bug may raise one of these, too")
-
-    for function, words in ((bug, "could not be broadcast"), (raised, "a bug may")):
-        experiment.runs(lambda args, f=function: [Entry("a", Recipe(f), SGD(), method="bug")])
-        with pytest.raises(ValueError, match=words):
-            experiment.main([], script="toy")
+    experiment.runs(runs)
+    with pytest.raises(SystemExit) as ended:
+        experiment.main(["--seeds", "2"], script="toy")
+    said, facts, page = capsys.readouterr().err, summary(here), (here / "report.html").read_text()
+    assert ended.value.code == 1 and [run["name"] for run in facts["runs"]] == ["sgd", "sgd"]
+    assert [(t["name"], t["seed"], t["status"]) for t in facts["troubles"]] == [
+        (name, seed, "failed") for name in ("bug", "leave") for seed in (0, 1)
+    ]
+    for words in ("return np.zeros(2) + np.zeros(3)", "could not be broadcast", "SystemExit: good bye"):
+        assert said.count(words) == 1 and words in page  # the second seed fails in the same way
+    assert "4</b> could not be made" in page and "lab/engine.py" not in said
 
 
 def test_a_figure_with_a_bug_is_reported_and_the_rest_written(experiment, here, capsys):
@@ -286,7 +305,113 @@ def test_a_figure_with_a_bug_is_reported_and_the_rest_written(experiment, here, 
         experiment.main(["--seeds", "1"], script="toy")
     assert ended.value.code == 1 and "ZeroDivisionError" in capsys.readouterr().err
     assert [bool(f["reason"]) for f in summary(here)["figures"]] == [False, True]
-    assert "broken.png: not drawn, ZeroDivisionError" in (here / "report.html").read_text()
+    assert "✗ broken: broken.png: not drawn, ZeroDivisionError" in (here / "report.html").read_text()
+
+
+def test_a_claim_with_a_bug_is_broken_as_a_figure_is_and_the_rest_written(experiment, here, capsys):
+    experiment.claim("bad", "one over zero")(lambda results: (1 / 0, True))
+    with pytest.raises(SystemExit) as ended:
+        experiment.main(["--seeds", "1"], script="toy")
+    out, err = capsys.readouterr()
+    facts, page = summary(here), (here / "report.html").read_text()
+    assert ended.value.code == 1 and "claim bad could not be computed" in err and "BROKEN         bad" in out
+    assert [(c["holds"], c["broken"]) for c in facts["claims"]] == [(True, False), (True, False), (None, True)]
+    assert "✗ broken" in page and "<b>1</b> broken" in page and "undecided</li>" not in page
+    assert "not computed, ZeroDivisionError" in page and facts["figures"][0]["reason"] == ""
+
+
+@pytest.mark.skipif(backend.cores() < 2, reason="one core")
+def test_a_small_step_takes_one_thread_and_the_report_says_so(experiment, here, monkeypatch):
+    """Work is parameters times rows of a batch: 5 x 10 for one method, 5 x 20 for the other."""
+
+    def runs(args):
+        for rows in (10, None):
+            yield Entry("a", Recipe(quadratic), SGD(), RandomReshuffling(rows), method=f"rows {rows}")
+
+    experiment.runs(runs)
+    monkeypatch.setattr(engine, "SMALL", 75)
+    experiment.main(["--seeds", "1", "--threads", "2"], script="toy")
+    facts = summary(here)
+    assert [facts["entries"][run["entry"]]["config"].get("threads", 2) for run in facts["runs"]] == [1, 2]
+    assert "cpu, 1 thread (1 run), 2 threads (1 run), 1 run at a time" in (here / "report.html").read_text()
+
+
+def test_threads_are_chosen_by_the_work_of_a_step():
+    small, large = perceptron("digits", hidden=(32,)), perceptron("digits", hidden=(512, 512))
+    assert engine.threads_of(small, RandomReshuffling(64), 4) == engine.threads_of(small, None, 4) == 1
+    assert engine.threads_of(large, RandomReshuffling(64), 4) == 4 and engine.threads_of(large, None, 1) == 1
+    assert engine.threads_of(large, RandomReshuffling(8), 4) == 1  # 0.3 M parameters, 8 rows
+    assert engine.threads_of(lenet("digits"), RandomReshuffling(256), 4) == 4  # filters count once a pixel
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+@pytest.mark.parametrize(
+    "name, error, after, what",
+    [
+        ("os.fsync", FULL, 0, "checkpoint.npz"),
+        ("os.fsync", FULL, 1, ".npz"),
+        ("os.fsync", FULL, 2, "gap.png"),
+        ("tempfile.mkstemp", READ_ONLY, 0, "checkpoint.npz"),
+        ("tempfile.mkstemp", READ_ONLY, 3, "runs.csv"),
+    ],
+)
+def test_a_disk_that_takes_no_more_is_one_sentence_and_loses_nothing(
+    experiment, here, monkeypatch, capsys, name, error, after, what
+):
+    """after: so many files are still written, in the order checkpoint, run, figure, table, summary, report, index."""
+    experiment.main(["--seeds", "1", "--parts", "a"], script="toy")
+    before, calls = {p: p.read_bytes() for p in here.rglob("*") if p.is_file()}, []
+    module, function = (sys.modules[name.split(".")[0]], name.split(".")[1])
+    real = getattr(module, function)
+
+    def limited(*args, **named):
+        calls.append(args)
+        if len(calls) > after:
+            raise error
+        return real(*args, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, function, limited)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            experiment.main(["--seeds", "2", "--parts", "a"], script="toy")
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1 and f"{what} cannot be written ({error.strerror})" in said
+    assert all(path.read_bytes() == text for path, text in before.items() if path.parent.name == "runs")
+    assert not list(here.rglob("*.tmp"))
+    experiment.main(["--seeds", "2", "--parts", "a"], script="toy")
+    assert len(summary(here)["runs"]) == 2
+
+
+def test_a_folder_that_lets_nothing_go_is_one_sentence(experiment, here, monkeypatch, capsys):
+    def refuse(path, missing_ok=False):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    experiment.main(["--seeds", "1", "--parts", "a"], script="toy")
+    before = sorted(here.rglob("*"))
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as ended:
+        patched.setattr(pathlib.Path, "unlink", refuse)
+        capsys.readouterr()
+        experiment.main(["--seeds", "1", "--parts", "a", "--fresh"], script="toy")
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1 and "cannot be written (Read-only file system)" in said
+    assert set(before) <= set(here.rglob("*"))
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_lock_that_cannot_be_opened_is_one_sentence(experiment, here, capsys, jobs):
+    experiment.main(["--seeds", "1", "--parts", "a", "--threads", "1"], script="toy")
+    (key,) = [run["key"] for run in summary(here)["runs"]]
+    (here / "runs" / f"{key}.npz").unlink()
+    (here / "runs" / f"{key}.lock").mkdir()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        experiment.main(["--seeds", "1", "--parts", "a", "--threads", "1", "--jobs", jobs], script="toy")
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1 and f"{key}.lock cannot be written (Is a directory)" in said
 
 
 def test_a_conclusion_with_a_bug_is_reported_and_the_rest_written(experiment, here, capsys):
@@ -379,11 +504,13 @@ def test_a_gpu_that_is_not_there_is_one_sentence(experiment, here, capsys):
     assert ended.value.code == 2 and "requirements-gpu.txt" in said and said.count("\n") == 1
 
 
-def test_ray_that_is_not_installed_is_one_sentence(experiment, here, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SystemExit) as ended:
-        experiment.main(["--engine", "ray"], script="toy")
-    assert ended.value.code == 2 and "pip install 'ray[default]'" in capsys.readouterr().err
+def test_who_asks_for_ray_or_has_no_dask_gets_one_sentence(experiment, here, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask", None)
+    for name, sentence in (("ray", "Ray is not supported any more"), ("dask", "pip install 'dask[distributed]'")):
+        with pytest.raises(SystemExit) as ended:
+            experiment.main(["--engine", name], script="toy")
+        said = capsys.readouterr().err
+        assert ended.value.code == 2 and sentence in said and said.count("\n") == 1
 
 
 def test_decorators_refuse_what_cannot_work(experiment):

@@ -1,5 +1,8 @@
 """Results and claims: stacking over seeds, medians and bands, the three states of a claim."""
 
+import json
+import pathlib
+
 from lab import (
     Claim,
     Finished,
@@ -13,6 +16,7 @@ from lab import (
     show,
     spread,
 )
+from lab import report as report_room
 from lab.claims import counts, judge
 
 import numpy as np
@@ -191,3 +195,20 @@ def test_a_claim_that_cannot_be_computed_is_undecided_and_its_traceback_shown(ca
 def test_counts():
     claims = [Claim("a", "", "", holds=True), Claim("b", "", "", holds=None), {"holds": False}, {"holds": None}]
     assert counts(claims) == (1, 1, 2)
+
+
+def test_no_file_of_the_stored_results_is_larger_than_a_megabyte_and_a_half():
+    files = [path for path in (pathlib.Path(__file__).parents[2] / "docs" / "results").rglob("*") if path.is_file()]
+    large = {str(path): path.stat().st_size for path in files if path.stat().st_size > 1_500_000}
+    assert len(files) > 30 and not large
+
+
+def test_a_summary_has_tags_and_config_once_an_entry():
+    runs = [
+        dict(name=n, seed=s, tags={"method": n}, config={"dim": 3}, final={"loss": s}) for n in "ab" for s in (0, 1)
+    ]
+    facts = report_room.shared({"script": "x", "runs": runs})
+    assert facts["entries"] == [{"tags": {"method": n}, "config": {"dim": 3}} for n in "ab"]
+    found = json.loads(report_room.as_json(facts))
+    assert found == facts and [r["entry"] for r in found["runs"]] == [0, 0, 1, 1]
+    assert [{k: v for k, v in r.items() if k != "entry"} | found["entries"][r["entry"]] for r in found["runs"]] == runs

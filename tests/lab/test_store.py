@@ -9,6 +9,7 @@ import time
 
 from lab.store import Store, plain
 from npopt import checkpoint
+from npopt.errors import UserError
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_temporary(store, monkeypa
         raise OSError("disk full")
 
     monkeypatch.setattr(np, "savez", half)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(checkpoint.Unwritable, match=r"k.npz cannot be written \(disk full\); make room there"):
         store.save("k", a_run() | {"reason": "steps"})
     assert store.path("k").read_bytes() == before
     assert [p.name for p in store.folder.iterdir()] == ["k.npz"]
@@ -90,6 +91,33 @@ def test_damage_is_reported_and_the_file_kept(store):
     with pytest.warns(UserWarning, match="k.npz is damaged"):
         assert store.load("k") is None
     assert (store.folder / "k.npz.damaged").read_bytes() == b"not a zip file"
+
+
+def test_a_file_that_cannot_be_read_is_an_error_and_stays(store, monkeypatch):
+    store.path("k").mkdir()  # as unreadable as mode 000, to whom may read everything, too
+    with pytest.raises(UserError, match="k.npz cannot be read .Is a directory.; see to its permissions"):
+        store.load("k")
+    store.save("l", a_run())
+    opened = open
+
+    def closed(path, *words, **more):
+        if str(path).endswith("l.npz"):
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *words, **more)
+
+    monkeypatch.setattr("builtins.open", closed)
+    with pytest.raises(UserError, match="l.npz cannot be read .Permission denied.") as error:
+        store.load("l")
+    assert not isinstance(error.value, checkpoint.Damaged)
+    monkeypatch.undo()
+    assert same(store.load("l"), a_run()) and not list(store.folder.glob("*.damaged"))
+
+
+def test_a_file_of_another_kind_is_set_aside(store):
+    for tree in ({"t": 3}, {"key": "k", "run": [1]}):
+        checkpoint.save(store.path("k"), tree)
+        with pytest.warns(UserWarning, match="k.npz is damaged.*another kind"):
+            assert store.load("k") is None
 
 
 def test_a_file_under_the_wrong_name_is_not_taken_for_that_run(store):

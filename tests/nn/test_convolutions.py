@@ -1,6 +1,7 @@
 """The fast convolutions and products against the reference path, their maps against the definition of a convolution."""
 
 from nn.kernels import blocks, cpu, direct, matrices, reference, simd, winograd
+from nn.kernels import winograd_maps as maps
 from nn.kernels.products import lanes, transpose
 from npopt import backend
 
@@ -11,8 +12,20 @@ import pytest
 # One output or input of size 1 takes sums of up to 600 terms of size 1; F(4, 3) loses some digits more than the others.
 NEAR = {"float32": 1e-4, "float64": 1e-10}
 FORMS = {
-    2: (winograd.inputs2, winograd.weights2, winograd.outputs2, winograd.outputs2_adjoint, winograd.weights2_adjoint),
-    4: (winograd.inputs4, winograd.weights4, winograd.outputs4, winograd.outputs4_adjoint, winograd.weights4_adjoint),
+    2: (
+        maps.inputs2,
+        maps.weights2,
+        maps.outputs2,
+        maps.outputs2_adjoint,
+        maps.weights2_adjoint,
+    ),
+    4: (
+        maps.inputs4,
+        maps.weights4,
+        maps.outputs4,
+        maps.outputs4_adjoint,
+        maps.weights4_adjoint,
+    ),
 }
 SHAPES = [  # batch, height, width, inputs, outputs, padding
     (2, 8, 8, 16, 32, 1),
@@ -202,20 +215,21 @@ def test_register_blocks_write_what_they_should_and_nothing_else(vectors, masked
     block, width = blocks.block_product(vectors, masked, apart), lanes(dtype)
 
     @numba.njit
-    def run(a, rows, b, c, ends, s, scale, m, n, times, count):
-        block(a, 1, rows, 0, 5, 2, b, 2, n, c, 3, ends, 1, s, 0, scale, m, n, times, count)
+    def run(a, b, c, s, places, scale, m, n, times, count):
+        product = blocks.Product(1, 5, 2, 2, n, 3, 0, scale, n, times, count)
+        block(a, b, c, s, places, 1, m, product)
 
     for m in (1, simd.ROWS - 1, simd.ROWS):
         n = vectors * width - (3 if masked else 0)
-        rows, ends = np.arange(0, 11 * m, 11)[::-1].copy(), np.arange(m + 1) * (n + 2)
-        a, b = rng.standard_normal(11 * m + 20).astype(dtype), rng.standard_normal(2 + 6 * n).astype(dtype)
-        for scale in (0, 1):
+        rows, ends = np.arange(0, 11 * (m + 1), 11)[::-1], np.arange(m + 1) * (n + 2)
+        a, b = rng.standard_normal(11 * m + 31).astype(dtype), rng.standard_normal(2 + 6 * n).astype(dtype)
+        for scale in (False, True):
             c = rng.standard_normal(4 + (m + 1) * (n + 2)).astype(dtype)
             before, s = c.copy(), c[3:].copy()
-            run(a, rows, b, c, ends, s, scale, m, n, 2, 3)
+            run(a, b, c, s, np.stack([rows, ends]), scale, m, n, 2, 3)
             expected = before.copy()
             for i in range(m):
-                left = np.array([a[1 + rows[i] + 5 * r + 2 * k] for r in range(2) for k in range(3)], "f8")
+                left = np.array([a[1 + rows[1 + i] + 5 * r + 2 * k] for r in range(2) for k in range(3)], "f8")
                 at = 3 + ends[1 + i]
                 start = s[scale * ends[1 + i] :][:n]
                 expected[at : at + n] = start + left @ b[2:].reshape(6, n).astype("f8")

@@ -15,12 +15,13 @@ import threading
 import zipfile
 
 from npopt.errors import UserError
-from problems import LeastSquares, Logistic, files, load, sources
+from problems import LeastSquares, Logistic, files, libsvm, load, sources
 from problems.splits import split
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from requests import exceptions as errors
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_folders_are_searched_in_order_and_packed_forms_count(home, monkeypatch)
 
 
 @contextlib.contextmanager
-def served(folder):
+def served(folder, answering=None):
     """The address of a server for the files of a folder, and the list of paths that were asked for."""
     asked = []
 
@@ -160,7 +161,8 @@ def served(folder):
         def log_message(self, *args):
             asked.append(self.path)
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
+    handler = answering or functools.partial(Handler, directory=folder)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -182,21 +184,111 @@ def test_a_missing_file_is_downloaded_once_checked_and_kept(tiny_mnist, home, mo
         for path in (home / "cache/mnist").iterdir():
             path.unlink()
         put(home / "server/t10k-labels-idx1-ubyte.gz", b"something else")
-        with pytest.raises(UserError, match="downloading .*t10k-labels.* failed"):
+        with pytest.raises(UserError, match="t10k-labels-idx1-ubyte.gz: wrong checksum"):
             load("mnist")
         assert not (home / "cache/mnist/t10k-labels-idx1-ubyte.gz").exists()
 
 
+ROWS = b"".join(b"%d 1:%d 6:1\n" % (i, i) for i in range(1, 11))
+
+
 def test_a_libsvm_download_is_held_to_the_checksum_it_came_with(home, monkeypatch):
-    put(home / "server/regression/mg_scale", b"".join(b"%d 1:%d 6:1\n" % (i, i) for i in range(1, 11)))
+    put(home / "server/regression/bodyfat_scale", ROWS)  # a set without a known checksum
     with served(home / "server") as (address, asked):
         monkeypatch.setattr(sources, "LIBSVM", address)
-        first = load("mg")
-        assert first.rows == 10 and (home / "cache/libsvm/mg_scale.sha256").is_file()
-        assert load("mg").sha256 == first.sha256 and len(asked) == 1
-    put(home / "cache/libsvm/mg_scale", b"1 1:1 6:1\n2 1:2\n")
-    with pytest.raises(ValueError, match="mg_scale: wrong checksum"):
-        load("mg")
+        first = load("bodyfat")
+        note = home / "cache/libsvm/bodyfat_scale.sha256"
+        assert first.rows == 10 and note.is_file()
+        assert load("bodyfat").sha256 == first.sha256 and len(asked) == 1
+    put(home / "cache/libsvm/bodyfat_scale", b"1 1:1 6:1\n2 1:2\n")
+    with pytest.raises(ValueError, match="bodyfat_scale: wrong checksum"):
+        load("bodyfat")
+    for damaged in (b"", b"\xff\n", b"12ab  bodyfat_scale\n"):
+        put(note, damaged)
+        with pytest.raises(UserError, match="bodyfat_scale.sha256: holds no checksum; delete it"):
+            load("bodyfat")
+
+
+@pytest.mark.parametrize("where", ["named", "here/data", "cache", "server"])
+@pytest.mark.parametrize("pack", ["", ".gz", ".bz2"])
+def test_a_known_checksum_holds_wherever_the_file_comes_from(where, pack, home, monkeypatch):
+    """A forged abalone_scale with a forged note beside it, packed or not, in a folder or from a server."""
+    squeeze = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}[pack]
+    with served(home / "server") as (address, _):
+        monkeypatch.setattr(sources, "LIBSVM", address)
+        if where == "server":
+            path, pack = put(home / "server/regression/abalone_scale", ROWS), ""
+        else:
+            path = put(home / where / ("libsvm/abalone_scale" + pack), squeeze(ROWS))
+            put(path.with_name(path.name + ".sha256"), f"{sha(path.read_bytes())}  abalone_scale\n".encode())
+        wanted = sources.SHA256["abalone_scale"]
+        with pytest.raises(UserError, match=f"abalone_scale{pack}: wrong checksum: expected sha256 {wanted}"):
+            load("abalone")
+    assert not list((home / "cache/libsvm").glob("*")) or where == "cache"  # nothing forged is kept from a server
+    monkeypatch.setitem(sources.SHA256, "abalone_scale", sha(ROWS))
+    if where != "server":
+        assert load("abalone").rows == 10
+
+
+def test_unpacked_pictures_are_held_to_a_checksum(tiny_mnist, home):
+    path = home / "named/mnist/t10k-labels-idx1-ubyte"
+    put(path, gzip.decompress(path.with_suffix(".gz").read_bytes()))
+    path.with_suffix(".gz").unlink()
+    with pytest.raises(UserError, match="t10k-labels-idx1-ubyte: wrong checksum"):
+        load("mnist")
+    for name in ("mnist", "fashion-mnist"):
+        assert len(sources.UNPACKED[name]) == len(sources.NAMES) == len(sources.IDX[name][2])
+        assert [name + ".gz" for name in sources.NAMES] == list(sources.IDX[name][2])
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+    """Breaks off before the end."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"half")  # and no more
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize(
+    "error, says",
+    [
+        (errors.ConnectTimeout("HTTPSConnectionPool(host='x', port=1)"), "x.org does not answer within 30 seconds"),
+        (errors.ReadTimeout("Read timed out."), "x.org does not answer within 30 seconds"),
+        (errors.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED]"), "the certificate of x.org is not accepted"),
+        (errors.ProxyError("Cannot connect to proxy."), "the proxy does not answer"),
+        (errors.ChunkedEncodingError("IncompleteRead"), "the connection to x.org broke off"),
+        (errors.ConnectionError("Max retries exceeded with url: /a (Caused by"), "there is no connection to x.org"),
+        (PermissionError(13, "Permission denied"), "the cache cannot be written, Permission denied"),
+    ],
+)
+def test_what_kept_a_download_from_its_end_is_said_in_words(error, says, monkeypatch, home):
+    monkeypatch.setattr(sources, "LIBSVM", "https://x.org/")
+
+    def broken(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr(files.pooch, "retrieve", broken)
+    with pytest.raises(UserError) as caught:
+        load("bodyfat")
+    assert f"bodyfat_scale failed: {says}; put the file at " in str(caught.value)
+
+
+def test_a_server_that_has_not_the_file_or_breaks_off(home, monkeypatch):
+    (home / "server").mkdir()
+    with served(home / "server") as (address, _):
+        monkeypatch.setattr(sources, "LIBSVM", address)
+        with pytest.raises(UserError, match=r"failed: 127.0.0.1:\d+ answers 404, File not found; put the file at"):
+            load("bodyfat")
+    with served(home / "server", Answering) as (address, _):
+        monkeypatch.setattr(sources, "LIBSVM", address)
+        with pytest.raises(UserError, match=r"failed: the connection to 127.0.0.1:\d+ broke off; put the file at"):
+            load("bodyfat")
+    assert not list((home / "cache/libsvm").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -216,6 +308,7 @@ def test_offline_the_error_says_which_file_to_put_where(name, file, home, monkey
     text = str(error.value)
     assert text.startswith(f"{name}: {file} is in none of ") and "\n" not in text
     assert text.endswith(f"put the file at {home}/named/{folder}/{file}") and address in text
+    assert f"failed: there is no connection to {address[7:-1]}; " in text
 
 
 def test_an_unknown_name_brings_the_nearest_one():
@@ -224,6 +317,21 @@ def test_an_unknown_name_brings_the_nearest_one():
             load(wrong)
     with pytest.raises(ValueError, match="dtype must be float32 or float64"):
         load("digits", dtype=np.float16)
+
+
+def test_a_path_brings_what_reads_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "my.libsvm", b"1.5 1:2\n2.5 2:1\n")
+    for path in ("./my.libsvm", "my.libsvm", str(tmp_path / "my.libsvm"), tmp_path / "my.libsvm"):
+        with pytest.raises(UserError, match="is a path, not the name of a data set: problems.libsvm.read") as error:
+            load(path)
+        call = str(error.value).split("set: problems.")[1].split(" reads")[0]
+        assert eval(call, {"libsvm": libsvm}).y.tolist() == [1.5, 2.5]  # what it says can be typed
+    for path in ("./yours", "yours.libsvm", "yours.txt.gz"):
+        with pytest.raises(UserError, match=f"no data set is named '{path}', and there is no such file"):
+            load(path)
+    put(tmp_path / "digits", b"")  # a name goes before a file
+    assert load("digits").name == "digits"
 
 
 # ----------------------------------------------------------------------------------------------------------- cifar

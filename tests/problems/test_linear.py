@@ -111,7 +111,7 @@ def test_the_compiled_loops_say_the_same_without_the_compiler(rng):
     value = problem.value_and_gradient(x, rows, None, g)
     A = problem.X
     data = (A.data, A.indices, A.indptr, problem.d, problem.y, problem.dim)
-    loss = passes.sparse_pass(problem.loss, data, x, rows, np.empty(0), 0.2, s, plain)
+    loss = passes.rows_pass.py_func(problem.loss, data, x, rows, np.empty(0), 0.2, s, plain)
     assert loss == pytest.approx(value, rel=1e-14)
     np.testing.assert_allclose(plain, g, rtol=1e-13, atol=1e-15)
 
