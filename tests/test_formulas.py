@@ -46,6 +46,7 @@ from npopt.optimizers.ista import descent
 from npopt.optimizers.nesterov import nesterov
 from npopt.optimizers.sgd import sgd
 from npopt.penalties import clip, soft_threshold, subtract_and_cut
+from problems.linear.fused import finish
 from problems.neural import add_scaled
 
 import numpy as np
@@ -242,6 +243,8 @@ COMPILED = [
     (_relu_backward, ("dx", "dy", "y")),
     (_cut, ("dy", "y")),
     (reduced, ("out", "old", "mean")),
+    (finish, ("out", "g", "x")),
+    (finish, ("out", "g", "x", "c")),
     (soft_threshold, ("x",)),
     (clip, ("x",)),
     (scales, ("r", "ar", "a", "v")),

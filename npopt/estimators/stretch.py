@@ -6,6 +6,17 @@ from npopt.samplers import Batch
 import numpy as np
 
 
+def says(value, name, *others):
+    """Whether a value's class has `name` from itself or from a base, and overrides none of the others since: a method
+    that somebody wrote over what the compiled loop stands for has to be called."""
+    for kind in type(value).__mro__:
+        if name in vars(kind):
+            return True
+        if any(other in vars(kind) for other in others):
+            return False
+    return False
+
+
 class Stretch:
     """losses = stretch(x, rows, weights, rates): the steps of the loop, len(rates) of them, of an optimizer that is
     `plain` or `heavy`: see npopt/optimizers/base.py.
@@ -30,7 +41,11 @@ class Stretch:
     def where_possible(cls, estimator, optimizer, sampler):
         """A Stretch, or None where steps are of another kind, or on batches that somebody has to observe."""
         takes = getattr(estimator.problem, "takes_stretches", None)
-        known = (optimizer.plain or optimizer.heavy) and sampler.size < sampler.n and not sampler.learns
+        kind = "heavy" if optimizer.heavy else "plain"
+        known = getattr(optimizer, kind) and says(estimator, "compiled", "__call__", "again")
+        for method in (optimizer, getattr(optimizer, "inner", optimizer)):
+            known = known and says(method, kind, "update", "step")
+        known = known and sampler.size < sampler.n and not sampler.learns
         if known and takes and takes(sampler.size, optimizer.heavy):
             return cls(estimator, optimizer)
         return None

@@ -113,6 +113,33 @@ def test_momentum_on_sparse_rows_and_other_methods_go_through_the_loop(rng):
         assert minimize(problem, optimizer, RandomReshuffling(1), 1e-3, stop=Stop(epochs=1)).loop == "python"
 
 
+class Twice(SGD):
+    def update(self, x, g, lr):
+        x -= 2 * lr * g
+
+
+class Halved(Minibatch):
+    def again(self, y, out):
+        loss = super().again(y, out)
+        out *= 0.5
+        return loss
+
+
+def test_what_a_subclass_overrides_is_called(rng):
+    problem, found = make("squares", False, rng), []
+    for optimizer, estimator in (
+        (Twice(), None),
+        (Proximal(Twice()), None),
+        (SGD(), Halved()),
+        (HeavyBall(0.0), Halved()),
+    ):
+        rate = 0.001 if estimator is None else 0.004
+        run = minimize(problem, optimizer, RandomReshuffling(1), rate, estimator, stop=Stop(epochs=1))
+        assert run.loop == "python"
+        found.append(run.x)
+    np.testing.assert_allclose(found[1:], found[:1] * 3, rtol=1e-12)
+
+
 def test_momentum_resumes_where_a_stretch_ended(rng, tmp_path):
     problem = make("binary", False, rng, l2=0.1)
     common = dict(optimizer=HeavyBall(0.8), sampler=RandomReshuffling(7), schedule=0.05)
