@@ -78,7 +78,7 @@ class Experiment:
 
     # ------------------------------------------------------------------------------------------------ decorators
     def runs(self, function):
-        """The grid: a function of args that yields entries."""
+        """The grid: a function of args that yields entries; with found=None, called again with its runs (lab.finer)."""
         self.grid = function
         return function
 
@@ -124,6 +124,10 @@ class Experiment:
             store = Store((args.out / script / "runs").absolute())
             labelled, data = self.jobs(args)
             broken = self.make(script, args, store, labelled)
+            if "found" in inspect.signature(self.grid).parameters and not args.quick:
+                args.fresh = False
+                labelled, data = self.jobs(args, self.load(store, labelled))
+                broken |= not args.redraw and self.make(script, args, store, labelled)
             status = 0
             if not broken or self.load(store, labelled):  # where nothing ran, an older report stays as it is
                 status = self.write(script, args, store, labelled, data, time.monotonic() - started)
@@ -139,13 +143,13 @@ class Experiment:
         if broken or status:
             raise SystemExit(2 if broken else status)
 
-    def jobs(self, args):
+    def jobs(self, args, found=None):
         """([(entry, job)] for every entry and seed, facts of the data sets)."""
         if self.grid is None:
             raise UserError("the experiment has no grid: decorate a function of args with @experiment.runs")
         data_room.check(args.data)
         labelled, seen, sets = [], set(), {}
-        for entry in self.grid(args):
+        for entry in self.grid(args) if found is None else self.grid(args, found):
             if not isinstance(entry, Entry):
                 raise UserError(f"the grid must yield Entry objects, it yielded {type(entry).__name__}")
             if entry.part not in self.parts:

@@ -134,11 +134,16 @@ def lasso(data, at_minimum=False, logs=()):
 
 
 class HeldOut(Logistic):
-    """Logistic regression with rows held out: validation_accuracy beside the other metrics."""
+    """Logistic regression with rows held out: validation_loss (without the l2 term) and validation_accuracy beside the
+    other metrics."""
 
     def metrics(self, x):
         scores = np.asarray(self.held @ backend.to_host(x)).ravel()
-        return {**super().metrics(x), "validation_accuracy": float(((scores > 0) == (self.labels > 0)).mean())}
+        more = {
+            "validation_loss": float(np.logaddexp(0, -self.labels * scores).mean()),
+            "validation_accuracy": float(((scores > 0) == (self.labels > 0)).mean()),
+        }
+        return {**super().metrics(x), **more}
 
 
 def held_out(data, l2=1e-4):
