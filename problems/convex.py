@@ -118,18 +118,33 @@ def scaled(X, lengths):
     return scipy.sparse.csr_matrix(X.multiply(factors[:, None])) if scipy.sparse.issparse(X) else X * factors[:, None]
 
 
-def logistic(data, strength=1, lengths="as they are", at_minimum=False, logs=()):
-    """Logistic regression without an intercept, l2 = strength/n; lengths: of the rows, see `scaled`."""
+def logistic(data, strength=1, lengths="as they are", rows=None, kappa=None, at_minimum=False, logs=(), test=False):
+    """Logistic regression without an intercept.
+
+    strength   l2 = strength/n
+    kappa      instead: l2 = L_max / kappa with the largest row constant L_max without it
+    lengths    of the rows, see `scaled`
+    rows       so many rows, drawn once, instead of all
+    test       whether metrics look at the test rows
+    """
     d = shared(data)
-    problem = Binary(scaled(d.x_train, lengths), d.y_train, strength / len(d.y_train), name=f"{data}, rows {lengths}")
+    some = np.arange(len(d.y_train))
+    if rows is not None:
+        some = np.sort(np.random.default_rng(0).permutation(len(d.y_train))[:rows])
+    X, y = scaled(d.x_train[some], lengths), d.y_train[some]
+    l2 = strength / len(y) if kappa is None else Binary(X, y).row_smoothness().max() / kappa
+    problem = Binary(X, y, l2, name=f"{data}, rows {lengths}", test=(d.x_test, d.y_test) if test else None)
     return traced(problem, at_minimum, logs)
 
 
-def lasso(data, at_minimum=False, logs=()):
-    """Columns and targets standardised, no intercept, l1 = 0.05 of the least that gives w = 0."""
+def lasso(data, rows=None, at_minimum=False, logs=()):
+    """Columns and targets standardised, no intercept, l1 = 0.05 of the least that gives w = 0; rows: as in logistic."""
     d = shared(data)
-    X = d.x_train.toarray() if scipy.sparse.issparse(d.x_train) else d.x_train
-    X, y = (X - X.mean(0)) / np.maximum(X.std(0), 1e-12), (d.y_train - d.y_train.mean()) / d.y_train.std()
+    some = np.arange(len(d.y_train))
+    if rows is not None:
+        some = np.sort(np.random.default_rng(0).permutation(len(d.y_train))[:rows])
+    X, y = d.x_train[some].toarray() if scipy.sparse.issparse(d.x_train) else d.x_train[some], d.y_train[some]
+    X, y = (X - X.mean(0)) / np.maximum(X.std(0), 1e-12), (y - y.mean()) / y.std()
     return traced(Sparse(X, y, 0.05 * lam_max(X, y), name=data), at_minimum, logs)
 
 
