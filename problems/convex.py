@@ -71,9 +71,13 @@ def traced(problem, at_minimum, logs):
     return problem
 
 
-def regression(data, at_minimum=False, logs=()):
-    """1/2 |Xw + c - y|^2 / n + 1e-3/2 |w|^2 on all rows of a set; the intercept c is not penalised."""
+def regression(data, at_minimum=False, logs=(), test=False):
+    """1/2 |Xw + c - y|^2 / n + 1e-3/2 |w|^2 on all rows of a set, or, with `test`, on its training rows, its metrics on
+    the others, too; the intercept c is not penalised."""
     d = shared(data)
+    if test:
+        problem = Squares(d.x_train, d.y_train, 1e-3, intercept=True, test=(d.x_test, d.y_test))
+        return traced(problem, at_minimum, logs)
     stack = scipy.sparse.vstack if scipy.sparse.issparse(d.x_train) else np.vstack
     problem = Squares(stack([d.x_train, d.x_test]), np.concatenate([d.y_train, d.y_test]), 1e-3, intercept=True)
     return traced(problem, at_minimum, logs)

@@ -333,11 +333,11 @@ def strength_figure(results):
                    "start, from the lowest to the highest seed, and what Johnson & Zhang's theorem promises (dashed).")
 def theorem_figure(results):
     figure, ax = panels()
-    for i, (data, (known, bounds, mean)) in enumerate(stages(results).items()):
+    for i, (data, (known, _, mean)) in enumerate(stages(results).items()):
         middle = np.median(mean, 0)
         ax.errorbar(known, middle, [middle - mean.min(0), mean.max(0) - middle], **look(i), marker=MARKERS[i],
                     label=data)
-    ax.plot(known, bounds, "--", color="#555555", label="promised: 12.5 kappa/m + 0.25")
+    ax.plot(known, 12.5 / known + 0.25, "--", color="#555555", label="promised: 12.5 kappa/m + 0.25")
     reference(ax, (known[1], known[-1]), middle[-1] / 2, -1)
     ax.set(xscale="log", yscale="log", xlabel="m / kappa", ylabel="E f(w~) - f*, of the start's")
     ax.set_xticks(known, [f"{k:g}" for k in known])
