@@ -6,6 +6,7 @@ printed; where they can start, and what they can log beside the usual metrics.
                  gradient of one row at w*
 """
 
+import dataclasses
 import functools
 
 from npopt import backend
@@ -83,17 +84,32 @@ def regression(data, at_minimum=False, logs=(), test=False):
     return traced(problem, at_minimum, logs)
 
 
-def linear(data, l2=None, strength=None, bound=None, test=True, at_minimum=False, logs=()):
+def linear(
+    data,
+    l2=None,
+    strength=None,
+    bound=None,
+    rows=None,
+    squares=False,
+    features=None,
+    test=True,
+    at_minimum=False,
+    logs=(),
+):
     """Least squares with standardised targets, or logistic regression (of several classes the first against the rest),
     as the set's task is; without an intercept.
 
     l2, strength   of the objective: l2, else strength/n, else L/n with the largest row constant L without it
     bound          a box |w_j| <= bound for every weight
+    rows           so many rows, drawn once, instead of all
+    squares        least squares also where the targets are classes
+    features       instead of the columns so many cos(x'a + b), a ~ N(0, 1/d), b uniform (columns standardised first):
+                   the random features of Rahimi & Recht, NIPS 2007
     test           whether metrics look at the test rows
     """
-    d = shared(data)
+    d = chosen(shared(data), rows, features)
     y, y_test, kind = d.y_train, d.y_test, Binary
-    if d.task == "regression":
+    if d.task == "regression" or squares:
         y, y_test, kind = (y - y.mean()) / y.std(), (y_test - y.mean()) / y.std(), Squares
     elif len(d.classes) > 2:
         y, y_test = np.where(y == 0, 1.0, -1.0), np.where(y_test == 0, 1.0, -1.0)
@@ -108,6 +124,20 @@ def linear(data, l2=None, strength=None, bound=None, test=True, at_minimum=False
         test=(d.x_test, y_test) if test else None,
     )
     return traced(problem, at_minimum, logs)
+
+
+def chosen(d, rows, features):
+    """A data set with so many of its rows, and random features for its columns."""
+    if rows is not None:
+        some = np.sort(np.random.default_rng(0).permutation(len(d.y_train))[:rows])
+        d = dataclasses.replace(d, x_train=d.x_train[some], y_train=d.y_train[some])
+    if features is not None:
+        rng, mean, spread = np.random.default_rng(1), d.x_train.mean(0), np.maximum(d.x_train.std(0), 1e-12)
+        A = rng.standard_normal((d.x_train.shape[1], features)) / np.sqrt(d.x_train.shape[1])
+        b = rng.uniform(0, 2 * np.pi, features)
+        x_train, x_test = (np.cos((x - mean) / spread @ A + b) for x in (d.x_train, d.x_test))
+        d = dataclasses.replace(d, x_train=x_train, x_test=x_test)
+    return d
 
 
 def scaled(X, lengths):

@@ -31,7 +31,8 @@ def finished(name, columns, seed=0, n=100):
     [
         ("variance_reduction", "linear", dict(data="diabetes", at_minimum=True, logs=("sigma",))),
         ("variance_reduction", "linear", dict(data="breast_cancer", strength=0.01)),
-        ("anderson", "smooth", dict(data="breast_cancer", bound=0.3)),
+        ("anderson_windows", "smooth", dict(data="breast_cancer", bound=0.3)),
+        ("anderson", "smooth", dict(data="breast_cancer", wide=True)),
         ("sampling", "lasso", dict(data="diabetes")),
         ("importance", "logistic", dict(data="breast_cancer", lengths="log-normal", rows=100, logs=("error",))),
     ],
@@ -92,7 +93,7 @@ def test_the_yardstick_of_anderson_reaches_the_target():
 
 
 def test_windowed_counts_the_bytes_of_the_state():
-    columns = script("anderson").windowed("diabetes", 3, 0, None)
+    columns = script("anderson_windows").windowed("diabetes", 3, 0, None)
     assert columns["bytes_of_state"][-1] == 2 * 4 * 10 * 8 and columns["gap"][-1] <= 1e-7
 
 
@@ -103,7 +104,7 @@ def test_sampling_gain_at_zero_is_that_of_the_row_norms():
 
 
 def test_the_kinked_functions_derivative_is_continuous_where_the_paper_has_it(device):
-    module = script("anderson")
+    module = script("anderson_windows")
     problem = module.Kinked(2.0)
     g = backend.zeros((1,), np.float64)
     for v, expected in ((-3.0, -25.2), (-0.5, -12.5), (0.5, 12.5), (1.0, 25.0), (3.0, 25.2)):
