@@ -216,7 +216,8 @@ def reference(ax, span, level, power, at_start=False):
     ys = level * (xs / xs[0 if at_start else 1]) ** power
     ax.plot(xs, ys, color="#555555", lw=1.2, ls=":")
     middle = np.exp(np.log(xs).mean()), np.exp(np.log(ys).mean())
-    ax.annotate(f"slope {power:g}", middle, xytext=(4, -4), textcoords="offset points", va="top", fontsize=10,
+    side = "left" if power > 0 else "right"  # below the line
+    ax.annotate(f"slope {power:g}", middle, xytext=(0, -5), textcoords="offset points", va="top", ha=side, fontsize=10,
                 color="#555555")  # fmt: skip
 
 

@@ -48,7 +48,8 @@ def cell(value):
 
 
 def summary(experiment, script, args, results, claims, data, figures):
-    """The dict of summary.json: everything that is known about the runs, except the curves."""
+    """The dict of summary.json: everything that is known about the runs, except the curves; an entry's config once, at
+    its first seed."""
     return plain({
         "script": script,
         "task": experiment.task,
@@ -70,11 +71,11 @@ def summary(experiment, script, args, results, claims, data, figures):
         "machine": machine(),
         "runs": [
             {
-                "part": run.part, "name": run.name, "tags": run.tags, "seed": run.seed, "config": own(run.config, args),
-                "final": run.final,
-                "seconds": run.seconds, "reason": run.reason, "loop": run.loop, "key": run.key,
+                "part": run.part, "name": run.name, "tags": run.tags, "seed": run.seed,
+                **({"config": own(run.config, args)} if run.seed == group[0].seed else {}),
+                "final": run.final, "seconds": run.seconds, "reason": run.reason, "loop": run.loop, "key": run.key,
             }
-            for run in results
+            for part in results.parts for _, group in results.select(part).lines() for run in group
         ],
         "claims": [vars(claim) for claim in claims],
         "figures": figures,

@@ -236,7 +236,8 @@ def clock_figure(results):
         ax.axvline(1, color="#888888", lw=1, ls=":")
         ax.set(xscale="log", xlabel=f"{text}, of Nesterov's", yticks=range(len(sets)))
     dims = [smooth(data, wide=part == "l").dim for part, data, _ in sets]
-    axes[0].set_yticklabels([f"{data}, d = {d}" for d, (_, data, _) in zip(dims, sets, strict=True)], fontsize=10)
+    names = [f"{data}{', squares' * (part == 'l')}, d = {d}" for d, (part, data, _) in zip(dims, sets, strict=True)]
+    axes[0].set_yticklabels(names, fontsize=10)
     axes[0].invert_yaxis()
     return below(figure, axes[0], 5)
 
