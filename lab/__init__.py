@@ -10,15 +10,12 @@ if os.path.basename("".join(sys.argv[:1])) == "npopt":  # the command, while it 
 import npopt  # noqa: F401  # isort: skip (before NumPy: it says how pools of threads wait)
 from lab.claims import (
     Claim,
-    Undecided,
     alike,
     decided,
-    different,
     inside,
     larger,
     listed,
-    lower,
-    no_difference,
+    no_larger,
     on_every,
     show,
     slope,
@@ -29,10 +26,12 @@ from lab.data import dataset
 from lab.experiment import Experiment
 from lab.grid import Entry, Part, Recipe
 from lab.options import Arguments, Option
-from lab.results import Finished, MissingRuns, Results, Tuned, middle_and_band
+from lab.results import Finished, MissingRuns, Results, Tuned, finer, middle_and_band
+from lab.verdicts import Undecided, close, interval, lower, no_higher, shown, together, within
 
 __all__ = [
     "Arguments", "Claim", "Entry", "Experiment", "Finished", "MissingRuns", "Option", "Part", "Recipe", "Results",
-    "Tuned", "Undecided", "alike", "dataset", "decided", "different", "inside", "larger", "listed", "lower",
-    "middle_and_band", "no_difference", "on_every", "show", "slope", "spread", "spreads",
+    "Tuned", "Undecided", "alike", "close", "dataset", "decided", "finer", "inside", "interval", "larger", "listed",
+    "lower", "middle_and_band", "no_higher", "no_larger", "on_every", "show", "shown", "slope", "spread", "spreads",
+    "together", "within",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Whole figures that many scripts share: methods at their best rates, methods by epoch, a range test."""
 
-from lab.figures import below, closer, curves, look, mark, panels, said, style
+from lab.figures import below, closer, curves, look, mark, panels, plain, said, style
 
 import numpy as np
 
@@ -22,9 +22,10 @@ def by_epoch(axes, results, label=None, top=100, **more):
         closer(ax, some, column, 0.1, 0.05, top)
 
 
-def tuned(results, by="validation_accuracy", floor=None, of="method"):
+def tuned(results, by="validation_loss", of="method"):
     """A figure of methods, each at the value of its tag "lr" that is best by the column `by`: training loss and test
-    error by epoch, and that column against the rate (circles: chosen), from `floor` per cent on."""
+    error by epoch, and that column, a loss of held-out rows, against the rate (circles: chosen; up to ten times the
+    least)."""
     best, some = results.tuned(by=by, of=of), results.at_best(by=by, of=of)
     some = with_errors(some)
     figure, (left, middle, right) = panels(1, 3)
@@ -35,12 +36,12 @@ def tuned(results, by="validation_accuracy", floor=None, of="method"):
     with style():
         for i, found in enumerate(best.values()):
             values = sorted(found.scores)
-            right.plot(values, [100 * found.scores[v] for v in values], marker="o", ms=4, **look(i))
-            right.plot([found.value], [100 * found.scores[found.value]], "o", ms=12, mfc="none", color=look(i)["color"])
-        right.set(xscale="log", xlabel="learning rate", ylabel=f"{by.split('_')[0]} accuracy [%]")
-        if floor is not None:
-            top = 100 * max(np.nanmax(list(found.scores.values())) for found in best.values())
-            right.set_ylim(floor, top + 0.05 * (top - floor))
+            right.plot(values, [found.scores[v] for v in values], marker="o", ms=4, **look(i))
+            right.plot([found.value], [found.scores[found.value]], "o", ms=12, mfc="none", color=look(i)["color"])
+        right.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="loss of held-out rows")
+        least = min(np.nanmin(list(found.scores.values())) for found in best.values())
+        right.set_ylim(least / 1.1, min(right.get_ylim()[1], 10 * least))
+        plain(right.yaxis)
     return below(figure, left, min(6, len(best)), title=f"at the best rate; {said(len(results.seeds))}")
 
 
@@ -58,7 +59,7 @@ def range_test(found):
     return figure
 
 
-def ranking(results, by="validation_accuracy"):
+def ranking(results, by="validation_loss"):
     """A figure of methods at their best rates, sorted by test accuracy: training and test accuracy at the end (points:
     seeds; bars: mean), the rate in brackets; on the right the gap between them in points, and its deviation."""
     tuned = results.tuned(by=by)
@@ -84,19 +85,20 @@ def ranking(results, by="validation_accuracy"):
     return figure
 
 
-def rates(results, customary, ticks, by="validation_accuracy", points=9):
-    """A figure of the column `by` against the rate in units of {method: customary rate}, mean over seeds; the best
-    `points` per cent of it. ticks: {factor: text}."""
+def rates(results, customary, ticks, by="validation_loss"):
+    """A figure of the column `by`, a loss of held-out rows, against the rate in units of {method: customary rate}, mean
+    over seeds; up to three times the least. ticks: {factor: text}."""
     figure, ax = panels(size=(9, 5.4))
     table = {m: found.scores for m, found in results.tuned(by=by).items()}
     for i, (method, found) in enumerate(table.items()):
         xs = np.array(sorted(found))
-        ax.plot(xs / customary[method], [100 * found[x] for x in xs], marker="o", ms=4, label=method, **look(i))
-    ax.set(xscale="log", xlabel="rate / customary rate", ylabel="held-out accuracy [%]")
+        ax.plot(xs / customary[method], [found[x] for x in xs], marker="o", ms=4, label=method, **look(i))
+    ax.set(xscale="log", yscale="log", xlabel="rate / customary rate", ylabel="loss of held-out rows")
     ax.set_xticks(list(ticks), list(ticks.values()))
     ax.minorticks_off()
-    top = 100 * np.nanmax([v for found in table.values() for v in found.values()])
-    ax.set_ylim(max(0, top - points), top + 0.5)
+    least = np.nanmin([v for found in table.values() for v in found.values()])
+    ax.set_ylim(least / 1.05, 3 * least)
+    plain(ax.yaxis)
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=1, fontsize=9)
     return figure
 

@@ -5,24 +5,22 @@ a text. It may raise `Undecided("reason")`. Claims are computed, never typed in,
 
     @experiment.claim("slope", "the gap to SGD shrinks like gamma^2", expected="2 ± 0.3", source="Theorem 3")
     def slope(results):
-        s = ...
-        return s, abs(s - 2) <= 0.3
+        slopes = ...                            # one a seed
+        return decided(spread(slopes), within(slopes, 1.7, 2.3))
+
+Numbers with noise are judged by lab/verdicts.py alone. `expected` says the margin, and with it what would have made the
+claim false.
 """
 
 import dataclasses
-import math
 import sys
 import traceback
 
 from lab.results import MissingRuns
+from lab.verdicts import Undecided, close, lower, no_higher, shown, together
 from npopt.errors import UserError
 
 import numpy as np
-import scipy.stats
-
-
-class Undecided(Exception):
-    """Raised by a claim that the runs at hand cannot decide; the reason is shown beside it."""
 
 
 @dataclasses.dataclass
@@ -87,93 +85,56 @@ def spread(values, digits=4):
     return f"{values.mean():.{digits}g} ± {deviation:.2g} ({len(values)} seeds)"
 
 
-def different(a, b):
-    """(mean of a - b over paired seeds, twice its standard deviation, whether the first exceeds the second in size).
-
-    a, b: (seeds,), the same seeds in the same order. Under 3 seeds, or with values that are not finite (diverged runs),
-    it raises Undecided: one cannot tell from noise.
-    """
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    lost = int((~np.isfinite(a)).sum() + (~np.isfinite(b)).sum())
-    if lost:
-        raise Undecided(f"{lost} of {len(a) + len(b)} values are not finite (diverged runs)")
-    d = np.asarray(a, float) - np.asarray(b, float)
-    if len(d) < 3:
-        raise Undecided(f"a difference needs at least 3 seeds, there are {len(d)}")
-    mean, two = float(d.mean()), float(2 * d.std(ddof=1))
-    return mean, two, abs(mean) > two
-
-
-def lower(a, b):
-    """Whether a is below b over paired seeds: True or False by more than two standard deviations, else None."""
-    mean, _, clear = different(a, b)
-    return mean < 0 if clear else None
-
-
 def decided(text, *verdicts):
     """What a claim returns that holds where all of several verdicts (True, False or None) are true."""
-    if all(verdict is True for verdict in verdicts):
-        return text, True
-    if any(verdict is False for verdict in verdicts):
-        return text, False
-    return text, None, "the difference is below two standard deviations"
+    verdict = together(verdicts)
+    return (text, verdict) if verdict is not None else (text, None, "the 95 % intervals of these seeds cannot tell")
 
 
-def no_difference(part, one, two, column, by=None):
-    """The function of a claim: two methods end with the same value, within two standard deviations over seeds.
+def larger(part, one, two, column, by=None, margin=0.0):
+    """The function of a claim: method one ends above method two (see lab/verdicts.py).
 
     one, two   values of the tag "method", or dicts of tags
     by         None, or a column: each is taken at the value of its tag "lr" that is best by this column
+    margin     where no order is seen it fails, too, if one is shown to end above by at most this
     """
-    return lambda results: compared(results.select(part), one, two, column, by, lambda mean, clear: not clear)
+    return lambda results: compared(results.select(part), one, two, column, by, lambda a, b: lower(b, a, margin))
 
 
-def larger(part, one, two, column, by=None):
-    """The function of a claim: method one ends above method two by more than two standard deviations over seeds."""
-    return lambda results: compared(results.select(part), one, two, column, by, lambda mean, clear: clear and mean > 0)
+def no_larger(part, one, two, column, margin, by=None):
+    """The function of a claim: method one does not end above method two by more than the margin."""
+    return lambda results: compared(results.select(part), one, two, column, by, lambda a, b: no_higher(a, b, margin))
 
 
 def alike(part, one, two, column, margin, by=None):
-    """The function of a claim: two methods end within `margin` of each other. It holds where the 95 % interval of the
-    mean difference over paired seeds lies within the margin, fails where it lies beyond, and else is undecided."""
-
-    def judged(results):
-        first, second = paired(results.select(part), one, two, by)
-        a, b = first.final(column), second.final(column)
-        mean, twice, _ = different(a, b)
-        half = twice / 2 / math.sqrt(len(a)) * scipy.stats.t.ppf(0.975, len(a) - 1)
-        text = f"{spread(a)} and {spread(b)}; difference {mean:.2g} ± {half:.2g} (95 %)"
-        if abs(mean) + half <= margin:
-            return text, True
-        if abs(mean) - half > margin:
-            return text, False
-        return text, None, f"{len(a)} seeds cannot tell a margin of {margin:g}"
-
-    return judged
+    """The function of a claim: two methods end within the margin of each other."""
+    return lambda results: compared(results.select(part), one, two, column, by, lambda a, b: close(a, b, margin))
 
 
-def inside(part, by, over="lr", of="method", least=False):
+def inside(part, by="validation_loss", over="lr", of="method"):
     """The function of a claim: every method of a part is best inside its grid of values (see Results.tuned)."""
 
     def judged(results):
-        tuned = results.select(part).tuned(over, by, least, of)
+        tuned = results.select(part).tuned(over, by, of)
         if min(len(found.scores) for found in tuned.values()) < 3:
             raise Undecided("fewer than three values have no inside")
-        ends = {
-            ", ".join(m) if isinstance(m, tuple) else m: f"{found.value:g}"
-            for m, found in tuned.items()
-            if not found.inside
-        }
-        text = f"{len(tuned) - len(ends)} of {len(tuned)} inside"
-        return text + (f"; at an end: {listed(ends)}" if ends else ""), not ends
+        names = {", ".join(m) if isinstance(m, tuple) else m: found for m, found in tuned.items()}
+        ends, edges = (
+            {name: f"{found.value:g}" for name, found in names.items() if found.inside is kind}
+            for kind in (False, None)
+        )
+        text = f"{len(names) - len(ends) - len(edges)} of {len(names)} inside"
+        text += f"; at an end: {listed(ends)}" if ends else ""
+        text += f"; beside a value that diverges: {listed(edges)}" if edges else ""
+        return decided(text, *(found.inside for found in names.values()))
 
     return judged
 
 
 def on_every(groups, judged):
     """What a claim returns that must hold for each of [(name, runs)]: `judged(name, runs)` -> (measured, holds)."""
-    found = {name: judged(name, runs) for name, runs in groups}
-    return listed({name: text for name, (text, _) in found.items()}), all(holds for _, holds in found.values())
+    found = {name: judged(name, runs)[:2] for name, runs in groups}
+    return decided(listed({name: text for name, (text, _) in found.items()}), *(holds for _, holds in found.values()))
 
 
 def paired(results, one, two, by):
@@ -187,11 +148,10 @@ def paired(results, one, two, by):
     return first, second
 
 
-def compared(results, one, two, column, by, holds):
+def compared(results, one, two, column, by, verdict):
     first, second = paired(results, one, two, by)
     a, b = first.final(column), second.final(column)
-    mean, twice, clear = different(a, b)
-    return f"{spread(a)} and {spread(b)}; difference {mean:.2g}, two deviations {twice:.2g}", holds(mean, clear)
+    return decided(f"{spread(a)} and {spread(b)}; difference {shown(a, b)}", verdict(a, b))
 
 
 def slope(x, y):

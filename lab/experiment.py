@@ -81,7 +81,7 @@ class Experiment:
 
     # ------------------------------------------------------------------------------------------------ decorators
     def runs(self, function):
-        """The grid: a function of args that yields entries."""
+        """The grid: a function of args that yields entries; with found=None, called again with its runs (lab.finer)."""
         self.grid = function
         return function
 
@@ -129,6 +129,10 @@ class Experiment:
             store = Store((args.out / script / "runs").absolute())
             labelled, data = self.jobs(args)
             troubles = self.make(script, args, store, labelled)
+            if "found" in inspect.signature(self.grid).parameters and not args.quick:
+                args.fresh = False
+                labelled, data = self.jobs(args, self.load(store, labelled))
+                troubles += [] if args.redraw else self.make(script, args, store, labelled)
             bugs = [trouble for trouble in troubles if trouble["status"] == "failed"]
             status = 1 if bugs else 2 if troubles else 0
             if bugs or not troubles or self.load(store, labelled):  # where all is refused, an older report stays
@@ -144,7 +148,7 @@ class Experiment:
             return None, None
         return main.__file__, Path(main.__file__).read_text(encoding="utf-8")
 
-    def jobs(self, args):
+    def jobs(self, args, found=None):
         """([(entry, job)] for every entry and seed, facts of the data sets)."""
         if self.grid is None:
             raise UserError("the experiment has no grid: decorate a function of args with @experiment.runs")
@@ -152,7 +156,7 @@ class Experiment:
         labelled, seen, sets = [], {}, {}
         asked = copy.copy(args)
         asked.only = args.parts  # the data of other parts need not be there
-        for entry in self.grid(asked):
+        for entry in self.grid(asked) if found is None else self.grid(asked, found):
             if not isinstance(entry, Entry):
                 raise UserError(f"the grid must yield Entry objects, it yielded {type(entry).__name__}")
             if entry.part not in self.parts:

@@ -64,9 +64,11 @@ def style():
 
 
 def panels(rows=1, columns=1, size=None, **more):
-    """(figure, axes) as plt.subplots gives them; panels of 6.4 x 4.4 inches (one: 8 x 4.8) unless `size` is set."""
-    size = size or ((8, 4.8) if rows * columns == 1 else (6.4 * columns, 4.4 * rows))
-    with style():
+    """(figure, axes) as plt.subplots gives them; panels of 6.4 x 4.4 inches (one: 8 x 4.8), but no more than a slide of
+    13 x 7.5 inches with smaller letters, unless `size` is set."""
+    size = size or ((8, 4.8) if rows * columns == 1 else (min(6.4 * columns, 13), min(4.4 * rows, 7.5)))
+    tight = {"font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "legend.fontsize": 10, "lines.linewidth": 1.6}
+    with style(), matplotlib.rc_context(tight if columns > 2 or rows > 2 else {}):
         return plt.subplots(rows, columns, figsize=size, **more)
 
 
@@ -123,13 +125,13 @@ def closer(ax, results, column, low=0.1, high=0.1, top=100):
         plain(ax.yaxis)
 
 
-def each(names, draw, columns=3, legend=3):
-    """A figure with a panel for each name, drawn by draw(ax, name), and one legend."""
+def each(names, draw, columns=3, legend=3, titles=str):
+    """A figure with a panel for each name, drawn by draw(ax, name), and one legend; titles: of a name."""
     columns = min(columns, len(names)) if len(names) != 4 else 2
     figure, grid = panels(-(-len(names) // columns), columns, squeeze=False)
     for ax, name in zip(grid.flat, names, strict=False):
         draw(ax, name)
-        ax.set_title(name)
+        ax.set_title(titles(name))
     for ax in grid.flat[len(names) :]:
         ax.axis("off")
     return below(figure, grid.flat[0], legend)
@@ -205,6 +207,20 @@ def fitted(ax, steps, values, index=0, label=None, marker="o", size=8):
     ax.plot(steps, np.exp(level) * np.asarray(steps) ** rise, color=colour, lw=1.2)
 
 
+def reference(ax, span, level, power, at_start=False):
+    """A dotted line of slope `power` on logarithmic axes over the two numbers of span, at `level` at its end (or its
+    start), with its slope beside it: what theory gives, to be compared with what was measured."""
+    xs = np.array(span, float)
+    if not xs[0] < xs[1]:
+        return
+    ys = level * (xs / xs[0 if at_start else 1]) ** power
+    ax.plot(xs, ys, color="#555555", lw=1.2, ls=":")
+    middle = np.exp(np.log(xs).mean()), np.exp(np.log(ys).mean())
+    side = "left" if power > 0 else "right"  # below the line
+    ax.annotate(f"slope {power:g}", middle, xytext=(0, -5), textcoords="offset points", va="top", ha=side, fontsize=10,
+                color="#555555")  # fmt: skip
+
+
 def halved(ax, steps, xlabel, ylabel):
     """Logarithmic axes for steps 1, 1/2, 1/4, ... with these as ticks."""
     ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
@@ -249,7 +265,7 @@ def axes(ax, x, y, xlabel, ylabel, logx, logy):
     ax.set_xlabel(xlabel or LABELS.get(x, x))
     ax.set_ylabel(ylabel or LABELS.get(y, y))
     if logx:
-        ax.set_xscale("log")
+        ax.set_xscale("log", nonpositive="mask")  # a row at 0 is not drawn
         plain(ax.xaxis)
     if logy:
         ax.set_yscale("log")

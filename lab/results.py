@@ -61,7 +61,7 @@ class Finished:
 
 @dataclasses.dataclass
 class Tuned:
-    """A method at the value that served it best. scores: {value: mean score over seeds, NaN where a run diverged}."""
+    """A method at the value that serves it. scores: {value: mean score over seeds, NaN where a run diverged}."""
 
     value: float
     runs: "Results"
@@ -69,8 +69,13 @@ class Tuned:
 
     @property
     def inside(self):
-        """Whether the best value lies inside the grid, so that a better one beyond its ends is unlikely."""
-        return min(self.scores) < self.value < max(self.scores)
+        """Whether the value lies inside the grid: False at an end, None beside a value that diverged, where only a
+        finer grid tells how near the edge the best value lies."""
+        values = sorted(self.scores)
+        at = values.index(self.value)
+        if at in (0, len(values) - 1):
+            return False
+        return True if all(math.isfinite(self.scores[values[at + k]]) for k in (-1, 1)) else None
 
 
 class Results(list):
@@ -78,7 +83,7 @@ class Results(list):
 
     results.select("a", method="momentum", beta=0.9).final("loss")   one number a seed
     for lr, runs in results.select("b").groups("lr"): ...            the runs by a tag, each group over its seeds
-    best = results.select("b").tuned(over="lr", by="validation_accuracy"); best["Adam"].runs
+    best = results.select("b").tuned(over="lr", by="validation_loss"); best["Adam"].runs
     t, losses = runs.stack("loss", x="epoch")                        (rows,), (seeds, rows)
     """
 
@@ -129,23 +134,28 @@ class Results(list):
             for runs in found.values()
         ]
 
-    def tuned(self, over="lr", by="validation_accuracy", least=False, of="method"):
+    def tuned(self, over="lr", by="validation_loss", of="method"):
         """{method: Tuned}: for each value of the tag `of` (of several tags: the tuple of their values) the value of the
-        tag `over` that is best by the last entry of the column `by` (greatest, or least): one of held-out rows, never
-        of test rows. A value at which any seed diverged is out of the question while another is left."""
+        tag `over` to use, by the last entry of the column `by`, least is best: a loss of held-out rows, never of test
+        rows. Values within one standard error of the best mean are as good as the best; the middle one of these is
+        taken. A value at which any seed diverged is out of the question while another is left."""
         found = {}
         for method, group in self.groups(*([of] if isinstance(of, str) else of)):
             values, scores = dict(group.groups(over)), group.means(by, over)
             if not values:
                 continue
             finite = {value: score for value, score in scores.items() if math.isfinite(score)} or scores
-            best = (min if least else max)(finite, key=finite.get)
+            least = min(finite, key=finite.get)
+            seeds = values[least].final(by)
+            error = float(np.std(seeds, ddof=1) / math.sqrt(len(seeds))) if len(seeds) > 1 else 0.0
+            good = [value for value in sorted(finite) if finite[value] <= finite[least] + error] or [least]
+            best = good[(len(good) - 1) // 2]
             found[method] = Tuned(best, values[best], scores)
         return found
 
-    def at_best(self, over="lr", by="validation_accuracy", least=False, of="method"):
+    def at_best(self, over="lr", by="validation_loss", of="method"):
         """The runs of every method at its best value, without the tag `over`, which tells them apart no more."""
-        best = self.tuned(over, by, least, of)
+        best = self.tuned(over, by, of)
         return Results(
             dataclasses.replace(run, tags={k: v for k, v in run.tags.items() if k != over})
             for found in best.values()
@@ -224,3 +234,25 @@ def middle_and_band(values):
     out = np.full((3, values.shape[1]), np.nan)
     out[:, columns] = np.nanpercentile(values[:, columns], (50, low, high), axis=0)
     return (*out, "quartiles" if quartiles else "min to max")
+
+
+def finer(values, found, part, by="validation_loss", over="lr", **tags):
+    """The values of a grid, and, once its runs are `found`, those of a second, finer one about the best of them: the
+    geometric means with its neighbours, and beyond an end one value more. For the grid of a script:
+
+        def runs(args, found=None):             # called again with the finished runs of what it yielded first
+            for lr in finer(RATES, found, "a", method="Adam"): ...
+    """
+    values = sorted(values)
+    try:
+        some = found.select(part, **{over: values}, **tags) if found is not None and len(values) > 2 else None
+    except MissingRuns:
+        some = None
+    if some is None:
+        return values
+    best = some.tuned(over, by, of=())[()].value
+    at = values.index(best)
+    wide = [values[0] ** 2 / values[1], *values, values[-1] ** 2 / values[-2]]
+    around = [math.sqrt(wide[at + k] * wide[at + k + 1]) for k in (0, 1)]
+    ends = [wide[0]] * (at == 0) + [wide[-1]] * (at == len(values) - 1)
+    return sorted({*values, *(float(f"{value:.3g}") for value in (*around, *ends))})

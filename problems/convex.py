@@ -6,6 +6,7 @@ printed; where they can start, and what they can log beside the usual metrics.
                  gradient of one row at w*
 """
 
+import dataclasses
 import functools
 
 from npopt import backend
@@ -71,25 +72,44 @@ def traced(problem, at_minimum, logs):
     return problem
 
 
-def regression(data, at_minimum=False, logs=()):
-    """1/2 |Xw + c - y|^2 / n + 1e-3/2 |w|^2 on all rows of a set; the intercept c is not penalised."""
+def regression(data, at_minimum=False, logs=(), test=False):
+    """1/2 |Xw + c - y|^2 / n + 1e-3/2 |w|^2 on all rows of a set, or, with `test`, on its training rows, its metrics on
+    the others, too; the intercept c is not penalised."""
     d = shared(data)
+    if test:
+        problem = Squares(d.x_train, d.y_train, 1e-3, intercept=True, test=(d.x_test, d.y_test))
+        return traced(problem, at_minimum, logs)
     stack = scipy.sparse.vstack if scipy.sparse.issparse(d.x_train) else np.vstack
     problem = Squares(stack([d.x_train, d.x_test]), np.concatenate([d.y_train, d.y_test]), 1e-3, intercept=True)
     return traced(problem, at_minimum, logs)
 
 
-def linear(data, l2=None, strength=None, bound=None, test=True, at_minimum=False, logs=()):
+def linear(
+    data,
+    l2=None,
+    strength=None,
+    bound=None,
+    rows=None,
+    squares=False,
+    features=None,
+    test=True,
+    at_minimum=False,
+    logs=(),
+):
     """Least squares with standardised targets, or logistic regression (of several classes the first against the rest),
     as the set's task is; without an intercept.
 
     l2, strength   of the objective: l2, else strength/n, else L/n with the largest row constant L without it
     bound          a box |w_j| <= bound for every weight
+    rows           so many rows, drawn once, instead of all
+    squares        least squares also where the targets are classes
+    features       instead of the columns so many cos(x'a + b), a ~ N(0, 1/d), b uniform (columns standardised first):
+                   the random features of Rahimi & Recht, NIPS 2007
     test           whether metrics look at the test rows
     """
-    d = shared(data)
+    d = chosen(shared(data), rows, features)
     y, y_test, kind = d.y_train, d.y_test, Binary
-    if d.task == "regression":
+    if d.task == "regression" or squares:
         y, y_test, kind = (y - y.mean()) / y.std(), (y_test - y.mean()) / y.std(), Squares
     elif len(d.classes) > 2:
         y, y_test = np.where(y == 0, 1.0, -1.0), np.where(y_test == 0, 1.0, -1.0)
@@ -106,6 +126,20 @@ def linear(data, l2=None, strength=None, bound=None, test=True, at_minimum=False
     return traced(problem, at_minimum, logs)
 
 
+def chosen(d, rows, features):
+    """A data set with so many of its rows, and random features for its columns."""
+    if rows is not None:
+        some = np.sort(np.random.default_rng(0).permutation(len(d.y_train))[:rows])
+        d = dataclasses.replace(d, x_train=d.x_train[some], y_train=d.y_train[some])
+    if features is not None:
+        rng, mean, spread = np.random.default_rng(1), d.x_train.mean(0), np.maximum(d.x_train.std(0), 1e-12)
+        A = rng.standard_normal((d.x_train.shape[1], features)) / np.sqrt(d.x_train.shape[1])
+        b = rng.uniform(0, 2 * np.pi, features)
+        x_train, x_test = (np.cos((x - mean) / spread @ A + b) for x in (d.x_train, d.x_test))
+        d = dataclasses.replace(d, x_train=x_train, x_test=x_test)
+    return d
+
+
 def scaled(X, lengths):
     """The rows of X, their lengths kept, all made 1, or multiplied by exp(N(0, 1))."""
     if lengths == "as they are":
@@ -118,27 +152,47 @@ def scaled(X, lengths):
     return scipy.sparse.csr_matrix(X.multiply(factors[:, None])) if scipy.sparse.issparse(X) else X * factors[:, None]
 
 
-def logistic(data, strength=1, lengths="as they are", at_minimum=False, logs=()):
-    """Logistic regression without an intercept, l2 = strength/n; lengths: of the rows, see `scaled`."""
+def logistic(data, strength=1, lengths="as they are", rows=None, kappa=None, at_minimum=False, logs=(), test=False):
+    """Logistic regression without an intercept.
+
+    strength   l2 = strength/n
+    kappa      instead: l2 = L_max / kappa with the largest row constant L_max without it
+    lengths    of the rows, see `scaled`
+    rows       so many rows, drawn once, instead of all
+    test       whether metrics look at the test rows
+    """
     d = shared(data)
-    problem = Binary(scaled(d.x_train, lengths), d.y_train, strength / len(d.y_train), name=f"{data}, rows {lengths}")
+    some = np.arange(len(d.y_train))
+    if rows is not None:
+        some = np.sort(np.random.default_rng(0).permutation(len(d.y_train))[:rows])
+    X, y = scaled(d.x_train[some], lengths), d.y_train[some]
+    l2 = strength / len(y) if kappa is None else Binary(X, y).row_smoothness().max() / kappa
+    problem = Binary(X, y, l2, name=f"{data}, rows {lengths}", test=(d.x_test, d.y_test) if test else None)
     return traced(problem, at_minimum, logs)
 
 
-def lasso(data, at_minimum=False, logs=()):
-    """Columns and targets standardised, no intercept, l1 = 0.05 of the least that gives w = 0."""
+def lasso(data, rows=None, at_minimum=False, logs=()):
+    """Columns and targets standardised, no intercept, l1 = 0.05 of the least that gives w = 0; rows: as in logistic."""
     d = shared(data)
-    X = d.x_train.toarray() if scipy.sparse.issparse(d.x_train) else d.x_train
-    X, y = (X - X.mean(0)) / np.maximum(X.std(0), 1e-12), (d.y_train - d.y_train.mean()) / d.y_train.std()
+    some = np.arange(len(d.y_train))
+    if rows is not None:
+        some = np.sort(np.random.default_rng(0).permutation(len(d.y_train))[:rows])
+    X, y = d.x_train[some].toarray() if scipy.sparse.issparse(d.x_train) else d.x_train[some], d.y_train[some]
+    X, y = (X - X.mean(0)) / np.maximum(X.std(0), 1e-12), (y - y.mean()) / y.std()
     return traced(Sparse(X, y, 0.05 * lam_max(X, y), name=data), at_minimum, logs)
 
 
 class HeldOut(Logistic):
-    """Logistic regression with rows held out: validation_accuracy beside the other metrics."""
+    """Logistic regression with rows held out: validation_loss (without the l2 term) and validation_accuracy beside the
+    other metrics."""
 
     def metrics(self, x):
         scores = np.asarray(self.held @ backend.to_host(x)).ravel()
-        return {**super().metrics(x), "validation_accuracy": float(((scores > 0) == (self.labels > 0)).mean())}
+        more = {
+            "validation_loss": float(np.logaddexp(0, -self.labels * scores).mean()),
+            "validation_accuracy": float(((scores > 0) == (self.labels > 0)).mean()),
+        }
+        return {**super().metrics(x), **more}
 
 
 def held_out(data, l2=1e-4):

@@ -14,9 +14,12 @@ Run time on 2 cores: --quick about 20 seconds; --data real --jobs 2 --threads 1 
 import itertools
 import math
 
-from lab import Entry, Experiment, Part, Recipe, Results, Undecided, charts, listed, lower, on_every, spread, spreads
+from lab import Entry, Experiment, Part, Recipe, Undecided, charts
 from lab.charts import by_epoch, shapes
+from lab.claims import decided, listed, on_every, spread, spreads
 from lab.figures import below, closer, curves, heat, panels, sweep
+from lab.results import Results
+from lab.verdicts import lower, together
 from nn import init
 from npopt import SGD, Adam, HeavyBall, RandomReshuffling, Stop, schedules
 from problems.classifiers import perceptron, rows_of
@@ -100,13 +103,13 @@ def runs(args):
 
 # ----------------------------------------------------------------------------------------------------------- claims
 @experiment.claim("a-start", "weights of N(0, 0.01²) start slowly: the training loss after one epoch is the largest",
-                  expected="above the two others' by more than two standard deviations, on every set")
+                  expected="above the two others' (95 %), on every set")
 def a_start(results):
     def judged(data, runs):
         first = {start: group.at("train_loss", 1) for start, group in runs.groups("start")}
         slow, *others = first.values()
         return (", ".join(f"{start} {spread(v)}" for start, v in first.items()),
-                all(lower(other, slow) for other in others))
+                together(lower(other, slow) for other in others))
     return on_every(results.select("a").groups("data"), judged)
 
 
@@ -124,11 +127,11 @@ def b_printed(results, args):
 
 
 @experiment.claim("b-large", "at one rate, larger batches are worse after equally many epochs",
-                  expected="training loss rises with the batch size, by more than two standard deviations each time")
+                  expected="training loss rises with the batch size, each time (95 %)")
 def b_large(results):
     found = results.select("b", study="rate 0.1").finals("train_loss", "B")
-    return (spreads({f"B={B}": v for B, v in found.items()}),
-            all(lower(a, b) for a, b in itertools.pairwise(found.values())))
+    return decided(spreads({f"B={B}": v for B, v in found.items()}),
+                   *(lower(a, b) for a, b in itertools.pairwise(found.values())))
 
 
 def seconds_to(run, target):
@@ -150,11 +153,11 @@ def b_time(results):
 
 
 @experiment.claim("c-decay", "momentum SGD ends with a lower training loss under a schedule that decays to 0 "
-                  "from the same rate", expected="cosine and linear below constant by more than two deviations")
+                  "from the same rate", expected="cosine and linear below constant (95 %)")
 def c_decay(results):
     found = results.select("c", method="momentum").finals("train_loss", "plan")
-    return (spreads({f"momentum, {plan}": found[plan] for plan in ("constant", "cosine", "linear")}),
-            all([lower(found[plan], found["constant"]) for plan in ("cosine", "linear")]))
+    return decided(spreads({f"momentum, {plan}": found[plan] for plan in ("constant", "cosine", "linear")}),
+                   *(lower(found[plan], found["constant"]) for plan in ("cosine", "linear")))
 
 
 def at(run, column, epoch):

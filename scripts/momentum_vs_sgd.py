@@ -3,23 +3,28 @@
 The paper proves it for strongly convex risks, constant small steps and noisy gradients, and finds it in simulations of
 others: HeavyBall(beta) at lr and SGD at lr/(1-beta) coincide after a transient of about 1/(1-beta) steps. The mean
 square distance of the two iterates is of order lr^2, their distance to the minimum of order lr. The control, SGD at lr
-itself, has to lag clearly behind: without that the test has no power. Where lr/(1-beta) is beyond SGD's stable range,
-momentum is not SGD. Beside it: how the rate and the batch size act on LeNet.
+itself, has to lag clearly behind: without that the test has no power.
 
-Run time on 2 cores: --quick half a minute (--data real --quick some minutes); --data real --jobs 2 --threads 1 about
-an hour and a quarter.
+Part p shows where the equality ends. For curvature h and e = h lr/(1-beta), noise of one size gives SGD the stationary
+mean square lr/(1-beta) sigma^2 / (h (2 - e)), and momentum the same with e (1-beta)/(1+beta) for e: their ratio is
+(2 - e) / (2 - e (1-beta)/(1+beta)). SGD diverges beyond e = 2, momentum beyond 2 (1+beta)/(1-beta).
+
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 --parts a,p about five minutes, the
+networks an hour.
 """
 
-import itertools
-import math
+import dataclasses
 
-from lab import Entry, Experiment, Option, Part, Recipe, Undecided, larger, listed, lower, no_difference, spread
-from lab.claims import slope
-from lab.figures import below, curves, fitted, halved, mark, panels, sweep
+from lab import Entry, Experiment, Option, Part, Recipe, Undecided
+from lab.claims import alike, decided, larger, on_every, slope, spread
+from lab.figures import below, curves, fitted, halved, heat, panels, said
 from lab.options import whole
-from npopt import SGD, Cosine, HeavyBall, RandomReshuffling, Stop, WithReplacement
-from problems.classifiers import lenet, resnet, rows_of
+from lab.results import Results
+from lab.verdicts import close, shown, together, within
+from npopt import SGD, Events, HeavyBall, RandomReshuffling, Stop, WithReplacement, minimize
+from problems.classifiers import lenet, resnet
 from problems.convex import regression
+from problems.quadratic import Quadratic
 
 import numpy as np
 
@@ -31,23 +36,39 @@ experiment = Experiment(
         "a": Part("linear regression: curves, and slopes in the step size", "diabetes", ("abalone", "housing")),
         "b": Part("LeNet-5: momentum, SGD at lr/(1-beta), and the control", "digits", "mnist"),
         "c": Part("ResNet-18: the same", "digits", "cifar-10-jpeg"),
-        "d": Part("learning rates of plain SGD, LeNet-5", "digits", "mnist"),
-        "e": Part("batch sizes of plain SGD, LeNet-5", "digits", "mnist"),
+        "p": Part("a quadratic: momentum's noise floor over beta and the step, beyond SGD's stable range, too"),
     },
     options=[
         Option("--beta", type=float, default=0.9, help="momentum"),
         Option("--width", type=whole(1, "width"), help="channels of ResNet-18's first stage (default: 8; full: 64)"),
         Option("--rows", type=whole(1, "rows"), help="training images of part c (default: 4096)"),
     ],
-    seeds=5,
+    seeds=10,
 )
 
 BATCHES = (1, 16)                                               # of part a
 HALVINGS = (1, 2, 4, 8)                                         # of the step, part a
-RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)               # of part d
-SIZES = (1, 16, 64, 256, 1024, 4096)                            # of part e
-BASE = 0.02                                                     # rate of part e; scaled: BASE B/64
+BETAS = (0.5, 0.7, 0.9, 0.95, 0.99)                             # of part p
+SCALES = (1 / 32, 1 / 8, 1 / 2, 1, 1.8, 2.2, 8, 32, 128)        # of part p: L lr/(1-beta)
 PAIR, CONTROL, LOGS = ("momentum", "sgd"), "control", ("w", "distance")
+
+
+# ---------------------------------------------------------------------------------------------------- own functions
+def phase(beta, scale, steps, seed, events):
+    """200 noisy coordinates of curvature 1, from the minimum: the late mean squares of momentum and of SGD, and of
+    their difference; NaN where one diverged."""
+    problem = Quadratic(np.ones(200), n=1000, noise=1.0)
+    problem.metrics = lambda x: {"w": np.array(x)}
+    late = []
+    for _, optimizer, lr in methods(scale * (1 - beta), beta)[:2]:
+        run = minimize(problem, optimizer, WithReplacement(1), lr, stop=Stop(steps=steps), seed=seed,
+                       x=np.zeros(200), events=Events(5, "step"))
+        w = run.columns["w"][len(run.columns["w"]) // 2 :]
+        late.append(np.full((1, 200), np.nan) if run.diverged or np.abs(w[-1]).max() > 1e6 else np.array(w))
+    one, two = late
+    apart = (one - two) if len(one) == len(two) else np.array([np.nan])
+    found = {name: [float(np.mean(v**2))] for name, v in (("momentum", one), ("sgd", two), ("apart", apart))}
+    return {"step": [steps], **found}
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
@@ -59,50 +80,40 @@ def methods(lr, beta):
 @experiment.runs
 def runs(args):
     for data in args.data_of("a")[: args.pick(None, 1)]:
-        problem = regression(data)
+        problem = regression(data, test=True)
         rate = 0.1 / problem.row_smoothness().max()             # lr/(1-beta) of the recipe
         slow = 1 / (rate * problem.strong_convexity())          # how many steps SGD remembers at that rate
-        recipe = Recipe(regression, data=data, logs=LOGS)
-        still = Recipe(regression, data=data, logs=LOGS, at_minimum=True)
+        recipe = Recipe(regression, data=data, logs=LOGS, test=True)
+        still = Recipe(regression, data=data, logs=LOGS, test=True, at_minimum=True)
         for size in BATCHES:
             for name, optimizer, lr in methods(rate * (1 - args.beta), args.beta):
                 yield Entry("a", recipe, optimizer, WithReplacement(size), lr, data=data, B=size, method=name,
                             stop=Stop(steps=args.pick(4000, 1000)), metrics=20, per="step")
         for k in HALVINGS:
-            steps = int(args.pick(6, 0.5) * k * slow)
+            steps = int(args.pick(4, 0.5) * k * slow)
             for name, optimizer, lr in methods(rate / k * (1 - args.beta), args.beta)[:2]:
                 yield Entry("a", still, optimizer, WithReplacement(1), lr, data=data, divisor=k, method=name,
-                            stop=Stop(steps=steps), metrics=max(1, steps // 150), per="step")
+                            seeds=args.seeds[:5], stop=Stop(steps=steps), metrics=max(1, steps // 150), per="step")
 
     def network(data, build=lenet, **more):
         return Recipe(build, data=data, test_rows=args.pick(None, 2000), **more)
 
-    few, rows = args.seeds[:3], args.pick(None, 6000)
+    few, rows = args.seeds[:5], args.pick(None, 2000)
     for data in args.data_of("b"):
         epochs = args.budget(*((30, 5) if data == "digits" else (10, 2)))
         for name, optimizer, lr in methods(0.005, args.beta):
             yield Entry("b", network(data, rows=rows), optimizer, RandomReshuffling(64), lr, stop=Stop(epochs=epochs),
-                        method=name)
+                        method=name, seeds=few)
     for data in args.data_of("c"):
         small = dict(width=args.width or args.pick(8, 4), rows=args.rows or args.pick(4096, 384), l2=5e-4)
         epochs = args.budget(15, 3 if data == "digits" else 2)
-        for name, optimizer, lr in methods(0.01, args.beta):
-            yield Entry("c", network(data, resnet, **small), optimizer, RandomReshuffling(128),
-                        Cosine(lr, per="epoch"), stop=Stop(epochs=epochs), metrics=args.pick(3, 1), seeds=few,
-                        method=name)
-    epochs = {data: args.budget(*((10, 3) if data == "digits" else (3, 1)))
-              for part in "de" for data in args.data_of(part)}
-    for data in args.data_of("d"):
-        for lr in args.pick(RATES, RATES[::2]):
-            yield Entry("d", network(data, rows=rows), SGD(), RandomReshuffling(64), lr,
-                        stop=Stop(epochs=epochs[data]), metrics=0.5, seeds=few, lr=lr)
-    for data in args.data_of("e"):
-        for B in (B for B in args.pick(SIZES, SIZES[1:5]) if B <= rows_of(data, rows)):
-            for equal, lr in (("epochs", BASE), ("scaled", BASE * B / 64))[: 1 if B == 1 else 2]:
-                yield Entry("e", network(data, rows=rows), SGD(), RandomReshuffling(B), lr, equal=equal, B=B,
-                            stop=Stop(epochs=epochs[data] if B > 1 else 1), metrics=0.5, seeds=few)
-            yield Entry("e", network(data, rows=rows), SGD(), RandomReshuffling(B), BASE, equal="steps", B=B, seeds=few,
-                        stop=Stop(steps=args.pick(200, 40)), metrics=args.pick(20, 10), per="step")
+        for name, optimizer, lr in methods(0.002, args.beta):   # constant and small: the theorem's setting
+            yield Entry("c", network(data, resnet, **small), optimizer, RandomReshuffling(128), lr,
+                        stop=Stop(epochs=epochs), seeds=few, method=name)
+    for beta in args.pick(BETAS, BETAS[::2]):
+        for scale in args.pick(SCALES, SCALES[1::2]):
+            yield Entry("p", run=Recipe(phase, beta=beta, scale=scale, steps=args.pick(2000, 600)), beta=beta,
+                        scale=scale, seeds=args.seeds[:5])
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
@@ -111,32 +122,39 @@ def curved(results):
     return [(f"{data} B={size}", runs) for (data, size), runs in results.select("a").groups("data", "B")]
 
 
-def apart(runs, beta):
-    """Mean over the steps after 3/(1-beta) of |log gap - log gap| for the pair, and for SGD and the control."""
-    gaps = {name: group.stack("gap", "step") for name, group in runs.groups("method")}
-    late = gaps["sgd"][0] >= 3 / (1 - beta)
-    logs = {name: np.log(values.mean(0))[late] for name, (_, values) in gaps.items()}
-    return [float(np.abs(logs[a] - logs[b]).mean()) for a, b in (PAIR, ("sgd", CONTROL))]
+def lags(runs, column, beta=None, x="step"):
+    """(pair, control): the mean over a path of log momentum - log SGD, and of log control - log SGD, one a seed; after
+    3/(1-beta) steps, or after the first row."""
+    t = runs.stack(column, x)[0]
+    late = t >= (t[1] if beta is None else 3 / (1 - beta))
+    stacks = {name: group.stack(column, x)[1] for name, group in runs.groups("method")}
+    logs = {name: np.log(np.maximum(values, 1e-300))[:, late] for name, values in stacks.items()}
+    return tuple((logs[name] - logs["sgd"]).mean(1) for name in (PAIR[0], CONTROL))
 
 
-@experiment.claim("a-same", "linear regression: the curves of momentum and of SGD at lr/(1-beta) differ, in log gap, "
-                  "by less than 5 % of SGD's distance to the control", expected="< 0.05 for every set and batch size")
+def on_one_path(runs, column, beta=None, x="step"):
+    """(text, whether): the pair's paths are apart by less than 5 % of SGD's distance to the control."""
+    pair, control = lags(runs, column, beta, x)
+    margin = 0.05 * abs(control.mean())
+    return f"{shown(pair)} of {control.mean():.3g}", close(pair, 0 * pair, margin)
+
+
+@experiment.claim("a-same", "linear regression: the paths of momentum and of SGD at lr/(1-beta) are one",
+                  expected="mean difference of log gap within 5 % of SGD's distance to the control (95 %)")
 def a_same(results, args):
-    found = {name: apart(runs, args.beta) for name, runs in curved(results)}
-    ratios = {name: pair / control for name, (pair, control) in found.items()}
-    return listed(ratios), max(ratios.values()) < 0.05
+    return on_every(curved(results), lambda name, runs: on_one_path(runs, "gap", args.beta))
 
 
 @experiment.claim("a-power", "linear regression: the control lags behind, so that the comparison has power",
-                  expected="mean |log gap ratio| > 0.1 for every set and batch size", source="control of the recipe")
+                  expected="mean log gap ratio above 0.1 (95 %), every set and batch size", source="the recipe")
 def a_power(results, args):
-    found = {name: apart(runs, args.beta)[1] for name, runs in curved(results)}
-    return listed(found), min(found.values()) > 0.1
+    return on_every(curved(results), lambda name, runs: (
+        spread(lags(runs, "gap", args.beta)[1], 3), within(lags(runs, "gap", args.beta)[1], 0.1)))
 
 
 def steady(results):
-    """{set: (halvings, 3) of E|w_mom - w_sgd|^2, E|w_mom - w*|^2, E|w_sgd - w*|^2} over the last two thirds of the runs
-    and the seeds."""
+    """{set: (seeds, halvings, 3) of |w_mom - w_sgd|^2, |w_mom - w*|^2, |w_sgd - w*|^2}, means over the last two thirds
+    of the runs."""
     found = {}
     for (data, _), runs in results.select("a").groups("data", "divisor"):
         one, two = (runs.select(method=name).by_seed() for name in PAIR)
@@ -146,98 +164,76 @@ def steady(results):
             late = slice(len(a["step"]) // 3, None)
             rows.append((np.sum((a["w"] - b["w"])[late] ** 2, 1).mean(), a["distance"][late].mean(),
                          b["distance"][late].mean()))
-        found.setdefault(data, []).append(np.mean(rows, 0))
-    return {data: np.array(table) for data, table in found.items()}
+        found.setdefault(data, []).append(rows)
+    return {data: np.array(table).transpose(1, 0, 2) for data, table in found.items()}
 
 
 for i, text, wanted, margin in ((0, "E|w_momentum - w_sgd|^2 is of order step^2", 2, 0.3),
                                 (2, "the noise floor E|w_sgd - w*|^2 is of order step", 1, 0.2)):
-    @experiment.claim(f"a-slope-{wanted}", f"linear regression: {text}", expected=f"slope {wanted} ± {margin}")
+    @experiment.claim(f"a-slope-{wanted}", f"linear regression: {text}", expected=f"slope {wanted} ± {margin} (95 %)")
     def a_slope(results, i=i, wanted=wanted, margin=margin):
-        found = {data: slope(1 / np.array(HALVINGS), table[:, i]) for data, table in steady(results).items()}
-        return listed(found), all(abs(s - wanted) <= margin for s in found.values())
+        def judged(data, table):
+            slopes = np.array([slope(1 / np.array(HALVINGS), row) for row in table[:, :, i]])
+            return spread(slopes, 3), within(slopes, wanted - margin, wanted + margin)
+        return on_every(steady(results).items(), judged)
 
 
 @experiment.claim("a-floor", "linear regression: both methods have the same noise floor, at every step size",
-                  expected="ratio of the mean square errors in 0.9 to 1.1")
+                  expected="ratio of the mean square errors in 0.9 to 1.1 (95 % of the log)")
 def a_floor(results):
-    ratios = {data: table[:, 1] / table[:, 2] for data, table in steady(results).items()}
-    return (listed({data: f"{r.min():.3f} to {r.max():.3f}" for data, r in ratios.items()}),
-            all(0.9 <= r.min() and r.max() <= 1.1 for r in ratios.values()))
+    def judged(data, table):
+        logs = np.log(table[:, :, 1] / table[:, :, 2])
+        ratios, bounds = np.exp(logs.mean(0)), np.log((0.9, 1.1))
+        return f"{ratios.min():.3f} to {ratios.max():.3f}", together(within(v, *bounds) for v in logs.T)
+    return on_every(steady(results).items(), judged)
+
+
+def ratio(beta, scale):
+    """Momentum's stationary mean square, of SGD's: see above."""
+    return (2 - scale) / (2 - scale * (1 - beta) / (1 + beta))
+
+
+@experiment.claim("p-ratio", "a quadratic: momentum's floor, of SGD's, is (2 - e) / (2 - e (1-beta)/(1+beta))",
+                  expected="to 10 % (95 % of the log), at every beta and e < 2; near 1 for small e, not near e = 2")
+def p_ratio(results):
+    off, verdicts = {}, []
+    for (beta, scale), runs in results.select("p", scale=lambda e: e < 2).groups("beta", "scale"):
+        logs = np.log(runs.final("momentum") / runs.final("sgd")) - np.log(ratio(beta, scale))
+        verdicts.append(close(logs, 0 * logs, np.log(1.1)))
+        off[f"beta {beta:g}, e {scale:.3g}"] = float(np.exp(logs.mean()))
+    worst = max(off, key=lambda k: abs(np.log(off[k])))
+    return decided(f"{len(off)} cells; farthest: {worst}, {off[worst]:.3f} of the prediction", *verdicts)
+
+
+@experiment.claim("p-edge", "a quadratic: SGD diverges beyond e = 2, momentum only beyond 2 (1+beta)/(1-beta)",
+                  expected="in every cell and seed")
+def p_edge(results):
+    wrong = [run.name for run in results.select("p") for name, bound in
+             (("sgd", 2), ("momentum", 2 * (1 + run.tags["beta"]) / (1 - run.tags["beta"])))
+             if np.isnan(run.final[name]) != (run.tags["scale"] > bound)]
+    return f"{len(results.select('p'))} runs" + (f"; wrong: {', '.join(wrong)}" if wrong else ""), not wrong
 
 
 for part, network in (("b", "LeNet-5"), ("c", "ResNet-18")):
-    for column, word in (("test_accuracy", "test accuracy"), ("train_loss", "training loss")):
+    for column, word, margin in (("test_accuracy", "test accuracy", 0.005), ("train_loss", "training loss", 0.01)):
         experiment.claim(f"{part}-same-{column.replace('_', '-')}",
                          f"{network}: momentum and SGD at lr/(1-beta) end with the same {word}",
-                         expected="difference under two standard deviations over seeds",
-                         )(no_difference(part, *PAIR, column))
+                         expected=f"within {margin:g} (95 %)")(alike(part, *PAIR, column, margin))
+    experiment.claim(f"{part}-path", f"{network}: momentum and SGD at lr/(1-beta) run on one path",
+                     expected="mean difference of log training loss within 5 % of SGD's distance to the control (95 %)",
+                     )(lambda results, part=part: on_one_path(results.select(part), "train_loss", x="epoch"))
     experiment.claim(f"{part}-control", f"{network}: SGD at lr without momentum ends with the larger training loss",
-                     expected="more than two standard deviations above SGD at lr/(1-beta)",
+                     expected="above SGD at lr/(1-beta) (95 %)",
                      source="control of the recipe")(larger(part, CONTROL, "sgd", "train_loss"))
 
 
 @experiment.claim("b-accuracy", "LeNet-5 with momentum reaches 98.8 % on MNIST's test set in 10 epochs",
-                  expected=">= 98.8 % (mean over seeds)", source="a target of this project")
+                  expected=">= 98.8 % (95 % over seeds)", source="a target of this project")
 def b_accuracy(results, args):
     found = 100 * results.select("b", method="momentum").final("test_accuracy")
     if args.data_of("b") != ["mnist"] or args.quick or args.budget(10, 2) != 10:
         raise Undecided(f"it speaks of 10 epochs on all of MNIST; here the accuracy is {spread(found)} %")
-    return f"{spread(found)} %", found.mean() >= 98.8
-
-
-@experiment.claim("d-small", "a rate too small is slow: the smallest of the grid ends far above the best",
-                  expected="training loss at least twice the best", source="course task A1")
-def d_small(results):
-    losses = {lr: np.mean(values) for lr, values in results.select("d").finals("train_loss", "lr").items()}
-    least, best = min(losses), min(losses, key=lambda lr: losses[lr] if np.isfinite(losses[lr]) else math.inf)
-    return (f"{losses[least]:.3g} at {least:g}, {losses[best]:.3g} at the best rate {best:g}",
-            losses[least] >= 2 * losses[best])
-
-
-@experiment.claim("d-large", "a rate too large diverges, or sticks at the loss of a uniform guess",
-                  expected="diverged, or training loss >= 2.2 (ln 10 = 2.303), for every seed at the largest rate",
-                  source="course task A1")
-def d_large(results):
-    groups = dict(results.select("d").groups("lr"))
-    found = [math.inf if run.diverged else run.final["train_loss"] for run in groups[max(groups)]]
-    return f"at {max(groups):g}: {', '.join(f'{v:.3g}' for v in found)}", min(found) >= 2.2
-
-
-def ends(results, equal):
-    """{batch size: mean final training loss}, without batch size 1, which runs for one epoch only."""
-    found = results.select("e", equal=equal).finals("train_loss", "B")
-    return {size: float(np.mean(values)) for size, values in sorted(found.items()) if size > 1}
-
-
-@experiment.claim("e-epochs", "after equally many epochs at one rate, smaller batches have the smaller training loss",
-                  expected="rising from each batch size (16 and up) to the next", source="course task A1")
-def e_epochs(results):
-    found = ends(results, "epochs")
-    return listed(found), bool((np.diff(list(found.values())) > 0).all())
-
-
-@experiment.claim("e-steps", "after equally many steps at one rate, a larger batch is never clearly worse",
-                  expected="no batch worse than the next smaller one by more than two standard deviations",
-                  source="course task A1")
-def e_steps(results):
-    found = results.select("e", equal="steps").finals("train_loss", "B")
-    worse = [f"{b} against {a}" for a, b in itertools.pairwise(sorted(found)) if lower(found[a], found[b])]
-    return (listed({size: float(np.mean(values)) for size, values in found.items()}), not worse,
-            "worse: " + ", ".join(worse) if worse else "")
-
-
-@experiment.claim("e-scaling", "a rate proportional to the batch size removes most of the gap between batch sizes "
-                  "after equally many epochs", expected="spread of log training loss, B = 16 to 1024, at most half",
-                  source="course task A1")
-def e_scaling(results):
-    spans = []
-    for equal in ("epochs", "scaled"):
-        found = {size: loss for size, loss in ends(results, equal).items() if size <= 1024}
-        if not all(np.isfinite(v) for v in found.values()):
-            return f"{equal}: {listed(found)}", False, "a run diverged"
-        spans.append(float(np.ptp(np.log(list(found.values())))))
-    return f"{spans[1]:.3g} with scaling, {spans[0]:.3g} without", spans[1] <= spans[0] / 2
+    return decided(f"{spread(found)} %", within(found, 98.8))
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
@@ -252,18 +248,38 @@ def overlaid(ax):
         if line.get_label().startswith("SGD"):
             line.set_linestyle((0, (4, 3)))
     legend = ax.get_legend()
-    ax.legend(title=legend.get_title().get_text(), alignment="left")
+    if legend:
+        ax.legend(title=legend.get_title().get_text(), alignment="left")
 
 
-@experiment.figure("regression.png", caption="Linear regression: the gap to the minimum under one sampling of rows "
-                   "with replacement. Momentum and SGD at lr/(1-beta) run on top of each other after the first steps.")
+@experiment.figure("regression.png", caption="Linear regression under one sampling of rows with replacement: the "
+                   "gap to the minimum, and the loss of the test rows. Momentum and SGD at lr/(1-beta) run on top of "
+                   "each other after the first steps.")
 def regression_figure(results, args):
-    groups = results.select("a").groups("data", "B")
-    figure, grid = panels(len(groups) // len(BATCHES), len(BATCHES), squeeze=False)
-    for ax, ((data, size), runs) in zip(grid.flat, groups, strict=True):
-        curves(ax, runs, "gap", "step", label=legend(args), logy=True, ylabel="f(w) - f*")
-        overlaid(ax)
-        ax.set_title(f"{data}, batch size {size}")
+    groups = curved(results)
+    figure, grid = panels(2, len(groups), squeeze=False)
+    for column, ((name, runs), (top, bottom)) in enumerate(zip(groups, grid.T, strict=True)):
+        for ax, y, text in ((top, "gap", "f(w) - f*"), (bottom, "test_loss", "test loss")):
+            curves(ax, runs, y, "step", label=legend(args), logy=True, ylabel=text if not column else " ", legend=False)
+            overlaid(ax)
+        top.set_title(name)
+    return below(figure, grid[0, 0], 3, title=said(len(results.seeds)))
+
+
+@experiment.figure("phase.png", caption="A quadratic of curvature h with noise of one size: momentum's stationary mean "
+                   "square, of SGD's at lr/(1-beta), over beta and e = h lr/(1-beta); in brackets the prediction. "
+                   "Beyond e = 2 SGD diverges.")
+def phase_figure(results):
+    runs = results.select("p").with_column("ratio", lambda c: c["momentum"] / c["sgd"])
+    runs = Results(dataclasses.replace(run, final={"ratio": float(run.columns["ratio"][-1])}) for run in runs)
+    table, betas, scales = runs.table("ratio", "beta", "scale")
+    figure, ax = panels(size=(11, 5))
+    heat(ax, table, betas, scales, "beta", "e = h lr/(1-beta)", "momentum / SGD", limits=(0, 1.05))
+    for text, ((i, j), value) in zip(list(ax.texts), np.ndenumerate(table), strict=True):
+        alone = scales[j] < 2 * (1 + betas[i]) / (1 - betas[i])
+        text.set_text(f"{value:.3f}\n({ratio(betas[i], scales[j]):.3f})" if np.isfinite(value) else
+                      "momentum\nalone" if alone else "both\ndiverge")
+        text.set_fontsize(10)
     return figure
 
 
@@ -276,7 +292,7 @@ def slopes_figure(results):
     for ax, (data, table) in zip(grid[0], tables.items(), strict=True):
         labels = ("E|w_mom - w_sgd|²", "E|w_mom - w*|²", "E|w_sgd - w*|²")
         for i, (label, marker) in enumerate(zip(labels, "os^", strict=True)):
-            fitted(ax, steps, table[:, i], i, label, marker, 9 - 2 * i)
+            fitted(ax, steps, table[:, :, i].mean(0), i, label, marker, 9 - 2 * i)
         halved(ax, steps, "step size lr/(1-beta), in units of 0.1 / L_max", "mean square distance")
         ax.set_title(data)
         ax.legend()
@@ -305,44 +321,10 @@ def lenet_figure(results, args):
 
 
 @experiment.figure("resnet.png", caption="ResNet-18 at reduced width on part of the training set, batch size 128, "
-                   "l2 = 5e-4, cosine from lr = 0.01: at most 2,000 training images, and all test images, in "
+                   "l2 = 5e-4, constant rate (lr = 0.002): at most 2,000 training images, and all test images, in "
                    "evaluation mode.")
 def resnet_figure(results, args):
     return network_figure(results, "c", args)
-
-
-@experiment.figure("learning_rates.png", caption="Plain SGD on LeNet-5, batch size 64. Left: training loss by epoch. "
-                   "Right: its last value against the rate; a run that diverged is a cross at the top.")
-def rates_figure(results):
-    figure, (left, right) = panels(1, 2)
-    curves(left, results.select("d"), "train_loss", logy=True, ylabel="training loss")
-    left.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    sweep(right, results.select("d"), "lr", "train_loss", xlabel="learning rate",
-          ylabel="training loss at the end", logy=True)
-    for ax in (left, right):
-        mark(ax, math.log(10), "ln 10: a uniform guess")
-    return figure
-
-
-@experiment.figure("batch_sizes.png", caption="Plain SGD on LeNet-5. Top left: one rate for all batch sizes, by epoch; "
-                   "small batches take more steps. Top right: the same rate, by step. "
-                   "Bottom left: a rate proportional to the batch size. Bottom right: the last training loss of both.")
-def batches_figure(results):
-    figure, ((a, b), (c, d)) = panels(2, 2)
-    for ax, equal, x, title in ((a, "epochs", "epoch", f"one rate, {BASE:g}"), (b, "steps", "step",
-                                f"one rate, {BASE:g}"), (c, "scaled", "epoch", f"rate {BASE:g} B/64")):
-        curves(ax, results.select("e", equal=equal), "train_loss", x, logy=True, label=lambda tags: f"B={tags['B']}",
-               ylabel="training loss", colours=lambda tags: SIZES.index(tags["B"]), legend=False)
-        ax.set_title(title)
-    below(figure, a, len(SIZES), title="median over seeds, band from the lowest to the highest")
-    for i, (equal, label) in enumerate((("epochs", "one rate"), ("scaled", "rate proportional to B"))):
-        some = results.select("e", equal=equal, B=lambda size: size > 1)
-        sweep(d, some, "B", "train_loss", label=label, xlabel="batch size", ylabel="training loss at the end",
-              logy=True, index=i)
-    d.set_xticks(some.values("B"), [f"{size:g}" for size in some.values("B")])
-    d.minorticks_off()
-    d.set_title("after equally many epochs")
-    return figure
 
 
 if __name__ == "__main__":

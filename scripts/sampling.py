@@ -1,335 +1,286 @@
-"""Does the order of the rows matter for SGD?   Course tasks A12 and B8; Zhao & Zhang, ICML 2015.
+"""Does the order of the rows matter for SGD?   Course task A12; Mishchenko, Khaled & Richtarik, NeurIPS 2020.
 
-Constant steps, one row a step. With replacement, and with importance sampling, f - f* ends at a floor proportional to
-the step; with every row once an epoch, shuffled once or anew, at one proportional to its square, seen at the ends of
-epochs (inside an epoch the iterate swings). The square is theory for steps well below 1/(n L): parts a and b have usual
-steps, l2 = 1/n, part s has such small ones, with l2 = L_max/10, so that they can be waited for. Floors are measured
-from the minimum on, over six times the 1/(step mu n) epochs that a step remembers.
-Rows in the order of their class, or of their target, should be worst at usual steps. Importance sampling with p_i
-prop. to L_i or |a_i| gains 1 + CV^2 of the row norms in the bound of the variance: nothing on rows of one length, much
-on rows that differ; without the weights 1/(n p_i) it goes to another point. Learned probabilities: Yuan et al., 2016.
+One row a step, constant steps c/L_max. At the ends of epochs f - f* ends at a floor. With replacement it is
+proportional to the step. Every row once an epoch cancels the gradients' noise: shuffled once the floor is n c^2 until c
+is 1/n; shuffled anew it is n^2 c^3 between 1/n^2 and 1/n, and c^2 below, where what is left of the noise no longer
+counts. Small n and l2 = L_max/10 bring both corners within reach. A prox at every step (LASSO) breaks the cancellation:
+the floor is then proportional to c; one prox an epoch, ProxRR, restores it.
 
-Run time on 2 cores: --quick about half a minute; --data real --jobs 2 --threads 1 about ten minutes.
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 15 minutes.
 """
 
-from lab import Entry, Experiment, Part, Recipe, listed, lower, on_every, slope, spread
-from lab.figures import MARKERS, curves, each, halved, look, panels
-from npopt import (
-    SGD,
-    AdaptiveImportance,
-    ByClass,
-    Importance,
-    Proximal,
-    RandomReshuffling,
-    ShuffleOnce,
-    Stop,
-    WithReplacement,
-)
-from problems.convex import LENGTHS, Binary, lasso, logistic
+import functools
+
+from lab import Entry, Experiment, Part, Recipe
+from lab.claims import decided, inside, listed, on_every, slope, spread
+from lab.figures import MARKERS, curves, each, look, panels, reference
+from lab.verdicts import lower, no_higher, together, within
+from npopt import SGD, ByClass, Proximal, RandomReshuffling, ShuffleOnce, Stop, WithReplacement
+from problems.convex import lasso, logistic
 
 import numpy as np
 
 experiment = Experiment(
     __doc__,
-    task="A12, B8",
-    source="Zhao & Zhang, ICML 2015; Mishchenko, Khaled & Richtarik, NeurIPS 2020",
+    task="A12",
+    source="Mishchenko, Khaled & Richtarik, NeurIPS 2020",
     parts={
-        "a": Part("logistic regression: floors, and 20 epochs from 0", "breast_cancer",
-                  ("a9a", "phishing", "mushrooms")),
-        "b": Part("LASSO: the same, with a proximal step", "diabetes", ("abalone", "housing", "mg", "mpg")),
-        "s": Part("logistic regression, steps below 1/(n L): floors", "breast_cancer",
-                  ("phishing", "mushrooms", "splice")),
-        "i": Part("importance sampling: what it gains, and what the weights are for", "breast_cancer",
-                  ("phishing", "splice")),
+        "a": Part("logistic regression on few rows: floors against the step", "breast_cancer", ("phishing", "splice")),
+        "b": Part("LASSO: a prox at every step, and one an epoch", "diabetes", ("housing", "mpg")),
+        "p": Part("20 epochs from 0, each order at its own step", ("breast_cancer", "diabetes"),
+                  ("phishing", "mushrooms", "abalone", "housing")),
     },
-    seeds=5,
+    seeds=10,
 )
 
-HALVINGS = (1, 2, 4, 8, 16)                                     # of the step, in units of 1/L_max
-PATHS = (*HALVINGS, 32, 64)                                     # the same, for the runs from 0
-SMALL = 8                                                       # part s: the unit of the steps is SMALL/(n L_max)
-COMMON = 4                                                      # the step at which all orders are compared
+SIZES = {16: 1 / 8, 64: 1 / 2, 256: 8}                          # rows: smallest step of the sweep, in units of 1/n^2
+ROWS, KAPPA = 64, 10                                            # rows of part b; L_max/l2 of part a
 EPOCHS = 20                                                     # from 0
-
-
-class Unweighted(Importance):
-    """Importance sampling with the weights forgotten: what it is not."""
-
-    def epoch(self, e):
-        return super().epoch(e)[0], None
-
-
-ORDERS = {"with replacement": WithReplacement(1), "importance": Importance(1), "shuffle once": ShuffleOnce(1),
-          "reshuffling": RandomReshuffling(1), "by class": ByClass(1)}
-LABELS = {"by class": "by class, or by target"}
+COMMON = 1 / 4                                                  # the step at which all orders are compared
+ORDERS = {"with replacement": WithReplacement(1), "shuffle once": ShuffleOnce(1), "reshuffling": RandomReshuffling(1),
+          "by class": ByClass(1)}
+EVERY = {"every step": 1, "once an epoch": ROWS}                # the prox of part b
+WITH_CLASSES = ("breast_cancer", "phishing", "mushrooms")
+FREE = SGD()                                                    # of a prox
+COLOURS = {name: i for i, name in enumerate(ORDERS)}
 
 
 # ---------------------------------------------------------------------------------------------------- own functions
-def gains(data, lengths, seed, events):
-    """1 + CV^2 of the row norms, and the gains of p_i prop. to |a_i| in E|g|^2 at 0 and in the variance at w*."""
-    problem = logistic(data, lengths=lengths)
-    plain = Binary(problem.host_X, problem.host_y)              # without l2: its gradient is the same for every row
-    norms = np.sqrt(problem.square_norms)
-    p, best = np.maximum(norms, 1e-300) / norms.sum(), problem.minimum()[0]
-    start = np.zeros(problem.dim)
-    mean = plain.exact(start)[1]
-    second = [plain.gradient_variance(start, None, q) + mean @ mean for q in (None, p)]
-    variance = [plain.gradient_variance(best, None, q) for q in (None, p)]
-    return {"predicted": [float(np.mean(norms**2) / np.mean(norms) ** 2)], "at_0": [second[0] / second[1]],
-            "at_minimum": [variance[0] / variance[1]]}
+@functools.cache
+def constants(build, **arguments):
+    """(largest L_i, steps that SGD remembers at the step 1/L_max)"""
+    problem = build(**arguments)
+    L = problem.row_smoothness().max()
+    return L, L / problem.strong_convexity()
+
+
+def halvings(low, high=0.5, ratio=2):
+    """high, high/2, ... down to low."""
+    return [float(f"{high / ratio**k:.6g}") for k in range(int(np.log(high / low) / np.log(ratio) + 1e-9) + 1)]
+
+
+def floor_entries(part, build, n, steps, orders, data, optimizer=FREE, seeds=None, **tags):
+    """From the minimum on, over four times what the step remembers; the second half is the floor."""
+    more = {"kappa": KAPPA} if build is logistic else {}
+    L, memory = constants(build, data=data, rows=n, **more)
+    for order in orders:
+        for c in steps:
+            epochs = int(np.ceil(max(20, 4 * memory / c / n)))
+            yield Entry(part, Recipe(build, data=data, rows=n, at_minimum=True, **more), optimizer, ORDERS[order],
+                        c / L, stop=Stop(epochs=epochs), metrics=max(1, epochs // 100), data=data, n=n, order=order,
+                        c=c, seeds=seeds, **tags)
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args):
-    stronger = {"strength": 10} if args.quick else {}           # --quick forgets ten times sooner
-    for part, build, more, optimizer in (("a", logistic, stronger, SGD()), ("b", lasso, {}, Proximal(SGD()))):
-        for data in args.data_of(part):
-            problem = build(data, **more)
-            L, epochs = problem.row_smoothness().max(), int(np.ceil(max(20, 6 * problem.memory)))
-            for order, sampler in ORDERS.items():
-                still = Recipe(build, data=data, at_minimum=True, **more)
-                for k in args.pick(HALVINGS, HALVINGS[1:]):
-                    yield Entry(part, still, optimizer, sampler, 1 / (k * L), stop=Stop(epochs=epochs * k), metrics=k,
-                                data=data, kind="floor", divisor=k, order=order)
-                for k in args.pick(PATHS, HALVINGS[1:4]):
-                    yield Entry(part, Recipe(build, data=data, **more), optimizer, sampler, 1 / (k * L),
-                                stop=Stop(epochs=EPOCHS), data=data, kind="path", divisor=k, order=order)
-    for data in args.data_of("s"):
-        strength = float(logistic(data, strength=0).row_smoothness().max() * logistic(data).n / 10)
-        problem = logistic(data, strength=strength)
-        L, still = problem.row_smoothness().max(), Recipe(logistic, data=data, at_minimum=True, strength=strength)
+    for data in args.data_of("a"):
+        for n, least in SIZES.items() if not args.quick else ((16, 1),):
+            some = halvings(least / n**2, ratio=args.pick(2, 4))
+            yield from floor_entries("a", logistic, n, some, list(ORDERS)[1:3], data)
+            yield from floor_entries("a", logistic, n, [c for c in some if 4 * c * n > 0.99], list(ORDERS)[:1], data)
+    for data in args.data_of("b"):
+        for prox, every in EVERY.items():
+            yield from floor_entries("b", lasso, ROWS, halvings(args.pick(1 / 128, 1 / 4)), list(ORDERS)[1:3], data,
+                                     Proximal(SGD(), every), args.seeds[:5], prox=prox)
+        yield from floor_entries("b", lasso, ROWS, halvings(args.pick(1 / 32, 1 / 4)), list(ORDERS)[:1], data,
+                                 Proximal(SGD()), args.seeds[:5], prox="every step")
+    for data in args.data_of("p"):
+        build = logistic if data in WITH_CLASSES else lasso
+        L, _ = constants(build, data=data)
         for order, sampler in ORDERS.items():
-            for k in HALVINGS:
-                rate = SMALL / (k * problem.n * L)
-                epochs = int(np.ceil(max(20, 6 / (rate * problem.strong_convexity() * problem.n))))
-                yield Entry("s", still, SGD(), sampler, rate, stop=Stop(epochs=epochs), metrics=max(1, epochs // 40),
-                            data=data, kind="floor", divisor=k, order=order)
-    for data in args.data_of("i"):
-        for lengths in LENGTHS:
-            yield Entry("i", run=Recipe(gains, data=data, lengths=lengths), seeds=[0], data=data, lengths=lengths,
-                        kind="gain")
-            recipe = Recipe(logistic, data=data, lengths=lengths, at_minimum=True, logs=("error",))
-            rate = 0.25 / recipe().row_smoothness().max()
-            for order, sampler in (("with replacement", WithReplacement(1)), ("importance", Importance(1)),
-                                   ("importance by norms", Importance(1, "norms", 0.01)),
-                                   ("adaptive", AdaptiveImportance(1)), ("importance, no weights", Unweighted(1))):
-                yield Entry("i", recipe, SGD(), sampler, rate, stop=Stop(epochs=args.pick(60, 30)), metrics=1,
-                            variance=True, seeds=args.seeds[:3], data=data, lengths=lengths, order=order)
+            for c in halvings(args.pick(1 / 512, 1 / 16), 1, args.pick(2, 4)):
+                yield Entry("p", Recipe(build, data=data), SGD() if build is logistic else Proximal(SGD()), sampler,
+                            c / L, stop=Stop(epochs=args.pick(EPOCHS, 3)), data=data, order=order, c=c,
+                            seeds=args.seeds[:5])
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
 def floors(runs):
-    """{order: (steps, gaps)} of a set: the mean gap at the epochs' ends over the second half, for every seed: (seeds,
-    steps)."""
-    found = {}
-    for order, group in runs.select(kind="floor").groups("order"):
-        levels = {k: some.late("gap") for k, some in sorted(group.groups("divisor"))}
-        found[order] = 1 / np.array(list(levels)), np.array(list(levels.values())).T
-    return found
+    """(steps c, rising; floors: (seeds, steps))"""
+    levels = {c: some.late("gap") for c, some in sorted(runs.groups("c"))}
+    return np.array(list(levels)), np.array(list(levels.values())).T
 
 
-def slopes(runs):
-    """{order: the slope of log floor against log step of each seed, over the four smallest steps}"""
-    return {order: np.array([slope(steps[-4:], row[-4:]) for row in levels])
-            for order, (steps, levels) in floors(runs).items()}
+def rises(runs, low, high):
+    """The slope of log floor against log step of each seed, for low <= c <= high; None under three steps."""
+    steps, levels = floors(runs)
+    chosen = (steps >= low * 0.99) & (steps <= high * 1.01)
+    return np.array([slope(steps[chosen], row[chosen]) for row in levels]) if chosen.sum() > 2 else None
 
 
-def of_orders(results, part, orders):
-    """{set and order: slopes}"""
-    return {f"{data} {order}": found for data, runs in results.select(part).groups("data")
-            for order, found in slopes(runs).items() if order in orders}
-
-
-def slope_claim(part, wanted, tolerance, orders):
+def slope_claim(part, order, wanted, margin, span, **tags):
+    """A claim's function: the slopes over the steps of span(n) are `wanted`, on every set and n with enough steps."""
     def function(results):
-        found = of_orders(results, part, orders)
-        return (listed({name: spread(v, 3) for name, v in found.items()}),
-                all(abs(v.mean() - wanted) <= tolerance for v in found.values()))
-
+        found = {}
+        for (data, n), runs in results.select(part, order=order, **tags).groups("data", "n"):
+            values = rises(runs, *span(n))
+            if values is not None:
+                found[f"{data} n={n}"] = values
+        return decided(listed({k: spread(v, 3) for k, v in found.items()}),
+                       *([within(v, wanted - margin, wanted + margin) for v in found.values()] or [None]))
     return function
 
 
-for part, model in (("a", "logistic regression"), ("b", "LASSO"), ("s", "logistic regression, steps below 1/(n L)")):
-    experiment.claim(f"{part}-one", f"{model}: with replacement and with importance the floor is proportional to the "
-                     "step", expected="slope 1 ± 0.25 over three halvings, mean over seeds")(
-        slope_claim(part, 1, 0.25, ("with replacement", "importance")))
-    experiment.claim(f"{part}-two", f"{model}: with every row once an epoch the floor falls with the square of the "
-                     "step", expected="slope 2 ± 0.4 over three halvings, mean over seeds",
-                     source="Mishchenko et al. 2020; Ying et al. 2018")(
-        slope_claim(part, 2, 0.4, ("shuffle once", "reshuffling")))
+def below(n):
+    return 0, 1 / (2 * n**2)
 
 
-@experiment.claim("s-least", "logistic regression, steps below 1/(n L): with every row once an epoch, by class too, "
-                  "the floor falls with the square of the step or faster", expected="slope at least 1.6, over seeds",
-                  source="the bounds are upper bounds")
-def at_least(results):
-    found = of_orders(results, "s", ("shuffle once", "reshuffling", "by class"))
-    return listed({k: spread(v, 3) for k, v in found.items()}), all(v.mean() >= 1.6 for v in found.values())
+def between(n):
+    return 8 / n**2, 1 / (8 * n)
 
 
-def below(one, two):
-    """(text, whether): log levels one above two by more than two deviations."""
-    return f"{np.exp(np.mean(one - two)):.3g} times", lower(two, one) is True
+def small(n):
+    return 0, 1 / (4 * n)
 
 
-for part, model in (("a", "logistic regression"), ("b", "LASSO")):
-    @experiment.claim(f"{part}-below", f"{model}: at the smallest step reshuffling has a lower floor than with "
-                      "replacement", expected="lower by more than two standard deviations of the log, on every set")
-    def lowest(results, part=part):
-        def judged(data, runs):
-            found = floors(runs)
-            return below(*(np.log(found[order][1][:, -1]) for order in ("with replacement", "reshuffling")))
-        return on_every(results.select(part).groups("data"), judged)
-
-    @experiment.claim(f"{part}-class", f"{model}: by class (LASSO: by target) has the highest floor of all orders at "
-                      f"the step 1/({COMMON} L_max)", expected="above every other, on every set")
-    def worst(results, part=part):
-        def judged(data, runs):
-            levels = {order: runs.select(kind="floor", order=order, divisor=COMMON).late("gap").mean()
-                      for order in ORDERS}
-            others = max(v for order, v in levels.items() if order != "by class")
-            return levels["by class"] / others, levels["by class"] > others
-        measured, holds = on_every(results.select(part).groups("data"), judged)
-        return measured + " times the next", holds
-
-    @experiment.claim(f"{part}-best", f"{model}: {EPOCHS} epochs from 0, each order at its best step of the grid: "
-                      "reshuffling ends lowest, or as low as any", expected="within a factor 1.1 of the best order, on "
-                      "every set (geometric means over seeds)")
-    def best(results, part=part):
-        found, holds = {}, True
-        for data, runs in results.select(part).groups("data"):
-            levels = at_best(runs)
-            found[data] = "; ".join(f"{order} {gap:.2g} at 1/{k}" for order, (gap, k) in levels.items())
-            holds &= levels["reshuffling"][0] <= 1.1 * min(gap for gap, _ in levels.values())
-        return " | ".join(f"{k}: {v}" for k, v in found.items()), holds
+def whole(n):
+    return 0, 1 / 4
 
 
-def at_best(runs):
-    """{order: (gap after EPOCHS epochs, k)} at the best step of the grid."""
+for id, text, order, wanted, margin, span in (
+    ("a-one", "with replacement the floor is proportional to the step", "with replacement", 1, 0.25, whole),
+    ("a-once", "shuffled once the floor falls as the square of the step below 1/n", "shuffle once", 2, 0.15, small),
+    ("a-three", "reshuffled, the floor falls as its cube well between 1/n^2 and 1/n", "reshuffling", 3, 0.4, between),
+    ("a-two", "reshuffled, the floor falls as the square of it below 1/n^2", "reshuffling", 2, 0.25, below),
+):
+    experiment.claim(id, f"logistic regression: {text}", source="docstring; Mishchenko et al. bound it by the square",
+                     expected=f"slope {wanted} ± {margin} (95 % over seeds), every set and n with three steps there")(
+        slope_claim("a", order, wanted, margin, span))
+
+
+def collapsed(results, order, power, scale):
+    """{set: [log of floor / (n^power c^(power + 1)) at c = scale(n), one a seed, for each n]}"""
     found = {}
-    for order, group in runs.select(kind="path").groups("order"):
-        ends = {k: np.exp(np.mean(np.log(np.maximum(gaps, 1e-17)))) if np.isfinite(gaps).all() else np.inf
-                for k, gaps in group.finals("gap", "divisor").items()}
-        found[order] = min((gap, k) for k, gap in ends.items())
+    for (data, n), runs in results.select("a", order=order, n=lambda n: n > 16).groups("data", "n"):
+        steps, levels = floors(runs)
+        at = int(np.abs(np.log(steps / scale(n))).argmin())
+        found.setdefault(data, []).append(np.log(levels[:, at] / (n**power * steps[at] ** (power + 1))))
     return found
 
 
-def gained(results, lengths=LENGTHS):
-    """[(set and lengths of rows, final columns of its gain)]"""
-    return [(tags["data"] if lengths != LENGTHS else f"{tags['data']} {tags['lengths']}", run.final)
-            for run in results.select("i", kind="gain", lengths=lengths) for tags in (run.tags,)]
+for order, power, name in (("shuffle once", 1, "n c^2"), ("reshuffling", 2, "n^2 c^3")):
+    @experiment.claim(f"a-collapse-{power}", f"between the corners {order}'s floor is one number times {name}",
+                      expected="at c = n^-1.5 the numbers of n = 64 and 256 within a factor 3 (95 %)")
+    def collapse(results, order=order, power=power):
+        found = {data: v for data, v in collapsed(results, order, power, lambda n: n**-1.5).items() if len(v) == 2}
+        return decided(listed({data: f"{np.exp(np.mean(b - a)):.3g}" for data, (a, b) in found.items()}) + " times",
+                       *([within(b - a, -np.log(3), np.log(3)) for a, b in found.values()] or [None]))
+
+for prox, wanted, margin, order in (("every step", 1, 0.3, "reshuffling"), ("every step", 1, 0.3, "shuffle once"),
+                                    ("once an epoch", 2, 0.3, "shuffle once")):
+    experiment.claim(f"b-{wanted}-{order.split()[0]}", f"LASSO, {order}, prox {prox}: the floor falls as the step "
+                     f"to the power {wanted}", expected=f"slope {wanted} ± {margin} for c <= 1/32 (95 %), every set")(
+        slope_claim("b", order, wanted, margin, lambda n: (0, 1 / 32), prox=prox))
 
 
-@experiment.claim("i-predicted", "at w = 0 the gain of p_i prop. to |a_i| in E|g|^2 is 1 + CV^2 of the row norms; on "
-                  "rows of one length there is none", expected="equal to 1e-9; 1 on normalised rows",
-                  source="Zhao & Zhang 2015: all |l'| are equal there")
-def i_predicted(results):
-    def judged(name, gain):
-        fits = abs(gain["at_0"] / gain["predicted"] - 1) < 1e-9
-        fits &= "normalised" not in name or abs(gain["at_0"] - 1) < 1e-9
-        return f"{gain['at_0']:.4g} ({gain['predicted']:.4g})", fits
-    return on_every(gained(results), judged)
+@experiment.claim("b-prox", "LASSO: one prox an epoch (ProxRR) has a lower floor than a prox at every step",
+                  expected="reshuffling, at the smallest step: lower by a factor 10 or more (95 % of the log)",
+                  source="Mishchenko, Khaled & Richtarik, ICML 2022")
+def b_prox(results):
+    def judged(data, runs):
+        each_step, once = (np.log(floors(runs.select(order="reshuffling", prox=prox))[1][:, 0]) for prox in EVERY)
+        return f"{np.exp(np.mean(each_step - once)):.3g} times", within(each_step - once, np.log(10))
+    return on_every(results.select("b").groups("data"), judged)
 
 
-@experiment.claim("i-minimum", "at the minimum, where l' differs from row to row, the variance gains less than the "
-                  "norms predict, but still where the lengths differ", expected="on log-normal rows above 1.5 and at "
-                  "most 1 + CV^2")
-def i_minimum(results):
-    return on_every(gained(results, "log-normal"), lambda data, gain: (
-        f"{gain['at_minimum']:.3g} (1 + CV² = {gain['predicted']:.3g})", 1.5 < gain["at_minimum"] <= gain["predicted"]))
+@experiment.claim("p-class", f"by class (LASSO: by target) is the worst order at the step {COMMON:g}/L_max",
+                  expected="after 20 epochs above every other (95 % of the log), on every set")
+def p_class(results):
+    def judged(data, runs):
+        ends = {order: np.log(v) for order, v in runs.select(c=COMMON).finals("gap", "order").items()}
+        worst = ends.pop("by class")
+        return (f"{np.exp(np.mean(worst) - max(np.mean(v) for v in ends.values())):.3g} times the next",
+                together(lower(v, worst) for v in ends.values()))
+    return on_every(results.select("p").groups("data"), judged)
 
 
-@experiment.claim("i-floor", "on rows of log-normal length importance sampling has a lower floor than uniform "
-                  "sampling at the same step", expected="lower by more than two standard deviations of the log")
-def i_floor(results):
-    return on_every(results.select("i", lengths="log-normal").groups("data"), lambda data, runs: below(
-        *(np.log(runs.select(order=order).late("gap")) for order in ("with replacement", "importance"))))
+@experiment.claim("p-best", "after 20 epochs from 0, each order at its best step, reshuffling is as good as any",
+                  expected="at most 1.1 times each other (95 % of the log), on every set")
+def p_best(results):
+    def judged(data, runs):
+        best = runs.tuned("c", "gap", "order")
+        ends = {order: np.log(found.runs.final("gap")) for order, found in best.items()}
+        return ("; ".join(f"{order} {np.exp(v.mean()):.2g} at {best[order].value:.3g}" for order, v in ends.items()),
+                together(no_higher(ends["reshuffling"], v, np.log(1.1)) for v in ends.values()))
+    return on_every(results.select("p").groups("data"), judged)
 
 
-@experiment.claim("i-adaptive", "learned probabilities lower the variance of the gradient below that of fixed ones",
-                  expected="variance at most that of p_i prop. to L_i, and of uniform draws, on every set and length")
-def i_adaptive(results):
-    def judged(name, runs):
-        uniform, fixed, learned = (runs.select(order=order).late("variance").mean()
-                                   for order in ("with replacement", "importance", "adaptive"))
-        return (f"{learned / uniform:.3g} of uniform, {learned / fixed:.3g} of fixed",
-                learned <= min(uniform, fixed))
-    return on_every(kinds(results), judged)
-
-
-def kinds(results):
-    """[(set and lengths of rows, runs)] of part i."""
-    return [(f"{data} {lengths}", runs) for (data, lengths), runs in results.select("i").groups("data", "lengths")]
-
-
-@experiment.claim("i-weights", "without the weights 1/(n p_i) the iterates move about another point",
-                  expected="on log-normal rows the mean iterate of the second half is over 5 times farther from w* "
-                  "than with weights by norms, on every set")
-def i_weights(results):
-    found = {}
-    for data, runs in results.select("i", lengths="log-normal").groups("data"):
-        wrong, right = (
-            np.mean([np.linalg.norm(run.columns["error"][run.rows // 2 :].mean(0)) for run in runs.select(order=order)])
-            for order in ("importance, no weights", "importance by norms"))
-        found[data] = wrong / right
-    return listed(found), min(found.values()) > 5
+@experiment.claim("p-edge", "the steps are wide enough", expected="the best inside the grid, always",
+                  source="tuning of this script")
+def p_edge(results):
+    return inside("p", "gap", "c", ("data", "order"))(results)
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
-def draw_floors(runs, unit, ax):
-    found = slopes(runs)
-    for i, (order, (steps, levels)) in enumerate(floors(runs).items()):
-        middle = np.exp(np.log(levels).mean(0))
-        bars = np.maximum([middle - levels.min(0), levels.max(0) - middle], 0)     # of one seed: rounding
-        ax.errorbar(steps, middle, bars, **look(i), marker=MARKERS[i], capsize=3, label=LABELS.get(order, order))
-        ax.annotate(f"{found[order].mean():.2f}", (0.98, 0.03 + 0.07 * i), xycoords="axes fraction", fontsize=11,
-                    ha="right", color=look(i)["color"], fontweight="bold")
-    halved(ax, steps, f"step, in units of {unit}", "floor of F(w) - F*")
-    ax.set_xlim(steps[-1] / 1.2, steps[0] * 1.9)
+def levelled(ax, runs, number, label):
+    """Floors against steps, geometric means with the range of the seeds."""
+    steps, levels = floors(runs)
+    middle = np.exp(np.log(levels).mean(0))
+    ax.errorbar(steps, middle, np.maximum([middle - levels.min(0), levels.max(0) - middle], 0), **look(number),
+                marker=MARKERS[number % 8], ms=5, capsize=2, lw=1.4, label=label)
 
 
-for part, model, unit in (("a", "Logistic regression, l2 = 1/n", "1/L_max"),
-                          ("b", "LASSO, l1 = 0.05 of the largest", "1/L_max"),
-                          ("s", "Logistic regression, l2 = L_max/10, small steps", f"{SMALL}/(n L_max)")):
-    @experiment.figure(f"floors_{part}.png", caption=f"{model}: the floor of the gap at the ends of epochs against the "
-                       "step, from the lowest to the highest seed; numbers are slopes over the four smallest steps.")
-    def floor_figure(results, part=part, unit=unit):
-        sets = dict(results.select(part).groups("data"))
-        return each(list(sets), lambda ax, data: draw_floors(sets[data], unit, ax))
+@experiment.figure("floors.png", caption="The floor of f - f* at the ends of epochs against the step c/L_max, from the "
+                   "lowest to the highest seed; dotted: slopes that theory gives, and the corners 1/n^2 and 1/n.")
+def floors_figure(results):
+    groups = dict(results.select("a", data=results.select("a").values("data")[0]).groups("n"))
 
-for part, model in (("a", "Logistic regression, l2 = 1/n"), ("b", "LASSO, l1 = 0.05 of the largest")):
-    @experiment.figure(f"paths_{part}.png", caption=f"{model}: from 0 at the step 1/({COMMON} L_max), at the ends of "
-                       "epochs; the median over seeds with its band.")
-    def path_figure(results, part=part):
-        sets = dict(results.select(part, kind="path", divisor=COMMON).groups("data"))
-        return each(list(sets), lambda ax, data: curves(
-            ax, sets[data], "gap", label=lambda tags: LABELS.get(tags["order"], tags["order"]), logy=True,
-            legend=False, ylabel="F(w) - F*"))
+    def draw(ax, n):
+        for order, runs in groups[n].groups("order"):
+            levelled(ax, runs, COLOURS[order], order)
+        steps, levels = floors(groups[n].select(order="reshuffling"))
+        low, high = max(between(n)[0], steps[0]), min(between(n)[1], steps[-1])
+        reference(ax, (low, high), levels[:, int(np.abs(steps - high).argmin())].mean() / 3, 3)
+        reference(ax, (steps[0], 1 / n**2), levels[:, 0].mean() / 3, 2, at_start=True)
+        for corner, text in ((1 / n**2, "1/n²"), (1 / n, "1/n")):
+            if steps[0] <= corner:
+                ax.axvline(corner, color="#999999", lw=1, ls=":")
+                ax.annotate(text, (corner, 0.97), xycoords=("data", "axes fraction"), fontsize=10, color="#666666")
+        ax.set(xscale="log", yscale="log", xlabel="step c, in units of 1/L_max", ylabel="floor of f - f*")
+    return each(list(groups), draw, legend=4, titles=lambda n: f"n = {n}")
 
 
-@experiment.figure("importance.png", caption="Importance sampling on rows of three kinds. Left: the gain in the bound "
-                   "of the variance, 1 + CV² of the row norms, and in the variance at the minimum. Right: variance of "
-                   "the gradient, mean over the second half of the run, relative to uniform draws.")
-def importance_figure(results):
-    figure, (left, right) = panels(1, 2)
-    gains, groups = gained(results), dict(kinds(results))
-    at = np.arange(len(groups))
-    for i, (column, label) in enumerate((("predicted", "1 + CV² of |a_i|"), ("at_minimum", "variance at the minimum"))):
-        left.bar(at + 0.38 * (i - 0.5), [gain[column] for _, gain in gains], 0.36, label=label, color=look(i)["color"])
-    left.set(ylabel="gain over uniform draws")
-    for i, order in enumerate(("importance", "importance by norms", "adaptive")):
-        own, plain = (np.array([runs.select(order=o).late("variance").mean() for runs in groups.values()])
-                      for o in (order, "with replacement"))
-        right.bar(at + 0.27 * (i - 1), own / plain, 0.25, label=order, color=look(i + 2)["color"])
-    right.set(ylabel="variance / that of uniform draws")
-    for ax in (left, right):
-        ax.set_ylim(top=1.3 * ax.get_ylim()[1])
-        ax.axhline(1, color="#888888", lw=1, ls=":")
-        ax.set_xticks(at, [name.replace(" ", "\n", 1) for name in groups], fontsize=10)
-        ax.grid(axis="x", visible=False)
-        ax.legend()
+@experiment.figure("collapse.png", caption="The same floors, divided by what theory gives: one curve for all n. Left: "
+                   "shuffled once. Right: reshuffled anew; rising where c^3 rules, level where c^2 does.")
+def collapse_figure(results):
+    figure, axes = panels(1, 2)
+    for ax, order, power in zip(axes, ("shuffle once", "reshuffling"), (1, 2), strict=True):
+        for i, ((data, n), runs) in enumerate(results.select("a", order=order).groups("data", "n")):
+            steps, levels = floors(runs)
+            x = n**power * steps
+            ax.plot(x, np.exp(np.log(levels).mean(0)) / steps**2 / n ** (power % 2), **look(i), marker=MARKERS[i],
+                    ms=5, lw=1.4, label=f"{data}, n = {n}")
+        ax.set(xscale="log", yscale="log", title=order, xlabel="n c" if power == 1 else "n² c",
+               ylabel="floor / (n c²)" if power == 1 else "floor / c²")
+    reference(axes[1], (10, 100), axes[1].get_ylim()[0] * 300, 1)
+    axes[0].legend(fontsize=10)
     return figure
+
+
+@experiment.figure("prox.png", caption=f"LASSO on {ROWS} rows, started at the minimum: the floor of F - F* with a prox "
+                   "at every step, and with one an epoch; dotted: slopes 1 and 2.")
+def prox_figure(results):
+    groups = dict(results.select("b").groups("data"))
+
+    def draw(ax, data):
+        for i, ((order, prox), runs) in enumerate(groups[data].groups("order", "prox")):
+            levelled(ax, runs, i, f"{order}, prox {prox}")
+        steps, levels = floors(groups[data].select(order="shuffle once", prox="once an epoch"))
+        reference(ax, (steps[0], 1 / 32), levels[:, 0].mean() * 3, 2, at_start=True)
+        reference(ax, (steps[0], 1 / 32), floors(groups[data].select(order="with replacement"))[1][:, 0].mean() * 2, 1,
+                  at_start=True)
+        ax.set(xscale="log", yscale="log", xlabel="step c, in units of 1/L_max", ylabel="floor of F - F*")
+    return each(list(groups), draw, legend=3)
+
+
+@experiment.figure("paths.png", caption="20 epochs from 0, each order at its best step (of a grid of halvings): F - F* "
+                   "at the ends of epochs, median over seeds with its band.")
+def path_figure(results):
+    sets = {data: runs.at_best("c", "gap", "order") for data, runs in results.select("p").groups("data")}
+    return each(list(sets), lambda ax, data: curves(
+        ax, sets[data], "gap", logy=True, legend=False, ylabel="F(w) - F*", colours=lambda t: COLOURS[t["order"]]),
+        legend=4)
 
 
 if __name__ == "__main__":

@@ -117,6 +117,7 @@ BY_SEGMENT = [
 ]
 PROXIMAL = [
     Proximal(SGD()),
+    Proximal(SGD(), 3),
     ISTA(True, 1.7),
     FISTA("function", True, 1.7),
     FISTA("gradient"),

@@ -56,7 +56,7 @@ def test_accepted_iterates_are_those_of_the_paper(guard, boxed, solver, rng, dev
     lr, m, reg = 1 / problem.smoothness(), 3, 1e-8
     prox = (lambda u: np.clip(u, -0.6, 0.5)) if boxed else (lambda u: u)
     slow = list(slow_anderson(f, gradient, np.zeros(6), lr, m, 14, guard, prox, reg if solver == "gram" else None))
-    method = Anderson(m, solver, reg, 1e13, guard)
+    method = Anderson(m, solver, reg, 1e13, guard, None)
     run = minimize(problem, method, FULL, lr, stop=Stop(steps=24), events=Events(1, "step"))
     found, k = run.columns["x"][1:], 0
     for x in slow:  # in order, rejected points in between
@@ -183,6 +183,78 @@ def test_conditioning_control_drops_columns_and_keeps_the_factorisation(rng):
                 np.testing.assert_allclose(history.steps[history.ring[:k]], dQ, atol=1e-15)
                 assert np.linalg.cond(R) <= condition or k == 1
         assert (max(sizes) < 5) == fewer
+
+
+def fed(history, differences, at=0.0):
+    """What a history makes of points q, r; the last of each is `at` plus the sum of the differences."""
+    found = []
+    for q, r in np.cumsum(differences, 0) + at:
+        mixed = history.extrapolate(backend.asarray(q), backend.asarray(r.copy()))
+        found.append(None if mixed is None else backend.to_host(mixed).copy())
+    return found
+
+
+def test_the_compiled_window_takes_the_steps_of_least_squares(rng, device):
+    """Eleven points, window 4: at each the differences that are left, solved anew by lstsq."""
+    from npopt.optimizers.history import UpdatedQR
+
+    points = rng.standard_normal((11, 2, 9))
+    history = UpdatedQR(4, backend.zeros(9, "float64"), 1e10)
+    q, r = points.cumsum(0).transpose(1, 0, 2)
+    for k, mixed in enumerate(fed(history, points)):
+        low = max(0, k - 4)
+        if k:
+            dQ, dR = (np.diff(v[low : k + 1], axis=0).T for v in (q, r))
+            expected = q[k] - dQ @ np.linalg.lstsq(dR, r[k], rcond=None)[0]
+            np.testing.assert_allclose(mixed, expected, rtol=1e-9, atol=1e-10)
+        else:
+            assert mixed is None
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_point_that_is_not_finite_leaves_nothing_behind(bad, rng, device):
+    from npopt.optimizers.history import UpdatedQR
+
+    points = rng.standard_normal((6, 2, 5))
+    fresh, struck = (UpdatedQR(3, backend.zeros(5, "float64"), 1e10) for _ in range(2))
+    fed(struck, rng.standard_normal((4, 2, 5)))
+    assert fed(struck, np.full((1, 2, 5), bad)) == [None]
+    for one, two in zip(fed(struck, points, 1.0), fed(fresh, points, 1.0), strict=True):
+        assert (one is None) == (two is None) and (one is None or np.isfinite(one).all())
+        np.testing.assert_array_equal(one, two)
+
+
+def test_the_condition_bound_is_between_the_condition_number_and_k_times_it(rng):
+    from npopt.optimizers.history import condition_bound
+
+    for k in (1, 4, 9):
+        R = np.triu(rng.standard_normal((k, k))) + 2 * np.eye(k)
+        frobenius = np.linalg.norm(R) * np.linalg.norm(np.linalg.inv(R))
+        assert condition_bound(R, k) == pytest.approx(frobenius, rel=1e-10)
+        assert np.linalg.cond(R) * (1 - 1e-9) <= frobenius <= k * np.linalg.cond(R) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("solver", ["qr", "gram"])
+def test_rejections_in_a_row_empty_the_window(solver, rng, device):
+    """The guard is made to reject everything: after every second rejection the next point is a plain step, since the
+    window begins anew; without patience every other step tries again."""
+    tried = {}
+    for patience in (2, None):
+        problem, kept = logistic(rng), []
+
+        class Refused(Anderson):
+            def objective(self, x):
+                return np.inf
+
+            def step(self, x, g, lr, kept=kept):
+                super().step(x, g, lr)
+                kept.append(self.bound is not None)
+
+        method = Refused(4, solver, patience=patience)
+        minimize(problem, method, FULL, 1 / problem.smoothness(), stop=Stop(steps=13), events=Events(None))
+        tried[patience] = kept
+    assert tried[None] == [False] + [True, False] * 6
+    assert tried[2] == [False] + [True, False, True, False] * 3
 
 
 def test_memory_is_two_windows_and_two_vectors():

@@ -31,9 +31,10 @@ def finished(name, columns, seed=0, n=100):
     [
         ("variance_reduction", "linear", dict(data="diabetes", at_minimum=True, logs=("sigma",))),
         ("variance_reduction", "linear", dict(data="breast_cancer", strength=0.01)),
-        ("anderson", "smooth", dict(data="breast_cancer", bound=0.3)),
+        ("anderson_windows", "smooth", dict(data="breast_cancer", bound=0.3)),
+        ("anderson", "smooth", dict(data="breast_cancer", wide=True)),
         ("sampling", "lasso", dict(data="diabetes")),
-        ("sampling", "logistic", dict(data="breast_cancer", lengths="log-normal", logs=("error",))),
+        ("importance", "logistic", dict(data="breast_cancer", lengths="log-normal", rows=100, logs=("error",))),
     ],
 )
 def test_problems_run_where_nothing_may_be_read(name, build, arguments, device):
@@ -77,9 +78,10 @@ def test_variance_reduction_cuts_stages_of_two_passes():
 
 
 def test_memory_of_the_two_tables():
-    module = script("variance_reduction")
+    module = script("saga_memory")
     one, two = (module.memory("diabetes", table, 40, 0, None) for table in ("scalars", "gradients"))
     assert two["table_bytes"][0] == 10 * one["table_bytes"][0] == 10 * 8 * 354
+    assert [v["state_bytes"][0] - v["table_bytes"][0] for v in (one, two)] == [80, 80]  # the mean, like w
     np.testing.assert_allclose(one["w"][0], two["w"][0], rtol=1e-11)
 
 
@@ -91,17 +93,18 @@ def test_the_yardstick_of_anderson_reaches_the_target():
 
 
 def test_windowed_counts_the_bytes_of_the_state():
-    columns = script("anderson").windowed("diabetes", 3, 0, None)
+    columns = script("anderson_windows").windowed("diabetes", 3, 0, None)
     assert columns["bytes_of_state"][-1] == 2 * 4 * 10 * 8 and columns["gap"][-1] <= 1e-7
 
 
 def test_sampling_gain_at_zero_is_that_of_the_row_norms():
-    found = script("sampling").gains("breast_cancer", "log-normal", 0, None)
+    found = script("importance").gains("breast_cancer", "log-normal", 0, None)
+    assert found["by_L_at_0"][0] == pytest.approx(1, rel=1e-9)  # p_i prop. to L_i gains nothing there
     assert found["at_0"][0] == pytest.approx(found["predicted"][0], rel=1e-10) and found["predicted"][0] > 1.5
 
 
 def test_the_kinked_functions_derivative_is_continuous_where_the_paper_has_it(device):
-    module = script("anderson")
+    module = script("anderson_windows")
     problem = module.Kinked(2.0)
     g = backend.zeros((1,), np.float64)
     for v, expected in ((-3.0, -25.2), (-0.5, -12.5), (0.5, 12.5), (1.0, 25.0), (3.0, 25.2)):

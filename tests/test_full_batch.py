@@ -155,17 +155,41 @@ def test_factors_are_spectral_radii(L, mu):
         assert worst == pytest.approx(tuned.factor, abs=2e-7 if mu < L else 1e-6)
     gradient, bound = theory.gradient_descent(L, mu), theory.nesterov(L, mu)
     assert max(abs(1 - gradient.lr * c) for c in curvatures) == pytest.approx(gradient.factor, abs=1e-12)
-    assert max(radius(c, bound.lr, bound.beta, True) for c in curvatures) <= bound.factor + 1e-6
+    worst = max(radius(c, bound.lr, bound.beta, True) for c in curvatures)
+    assert worst == pytest.approx(bound.factor, abs=2e-7 if mu < L else 1e-6)
 
 
 def test_constants_by_hand():
     """L = 9, mu = 1: kappa = 9, square root 3."""
-    assert theory.heavy_ball(9, 1) == pytest.approx((4 / 16, 0.25, 0.5))
-    assert theory.nesterov(9, 1) == pytest.approx((1 / 9, 0.5, math.sqrt(2 / 3)))
+    assert theory.heavy_ball(9, 1) == pytest.approx((4 / 16, 0.25, 0.5, 0.5, 1.5))
+    assert theory.nesterov(9, 1) == pytest.approx((1 / 9, 0.5, 2 / 3, 0.25, 0.25))
     q = math.sqrt(28)
-    assert theory.nesterov_quadratic(9, 1) == pytest.approx((4 / 28, (q - 2) / (q + 2), 1 - 2 / q))
-    assert theory.gradient_descent(9, 1) == pytest.approx((1 / 9, 0.0, 8 / 9))
+    assert theory.nesterov_quadratic(9, 1) == pytest.approx((4 / 28, (q - 2) / (q + 2), 1 - 2 / q, 0, 0))
+    assert theory.gradient_descent(9, 1) == pytest.approx((1 / 9, 0.0, 8 / 9, 0, 0))
     assert theory.iterations(0.5, 16.0, 1.0) == pytest.approx(2) and theory.iterations(0.5, 1e-9, 1e-7) == 0
+
+
+def test_iterations_with_a_transient_solve_their_equation():
+    for factor, growth in ((0.9, 0.3), (0.999, 1.9), (0.5, 1.5)):
+        t = theory.iterations(factor, 3.0, 1e-7, growth)
+        assert 3.0 * (factor**t * (1 + growth * t)) ** 2 == pytest.approx(1e-7, rel=1e-8)
+        assert t > theory.iterations(factor, 3.0, 1e-7)
+
+
+@pytest.mark.parametrize("method, look_ahead", [(theory.heavy_ball, False), (theory.nesterov, True)])
+def test_the_transient_is_exact_at_mu_and_a_bound_elsewhere(method, look_ahead):
+    L, mu, steps = 1.0, 2e-3, 600
+    tuned = method(L, mu)
+    curvatures = np.linspace(mu, L, 801)
+    x, y = (np.ones_like(curvatures) for _ in range(2))  # errors, one curvature each, by the formulas of the module
+    for t in range(1, steps):
+        if look_ahead:
+            new = y - tuned.lr * curvatures * y
+            x, y = new, new + tuned.beta * (new - x)
+        else:
+            x, y = y, y - tuned.lr * curvatures * y + tuned.beta * (y - x)
+        assert y[0] == pytest.approx(tuned.factor**t * (1 + tuned.slow * t), rel=1e-6)
+        assert np.abs(y).max() <= tuned.factor**t * (1 + tuned.fast * t) * (1 + 1e-6)
 
 
 def test_predicted_iterations_are_observed_on_a_quadratic():

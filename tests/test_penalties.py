@@ -1,10 +1,27 @@
 """Penalties: the definition of the prox, closed forms, the three-point inequality; then the proximal step."""
 
-from npopt import L1, L1L2, L2, SGD, Adam, Box, Constant, HeavyBall, Proximal, Simplex, Stop, backend, minimize
+from npopt import (
+    L1,
+    L1L2,
+    L2,
+    SGD,
+    Adam,
+    Box,
+    Constant,
+    Events,
+    HeavyBall,
+    Proximal,
+    RandomReshuffling,
+    Simplex,
+    Stop,
+    backend,
+    minimize,
+)
 from problems import Lasso, LeastSquares
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 PENALTIES = [L1(0.7), L2(0.6), L1L2(0.3, 0.8), Box(-0.4, 0.9), Box(0.1, None), Simplex(1.7)]
 
@@ -103,6 +120,41 @@ def test_proximal_sgd_is_the_step_of_the_definition(rng, device):
     assert run.final["objective"] == pytest.approx(np.mean((X @ x - y) ** 2) / 2 + 0.2 * np.abs(x).sum(), rel=1e-12)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_prox_rr_is_the_algorithm_of_mishchenko_khaled_and_richtarik(sparse, rng, tmp_path):
+    """Every row once in a new order, x <- x - lr grad f_i(x), and one prox of n lr at the end of the epoch."""
+    n, lr, l1 = 7, 0.11, 0.05
+    X, y = rng.standard_normal((n, 4)) * (rng.random((n, 4)) < 0.7), rng.standard_normal(n)
+    problem, x, ends = Lasso(scipy.sparse.csr_matrix(X) if sparse else X, y, l1), np.zeros(4), []
+    sampler = RandomReshuffling(1)
+    sampler.start(problem, 0)
+    for e in range(5):
+        for i in sampler.epoch(e)[0]:
+            x = x - lr * (X[i] @ x - y[i]) * X[i]
+        x = np.sign(x) * np.maximum(np.abs(x) - n * lr * l1, 0)
+        ends.append(x)
+    problem.metrics = lambda w: {"w": w.copy()}
+    run = minimize(problem, Proximal(SGD(), n), RandomReshuffling(1), lr, stop=Stop(epochs=5))
+    assert run.loop == "compiled" and (x == 0).any() and (x != 0).any()
+    np.testing.assert_allclose(run.columns["w"][1:], ends, rtol=1e-12, atol=1e-14)
+    python = minimize(problem, Observed(SGD(), n), RandomReshuffling(1), lr, stop=Stop(epochs=5))
+    assert python.loop == "python"
+    np.testing.assert_allclose(python.x, x, rtol=1e-12, atol=1e-14)
+    checkpoint = tmp_path / "run"  # broken in the middle of an epoch
+    for steps in (17, 35):
+        again = minimize(
+            problem, Proximal(SGD(), n), RandomReshuffling(1), lr, stop=Stop(steps=steps),
+            events=Events(None, checkpoint=checkpoint),
+        )  # fmt: skip
+    np.testing.assert_allclose(again.x, run.x, rtol=1e-12, atol=1e-14)
+
+
+class Observed(Proximal):
+    """Step by step, in Python."""
+
+    plain = False
+
+
 def test_without_a_penalty_it_is_the_inner_method(rng):
     problem = LeastSquares(rng.standard_normal((8, 4)), rng.standard_normal(8))
     one, two = (minimize(problem, o, schedule=0.1, stop=Stop(steps=9)) for o in (SGD(), Proximal(SGD())))
@@ -119,6 +171,7 @@ def test_without_a_penalty_it_is_the_inner_method(rng):
         (lambda: Proximal(HeavyBall()), r"stop at another point.*FISTA\(\)"),
         (lambda: Proximal(Adam()), "another point"),
         (lambda: Proximal(0.1), "give an optimizer"),
+        (lambda: Proximal(SGD(), 0), "every must be a whole number"),
         (lambda: Lasso(np.ones((2, 1)), np.ones(2), -0.1), "l1 must lie in"),
         (lambda: LeastSquares(np.ones((2, 1)), np.ones(2), regulariser=0.1), r"a penalty such as L1\(0.1\)"),
     ],

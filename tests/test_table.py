@@ -85,6 +85,7 @@ TABLE = {
         ],
         "Proximal": [
             "test_penalties.py::test_proximal_sgd_is_the_step_of_the_definition",
+            "test_penalties.py::test_prox_rr_is_the_algorithm_of_mishchenko_khaled_and_richtarik",
             "test_variance_reduced.py::test_trajectories",
         ],
         "SGD": FORMULA,

@@ -2,11 +2,14 @@
 
     tuned = heavy_ball(L, mu)
     minimize(problem, HeavyBall(tuned.beta), RandomReshuffling(None), schedule=tuned.lr)
-    iterations(tuned.factor, first_gap, 1e-7)
+    iterations(tuned.factor, first_gap, 1e-7, tuned.slow)
 
-`factor` is the factor rho of the error |x - x*| a step, asymptotically; f - f* falls by rho^2. Rates of quadratics are
-exact there; on other functions Nesterov's is a bound, heavy ball's a local statement (it need not converge from afar:
-Lessard, Recht & Packard, SIAM J. Optim. 26, 2016, section 4.6). npopt's HeavyBall and Nesterov with a constant lr are
+On a quadratic the error along an eigenvector of curvature mu is rho^t (1 + slow t) times that at the start, and along
+none it exceeds rho^t (1 + fast t), with rho = `factor`: heavy ball and Nesterov have a double root there, whose
+transient is not small. f - f* is a sum over the eigenvectors, so its iterations lie between two counts: that of the
+part of f - f* along mu with `slow`, and that of all of it with `fast`. On other functions these are local statements;
+heavy ball need not converge from afar (Lessard, Recht & Packard, SIAM J. Optim. 26, 2016, section 4.6), and of
+Nesterov's method f - f* falls at least by 1 - 1/sqrt k a step. npopt's HeavyBall and Nesterov with a constant lr are
 the forms used here, with the same lr and beta: x+ = x - lr g + beta (x - x_prev), and x+ = y - lr g(y),
 y+ = x+ + beta (x+ - x), where the optimizer's vector holds y.
 """
@@ -20,11 +23,13 @@ from npopt.values import number
 
 
 class Tuned(NamedTuple):
-    """lr, beta, and the factor of the error a step."""
+    """lr, beta, the factor of the error a step, and how fast the transient grows: along mu, and at most."""
 
     lr: float
     beta: float
     factor: float
+    slow: float = 0.0
+    fast: float = 0.0
 
 
 def root(name, L, mu):
@@ -50,19 +55,26 @@ def heavy_ball(L, mu):
     """Polyak's constants for quadratics, USSR Comp. Math. 4(5), 1964:
 
     lr = 4 / (sqrt L + sqrt mu)^2,   beta = factor^2,   factor = (sqrt k - 1) / (sqrt k + 1)
+
+    With r = 1/sqrt k the roots at mu are both rho, at L both -rho. The first step is a gradient step, so that
+    rho (1 + slow) = 1 - lr mu = rho (1 + 3 r) / (1 + r), and -rho (1 + fast) = 1 - lr L = -rho (3 + r) / (1 + r):
+    slow = 2 r / (1 + r), fast = 2 / (1 + r).
     """
     r = root("heavy_ball", L, mu)
     factor = (1 - r) / (1 + r)
-    return Tuned(4 / (math.sqrt(L) + math.sqrt(mu)) ** 2, factor**2, factor)
+    return Tuned(4 / (math.sqrt(L) + math.sqrt(mu)) ** 2, factor**2, factor, 2 * r / (1 + r), 2 / (1 + r))
 
 
 def nesterov(L, mu):
     """Nesterov's constant scheme (Introductory Lectures on Convex Optimization, 2004, section 2.2):
 
-    lr = 1/L,   beta = (sqrt k - 1) / (sqrt k + 1);   f - f* falls at least by 1 - 1/sqrt k a step
+    lr = 1/L,   beta = (sqrt k - 1) / (sqrt k + 1);   on quadratics the error falls by 1 - 1/sqrt k a step
+
+    (f - f* by its square; in general f - f* falls at least by 1 - 1/sqrt k.) With r = 1/sqrt k both roots at mu are
+    1 - r, and y's first step is (1 + beta)(1 - r^2) - beta = (1 - r)(1 + 2 r) / (1 + r): slow = fast = r / (1 + r).
     """
     r = root("nesterov", L, mu)
-    return Tuned(1 / L, (1 - r) / (1 + r), math.sqrt(1 - r))
+    return Tuned(1 / L, (1 - r) / (1 + r), 1 - r, r / (1 + r), r / (1 + r))
 
 
 def nesterov_quadratic(L, mu):
@@ -75,16 +87,27 @@ def nesterov_quadratic(L, mu):
     return Tuned(4 / (3 * L + mu), (q - 2) / (q + 2), 1 - 2 / q)
 
 
-def iterations(factor, first, target):
-    """Steps until a gap `first` of f is below `target` when the error falls by `factor` a step:
-
-    ln(first / target) / (-2 ln factor), 0 where it is below already
+def iterations(factor, first, target, growth=0.0):
+    """Steps t after which first (factor^t (1 + growth t))^2 stays below `target`, `first` being the gap of f at the
+    start: without growth ln(first / target) / (-2 ln factor), 0 where it is below already.
     """
     number("iterations", "factor", factor, low=0, high=1, open_high=True)
     number("iterations", "target", target, low=0, open_low=True)
+    number("iterations", "growth", growth, low=0)
     if first <= target:
         return 0.0
-    return math.log(first / target) / (-2 * math.log(factor)) if factor > 0 else 1.0
+    if not factor > 0:
+        return 1.0
+    wanted, rate = math.log(first / target) / 2, -math.log(factor)
+    t = 2 * wanted / rate + 1 / rate  # above the root: there rate t - ln(1 + growth t) rises; Newton from the right
+    while rate * t - math.log1p(growth * t) < wanted:
+        t *= 2
+    for _ in range(100):
+        step = (rate * t - math.log1p(growth * t) - wanted) / (rate - growth / (1 + growth * t))
+        t -= step
+        if abs(step) <= 1e-12 * t:
+            break
+    return t
 
 
 def check_step(lr, L, stacklevel=2):

@@ -30,6 +30,8 @@ class Stretch:
         passed(steps, size)    so many steps were made
         memory()               (table, mean, moves) of problem.compiled_stretch, or () for the plain gradient
 
+    A Proximal whose prox is not due at every step is asked, too, and the steps between are made without the penalty.
+
     Rates that the compiled code does not take (problem.allows) go through the estimator one by one; on a GPU each of
     these steps waits for its loss.
     """
@@ -56,17 +58,23 @@ class Stretch:
             return self.one_by_one(x, rows, weights, rates)
         heavy = {"beta": self.optimizer.beta, "m": self.optimizer.slot("m")} if self.optimizer.heavy else {}
         size, done, losses = len(rows) // len(rates), 0, []
+        optimizer, every = self.optimizer, getattr(self.optimizer, "every", 1)
         while done < len(rates):
             k = min(estimator.due(x, size), len(rates) - done)
+            if every > 1:
+                k = min(k, every - (optimizer.t + done) % every)
             cut = slice(done * size, (done + k) * size)
             part = None if weights is None else weights[cut]
-            losses.append(problem.compiled_stretch(x, rows[cut], part, rates[done : done + k], *memory, **heavy))
+            some, named = rates[done : done + k], dict(penalised=every == 1, **heavy)
+            losses.append(problem.compiled_stretch(x, rows[cut], part, some, *memory, **named))
             made = len(losses[-1])
             estimator.counts["gradients"] += made * size
             estimator.passed(made, size)
             if not np.isfinite(losses[-1][-1]):
                 break
             done += k
+            if every > 1:
+                optimizer.passed(x, optimizer.t + done, some)
         return np.concatenate(losses)
 
     def one_by_one(self, x, rows, weights, rates):

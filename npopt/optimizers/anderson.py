@@ -3,22 +3,11 @@
 import warnings
 
 from npopt import backend
-from npopt.backend import elementwise
 from npopt.errors import UserError
 from npopt.optimizers.base import Optimizer
+from npopt.optimizers.history import Gram, UpdatedQR
 from npopt.optimizers.ista import descent
-from npopt.state import Stateful
 from npopt.values import number, whole
-
-import numpy as np
-
-
-@elementwise
-def rotate(a, b, c, s):
-    old = a
-    a = c * a + s * b
-    b = c * b - s * old
-    return a, b
 
 
 class Anderson(Optimizer):
@@ -37,14 +26,16 @@ class Anderson(Optimizer):
     one. Meant for full batches and one lr.
 
     solver  "qr": dR = Q R, updated: the new column by Gram-Schmidt, twice; the oldest is dropped by Givens rotations,
-            and further ones while cond(R) > condition. "gram": (G/|G|_2 + reg I) a ~ 1, G the residuals' Gram matrix;
-            reg is 1e-10 in the paper's code, 1e-15 for its quadratics
+            and further ones while |R|_F |R^-1|_F > condition. "gram": (G/|G|_2 + reg I) a ~ 1, G the residuals' Gram
+            matrix; reg is 1e-10 in the paper's code, 1e-15 for its quadratics
     guard   accept x_{k+1} if F(x_{k+1}) <= f(x_k) + <grad f(x_k), p - x_k> + |p - x_k|^2 / (2 lr) + h(p), where
             p = prox_{lr h}(q_k) is the plain step, for which this holds if lr <= 1/L. Without a penalty the right-hand
             side is f(x_k) - lr/2 |grad f(x_k)|^2. (The paper has f for F; for the indicator of a set it is the same.)
             The guard is looked at one step late, with the loss that the loop has anyway: x_{k+1} is rejected when its
             loss and gradient are known, x goes to p, and that gradient is all that a rejection costs. The accepted
             iterates are the paper's: r_k is kept either way, and of the rejected point nothing
+    patience  after so many rejections in a row the window is emptied, and begins anew at the last point: it holds steps
+            of a region that was left, and each trial from it costs a gradient. None: never, as in the paper
 
     `accepted` and `rejected` count. Memory: 2 (window + 1) d numbers, d more for y with a penalty, two work vectors,
     and O(window^2); work beside the gradient: about 6 window d ("qr"), 2 window d ("gram"). The window's system is
@@ -52,20 +43,21 @@ class Anderson(Optimizer):
     """
 
     proximal = True
-    numbers = {"accepted": 0, "rejected": 0, "bound": None}  # bound: of the accelerated point that awaits its loss
+    numbers = {"accepted": 0, "rejected": 0, "running": 0, "bound": None}  # running: rejected since the last accepted
     parts = ("history",)
 
     @property
     def arrays(self):
         return ("y",) if self.penalised else ()
 
-    def __init__(self, window=5, solver="qr", reg=1e-10, condition=1e10, guard=True):
+    def __init__(self, window=5, solver="qr", reg=1e-10, condition=1e10, guard=True, patience=1):
         self.window = whole("Anderson", "window", window, low=0)
         if solver not in ("qr", "gram"):
             raise UserError(f'Anderson: solver must be "qr" or "gram", got {solver!r}')
         self.solver, self.guard = solver, bool(guard)
         self.reg = number("Anderson", "reg", reg, low=0)
         self.condition = number("Anderson", "condition", condition, low=1)
+        self.patience = None if patience is None else whole("Anderson", "patience", patience, low=1)
 
     def start(self, x, oracle=None):
         self.penalised = oracle is not None and oracle.problem.has_penalty
@@ -88,13 +80,12 @@ class Anderson(Optimizer):
         if self.t == 0 and self.penalised:
             self.slot("y")[...] = x
         self.t += 1
-        if self.bound is not None:
+        if self.bound is not None:  # of the accelerated point that awaits its loss
             bound, self.bound = self.bound, None
             if not self.objective(x) <= bound:
-                self.rejected += 1
-                self.move(x, self.history.last, lr)  # the plain step from the point before
+                self.reject(x, lr)
                 return
-            self.accepted += 1
+            self.accepted, self.running = self.accepted + 1, 0
         q, r = self._q, self._r
         descent(q, x, g, lr)
         if self.history is None:
@@ -107,10 +98,18 @@ class Anderson(Optimizer):
             self.bound = bound
         self.move(x, q if mixed is None else mixed, lr)
 
+    def reject(self, x, lr):
+        """To the plain step from the point before."""
+        self.rejected, self.running = self.rejected + 1, self.running + 1
+        self.move(x, self.history.last, lr)
+        if self.patience is not None and self.running >= self.patience:
+            self.history.forget()
+            self.running = 0
+
     def descent_bound(self, x, g, q, lr):
         """What F is at most at p = prox(q), by the descent lemma; a few roundings are let pass."""
         if not self.penalised:
-            bound = self.loss() - lr / 2 * float(backend.to_host((g * g).sum()))
+            bound = self.loss() - lr / 2 * float(backend.to_host(g @ g))
         else:
             p, problem = self._r, self.oracle.problem
             p[...] = q
@@ -132,118 +131,3 @@ class Anderson(Optimizer):
 
     def objective(self, x):
         return self.loss() + (self.oracle.problem.penalty(x) if self.penalised else 0.0)
-
-
-class UpdatedQR(Stateful):
-    """dR = Q R with Q' (m, d) by rows on the device and R (m, m) on the host; dQ in a ring of m rows.
-
-    ring[:k] says which rows of `steps` hold the k differences in use, the oldest first.
-    """
-
-    def __init__(self, m, x, condition):
-        self.m, self.condition = m, condition
-        xp = backend.xp(x)
-        self.Q, self.steps = (backend.zeros((m, x.size), x.dtype) for _ in range(2))
-        self.R, self.ring, self.k = np.zeros((m, m)), np.zeros(m, np.int64), 0
-        self.q, self.r = xp.zeros_like(x), xp.zeros_like(x)  # the last ones
-        self.ready = False
-
-    @property
-    def last(self):
-        return self.q
-
-    def extrapolate(self, q, r):
-        """q - dQ z, or None where there is no history yet; q and r are kept, r is overwritten."""
-        if self.ready:
-            self.append(q, r)
-        self.q[...], self.r[...], self.ready = q, r, True
-        k = self.k
-        if k == 0:
-            return None
-        right = backend.to_host(self.Q[:k] @ r).astype(np.float64)
-        if not np.isfinite(right).all():
-            return None
-        z = np.zeros(self.m)
-        z[self.ring[:k]] = np.linalg.solve(self.R[:k, :k], right)  # triangular
-        r[...] = backend.asarray(z, r.dtype) @ self.steps
-        descent(r, q, r, 1.0)
-        return r
-
-    def append(self, q, r):
-        """The newest differences as the last column."""
-        if self.k == self.m:
-            self.drop()
-        k = self.k
-        row = next(i for i in range(self.m) if i not in self.ring[:k])
-        descent(self.steps[row], q, self.q, 1.0)
-        v = self.Q[k]
-        descent(v, r, self.r, 1.0)
-        size = float(backend.to_host((v * v).sum())) ** 0.5
-        self.R[: k + 1, k] = 0
-        for _ in range(2 if k else 0):
-            h = self.Q[:k] @ v
-            descent(v, v, h @ self.Q[:k], 1.0)
-            self.R[:k, k] += backend.to_host(h)
-        left = float(backend.to_host((v * v).sum())) ** 0.5
-        if not size < np.inf or left <= 1e-300:  # nothing new, or no numbers
-            if not size < np.inf:
-                self.k = 0
-            return
-        v *= 1 / left
-        self.R[k, k] = left
-        self.ring[k], self.k = row, k + 1
-        while self.k > 1 and not self.well_conditioned():
-            self.drop()
-
-    def well_conditioned(self):
-        k = self.k
-        return np.isfinite(self.R[:k, :k]).all() and np.linalg.cond(self.R[:k, :k]) <= self.condition
-
-    def drop(self):
-        """Remove the oldest column: R without its first column is upper Hessenberg, rotations make it triangular."""
-        k = self.k
-        R = self.R[:k, 1:k].copy()
-        for i in range(k - 1):
-            a, b = R[i, i], R[i + 1, i]
-            length = float(np.hypot(a, b))
-            c, s = (a / length, b / length) if length else (1.0, 0.0)
-            R[i], R[i + 1] = c * R[i] + s * R[i + 1], c * R[i + 1] - s * R[i]
-            rotate(self.Q[i], self.Q[i + 1], float(c), float(s))
-        self.R[: k - 1, : k - 1] = R[:-1]
-        self.ring[: k - 1], self.k = self.ring[1:k].copy(), k - 1
-
-    def kept(self):
-        return {name: getattr(self, name) for name in ("Q", "steps", "R", "ring", "k", "q", "r", "ready")}
-
-
-class Gram(Stateful):
-    """Residuals and q's in rings of m + 1 rows on the device, the residuals' Gram matrix on the host."""
-
-    def __init__(self, m, x, reg):
-        self.reg = reg
-        self.r, self.q = (backend.zeros((m + 1, x.size), x.dtype) for _ in range(2))
-        self.G, self.count = np.zeros((m + 1, m + 1)), 0
-
-    @property
-    def last(self):
-        return self.q[(self.count - 1) % len(self.q)]
-
-    def extrapolate(self, q, r):
-        rows = len(self.r)
-        i = self.count % rows
-        self.r[i], self.q[i] = r, q
-        self.count += 1
-        k = min(self.count, rows)
-        self.G[i, :k] = self.G[:k, i] = backend.to_host(self.r[:k] @ r)
-        if k == 1:
-            return None
-        G = self.G[:k, :k]
-        size = np.linalg.norm(G, 2) if np.isfinite(G).all() else 0.0
-        if not size > 0:
-            return None
-        a = np.linalg.solve(G / size + self.reg * np.eye(k), np.ones(k))
-        r[...] = backend.asarray(a / a.sum(), r.dtype) @ self.q[:k]
-        return r
-
-    def kept(self):
-        return {name: getattr(self, name) for name in ("r", "q", "G", "count")}

@@ -33,7 +33,9 @@ class Stretches:
         most = 1.0 if weights is None else max(1.0, float(weights.max()))
         return bool((rates > 0).all() and (rates * (self.l2 * most) < 1).all())
 
-    def compiled_stretch(self, x, rows, weights, rates, table=None, mean=None, moves=False, *, beta=0.0, m=None):
+    def compiled_stretch(
+        self, x, rows, weights, rates, table=None, mean=None, moves=False, *, beta=0.0, m=None, penalised=True
+    ):
         """Steps of SGD (no table), SVRG or SAGA (`moves`) in compiled code: see problems/linear/steps.py.
 
         rows: the batches one behind the other, all of one size; weights: like rows, or None; rates: one a step; these
@@ -42,7 +44,8 @@ class Stretches:
         is not finite is the last, and its step is not taken. On sparse rows their l2 term is that of the first x.
         m: the buffer of momentum beta on dense rows, like x, written in place; without a penalty.
 
-        The penalty may be L1, L2 or L1L2 (`takes_stretches`), the rates what `allows` allows.
+        The penalty may be L1, L2 or L1L2 (`takes_stretches`), the rates what `allows` allows. penalised: False leaves
+        the penalty out.
         """
         steps, K = len(rates), self.outputs
         size = len(rows) // steps
@@ -52,7 +55,8 @@ class Stretches:
             if weights.size:  # SGD weights the l2 term too, as part of f_i
                 decay = self.l2 * weights.reshape(steps, size).mean(1)
             table, mean = backend.empty((0, K), self.dtype), self.no_out
-        l1, ridge = (0.0, 0.0) if self.regulariser is None else (self.regulariser.l1, self.regulariser.l2)
+        penalty = self.regulariser if penalised else None
+        l1, ridge = (0.0, 0.0) if penalty is None else (penalty.l1, penalty.l2)
         data, losses = self.stretch_data(), np.empty(steps)
         memory = Memory(table.reshape(-1, K), mean, bool(moves), self.no_out if m is None else m)
         for first, stop in pieces(rates, decay, ridge):

@@ -12,7 +12,7 @@ import platform
 import re
 import sys
 
-from lab import Entry, Experiment, Option, Part, Recipe, engine
+from lab import Entry, Experiment, Option, Part, Recipe, engine, finer
 from lab.figures import COLOURS, curves, panels, sweep
 from lab.pictures import animate, save
 from npopt import SGD, RandomReshuffling, Stop, backend
@@ -119,6 +119,7 @@ def test_a_script_leaves_all_its_files(experiment, here, capsys):
     first = [row for row in rows if (row["part"], row["seed"]) == ("a", "0")]
     assert [float(row["epoch"]) for row in first] == [0, 1, 2]
     assert float(first[-1]["gap"]) == facts["runs"][0]["final"]["gap"]  # every digit is there
+    assert ["config" in run for run in facts["runs"]] == [run["seed"] == 0 for run in facts["runs"]]  # once an entry
 
     assert Image.open(here / "gap.png").size[0] > 900
     assert (here.parent / "index.html").read_text().count("toy/report.html") == 1
@@ -440,6 +441,25 @@ def test_equal_entries_of_two_parts_are_made_once(experiment, here, monkeypatch)
     experiment.runs(lambda args: [Entry(part, problem, SGD(), sampler, method=f"as {part}") for part in "ab"])
     experiment.main(["--seeds", "1"], script="toy")
     assert len(made) == 1 and [run["name"] for run in summary(here)["runs"]] == ["as a", "as b"]
+
+
+def test_a_grid_that_asks_for_its_runs_is_called_again_with_them(experiment, here, capsys):
+    @experiment.runs
+    def runs(args, found=None):
+        for lr in finer([0.2, 0.8, 3.2], found, "a", by="gap"):
+            yield Entry("a", Recipe(quadratic), SGD(), RandomReshuffling(5), lr, method="sgd", lr=lr)
+
+    experiment.figures.clear()
+    experiment.claims.clear()
+    experiment.concluding = None
+    experiment.main(["--threads", "1", "--out", str(here.parent)], script=here.name)
+    rates = {run["tags"]["lr"] for run in json.loads((here / "summary.json").read_text())["runs"]}
+    assert rates == {0.2, 0.4, 0.8, 1.6, 3.2}
+    capsys.readouterr()
+    experiment.main(["--threads", "1", "--out", str(here.parent), "--redraw"], script=here.name)
+    assert {run["tags"]["lr"] for run in json.loads((here / "summary.json").read_text())["runs"]} == rates
+    experiment.main(["--threads", "1", "--out", str(here.parent), "--quick"], script=here.name)
+    assert {run["tags"]["lr"] for run in json.loads((here / "summary.json").read_text())["runs"]} == {0.2, 0.8, 3.2}
 
 
 def test_an_entry_may_do_its_work_itself_and_measure_vectors(experiment, here):

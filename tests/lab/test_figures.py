@@ -29,7 +29,7 @@ def run(name, seed, seconds, losses, held=0.5, reason="epochs", **tags):
         "test_accuracy": 1 - np.array(losses) / 10,
         "train_accuracy": 1 - np.array(losses) / 20,
     }
-    final = {column: values[-1] for column, values in columns.items()} | {"held_accuracy": held}
+    final = {column: values[-1] for column, values in columns.items()} | {"held_loss": held}
     return Finished("a", {"method": name, **tags}, seed, {}, columns, final, 0.0, reason)
 
 
@@ -87,13 +87,13 @@ def test_heat_writes_every_number_and_says_where_there_is_none():
 def test_tuned_draws_each_method_at_its_best_rate():
     some = Results(
         [
-            run("A", 0, [0, 1], [3.0, 2.0], 0.5, lr=0.1),
-            run("A", 0, [0, 1], [3.0, 1.0], 0.9, lr=1),
+            run("A", 0, [0, 1], [3.0, 2.0], 0.9, lr=0.1),
+            run("A", 0, [0, 1], [3.0, 1.0], 0.5, lr=1),
             run("B", 0, [0, 1, 2], [3.0, 2.5, 2.0], 0.4, lr=1),
             run("B", 0, [0], [3.0], reason="diverged: nan", lr=10),
         ]
     )
-    figure = tuned(some, "held_accuracy")
+    figure = tuned(some, "held_loss")
     left, middle, right = figure.axes
     assert [list(line.get_ydata()) for line in left.lines] == [[3, 1], [3, 2.5, 2]]
     np.testing.assert_allclose(middle.lines[0].get_ydata(), [30, 10])
@@ -157,18 +157,18 @@ def test_a_fitted_line_has_its_slope_in_the_label():
 def test_a_ranking_sorts_methods_by_their_test_accuracy_at_their_best_rates():
     some = Results(
         [
-            run("A", 0, [0, 1], [3.0, 2.0], 0.5, lr=0.1),
+            run("A", 0, [0, 1], [3.0, 2.0], 0.3, lr=0.1),
             run("A", 0, [0, 1], [3.0, 0.5], 0.4, lr=1),
             run("B", 0, [0, 1], [3.0, 1.0], 0.4, lr=1),
         ]
     )
-    ax = charts.ranking(some, by="held_accuracy").axes[0]
+    ax = charts.ranking(some, by="held_loss").axes[0]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["A (0.1)", "B (1)"]
     assert ax.texts[0].get_text() == "gap 10.0 ± 0.0" and list(ax.lines[2].get_xdata()) == [80]
 
 
 def test_rates_are_drawn_in_units_of_the_customary_one():
     some = Results([run("A", 0, [0, 1], [3.0, 2.0], held, lr=lr) for lr, held in ((0.1, 0.5), (0.3, 0.9))])
-    ax = charts.rates(some, {"A": 0.1}, {1: "1", 3: "3"}, by="held_accuracy").axes[0]
-    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 50], [3, 90]])
-    assert ax.get_ylim() == (81, 90.5)
+    ax = charts.rates(some, {"A": 0.1}, {1: "1", 3: "3"}, by="held_loss").axes[0]
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 0.5], [3, 0.9]])
+    np.testing.assert_allclose(ax.get_ylim(), [0.5 / 1.05, 1.5])

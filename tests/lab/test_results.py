@@ -10,11 +10,14 @@ from lab import (
     Results,
     Undecided,
     decided,
-    different,
+    finer,
+    interval,
     lower,
     middle_and_band,
     show,
     spread,
+    together,
+    within,
 )
 from lab import report as report_room
 from lab.claims import counts, judge
@@ -87,27 +90,49 @@ def test_final_is_nan_where_a_diverged_run_has_no_value():
         results.final("nothing")
 
 
-def test_a_method_is_tuned_by_its_mean_over_seeds_and_values_that_diverged_are_out():
-    def run(method, lr, held, **more):
-        return finished(tags={"method": method, "lr": lr, "data": "d"}, held=[0, held], **more)
-
-    runs = [
-        run("A", lr, score + 0.01 * seed, seed=seed)
-        for lr, score in ((0.1, 0.5), (1, 0.8), (10, 0.7))
-        for seed in (0, 1)
+def at_rate(method, lr, losses, **more):
+    return [
+        finished(tags={"method": method, "lr": lr, "data": "d"}, seed=seed, held=[9, loss], **more)
+        for seed, loss in enumerate(losses)
     ]
-    runs += [run("B", 0.5, 0.6), run("B", 2, 0.9, reason="diverged: x is nan"), finished(name="C", held=[1])]
-    tuned = Results(runs).tuned(over="lr", by="held")
+
+
+def test_a_method_is_tuned_by_its_mean_over_seeds_and_values_that_diverged_are_out():
+    runs = at_rate("A", 0.1, [0.5, 0.51]) + at_rate("A", 1, [0.2, 0.21]) + at_rate("A", 10, [0.3, 0.31])
+    runs += at_rate("B", 0.5, [0.4]) + at_rate("B", 2, [0.1], reason="diverged: x is nan")
+    tuned = Results([*runs, finished(name="C", held=[1])]).tuned(by="held")
     assert list(tuned) == ["A", "B"]  # C has no rate to tune
     assert (tuned["A"].value, tuned["A"].runs.values("lr"), tuned["A"].inside) == (1, [1], True)
-    np.testing.assert_allclose(list(tuned["A"].scores.values()), [0.505, 0.805, 0.705])
-    assert tuned["B"].value == 0.5 and np.isnan(tuned["B"].scores[2]) and not tuned["B"].inside
-    assert Results(runs).tuned(by="held", least=True)["A"].value == 0.1
+    np.testing.assert_allclose(list(tuned["A"].scores.values()), [0.505, 0.205, 0.305])
+    assert tuned["B"].value == 0.5 and np.isnan(tuned["B"].scores[2]) and tuned["B"].inside is False
     assert list(Results(runs).tuned(by="held", of=("data", "method"))) == [("d", "A"), ("d", "B")]
     best = Results(runs).at_best(by="held")
     assert [run.tags for run in best] == [{"method": method, "data": "d"} for method in "AAB"]
     assert [run.seed for run in best] == [0, 1, 0]
     assert [name for name, _ in best.lines()] == ["A", "B"] and runs[2].tags["lr"] == 1
+
+
+def test_of_rates_within_one_standard_error_of_the_best_the_middle_one_is_taken():
+    # at 1: mean 0.2, standard error 0.1 / sqrt(3) = 0.0577; 3 and 10 lie within it, 30 does not
+    runs = at_rate("A", 1, [0.1, 0.2, 0.3]) + at_rate("A", 3, [0.25] * 3) + at_rate("A", 10, [0.257] * 3)
+    runs += at_rate("A", 30, [0.26] * 3) + at_rate("A", 0.3, [0.9] * 3)
+    assert Results(runs).tuned(by="held")["A"].value == 3
+    assert Results(run for run in runs if run.seed == 1).tuned(by="held")["A"].value == 1  # one seed knows no error
+
+
+def test_a_value_beside_a_diverged_one_is_not_known_to_be_inside():
+    runs = at_rate("A", 1, [0.5]) + at_rate("A", 2, [0.2]) + at_rate("A", 4, [0.1], reason="diverged: loss is nan")
+    assert Results(runs).tuned(by="held")["A"].inside is None
+    assert Results(runs[:2] + at_rate("A", 3, [0.3]) + runs[2:]).tuned(by="held")["A"].inside is True
+
+
+def test_a_second_grid_lies_about_the_best_of_the_first():
+    assert finer([4, 1, 16], None, "a", "held") == [1, 4, 16]
+    runs = at_rate("A", 1, [3]) + at_rate("A", 4, [1]) + at_rate("A", 16, [2]) + at_rate("B", 1, [0])
+    assert finer([1, 4, 16], Results(runs), "a", "held", method="A") == [1, 2, 4, 8, 16]
+    assert finer([1, 4, 16], Results(runs), "a", "held", method="B") == [0.25, 0.5, 1, 2, 4, 16]  # best at the end
+    assert finer([1, 4], Results(runs), "a", "held", method="A") == [1, 4]  # no grid
+    assert finer([1, 4, 16], Results(runs), "a", "held", method="C") == [1, 4, 16]  # no runs
 
 
 def test_stack_puts_runs_on_a_common_grid_and_interpolates_inside_a_run_only():
@@ -140,20 +165,32 @@ def test_spread_survives_huge_numbers():
     assert spread([1e200, 3e200]) == "2e+200 ± 1.4e+200 (2 seeds)"
 
 
-def test_a_difference_counts_beyond_two_standard_deviations_of_the_pairs():
-    mean, two, real = different([1.0, 2.0, 3.0], [0.9, 1.9, 2.8])  # d = 0.1, 0.1, 0.2: mean 0.1333, std 0.0577
-    assert (round(mean, 4), round(two, 4), real) == (0.1333, 0.1155, True)
-    assert not different([1.0, 2.0, 3.0], [1.1, 1.9, 2.8])[2]
+def test_the_interval_is_students_of_the_mean_difference():
+    # d = 0.1, 0.1, 0.4: mean 0.2, std 0.173205; t(0.975, 2) = 4.302653 of the tables: 4.302653 x 0.1 = 0.4302653
+    mean, half = interval([1.0, 2.0, 3.0], [0.9, 1.9, 2.6])
+    assert mean == pytest.approx(0.2) and half == pytest.approx(0.4302653, rel=1e-6)
+    # ten values 0..9: std 3.0276504, t(0.975, 9) = 2.262157; 2.262157 x 3.0276504 / sqrt(10)
+    mean, half = interval(np.arange(10.0))
+    assert mean == 4.5 and half == pytest.approx(2.1658506, rel=1e-6)
+    assert interval(np.tile(np.arange(10.0), 4))[1] < half / 1.9  # more seeds shorten it
     with pytest.raises(Undecided, match="at least 3 seeds"):
-        different([1, 2], [0, 0])
+        interval([1, 2], [0, 0])
 
 
-def test_an_order_is_decided_beyond_two_standard_deviations_only():
+def test_an_order_is_decided_where_the_interval_is_off_zero_only():
     low, high, wide = [1.0, 2.0, 3.0], [1.5, 2.6, 3.5], [0.0, 3.0, 2.5]
     assert (lower(low, high), lower(high, low), lower(low, wide)) == (True, False, None)
-    assert decided("t", True, True) == ("t", True) and decided("t", None, False, True) == ("t", False)
+    assert lower(low, low) is False and lower(low, high, margin=1) is True
+    assert lower(low, np.add(low, [0.1, 0.11, 0.12]), margin=0.2) is True  # off zero: it holds, however small
+    assert lower(low, np.add(low, [-0.01, 0.0, 0.01]), margin=0.2) is False and lower(low, wide, margin=9) is False
+    assert (within([1, 2, 3.0], -1, 5), within([1, 2, 3.0], 5), within([1, 2, 3.0], 2)) == (True, False, None)
+
+
+def test_verdicts_together():
+    assert decided("t", True, np.bool_(True)) == ("t", True) and decided("t", None, False, True) == ("t", False)
     text, holds, note = decided("t", True, None)
-    assert text == "t" and holds is None and "two standard deviations" in note
+    assert text == "t" and holds is None and "cannot tell" in note
+    assert together([]) is True
 
 
 def test_show():

@@ -80,7 +80,10 @@ def test_held_out_rows_are_a_fifth_and_none_is_lost():
     np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(d.x_train, axis=0))
     x = problem.minimum()[0]
     expected = np.mean(np.sign(problem.held @ x) == problem.labels)
-    assert problem.metrics(x)["validation_accuracy"] == pytest.approx(expected)
+    found = problem.metrics(x)
+    assert found["validation_accuracy"] == pytest.approx(expected)
+    loss = np.mean(np.log1p(np.exp(-problem.labels * (problem.held @ x))))
+    assert found["validation_loss"] == pytest.approx(loss, rel=1e-12)
     with pytest.raises(ValueError, match="needs a table with two classes, such as a9a; digits is not one"):
         convex.held_out("digits")
 
