@@ -90,6 +90,7 @@ def linear(
     strength=None,
     bound=None,
     rows=None,
+    *,
     squares=False,
     features=None,
     test=True,

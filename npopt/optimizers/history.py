@@ -111,8 +111,10 @@ def project(Q, R, k, v):
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath=FAST)
-def append(Q, steps, R, ring, k, last_q, last_r, q, r, condition, cosines, sines):
-    """The newest differences as the last column; how many columns there are then."""
+def append(window, k, last, new, condition, room):
+    """The newest differences as the last column; how many columns there are then. window: Q, steps, R and ring; last,
+    new: q and r."""
+    (Q, steps, R, ring), (last_q, last_r), (q, r), (cosines, sines) = window, last, new, room
     if k == len(ring):
         drop(Q, R, ring, k, cosines, sines)
         k -= 1
@@ -135,13 +137,14 @@ def append(Q, steps, R, ring, k, last_q, last_r, q, r, condition, cosines, sines
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath=FAST)
-def advance(Q, steps, R, ring, k, ready, last_q, last_r, q, r, condition):
+def advance(window, k, ready, last, new, condition):
     """What `UpdatedQR.extrapolate` says, as (k, ready, whether r holds the point)."""
+    (Q, steps, R, ring), (last_q, last_r), (q, r) = window, last, new
     z, spare_z = np.empty(len(ring)), np.empty(len(ring))
     if not math.isfinite(dot(r, r)):
         return 0, False, False
     if ready:
-        k = append(Q, steps, R, ring, k, last_q, last_r, q, r, condition, z, spare_z)
+        k = append(window, k, last, new, condition, (z, spare_z))
     for t in range(q.size):
         last_q[t], last_r[t] = q[t], r[t]
     for j in range(k):
@@ -181,9 +184,8 @@ class UpdatedQR(Stateful):
         """q - dQ z, or None where there is no history yet; q and r are kept, r is overwritten. A point that is not
         finite empties the window, and is not kept."""
         if isinstance(q, np.ndarray):
-            self.k, self.ready, mixed = advance(
-                self.Q, self.steps, self.R, self.ring, self.k, self.ready, self.q, self.r, q, r, self.condition
-            )
+            window, last = (self.Q, self.steps, self.R, self.ring), (self.q, self.r)
+            self.k, self.ready, mixed = advance(window, self.k, self.ready, last, (q, r), self.condition)
             return r if mixed else None
         if not np.isfinite(float(backend.to_host(r @ r))):
             self.k, self.ready = 0, False

@@ -15,6 +15,7 @@ import sys
 from lab import Entry, Experiment, Option, Part, Recipe, engine, finer
 from lab.figures import COLOURS, curves, panels, sweep
 from lab.pictures import animate, save
+from lab.store import read_summary
 from npopt import SGD, RandomReshuffling, Stop, backend
 from npopt.errors import UserError
 from problems.classifiers import lenet, perceptron
@@ -119,7 +120,6 @@ def test_a_script_leaves_all_its_files(experiment, here, capsys):
     first = [row for row in rows if (row["part"], row["seed"]) == ("a", "0")]
     assert [float(row["epoch"]) for row in first] == [0, 1, 2]
     assert float(first[-1]["gap"]) == facts["runs"][0]["final"]["gap"]  # every digit is there
-    assert ["config" in run for run in facts["runs"]] == [run["seed"] == 0 for run in facts["runs"]]  # once an entry
 
     assert Image.open(here / "gap.png").size[0] > 900
     assert (here.parent / "index.html").read_text().count("toy/report.html") == 1
@@ -453,13 +453,17 @@ def test_a_grid_that_asks_for_its_runs_is_called_again_with_them(experiment, her
     experiment.claims.clear()
     experiment.concluding = None
     experiment.main(["--threads", "1", "--out", str(here.parent)], script=here.name)
-    rates = {run["tags"]["lr"] for run in json.loads((here / "summary.json").read_text())["runs"]}
+
+    def tried():
+        return {run["tags"]["lr"] for run in read_summary(here / "summary.json")["runs"]}
+
+    rates = tried()
     assert rates == {0.2, 0.4, 0.8, 1.6, 3.2}
     capsys.readouterr()
     experiment.main(["--threads", "1", "--out", str(here.parent), "--redraw"], script=here.name)
-    assert {run["tags"]["lr"] for run in json.loads((here / "summary.json").read_text())["runs"]} == rates
+    assert tried() == rates
     experiment.main(["--threads", "1", "--out", str(here.parent), "--quick"], script=here.name)
-    assert {run["tags"]["lr"] for run in json.loads((here / "summary.json").read_text())["runs"]} == {0.2, 0.8, 3.2}
+    assert tried() == {0.2, 0.8, 3.2}
 
 
 def test_an_entry_may_do_its_work_itself_and_measure_vectors(experiment, here):
