@@ -52,7 +52,7 @@ class Unweighted(Importance):
 # ---------------------------------------------------------------------------------------------------- own functions
 def gains(data, lengths, seed, events):
     """1 + CV^2 of the row norms; the gains over uniform of p_i prop. to |a_i|, and to L_i, in E|g|^2 at 0, of |a_i| in
-    the variance at w*; max L / mean L."""
+    the variance at w*; max L / mean L; n / (rows that are not 0)."""
     problem = logistic(data, lengths=lengths, rows=ROWS)
     plain = Binary(problem.host_X, problem.host_y)              # without l2: its gradient is the same for every row
     norms, start, best = np.sqrt(problem.square_norms), np.zeros(problem.dim), problem.minimum()[0]
@@ -63,7 +63,8 @@ def gains(data, lengths, seed, events):
     L = problem.row_smoothness()
     return {"predicted": [float(np.mean(norms**2) / np.mean(norms) ** 2)], "at_0": [second[0] / second[1]],
             "by_L_at_0": [second[0] / second[2]], "at_minimum": [variance[0] / variance[1]],
-            "longer": [float(L.max() / L.mean())]}
+            "longer": [float(L.max() / L.mean())],
+            "never": [float(len(norms) / np.count_nonzero(norms))]}
 
 
 @functools.cache
@@ -105,11 +106,11 @@ def gained(results):
 
 
 @experiment.claim("a-zero", "at w = 0 p_i prop. to |a_i| gains 1 + CV^2 of the norms in E|g|^2, by L_i nothing",
-                  expected="both to 1e-9, relative", source="all |l'| are equal there")
+                  expected="both to 1e-9, relative; by L_i n / (rows that are not 0): the empty ones are never drawn", source="all |l'| are equal there")
 def a_zero(results):
     return on_every(gained(results), lambda name, gain: (
         f"{gain['at_0']:.4g} and {gain['by_L_at_0']:.4g}",
-        abs(gain["at_0"] / gain["predicted"] - 1) < 1e-9 and abs(gain["by_L_at_0"] - 1) < 1e-9))
+        abs(gain["at_0"] / gain["predicted"] - 1) < 1e-9 and abs(gain["by_L_at_0"] / gain["never"] - 1) < 1e-9))
 
 
 def kinds(results):
@@ -158,7 +159,7 @@ experiment.claim("b-edge", "the steps are wide enough", expected="the best insid
 
 # ---------------------------------------------------------------------------------------------------------- figures
 @experiment.figure("importance.png", caption="f - f* after the same number of draws against the step, each rule; "
-                   "from the lowest to the highest seed. Dotted: 1/max L and 1/mean L.")
+                   "from the lowest to the highest seed. Dotted: the steps 1/max L and 1/mean L.")
 def importance_figure(results):
     groups, gain = dict(kinds(results)), dict(gained(results))
 
@@ -170,8 +171,9 @@ def importance_figure(results):
             bars = [[m - ends[c].min() for c, m in zip(steps, middle, strict=True)],
                     [ends[c].max() - m for c, m in zip(steps, middle, strict=True)]]
             ax.errorbar(steps, middle, bars, **look(i), marker=MARKERS[i], ms=5, capsize=2, lw=1.4, label=rule)
-        for at in (1, gain[name]["longer"]):
+        for at, text in ((1, "1/max L"), (gain[name]["longer"], "1/mean L")):
             ax.axvline(at, color="#999999", lw=1, ls=":")
+            ax.annotate(text, (at, 0.96), xycoords=("data", "axes fraction"), fontsize=10, color="#666666", ha="right")
         ax.set(xscale="log", yscale="log", xlabel="step, in units of 1/max L", ylabel="f(w) - f*")
     return each(list(groups), draw, legend=5)
 
