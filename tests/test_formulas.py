@@ -39,9 +39,9 @@ from npopt.optimizers import (
 )
 from npopt.optimizers.adam import adam, adam_l2
 from npopt.optimizers.adamw import adamw
-from npopt.optimizers.anderson import rotate
 from npopt.optimizers.fista import extrapolate
 from npopt.optimizers.heavy_ball import heavy_ball
+from npopt.optimizers.history import rotate
 from npopt.optimizers.ista import descent
 from npopt.optimizers.nesterov import nesterov
 from npopt.optimizers.sgd import sgd
