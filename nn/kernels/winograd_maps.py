@@ -80,7 +80,9 @@ def weights2_adjoint(u):
 
 
 of_input4, of_input2 = blocks.tile_transform(inputs4, 6, 6), blocks.tile_transform(inputs2, 4, 4)
-of_weight4, of_weight2 = blocks.tile_transform(weights4, 3, 6), blocks.tile_transform(weights2, 3, 4)
+# Weights are few and meet every tile: their maps are taken in float64.
+of_weight4 = blocks.tile_transform(weights4, 3, 6, exact=True)
+of_weight2 = blocks.tile_transform(weights2, 3, 4, exact=True)
 of_product4 = blocks.tile_transform(outputs4, 6, 4, bias=True)
 of_product2 = blocks.tile_transform(outputs2, 4, 2, bias=True)
 of_output4, of_output2 = blocks.tile_transform(outputs4_adjoint, 4, 6), blocks.tile_transform(outputs2_adjoint, 2, 4)
