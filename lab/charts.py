@@ -23,8 +23,8 @@ def by_epoch(axes, results, label=None, top=100, **more):
 
 
 def tuned(results, by="validation_accuracy", floor=None, of="method"):
-    """A figure of methods, each at the value of its tag "lr" that is best by the column `by`: training loss and test
-    error by epoch, and that column against the rate (circles: chosen), from `floor` per cent on."""
+    """A figure of methods, each at the value of its tag "lr" that is best by the column `by`. It shows training loss
+    and test error by epoch, and that column against the rate (circles: chosen), from `floor` per cent on."""
     best, some = results.tuned(by=by, of=of), results.at_best(by=by, of=of)
     some = with_errors(some)
     figure, (left, middle, right) = panels(1, 3)
@@ -59,8 +59,9 @@ def range_test(found):
 
 
 def ranking(results, by="validation_accuracy"):
-    """A figure of methods at their best rates, sorted by test accuracy: training and test accuracy at the end (points:
-    seeds; bars: mean), the rate in brackets; on the right the gap between them in points, and its deviation."""
+    """A figure of methods at their best rates, sorted by test accuracy. On the left training and test accuracy at the
+    end (points: seeds; bars: mean), the rate in brackets. On the right the gap between them in points, and its
+    deviation."""
     tuned = results.tuned(by=by)
     order = sorted(tuned, key=lambda m: np.mean(tuned[m].runs.final("test_accuracy")))
     figure, ax = panels(size=(9, 0.36 * len(order) + 1.6))
@@ -110,9 +111,10 @@ def shapes(ax, plans, epoch, steps):
 
 
 def watched(results, looks, limit, by="start"):
-    """A figure of runs on problems.watched, a row for each value of the tag `by`: norm of the gradient by layer; cosine
-    of successive rows' gradients, and the part of a batch's gradient that is signal; extreme eigenvalues of the
-    Hessian at the epochs of `looks` (median over the seeds where they are known; bars: error bounds), with 2/lr."""
+    """A figure of runs on problems.watched, a row for each value of the tag `by`, with three panels. First the norm of
+    the gradient by layer. Then the cosine of successive rows' gradients, and the part of a batch's gradient that is
+    signal. Last the extreme eigenvalues of the Hessian at the epochs of `looks`, with 2/lr: medians over the seeds
+    where they are known, bars for error bounds."""
     groups = results.groups(by)
     figure, axes = panels(len(groups), 3, squeeze=False)
     for row, (title, runs) in zip(axes, groups, strict=True):

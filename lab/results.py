@@ -119,9 +119,10 @@ class Results(list):
         ]
 
     def tuned(self, over="lr", by="validation_accuracy", least=False, of="method"):
-        """{method: Tuned}: for each value of the tag `of` (of several tags: the tuple of their values) the value of the
-        tag `over` that is best by the last entry of the column `by` (greatest, or least): one of held-out rows, never
-        of test rows. A value at which any seed diverged is out of the question while another is left."""
+        """{method: Tuned}, for each value of the tag `of` (of several tags: the tuple of their values). Chosen is the
+        value of the tag `over` that is best, greatest or least, by the last entry of the column `by`. That is a column
+        of held-out rows, never of test rows. A value at which any seed diverged is out of the question while another is
+        left."""
         found = {}
         for method, group in self.groups(*([of] if isinstance(of, str) else of)):
             values, scores = dict(group.groups(over)), group.means(by, over)

@@ -5,9 +5,9 @@
     runs/<key>.lock             held with flock by the process that works on the run, and gone with that process
 
 A key is the sha256 of everything that decides the numbers: the printed method and problem, the code of the script's own
-functions in it, the seed, the sha256 of the data, device, threads, kernels, and `RESULTS`, which is raised whenever a
-change of the library moves trajectories. Part and tags of an entry are labels, not ingredients: two parts that ask for
-the same run share it. What a run was is therefore never a matter of trust in a folder's name.
+functions in it, the seed, the sha256 of the data, device, threads, kernels, and `RESULTS`. This marker is raised
+whenever a change of the library moves trajectories. Part and tags of an entry are labels, not ingredients: two parts
+that ask for the same run share it. What a run was is therefore never a matter of trust in a folder's name.
 
 Locks are advisory locks of the file system (POSIX; NFS since version 4): no clock, no stale lock after a kill -9.
 """
