@@ -5,7 +5,7 @@
 The gradient of a network in float32 differs from float64's mostly by ReLUs whose input lies so near 0 that rounding
 decides; one such flip changes a gradient by 1e-3 where no flip leaves 1e-6. So the gradient's error varies from seed to
 seed, and what can be compared is its cause. Each side runs the same weights and images in float32 and in float64, in
-training mode: PyTorch, npopt's fast path, and its reference path. Flips: the numbers of all seventeen ReLUs that are
+training mode: PyTorch, and npopt's three choices of kernels. Flips: the numbers of all seventeen ReLUs that are
 positive on one side only. Error: of their outputs, |y32 - y64| / |y64|, the largest of the layers.
 """
 
@@ -96,7 +96,7 @@ def main():
         x64 = network.x0(rng, "float64").astype("float32").astype("float64")
         images = rng.standard_normal((BATCH, 32, 32, 3)).astype("float32")
         exact = rectified(network, x64, images.astype("float64"), "reference")
-        sides = {path: rectified(network, x64.astype("float32"), images, path) for path in ("fast", "reference")}
+        sides = {path: rectified(network, x64.astype("float32"), images, path) for path in kernels.CHOICES}
         if torch:
             weights = [
                 SimpleNamespace(dtype=d, tensors=tensors(network, x64.astype(n)))
@@ -116,7 +116,7 @@ def main():
         )
     if torch:
         flips = {name: np.median(np.array(values)[:, 0]) for name, values in found.items()}
-        ratios = ", ".join(f"{name} {flips[name] / flips['PyTorch']:.2f}" for name in ("fast", "reference"))
+        ratios = ", ".join(f"{name} {flips[name] / flips['PyTorch']:.2f}" for name in kernels.CHOICES)
         table.note(f"Flips beside PyTorch's (target: at most 3): {ratios}.")
     if args.write:
         table.write("nn_accuracy.txt")

@@ -112,9 +112,10 @@ def shapes(ax, plans, epoch, steps):
 
 
 def watched(results, looks, limit, by="start"):
-    """A figure of runs on problems.watched, a row for each value of the tag `by`: norm of the gradient by layer; cosine
-    of successive rows' gradients, and the part of a batch's gradient that is signal; extreme eigenvalues of the
-    Hessian at the epochs of `looks` (median over the seeds where they are known; bars: error bounds), with 2/lr."""
+    """A figure of runs on problems.watched, a row for each value of the tag `by`, with three panels. First the norm of
+    the gradient by layer. Then the cosine of successive rows' gradients, and the part of a batch's gradient that is
+    signal. Last the extreme eigenvalues of the Hessian at the epochs of `looks`, with 2/lr: medians over the seeds
+    where they are known, bars for error bounds."""
     groups = results.groups(by)
     figure, axes = panels(len(groups), 3, squeeze=False)
     for row, (title, runs) in zip(axes, groups, strict=True):

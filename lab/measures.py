@@ -75,9 +75,9 @@ def on_surfaces(seed, events, method, rates, steps):
 
 
 def sharpness(seed, events, *, data, rows, method, lr, epochs, batch, held, shifts):
-    """Where a method ends: `high`, the largest eigenvalue of the training loss's Hessian over 1,000 rows (NaN where a
-    kink disturbs it), and in a row for each a in `shifts` the `rise` of the training loss, over 10,000 rows, from w to
-    w + a z, z ~ N(0, I), the mean over ten z."""
+    """Where a method ends. `high` is the largest eigenvalue of the training loss's Hessian over 1,000 rows (NaN where a
+    kink disturbs it). A row for each a in `shifts` has the `rise` of the training loss, over 10,000 rows, from w to w +
+    a z: the mean over ten z ~ N(0, I)."""
     problem = perceptron(data, rows=rows, validation=held)
     optimizer = methods(1)[method][0]
     run = minimize(

@@ -29,8 +29,9 @@ LINES = [ImageColor.getrgb(colour) for colour in ("white", *COLOURS)]
 
 
 def palette(picture, count):
-    """An image that holds `count` colours for a picture: first those of the lines, whose few pixels would lose them to
-    the many greys of a map; then its commonest, because a small grey area would be mixed with a line's edge."""
+    """An image that holds `count` colours for a picture. First come those of the lines, whose few pixels would lose
+    them to the many greys of a map. Then come its commonest, because a small grey area would be mixed with a line's
+    edge."""
     pixels = picture.width * picture.height
     areas = [
         colour

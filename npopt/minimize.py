@@ -55,9 +55,9 @@ def minimize(
     seed: of x0, of the order of rows, of dropout and augmentation.
     x: the start, shape (problem.dim,), float32 or float64, copied; the problem then goes on with what it has gathered
     (batch-norm statistics). Default: problem.x0, with the problem as if it were new.
-    events: an Events or a dict of its arguments; with a checkpoint path the run resumes from that file if it exists,
-    and then ends bit for bit where it would have ended without a break (same device, same number of threads). Where
-    steps are compiled on sparse rows, columns catch up when a stretch ends, and that rounds: a run that was stopped in
+    events: an Events or a dict of its arguments. With a checkpoint path the run resumes from that file if it exists. It
+    then ends bit for bit where it would have ended without a break (same device, same number of threads). Where steps
+    are compiled on sparse rows, columns catch up when a stretch ends, and that rounds. So a run that was stopped in
     mid-epoch and is prolonged later, or has other events, may differ in the last bit.
 
     Returns a Run. Ctrl-C ends the stretch at hand (half a second, or one long step), saves the checkpoint and returns

@@ -17,9 +17,9 @@ import numpy as np
 
 
 class Stop(Value):
-    """When a run ends: whichever comes first of epochs (may be a fraction), steps, evaluations (rows differentiated
-    plus rows evaluated), seconds (of steps; metrics and files do not count), and target=(column, value) or (column,
-    "<=" or ">=", value), looked at when metrics are taken."""
+    """When a run ends, by whichever of these comes first. epochs may be a fraction. evaluations are rows differentiated
+    plus rows evaluated. seconds are those of steps: metrics and files do not count. target=(column, value) or (column,
+    "<=" or ">=", value) is looked at when metrics are taken."""
 
     def __init__(self, epochs=None, steps=None, evaluations=None, seconds=None, target=None):
         for name, value in dict(epochs=epochs, evaluations=evaluations, seconds=seconds).items():
@@ -64,10 +64,10 @@ class Stop(Value):
 
 class Events(Value):
     """What happens between stretches of steps. metrics: a row of columns every so many epochs (may be a fraction) or
-    steps (per), None: at the start and the end only; checkpoint: a path, saved every `seconds` and at the end;
-    progress: a function of (fraction done, epoch, loss), called about twice a second; variance: a column of that name,
-    the exact variance of the estimator's gradient for one drawn row (linear models; a pass over all rows a row of
-    columns, not timed)."""
+    steps (per); None: at the start and the end only. checkpoint: a path, saved every `seconds` and at the end.
+    progress: a function of (fraction done, epoch, loss), called about twice a second. variance: a column of that name,
+    for linear models: the exact variance of the estimator's gradient for one drawn row. Each of its numbers takes a
+    pass over all rows, which is not timed."""
 
     def __init__(self, metrics=1, per="epoch", checkpoint=None, seconds=30, progress=None, variance=False):
         if metrics is not None:

@@ -2,9 +2,9 @@
 
 t counts steps from 0, and step t runs at schedule(t): the schedule is read before the update, so epoch e (from 0) uses
 s(e). Schedules have no memory, hence drawing one does not disturb it. Each says its unit: per="step" changes at every
-step, per="epoch" holds a value through an epoch; k below is the step or the epoch, T the length in the same unit
-(default: the whole run, as far as `stop` says how long that is). Lengths of PyTorch, Keras and the papers differ by one
-here and there; ours are the equations.
+step, per="epoch" holds a value through an epoch. Below, k is the step or the epoch, and T the length in the same unit.
+The default is the whole run, as far as `stop` says how long that is. Lengths of PyTorch, Keras and the papers differ by
+one here and there; ours are the equations.
 """
 
 import math

@@ -17,7 +17,7 @@ OPTIONS = {"error_model": "numpy", "fastmath": {"reassoc", "contract"}, "cache":
 def compiled(function, *signature, kind=None):
     """The function for exactly these argument types: anything else is a TypeError, not another compilation.
 
-    kind: the class of losses that is compiled into it. numba's cache looks at the file of the loop alone; so the name
+    kind: the class of losses that is compiled into it. numba's cache looks at the file of the loop alone. So the name
     under which the loop is kept there holds a hash of all that it is made of. A formula that changed is compiled anew,
     and a loss of somebody's own file does not stand in a list that others read.
     """

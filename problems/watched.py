@@ -13,9 +13,9 @@ import numpy as np
 class Watched(Neural):
     """A network that also measures its gradients. In every row: `norm` of the gradient over 10,000 training rows (or
     all), norm_<layer>, cosine with that of the row before, signal = |g|^2 / mean |g_B|^2 over batches of 256, zeros =
-    share of exact zeros in a batch's first-layer weight gradient; at the epochs of `looks` low and high, the extreme
-    eigenvalues of the Hessian over 1,000 rows by 40 steps of Lanczos (NaN where a kink disturbs them), and low_error,
-    high_error: an eigenvalue lies that near. `twin` is the same problem in float64."""
+    share of exact zeros in a batch's first-layer weight gradient. At the epochs of `looks`: low and high, the extreme
+    eigenvalues of the Hessian over 1,000 rows by 40 steps of Lanczos (NaN where a kink disturbs them). An eigenvalue
+    lies as near to them as low_error and high_error say. `twin` is the same problem in float64."""
 
     before = twin = None
     looks = ()

@@ -2,9 +2,9 @@
 
 `reference` is array code for every device; the other modules hold what replaces it on one of them, `gpu` all that is
 for CuPy arrays. Arrays of mixed dtypes, with gaps, read-only or empty go the plain way. A test holds all ways equal,
-with two exceptions: an infinite or NaN number may reach neighbours in a fast convolution that it has no connection to,
-and an infinite dy is cut to 0 by a fast ReLU where the plain one has NaN. use("reference") switches the replacements
-off. use("accurate") leaves out what rounds most, the larger tiles of Winograd's form.
+with two exceptions. In a fast convolution an infinite or NaN number may reach neighbours that it has no connection to.
+And a fast ReLU cuts an infinite dy to 0 where the plain one has NaN. use("reference") switches the replacements off.
+use("accurate") leaves out what rounds most, the larger tiles of Winograd's form.
 
 The compiled loops lean on numba's and llvmlite's inner parts. Where a version of these does not import or compile them,
 one warning says so and the plain way serves.

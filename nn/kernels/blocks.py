@@ -142,14 +142,15 @@ def two_loops(e, plan, first, terms, apart):
     return whole
 
 
-def tile_transform(line, size_in, size_out, bias=False):
+def tile_transform(line, size_in, size_out, bias=False, exact=False):
     """A numba function that applies a linear map on both axes of a small square tile, channel by channel,
 
         Y[., ., c] = M X[., ., c] M' + s[c],    c < count        (s only where bias is set)
 
         X[i, j, c] = x[first + down i + right j + c],  (first, down, right) = x_at,     and Y the same in y
 
-    line: M as a function from a list of size_in values to one of size_out; it sees vectors of channels.
+    line: M as a function from a list of size_in values to one of size_out; it sees vectors of channels. exact: float32
+    is mapped in float64 and rounded once.
     """
 
     def whole(tile):
@@ -168,9 +169,12 @@ def tile_transform(line, size_in, size_out, bias=False):
 
             def body(e, c, mask):
                 values = [e.load(x, builder.add(at, c), mask) for at in from_places]
+                if exact:
+                    values = [value.doubled() for value in values]
                 result = whole([values[i : i + size_in] for i in range(0, len(values), size_in)])
                 extra = e.load(s, c, mask) if bias else None
                 for value, at in zip(sum(result, []), to_places, strict=True):
+                    value = value.rounded(e) if exact else value
                     e.store(y, builder.add(at, c), value + extra if bias else value, mask)
 
             each_vector(builder, kind, count, body)

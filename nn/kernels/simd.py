@@ -121,6 +121,17 @@ class Lanes:
     def __rmul__(self, other):
         return self * other
 
+    def doubled(self):
+        """The same numbers in float64."""
+        wide = Emitter(self.emitter.builder, F64, self.emitter.lanes)
+        same = self.emitter.kind is F64
+        return self if same else Lanes(wide, wide.builder.fpext(self.value, wide.type))
+
+    def rounded(self, emitter):
+        """The same numbers in the kind of another emitter."""
+        same = self.emitter.kind is emitter.kind
+        return self if same else Lanes(emitter, emitter.builder.fptrunc(self.value, emitter.type))
+
 
 def data(context, builder, kind, value):
     """The address of an array's first number."""

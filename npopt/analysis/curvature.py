@@ -45,7 +45,7 @@ class Hessian:
 
 def stable(problem, x, rows=None, steps=40, seed=0, radius=1e-10, tolerance=1e-3):
     """The Spectrum of the Hessian at x if its extreme values are the same, to `tolerance` of the largest, at `radius`
-    and at ten times that; else None: a kink lies between the points of one of them."""
+    and at ten times that. Else None: a kink lies between the points of one of them."""
     one, two = (lanczos(Hessian(problem, x, rows, r), x.shape[0], steps, seed) for r in (radius, 10 * radius))
     apart = np.abs(one.values[[0, -1]] - two.values[[0, -1]]).max()
     return one if apart <= tolerance * np.abs(one.values).max() else None

@@ -3,14 +3,14 @@
     D(h) = (f(x + h d) - f(x - h d)) / (2h) = g.d + h^2 f'''/6 + ...,      R(h) = (4 D(h/2) - D(h)) / 3 = g.d + O(h^4)
 
 Directions d are standard normal: over the whole vector, and, where the problem has more than one segment, over each
-segment alone. For every direction R is taken at smaller and smaller steps h until two neighbours agree to tol/100, or
-else the two that agree best are taken, without a look at the gradient: too large a step feels curvature, or crosses a
-kink of ReLU or of a maximum; too small a step feels rounding.
+segment alone. For every direction R is taken at smaller and smaller steps h until two neighbours agree to tol/100. If
+none do, the two that agree best are taken. The gradient plays no part in this choice. Too large a step feels curvature,
+or crosses a kink of ReLU or of a maximum. Too small a step feels rounding.
 
 The error is |numeric - analytic| / max(|numeric|, |analytic|, floor). The floor stands for what rounding hides from any
-difference quotient: with e the change of f when every x_i changes by one unit in its last place (signs at random, the
-largest of four draws), a quotient is uncertain by about 2e/h, and floor = 2e / (h tol). A derivative below the floor is
-only asked to be small; the report shows the floor where it was used.
+difference quotient. Let e be the change of f when every x_i changes by one unit in its last place (signs at random, the
+largest of four draws). Then a quotient is uncertain by about 2e/h, and floor = 2e / (h tol). A derivative below the
+floor is only asked to be small; the report shows the floor where it was used.
 """
 
 from dataclasses import dataclass, field

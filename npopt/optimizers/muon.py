@@ -48,7 +48,7 @@ class Muon(BySegment):
                                                         mean square of the step is 0.2 lr, about AdamW's
 
     Segments that are not of `kinds`, those with one axis, and those named in `others` run AdamW at adam_rate lr, with
-    b1, b2 and eps; the authors do so for input embeddings and the last layer, too. adam_rate 0.015 is 3e-4 / 0.02, the
+    b1, b2 and eps. The authors do so for input embeddings and the last layer, too. adam_rate 0.015 is 3e-4 / 0.02, the
     rates in Jordan's code; with "rms" 1 is the authors' choice. weight_decay may be an array like x; the decay is
     decoupled and multiplied by lr, not by scale. Jordan's code and PyTorch's average g with weight 1-beta, which NS
     cancels. NS runs in x's dtype, where the authors use bfloat16. State: m, and v where AdamW runs.

@@ -94,9 +94,9 @@ class SophiaH(Sophia):
 
 
 class SophiaG(Sophia):
-    """Sophia with the Gauss-Newton-Bartlett estimate: hh = B gh^2, gh the gradient of the mean loss of this step's B
-    rows with labels drawn from the model's own softmax; E[hh] is the diagonal of the Gauss-Newton matrix of the mean
-    loss.
+    """Sophia with the Gauss-Newton-Bartlett estimate: hh = B gh^2. Here gh is the gradient of the mean loss of this
+    step's B rows, with labels drawn from the model's own softmax. E[hh] is the diagonal of the Gauss-Newton matrix of
+    the mean loss.
     """
 
     def estimate(self, x, h):

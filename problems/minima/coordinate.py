@@ -11,11 +11,11 @@ s max_j |h_j| <= l1,
 
     gap = F - D >= F - F*,      D = s y.r/n - s^2 (|r|^2 + n l2 |w|^2)/(2n),      s the best feasible factor
 
-Gap Safe screening (Ndiaye, Fercoq, Gramfort & Salmon, JMLR 18, 2017): D is n-strongly concave, so a column with
-s |h_j| + (|x_j|^2 + n l2)^(1/2) (2 gap / n)^(1/2) < l1 is 0 in every solution; from then on the certificate is that of
-the problem without it, which has the same minimum. What is left is solved on growing working
-sets (the columns nearest to the bound first, as in Massias, Gramfort & Salmon, ICML 2018), whose iterates are
-extrapolated every five epochs (Bertrand & Massias, AISTATS 2021); an extrapolated point is kept if F is smaller there.
+Gap Safe screening (Ndiaye, Fercoq, Gramfort & Salmon, JMLR 18, 2017): D is n-strongly concave, so a column with s |h_j|
++ (|x_j|^2 + n l2)^(1/2) (2 gap / n)^(1/2) < l1 is 0 in every solution. From then on the certificate is that of the
+problem without it, which has the same minimum. What is left is solved on growing working sets, the columns nearest to
+the bound first, as in Massias, Gramfort & Salmon, ICML 2018. Their iterates are extrapolated every five epochs
+(Bertrand & Massias, AISTATS 2021). An extrapolated point is kept if F is smaller there.
 
 Where rows are many and columns few the same steps run on Q = X'X/n instead: O(d) a step, whatever n. Q is formed for
 d <= GRAM and n >= d.

@@ -255,3 +255,16 @@ def test_long_sums_keep_their_digits(rng):
         found.append([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in ((y, exact), (z, slow))])
     assert found[1][0] < 4e-7 and found[1][1] < 1.2e-6  # one running sum of 1024 terms: 8e-7 and 2.7e-6
     assert found[1][0] < 2 * found[0][0] and found[1][1] < 1.6 * found[0][1]
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_weights_are_mapped_in_float64_and_rounded_once(m, rng):
+    w, width = rng.standard_normal((20, 3, 3, 24)).astype("f4"), lanes("float32")
+    points = [np.empty((m + 2) ** 2 * 480, dtype) for dtype in ("f4", "f8")]
+    for u in points:
+        winograd.weights_to_points(w.astype(u.dtype).reshape(-1), u, m, (20, 24), (0, 216, 72, 24), 480, width)
+    np.testing.assert_array_equal(points[0], points[1].astype("f4"))
+
+
+def test_long_sums_over_channels_are_cut_into_short_ones():
+    assert [winograd.run_of(c) for c in (7, 32, 64, 512, 48, 40, 37)] == [7, 32, 32, 32, 24, 20, 37]

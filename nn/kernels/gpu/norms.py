@@ -4,8 +4,8 @@
     sum_rows            1 read                              normalise_sums      2 read; with y 1 more, and 1 written
     add_row             1 read, 1 written                   normalise_backward  2 read, 1 written
 
-One pass each, and 2 to 6 operations a number, so memory sets the time: at 3 TB/s a float32 activation of 33.5 MB, the
-widest of ResNet-18 at batch 128, takes 11 us a reading or writing (computed from published figures, not measured).
+One pass each, and 2 to 6 operations a number, so memory sets the time. At 3 TB/s a float32 activation of 33.5 MB, the
+widest of ResNet-18 at batch 128, takes 11 us to read or to write (computed from published figures, not measured).
 """
 
 from npopt import backend
