@@ -148,9 +148,10 @@ def ratio(one, *others, most, strict=False):
 def faster(one, two, most=1.0, each=False):
     """Whether method one takes at most `most` times the seconds of method two (each: a step), over repetitions."""
     def judged(data, runs):
-        a, b = (runs.select(method=m) for m in (one, two))
-        logs = [np.log(v.final("seconds") / (v.final("step") if each else 1)) for v in (a, b)]
-        d = logs[0] - logs[1]
+        a, b = (runs.select(method=m).by_seed() for m in (one, two))
+        times = [[np.log(v[seed].final["seconds"] / (v[seed].final["step"] if each else 1)) for v in (a, b)]
+                 for seed in sorted(a.keys() & b.keys())]
+        d = -np.diff(times, axis=1)[:, 0]
         return f"{np.exp(d.mean()):.3g} times", within(d, high=np.log(most))
     return judged
 

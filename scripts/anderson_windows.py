@@ -179,7 +179,7 @@ def cycle_figure(results):
         if lost.any():
             ax.plot(t[lost], x[lost], "x", color=look(1)["color"], label="rejected trials")
         ax.set(xlabel="iterations", ylabel="x", title="guarded" if guard else "no guard")
-        ax.legend()
+    axes[1].legend()
     return figure
 
 

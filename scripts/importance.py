@@ -106,7 +106,7 @@ def gained(results):
 
 
 @experiment.claim("a-zero", "at w = 0 p_i prop. to |a_i| gains 1 + CV^2 of the norms in E|g|^2, by L_i nothing",
-                  expected="both to 1e-9, relative; by L_i n / (rows that are not 0): the empty ones are never drawn",
+                  expected="both to 1e-9, relative; by L_i n / (rows that are not 0): empty ones are never drawn",
                   source="all |l'| are equal there")
 def a_zero(results):
     return on_every(gained(results), lambda name, gain: (

@@ -227,8 +227,8 @@ def h_below(results):
     def judged(name, runs):
         sgd, saga = (np.log(np.maximum(runs.select(method=m).final("gap"), 1e-17)) for m in ("SGD", "SAGA"))
         return f"{np.exp(np.mean(sgd - saga)):.3g} times", within(sgd - saga, np.log(10))
-    groups = results.select("h").groups("data", "l2n")
-    return on_every([(f"{data} l2 n={l2n:g}", runs) for (data, l2n), runs in groups], judged)
+    return on_every(((f"{name[0]} l2 n={name[1]:g}", runs) for name, runs in results.select("h").groups("data", "l2n")),
+                    judged)
 
 
 @experiment.claim("h-hard", "at l2 = 1e-3/n the budget does not reach 1e-10", expected="SAGA's gap above (95 %, log)",
@@ -291,8 +291,7 @@ for part, model in (("a", "Linear regression"), ("b", "Logistic regression")):
 def floor_figure(results):
     figure, ax = panels()
     for i, (name, runs) in enumerate(results.select(divisor=HALVINGS).groups("data")):
-        steps, levels = floor_lines(runs)
-        fitted(ax, steps, levels.mean(0), i, name, "os^D"[i % 4])
+        fitted(ax, floor_lines(runs)[0], floor_lines(runs)[1].mean(0), i, name, MARKERS[i])
     halved(ax, 1 / np.array(HALVINGS), "step, in units of 1/(3 L_max)", "E f(w) - f*")
     ax.legend()
     return figure
@@ -320,7 +319,8 @@ def accuracy_figure(results):
 @experiment.figure("strength.png", caption="Logistic regression at 1/(3L): f - f* after the same passes against "
                    "l2 n, from the lowest to the highest seed. Below 1e-16 it is rounding.")
 def strength_figure(results):
-    groups = dict(results.select("h").groups("data"))
+    clipped = (dataclasses.replace(run, final={"gap": max(run.final["gap"], 1e-17)}) for run in results.select("h"))
+    groups = dict(Results(clipped).groups("data"))
 
     def draw(ax, data):
         for i, (method, runs) in enumerate(groups[data].groups("method")):
