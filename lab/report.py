@@ -264,7 +264,7 @@ def write_index(out):
     entries = []
     for path in sorted(Path(out).glob("*/summary.json")):
         try:
-            facts = read_summary(path)
+            facts = read_summary(path, reported={"part": str, "seed": int})
             if not facts:
                 print(f"{path} is damaged and left out of the index; run {path.parent.name} again", file=sys.stderr)
                 continue

@@ -40,9 +40,9 @@ SUMMARY = {"script": str, "task": str, "question": str, "command": str, "argumen
 REPORTED = {"part": str, "name": str, "tags": dict, "seed": int, "key": str}  # of every run in a summary
 
 
-def read_summary(path):
+def read_summary(path, reported=REPORTED):
     """The dict of a summary.json, tags and config with each run; {} where there is none, or a damaged one: the script's
-    next run writes it anew."""
+    next run writes it anew. reported: what every run must have; older files have less."""
     try:
         facts = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
@@ -56,7 +56,7 @@ def read_summary(path):
         entries = {i: entry for i, entry in enumerate(facts["entries"]) if fits(entry, {"tags": dict})}
         known = (entries.get(run["entry"], {}) if fits(run, {"entry": int}) else {} for run in facts["runs"])
         facts["runs"] = [{**run, **more} if more else run for run, more in zip(facts["runs"], known, strict=True)]
-    whole = whole and all(fits(run, REPORTED) for run in facts["runs"])
+    whole = whole and all(fits(run, reported) for run in facts["runs"])
     whole = whole and all(fits(known, {"name": str, "sha256": str}) for known in facts["data_sets"])
     return facts if whole and all(fits(claim, {"id": str}) and "holds" in claim for claim in facts["claims"]) else {}
 

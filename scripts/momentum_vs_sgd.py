@@ -21,7 +21,7 @@ from lab.figures import below, curves, fitted, halved, heat, panels, said
 from lab.options import whole
 from lab.results import Results
 from lab.verdicts import close, shown, together, within
-from npopt import SGD, Events, HeavyBall, RandomReshuffling, Stop, WithReplacement, minimize
+from npopt import SGD, Events, HeavyBall, RandomReshuffling, Stop, WithReplacement, backend, minimize
 from problems.classifiers import lenet, resnet
 from problems.convex import regression
 from problems.quadratic import Quadratic
@@ -58,7 +58,7 @@ def phase(beta, scale, steps, seed, events):
     """200 noisy coordinates of curvature 1, from the minimum: the late mean squares of momentum and of SGD, and of
     their difference; NaN where one diverged."""
     problem = Quadratic(np.ones(200), n=1000, noise=1.0)
-    problem.metrics = lambda x: {"w": np.array(x)}
+    problem.metrics = lambda x: {"w": backend.to_host(x).copy()}
     late = []
     for _, optimizer, lr in methods(scale * (1 - beta), beta)[:2]:
         run = minimize(problem, optimizer, WithReplacement(1), lr, stop=Stop(steps=steps), seed=seed,

@@ -81,7 +81,7 @@ def test_a_training_step_moves_nothing_and_an_interval_reads_its_losses_once(nam
     with strict_moves.counted() as moves:
 
         def progress(fraction, epoch, loss):
-            seen.append((fraction, sum(move.stack[0] == "minimize._read" for move in moves.reads)))
+            seen.append((fraction, sum(move.stack[0] == "run.on_host" for move in moves.reads)))
 
         minimize(
             problem,

@@ -29,7 +29,8 @@ def test_help_says_the_question_and_the_parts(path, capsys):
         script.experiment.main(["--help"], script=path.stem)
     said = capsys.readouterr().out
     assert ended.value.code == 0 and script.__doc__.splitlines()[0] in said
-    assert all(part.title in said for part in script.experiment.parts.values())
+    parts = script.experiment.parts
+    assert len(parts) == 1 or all(part.title in said for part in parts.values())
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,8 @@ def test_functions_that_measure_where_a_run_ends_read_nothing_on_the_device(devi
     script, found = named("optimizer_zoo"), []
     for name in (device, "cpu"):
         backend.use(name)
-        found.append(script.sharpness(0, Events(None), "digits", 300, "HeavyBall", 0.03, 2, 128, 1 / 6, (0.01, 0.05)))
+        given = dict(data="digits", rows=300, method="HeavyBall", lr=0.03, epochs=2, batch=128, held=1 / 6)
+        found.append(script.sharpness(0, Events(None), shifts=(0.01, 0.05), **given))
     for column in ("rise", "train", "high"):
         np.testing.assert_allclose(found[0][column], found[1][column], rtol=5e-3)
 
