@@ -101,7 +101,7 @@ class Neural(Problem):
         feed.place(network, self.loss_function, self.dtype)
         self.n = feed.n
         self.metrics_rows = self.n if metrics_rows is None else whole("Neural", "metrics_rows", metrics_rows)
-        self.fresh, self.recordings = network.state(), Recordings(network, self._both_ways)
+        self.fresh, self.recordings = network.state(), Recordings(network, self._both_ways, lambda: (self.loss_scale,))
 
     def ingredients(self):
         """What identifies the problem: the constructor's arguments, network, data and loss among them."""

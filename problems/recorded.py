@@ -35,10 +35,14 @@ class Still(Run):
 
 
 class Recordings:
-    """The recorded passes of one problem; `both_ways(inputs, targets, weights, run)` is the pass, (loss, dx)."""
+    """The recorded passes of one problem; `both_ways(inputs, targets, weights, run)` is the pass, (loss, dx).
 
-    def __init__(self, network, both_ways):
-        self.network, self.both_ways, self.seen, self.refused = network, both_ways, {}, False
+    numbers() gives the numbers that it reads beside arrays: a pass with others is a recording of its own.
+    """
+
+    def __init__(self, network, both_ways, numbers=tuple):
+        self.network, self.both_ways, self.numbers = network, both_ways, numbers
+        self.seen, self.refused = {}, False
 
     def __call__(self, x, out, active, inputs, targets, weights, run):
         """(loss, dx) of both_ways on a network that is bound to x and out."""
@@ -53,6 +57,8 @@ class Recordings:
             *addresses,
             active,
             *shapes,
+            *self.numbers(),
+            run.compute,
             x.dtype.char,
             run.backward,
             run.dx,

@@ -324,7 +324,7 @@ def strength_figure(results):
 
     def draw(ax, data):
         for i, (method, runs) in enumerate(groups[data].groups("method")):
-            sweep(ax, runs, "l2n", "gap", method, "l2 n", "f(w) - f*", logy=True, index=i)
+            sweep(ax, runs, "l2n", "gap", method, xlabel="l2 n", ylabel="f(w) - f*", logy=True, index=i)
         ax.get_legend().remove()
     return each(list(groups), draw, legend=3)
 

@@ -112,6 +112,19 @@ def test_each_kind_of_pass_is_a_recording_of_its_own(replays, monkeypatch):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_loss_scale_may_change(replays):
+    """It is multiplied in within the recording, and divided out after it."""
+    made = problem("perceptron", np.random.default_rng(5), compute="float16", loss_scale=64.0)
+    x = made.x0(backend.generator(0, "x0"))
+    g = backend.empty(x.shape, x.dtype)
+    norms = []
+    for scale in 5 * [64.0] + 5 * [1024.0]:
+        made.loss_scale = scale
+        made.value_and_gradient(x, np.arange(8), None, g)
+        norms.append(np.linalg.norm(backend.to_host(g)))
+    assert replays == [3, 3] and np.ptp(norms) < 1e-3 * norms[0]
+
+
 def test_layers_that_draw_are_not_recorded(replays):
     rng = np.random.default_rng(0)
     NETWORKS["with dropout"] = lambda: nn.mlp((64, 7, 3), dropout=0.2)
