@@ -120,6 +120,7 @@ def test_a_loss_scale_may_change(replays):
     norms = []
     for scale in 5 * [64.0] + 5 * [1024.0]:
         made.loss_scale = scale
+        made.begin(0)
         made.value_and_gradient(x, np.arange(8), None, g)
         norms.append(np.linalg.norm(backend.to_host(g)))
     assert replays == [3, 3] and np.ptp(norms) < 1e-3 * norms[0]
