@@ -169,6 +169,7 @@ def test_the_index_is_ordered_by_task(tmp_path):
     assert "No results yet" in write_index(tmp_path).read_text()
 
 
+@pytest.mark.slow
 def test_a_profile_prints_a_table_of_layers_and_stores_nothing(tmp_path):
     script = str(ROOT / "scripts" / "momentum_vs_sgd.py")
     words = [sys.executable, script, "--profile", "--quick", "--out", str(tmp_path)]

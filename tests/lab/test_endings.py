@@ -93,6 +93,7 @@ def test_who_ends_npopt_ends_its_script_and_its_workers(folder, command, how, gr
 
 
 @pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
 def test_ctrl_c_four_times_in_a_row_saves_and_prints_one_sentence(folder, jobs):
     process = npopt(folder, "run", "toy", "--jobs", jobs, "--seeds", 1, "--threads", 1)
     wait_for(lambda: len(checkpoints(folder)) == jobs)

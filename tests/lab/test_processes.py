@@ -72,6 +72,7 @@ def test_a_script_killed_and_interrupted_ends_bit_for_bit_where_it_would_have(to
     np.testing.assert_array_equal(momentum(toy.parent)["x"], reference(LONG, seed=0))
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_folder_share_the_runs(toy, start):
     words = ("--threads", 1, "--seeds", 3, "--steps", 4_000, "--log", toy.parent / "log")
     processes = [start(toy, *words) for _ in range(2)]

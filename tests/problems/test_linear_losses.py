@@ -152,6 +152,7 @@ def test_a_loss_of_ones_own_is_one_class_and_its_formula_may_change(tmp_path):
         assert found.stdout.split() == [f"{factor:.1f}", f"{1 - factor:.1f}"]
 
 
+@pytest.mark.slow
 def test_what_a_formula_reads_beside_its_class_may_change_too(tmp_path):
     """A constant of the file, used by a function in a base class."""
     own = OWN.replace("FACTOR", "SCALE").replace("class Quartic(", "SCALE = VALUE\n\nclass Quartic(", 1)

@@ -10,6 +10,7 @@ BENCHMARKS = pathlib.Path(__file__).parent.parent.parent / "benchmarks"
 pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(monkeypatch, tmp_path, capsys, shim):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     for name in ("pairs", "steps", "gpu_tools", "gpu_pieces", "nn_gpu"):
