@@ -7,6 +7,7 @@ from npopt import elementwise
 from npopt.backend import cache
 from npopt.errors import UserError
 
+import numba
 import numpy as np
 import pytest
 from numba.core import caching
@@ -110,8 +111,9 @@ def test_machine_code_is_found_again(home):
 
 @pytest.mark.parametrize("kind", ["nbi", "nbc"])
 @pytest.mark.parametrize("left", [0, 40])
-def test_machine_code_that_was_cut_short_is_compiled_again_once(home, kind, left):
+def test_machine_code_that_was_cut_short_is_compiled_again_once(home, monkeypatch, kind, left):
     """Without a look at it numba ends in an EOFError, each time."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")  # beside the module, also where $NUMBA_CACHE_DIR says otherwise
     text = "import numba\n\n\n@numba.njit('float64(float64)', cache=True)\ndef half(x):\n    return x / 2\n"
     cache.module("half", text)
     (path,) = cache.folder().rglob(f"*.{kind}")
