@@ -65,7 +65,9 @@ def folder(toy):
     if not Path("/proc/self/stat").exists():
         pytest.skip("looks for processes in /proc")
     toy.write_text(toy.read_text().replace("default=60", "default=9_000_000"))
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup processes would inherit it as ignored
     yield toy.parent
+    signal.signal(signal.SIGHUP, ignored)
     for process in alive(toy.parent):
         os.kill(process, signal.SIGKILL)
 
