@@ -92,7 +92,7 @@ def test_wide_blocks_and_parts_of_a_sum(kind, shim, monkeypatch):
         monkeypatch.setattr(tensor, "WAVE", wave)
         wide(case, kind, monkeypatch)
     ran = {name for name, _ in cudashim.EXECUTED}
-    assert {"convolve_wide", "convolve_128", "convolve_256", "weights_128", "weights_64", "sum_in_order"} <= ran
+    assert {"convolve_wide", "convolve_128", "convolve_256", "weights_128", "weights_64", "sum_parts"} <= ran
 
 
 def wide(case, kind, monkeypatch):

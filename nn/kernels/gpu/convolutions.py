@@ -18,10 +18,10 @@ from math import prod
 from npopt import backend
 
 from . import tensor, winograd
-from .launch import Program, blocks, geometry
+from .launch import blocks, geometry, windows
 from .norms import add_row
 
-program = Program("windows.cu")
+program = windows
 WORKSPACE = 1 << 30  # bytes of columns, or of Winograd's points, at a time
 accurate = False  # whether Winograd's form is left out; kernels.use sets it
 WINOGRAD = True

@@ -25,6 +25,9 @@ class Program(cuda.Program):
         self(name, arguments[0])(grid, (THREADS,), (*arguments, c // wide))
 
 
+windows = Program("windows.cu")  # of all convolutions: columns, and sums of parts
+
+
 def blocks(count, size=THREADS):
     """How many blocks of this size hold so many."""
     return (count + size - 1) // size

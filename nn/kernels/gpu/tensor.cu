@@ -31,6 +31,20 @@ struct View {
 // Where a chunk of a row of 8 chunks lies: a column's neighbours in different banks.
 __device__ inline int spread(int row, int chunk) { return row * 8 + (chunk ^ (row & 7)); }
 
+// sum += a b for a warp's 16 TALL x 16 WIDE outputs and 32 bytes of their terms; a and b are rounded in place.
+template <int TALL, int WIDE>
+__device__ inline void add_products(float (&sum)[TALL][WIDE * 2][4], unsigned (&a)[TALL][4], unsigned (&b)[WIDE][4]) {
+    const Stored* kind = nullptr;
+#pragma unroll
+    for (int k = 0; k < TALL * 4; k++) a[k / 4][k % 4] = rounded(kind, a[k / 4][k % 4]);
+#pragma unroll
+    for (int k = 0; k < WIDE * 4; k++) b[k / 4][k % 4] = rounded(kind, b[k / 4][k % 4]);
+#pragma unroll
+    for (int i = 0; i < TALL; i++)
+#pragma unroll
+        for (int j = 0; j < WIDE * 2; j++) multiply(kind, sum[i][j], a[i], b[j / 2] + 2 * (j % 2));
+}
+
 // y[position, n] = bias[n] + sum over taps and channels of x[pixel(position, tap), c] w[n, tap, c]
 // x: images of c channels   w: (count, taps, c)   y: images of `count` channels   positions: images rows columns
 template <int DOWN, int ACROSS, int TALL, int WIDE, int STAGES, typename Tile>
@@ -86,23 +100,16 @@ __device__ inline void convolve(Tile& tile, const Stored* __restrict__ x, const 
         load(slice + STAGES - 1);
         const int base = slice % STAGES * STAGE;
 #pragma unroll
-        for (int part_ = 0; part_ < 4; part_++) {
+        for (int quarter = 0; quarter < 4; quarter++) {
             unsigned a[TALL][4], b[WIDE][4];
 #pragma unroll
             for (int i = 0; i < TALL; i++)
-                load_rows(a[i], tile, base + spread(top + i * 16 + lane % 16, 2 * part_ + lane / 16));
+                load_rows(a[i], tile, base + spread(top + i * 16 + lane % 16, 2 * quarter + lane / 16));
 #pragma unroll
             for (int j = 0; j < WIDE; j++)
                 load_rows(b[j], tile, base + ROWS * 8 + spread(left + j * 16 + lane % 8 + lane / 16 * 8,
-                                                               2 * part_ + lane / 8 % 2));
-#pragma unroll
-            for (int k = 0; k < TALL * 4; k++) a[k / 4][k % 4] = rounded(x, a[k / 4][k % 4]);
-#pragma unroll
-            for (int k = 0; k < WIDE * 4; k++) b[k / 4][k % 4] = rounded(x, b[k / 4][k % 4]);
-#pragma unroll
-            for (int i = 0; i < TALL; i++)
-#pragma unroll
-                for (int j = 0; j < WIDE * 2; j++) multiply(x, sum[i][j], a[i], b[j / 2] + 2 * (j % 2));
+                                                               2 * quarter + lane / 8 % 2));
+            add_products<TALL, WIDE>(sum, a, b);
         }
     }
 #pragma unroll
@@ -232,14 +239,7 @@ __device__ inline void weights(Tile& tile, const Stored* __restrict__ dy, const 
             for (int k = 0; k < TALL; k++) load_turned<UP>(a[k], tile, base, quarter, top + k * 16, true);
 #pragma unroll
             for (int k = 0; k < WIDE; k++) load_turned<LONG>(b[k], tile, base + SLICE * UP, quarter, left + k * 16, false);
-#pragma unroll
-            for (int k = 0; k < TALL * 4; k++) a[k / 4][k % 4] = rounded(x, a[k / 4][k % 4]);
-#pragma unroll
-            for (int k = 0; k < WIDE * 4; k++) b[k / 4][k % 4] = rounded(x, b[k / 4][k % 4]);
-#pragma unroll
-            for (int k = 0; k < TALL; k++)
-#pragma unroll
-                for (int j = 0; j < WIDE * 2; j++) multiply(x, sum[k][j], a[k], b[j / 2] + 2 * (j % 2));
+            add_products<TALL, WIDE>(sum, a, b);
         }
     }
 #pragma unroll
@@ -280,15 +280,4 @@ extern "C" __global__ void __launch_bounds__(256)
     const long long inner = turn ? o : c, k = t % inner, tap = t / inner % (down * across), n = t / inner / (down * across);
     const long long i = first + step * (tap / across), j = begin + stride * (tap % across);
     out[t] = turn ? w[((k * high + i) * wide + j) * c + n] : w[((n * high + i) * wide + j) * c + k];
-}
-
-// out[i] = sum over p of parts[p, i], in float64 and in order; parts: (count, n)
-extern "C" __global__ void __launch_bounds__(256)
-    sum_in_order(const float* __restrict__ parts, float* __restrict__ out, long long count, long long n) {
-    const long long i = blockIdx.x * 256LL + threadIdx.x;
-    if (i >= n) return;
-    double sum = 0;
-#pragma unroll 8
-    for (long long p = 0; p < count; p++) sum += parts[p * n + i];
-    out[i] = (float)sum;
 }

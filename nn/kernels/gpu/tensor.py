@@ -1,17 +1,17 @@
 """Convolutions on tensor cores, without columns: see tensor.cu. For TF32, float16 and bfloat16, sums in float32.
 
 With P positions, K = kh kw C numbers in a window and s bytes a number, a pass takes 2 P K O operations, as by columns,
-and from the card's memory x (once a kernel's row at most), w and y: P (C + O) s bytes instead of 2 P K s more.
+and reads and writes x, w and y alone: P (C + O) s bytes of the card's memory at best, where columns are 2 P K s more.
 
 dx of a stride s is s x s convolutions of dy, one for each remainder of a pixel's row and column, each with the taps
-that meet it. dW is summed over PARTS of the positions; parts are added in order, in float64.
+that meet it. dW is summed over parts of the positions; the parts are added in order, in float64.
 """
 
 from math import prod
 
 from npopt import backend
 
-from .launch import Program, blocks
+from .launch import Program, blocks, windows
 
 TILES = {  # outputs of a block, its threads, and its chunks of shared memory
     "convolve_wide": (256, 128, 256, 9216),
@@ -68,7 +68,7 @@ def convolve_weights(x, dy, dw, stride, padding):
     sums = dw if parts == 1 else backend.workspace((parts, o, wide), "float32")
     _run(name, (*tiles, parts), (dy, x, sums, *view, c, o, positions, length))
     if parts > 1:
-        program.each("sum_in_order", dw.size, sums, dw, parts, like=x)
+        windows.each("sum_parts", dw.size, sums, dw, parts)
 
 
 def _launch(x, w, bias, y, view, positions):
