@@ -244,8 +244,8 @@ def clock_figure(results):
 
 
 @experiment.figure("predicted.png", caption="Iterations to 1e-7, observed against what L and mu predict: bars from the "
-                   "least to the most that theory allows on least squares; on logistic regression (open) the most "
-                   "alone, since the curvature on the way is higher than mu.")
+                   "least to the most that theory allows on least squares, an arrow where it sets no least; on "
+                   "logistic regression (open) the most alone, since the curvature on the way is higher than mu.")
 def predicted_figure(results):
     figure, ax = panels()
     for i, name in enumerate(("gradient descent", "heavy ball", "Nesterov")):
@@ -256,7 +256,10 @@ def predicted_figure(results):
             for least, most, seen in rows:
                 if np.isfinite(seen):
                     colour, fill = look(i)["color"], "none" if part == "b" else "full"
-                    ax.plot([most if part == "b" else max(least, 1), most], [seen, seen], color=colour, lw=2)
+                    if part != "b" and least > 1:
+                        ax.plot([least, most], [seen, seen], color=colour, lw=2)
+                    elif part != "b":
+                        ax.plot([0.75 * most], [seen], "<", color=colour, ms=6)
                     ax.plot([most], [seen], MARKERS[i], color=colour, ms=7, fillstyle=fill)
         ax.plot([], [], MARKERS[i], color=look(i)["color"], label=name)
     ends = [max(a, b) for a, b in zip(ax.get_xlim(), ax.get_ylim(), strict=True)]

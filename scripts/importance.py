@@ -172,9 +172,9 @@ def importance_figure(results):
             bars = [[m - ends[c].min() for c, m in zip(steps, middle, strict=True)],
                     [ends[c].max() - m for c, m in zip(steps, middle, strict=True)]]
             ax.errorbar(steps, middle, bars, **look(i), marker=MARKERS[i], ms=5, capsize=2, lw=1.4, label=rule)
-        for at, text in ((1, "1/max L"), (gain[name]["longer"], "1/mean L")):
+        for at, text, side in ((1, "1/max L ", "right"), (gain[name]["longer"], " 1/mean L", "left")):
             ax.axvline(at, color="#999999", lw=1, ls=":")
-            ax.annotate(text, (at, 0.96), xycoords=("data", "axes fraction"), fontsize=10, color="#666666", ha="right")
+            ax.annotate(text, (at, 0.96), xycoords=("data", "axes fraction"), fontsize=10, color="#666666", ha=side)
         ax.set(xscale="log", yscale="log", xlabel="step, in units of 1/max L", ylabel="f(w) - f*")
     return each(list(groups), draw, legend=5)
 
