@@ -69,6 +69,7 @@ class Recordings:
         found = self.seen.get(key, 0)
         if isinstance(found, int):
             if found + 1 < LEAST or sum(not isinstance(one, int) for one in self.seen.values()) >= MOST:
+                # points that never come again, as of a line search, must not fill the memory: begin anew
                 self.seen = {**self.seen, key: found + 1} if len(self.seen) < 10 * MOST else {}
                 return self.both_ways(inputs, targets, weights, run)
             found = self.seen[key] = self._recorded(owner, given, run, leaves)

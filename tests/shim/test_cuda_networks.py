@@ -1,7 +1,5 @@
 """Whole training steps on the stand-in GPU: npopt's own device code, CUDA kernels and formulas, run on the CPU."""
 
-from types import SimpleNamespace
-
 import nn
 from nn.kernels.gpu import convolutions
 from nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
@@ -12,6 +10,7 @@ from problems.neural import Neural
 import cudashim
 import numpy as np
 import pytest
+from noise import pictures
 from test_layers import LAYERS
 
 pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
@@ -93,19 +92,7 @@ def compare(make, loss, dtype, rng, near):
 
 def test_training_runs_as_on_the_cpu(rng):
     """minimize, a problem with crops and flips, batch norm and dropout, and optimizers: the same curve on both."""
-    images, labels = rng.integers(0, 256, (64, 8, 8, 1)).astype("uint8"), rng.integers(0, 3, 64)
-    data = SimpleNamespace(
-        name="noise",
-        x_train=images,
-        y_train=labels,
-        x_test=None,
-        y_test=None,
-        mean=[120.0],
-        std=[70.0],
-        scale=1.0,
-        classes=(0, 1, 2),
-        sha256="",
-    )
+    data = pictures(rng, 64)
     for optimizer in (AdamW(), SGD()):
         found = []
         for device in ("shim", "cpu"):

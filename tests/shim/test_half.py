@@ -1,7 +1,5 @@
 """Networks whose activations have two bytes a number: beside float32 they differ by the rounding, and they train."""
 
-from types import SimpleNamespace
-
 import nn
 from nn.networks import basic_block
 from npopt import HeavyBall, WithReplacement, backend, minimize
@@ -13,6 +11,7 @@ import cudashim
 import ml_dtypes  # noqa: F401 (NumPy knows bfloat16 by it)
 import numpy as np
 import pytest
+from noise import pictures
 
 shimmed = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 
@@ -42,21 +41,8 @@ def place(request):
 
 
 def problem(name, **options):
-    rng, network = np.random.default_rng(7), NETWORKS[name]()
-    size = 28 if name == "lenet5" else 8
-    data = SimpleNamespace(
-        name="noise",
-        x_train=rng.integers(0, 256, (12, size, size, 1)).astype("uint8"),
-        y_train=rng.integers(0, 3, 12),
-        x_test=None,
-        y_test=None,
-        mean=[120.0],
-        std=[70.0],
-        scale=1.0,
-        classes=(0, 1, 2),
-        sha256="",
-    )
-    return Neural(network, Images(data), **options)
+    data = pictures(np.random.default_rng(7), 12, 28 if name == "lenet5" else 8)
+    return Neural(NETWORKS[name](), Images(data), **options)
 
 
 def gradient(made, x):

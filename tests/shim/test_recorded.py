@@ -14,6 +14,7 @@ from problems.neural import Neural
 import cudashim
 import numpy as np
 import pytest
+from noise import pictures
 
 NETWORKS = {
     "perceptron": lambda: nn.mlp((64, 7, 3)),
@@ -51,20 +52,7 @@ def replays(monkeypatch, place):
 
 
 def problem(name, rng, **options):
-    images, labels = rng.integers(0, 256, (64, 8, 8, 1)).astype("uint8"), rng.integers(0, 3, 64)
-    data = SimpleNamespace(
-        name="noise",
-        x_train=images,
-        y_train=labels,
-        x_test=None,
-        y_test=None,
-        mean=[120.0],
-        std=[70.0],
-        scale=1.0,
-        classes=(0, 1, 2),
-        sha256="",
-    )
-    return Neural(NETWORKS[name](), Images(data, CropFlip(2)), l2=1e-3, **options)
+    return Neural(NETWORKS[name](), Images(pictures(rng, 64), CropFlip(2)), l2=1e-3, **options)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
