@@ -47,6 +47,7 @@ from npopt.optimizers import (
     SophiaH,
 )
 from npopt.penalties import L1, L1L2, L2, Box, Simplex
+from npopt.phases import Phase, in_phases
 from npopt.run import Events, Run, Stop
 from npopt.samplers import (
     AdaptiveImportance,
@@ -121,6 +122,7 @@ __all__ = [
     "NAdam",
     "Nesterov",
     "OneCycle",
+    "Phase",
     "Piecewise",
     "Polynomial",
     "Proximal",
@@ -139,6 +141,7 @@ __all__ = [
     "backend",
     "elementwise",
     "gradcheck",
+    "in_phases",
     "minimize",
     "range_test",
     "theory",

@@ -5,6 +5,7 @@ from problems.unrolled.classical import amp, decreasing, fista, ista
 from problems.unrolled.codes import SparseCodes, nmse
 from problems.unrolled.forms import ALISTA, LISTA, LISTACP, SUPPORT
 from problems.unrolled.network import Unrolled
+from problems.unrolled.staged import stages
 
 __all__ = [
     "ALISTA",
@@ -20,4 +21,5 @@ __all__ = [
     "fista",
     "ista",
     "nmse",
+    "stages",
 ]

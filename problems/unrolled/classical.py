@@ -57,8 +57,8 @@ def ista(b, A, lam, L=None):
 def fista(b, A, lam, L=None):
     """Beck & Teboulle, SIAM J. Imaging Sci. 2, 2009, constant step: with y_1 = x_0 and t_1 = 1
 
-        x_k = S_{lam/L}(y_k + A'(b - A y_k)/L)        t_{k+1} = (1 + sqrt(1 + 4 t_k^2))/2
-        y_{k+1} = x_k + (t_k - 1)/t_{k+1} (x_k - x_{k-1})
+    x_k = S_{lam/L}(y_k + A'(b - A y_k)/L)        t_{k+1} = (1 + sqrt(1 + 4 t_k^2))/2
+    y_{k+1} = x_k + (t_k - 1)/t_{k+1} (x_k - x_{k-1})
     """
     x, L = checked("fista", b, A), lipschitz(A) if L is None else L
     y, t, k = x, 1.0, 0

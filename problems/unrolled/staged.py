@@ -1,0 +1,35 @@
+"""Training of unrolled networks layer by layer, as in the code of Chen, Liu, Wang & Yin, NeurIPS 2018."""
+
+from npopt import Adam, Phase, Stop
+from npopt.errors import UserError
+from npopt.values import number, whole
+
+
+def stages(form, steps, lr=5e-4, factors=(0.2, 0.02), patience=None):
+    """The phases of npopt.in_phases for a form, three for each layer k = 0, 1, ...: the loss looks at x_{k+1};
+
+        the variables that come in with layer k alone        Adam, rate lr
+        all variables of layers 0 to k                       Adam started anew, rate 0.2 lr, then 0.02 lr
+
+    steps     of each phase, a number or one for each kind of phase. The authors' code goes on for 200,000 steps, or
+              until the validation error's best value is 4,000 steps old
+    factors   of the rates of the later kinds
+    patience  rows of columns after which a phase ends without a better "nmse"; None: it makes all its steps
+
+    Their code also multiplies a layer's gradients by 0.3 for each layer that came after it. Adam's steps do not feel a
+    constant factor, and theirs is started anew in each phase, as here: it is left out.
+    """
+    count = 1 + len(factors)
+    steps = tuple(steps) if isinstance(steps, (tuple, list)) else (steps,) * count
+    if len(steps) != count:
+        raise UserError(f"stages: steps must be a number or {count} of them, got {steps}")
+    steps = [whole("stages", "steps", value) for value in steps]
+    rates = [number("stages", "lr", lr, low=0) * factor for factor in (1.0, *factors)]
+    waits = None if patience is None else ("nmse", whole("stages", "patience", patience))
+    found = []
+    for k in range(form.layers):
+        for kind, (most, rate) in enumerate(zip(steps, rates, strict=True)):
+            names = form.up_to(k + 1) if kind else form.own(k)
+            stop = Stop(steps=most, patience=waits)
+            found.append(Phase(Adam(), rate, stop, names=tuple(names), depth=k + 1))
+    return found
