@@ -15,7 +15,6 @@ from npopt.version import __version__
 
 import numpy as np
 
-
 ENDS = ("target", "patience")  # reasons that a row of columns gives
 
 

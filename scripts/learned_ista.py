@@ -1,0 +1,382 @@
+"""What does learning ISTA's numbers gain, and do they become what theory says?   Course task A13; Chen et al. 2018.
+
+ISTA and FISTA solve a LASSO by a step that is known beforehand. LISTA makes each of K steps a layer and learns its
+matrices and thresholds. Theory: if a network's iterates converge to x* for all sparse x*, then its weights become
+coupled, W2_k - (I - W1 A) -> 0, and its thresholds fall to 0. With coupled weights (LISTA-CP) some network has an error
+below s B exp(-c k): decibels fall linearly in layers, theta_k in proportion to the error that remains; without noise
+there is no floor, with noise one that is set by it. FISTA has a floor set by lambda alone, about 6 dB lower for half
+the lambda, which it reaches the later. Support selection removes the shrinkage of what surely is no 0.
+
+The setting is that of section 4.1: m = 250, n = 500, 10 % non-zeros, columns of length 1, 1,000 test samples, NMSE in
+dB of sums over the set. A seed is another A, with other samples. Training goes layer by layer in three stages, as the
+authors' code does, with a budget for two cores: 150, 75, 75 steps of 64 fresh samples where theirs has up to 200,000,
+at 20 times their rate 5e-4 (LISTA: 6 times; chosen among 1e-3, 3e-3 and 1e-2 on 4 to 6 layers). Part b varies it.
+
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 40 minutes.
+"""
+
+from lab import Entry, Experiment, Part, Recipe
+from lab.claims import decided, listed, on_every, spread, spreads
+from lab.figures import MARKERS, below, look, mark, panels
+from lab.results import middle_and_band
+from lab.verdicts import lower, no_higher, shown, within
+from problems.unrolled import ALISTA, LISTA, LISTACP, SUPPORT, SparseCodes
+from problems.unrolled.recipes import classical, oracle, trained
+
+import numpy as np
+import scipy.stats
+
+experiment = Experiment(
+    __doc__,
+    task="A13",
+    source="Chen, Liu, Wang & Yin, NeurIPS 2018, arXiv:1808.10038",
+    parts={
+        "a": Part("without noise, by layer"),
+        "f": Part("ISTA and FISTA: lambda and iterations"),
+        "n": Part("noise of 40, 30 and 20 dB"),
+        "i": Part("ill-conditioned A"),
+        "b": Part("the budget of training"),
+    },
+    seeds=3,
+)
+
+FORMS = {"LISTA": LISTA, "LISTA-CP": LISTACP, "LISTA-SS": LISTA, "LISTA-CPSS": LISTACP, "ALISTA": ALISTA}
+SELECTS = ("LISTA-SS", "LISTA-CPSS")
+RATES = {LISTA: 3e-3, LISTACP: 1e-2, ALISTA: 1e-2}
+STEPS = (150, 75, 75)
+LAMS = (0.4, 0.2, 0.1, 0.05, 0.025)
+FALLING = (0.4, 0.0125, 0.9)                                    # lambda: first, last, factor
+SNRS, CONDITIONS, BUDGETS = (40, 30, 20), (5, 30, 50), (0.25, 0.5, 1, 2)
+COLOURS = {name: i for i, name in enumerate(("LISTA-CP", "LISTA", "LISTA-CPSS", "LISTA-SS", "ALISTA", "FISTA", "ISTA"))}
+KNOWN = {("FISTA", 0.1): {16: -10.3, 32: -17.5, 100: -16.9}, ("FISTA", 0.05): {16: -7.4, 32: -19.3, 100: -22.2},
+         ("ISTA", 0.4): {16: -5.8, 100: -7.4}, ("ISTA", 0.1): {16: -5.3, 100: -15.4},
+         ("AMP", None): {8: -18.8, 16: -30.2, 32: -44.4}}       # an independent program's, another A
+
+
+# ------------------------------------------------------------------------------------------------------------- grid
+def entries(part, args, names, steps=STEPS, seeds=None, baselines=(), tags=None, **source):
+    """Networks, and classical methods for as many iterations as these have layers."""
+    codes = SparseCodes(*args.pick((250, 500), (50, 100)), **source)
+    layers, held, tags = args.pick(16, 4), args.pick(1000, 300), tags or {}
+    steps = tuple(args.pick(value, max(value // 5, 4)) for value in steps)
+    for name in names:
+        kind = FORMS[name]
+        form = kind(layers, support=SUPPORT if name in SELECTS else None)
+        yield Entry(part, run=Recipe(trained, form=form, source=codes, steps=steps, lr=RATES[kind], held=held),
+                    seeds=seeds, method=name, **tags)
+    for method, lam in baselines:
+        yield Entry(part, run=Recipe(classical, method=method, source=codes, iterations=layers, lam=lam, held=held),
+                    seeds=seeds, method=method, lam=str(lam), **tags)
+
+
+@experiment.runs
+def runs(args):
+    shown_beside = [("ISTA", 0.4), ("FISTA", 0.1), ("AMP", None)]
+    yield from entries("a", args, args.pick(list(FORMS), ["LISTA", "LISTA-CP", "LISTA-CPSS"]), baselines=shown_beside)
+    for method, lam in [("ISTA", lam) for lam in LAMS] + [("FISTA", lam) for lam in (*LAMS, FALLING)] + [("AMP", None)]:
+        codes = SparseCodes(*args.pick((250, 500), (50, 100)))
+        yield Entry("f", run=Recipe(classical, method=method, source=codes, iterations=args.pick(400, 60), lam=lam,
+                                    held=args.pick(1000, 300)), seeds=args.seeds[:1], method=method, lam=str(lam))
+    for snr in args.pick(SNRS, SNRS[-1:]):
+        names = args.pick(["LISTA-CP", "LISTA-CPSS"], ["LISTA-CP"])
+        yield from entries("n", args, names, baselines=shown_beside[1:], tags=dict(snr=snr), snr=snr)
+        codes = SparseCodes(*args.pick((250, 500), (50, 100)), snr=snr)
+        yield Entry("n", run=Recipe(oracle, source=codes, held=args.pick(1000, 300)), method="support known", snr=snr)
+    for c in args.pick(CONDITIONS, CONDITIONS[-1:]):
+        names = args.pick(["LISTA-CP", "LISTA-CPSS"], ["LISTA-CP"])
+        yield from entries("i", args, names, baselines=shown_beside[1:2], tags=dict(condition=c), condition=c)
+    for share in args.pick(BUDGETS, BUDGETS[1:3]):
+        steps = tuple(max(1, round(share * value)) for value in STEPS)
+        yield from entries("b", args, ["LISTA-CPSS"], steps, args.seeds[:1], tags=dict(budget=share))
+
+
+# ----------------------------------------------------------------------------------------------------------- claims
+def paired(runs, *methods):
+    """The runs of each method that have the seeds which all of them have, in the same order."""
+    found = [runs.select(method=method).by_seed() for method in methods]
+    seeds = sorted(set.intersection(*map(set, found)))
+    return [[runs[seed] for seed in seeds] for runs in found]
+
+
+def ends(runs, *methods):
+    """NMSE of the last layer, one a seed, of each method."""
+    return [np.array([run.final["nmse"] for run in some]) for some in paired(runs, *methods)]
+
+
+def networks(results):
+    return results.select("a", method=tuple(FORMS))
+
+
+@experiment.claim("a-untrained", "an untrained LISTA or LISTA-CP is ISTA", expected="the same dB at every layer as "
+                  "ISTA with lambda 0.4 and L = 1.001 |A|^2, to 1e-3 dB (float32)", source="W1 = A'/L, W2 = I - A'A/L")
+def untrained(results):
+    some = results.select("a", method=tuple(n for n in FORMS if n != "ALISTA" and n not in SELECTS) + ("ISTA",))
+    nets = [m for m in some.values("method") if m != "ISTA"]
+    apart = {m: max(np.abs(net.columns["untrained"] - ista.columns["nmse"]).max()
+                    for net, ista in zip(*paired(some, m, "ISTA"), strict=True)) for m in nets}
+    return listed({m: f"{v:.1e} dB" for m, v in apart.items()}), max(apart.values()) < 1e-3
+
+
+@experiment.claim("a-linear", "LISTA-CP's decibels fall linearly in layers", expected="over layers 1 to K: R^2 at "
+                  "least 0.95 for every seed, and more than 1 dB a layer (95 %)", source="Theorem 2: s B exp(-c k)")
+def linear(results):
+    fits = [scipy.stats.linregress(run.columns["layer"][1:], run.columns["nmse"][1:])
+            for run in results.select("a", method="LISTA-CP")]
+    slopes, squares = np.array([fit.slope for fit in fits]), [fit.rvalue**2 for fit in fits]
+    return decided(f"slope {shown(slopes)} dB a layer, R² {min(squares):.3f} to {max(squares):.3f}",
+                   within(slopes, high=-1), min(squares) >= 0.95)
+
+
+@experiment.claim("a-fista", "after as many layers as iterations LISTA-CP is far below FISTA with lambda 0.1",
+                  expected="by more than 10 dB at layer 16 (95 %; --quick: 4 layers, where 1 dB is asked)",
+                  source="Figure 3")
+def fista_claim(results, args):
+    net, fista = ends(results.select("a"), "LISTA-CP", "FISTA")
+    return decided(f"difference {shown(net, fista)} dB", within(net - fista, high=args.pick(-10, -1)))
+
+
+for name in ("LISTA-CP", "LISTA-CPSS"):
+    @experiment.claim(f"a-amp-{name[6:].lower()}", f"{name} ends at or below AMP, which knows that A is random",
+                      expected="after as many layers as iterations at most 1 dB above (95 %)", source="Figure 3")
+    def amp_claim(results, name=name):
+        net, amp = ends(results.select("a"), name, "AMP")
+        return decided(f"{spread(net)} and {spread(amp)} dB", no_higher(net, amp, 1.0))
+
+
+@experiment.claim("a-falls", "the error falls from layer to layer", expected="every layer, form and seed",
+                  source="Theorem 2; training adds a layer to those before it")
+def falls(results):
+    steps = {m: max(np.diff(run.columns["nmse"]).max() for run in runs)
+             for m, runs in networks(results).groups("method")}
+    return "largest change of a layer: " + listed({m: f"{v:+.2f} dB" for m, v in steps.items()}), \
+        max(steps.values()) < 0
+
+
+@experiment.claim("a-inner", "at inner layers LISTA-CP is not worse than LISTA", expected="at a quarter, half and "
+                  "three quarters of the layers at most 1 dB above (95 %)", source="Figure 3")
+def inner(results):
+    cp, free = (np.array([run.columns["nmse"] for run in some])
+                for some in paired(results.select("a"), "LISTA-CP", "LISTA"))
+    layers = [(cp.shape[1] - 1) * quarter // 4 for quarter in (1, 2, 3)]
+    return decided(listed({f"layer {k}": f"{shown(cp[:, k], free[:, k])} dB" for k in layers}),
+                   *(no_higher(cp[:, k], free[:, k], 1.0) for k in layers))
+
+
+for plain, name in (("LISTA-CP", "LISTA-CPSS"), ("LISTA", "LISTA-SS")):
+    @experiment.claim(f"a-support-{name[6:].lower()}", f"support selection lowers the end of {plain}",
+                      expected="the last layer is lower (95 %)", source="Theorem 3; Figure 3")
+    def support(results, plain=plain, name=name):
+        with_it, without = ends(results.select("a"), name, plain)
+        return decided(f"difference {shown(with_it, without)} dB", lower(with_it, without))
+
+
+@experiment.claim("a-theta", "LISTA-CP's thresholds fall in proportion to the error that they meet", expected="slope "
+                  "1 ± 0.5 of log theta_k against log mean |x_k - x*|_1 (95 %), rank correlation at least 0.9, every "
+                  "seed", source="Theorem 2: theta_k = mu sup |x_k - x*|_1")
+def theta(results):
+    pairs = [(run.columns["l1"][:-1], run.columns["theta"][1:]) for run in results.select("a", method="LISTA-CP")]
+    ranks = [scipy.stats.spearmanr(error, theta).statistic for error, theta in pairs]
+    if min(theta.min() for _, theta in pairs) <= 0:
+        return "a threshold is not above 0", False
+    slopes = np.array([np.polyfit(np.log(error), np.log(theta), 1)[0] for error, theta in pairs])
+    return decided(f"slope {shown(slopes)}, rank correlation {min(ranks):.3f} to {max(ranks):.3f}",
+                   within(slopes, 0.5, 1.5), min(ranks) >= 0.9)
+
+
+@experiment.claim("a-coupling", "LISTA's weights become coupled layer by layer", expected="|W2_k - (I - W1 A)|_2 "
+                  "falls with k: rank correlation below -0.5 and the last at most half of the first, every seed",
+                  source="Theorem 1; Figure 1")
+def coupling(results):
+    some = [run.columns["coupling"][2:] for run in results.select("a", method="LISTA")]
+    ranks = [scipy.stats.spearmanr(np.arange(len(v)), v).statistic for v in some]
+    parts = [v[-1] / v[0] for v in some]
+    return (f"rank correlation {min(ranks):.2f} to {max(ranks):.2f}, last / first {min(parts):.2f} to {max(parts):.2f}",
+            max(ranks) < -0.5 and max(parts) <= 0.5)
+
+
+@experiment.claim("f-known", "ISTA, FISTA and AMP give the numbers of an independent program", expected="within 1 dB "
+                  "(another A) at the iterations that it lists; section 4.1's size alone", source="computed beforehand")
+def known(results, args):
+    apart = {}
+    for (method, lam), wanted in KNOWN.items():
+        run = results.select("f", method=method, lam=str(lam))[0]
+        at = dict(zip(run.columns["layer"].astype(int), run.columns["nmse"], strict=True))
+        near = {k: min(at, key=lambda have, k=k: abs(have - k)) for k in wanted}
+        apart[f"{method} {lam or ''}".strip()] = max(abs(at[near[k]] - value) for k, value in wanted.items())
+    holds = max(apart.values()) < 1 if not args.quick else None
+    return "largest difference " + listed({k: f"{v:.2f} dB" for k, v in apart.items()}), holds
+
+
+@experiment.claim("f-floor", "the floor of FISTA is set by lambda: less for half of it", expected="4 to 6.1 dB a "
+                  "halving from 0.2 to 0.05, where 400 iterations reach it", source="bias proportional to lambda")
+def floor(results, args):
+    levels = [results.select("f", method="FISTA", lam=str(lam))[0].final["nmse"] for lam in LAMS]
+    falls = -np.diff(levels)[1:3]
+    return (f"{falls.min():.2f} to {falls.max():.2f} dB a halving",
+            None if args.quick else 4 <= falls.min() and falls.max() <= 6.1)
+
+
+@experiment.claim("f-below", "no ISTA and no FISTA with a fixed lambda is within 10 dB of LISTA-CP after its number of "
+                  "iterations", expected="the best lambda at iteration 16 is more than 10 dB above layer 16 (seed 0)",
+                  source="Figure 4")
+def below_all(results):
+    net = results.select("a", method="LISTA-CP", seed=0)[0]
+    k = int(net.columns["layer"][-1])
+    best = {f"{run.tags['method']} {run.tags['lam']}": run.columns["nmse"][k]
+            for run in results.select("f", method=("ISTA", "FISTA")) if not run.tags["lam"].startswith("(")}
+    name = min(best, key=best.get)
+    late = [int(run.columns["layer"][np.argmax(run.columns["nmse"] <= net.final["nmse"])])
+            for run in results.select("f", method="FISTA") if (run.columns["nmse"] <= net.final["nmse"]).any()]
+    return (f"{net.final['nmse']:.1f} dB; {name} has {best[name]:.1f}; first FISTA there: "
+            f"{f'iteration {min(late)}' if late else 'none'}", net.final["nmse"] < best[name] - 10)
+
+
+@experiment.claim("n-floor", "with noise LISTA-CPSS ends near what the noise allows", expected="at 20 and 30 dB from 1 "
+                  "dB below to 6 dB above least squares on the true support (95 %)", source="Theorem 2: C sigma")
+def noise(results):
+    def judged(snr, runs):
+        net, least = ends(runs, "LISTA-CPSS", "support known")
+        return f"{shown(net, least)} dB above {least.mean():.1f}", within(net - least, -1, 6)
+    return on_every(results.select("n", snr=(20, 30)).groups("snr"), judged)
+
+
+@experiment.claim("n-order", "more noise, higher end", expected="LISTA-CP and LISTA-CPSS, each step of 10 dB (95 %)",
+                  source="Theorem 2: C sigma")
+def noise_order(results):
+    found = {m: [runs.select(snr=snr).final("nmse") for snr in SNRS]
+             for m, runs in results.select("n", method=("LISTA-CP", "LISTA-CPSS")).groups("method")}
+    return decided("; ".join(f"{m}: " + ", ".join(f"{v.mean():.1f}" for v in levels) for m, levels in found.items()),
+                   *(lower(a, b) for levels in found.values() for a, b in zip(levels, levels[1:], strict=False)))
+
+
+@experiment.claim("i-gain", "where A is ill-conditioned, learning gains as much", expected="LISTA-CP more than 5 dB "
+                  "below FISTA with lambda 0.1 at layer 16, each condition (95 %)", source="figures on conditions")
+def condition_claim(results):
+    def judged(c, runs):
+        net, fista = ends(runs, "LISTA-CP", "FISTA")
+        return f"{shown(net, fista)} dB", within(net - fista, high=-5)
+    return on_every(results.select("i").groups("condition"), judged)
+
+
+@experiment.claim("b-budget", "more training, lower end", expected="each doubling of the steps lowers LISTA-CPSS's "
+                  "last layer (one seed: the order alone)", source="this script's budget is far below the authors'")
+def budget(results):
+    levels = {share: runs[0].final["nmse"] for share, runs in sorted(results.select("b").groups("budget"))}
+    falls = np.diff(list(levels.values()))
+    return listed({f"{k:g}x": f"{v:.1f} dB" for k, v in levels.items()}), bool((falls < 0).all())
+
+
+# ---------------------------------------------------------------------------------------------------------- figures
+def line(ax, runs, label, number, y="nmse", first=0):
+    """Median over seeds with its band, named at its end."""
+    values = np.array([run.columns[y] for run in runs])[:, first:]
+    x, (middle, low, high, _) = runs[0].columns["layer"][first:], middle_and_band(values)
+    ax.plot(x, middle, **look(number), marker=MARKERS[number % 8] if len(x) < 20 else None, ms=4, label=label)
+    ax.fill_between(x, low, high, color=look(number)["color"], alpha=0.2, lw=0)
+
+
+def by_layer(ax, runs, methods):
+    for method in methods:
+        some = runs.select(method=method)
+        if len(some):
+            lam = f" λ {some[0].tags['lam']}" if method in ("ISTA", "FISTA") else ""
+            line(ax, some, method + lam, COLOURS.get(method, 13))
+    ax.set(xlabel="layer, or iteration", ylabel="NMSE [dB]")
+
+
+@experiment.figure("layers.png", caption="NMSE on 1,000 test samples by layer, without noise; median over seeds, band: "
+                   "lowest to highest. Left: the networks of Figure 3 beside the methods they unroll. Right: with "
+                   "support selection, and with one weight computed from A.")
+def layers(results):
+    figure, axes = panels(1, 2, size=(13, 6), sharey=True)
+    by_layer(axes[0], results.select("a"), ("ISTA", "FISTA", "AMP", "LISTA", "LISTA-CP"))
+    by_layer(axes[1], results.select("a"), ("AMP", "LISTA-CP", "LISTA-SS", "LISTA-CPSS", "ALISTA"))
+    for ax in axes:
+        ax.legend()
+    axes[1].set_ylabel("")
+    return figure
+
+
+@experiment.figure("classical.png", caption="FISTA (left) and ISTA (right) with five lambdas, against LISTA-CP's "
+                   "layers: a large lambda is fast and has a high floor, a small one is slow. Dashed: lambda falling "
+                   "from 0.4 to 0.0125 by a tenth an iteration. Seed 0.")
+def classical_figure(results):
+    figure, axes = panels(1, 2, size=(13, 6), sharey=True)
+    net = results.select("a", method="LISTA-CP", seed=0)
+    for ax, method in zip(axes, ("FISTA", "ISTA"), strict=True):
+        for i, lam in enumerate(LAMS):
+            line(ax, results.select("f", method=method, lam=str(lam)), f"λ = {lam:g}", i + 1, first=1)
+        if method == "FISTA":
+            line(ax, results.select("f", method=method, lam=str(FALLING)), "λ falling", 12, first=1)
+        line(ax, net, "LISTA-CP", 0, first=1)
+        ax.set(xscale="log", xlabel="iteration, or layer", ylabel="NMSE [dB]", title=method)
+        ax.legend(loc="lower left")
+    axes[1].set_ylabel("")
+    return figure
+
+
+@experiment.figure("theory.png", caption="What theory says of the weights. Left: how far LISTA's layers are from "
+                   "coupled weights. Middle: LISTA-CP's thresholds against the error that they meet, one mark a layer, "
+                   "one kind of mark a seed; dotted: slope 1. Right: entries that are not 0 where x* is, for each entry of x*.")
+def theory_figure(results):
+    figure, axes = panels(1, 3, size=(13, 5))
+    line(axes[0], results.select("a", method="LISTA"), "LISTA", COLOURS["LISTA"], "coupling", first=2)
+    axes[0].set(xlabel="layer", ylabel="|W2 - (I - W1 A)|₂", ylim=(0, None))
+    for i, run in enumerate(results.select("a", method="LISTA-CP")):
+        error, theta = run.columns["l1"][:-1], run.columns["theta"][1:]
+        axes[1].plot(error, theta, MARKERS[i], ms=6, color=look(i)["color"], label=f"seed {run.seed}")
+    axes[1].axline((error[0], theta[0]), (error[0] / 10, theta[0] / 10), color="#555555", lw=1.2, ls=":")
+    axes[1].set(xscale="log", yscale="log", xlabel="mean |x_k - x*|₁", ylabel="threshold θ_k")
+    axes[1].legend()
+    for method in ("LISTA", "LISTA-CP", "LISTA-CPSS"):
+        line(axes[2], results.select("a", method=method), method, COLOURS[method], "false", first=1)
+    axes[2].set(xlabel="layer", ylabel="false entries / true ones", ylim=(0, None))
+    axes[2].legend()
+    return figure
+
+
+def three(results, part, tag, title, methods):
+    groups = sorted(results.select(part).groups(tag), reverse=tag == "snr")
+    figure, axes = panels(1, len(groups), size=(13, 5), sharey=True, squeeze=False)
+    for ax, (value, runs) in zip(axes[0], groups, strict=True):
+        by_layer(ax, runs, methods)
+        ax.set_title(title.format(value))
+        known = runs.select(method="support known")
+        if len(known):
+            mark(ax, float(np.median(known.final("nmse"))), "support known", 0.02)
+    for ax in axes[0, 1:]:
+        ax.set_ylabel("")
+    return below(figure, axes[0, 0], 4)
+
+
+@experiment.figure("noise.png", caption="With noise; dotted: least squares on the true support.")
+def noise_figure(results):
+    return three(results, "n", "snr", "SNR {} dB", ("FISTA", "AMP", "LISTA-CP", "LISTA-CPSS"))
+
+
+@experiment.figure("condition.png", caption="A with singular values from 1 to 1/c before its columns are scaled, "
+                   "without noise.")
+def condition_figure(results):
+    return three(results, "i", "condition", "condition {}", ("FISTA", "AMP", "LISTA-CP", "LISTA-CPSS"))
+
+
+@experiment.figure("budget.png", caption="LISTA-CPSS's layers after a quarter to twice the steps of the other parts; "
+                   "seed 0.")
+def budget_figure(results):
+    figure, ax = panels()
+    for i, (share, runs) in enumerate(sorted(results.select("b").groups("budget"))):
+        line(ax, runs, f"{share:g} × {STEPS} steps a layer", i)
+    ax.set(xlabel="layer", ylabel="NMSE [dB]")
+    ax.legend()
+    return figure
+
+
+@experiment.conclusion
+def conclusion(results, claims):
+    levels = networks(results).finals("nmse")
+    return (f"NMSE of the last layer, in dB: {spreads(levels)}. Coupled weights: {claims['a-coupling'].measured}. "
+            f"Thresholds: {claims['a-theta'].measured}.")
+
+
+if __name__ == "__main__":
+    experiment.main()
