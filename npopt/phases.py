@@ -22,6 +22,7 @@ class Phase(Value):
 
     names: of the segments (or blocks) of x that move, the others are held; None: all of them.
     depth: for a problem of layers, `problem.upto(depth)` in its place, whose loss looks at the output of that many.
+    copies: {"1.W": "0.W"}: before the first step segment 1.W becomes what 0.W is, which has its shape.
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class Phase(Value):
         depth: int | None = None,
         sampler: Sampler | None = None,
         estimator: Estimator | None = None,
+        copies: dict[str, str] | None = None,
     ):
         self.optimizer, self.schedule, self.names, self.depth = optimizer, schedule, names, depth
+        self.copies = copies
         self.stop, self.sampler, self.estimator = made(Stop, stop, dict(epochs=10)), sampler, estimator
 
 
@@ -95,7 +98,7 @@ def in_phases(
 
 def _phase(problem, phases, i, x, before, events, resumes):
     """(the Run of phase i from the whole x, the whole x after it)"""
-    phase, part = phases[i], problem
+    phase, part, x = phases[i], problem, copied(problem, x, phases[i].copies)
     check_arguments(part, phase.optimizer, phase.sampler, phase.estimator, None)
     if phase.depth is not None:
         if not hasattr(problem, "upto"):
@@ -119,6 +122,18 @@ def _phase(problem, phases, i, x, before, events, resumes):
     loop.before, loop.resumes = before, resumes
     run = loop.run()
     return run, run.answer if phase.names is None else part.scatter(run.answer, x.copy())
+
+
+def copied(problem, x, copies):
+    """x, or a copy of it in which some segments are copies of others."""
+    if not copies:
+        return x
+    x, table = x.copy(), problem.segments
+    for to, source in copies.items():
+        if table.find(to).shape != table.find(source).shape:
+            raise UserError(f"in_phases: copies: {to} and {source} have different shapes")
+        x[table.find(to).slice] = x[table.find(source).slice]
+    return x
 
 
 def _before(path, asked):

@@ -20,12 +20,12 @@ def seeded(source, seed):
     return SparseCodes(**{**source.arguments(), "seed": seed})
 
 
-def trained(form: Unrolling, source: SparseCodes, steps, lr, seed, events, held=1000):
-    """Staged training, `steps` and rate `lr` as in `stages`, then by_layer of where it ends; a run that was interrupted
-    or diverged as it is."""
+def trained(form: Unrolling, source: SparseCodes, steps, lr, seed, events, held=1000, warm=True, fade=1.0):
+    """Training by `stages`, whose arguments they are, then by_layer of where it ends; a run that was interrupted or
+    diverged as it is."""
     problem = Unrolled(form, seeded(source, seed), held=held)
     events = Events(**{**events.arguments(), "metrics": None})
-    run = in_phases(problem, stages(form, steps, lr), seed=seed, events=events)
+    run = in_phases(problem, stages(form, steps, lr, warm=warm, fade=fade), seed=seed, events=events)
     if run.diverged or run.reason == "interrupted":
         return run
     found = by_layer(problem, run.x)
