@@ -39,7 +39,7 @@ ROOMS = {  # kind: the modules in which it is public
     "networks": ("nn.networks",),
     "losses": ("nn.losses", "problems.linear.losses"),
     "initialisers": ("nn.init",),
-    "problems": ("problems",),
+    "problems": ("problems", "problems.unrolled"),
     "feeds": ("problems.feeds", "problems.tokens"),
     "analysis": ("npopt.analysis.curvature", "nn.spectra"),
 }

@@ -11,7 +11,7 @@ from npopt import minimize as plain
 from npopt.errors import UserError
 from npopt.phases import joined
 from problems import Quadratic
-from problems.unrolled import LISTACP, SparseCodes, Unrolled, stages
+from problems.unrolled import LISTA, LISTACP, SparseCodes, Unrolled, stages
 
 import numpy as np
 import pytest
@@ -52,6 +52,29 @@ def test_a_run_in_phases_is_what_minimize_does_one_by_one():
     assert run.final["gradients"] == 8 * 9 + 3 * 2 + 2 and len(run.config["phases"]) == 3
 
 
+def test_a_segment_may_start_a_phase_as_a_copy():
+    problem = small()
+    phases = [
+        Phase(SGD(), 0.1, Stop(steps=3), names=["layer0"], depth=1),
+        Phase(SGD(), 0.1, Stop(steps=0), copies={"1.W": "0.W", "2.theta": "0.theta"}),
+    ]
+    run, views = in_phases(problem, phases), problem.views
+    once = in_phases(problem, phases[:1])
+    expected = once.x.copy()
+    views(expected)["1.W"][...], views(expected)["2.theta"][...] = views(once.x)["0.W"], views(once.x)["0.theta"]
+    np.testing.assert_array_equal(run.x, expected)
+    assert not np.array_equal(views(run.x)["1.W"], views(once.x)["1.W"])
+
+
+def test_warm_stages_start_a_layer_as_the_one_before_it():
+    found = stages(LISTACP(3), 5, warm=True, fade=0.5)
+    second, third = {"1.W": "0.W", "1.theta": "0.theta"}, {"2.W": "1.W", "2.theta": "1.theta"}
+    assert [p.copies for p in found] == [None, None, None, second, None, None, third, None, None]
+    assert found[6].schedule == found[0].schedule / 4
+    free = stages(LISTA(3), 5, warm=True)
+    assert [p.copies for p in free[3::3]] == [{"1.theta": "0.theta"}, {"2.V": "1.V", "2.theta": "1.theta"}]
+
+
 def test_stages_are_those_of_the_authors():
     found = stages(LISTACP(2), (7, 8, 9), lr=1e-3, patience=4)
     assert [(p.names, p.depth, p.schedule, p.stop) for p in found] == [
@@ -77,7 +100,7 @@ class Cut(Exception):
 
 @pytest.mark.parametrize("cut", [1, 4, 7, 12])
 def test_a_run_that_is_cut_anywhere_resumes_bitwise(cut, tmp_path, monkeypatch):
-    phases, path = stages(FORM, 3, lr=1e-2), tmp_path / "run.npz"
+    phases, path = stages(FORM, 3, lr=1e-2, warm=True, fade=0.8), tmp_path / "run.npz"
     events = dict(metrics=2, per="step", seconds=0)
     whole = in_phases(small("float32"), phases, seed=3, events=events)
     saves, real = [], checkpoint.save
@@ -163,6 +186,7 @@ def test_columns_go_on_counting():
         (lambda: in_phases(small(), [SGD()]), "a list of one Phase or more"),
         (lambda: in_phases(Quadratic([1.0]), [Phase(SGD(), depth=2)]), "has no layers to look at"),
         (lambda: in_phases(small(), [Phase(SGD(), names=["W9"])]), "no segment or block is named W9"),
+        (lambda: in_phases(small(), [Phase(SGD(), copies={"1.W": "0.theta"})]), "have different shapes"),
         (lambda: in_phases(small(), [Phase("SGD")]), "optimizer must be a value"),
         (lambda: stages(FORM, (1, 2)), "steps must be a number or 3 of them"),
         (lambda: Stop(patience=5), "patience must be"),

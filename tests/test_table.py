@@ -66,6 +66,15 @@ FENCHEL = [
         "test_the_duality_gap_bounds_the_distance_and_closes_at_the_minimum",
     )
 ]
+UNROLLED = [
+    "problems/test_unrolled.py::" + test
+    for test in (
+        "test_outputs_are_those_of_a_slow_loop",
+        "test_gradients_of_variables_and_of_b",
+        "test_both_ways_of_the_passes_agree",
+        "test_training_where_nothing_may_be_read",
+    )
+]
 PENALTY = ["test_penalties.py::test_three_point_inequality", "test_penalties.py::test_closed_forms_at_step_two"]
 
 TABLE = {
@@ -248,6 +257,13 @@ TABLE = {
         "Surface": ["problems/test_landscapes.py::"],
         "Quadratic": ["problems/test_quadratic.py::"],
         "Neural": ["problems/test_neural.py::"],
+    },
+    "problems.unrolled": {
+        **{name: UNROLLED for name in ("LISTA", "LISTACP", "ALISTA", "Unrolled")},
+        "SparseCodes": [
+            "problems/test_unrolled.py::test_the_dictionary_and_its_condition",
+            "problems/test_unrolled.py::test_samples_are_a_function_of_seed_and_step_and_are_spread_as_said",
+        ],
     },
 }
 

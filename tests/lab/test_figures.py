@@ -4,7 +4,7 @@ import itertools
 
 from lab import Results, charts
 from lab.charts import tuned
-from lab.figures import COLOURS, by_row, closer, curves, each, fitted, halved, heat, panels, said
+from lab.figures import COLOURS, by_row, closer, curves, each, fitted, halved, heat, named, panels, said
 from lab.pictures import save
 from lab.results import Finished
 from npopt.analysis import RangeTest
@@ -31,6 +31,21 @@ def run(name, seed, seconds, losses, held=0.5, reason="epochs", **tags):
     }
     final = {column: values[-1] for column, values in columns.items()} | {"held_loss": held}
     return Finished("a", {"method": name, **tags}, seed, {}, columns, final, 0.0, reason)
+
+
+def test_names_stand_at_the_ends_of_lines_and_apart():
+    figure, ax = panels()
+    for name, end in (("low", 0.0), ("middle", 5.0), ("close to it", 5.1), ("high", 10.0)):
+        ax.plot([0, 1], [3.0, end], label=name)
+    ax.plot([0, 1], [np.nan, np.nan], label="not there")
+    ax.axhline(2.0)
+    named(ax, apart=0.1)
+    low, high = ax.get_ylim()
+    places = {text.get_text(): text.xy[1] for text in ax.texts}
+    assert places["low"] == pytest.approx(-low / (high - low))
+    assert list(places) == ["low", "middle", "close to it", "high"]
+    assert places["close to it"] == pytest.approx(places["middle"] + 0.1) and places["high"] < 1
+    assert [text.get_color() for text in ax.texts] == list(COLOURS[:4])
 
 
 def test_seeds_against_time_are_taken_row_by_row():
