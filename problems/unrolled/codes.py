@@ -6,17 +6,25 @@ The setting of section 4.1 of Chen, Liu, Wang & Yin, NeurIPS 2018, arXiv:1808.10
 import functools
 
 from npopt import backend
-from npopt.backend import elementwise
 from npopt.errors import UserError
 from npopt.values import Value, number, whole
 
 import numpy as np
 
 
-@elementwise
-def bernoulli_normal(x, density, where, what):
-    x = normal(what) if uniform(where) < density else 0.0  # noqa: F821
-    return x
+def bernoulli_normal(shape, dtype, density, key):
+    """(count, n): entry by entry, in order, N(0, 1) with this probability, else 0. The normal numbers of the key go to
+    the entries that are not 0, one after the other; on a CPU no others are drawn."""
+    m = backend.xp()
+    used = backend.row_uniform(backend.key(key, "where"), None, backend.empty(shape, "float32")).reshape(-1) < density
+    what = backend.key(key, "what")
+    if m is np:
+        x, places = np.zeros(used.size, dtype), np.flatnonzero(used)
+        x[places] = backend.normals(what, np.empty(places.size, dtype))
+    else:
+        z = backend.normals(what, backend.empty(used.shape, dtype))
+        x = m.where(used, z[m.cumsum(used) - 1], m.zeros((), dtype=dtype))
+    return x.reshape(shape)
 
 
 class SparseCodes(Value):
@@ -28,7 +36,7 @@ class SparseCodes(Value):
     snr         None: no noise; else in dB: a sample's noise has the standard deviation std(A x*) 10^(-snr/20), the
                 first that of the sample's m numbers
 
-    What is drawn is a function of a key, such as that of (seed, step), and of the index of the sample and entry.
+    What is drawn is a function of a key, such as that of (seed, step); a shorter draw is the start of a longer one.
     """
 
     def __init__(self, m=250, n=500, density=0.1, snr=None, condition=None, seed=0):
@@ -53,8 +61,7 @@ class SparseCodes(Value):
         """(b, x*): (count, m) and (count, n), a function of the key; At: A', (n, m), of their dtype and device."""
         if At.shape != (self.n, self.m):
             raise UserError(f"SparseCodes: At must be ({self.n}, {self.m}), got {tuple(At.shape)}")
-        x = backend.empty((count, self.n), At.dtype)
-        bernoulli_normal(x.reshape(-1), self.density, backend.key(key, "where"), backend.key(key, "what"))
+        x = bernoulli_normal((count, self.n), At.dtype, self.density, key)
         b = x @ At
         if self.snr is not None:
             noise = backend.empty((count, self.m), At.dtype)

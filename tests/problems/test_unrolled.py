@@ -213,8 +213,17 @@ def test_samples_are_a_function_of_seed_and_step_and_are_spread_as_said():
     ratio = (b - clean).var(1) / clean.var(1) / (0.1**2 * 39 / 40)  # chi^2 of 39 degrees of freedom, over its mean
     assert abs(ratio.mean() - 1) < 4 * np.sqrt(2 / 39 / 500) and abs(ratio.std() - np.sqrt(2 / 39)) < 0.04
     np.testing.assert_array_equal(problem.samples(np.array([7, 3]))[0], b[[7, 3]])
+    one, other = (source.draw(count, 77, problem.At)[1] for count in (5, 9))
+    np.testing.assert_array_equal(one, other[:5])
     half = SparseCodes(40, 80, 0.1).held("test", 10, problem.At)
     np.testing.assert_allclose(half[0], half[1] @ source.dictionary().T, rtol=1e-12)
+
+
+def test_draws_are_those_of_the_cpu(device):
+    found = SparseCodes(8, 20, 0.3, snr=10).draw(6, 5, backend.asarray(np.eye(20, 8), "float64"))
+    backend.use("cpu")
+    for one, other in zip(found, SparseCodes(8, 20, 0.3, snr=10).draw(6, 5, np.eye(20, 8)), strict=True):
+        np.testing.assert_allclose(getattr(one, "inner", one), other, rtol=1e-12)
 
 
 def test_nmse_is_of_sums():
