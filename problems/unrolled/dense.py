@@ -19,6 +19,7 @@ gradient.
 from typing import Any, NamedTuple
 
 from npopt.backend import xp
+from problems.base import number
 
 
 class Net(NamedTuple):
@@ -87,7 +88,7 @@ def loss(steps, truth, weights, gradient=True):
     error = steps[-1].y - truth
     scaled = error / len(truth) if weights is None else error * (weights[:, None] / len(truth))
     value = 0.5 * (error * scaled).sum(dtype="float64")
-    return value, scaled if gradient else None
+    return number(value), scaled if gradient else None
 
 
 def backward(net, into, steps, b, dy, lowest, db=None):

@@ -23,12 +23,12 @@ def seeded(source, seed):
 def trained(form: Unrolling, source: SparseCodes, steps, lr, seed, events, held=1000, warm=True, fade=1.0):
     """Training by `stages`, whose arguments they are, then by_layer of where it ends; a run that was interrupted or
     diverged as it is."""
-    problem = Unrolled(form, seeded(source, seed), held=held)
+    problem = Unrolled(form, seeded(source, seed), held=64)  # nobody looks at the metrics on the way
     events = Events(**{**events.arguments(), "metrics": None})
     run = in_phases(problem, stages(form, steps, lr, warm=warm, fade=fade), seed=seed, events=events)
     if run.diverged or run.reason == "interrupted":
         return run
-    found = by_layer(problem, run.x)
+    found = by_layer(Unrolled(form, problem.source, held=held), run.x)
     return found | {"seconds": [run.final["seconds"]] * len(found["layer"])}
 
 
