@@ -166,7 +166,7 @@ def theta(results):
 
 @experiment.claim("a-coupling", "LISTA's weights become coupled layer by layer", expected="|W2_k - (I - W1 A)|_2 "
                   "falls with k: rank correlation below -0.5 and the last at most half of the first, every seed",
-                  source="Theorem 1; Figure 1")
+                  source="Theorem 1")
 def coupling(results):
     some = [run.columns["coupling"][2:] for run in results.select("a", method="LISTA")]
     ranks = [scipy.stats.spearmanr(np.arange(len(v)), v).statistic for v in some]

@@ -1,7 +1,7 @@
 """The weight of ALISTA: Liu, Chen, Wang & Yin, ICLR 2019, "ALISTA: analytic weights are as good as learned weights".
 
 They ask for W, like A, with a small generalised mutual coherence max_{i != j} |w_i'a_j| under w_i'a_i = 1, and replace
-the maximum by the sum of squares, eq. (16):
+the maximum by the sum of squares:
 
     min_W |W'A|_F^2        w_j'a_j = 1 for every column j.
 

@@ -38,8 +38,8 @@ class Unrolling(Value):
     per_coordinate  theta_k has n numbers, not one
     support         None, or (p, most): support selection. Layer k does not shrink the entries whose |u| is above both
                     theta_k and the threshold of the min(p (k+1), most) percent largest of their sample. Which entries
-                    those are counts as constant in backward. The paper's section 3 and the authors' code, whose
-                    commands have p = 1.2 and most = 13 (SUPPORT).
+                    those are counts as constant in backward. As in the code of Chen et al., whose commands
+                    have p = 1.2 and most = 13 (SUPPORT).
 
     The count of such entries is round(percent (n - 1) / 100): the nearest order statistic, as there.
     """
@@ -124,7 +124,7 @@ class LISTA(Unrolling):
 
 class LISTACP(Unrolling):
     """u_k = x_k + W_k (b - A x_k), LISTA with its weights coupled as W2_k = I - W_k A: Chen, Liu, Wang & Yin, NeurIPS
-    2018, arXiv:1808.10038, eq. (15) with W_k for their W_k'.
+    2018, arXiv:1808.10038, with W_k for the transpose of theirs.
 
     Variables: k.W (n, m) and k.theta. They start at W = A'/L. theta < 0 is allowed, as in their code. With `support` it
     is LISTA-CPSS.
@@ -151,7 +151,7 @@ class LISTACP(Unrolling):
 
 class ALISTA(Unrolling):
     """u_k = x_k + gain_k W' (b - A x_k), W computed from A alone: Liu, Chen, Wang & Yin, ICLR 2019 ("ALISTA: analytic
-    weights are as good as learned weights in LISTA"), eq. (12), with gain_k for their gamma_k.
+    weights are as good as learned weights in LISTA"), with gain_k for their gamma_k.
 
     Variables: k.gain and k.theta, two numbers a layer. They start at gain = 1 and theta = lam/L. `tied` has no meaning.
     """
