@@ -108,7 +108,7 @@ class Unrolled(Problem):
                     f"{self.name}: inputs= must be {self.dtype} of shape {tuple(b.shape)}, got {inputs.dtype} "
                     f"{tuple(inputs.shape)}"
                 )
-            b = inputs
+            b = backend.xp(inputs).ascontiguousarray(inputs)
         if weights is not None:
             weights = backend.asarray(weights, self.dtype)
             if weights.shape != (len(b),):

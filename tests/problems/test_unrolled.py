@@ -180,6 +180,24 @@ def test_a_threshold_below_zero_counts_as_zero_in_lista_alone(way):
                                coupled.samples()[0][0])[0], rtol=1e-10)  # fmt: skip
 
 
+@every_form
+def test_edges(form, way):
+    one = Unrolled(form, SOURCE, 1, held=20, dtype="float64")  # a single sample
+    x, g, db = moved(one), np.full(one.dim, np.nan), np.full((1, 20), np.nan)
+    value = one.value_and_gradient(x, out=g, dinputs=db)
+    b, truth = one.samples()
+    assert value == pytest.approx(0.5 * ((slow(form, x, one, b[0])[0] - truth[0]) ** 2).sum(), rel=1e-12)
+    assert np.isfinite(g).all() and np.isfinite(db).all() and one.value(x, weights=np.zeros(1)) == 0
+    for name, theta in one.views(x).items():  # nothing is above the thresholds: x_K = 0, and nothing moves it
+        if name.endswith("theta"):
+            theta[...] = 100.0
+    assert one.value_and_gradient(x, out=g, dinputs=db) == pytest.approx(0.5 * (truth**2).sum(), rel=1e-12)
+    assert not g.any() and not db.any() and not one.outputs(x, b)[-1].any()
+    gaps = np.full((1, 40), 7.0)  # inputs with gaps between their numbers
+    gaps[:, ::2] = b
+    assert one.value_and_gradient(x, inputs=gaps[:, ::2]) == one.value(x)
+
+
 # ---------------------------------------------------------------------------------------------------------- samples
 def test_the_dictionary_and_its_condition():
     A = SparseCodes(30, 60, seed=1).dictionary()
