@@ -65,11 +65,18 @@ def save(path, tree):
     )
 
 
+def _npz(opened):
+    if not zipfile.is_zipfile(opened):  # NumPy takes it for a pickle, and would say how to load that
+        raise UserError("it is no whole .npz file")
+    opened.seek(0)
+    return np.load(opened, allow_pickle=False)
+
+
 def load(path):
     """The tree of a file that `save` wrote. A truncated or foreign file raises Damaged, naming it; one that cannot be
     read, which may be whole, another UserError."""
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with open(path, "rb") as opened, _npz(opened) as file:
             packed = [member.filename for member in file.zip.infolist() if member.compress_type != zipfile.ZIP_STORED]
             if packed:  # which could unpack to any size
                 raise UserError(f"{packed[0][:40]} is packed, as no checkpoint is")

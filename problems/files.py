@@ -49,13 +49,19 @@ def find(folder, name):
     return None
 
 
-def digest(path, kind="sha256"):
-    """The hexadecimal checksum of a file."""
+@contextlib.contextmanager
+def readable(path):
+    """What the system refuses while `path` is read, as one sentence."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, kind).hexdigest()
+        yield
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); see to its permissions") from None
+
+
+def digest(path, kind="sha256"):
+    """The hexadecimal checksum of a file."""
+    with readable(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def fetch(what, folder, name, url, known, check=True, text=False):
@@ -85,7 +91,8 @@ def fetch(what, folder, name, url, known, check=True, text=False):
 
 def noted(note):
     """The checksum in a note such as sha256sum writes."""
-    words = note.read_text(errors="replace").split()
+    with readable(note):
+        words = note.read_text(errors="replace").split()
     if not words or not re.fullmatch("[0-9a-f]{64}", words[0]):
         raise UserError(f"{note}: holds no checksum; delete it, and the file beside it if you are not sure of that")
     return words[0]
