@@ -73,8 +73,8 @@ def _npz(opened):
 
 
 def load(path):
-    """The tree of a file that `save` wrote. A truncated or foreign file raises Damaged, naming it; one that cannot be
-    read, which may be whole, another UserError."""
+    """The tree of a file that `save` wrote. A truncated or foreign file raises Damaged, which names it. A file that
+    cannot be read may be whole, so it raises a plain UserError."""
     try:
         with open(path, "rb") as opened, _npz(opened) as file:
             packed = [member.filename for member in file.zip.infolist() if member.compress_type != zipfile.ZIP_STORED]
@@ -92,7 +92,7 @@ def load(path):
 
 
 def writable(path):
-    """Make the file's folder and see that it takes files; else a ValueError that names the file."""
+    """Make the file's folder and see that it takes files; if not, raise Unwritable, which names the file."""
     folder = pathlib.Path(path).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def writable(path):
 
 def replace(path, write):
     """Atomically replace a file: `write(file)` fills a temporary one in the same folder, which then takes the name.
-    Unwritable where the system refuses that."""
+    Raises Unwritable where the system refuses that."""
     path, temporary = pathlib.Path(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
