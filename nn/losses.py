@@ -38,8 +38,8 @@ class Loss(Value):
     accuracy = True
 
     def targets(self, outputs, t, dtype):
-        """All targets, a NumPy array, as this loss takes them beside outputs of this shape (without the batch axis);
-        one sentence where they do not fit."""
+        """All targets as this loss takes them, a NumPy array, for outputs of this shape (without the batch axis). A
+        UserError where they do not fit."""
         return t
 
     def value(self, z, t, weights=None):

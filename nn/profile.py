@@ -73,8 +73,8 @@ class Profile:
         return call
 
     def rows(self, network):
-        """[(layer, kind, forward, backward, share of both)] of one network, seconds a pass, in forward order of a first
-        call; what takes no time is left out."""
+        """[(layer, kind, forward, backward, share of both)] of one network, in seconds a pass. Layers come in the order
+        of a first call's forward passes. Those that take next to no time are left out."""
         passes = self.passes[network]
         found = [
             (key[0], key[1] if len(key) > 1 else "", *(t / max(1, n) for t, n in zip(times, passes, strict=True)))

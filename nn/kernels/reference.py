@@ -298,7 +298,7 @@ def erf(x):
     """x <- erf(x), in place.
 
     erf(x) = (2/sqrt(pi)) x e^(-x^2) sum_n (2 x^2)^n / (1 3 5 ... (2n+1)): no term is negative, so nothing cancels
-    (Abramowitz & Stegun 7.1.6). Beyond |x| = 6 it is 1 to 17 digits, and up to there 110 terms leave less than 1e-17.
+    (Abramowitz & Stegun 7.1.6). Beyond |x| = 6 erf is 1 to 17 digits. Up to there 110 terms leave less than 1e-17.
     """
     m = xp(x)
     m.clip(x, -6, 6, out=x)

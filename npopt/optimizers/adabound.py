@@ -31,10 +31,10 @@ class AdaBound(Optimizer):
 
         low = f (1 - 1/(gamma t + 1))        high = f (1 + 1/(gamma t))        f = final_lr lr / base_lr
 
-    It is Adam at first, and SGD with momentum (EMA form) and rate f in the end. At t = 1/gamma the bounds are
-    f/2 and 2 f. A schedule scales the bounds with the rate. base_lr is the schedule's rate without decay. None means
-    the first rate that is not 0; under a warm-up that is far too small, so give base_lr. It must also be given where lr
-    is an array. eps is added to the uncorrected root. This is the form of the authors' code; the paper's bounds divide by
+    It is Adam at first, and SGD with momentum (EMA form) and rate f in the end. At t = 1/gamma the bounds are f/2 and
+    2 f. A schedule scales the bounds with the rate. base_lr is the schedule's rate without decay. None means the first
+    rate that is not 0; under a warm-up that is far too small, so give base_lr. It must also be given where lr is an
+    array. eps is added to the uncorrected root. This is the form of the authors' code; the paper's bounds divide by
     sqrt(t), too.
     """
 
