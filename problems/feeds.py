@@ -106,8 +106,8 @@ class Table(DataFeed):
 
 class Images(DataFeed):
     """Images (n, H, W, C), made from bytes batch by batch: pixels minus the mean, divided by the standard deviation, of
-    their channel. Images without `mean` and `std` (per channel, in the units of x) become x / scale. They are laid out
-    flat for a network whose rows are.
+    their channel. Images without `mean` and `std` (per channel, in the units of x) become x / scale. For a network with
+    flat rows they are laid out flat.
 
     augment: None or CropFlip(), on training passes alone
     """
@@ -146,5 +146,5 @@ class Images(DataFeed):
 
 
 def feed_of(data):
-    """Images(data) or Table(data), as its rows are."""
+    """Images(data) where the rows of x are images, else Table(data)."""
     return Images(data) if data.x_train.ndim == 4 else Table(data)

@@ -59,7 +59,7 @@ class Quadratic(Problem):
         return A * x if A.ndim == 1 else A @ x
 
     def parts(self, x, rows, weights):
-        """(A x, b - noise, mean weight): the gradient is mean * A x - that."""
+        """(A x, b - noise, mean weight). The gradient is the third times the first, minus the second."""
         count = self.n if rows is None else len(rows)
         if rows is not None:
             if not count or (isinstance(rows, np.ndarray) and not 0 <= rows.min() <= rows.max() < self.n):
@@ -94,7 +94,7 @@ class Quadratic(Problem):
         return number(0.5 * mean * (x @ Ax) - b @ x)
 
     def eigenvalues(self):
-        """Of A, ascending."""
+        """The eigenvalues of A, ascending."""
         return np.sort(self.exact_A) if self.exact_A.ndim == 1 else np.linalg.eigvalsh(self.exact_A)
 
     def smoothness(self):

@@ -46,7 +46,7 @@ def converted(where, X):
 
 
 def check_sizes(where, X, dtype):
-    """Refuse NaN, inf, and what squared is beyond the dtype."""
+    """Refuse NaN, inf, and numbers whose squares are beyond the dtype."""
     values, most = X.data if scipy.sparse.issparse(X) else X, np.float64(np.finfo(dtype).max) ** 0.5
     if not values.size or -most <= values.min() and values.max() <= most:
         return

@@ -43,7 +43,7 @@ class Loss:
     __slots__ = ()
     outputs = 1  # K
     quadratic = False  # l'' is a constant: minima solve linear systems
-    attained = True  # False: inf l lies at infinity, so that separable data fall
+    attained = True  # False: inf l lies at infinity, so on separable data the loss falls for ever
 
     def __eq__(self, other):
         return type(self) is type(other) and tuple.__eq__(self, other)
@@ -61,10 +61,10 @@ class Loss:
         return np.full(len(z), self.curvature)
 
     def second(self, z, y):
-        raise ArithmeticError(f"{self!r} defines no second derivative, so that no minimum is computed")
+        raise ArithmeticError(f"{self!r} defines no second derivative, so no minimum is computed")
 
     def conjugate(self, u, y):
-        raise UserError(f"{self!r} defines no conjugate, so that no duality gap is known")
+        raise UserError(f"{self!r} defines no conjugate, so no duality gap is known")
 
 
 class Real(Loss):

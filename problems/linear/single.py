@@ -1,6 +1,6 @@
 """Compiled steps of one row and one output on CSR rows: the steps of sparse.py without its loops over B and K.
 
-Twice as fast.
+They are twice as fast.
 """
 
 from problems.linear.passes import slope_of_one
