@@ -3,9 +3,9 @@
     python benchmarks/nn_cpu.py --write
 
 Both sides see the same batch again and again. PyTorch runs eagerly, in the memory format that is faster for it (NCHW
-or channels last, tried here), with its fused SGD; the last column is npopt's time as a part of torch.compile's. Peak
-memory is what three steps add to the resident set of a process that has made a step of batch 2 before (so that
-libraries and compiled code are there already), the median of three such processes.
+or channels last, tried here), with its fused SGD. The last column is npopt's time as a part of torch.compile's. Peak
+memory is what three steps add to the resident set of a process. This process has made a step of batch 2 before, so
+libraries and compiled code are there already. The number is the median of three such processes.
 """
 
 import subprocess

@@ -39,11 +39,11 @@ def check_value(where, value):
     for member in identity.members(value):
         wrong = unprintable(member)
         if wrong:
-            raise UserError(f"{where}: {wrong} does not print as what it is, so no stored run could be told; {ADVICE}")
+            raise UserError(f"{where}: {wrong} does not print as what it is, so no key could stand for it; {ADVICE}")
 
 
 def unprintable(value):
-    """In words, what a value is that does not print as what it is; None for others."""
+    """A value that does not print as what it is, in words; None for other values."""
     if isinstance(value, (*PLAIN, list, tuple, dict, set, frozenset)):
         return None
     if isinstance(value, np.ndarray):
@@ -54,7 +54,7 @@ def unprintable(value):
 
 
 def nameless(function):
-    """In words, what a callable is that cannot be found by its name in its module; None for others."""
+    """A callable that cannot be found by its name in its module, in words; None for other callables."""
     name = getattr(function, "__qualname__", None)
     if isinstance(function, functools.partial):
         return "a functools.partial"

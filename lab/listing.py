@@ -21,7 +21,7 @@ def named(word):
 
 
 def near(word, kinds=tuple(ROOMS)):
-    """'did you mean ...?' for a name that is not there: names with it, files whose first line has it, names like it."""
+    """'did you mean ...?' for an unknown name: names that contain it, files whose first line has it, similar names."""
     some = [method for method in methods() if method.kind in kinds]
     known = {plain(method.name): method.name for method in some}
     whole = re.compile(rf"\b{re.escape(word)}\b", re.I)

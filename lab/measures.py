@@ -57,8 +57,9 @@ def plans(steps, lr):
 
 
 def on_surfaces(seed, events, method, rates, steps):
-    """For every surface the height above the minimum after so many steps, in parts of that at the start, and the rate,
-    at the best of these; constant rates, exact gradients. Sophia-G, which samples labels, is Sophia-H here."""
+    """For every surface two numbers, at the best of `rates`: the height above the minimum after so many steps, divided
+    by the height at the start, and that rate. Rates are constant and gradients exact. Sophia-G, which samples labels,
+    is Sophia-H here."""
     columns = {"surface": list(range(len(LANDSCAPES))), "gap": [], "rate": []}
     for name in LANDSCAPES:
         ends = []

@@ -1,7 +1,8 @@
 """Processes that end when they are told to, and with the process that started them.
 
-A terminal and its Ctrl-C reach `npopt` and the script; worker processes have a session of their own and hear of the end
-from the script alone. Every one of them follows its parent: when that is gone, even by SIGKILL, it saves and ends.
+A terminal and its Ctrl-C reach `npopt` and the script. Worker processes have a session of their own, and only the
+script tells them to end. Every process follows its parent: when the parent is gone, even by SIGKILL, its child
+saves and ends.
 """
 
 import contextlib
@@ -49,7 +50,7 @@ class Interrupts:
 
     @classmethod
     def end(cls, number, frame):
-        """As Ctrl-C, which a run under way answers by saving itself."""
+        """Do as Ctrl-C does: a run under way saves itself and ends."""
         cls.number = cls.number or number
         if number == signal.SIGHUP:
             quiet()
@@ -59,13 +60,14 @@ class Interrupts:
 
     @classmethod
     def status(cls):
-        """The exit status that says which signal it was. Called where an interrupt is dealt with: no more of them."""
+        """The exit status that says which signal came. It is called where an interrupt is dealt with, and the next
+        seconds hear no other."""
         number, cls.number, cls.at = cls.number or signal.SIGINT, 0, time.monotonic()
         return 128 + number
 
 
 def quiet():
-    """Send what this process still says to nowhere: nobody can read it any more."""
+    """Throw away what this process still prints: nobody can read it any more."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -96,8 +98,8 @@ def ending(script):
 
 
 def spawn(command, variables=(), **settings):
-    """A script or a worker, a process that follows this one, with more environment variables. Until it listens, Ctrl-C
-    waits: no traceback out of an import."""
+    """Start a script or a worker, with more environment variables. The process follows this one. Ctrl-C waits until it
+    listens: so no traceback comes out of an import."""
     environment = {**os.environ, **dict(variables), PARENT: str(os.getpid())}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -107,7 +109,7 @@ def spawn(command, variables=(), **settings):
 
 
 def follow():
-    """End when the process is gone that started this one by `spawn`, if one did."""
+    """If a process started this one by `spawn`, end when that process is gone."""
     parent = int(os.environ.pop(PARENT, 0))
     if parent:
         threading.Thread(target=watch, args=(parent,), daemon=True).start()

@@ -2,7 +2,7 @@
 
 Each running process notes how far it is in the lock file of its run (`Lock.note`); a thread here adds the notes up.
 So the bar moves in the same way for one process, many, a cluster on a shared folder, and runs of another command.
-Where it stands still, it says why. Both lines fit the terminal, and are silent where stderr is none.
+When the bar stands still, it says why. Both lines fit the terminal. Where stderr is no terminal they are silent.
 """
 
 import math
