@@ -170,7 +170,7 @@ def run(words):
 
 
 def run_all(words):
-    """Every script, some at a time. One that fails does not stop the rest; then the status is 1."""
+    """Run every script, some at a time. A script that fails does not stop the others, but the status is then 1."""
     known = scripts()
     if "-h" in words or "--help" in words:
         print(usage())

@@ -1,8 +1,8 @@
 """Who does the runs: this process, worker processes of this machine, or a Dask cluster.
 
-`execute` is the whole life of a run: look whether it is stored or locked, run it, store it. Everything around it only hands out
-jobs and collects outcomes as they come. The process that makes a run stores it. So killing the command that asked for
-runs loses none. A cluster without a common folder sends its runs back instead.
+`execute` is the whole life of a run: look whether it is stored or locked, run it, store it. Everything around it only
+hands out jobs and collects outcomes as they come. The process that makes a run stores it. So killing the command that
+asked for runs loses none. A cluster without a common folder sends its runs back instead.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ SMALL = 1 << 24  # multiply-adds of a step, as threads_of counts them: a millise
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a process sets before it runs anything. threads: of a run, at most; seconds: between two checkpoints;
-    script: the path and the text of the script whose experiment this is, for workers, or (None, None)."""
+    """What a process sets before it runs anything. threads: how many a run may have; seconds: between two checkpoints;
+    script: for workers, the path and the text of the experiment's script, or (None, None)."""
 
     device: str = "cpu"
     threads: int = 1

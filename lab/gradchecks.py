@@ -122,7 +122,7 @@ def made(name, thing, given, named):
         why = said(error)
         raise UserError(f"{name} cannot be made: {why}; give arguments, as in --args 5,bias=False") from None
     if not isinstance(layer, (nn.Layer, nn.Network)):
-        raise UserError(f"{name} is no Layer and no Network but {type(layer).__name__}")
+        raise UserError(f"{name} must be a Layer or a Network, got {type(layer).__name__}")
     return layer
 
 

@@ -86,8 +86,8 @@ def found_by_name(function, name):
 
 # ------------------------------------------------------------------------------------------------------------- keys
 def of(entry):
-    """{"code": a hash, "files": {name: sha256}} of an entry: of all code that it reaches, and of the files that are
-    named by its arguments or by a text in the user's own part of that code."""
+    """{"code": a hash, "files": {name: sha256}} of an entry. The code is all that the entry reaches. A file is named by
+    an argument of the entry, or by a text in the user's own part of that code."""
     given = [entry.recipe.function, entry.recipe.arguments]
     if entry.run is None:  # with what minimize takes in the place of None
         given += [entry.optimizer, entry.sampler or RandomReshuffling(), as_schedule(entry.schedule)]

@@ -11,7 +11,7 @@ from npopt.backend import elementwise
 
 
 def plain(name):
-    """A name without case and marks, so that adam-mini is AdamMini."""
+    """A name in small letters without marks: adam-mini and AdamMini give the same."""
     return re.sub(r"[^a-z0-9.]", "", name.lower())
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 
 def methods(steps):
-    """{name: (optimizer, customary rate)}; `steps` of the run, of which SWA averages the last quarter."""
+    """{name: (optimizer, customary rate)}. steps: the length of the run; SWA averages its last quarter."""
     return {
         "SGD": (opt.SGD(), 0.3),
         "HeavyBall": (opt.HeavyBall(0.9), 0.03),

@@ -78,7 +78,7 @@ def step(animation, data):
 
 
 def animate(animation):
-    """The frames of a matplotlib animation, or of an iterable of figures, as images in the colours of the last one: so
+    """The frames of a matplotlib animation, or of an iterable of figures, as images in the colours of the last one. So
     what does not move is the same in all frames, and a GIF stores it once."""
     figures = animation
     if hasattr(animation, "new_frame_seq"):

@@ -76,7 +76,7 @@ def quiet():
 
 @contextlib.contextmanager
 def ending(script):
-    """The life of a script's process: every end that is no bug is one sentence and an exit status."""
+    """The life of a script's process. Every end that is not a bug gives one sentence and an exit status."""
     try:
         Interrupts.listen()  # and, if one has waited, hear it
         follow()

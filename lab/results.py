@@ -14,8 +14,8 @@ class MissingRuns(LookupError):
 
 @dataclasses.dataclass
 class Finished:
-    """A finished run. columns: name -> array (rows,), or (rows, k) where a metric is a vector; final: the last row;
-    tags: those of its entry.
+    """A finished run. columns: name -> array (rows,), or (rows, k) if a metric is a vector. final: the last row. tags:
+    those of the run's entry.
 
     seconds are those of the steps alone; x and answer are None where the entry did not keep them.
     """

@@ -84,8 +84,8 @@ class Layer:
     view            forward or backward may return (a view of) what it was given
     active          set by Network.bind: a parameter in or below this layer is trained
 
-    A layer with statistics of its own has commit(value), which folds in what a training pass left by run.leave, and
-    state() and load_state(s).
+    A layer with statistics of its own also has state(), load_state(s) and commit(value). commit folds in the value that
+    a training pass left by run.leave.
     """
 
     shapes, init = {}, {}

@@ -32,8 +32,9 @@ def columns(rows, z):
 
 
 class Loss(Value):
-    """A loss; subclasses define targets(outputs, t, dtype); rows(z, t) and gradient(z, t), without weights, or
-    value_and_gradient as a whole; and right(z, t) where `accuracy`, the share of right answers, has a meaning."""
+    """A loss. A subclass defines targets(outputs, t, dtype). It also defines rows(z, t) and gradient(z, t), without
+    weights, or value_and_gradient as a whole. Where `accuracy`, the share of right answers, has a meaning, it defines
+    right(z, t)."""
 
     accuracy = True
 

@@ -102,7 +102,7 @@ class BatchNorm(Layer):
     # statistics, in float64 on the device in use
 
     def moments(self, rows, run):
-        """Mean and variance of this batch; what the running estimates need of them is left to commit."""
+        """Mean and variance of this batch. A pass that gathers statistics also leaves them for commit."""
         n = rows.shape[0]
         if n < 2 and run.training:
             raise UserError(

@@ -5,7 +5,7 @@
     print(profile.table())
 
 Times are a layer's own, without its children's; a fused layer counts under its batch norm's name. On a GPU the clock
-waits for the device around every layer, which a step without it does not do.
+waits for the device around every layer. A step that is not timed does not wait.
 """
 
 import time

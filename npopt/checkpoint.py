@@ -67,7 +67,7 @@ def save(path, tree):
 
 def _npz(opened):
     if not zipfile.is_zipfile(opened):  # NumPy takes it for a pickle, and would say how to load that
-        raise UserError("it is no whole .npz file")
+        raise UserError("it is not a whole .npz file")
     opened.seek(0)
     return np.load(opened, allow_pickle=False)
 

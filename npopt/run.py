@@ -17,7 +17,7 @@ import numpy as np
 
 
 class Stop(Value):
-    """When a run ends, by whichever of these comes first. epochs may be a fraction. evaluations are rows differentiated
+    """When a run ends: by whichever of these comes first. epochs may be a fraction. evaluations are rows differentiated
     plus rows evaluated. seconds are those of steps: metrics and files do not count. target=(column, value) or (column,
     "<=" or ">=", value) is looked at when metrics are taken."""
 

@@ -136,8 +136,8 @@ WORDS = {  # what a checkpoint is made of, and what to say where it is made of s
 
 
 def check_fits(own, names, state, path):
-    """Raise, with one sentence, where `state`, read from the file `path`, is not a state of this run. own: what the run
-    would save now; names: the columns that it has in any case."""
+    """Raise, with one sentence, if `state` is not a state of this run. path: the file that it was read from; own: what
+    the run would save now; names: the columns that the run has in any case."""
     config, made_of = own["config"], own["made_of"]
     known = isinstance(state, dict) and isinstance(state.get("config"), dict)
     if not known or state.get("format") != own["format"] or not isinstance(state.get("made_of"), dict):

@@ -1,5 +1,5 @@
-"""Linear models on data sets that scripts share, each a function of names and numbers, so that its Recipe can be
-printed; where they can start, and what they can log beside the usual metrics.
+"""Linear models on data sets that scripts share. Each is a function of names and numbers, so its Recipe can be printed.
+The arguments below say where it starts, and what it logs beside the usual metrics.
 
     at_minimum   start at the minimum instead of 0
     logs         more metrics: "w", the iterate; "error", w - w*; "distance", |w - w*|^2; "sigma", the variance of the

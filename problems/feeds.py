@@ -1,8 +1,8 @@
 """Where a network's rows come from: inputs and targets as functions of (seed, t, row).
 
 A Feed is made of data and a few words; `place` puts it onto the device in use. Then `batch(part, rows, draw)` gives the
-inputs and targets of rows of a part ("train", "validation", "test"); `draw` is None, or the (seed, t) of a training
-step, by which augmentation and the like draw for each row. A feed serves one problem.
+inputs and targets of rows of a part ("train", "validation", "test"). `draw` is None, or the (seed, t) of a training
+step; augmentation and the like draw for each row by it. A feed serves one problem.
 
 Inputs are an array (B, ...), or a tuple of arrays for a network that takes several.
 """

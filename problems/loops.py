@@ -9,7 +9,7 @@ import uuid
 
 import numba
 
-# Sums over features may be reordered (SIMD); NaN and inf keep their meaning, so that a diverged run shows.
+# Sums over features may be reordered (SIMD); NaN and inf keep their meaning, so one sees that a run has diverged.
 OPTIONS = {"error_model": "numpy", "fastmath": {"reassoc", "contract"}, "cache": True}
 
 

@@ -18,8 +18,8 @@ class Quadratic(Problem):
              the mean is f exactly; or an (n, d) array of the e_i, which is centred too
     dtype    float32 or float64
 
-    Rows with weights give (1/B) sum_b w_b f_b. With lmin(A) > 0 the minimum is x* = A^{-1} b, f* = -1/2 b'x*; it is
-    exact for a singular A, too, where b lies in its range; else there is none.
+    Rows with weights give (1/B) sum_b w_b f_b. With lmin(A) > 0 the minimum is x* = A^{-1} b, f* = -1/2 b'x*. It is
+    also exact for a singular A if b lies in its range; if not, there is no minimum.
     """
 
     def __init__(self, A, b=None, n=1, noise=0.0, seed=0, dtype=np.float64, name="Quadratic"):

@@ -1,7 +1,7 @@
 """Batch norm in as few passes over memory as it has: two forward (moments, then y), two backward (sums, then dx).
 
 Sums over rows go by blocks that fit the first cache, in the arrays' dtype, and over blocks in float64. The work is cut
-into PARTS pieces whatever the number of threads, so that results do not depend on it.
+into PARTS pieces whatever the number of threads. So results do not depend on that number.
 """
 
 import numba

@@ -67,7 +67,7 @@ def convolve(x, w, bias, y, stride, padding):
     """y_bhwo = sum_{i,j,c} w_oijc x_{b, s h + i - p, s w + j - p, c} + bias_o, x being zero outside; bias may be None.
 
     Windows of x are gathered into columns, one row a position, (B H' W', kh kw C), and y = columns w' is one product.
-    This goes over chunks of the batch, so that the columns stay in the cache.
+    This is done chunk by chunk of the batch, and the columns stay in the cache.
     """
     o, out = w.shape[0], y.shape[1:3]
     weight = w.reshape(o, -1).T  # (kh kw C, O)

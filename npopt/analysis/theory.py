@@ -7,9 +7,9 @@
 On a quadratic the error along an eigenvector of curvature mu is rho^t (1 + slow t) times its value at the start, with
 rho = `factor`. Along no eigenvector does it exceed rho^t (1 + fast t) times that. Heavy ball and Nesterov have a double
 root there, and its transient is not small. f - f* is a sum over the eigenvectors, so its number of iterations lies
-between two counts: `slow` gives that of the part of f - f* along mu, and `fast` gives that of all of f - f*. On other
-functions these are local statements. Heavy ball need not converge from afar (Lessard, Recht & Packard, SIAM J. Optim.
-26, 2016, section 4.6). For Nesterov's method f - f* falls at least by 1 - 1/sqrt k a step. npopt's HeavyBall and
+between two counts. `slow` gives the count for the part of f - f* along mu, and `fast` the count for all of f - f*. On
+other functions these are local statements. Heavy ball need not converge from afar (Lessard, Recht & Packard, SIAM J.
+Optim. 26, 2016, section 4.6). For Nesterov's method f - f* falls at least by 1 - 1/sqrt k a step. npopt's HeavyBall and
 Nesterov with a constant lr are the forms used here, with the same lr and beta. HeavyBall is
 x+ = x - lr g + beta (x - x_prev). Nesterov is x+ = y - lr g(y), y+ = x+ + beta (x+ - x), and its vector holds y.
 """

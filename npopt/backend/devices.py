@@ -73,7 +73,7 @@ class Cpu:
         return pair.cpu(*arguments)
 
     def norm(self, x):
-        """In float64, so that squares of float32 numbers do not overflow; by blocks, whose sums are added in order."""
+        """The norm in float64: there squares of float32 numbers do not overflow. Sums of blocks are added in order."""
         squares = _squares_by_many if x.size > 4 * BLOCK else _squares
         return float(squares(x.reshape(-1))) ** 0.5
 

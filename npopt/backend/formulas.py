@@ -102,7 +102,7 @@ class elementwise:
             raise self.complaint(args) from None
 
     def plan(self, args):
-        """How to run arguments of these types; kept, so that a call costs a dictionary look-up."""
+        """How to run arguments of these types. The plan is kept, so a later call costs a dictionary look-up."""
         if len(args) != len(self.arguments):
             raise UserError(
                 f"{self.name} takes {len(self.arguments)} arguments ({', '.join(self.arguments)}), got {len(args)}"

@@ -68,6 +68,6 @@ class AdaBound(Optimizer):
 
 
 class AMSBound(AdaBound):
-    """AdaBound with w <- max(w, v) in the place of v."""
+    """AdaBound with w <- max(w, v) in place of v."""
 
     arrays = ("m", "v", "w")

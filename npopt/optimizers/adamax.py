@@ -14,7 +14,7 @@ def adamax(x, m, u, g, lr, b1, b2, inside, outside, c1):
 
 
 class Adamax(Optimizer):
-    """Adam with the largest |g| of late in the place of the root of v:
+    """Adam with the largest recent |g| in place of the root of v:
 
         m <- b1 m + (1-b1) g            u <- max(b2 u, |g| + eps)            x <- x - lr / (1-b1^t) m / u
 

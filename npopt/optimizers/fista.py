@@ -27,7 +27,7 @@ class FISTA(ProximalGradient):
     a penalty this is Nesterov's method of 1983, which needs no mu. With lr = 1/L:
     F(x_k) - F* <= 2 L |x_0 - x*|^2 / (k+1)^2   (Theorem 4.4). F need not fall at every step. Meant for full batches.
 
-    restart  None; "gradient": t = 1 and y = x_k whenever <y_k - x_k, x_k - x_{k-1}> > 0, at no cost; "function": when
+    restart  None; "gradient": t = 1 and y = x_k whenever <y_k - x_k, x_k - x_{k-1}> > 0, at no cost. "function": when
              F(x_k) > F(x_{k-1}), which evaluates f once a step. Either gives the linear rate that a known mu would give
     backtracking, eta: see ProximalGradient
 

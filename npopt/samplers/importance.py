@@ -68,8 +68,8 @@ class AdaptiveImportance(Sampler):
 
         psi_i <- (1 - a) psi_i + a |grad f_i(x)|  when row i is drawn,     p = (1 - c) psi / sum psi + c / n
 
-    The first epoch is one reshuffled pass with weights 1 that sets psi_i = |grad f_i|, so that no scale has to be
-    guessed. After it every row of a batch is drawn from the p of that moment, with weight 1/(n p_i). The norms are
+    The first epoch is one reshuffled pass with weights 1. It sets psi_i = |grad f_i|, so no scale has to be guessed.
+    After it every row of a batch is drawn from the p of that moment, with weight 1/(n p_i). The norms are
     problem.row_norms() of the last pass, which leave the l2 term out.
 
     p lies in a Fenwick tree (cumulative sums in a binary tree), so a draw and a change cost O(log n). The uniform

@@ -33,7 +33,7 @@ def rectangle(where, X):
 
 
 def converted(where, X):
-    """Objects that are numbers, as float64; what else is no real number is refused."""
+    """Objects that are numbers, as float64. Whatever is not a real number is refused."""
     try:
         if X.dtype.kind != "O" or any(isinstance(value, (str, bytes, complex)) for value in X.flat):
             raise TypeError

@@ -36,7 +36,7 @@ def width(data):
 
 @functools.cache
 def program(loss, storage):
-    """The kernels for a loss, or None. (Losses of one kind share a text, and so what the compiler made of it.)"""
+    """The kernels for a loss, or None. (Losses of one kind share a text, so they also share its compiled form.)"""
     text = cuda(loss)
     return None if text is None else shared(text, storage)
 

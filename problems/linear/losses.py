@@ -7,7 +7,8 @@
     Softmax(C)       log sum_k exp(z_k) - z_y                                     y 0, ..., C-1
 
 Huber: Huber, Ann. Math. Stat. 35, 1964. SquaredHinge: Chang, Hsieh & Lin, JMLR 9, 2008 (without the 1/2). Conjugates:
-l*(u; y) = sup_z <u, z> - l(z; y), infinite outside its domain, which holds 0 for each of these losses, as l >= 0.
+l*(u; y) = sup_z <u, z> - l(z; y), infinite outside its domain. For each of these losses 0 lies in the domain,
+because l >= 0.
 
 A new loss is one class here; data, passes, compiled steps, constants, minima and duality gaps follow from it.
 """
@@ -23,7 +24,7 @@ import scipy.special
 
 
 class Loss:
-    """l(z; y) of one row: a value, and a named tuple of its own numbers, so that compiled loops read them by name.
+    """l(z; y) of one row. It is a value, and a named tuple of its own numbers: compiled loops read them by name.
 
     A subclass is `class Name(Loss, namedtuple("Name", "its numbers"))` with
 

@@ -218,7 +218,7 @@ class LinearModel(Stretches, Exact, Problem):
     # ------------------------------------------------------------------------------------------------ linear structure
 
     def scalars(self, x, rows, out, weights=None):
-        """out[b] = l'(a_i . x; y_i), i = rows[b], so that grad l_i = out[b] a_i; out: (B,), or (B, C) for C classes.
+        """out[b] = l'(a_i . x; y_i), i = rows[b]. So grad l_i = out[b] a_i. out: (B,), or (B, C) for C classes.
 
         Returns value(x, rows, weights); the scalars have no weights in them.
         """

@@ -206,8 +206,8 @@ def combine_sparse(values, indices, indptr, d, s, rows, out):
 
 @functools.cache
 def bound(kind):
-    """The pass for a class of losses as a function of `held`. (A closure over the class alone: numba's cache on disk
-    knows a closure by what it holds, and would not find again one that holds a compiled function.)"""
+    """The pass for a class of losses as a function of `held`. (It is a closure over the class alone. numba's cache on
+    disk knows a closure by what it holds. It would not find one again that holds a compiled function.)"""
 
     def step(held, x, rows, weights, l2, s, out):
         numbers, data = held

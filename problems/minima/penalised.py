@@ -81,7 +81,7 @@ def duality_gap(problem, x):
 
 
 def balanced(U):
-    """U with its positive or its negative numbers shrunk by one factor, so that they sum to 0."""
+    """U with its positive or its negative numbers shrunk by one factor. The sum is then 0."""
     up, down = U[U > 0].sum(), -U[U < 0].sum()
     if up > down:
         return np.where(U > 0, U * (down / up), U)

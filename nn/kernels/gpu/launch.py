@@ -5,7 +5,7 @@ import pathlib
 from npopt.backend import cuda
 
 HERE = pathlib.Path(__file__).parent
-THREADS = 256  # of every block, but for the joins of sums: 1024
+THREADS = 256  # of every block; blocks that join sums have 1024
 
 
 class Program(cuda.Program):
