@@ -167,8 +167,8 @@ class Gradients:
         except MemoryError:
             need = rows * problem.dim * self.x.dtype.itemsize / 1e9
             raise UserError(
-                f"SAGA: a table of {rows} x {problem.dim} numbers takes {need:.3g} GB, more than there "
-                "is; use fixed batches (ShuffleOnce), or on a linear model table='scalars'"
+                f"SAGA: a table of {rows} x {problem.dim} numbers takes {need:.3g} GB, and there is less "
+                "memory; use fixed batches (ShuffleOnce), or on a linear model table='scalars'"
             ) from None
 
     def gradient(self, x, rows, out):
