@@ -48,7 +48,7 @@ def peak(side, case, size, threads):
 
 
 def beside_compiled(mine, case, size, channels_last, rounds):
-    """The median ratio of our step to torch.compile's, as text; why not, where it does not compile here."""
+    """The median ratio of our step to torch.compile's, as text. If it does not compile here, the text says why."""
     try:
         a, b = alternate(mine, theirs(case, size, channels_last, compiled=True), rounds)
     except Exception as error:  # no compiler for it, or one that it does not know

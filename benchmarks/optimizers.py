@@ -86,7 +86,7 @@ SPARED = {"SophiaG": 1.0, "SophiaH": 1.0, "Lookahead": 2 - 4 / 5}  # passes over
 
 
 def theirs(name, arguments, tensors):
-    """PyTorch's step: fused, else the faster of foreach and the plain loop; and which it is."""
+    """PyTorch's step, and which one it is: fused, else the faster of foreach and the plain loop."""
     kind, steps = getattr(torch.optim, name), {}
     for way in ("fused", "foreach", "plain"):
         try:

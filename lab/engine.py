@@ -119,8 +119,8 @@ def threads_of(problem, sampler, most):
     """Threads for the steps of a run: one where a step is little work, else the most that are allowed.
 
     Two threads gain little in so short a step. And beside a busy process each waits for the other many times a step: a
-    small network then takes three to seven times as long as with one. The rule looks at sizes, not at a clock, so that
-    equal runs are run alike. It counts each parameter once a row, a filter once a pixel.
+    small network then takes three to seven times as long as with one. The rule looks at sizes, not at a clock. So equal
+    runs have equal numbers of threads. It counts each parameter once a row, a filter once a pixel.
     """
     if problem.n is None:
         return most

@@ -64,8 +64,8 @@ def style():
 
 
 def panels(rows=1, columns=1, size=None, **more):
-    """(figure, axes) as plt.subplots gives them; panels of 6.4 x 4.4 inches (one: 8 x 4.8), but no more than a slide of
-    13 x 7.5 inches with smaller letters, unless `size` is set."""
+    """(figure, axes) as plt.subplots gives them. A panel has 6.4 x 4.4 inches, a single one 8 x 4.8. All panels
+    together take at most a slide of 13 x 7.5 inches, then with smaller letters. `size` overrides all this."""
     size = size or ((8, 4.8) if rows * columns == 1 else (min(6.4 * columns, 13), min(4.4 * rows, 7.5)))
     tight = {"font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "legend.fontsize": 10, "lines.linewidth": 1.6}
     with style(), matplotlib.rc_context(tight if columns > 2 or rows > 2 else {}):

@@ -74,7 +74,7 @@ def nameless(function):
 
 
 def found_by_name(function, name):
-    """What the name of a function or class stands for in its module; None where that cannot be asked."""
+    """What the name of a function or class stands for in its module; None where that cannot be found out."""
     module = vars(sys.modules[function.__module__]) if function.__module__ in sys.modules else None
     space = getattr(inspect.unwrap(function), "__globals__", module) or {}
     first, *rest = name.split(".")

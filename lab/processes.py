@@ -24,7 +24,8 @@ GRACE = 30.0  # seconds in which a process that was told to end saves its run
 
 
 class Interrupts:
-    """Ctrl-C, TERM and HUP (a closed terminal) as one KeyboardInterrupt, and nothing more for Interrupt.HASTE seconds.
+    """Makes Ctrl-C, TERM and HUP (a closed terminal) one KeyboardInterrupt. Then it is deaf for Interrupt.HASTE
+    seconds.
 
     Within minimize its own Interrupt takes the place of `interrupt`.
     """
@@ -33,7 +34,8 @@ class Interrupts:
 
     @classmethod
     def listen(cls):
-        """Hear them from now on, in the main thread. A signal that is ignored, as under nohup, stays so."""
+        """Listen for these signals from now on, in the main thread. One that is ignored, as under nohup, stays
+        ignored."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number, handler in ((signal.SIGINT, cls.interrupt), (signal.SIGTERM, cls.end), (signal.SIGHUP, cls.end)):

@@ -18,7 +18,7 @@ def sizes(shape):
 
 
 def cast(a, dtype):
-    """Floating arrays, one or a tuple, in this type; whole numbers, and all where dtype is None, as they are."""
+    """Floating arrays, one or a tuple, in this type. Whole numbers stay as they are. If dtype is None, all do."""
     if isinstance(a, tuple):
         return tuple(cast(one, dtype) for one in a)
     return a if dtype is None or a.dtype.kind in "iub" else a.astype(dtype, copy=False)

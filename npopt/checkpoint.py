@@ -22,7 +22,8 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # why a disk takes no more, wh
 
 
 class Unwritable(UserError):
-    """A file that cannot be written: a full disk, a folder that takes no files. What was there before stays whole."""
+    """A file that cannot be written: a full disk, a folder that takes no files. An older file of that name stays
+    whole."""
 
     def __init__(self, path, error):
         why = error.strerror or error

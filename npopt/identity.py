@@ -19,7 +19,7 @@ def named(thing):
 
 
 def parts(thing):
-    """{name: value} of what a thing is made of; None of what is whole: numbers, texts, arrays, functions."""
+    """{name: value} of what a thing is made of. None for things without parts: numbers, texts, arrays, functions."""
     if isinstance(thing, Mapping):
         return {printed(name): value for name, value in thing.items()}
     if isinstance(thing, (list, tuple)):

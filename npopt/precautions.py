@@ -40,7 +40,7 @@ def check_arguments(problem, optimizer, sampler, estimator, vary):
 
 
 def starting_point(problem, x, seed):
-    """A copy of x, checked; x None: the problem's own start, with the problem as if it were new."""
+    """A copy of x, checked. If x is None: the problem's own start, with the problem as if it were new."""
     problem.set_seed(seed)
     if x is None:
         problem.reset()

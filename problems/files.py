@@ -263,7 +263,7 @@ def image_names(path):
 
 
 def counted(path, archive):
-    """Hold a zip archive to the number of entries that its end announces (65,535: more than that record can say)."""
+    """Check that a zip archive has the entries that its end announces. (65,535 means more than that record can say.)"""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - 2**16 - 22))
         tail = file.read()

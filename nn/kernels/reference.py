@@ -46,7 +46,8 @@ def linear_weights(x, dy, dw):
 
 
 def sum_rows(a, out):
-    """out = sum over the rows of the matrix a, (N, D): blocks of 256 rows in the dtype of a, the blocks in float64.
+    """out = sum over the rows of the matrix a, (N, D). Blocks of 256 rows are summed in a's dtype, the blocks in
+    float64.
 
     One long sum in float32 would lose digits with every row.
     """
@@ -205,7 +206,8 @@ def moments(x, mean, variance):
 
 
 def normalise(x, mean, scale, offset, skip, rectify, y):
-    """y = (x - mean) scale + offset, plus skip unless it is None, and where `rectify` is set the larger of that and 0.
+    """y = (x - mean) scale + offset, plus skip unless it is None. Where `rectify` is set, y is the larger of that and
+    0.
 
     x, skip, y: (N, D), the others (D,); y may be x or skip
     """

@@ -23,7 +23,8 @@ from npopt.values import number
 
 
 class Tuned(NamedTuple):
-    """lr, beta, the factor of the error a step, and how fast the transient grows: along mu, and at most."""
+    """lr, beta, the factor by which a step multiplies the error, and how fast the transient grows: along mu, and at
+    most."""
 
     lr: float
     beta: float
@@ -88,8 +89,8 @@ def nesterov_quadratic(L, mu):
 
 
 def iterations(factor, first, target, growth=0.0):
-    """Steps t after which first (factor^t (1 + growth t))^2 stays below `target`, `first` being the gap of f at the
-    start: without growth ln(first / target) / (-2 ln factor), 0 where it is below already.
+    """Steps t after which first (factor^t (1 + growth t))^2 stays below `target`. first: the gap of f at the start.
+    Without growth t is ln(first / target) / (-2 ln factor). It is 0 where the gap is below already.
     """
     number("iterations", "factor", factor, low=0, high=1, open_high=True)
     number("iterations", "target", target, low=0, open_low=True)

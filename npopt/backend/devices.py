@@ -201,7 +201,7 @@ def _make(name):
 
 
 def use(name):
-    """Choose the device on which new arrays are made: "cpu" or "gpu". Asking for an absent GPU is a RuntimeError."""
+    """Choose the device on which new arrays are made: "cpu" or "gpu". Asking for an absent GPU is a UserError."""
     global _current
     _current = _make(name)
 
@@ -222,7 +222,7 @@ def xp(array=None):
 
 
 def asarray(a, dtype=None):
-    """The array on the device in use; no copy where it is there already with that dtype."""
+    """The array on the device in use. It is not copied if it lies there already with that dtype."""
     return _current.asarray(a, dtype)
 
 

@@ -207,9 +207,9 @@ class Exact:
     def minimum(self):
         """(x*, objective*) in float64 on the host, found once, by a method independent of the optimizers here.
 
-        The gradient norm (with a penalty: of the shortest subgradient) there is kept in `certificate`; it is below
-        1e-12 times the rows' root mean square norm (at least 1) where float64 reaches that. Data without a minimiser
-        (separable classes with l2 = 0) is a ValueError.
+        The gradient norm at x* (with a penalty: the norm of the shortest subgradient) is kept in `certificate`. It is
+        below 1e-12 times the rows' root mean square norm (at least 1) where float64 reaches that. Data without a
+        minimiser (separable classes with l2 = 0) are a UserError.
         """
         x, f, why = self.answer
         if x is None:

@@ -2,9 +2,10 @@
 
 All in float64 on the host, and independent of npopt's optimizers:
 
-    L1, L1L2    up to solve.DIRECT unknowns proximal Newton: x+ minimises the quadratic model of f, plus h, by
-                coordinate descent; least squares beyond by coordinate descent on the columns. Then the linear system
-                (Newton's method) on the support with fixed signs, kept if the optimality conditions hold
+    L1, L1L2    up to solve.DIRECT unknowns by proximal Newton: x+ minimises the quadratic model of f, plus h, by
+                coordinate descent. Beyond, least squares by coordinate descent on the columns. Then the linear system
+                (Newton's method) is solved on the support with fixed signs. Its solution is kept if the optimality
+                conditions hold
     L2          Newton's method
     Box         L-BFGS-B, then Newton's method on the coordinates between the bounds
 """
