@@ -24,6 +24,9 @@ CASES = {
     "MLP, batch 256": ("mlp", 256),
     "VGG-11, batch 128": ("vgg", 128),
     "ResNet-18, batch 128": ("resnet", 128),
+    "ResNet-18 of width 8, batch 128": ("resnet8", 128),
+    "ResNet-18 of width 16, batch 128": ("resnet16", 128),
+    "ResNet-18 of width 32, batch 128": ("resnet32", 128),
 }
 TARGETS = {
     "LeNet-5, batch 64": 0.45,
@@ -31,6 +34,9 @@ TARGETS = {
     "MLP, batch 256": 0.8,
     "VGG-11, batch 128": 0.7,
     "ResNet-18, batch 128": 0.65,
+    "ResNet-18 of width 8, batch 128": 0.45,
+    "ResNet-18 of width 16, batch 128": 0.5,
+    "ResNet-18 of width 32, batch 128": 0.45,
 }
 
 
