@@ -126,9 +126,9 @@ for name in ("LISTA-CP", "LISTA-CPSS"):
     experiment.claim(f"a-amp-{name[6:].lower()}", f"{name} ends at or below AMP, which knows that A is random",
                      expected="after as many layers as iterations at most 1 dB above (95 %)", source="Figure 3")(
         no_larger("a", name, "AMP", "nmse", 1.0))
-for plain, name in (("LISTA-CP", "LISTA-CPSS"), ("LISTA", "LISTA-SS")):
-    experiment.claim(f"a-support-{name[6:].lower()}", f"support selection lowers the end of {plain}", expected="the "
-                     "last layer is lower (95 %)", source="Theorem 3")(larger("a", plain, name, "nmse"))
+for one, name in (("LISTA-CP", "LISTA-CPSS"), ("LISTA", "LISTA-SS")):
+    experiment.claim(f"a-support-{name[6:].lower()}", f"support selection lowers the end of {one}", expected="the "
+                     "last layer is lower (95 %)", source="Theorem 3")(larger("a", one, name, "nmse"))
 
 
 @experiment.claim("a-falls", "the error falls from layer to layer", expected="every layer, form and seed",
