@@ -1,9 +1,10 @@
 """DeepZero: Chen, Zhang, Jia, Diffenderfer, Liu, Parasyris, Zhang, Zhang, Kailkhura & Liu, ICLR 2024, 2310.02025."""
 
 from npopt import backend
+from npopt.estimators.accumulated import add
 from npopt.estimators.coordinate import CoordinateDifferences
 from npopt.estimators.sphere import unit
-from npopt.estimators.zeroth import add, moved
+from npopt.estimators.zeroth import moved
 from npopt.values import number, whole
 
 import numpy as np

@@ -3,14 +3,9 @@
 from npopt import backend
 from npopt.backend import elementwise
 from npopt.errors import UserError
+from npopt.estimators.accumulated import add
 from npopt.estimators.base import Estimator
 from npopt.values import number, whole
-
-
-@elementwise
-def add(out, u, a):
-    out = out + a * u
-    return out
 
 
 @elementwise

@@ -3,16 +3,10 @@
 import math
 
 from npopt import backend
-from npopt.backend import elementwise
 from npopt.estimators.base import Wrapper
 from npopt.estimators.coordinate import CoordinateDifferences
+from npopt.estimators.svrg import reduced
 from npopt.values import number
-
-
-@elementwise
-def reduced(out, old, mean):
-    out = out - old + mean
-    return out
 
 
 class ZOSVRG(Wrapper):
