@@ -101,8 +101,9 @@ def slowdown(seed, events, *, after, **arguments):
     signs = (backend.asarray(draw.choice((-1.0, 1.0), x.size)) for _ in range(50))
     traces = np.array([float(backend.to_host(v @ H(v))) for v in signs])
     along, largest = float(backend.to_host(g @ H(g))) / length(g) ** 2, lanczos(H, x.size, 20, seed).values[-1]
-    found = dict(trace=traces.mean(), trace_error=traces.std(ddof=1) / 50**0.5, largest=largest, along=along, dim=x.size,
-                 rank=traces.mean() / largest, slowdown=traces.mean() / along + 2)
+    error, rank = traces.std(ddof=1) / 50**0.5, traces.mean() / largest
+    found = dict(trace=traces.mean(), trace_error=error, largest=largest, along=along, dim=x.size, rank=rank,
+                 slowdown=traces.mean() / along + 2)
     return {name: [float(value)] for name, value in found.items()}
 
 
