@@ -12,7 +12,8 @@ import numpy as np
 
 
 class Estimator(Value):
-    """g = estimator.start(problem, x, seed); loss = estimator(x, batch, out=g).
+    """g = estimator.start(problem, x, seed); loss = estimator(x, batch, out=g). g is a vector like x, or, where that
+    would be too much memory, an iterator over its pieces (mezo.py).
 
     As the oracle it offers `problem`; `loss` of this step (set by the loop); `again(y, out)`, the estimate of the same
     batch at another point, `value(y)`, its loss, and `sampled(y, out, key)`; `seed`; `counts`: rows differentiated

@@ -22,10 +22,12 @@ class DeepZero(CoordinateDifferences):
     paper). Between redraws SGD is coordinate descent on these. sparsity = 0 leaves nothing out: then it is
     CoordinateDifferences, and no score is needed.
 
-    A network runs the layers before the one that changes once only: feature reuse, Problem.moved_values. A step costs
-    the values of its coordinates and one (forward) or twice as many (central), whatever reuse saves in time; the scores
-    cost 4 `queries`. The paper trains by momentum SGD, that is HeavyBall(0.9). The released code's h leaves out d/mu,
-    which changes no ranking of Hg alone. Scores are read on the host, once: on a GPU the first step waits for them.
+    A network runs the layers before the one that changes once only: feature reuse, Problem.moved_values. The paper
+    spreads coordinates over GPUs; here they come one after the other, a pass on a core taking less than its sending. A
+    step costs the values of its coordinates and one (forward) or twice as many (central), whatever reuse saves in time;
+    the scores cost 4 `queries`. The paper trains by momentum SGD, that is HeavyBall(0.9). The released code's h leaves
+    out d/mu, which changes no ranking of Hg alone. Scores are read on the host, once: on a GPU the first step waits for
+    them.
     """
 
     def __init__(self, sparsity=0.9, radius=5e-3, difference="forward", every=1000, queries=192):
