@@ -38,7 +38,7 @@ def built(network, d, dtype, kind=Neural, **more):
         net = resnet20(in_channels=shape[2], image=shape[0], classes=classes, **more)
     else:
         net = lenet5(input_shape=shape, classes=classes, **more)
-    return kind(net, Images(d), dtype=dtype, metrics_rows=min(2000, len(d.y_train)))
+    return kind(net, Images(d), dtype=dtype, metrics_rows=min(1000, len(d.y_train)))
 
 
 @functools.cache

@@ -31,7 +31,7 @@ from lab import (
     shown,
     spread,
 )
-from lab.figures import MARKERS, curves, look, mark, panels
+from lab.figures import MARKERS, below, curves, look, mark, panels, plain, said
 from npopt import LOZO, SGD, DeepZero, GaussianSmoothing, HeavyBall, MeZO, RandomReshuffling, Stop, backend, minimize
 from npopt.analysis.curvature import Hessian, lanczos, length
 from problems.adapted import BATCH, adapted
@@ -77,14 +77,14 @@ def estimators(part):
 
 def steps_of(method, part, args):
     """(steps, steps between two rows of columns)"""
-    full = {"SGD": 300, "DeepZero": 40} if part != "c" else {"SGD": 100, "DeepZero": 15}
-    others = args.pick(800, 100) if part == "c" else args.pick(3000, 200)
+    full = {"SGD": 100, "DeepZero": 40} if part != "c" else {"SGD": 100, "DeepZero": 8}
+    others = args.pick(400, 100) if part == "c" else args.pick(3000, 200)
     steps = args.pick(full, {"SGD": 40, "DeepZero": 5}).get(method, others)
-    return steps, max(1, steps // 50)
+    return steps, max(1, steps // (6 if part == "c" else 50))
 
 
 def problem_of(part, data, args, **more):
-    size = dict(rows=args.pick(2000, 600), before=args.pick(10_000, 1400), epochs=args.pick(3, 15), test_rows=2000)
+    size = dict(rows=args.pick(2000, 600), before=args.pick(10_000, 1400), epochs=args.pick(3, 15), test_rows=1000)
     if part == "c":
         return Recipe(adapted, data=data, network="resnet20", width=args.pick(16, 4), **size)
     return Recipe(adapted, data=data, start=START[part], **size, **SMOOTH, **more)
@@ -281,8 +281,8 @@ def at_best(results, part):
 
 def drawn(results, axes, parts):
     for ax, (part, title) in zip(axes, parts, strict=True):
-        curves(ax, at_best(results, part), "error", x="passes", logx=True, legend=ax is axes[0],
-               ylabel="test error [%]", xlabel="batches forward (a gradient: 3)", label=lambda t: t["method"],
+        curves(ax, at_best(results, part), "error", x="passes", logx=True, legend=False, ylabel="test error [%]",
+               xlabel="batches forward (a gradient: 3)", label=lambda t: t["method"],
                colours=lambda t: COLOURS[t["method"]])
         ax.set(title=title, ylim=(0, None))
 
@@ -292,7 +292,7 @@ def drawn(results, axes, parts):
 def values_figure(results):
     figure, axes = panels(1, 2)
     drawn(results, axes, (("a", "LeNet-5 that has learned a task nearby"), ("s", "from scratch")))
-    return figure
+    return below(figure, axes[0], title=said(len(results.seeds)))
 
 
 @experiment.figure("rates.png", caption="Training loss after all steps against the rate (circles: a start nearby; "
@@ -312,6 +312,8 @@ def rates_figure(results):
                    marker="o", capsize=3)
     mark(right, results.select("r").at("train_loss", 0)[0], "start", 0.05)
     right.set(xscale="log", yscale="log", xlabel="radius", ylabel="training loss")
+    for ax in (left, right):
+        plain(ax.yaxis)
     return figure
 
 
@@ -338,8 +340,8 @@ def resnet_figure(results):
     figure, axes = panels(1, 2)
     drawn(results, axes[:1], (("c", "photographs learned, grey ones now"),))
     curves(axes[1], at_best(results, "c"), "error", x="seconds", logx=True, legend=False, ylabel="test error [%]",
-           colours=lambda t: COLOURS[t["method"]])
-    return figure
+           label=lambda t: t["method"], colours=lambda t: COLOURS[t["method"]])
+    return below(figure, axes[0])
 
 
 if __name__ == "__main__":
