@@ -78,7 +78,7 @@ def estimators(part):
 def steps_of(method, part, args):
     """(steps, steps between two rows of columns)"""
     full = {"SGD": 100, "DeepZero": 40} if part != "c" else {"SGD": 100, "DeepZero": 8}
-    others = args.pick(400, 100) if part == "c" else args.pick(3000, 200)
+    others = args.pick(400, 100) if part == "c" else args.pick(2000, 200)
     steps = args.pick(full, {"SGD": 40, "DeepZero": 5}).get(method, others)
     return steps, max(1, steps // (6 if part == "c" else 50))
 
@@ -125,7 +125,7 @@ def runs(args):
                     stop=Stop(steps=steps), metrics=every, per="step", method="ZO-SGD", lr=MIDDLE)
     for data in args.data_of("r"):
         for radius in args.pick(RADII, RADII[1::2]):
-            steps, every = args.pick(1500, 100), args.pick(150, 50)
+            steps, every = args.pick(1000, 100), args.pick(100, 50)
             yield Entry("r", problem_of("r", data, args), SGD(), SAMPLER, MIDDLE, estimator=MeZO(radius),
                         stop=Stop(steps=steps), metrics=every, per="step", radius=radius)
     for data in args.data_of("e"):
