@@ -13,7 +13,7 @@ import numpy as np
 
 
 def methods(steps):
-    """{name: (optimizer, customary rate)}; `steps` of the run, of which SWA averages the last quarter."""
+    """{name: (optimizer, customary rate)}. steps: the length of the run; SWA averages its last quarter."""
     return {
         "SGD": (opt.SGD(), 0.3),
         "HeavyBall": (opt.HeavyBall(0.9), 0.03),
@@ -57,8 +57,9 @@ def plans(steps, lr):
 
 
 def on_surfaces(seed, events, method, rates, steps):
-    """For every surface the height above the minimum after so many steps, in parts of that at the start, and the rate,
-    at the best of these; constant rates, exact gradients. Sophia-G, which samples labels, is Sophia-H here."""
+    """For every surface two numbers, at the best of `rates`: the height above the minimum after so many steps, divided
+    by the height at the start, and that rate. Rates are constant and gradients exact. Sophia-G, which samples labels,
+    is Sophia-H here."""
     columns = {"surface": list(range(len(LANDSCAPES))), "gap": [], "rate": []}
     for name in LANDSCAPES:
         ends = []

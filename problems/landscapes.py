@@ -211,7 +211,7 @@ LANDSCAPES = {
 
 
 def at(function, point):
-    """The function at two numbers; where Python's floats raise an OverflowError it has NumPy's infinities."""
+    """The function at two numbers, with NumPy's infinities where Python's floats raise an OverflowError."""
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             return function(*point)
@@ -222,8 +222,8 @@ def at(function, point):
 class Surface(Problem):
     """One of LANDSCAPES as a problem of one row: Surface("beale"), started where its drawing starts or at `start`.
 
-    Metrics: f, the gap f - f*, the point x and y, and the distance to the nearest minimum. Two numbers are
-    computed on the host: on a device each pass reads x and sends the gradient back.
+    Metrics: f, the gap f - f*, the point x and y, and the distance to the nearest minimum. As x has two numbers, the
+    host does the computing: on a device each pass reads x and sends the gradient back.
     """
 
     n = 1
