@@ -1,4 +1,4 @@
-"""Networks: multi-layer perceptrons, LeNet-5, ResNet-18, VGG-11 and VGG-16, with readable parameter names.
+"""Networks: multi-layer perceptrons, LeNet-5, ResNet-18 and -20, VGG-11 and VGG-16, with readable parameter names.
 
 `init` is the initialiser of all weight matrices and convolutions (None: PyTorch's default for weights and biases; with
 an initialiser given, biases start at 0). `activation` makes a layer: a class such as ReLU, or a function without
@@ -142,6 +142,32 @@ def resnet18(width=64, in_channels=3, classes=10, image=32, activation=ReLU, ini
     layers.update(pool=GlobalAvgPool(), fc=Linear(inputs, classes, **starts))
     size = (image, image, in_channels)
     return Network(Sequential(**layers), size, "resnet18" if width == 64 else f"resnet18-w{width}")
+
+
+def resnet20(width=16, in_channels=3, classes=10, image=32, activation=ReLU, init=KAIMING):
+    """ResNet-20 for small images: 272,474 parameters at width 16, 3 channels and 10 classes.   He et al., CVPR 2016,
+    section 4.2.
+
+        conv 3x3 - BN - three stages of widths 1, 2, 4 x width, three blocks each, stride 2 from the second on -
+        global average - fc
+
+    Where the shape changes the shortcut is a 1x1 convolution with batch norm, as in resnet18; the paper's own, which
+    pads with zeros, has 269,722 parameters.
+    """
+    _check("resnet20", activation)
+    starts = _starts(init)
+    layers = dict(
+        conv1=Conv2d(in_channels, width, 3, 1, 1, bias=False, **starts), bn1=BatchNorm(width), act1=activation()
+    )
+    inputs = width
+    for stage in range(3):
+        outputs, stride = width << stage, 1 if stage == 0 else 2
+        blocks = [basic_block(inputs, outputs, stride, activation, init)]
+        blocks += [basic_block(outputs, outputs, 1, activation, init) for _ in range(2)]
+        layers[f"layer{stage + 1}"], inputs = Sequential(*blocks), outputs
+    layers.update(pool=GlobalAvgPool(), fc=Linear(inputs, classes, **starts))
+    size = (image, image, in_channels)
+    return Network(Sequential(**layers), size, "resnet20" if width == 16 else f"resnet20-w{width}")
 
 
 VGG = {

@@ -6,13 +6,16 @@ a_b and t_b, inputs and target of row b, come from a feed (problems/feeds.py, pr
 all parameters, and stands in value and gradient, not in the logged train_loss and test_loss.
 """
 
+import contextlib
 from math import prod
 
 from nn import Run
 from nn.losses import IGNORE, SoftmaxCrossEntropy
 from nn.network import Network
+from nn.stages import Stages
 from npopt import backend
 from npopt.backend import elementwise
+from npopt.directions import as_direction
 from npopt.errors import UserError
 from npopt.values import arguments_of, number, whole
 from problems.base import Problem, Restricted
@@ -155,12 +158,36 @@ class Neural(Problem):
         term = 0.5 * strength * x.dot(x)
         return strength, float(term) if isinstance(term, np.generic) else term
 
-    def loss(self, x, rows, weights):
+    def value(self, x, rows=None, weights=None, shift=None):
+        """The loss; with shift = (a, direction) at x + a z, of which only one layer's parameters exist at a time."""
         inputs, targets, run = self._prepare(rows, None, backward=False)
-        self.network.bind(x)
-        z, _ = self.network.forward(inputs, run)
+        self.network.bind(self.check(x))
+        with contextlib.nullcontext() if shift is None else self.network.moved(*shift):
+            z, _ = self.network.forward(inputs, run)
         loss = self.loss_function.value(z, targets, weights)
-        return loss + self._l2(x, weights)[1] if self.l2 else loss
+        if self.l2:
+            pieces = [x] if shift is None else self._pieces(x, *shift)
+            for piece in pieces:
+                loss = loss + self._l2(piece, weights)[1]
+        return loss
+
+    def moved_values(self, x, places, amounts, rows=None, weights=None):
+        """As of every problem; layers before the one that changes are not run again."""
+        inputs, targets, run = self._prepare(rows, None, backward=False)
+        self.network.bind(self.check(x))
+
+        def value(z):
+            loss = self.loss_function.value(z, targets, weights)
+            return loss + self._l2(x, weights)[1] if self.l2 else loss
+
+        yield from Stages(self.network).moved_values(x, places, amounts, inputs, run, value)
+
+    def _pieces(self, x, a, direction):
+        """x + a z, segment by segment."""
+        for segment in self.segments:
+            piece = x[segment.slice].copy()
+            as_direction(direction).add(piece, a, segment)
+            yield piece
 
     def value_and_gradient(self, x, rows=None, weights=None, out=None, inputs=None, dinputs=None):
         """The loss; out, (dim,), receives the gradient.

@@ -6,15 +6,20 @@ import npopt
 from lab.methods import BASES
 from nn import networks
 from npopt import (
+    LOZO,
     SAGA,
     SVRG,
+    ZOSVRG,
     Accumulated,
     AdamMini,
     AdaptiveImportance,
     Anderson,
     Clipped,
+    DeepZero,
     Events,
     HeavyBall,
+    MeZO,
+    MeZOSVRG,
     RandomReshuffling,
     Stop,
     backend,
@@ -79,6 +84,8 @@ RUNS = [
     *((regression, o, FULL, None) for o in PROXIMAL if isinstance(o, Anderson)),
     *((regression, HeavyBall(0.7), PART, e) for e in (SVRG(), SAGA(), Clipped(0.5, Accumulated(2)))),
     (network, HeavyBall(0.7), PART, SVRG(option="II")),
+    *((regression, HeavyBall(0.7), PART, e) for e in (ZOSVRG(), MeZOSVRG(3), DeepZero(0.5, queries=3))),
+    *((network, HeavyBall(0.7), PART, e) for e in (MeZO(), LOZO(2, 4, momentum=0.6))),
     (regression, HeavyBall(0.7), AdaptiveImportance(5), None),
 ]
 NAMES = [f"{problem.__name__} {short(o)} {type(s).__name__} {e or ''}" for problem, o, s, e in RUNS]

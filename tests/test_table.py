@@ -57,6 +57,15 @@ REDUCED = [
         "test_where_nothing_may_be_read",
     )
 ] + ["problems/test_stretches.py::test_compiled_steps_are_those_of_the_loop"]
+ZO = "test_zeroth_order.py::"
+ZEROTH = [
+    ZO + "test_on_a_device_that_lets_nothing_be_read_runs_are_those_of_the_cpu",
+    ZO + "test_a_run_that_is_broken_goes_on_bit_for_bit",
+]
+SMOOTH = [
+    ZO + "test_estimates_are_those_of_a_slow_loop_and_values_are_counted",
+    ZO + "test_on_quadratics_the_mean_is_the_gradient_and_second_moments_are_the_closed_forms",
+]
 FENCHEL = [
     "problems/test_linear_losses.py::" + test
     for test in (
@@ -163,6 +172,27 @@ TABLE = {
         "Clipped": ["test_estimators.py::test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone"],
         "SVRG": REDUCED,
         "SAGA": REDUCED,
+        **{name: [*ZEROTH, *SMOOTH] for name in ("GaussianSmoothing", "SphereSmoothing", "SPSA")},
+        "CoordinateDifferences": [*ZEROTH, ZO + "test_coordinate_differences_of_a_slow_loop"],
+        "ZOSVRG": [*ZEROTH, ZO + "test_zo_svrg_is_the_loop_of_the_paper"],
+        "MeZO": [
+            *ZEROTH,
+            *SMOOTH,
+            "test_mezo.py::test_mezo_is_zo_sgd_and_zo_adam_with_the_same_directions",
+            "test_mezo.py::test_projected_gradients_are_the_backward_passs_along_z",
+            "test_mezo.py::test_a_run_is_its_seed_and_its_projected_gradients",
+        ],
+        "MeZOSVRG": [*ZEROTH, "test_mezo.py::test_mezo_svrg_is_the_loop_of_the_paper"],
+        "LOZO": [
+            *ZEROTH,
+            "test_mezo.py::test_lozo_is_the_loop_of_the_paper",
+            "test_mezo.py::test_the_mean_of_lozo_is_the_gradient_or_r_times_the_gradient",
+        ],
+        "DeepZero": [
+            *ZEROTH,
+            "test_mezo.py::test_deepzero_with_all_coordinates_is_the_gradient_of_differences",
+            "test_mezo.py::test_deepzero_keeps_what_zo_grasp_says_and_draws_within_segments_anew",
+        ],
     },
     "npopt.penalties": {name: PENALTY for name in ("L1", "L2", "L1L2", "Box", "Simplex")},
     "npopt.samplers": {

@@ -13,6 +13,7 @@ import pytest
         (lambda: nn.mlp((784, 128, 56, 10)), 784 * 128 + 128 + 128 * 56 + 56 + 56 * 10 + 10),
         (nn.lenet5, 61_706),
         (nn.resnet18, 11_173_962),
+        (nn.resnet20, 272_474),
         (lambda: nn.resnet18(in_channels=1), 11_173_962 - 2 * 9 * 64),
         (nn.vgg, 9_231_114),
         (lambda: nn.vgg(16), 14_728_266),
@@ -40,6 +41,7 @@ NETWORKS = {
     "lenet5 as in 1998": lambda: nn.lenet5(nn.Tanh, "avg", init=init.LeCun()),
     "lenet5 for 8x8 digits": lambda: nn.lenet5(input_shape=(8, 8, 1)),
     "resnet18": lambda: nn.resnet18(width=2, in_channels=1, image=16),
+    "resnet20": lambda: nn.resnet20(width=2, in_channels=1, image=16),
     "vgg11": lambda: nn.vgg(11, width=2),
     "vgg16": lambda: nn.vgg(16, width=1, batch_norm=False, dropout=0.1),
 }
