@@ -223,7 +223,7 @@ class Surface(Problem):
     """One of LANDSCAPES as a problem of one row: Surface("beale"), started where its drawing starts or at `start`.
 
     Metrics: f, the gap f - f*, the point x and y, and the distance to the nearest minimum. As x has two numbers, the
-    host does the computing: on a device each pass reads x and sends the gradient back.
+    it is computed on the host: on a device each pass reads x and sends the gradient back.
     """
 
     n = 1
