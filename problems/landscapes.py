@@ -222,7 +222,7 @@ def at(function, point):
 class Surface(Problem):
     """One of LANDSCAPES as a problem of one row: Surface("beale"), started where its drawing starts or at `start`.
 
-    Metrics: f, the gap f - f*, the point x and y, and the distance to the nearest minimum. As x has two numbers, the
+    Metrics: f, the gap f - f*, the point x and y, and the distance to the nearest minimum. As x has two numbers,
     it is computed on the host: on a device each pass reads x and sends the gradient back.
     """
 
