@@ -35,6 +35,17 @@ LAYER = [
     "nn/test_layers.py::test_layers_never_touch_the_host",
     "nn/test_layers.py::test_backward_twice_writes_the_same_gradient",
 ]
+RECURRENT = [
+    *LAYER,
+    *(
+        "nn/test_recurrent.py::" + test
+        for test in (
+            "test_values_are_the_equations_unit_by_unit",
+            "test_gradients_of_the_first_state_and_through_the_last",
+            "test_windows_in_order_give_the_outputs_of_the_whole_text",
+        )
+    ),
+]
 FUSED = ["nn/test_passes.py::test_fused_layers_are_chosen_printed_and_equal_to_their_parts"]
 LOSS = [
     "nn/test_losses.py::test_gradient_is_the_derivative_of_the_weighted_mean",
@@ -202,13 +213,22 @@ TABLE = {
         name: LAYER for name in ("ReLU", "LeakyReLU", "PReLU", "Tanh", "Sigmoid", "GELU", "Softmax", "LogSoftmax")
     },
     "nn.pooling": {name: LAYER for name in ("MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "GlobalAvgPool")},
-    "nn.dropout": {"Flatten": LAYER, "Dropout": LAYER},
+    "nn.dropout": {
+        "Flatten": LAYER,
+        "Dropout": LAYER,
+        "VariationalDropout": [
+            *LAYER,
+            "nn/test_recurrent.py::test_variational_dropout_has_one_mask_for_all_times",
+        ],
+    },
+    "nn.recurrent": {name: RECURRENT for name in ("LSTM", "GRU")},
     "nn.losses": {name: LOSS for name in ("SoftmaxCrossEntropy", "SquaredError", "BinaryCrossEntropy")},
     "nn.init": {
         **{
             name: ["nn/test_init.py::test_standard_deviation_and_bound"]
             for name in (
                 "Normal",
+                "Uniform",
                 "LeCun",
                 "XavierNormal",
                 "XavierUniform",
