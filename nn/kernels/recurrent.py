@@ -1,159 +1,30 @@
 """LSTM and GRU on a CPU: the recurrent product of a time step and its gates in one parallel loop over blocks of units.
 
 U is laid out in panels once a pass: PANEL columns of its transposition for each gate of a block forward, of U itself
-backward. A piece of work is a block of units: the products of its gates, then everything else for these units, in a
-small array of its own thread whose rows have lines of `wide_of` numbers: loops of a constant length make vectors. tanh
-in float32 is a quotient of polynomials. No result depends on the number of threads.
+backward. A piece of work is a block of units: the products of its gates, then, while they are in the cache, everything
+else for these units. Loops have one output each, which lets compilers make vectors of them. No result depends on the
+number of threads.
 """
-
-import math
 
 from npopt import backend
 
 import numba
 import numpy as np
-from numba.core import types
-from numba.extending import overload
-from numba.np.numpy_support import as_dtype
 
-from .blocks import Product
-from .products import inside, jit, multiply, multiply_apart, panel
-
-# x P(x^2) / Q(x^2), the fit of tanh on |x| < 8.9 with the least largest relative error that a weighted least squares
-# iteration found, 1.9e-8; in float32 arithmetic 4e-7. tanh(8.9) is 1 - 4e-8.
-P = (9.99999982e-01, 1.33875344e-01, 3.50332827e-03, 2.07370316e-05, 1.35335433e-08)
-Q = (1.0, 4.67208517e-01, 2.59064013e-02, 3.29831525e-04, 7.84940499e-07)
-END = 8.9
-
-
-def wide_of(a):
-    """Columns of a panel of numbers like a's, a constant of the compiled code."""
-    return panel(a.dtype)
-
-
-def tanh(x):
-    """tanh of one number; in float32 by the quotient above."""
-    return np.tanh(x)
-
-
-@overload(wide_of, inline="always")
-def compiled_wide_of(a):
-    wide = panel(as_dtype(a.dtype))
-    return lambda a: wide
-
-
-@overload(tanh)
-def compiled_tanh(x):
-    if x != types.float32:
-        return lambda x: math.tanh(x)
-    p0, p1, p2, p3, p4, q0, q1, q2, q3, q4, end = map(np.float32, (*P, *Q, END))
-    one = np.float32(1)
-
-    def quotient(x):
-        x = min(max(x, -end), end)
-        s = x * x
-        y = x * (p0 + s * (p1 + s * (p2 + s * (p3 + s * p4)))) / (q0 + s * (q1 + s * (q2 + s * (q3 + s * q4))))
-        return min(max(y, -one), one)
-
-    return quotient
-
-
-@inside
-def logistic_in_place(x):
-    half = x.dtype.type(0.5)
-    for j in range(x.size):
-        x[j] = half + half * tanh(half * x[j])
-
-
-@inside
-def tanh_in_place(x):
-    for j in range(x.size):
-        x[j] = tanh(x[j])
-
-
-@jit
-def pack(u, gates, panels):
-    """The transposition of U, (gates H, H), for a block of units after the other: for each gate H rows of `wide`
-    columns. The last block's columns are filled up with zeros."""
-    n, wide = u.shape[1], wide_of(u)
-    for block in numba.prange((n + wide - 1) // wide):
-        first = np.int64(block) * wide
-        count = min(wide, n - first)
-        for gate in range(gates):
-            to = panels[block, gate]
-            to[:, count:] = 0
-            for j in range(count):
-                row = u[gate * n + first + j]
-                for k in range(n):
-                    to[k, j] = row[k]
-
-
-@jit
-def pack_back(u, panels):
-    """U itself, all its rows, for a block of columns after the other."""
-    n, wide = u.shape[1], wide_of(u)
-    for block in numba.prange((n + wide - 1) // wide):
-        first = np.int64(block) * wide
-        count = min(wide, n - first)
-        to = panels[block]
-        to[:, count:] = 0
-        for k in range(u.shape[0]):
-            for j in range(count):
-                to[k, j] = u[k, first + j]
-
-
-@inside
-def forward_products(seen, panels, out, rows, at, sizes):
-    """out[out_at + rows[1, b] + gate n + j] += sum_k seen[left_at + b n + k] U[gate, first + j, k] for j < count."""
-    (left_at, out_at), (block, count, n, gates) = at, sizes
-    wide = wide_of(out)
-    for gate in range(gates):
-        plan = Product(
-            left_at=left_at,
-            left_jump=0,
-            left_step=1,
-            right_at=(block * gates + gate) * n * wide,
-            right_step=wide,
-            out_at=out_at + gate * n,
-            start_at=out_at + gate * n,
-            start_like_out=True,
-            n=count,
-            times=1,
-            run=n,
-        )
-        multiply(seen, panels, out, out, rows, 0, rows.shape[1], plan, wide // 2)
-
-
-@inside
-def backward_product(da, panels, out, rows, at, sizes):
-    """out[first + b n + j] = sum_k da[left_at + rows[0, b] + k] U[k, first + j], the sums over a gate's units by
-    themselves."""
-    (left_at, first), (block, count, n, gates) = at, sizes
-    wide = wide_of(out)
-    start = np.zeros(wide, out.dtype)
-    plan = Product(
-        left_at=left_at,
-        left_jump=n,
-        left_step=1,
-        right_at=block * gates * n * wide,
-        right_step=wide,
-        out_at=first,
-        start_at=0,
-        start_like_out=False,
-        n=count,
-        times=gates,
-        run=n,
-    )
-    multiply_apart(da, panels, out, start, rows, 0, rows.shape[1], plan, wide // 2)
-
-
-@inside
-def offsets(batch, left, out):
-    """The rows of a batch in the left matrix of a product and in its result."""
-    rows = np.empty((2, batch), np.int64)
-    for b in range(batch):
-        rows[0, b], rows[1, b] = b * left, b * out
-    return rows
+from .products import inside, jit
+from .recurrent_parts import (
+    add,
+    backward_product,
+    flat,
+    forward_product,
+    logistic_in_place,
+    offsets,
+    packed,
+    start,
+    tanh,
+    tanh_in_place,
+    wide_of,
+)
 
 
 @inside
@@ -181,7 +52,9 @@ def _lstm(a, panels, mask, c0, y, c, seen, shape):
             block = np.int64(number)
             first = block * wide
             count = min(wide, n - first)
-            forward_products(seen, panels, a, rows, (now, t * 4 * n + first), (block, count, n, 4))
+            for gate in range(4):
+                at = now, (t * 4 + gate) * n + first, -1
+                forward_product(seen, panels, a, a, rows, at, (block, gate, count, n, 4))
             for b in range(batch):
                 place, unit = (b * times + t) * n + first, b * n + first
                 gates = four(a, (b * times + t) * 4 * n + first, n, count)
@@ -225,7 +98,7 @@ def _lstm_backward(gates, c, c0, panels, mask, dy, da, state, shape):
     """state: (dh, dc), each (B H,)"""
     batch, times, n = shape
     dh, dc = state
-    wide = wide_of(da)
+    wide, zeros = wide_of(da), np.zeros(wide_of(da), da.dtype)
     blocks, rows = (n + wide - 1) // wide, offsets(batch, times * 4 * n, n)
     for t in range(times - 1, -2, -1):  # the last turn: what flows to h_0
         for number in numba.prange(blocks):
@@ -233,7 +106,7 @@ def _lstm_backward(gates, c, c0, panels, mask, dy, da, state, shape):
             first = block * wide
             count, w = min(wide, n - first), np.empty(wide, da.dtype)
             if t < times - 1:
-                backward_product(da, panels, dh, rows, ((t + 1) * 4 * n, first), (block, count, n, 4))
+                backward_product(da, panels, dh, zeros, rows, ((t + 1) * 4 * n, first), (block, count, n, 4))
             for b in range(batch):
                 place, unit = (b * times + t) * n + first, b * n + first
                 dht, k = dh[unit : unit + count], mask[unit : unit + count]
@@ -248,36 +121,6 @@ def _lstm_backward(gates, c, c0, panels, mask, dy, da, state, shape):
                     lstm_cell_backward(some, c[place : place + count], before, dht, dc[unit : unit + count], d, w)
 
 
-@inside
-def add(x, more):
-    for j in range(x.size):
-        x[j] += more[j]
-
-
-def packed(u, back=False):
-    """U in panels."""
-    n, wide = u.shape[1], panel(u.dtype)
-    blocks, gates = -(-n // wide), u.shape[0] // n
-    panels = backend.workspace((blocks, gates, n, wide), u.dtype)
-    if back:
-        pack_back(u, panels.reshape(blocks, gates * n, wide))
-    else:
-        pack(u, gates, panels)
-    return panels
-
-
-def start(h0, mask):
-    """What the recurrent product sees at time 0, with room for another time; and the mask, or ones."""
-    seen = backend.workspace((2, *h0.shape), h0.dtype)
-    mask = np.ones(h0.shape, h0.dtype) if mask is None else mask
-    np.multiply(h0, mask, out=seen[0])
-    return seen, mask
-
-
-def flat(*arrays):
-    return [a.reshape(-1) for a in arrays]
-
-
 def lstm(a, u, mask, h0, c0, y, c):
     seen, mask = start(h0, mask)
     _lstm(*flat(a, packed(u), mask, c0, y, c, seen), y.shape)
@@ -288,4 +131,105 @@ def lstm_backward(gates, c, c0, u, mask, dy, da, dh, dc):
     _lstm_backward(*flat(gates, c, c0, packed(u, True), mask, dy, da), tuple(flat(dh, dc)), c.shape)
 
 
-gru = gru_backward = None
+@inside
+def gru_cell(gates, q, before, h):
+    """Values of the gates (r, z, n) and h for some units of one row; q as the reference says."""
+    r, z, n = gates
+    one = h.dtype.type(1)
+    logistic_in_place(r)
+    logistic_in_place(z)
+    for j in range(h.size):
+        n[j] = tanh(n[j] + r[j] * q[j])
+    for j in range(h.size):
+        h[j] = (one - z[j]) * n[j] + z[j] * before[j]
+
+
+@inside
+def three(a, at, n, count):
+    """The parts of three gates, n apart."""
+    return a[at : at + count], a[at + n : at + n + count], a[at + 2 * n :][:count]
+
+
+@jit
+def _gru(a, panels, bias, mask, h0, y, q, seen, shape):
+    batch, times, n = shape
+    wide = wide_of(a)
+    blocks, rows, rows_of_q = (n + wide - 1) // wide, offsets(batch, n, times * 3 * n), offsets(batch, n, times * n)
+    for t in range(times):
+        now, after = (t % 2) * batch * n, (1 - t % 2) * batch * n
+        for number in numba.prange(blocks):
+            block = np.int64(number)
+            first = block * wide
+            count = min(wide, n - first)
+            for gate in range(2):
+                at = now, (t * 3 + gate) * n + first, -1
+                forward_product(seen, panels, a, a, rows, at, (block, gate, count, n, 3))
+            forward_product(seen, panels, q, bias, rows_of_q, (now, t * n + first, first), (block, 2, count, n, 3))
+            for b in range(batch):
+                place, unit = (b * times + t) * n + first, b * n + first
+                before = y[place - n : place - n + count] if t else h0[unit : unit + count]
+                h = y[place : place + count]
+                gru_cell(three(a, (b * times + t) * 3 * n + first, n, count), q[place : place + count], before, h)
+                to, k = seen[after + unit : after + unit + count], mask[unit : unit + count]
+                for j in range(count):
+                    to[j] = k[j] * h[j]
+
+
+@inside
+def gru_cell_backward(gates, q, before, dh, da, db):
+    """Gradients da and db of what the gates are functions of, from dh; dh becomes what goes straight to h_(t-1)."""
+    (r, z, n), (ar, az, an), (br, bz, bn) = gates, da, db
+    one = dh.dtype.type(1)
+    for j in range(q.size):
+        an[j] = dh[j] * (one - z[j]) * (one - n[j] * n[j])
+    for j in range(q.size):
+        az[j] = dh[j] * (before[j] - n[j]) * z[j] * (one - z[j])
+    for j in range(q.size):
+        ar[j] = an[j] * q[j] * r[j] * (one - r[j])
+    for j in range(q.size):
+        bn[j] = an[j] * r[j]
+    for j in range(q.size):
+        bz[j] = az[j]
+    for j in range(q.size):
+        br[j] = ar[j]
+    for j in range(q.size):
+        dh[j] *= z[j]
+
+
+@jit
+def _gru_backward(gates, q, before, panels, mask, dy, da, db, shape):
+    """shape: (B, T, H, dh, what comes through z), the last two (B H,)"""
+    batch, times, n, dh, straight = shape
+    wide, zeros = wide_of(da), np.zeros(wide_of(da), da.dtype)
+    blocks, rows = (n + wide - 1) // wide, offsets(batch, times * 3 * n, n)
+    for t in range(times - 1, -2, -1):  # the last turn: what flows to h_0
+        for number in numba.prange(blocks):
+            block = np.int64(number)
+            first = block * wide
+            count = min(wide, n - first)
+            if t < times - 1:
+                backward_product(db, panels, dh, zeros, rows, ((t + 1) * 3 * n, first), (block, count, n, 3))
+            for b in range(batch):
+                place, unit, at = (b * times + t) * n + first, b * n + first, (b * times + t) * 3 * n + first
+                dht, k, other = dh[unit : unit + count], mask[unit : unit + count], straight[unit : unit + count]
+                if t < times - 1:
+                    for j in range(count):
+                        dht[j] = dht[j] * k[j] + other[j]
+                if t >= 0:
+                    add(dht, dy[place : place + count])
+                    last, mine = before[place : place + count], q[place : place + count]
+                    d, e = three(da, at, n, count), three(db, at, n, count)
+                    gru_cell_backward(three(gates, at, n, count), mine, last, dht, d, e)
+                    for j in range(count):
+                        other[j] = dht[j]
+
+
+def gru(a, u, bias, mask, h0, y, q):
+    seen, mask = start(h0, mask)
+    _gru(*flat(a, packed(u), bias, mask, h0, y, q, seen), y.shape)
+
+
+def gru_backward(gates, q, before, u, mask, dy, da, db, dh):
+    mask = np.ones(dh.shape, dh.dtype) if mask is None else mask
+    more = flat(dh, backend.workspace(dh.shape, dh.dtype))
+    _gru_backward(*flat(gates, q, before, packed(u, True), mask, dy, da, db), (*q.shape, *more))

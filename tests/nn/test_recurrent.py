@@ -154,10 +154,11 @@ def test_the_mask_of_recurrent_dropout_belongs_to_the_row_and_lasts_for_all_time
     """Columns of U that a row's mask leaves out have no influence on it at any time."""
     layer = MAKE[name](dropout=0.5)
     network = bound(layer, rng)
-    run = lambda rows, step=0: nn.Run(True, seed=3, step=step, rows=np.array(rows))  # noqa: E731
+    run = lambda rows, step=0: nn.Run(True, seed=5, step=step, rows=np.array(rows))  # noqa: E731
     x = rng.standard_normal((3, 5, 3))
     mask = layer.mask(x, run([4, 1, 4]))
     np.testing.assert_array_equal(mask[0], mask[2])
+    assert ((mask[0] > 0) & (mask[1] == 0)).any()
     assert set(np.unique(mask)) == {0.0, 2.0} and not np.array_equal(mask, layer.mask(x, run([4, 1, 4], 1)))
     y, _ = network.forward(x, run([4, 1, 4]))
     layer.U[...] *= np.where(mask[1] == 0, 1.5, 1.0)  # columns that row 1 does not see
@@ -206,3 +207,69 @@ def test_the_state_goes_on_where_nothing_may_be_read(device, rng):
             network.commit()
         found.append(backend.to_host(y))
     np.testing.assert_allclose(*found, rtol=1e-11, atol=1e-13)
+
+
+SIZES = [
+    (1, 3, 4),
+    (9, 2, 37),
+    (20, 3, 64),
+    (33, 1, 70),
+]  # batch, times, units: blocks of units and rows that end early
+
+
+def passes(gates, sizes, dtype, masked):
+    """All that the recurrent kernels write, on the path and the threads that are set."""
+    (batch, times, units), rng = sizes, np.random.default_rng(sum(sizes))
+
+    def noise(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    a, u, h, c, bias = (
+        noise(batch, times, gates * units),
+        noise(gates * units, units),
+        *noise(2, batch, units),
+        noise(units),
+    )
+    mask = ((rng.random(h.shape) > 0.3) / 0.7).astype(dtype) if masked else None
+    y, q, da, db = (np.full((batch, times, n * units), np.nan, dtype) for n in (1, 1, gates, gates))
+    dy, dh, dc = noise(batch, times, units), *noise(2, batch, units)
+    u *= 1 / np.sqrt(units)
+    if gates == 4:
+        kernels.lstm(a, u, mask, h, c, y, q)
+        kernels.lstm_backward(a, q, c, u, mask, dy, da, dh, dc)
+        return a, y, q, da, dh, dc
+    kernels.gru(a, u, bias, mask, h, y, q)
+    before = np.concatenate([h[:, None], y[:, :-1]], axis=1)
+    kernels.gru_backward(a, q, before, u, mask, dy, da, db, dh)
+    return a, y, q, da, db, dh
+
+
+@pytest.mark.parametrize("gates", [4, 3])
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("dtype, near", [("float64", 1e-11), ("float32", 2e-5)])
+def test_the_fast_path_is_the_reference_and_knows_no_threads(gates, sizes, dtype, near):
+    for masked in (False, True):
+        fast = passes(gates, sizes, dtype, masked)
+        backend.threads(1)
+        alone = passes(gates, sizes, dtype, masked)
+        backend.threads(min(2, backend.cores()))
+        kernels.use("reference")
+        plain = passes(gates, sizes, dtype, masked)
+        kernels.use("fast")
+        for one, two, three in zip(fast, alone, plain, strict=True):
+            np.testing.assert_array_equal(one, two)
+            # sums of up to 280 terms in another order; dh adds up over the times
+            np.testing.assert_allclose(one, three, rtol=near, atol=near)
+    assert kernels.lstm.fast["cpu"] and kernels.gru.fast["cpu"]  # nothing fell back to array code
+
+
+def test_the_quotient_for_tanh_in_float32():
+    from nn.kernels import recurrent_parts
+
+    x = np.concatenate([np.linspace(-12, 12, 200_001), [np.inf, -np.inf, 1e-30, 0.0, np.nan]]).astype("float32")
+    y = x.copy()
+    recurrent_parts.tanh_in_place(y)
+    exact = np.tanh(x.astype("float64"))
+    # six roundings of float32, 2^-24 each, and what the fit leaves
+    np.testing.assert_allclose(y, exact, rtol=4.5e-7, atol=0)
+    assert np.nanmax(np.abs(y)) <= 1 and np.isnan(y[-1])
