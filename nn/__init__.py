@@ -11,7 +11,7 @@ from .layer import Layer, Run
 from .linear import Linear
 from .losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from .network import Network
-from .networks import basic_block, lenet5, mlp, resnet18, vgg
+from .networks import basic_block, language_model, lenet5, mlp, resnet18, vgg
 from .norms import BatchNorm, LayerNorm
 from .pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool, MaxPool2d
 from .profile import Profile
@@ -52,6 +52,7 @@ __all__ = [
     "basic_block",
     "gradcheck_layer",
     "init",
+    "language_model",
     "lenet5",
     "mlp",
     "resnet18",

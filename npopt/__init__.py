@@ -54,6 +54,7 @@ from npopt.samplers import (
     ByClass,
     Importance,
     RandomReshuffling,
+    Sequential,
     ShuffleOnce,
     WithReplacement,
 )
@@ -129,6 +130,7 @@ __all__ = [
     "RandomReshuffling",
     "Rprop",
     "Run",
+    "Sequential",
     "ShuffleOnce",
     "Simplex",
     "SophiaG",

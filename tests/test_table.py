@@ -171,6 +171,7 @@ TABLE = {
         "WithReplacement": [*ORDER, "test_samplers.py::test_with_replacement_is_uniform"],
         "ShuffleOnce": [*ORDER, "test_samplers.py::test_shuffle_once_repeats_its_batches_and_reshuffling_does_not"],
         "RandomReshuffling": [*ORDER, "test_samplers.py::test_without_replacement_every_row_comes_once_an_epoch"],
+        "Sequential": ["test_samplers.py::test_parallel_streams_go_through_the_rows_in_order"],
         "Importance": [
             *ORDER,
             "test_samplers.py::test_rows_come_as_often_as_the_probabilities_say",
