@@ -48,6 +48,7 @@ BASES = {
     "Array",
     "Estimator",
     "Wrapper",
+    "Clipping",
     "Optimizer",
     "Sampler",
     "Schedule",

@@ -10,7 +10,7 @@ run.final
 from npopt import backend
 from npopt.analysis import gradcheck, range_test, theory
 from npopt.backend import elementwise
-from npopt.estimators import SAGA, SVRG, Accumulated, Clipped, Minibatch
+from npopt.estimators import SAGA, SVRG, Accumulated, Clipped, ClippedBySegment, ClippedByValue, Minibatch, Normalised
 from npopt.minimize import minimize
 from npopt.optimizers import (
     ASGD,
@@ -36,9 +36,11 @@ from npopt.optimizers import (
     HeavyBall,
     Lion,
     Lookahead,
+    MixedClipping,
     Muon,
     NAdam,
     Nesterov,
+    NormalisedMomentum,
     Proximal,
     RAdam,
     RMSProp,
@@ -105,6 +107,8 @@ __all__ = [
     "Box",
     "ByClass",
     "Clipped",
+    "ClippedBySegment",
+    "ClippedByValue",
     "Constant",
     "Cosine",
     "CosineRestarts",
@@ -118,9 +122,12 @@ __all__ = [
     "Lion",
     "Lookahead",
     "Minibatch",
+    "MixedClipping",
     "Muon",
     "NAdam",
     "Nesterov",
+    "Normalised",
+    "NormalisedMomentum",
     "OneCycle",
     "Piecewise",
     "Polynomial",

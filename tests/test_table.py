@@ -51,6 +51,11 @@ LOSS = [
     "nn/test_losses.py::test_gradient_is_the_derivative_of_the_weighted_mean",
     "nn/test_losses.py::test_losses_never_touch_the_host",
 ]
+CLIPS = "test_clipping.py::"
+CLIPPING = [
+    CLIPS + "test_trajectories_of_sgd_on_clipped_gradients",
+    CLIPS + "test_zeros_stay_zero_and_what_is_not_a_number_stays_so",
+]
 MEAN = ["test_estimators.py::test_minibatch_and_unequal_micro_batches_give_the_mean_of_the_weighted_row_gradients"]
 ORDER = [
     "test_samplers.py::test_batches_are_slices_of_the_epochs_order",
@@ -129,6 +134,8 @@ TABLE = {
         "ASGD": [*FORMULA, ONE + "test_asgd_answers_with_the_mean_of_its_iterates_from_a_step_on"],
         "Lion": [*FORMULA, ONE + "test_first_steps"],
         "SWATS": [*FORMULA, ONE + "test_swats_switches_on_a_quadratic_and_then_is_sgd"],
+        "MixedClipping": [*FORMULA, CLIPS + "test_mixed_clipping_at_its_ends_is_clipped_sgd_and_momentum_clipping"],
+        "NormalisedMomentum": [*FORMULA, CLIPS + "test_steps_of_normalised_momentum_have_the_length_of_the_rate"],
         "Lookahead": AROUND,
         "EMA": AROUND,
         "SWA": AROUND,
@@ -162,7 +169,14 @@ TABLE = {
     "npopt.estimators": {
         "Minibatch": MEAN,
         "Accumulated": MEAN,
-        "Clipped": ["test_estimators.py::test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone"],
+        "ClippedByValue": CLIPPING,
+        "ClippedBySegment": [*CLIPPING, CLIPS + "test_segments_are_clipped_by_themselves_and_the_whole_is_not"],
+        "Normalised": [*CLIPPING, CLIPS + "test_normalised_and_clipped_steps_differ_by_at_most_a_factor_of_two"],
+        "Clipped": [
+            *CLIPPING,
+            CLIPS + "test_clipping_comes_after_unscaling",
+            "test_estimators.py::test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone",
+        ],
         "SVRG": REDUCED,
         "SAGA": REDUCED,
     },
