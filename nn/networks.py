@@ -1,4 +1,5 @@
-"""Networks: multi-layer perceptrons, LeNet-5, ResNet-18 and -20, VGG-11 and VGG-16, with readable parameter names.
+"""Networks: multi-layer perceptrons, LeNet-5, ResNet-18 and -20, VGG-11 and VGG-16, a recurrent language model, with
+readable parameter names.
 
 `init` is the initialiser of all weight matrices and convolutions (None: PyTorch's default for weights and biases; with
 an initialiser given, biases start at 0). `activation` makes a layer: a class such as ReLU, or a function without
@@ -11,11 +12,13 @@ from . import init as initialisers
 from .activations import ReLU
 from .composites import Residual, Sequential
 from .convolution import Conv2d
-from .dropout import Dropout, Flatten
+from .dropout import Dropout, Flatten, VariationalDropout
+from .embedding import Embedding
 from .linear import Linear
 from .network import Network
 from .norms import BatchNorm, LayerNorm
 from .pooling import AvgPool2d, GlobalAvgPool, MaxPool2d
+from .recurrent import LSTM, Recurrent
 
 KAIMING = initialisers.KaimingNormal()
 
@@ -206,3 +209,53 @@ def vgg(
     layers["fc"] = Linear(features, classes, **starts)
     name = f"vgg{depth}" + ("-bn" if batch_norm else "") + ("" if width == 64 else f"-w{width}")
     return Network(Sequential(**layers), size, name)
+
+
+def language_model(
+    words,
+    length=35,
+    units=200,
+    layers=2,
+    *,
+    features=None,
+    kind=LSTM,
+    dropout=0.0,
+    inner=0.0,
+    variational=False,
+    tied=False,
+    streams=0,
+    init=None,
+):
+    """A recurrent language model: (B, length) words -> (B, length, words) logits of the next word.
+
+        embed - drop0 - rnn1 - drop1 - rnn2 - drop2 - ... - head        Zaremba, Sutskever & Vinyals, arXiv:1409.2329
+
+    With 10,000 words, 2 layers of 650 units and separate outputs it has 19,775,200 parameters: their medium model.
+
+    features     numbers of the embedding; None: units
+    kind         LSTM or GRU
+    dropout      between layers, before the first and behind the last one; inner: of h_(t-1) within the layers, with one
+                 mask for all times; variational: one mask for all times between layers, too (Gal & Ghahramani 2016)
+    tied         head.W is embed.W: Press & Wolf, EACL 2017; features must be units
+    streams      rows of a training batch whose state goes on into the next: samplers.Sequential(streams); 0: none
+    init         of all weights, biases then start at 0; None: U(-0.1, 0.1) for embedding and outputs, whose biases are
+                 0, and the recurrent layers' own
+    """
+    features = units if features is None else features
+    if not (isinstance(kind, type) and issubclass(kind, Recurrent)):
+        raise UserError(f"language_model: kind must be LSTM or GRU, got {kind!r}")
+    if tied and features != units:
+        raise UserError(f"language_model: tied outputs need as many features as units, got {features} and {units}")
+    outer = init or initialisers.Uniform(0.1)
+    drop = VariationalDropout if variational else Dropout
+    body = {"embed": Embedding(words, features, outer)}
+    if dropout:
+        body["drop0"] = drop(dropout)
+    for i in range(1, layers + 1):
+        inputs = features if i == 1 else units
+        body[f"rnn{i}"] = kind(inputs, units, dropout=inner, streams=streams, init=init)
+        if dropout:
+            body[f"drop{i}"] = drop(dropout)
+    body["head"] = Linear(units, words, init=outer, bias_init=initialisers.Zeros())
+    name = f"{kind.__name__.lower()}-{layers}x{units}" + "-tied" * bool(tied)
+    return Network(Sequential(**body), (length,), name, share={"head.W": "embed.W"} if tied else None)

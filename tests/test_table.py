@@ -35,10 +35,26 @@ LAYER = [
     "nn/test_layers.py::test_layers_never_touch_the_host",
     "nn/test_layers.py::test_backward_twice_writes_the_same_gradient",
 ]
+RECURRENT = [
+    *LAYER,
+    *(
+        "nn/test_recurrent.py::" + test
+        for test in (
+            "test_values_are_the_equations_unit_by_unit",
+            "test_gradients_of_the_first_state_and_through_the_last",
+            "test_windows_in_order_give_the_outputs_of_the_whole_text",
+        )
+    ),
+]
 FUSED = ["nn/test_passes.py::test_fused_layers_are_chosen_printed_and_equal_to_their_parts"]
 LOSS = [
     "nn/test_losses.py::test_gradient_is_the_derivative_of_the_weighted_mean",
     "nn/test_losses.py::test_losses_never_touch_the_host",
+]
+CLIPS = "test_clipping.py::"
+CLIPPING = [
+    CLIPS + "test_trajectories_of_sgd_on_clipped_gradients",
+    CLIPS + "test_zeros_stay_zero_and_what_is_not_a_number_stays_so",
 ]
 MEAN = ["test_estimators.py::test_minibatch_and_unequal_micro_batches_give_the_mean_of_the_weighted_row_gradients"]
 ORDER = [
@@ -136,6 +152,8 @@ TABLE = {
         "ASGD": [*FORMULA, ONE + "test_asgd_answers_with_the_mean_of_its_iterates_from_a_step_on"],
         "Lion": [*FORMULA, ONE + "test_first_steps"],
         "SWATS": [*FORMULA, ONE + "test_swats_switches_on_a_quadratic_and_then_is_sgd"],
+        "MixedClipping": [*FORMULA, CLIPS + "test_mixed_clipping_at_its_ends_is_clipped_sgd_and_momentum_clipping"],
+        "NormalisedMomentum": [*FORMULA, CLIPS + "test_steps_of_normalised_momentum_have_the_length_of_the_rate"],
         "Lookahead": AROUND,
         "EMA": AROUND,
         "SWA": AROUND,
@@ -169,7 +187,14 @@ TABLE = {
     "npopt.estimators": {
         "Minibatch": MEAN,
         "Accumulated": MEAN,
-        "Clipped": ["test_estimators.py::test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone"],
+        "ClippedByValue": CLIPPING,
+        "ClippedBySegment": [*CLIPPING, CLIPS + "test_segments_are_clipped_by_themselves_and_the_whole_is_not"],
+        "Normalised": [*CLIPPING, CLIPS + "test_normalised_and_clipped_steps_differ_by_at_most_a_factor_of_two"],
+        "Clipped": [
+            *CLIPPING,
+            CLIPS + "test_clipping_comes_after_unscaling",
+            "test_estimators.py::test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone",
+        ],
         "SVRG": REDUCED,
         "SAGA": REDUCED,
         **{name: [*ZEROTH, *SMOOTH] for name in ("GaussianSmoothing", "SphereSmoothing", "SPSA")},
@@ -199,6 +224,7 @@ TABLE = {
         "WithReplacement": [*ORDER, "test_samplers.py::test_with_replacement_is_uniform"],
         "ShuffleOnce": [*ORDER, "test_samplers.py::test_shuffle_once_repeats_its_batches_and_reshuffling_does_not"],
         "RandomReshuffling": [*ORDER, "test_samplers.py::test_without_replacement_every_row_comes_once_an_epoch"],
+        "Sequential": ["test_samplers.py::test_parallel_streams_go_through_the_rows_in_order"],
         "Importance": [
             *ORDER,
             "test_samplers.py::test_rows_come_as_often_as_the_probabilities_say",
@@ -241,13 +267,22 @@ TABLE = {
         name: LAYER for name in ("ReLU", "LeakyReLU", "PReLU", "Tanh", "Sigmoid", "GELU", "Softmax", "LogSoftmax")
     },
     "nn.pooling": {name: LAYER for name in ("MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "GlobalAvgPool")},
-    "nn.dropout": {"Flatten": LAYER, "Dropout": LAYER},
+    "nn.dropout": {
+        "Flatten": LAYER,
+        "Dropout": LAYER,
+        "VariationalDropout": [
+            *LAYER,
+            "nn/test_recurrent.py::test_variational_dropout_has_one_mask_for_all_times",
+        ],
+    },
+    "nn.recurrent": {name: RECURRENT for name in ("LSTM", "GRU")},
     "nn.losses": {name: LOSS for name in ("SoftmaxCrossEntropy", "SquaredError", "BinaryCrossEntropy")},
     "nn.init": {
         **{
             name: ["nn/test_init.py::test_standard_deviation_and_bound"]
             for name in (
                 "Normal",
+                "Uniform",
                 "LeCun",
                 "XavierNormal",
                 "XavierUniform",

@@ -18,6 +18,12 @@ import pytest
         (nn.vgg, 9_231_114),
         (lambda: nn.vgg(16), 14_728_266),
         (lambda: nn.vgg(11, batch_norm=False), 9_231_114 - 2 * 2752),
+        (
+            lambda: nn.language_model(10_000, 35, 650),
+            10_000 * 650 + 2 * 4 * 650 * (2 * 650 + 1) + 650 * 10_000 + 10_000,
+        ),
+        (lambda: nn.language_model(65, 50, 128, 1, kind=nn.GRU), 2 * 65 * 128 + 65 + 3 * 128 * (2 * 128 + 1) + 128),
+        (lambda: nn.language_model(10_000, 35, 200, tied=True), 10_000 * 201 + 2 * 4 * 200 * 401),
     ],
 )
 def test_parameter_counts(make, count):
