@@ -9,7 +9,7 @@ from .embedding import Embedding
 from .gradcheck import gradcheck_layer
 from .layer import Layer, Run
 from .linear import Linear
-from .losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from .losses import BinaryCrossEntropy, KLDivergence, SoftmaxCrossEntropy, SquaredError
 from .network import Network
 from .networks import basic_block, lenet5, mlp, resnet18, vgg
 from .norms import BatchNorm, LayerNorm
@@ -26,6 +26,7 @@ __all__ = [
     "Embedding",
     "Flatten",
     "GELU",
+    "KLDivergence",
     "GlobalAvgPool",
     "Layer",
     "LayerNorm",

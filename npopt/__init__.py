@@ -10,7 +10,7 @@ run.final
 from npopt import backend
 from npopt.analysis import gradcheck, range_test, theory
 from npopt.backend import elementwise
-from npopt.estimators import SAGA, SVRG, Accumulated, Clipped, Minibatch
+from npopt.estimators import SAGA, SVRG, TRADES, Accumulated, Adversarial, Clipped, FreeAdversarial, Minibatch
 from npopt.minimize import minimize
 from npopt.optimizers import (
     ASGD,
@@ -54,6 +54,7 @@ from npopt.samplers import (
     ByClass,
     Importance,
     RandomReshuffling,
+    Replay,
     ShuffleOnce,
     WithReplacement,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "SVRG",
     "SWA",
     "SWATS",
+    "TRADES",
     "AMSBound",
     "AMSGrad",
     "Accumulated",
@@ -99,6 +101,7 @@ __all__ = [
     "AdamW",
     "Adamax",
     "AdaptiveImportance",
+    "Adversarial",
     "Anderson",
     "Batch",
     "Box",
@@ -110,6 +113,7 @@ __all__ = [
     "Cyclical",
     "Events",
     "Exponential",
+    "FreeAdversarial",
     "HeavyBall",
     "Importance",
     "InverseSquareRoot",
@@ -127,6 +131,7 @@ __all__ = [
     "RAdam",
     "RMSProp",
     "RandomReshuffling",
+    "Replay",
     "Rprop",
     "Run",
     "ShuffleOnce",

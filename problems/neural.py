@@ -17,6 +17,7 @@ from npopt.errors import UserError
 from npopt.values import arguments_of, number, whole
 from problems.base import Problem, Restricted
 from problems.feeds import Feed
+from problems.inputs import OfInputs
 from problems.recorded import Recordings
 
 import numpy as np
@@ -45,7 +46,7 @@ def checked(compute, dtype):
     return compute
 
 
-class Neural(Problem):
+class Neural(OfInputs, Problem):
     """The problem of a network on the rows of a feed.
 
     network        nn.Network; it serves this problem alone, because its statistics belong to the problem
@@ -166,7 +167,8 @@ class Neural(Problem):
         """The loss; out, (dim,), receives the gradient.
 
         inputs   (B, *input_shape) in the network's scale, in place of the rows' own. (An attack in raw pixels divides
-                 its radius by std.) dinputs, of that shape, receives dL / d inputs. out None: no parameter gradient.
+                 its radius by std.) dinputs, of that shape, receives dL / d inputs. out None: no parameter gradient;
+                 with dinputs such a pass leaves no batch statistics.
         """
         if out is not None:
             self.check(out, "out")
@@ -176,6 +178,8 @@ class Neural(Problem):
         """value_and_gradient; with `active`, out holds those segments alone and y is their part of x."""
         network, need_dx = self.network, dinputs is not None
         inputs, targets, run = self._prepare(rows, inputs, backward=out is not None, dx=need_dx)
+        if out is None and need_dx:  # an attack: what the step leaves comes from the pass that trains
+            run.pending = {}
         network.bind(x, out, active, compact=active is not None)
         loss, dx = self.recordings(x, out, active, inputs, targets, weights, run)
         if need_dx:

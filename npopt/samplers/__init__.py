@@ -3,6 +3,7 @@
 from npopt.samplers.base import Batch, Sampler
 from npopt.samplers.by_class import ByClass
 from npopt.samplers.importance import AdaptiveImportance, Importance
+from npopt.samplers.replay import Replay
 from npopt.samplers.uniform import RandomReshuffling, ShuffleOnce, WithReplacement
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "ByClass",
     "Importance",
     "RandomReshuffling",
+    "Replay",
     "Sampler",
     "ShuffleOnce",
     "WithReplacement",
