@@ -84,7 +84,7 @@ def test_a_ratio_of_logits_changes_neither_with_shift_nor_with_scale(rng):
 
 
 def length_cut(delta, p, eps):
-    delta = delta * min(1, eps / np.linalg.norm(delta))
+    delta = delta * min(1, eps / max(np.linalg.norm(delta), 1e-30))
     return np.clip(p + delta, 0, 1) - p
 
 
@@ -176,7 +176,7 @@ def test_apgd_is_algorithm_1_of_croce_and_hein(norm, name, noise):
         fooled, f = max(all_)
         np.testing.assert_allclose(found.losses[row], f, rtol=1e-8, err_msg=str(row))
         assert found.robust[row] == (found.right[row] and not fooled)
-        if f == f_max:
+        if f == f_max > parts[0](np.zeros(slow.D)):  # of equals the first counts
             np.testing.assert_allclose(found.delta[row], top, rtol=1e-7, atol=1e-10)
     assert len(halved) > 1  # rows went different ways
     assert found.counts == {"gradients": 13 * n, "values": 13 * 3}
