@@ -47,12 +47,17 @@ def row_normals(draw, rows, like):
     return z.reshape(like.shape).astype(like.dtype)
 
 
+def of_step(problem, rows):
+    """The Perturbed inputs of training rows, as this step of the problem sees them."""
+    if not hasattr(problem, "box"):
+        raise UserError(f"{problem.name}: perturbed inputs need a network (problems.Neural)")
+    return Perturbed(problem, problem.inputs(rows, augmented=True), rows)
+
+
 class Perturbed:
     """Inputs `own`, (B, ...) in the network's scale, of the rows `rows`, and what may be added to them."""
 
     def __init__(self, problem, own, rows):
-        if not hasattr(problem, "box"):
-            raise UserError(f"{problem.name}: perturbed inputs need a network (problems.Neural)")
         if isinstance(own, tuple) or own.dtype.kind != "f":
             raise UserError(f"{problem.name}: perturbed inputs must be one array of pixels or numbers, not of words")
         m, (low, high, unit) = xp(own), problem.box()

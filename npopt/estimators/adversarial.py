@@ -1,6 +1,6 @@
 """Training on attacked inputs: Goodfellow et al. 2015, Madry et al. 2018, and the fast form of Wong et al. 2020."""
 
-from npopt.ball import Perturbed
+from npopt.ball import of_step
 from npopt.estimators.base import Estimator
 from npopt.values import number, whole
 
@@ -34,7 +34,7 @@ class Adversarial(Estimator):
     def attack(self, x):
         """Perturb the inputs of this step's rows, at x."""
         problem, rows, weights = self.problem, self.batch.rows, self.batch.weights
-        found = Perturbed(problem, problem.inputs(rows, augmented=True), rows)
+        found = of_step(problem, rows)
         delta = found.uniform(self.seed, "adversarial", problem.t, self.eps) if self.random else found.zeros()
         for _ in range(self.steps):
             self.counts["gradients"] += len(found.own)

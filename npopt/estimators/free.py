@@ -1,7 +1,7 @@
 """Adversarial training for free: Shafahi et al., NeurIPS 2019, arXiv:1904.12843, Algorithm 1."""
 
 from npopt import backend
-from npopt.ball import Perturbed
+from npopt.ball import of_step
 from npopt.errors import UserError
 from npopt.estimators.base import Estimator
 from npopt.values import number, whole
@@ -28,9 +28,7 @@ class FreeAdversarial(Estimator):
 
     def start(self, problem, x, seed):
         g = super().start(problem, x, seed)
-        if not hasattr(problem, "box"):
-            Perturbed(problem, x, None)
-        own = problem.inputs(backend.asarray(range(1), "int64"))
+        own = of_step(problem, backend.asarray(range(1), "int64")).own
         self.delta = backend.zeros((self.batch_size, *own.shape[1:]), own.dtype)
         return g
 
@@ -47,7 +45,7 @@ class FreeAdversarial(Estimator):
     def perturbed(self):
         """The inputs of this step's rows, and in self.inputs those that delta moved."""
         rows = self.batch.rows
-        found = Perturbed(self.problem, self.problem.inputs(rows, augmented=True), rows)
+        found = of_step(self.problem, rows)
         if len(found.own) > self.batch_size:
             raise UserError(
                 f"FreeAdversarial: a batch has {len(found.own)} rows, batch_size={self.batch_size}; give the sampler's"

@@ -1,7 +1,7 @@
 """TRADES: Zhang et al., ICML 2019, arXiv:1901.08573, equation 5 and Algorithm 1."""
 
 from npopt.backend import key
-from npopt.ball import Perturbed, row_normals
+from npopt.ball import of_step, row_normals
 from npopt.errors import UserError
 from npopt.estimators.base import Estimator
 from npopt.values import number, whole
@@ -41,7 +41,7 @@ class TRADES(Estimator):
 
     def attack(self, x):
         problem, rows = self.problem, self.batch.rows
-        found = Perturbed(problem, problem.inputs(rows, augmented=True), rows)
+        found = of_step(problem, rows)
         delta = row_normals(key(self.seed, "trades", problem.t), rows, found.own)
         delta *= self.spread
         found.ascend(delta, found.zeros(), 0.0, self.eps)

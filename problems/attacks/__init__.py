@@ -9,8 +9,8 @@ Pixels run from 0 to 1, and eps is in their units, whatever scale the network se
 from problems.attacks.apgd import APGD
 from problems.attacks.base import Attack, Attacked, attacked
 from problems.attacks.ensemble import Ensemble
-from problems.attacks.losses import LogitRatio, Margin
+from problems.attacks.losses import LogitMargin, LogitRatio
 from problems.attacks.pgd import FGSM, PGD
 from problems.attacks.square import Square
 
-__all__ = ["APGD", "FGSM", "PGD", "Attack", "Attacked", "Ensemble", "LogitRatio", "Margin", "Square", "attacked"]
+__all__ = ["APGD", "FGSM", "PGD", "Attack", "Attacked", "Ensemble", "LogitRatio", "LogitMargin", "Square", "attacked"]

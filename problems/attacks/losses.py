@@ -36,7 +36,7 @@ class Logits(Loss):
         return self.both(z, t)[1]
 
 
-class Margin(Logits):
+class LogitMargin(Logits):
     """l = max_{k != t} z_k - z_t, positive where the answer is wrong: f_6 of Carlini & Wagner, S&P 2017, negated and
     not cut at 0. dl/dz = e_j - e_t, j the largest other class."""
 

@@ -11,7 +11,7 @@ class PGD(Attack):
     random      start from a point drawn from the ball, else from 0
     restarts    starts; the best is kept
     norm        "linf": direction = sign, sign(0) = 0; "l2": g/|g|
-    loss        None: the problem's own; Margin(): the difference of logits of Carlini & Wagner; LogitRatio()
+    loss        None: the problem's own; LogitMargin(): the difference of logits of Carlini & Wagner; LogitRatio()
     goal        None: any wrong class. "least": the class of the smallest output (Kurakin et al., ICLR 2017); a number
                 k: class (t + k) mod K. The attack then descends the loss of the goal, and fools where it reaches it.
 

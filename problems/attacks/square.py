@@ -8,7 +8,7 @@ from npopt.ball import per_row
 from npopt.errors import UserError
 from npopt.values import number, whole
 from problems.attacks.base import Attack, Ball, Best, remaining
-from problems.attacks.losses import Margin
+from problems.attacks.losses import LogitMargin
 
 HALVINGS = (10, 50, 200, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries: section 4.1 of the paper
 
@@ -23,14 +23,17 @@ class Square(Attack):
     queries   evaluations of each row, the start among them
     p         the share of pixels in the first squares; halved after 10, 50, 200, 1000, 2000, 4000, 6000 and 8000
               of 10,000 queries, and in proportion for another number (their figure; their code has 500, too)
-    loss      None: Margin(), as in the paper
+    loss      None: LogitMargin(), as in the paper
 
     Networks on images alone, also those that take them as flat rows. All draws are functions of (seed, query, row).
     """
 
     def __init__(self, eps, queries=1000, restarts=1, *, p=0.8, loss=None):
         self.eps, self.queries, self.restarts = eps, whole("Square", "queries", queries, low=2), restarts
-        self.p, self.loss = number("Square", "p", p, low=0, high=1, open_low=True), Margin() if loss is None else loss
+        self.p, self.loss = (
+            number("Square", "p", p, low=0, high=1, open_low=True),
+            LogitMargin() if loss is None else loss,
+        )
         self.check()
 
     def share(self, i):

@@ -3,7 +3,7 @@
 from nn import BatchNorm, Dropout, Linear, Network, ReLU, Sequential, init
 from npopt import Adam, RandomReshuffling, Stop, backend, minimize
 from problems import Neural, datasets
-from problems.attacks import APGD, FGSM, PGD, Ensemble, LogitRatio, Margin, Square, attacked
+from problems.attacks import APGD, FGSM, PGD, Ensemble, LogitMargin, LogitRatio, Square, attacked
 from problems.attacks.apgd import checkpoints
 from problems.attacks.base import Aim, Ball
 from problems.classifiers import between
@@ -14,7 +14,11 @@ import pytest
 import written_out as slow
 
 ROWS = np.array([3, 7, 0, 12, 5, 9])
-LOSSES = {"own": (None, slow.cross_entropy), "margin": (Margin(), slow.margin), "ratio": (LogitRatio(), slow.ratio)}
+LOSSES = {
+    "own": (None, slow.cross_entropy),
+    "margin": (LogitMargin(), slow.margin),
+    "ratio": (LogitRatio(), slow.ratio),
+}
 
 
 @pytest.fixture
@@ -76,8 +80,8 @@ def test_a_ratio_of_logits_changes_neither_with_shift_nor_with_scale(rng):
     np.testing.assert_allclose(LogitRatio().rows(7 * z - 3, t), rows, rtol=1e-12)
     np.testing.assert_allclose(slope.sum(axis=1), 0, atol=1e-12)
     np.testing.assert_allclose((slope * z).sum(axis=1), 0, atol=1e-12)  # Euler: of degree 0
-    wrong = Margin().rows(z, t) > 0
-    assert ((rows > 0) == wrong).all() and (wrong == ~Margin().right(z, t)).all()
+    wrong = LogitMargin().rows(z, t) > 0
+    assert ((rows > 0) == wrong).all() and (wrong == ~LogitMargin().right(z, t)).all()
 
 
 # ---------------------------------------------------------------------------------------------------- slow loops
@@ -299,7 +303,7 @@ def trained():
 
 
 ALL = [
-    FGSM(0.1), PGD(0.1, None, 5), PGD(0.1, 0.03, 4, restarts=2, loss=Margin()), PGD(0.9, None, 6, norm="l2"),
+    FGSM(0.1), PGD(0.1, None, 5), PGD(0.1, 0.03, 4, restarts=2, loss=LogitMargin()), PGD(0.9, None, 6, norm="l2"),
     PGD(0.1, 0.03, 4, goal="least"), APGD(0.1, 12, loss=LogitRatio()), APGD(0.9, 12, norm="l2"), Square(0.1, 15),
     Ensemble(APGD(0.1, 8), Square(0.1, 8)),
 ]  # fmt: skip
@@ -376,7 +380,7 @@ def test_a_network_that_hides_its_gradients_is_found_out(trained):
         hidden[problem.segments.find(name).slice] *= 1e4
     honest, masked = (attacked(problem, v, PGD(0.15, None, 10, random=False)).robust.mean() for v in (x, hidden))
     assert honest < 0.2 and masked > 0.7
-    for attack in (APGD(0.15, 30, loss=LogitRatio()), PGD(0.15, None, 10, loss=Margin()), Square(0.15, 300)):
+    for attack in (APGD(0.15, 30, loss=LogitRatio()), PGD(0.15, None, 10, loss=LogitMargin()), Square(0.15, 300)):
         assert attacked(problem, hidden, attack).robust.mean() < 0.35, attack
     found = attacked(problem, hidden, Ensemble.small(0.15, 20, 50))
     each = [attacked(problem, hidden, one).robust for one in Ensemble.small(0.15, 20, 50).attacks]
