@@ -148,7 +148,7 @@ def paper(method):
     names = re.compile(rf"\b{method.name}\b[^:]*: (?=[A-Z])")
     module = sentences(inspect.getmodule(method.thing).__doc__)
     cited = [text for text in module if CITES.search(text)]
-    if module[0] in cited[:1] and method.kind in ("optimizers", "estimators", "samplers"):
+    if module[0] in cited[:1] and method.kind in ("optimizers", "estimators", "samplers", "attacks"):
         return re.sub(r"^[^:.]*: ", "", module[0]).rstrip(".")
     for text in cited:
         if names.match(text):
