@@ -11,7 +11,7 @@ from .layer import Layer, Run
 from .linear import Linear
 from .losses import BinaryCrossEntropy, KLDivergence, SoftmaxCrossEntropy, SquaredError
 from .network import Network
-from .networks import basic_block, lenet5, mlp, resnet18, vgg
+from .networks import basic_block, lenet5, mlp, resnet18, strided, vgg
 from .norms import BatchNorm, LayerNorm
 from .pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool, MaxPool2d
 from .profile import Profile
@@ -52,5 +52,6 @@ __all__ = [
     "lenet5",
     "mlp",
     "resnet18",
+    "strided",
     "vgg",
 ]

@@ -74,12 +74,13 @@ class Perturbed:
     def zeros(self):
         return xp(self.own).zeros_like(self.own)
 
-    def uniform(self, seed, stream, counter, eps):
-        """delta ~ U(-eps, eps), cut to the box: a function of (seed, stream, counter, row)."""
+    def uniform(self, seed, stream, counter, eps, inside=True):
+        """delta ~ U(-eps, eps), cut to the box if `inside`: a function of (seed, stream, counter, row)."""
         delta = self.zeros()
         u = backend.empty((delta.shape[0], delta.size // delta.shape[0]), delta.dtype)
         row_uniform(key(seed, stream, counter), self.rows, u)
-        spread(delta.reshape(-1), u.reshape(-1), self.lower.reshape(-1), self.upper.reshape(-1), eps)
+        bounds = (self.lower.reshape(-1), self.upper.reshape(-1)) if inside else (-eps, eps)
+        spread(delta.reshape(-1), u.reshape(-1), *bounds, eps)
         return delta
 
     def ascend(self, delta, g, step, eps):

@@ -62,22 +62,26 @@ def slope(x, data, row, delta):
 # ---------------------------------------------------------------------------------------------------- trajectories
 
 
-@pytest.mark.parametrize("steps, random", [(1, False), (1, True), (4, True), (3, False)])
-def test_adversarial_training_is_the_loop_written_out(steps, random, noise):
+@pytest.mark.parametrize(
+    "steps, random, inside, ramp",
+    [(1, False, False, 0), (1, True, False, 3), (1, True, True, 0), (4, True, True, 2), (3, False, True, 9)],
+)
+def test_adversarial_training_is_the_loop_written_out(steps, random, inside, ramp, noise):
     data, problem, x = noise
     lr, size = 0.3, 5
-    method = Adversarial(EPS, STEP, steps, random)
+    method = Adversarial(EPS, STEP, steps, random, inside, ramp)
     run = minimize(problem, SGD(), ShuffleOnce(size), lr, method, stop=Stop(steps=4), seed=6, x=x)
     order, y = backend.generator(6, "shuffle once").permutation(13), x.copy()
     for t in range(4):
         rows = order[(t % 3) * size : (t % 3 + 1) * size]
-        deltas = []
+        deltas, part = [], min(1, (t + 1) / ramp) if ramp else 1
         for row in rows:
             p, delta = slow.pixels(data)[row], np.zeros(slow.D)
             if random:
-                delta = slow.cut(EPS * (2 * slow.uniforms(6, "adversarial", t, row) - 1), p, EPS)
+                delta = EPS * part * (2 * slow.uniforms(6, "adversarial", t, row) - 1)
+                delta = slow.cut(delta, p, EPS * part) if inside else delta
             for _ in range(steps):
-                delta = slow.cut(delta + STEP * np.sign(slope(y, data, row, delta)), p, EPS)
+                delta = slow.cut(delta + STEP * part * np.sign(slope(y, data, row, delta)), p, EPS * part)
             deltas.append(delta)
         y -= lr * mean_gradient(y, data, rows, np.ones(len(rows)), deltas)[1]
     np.testing.assert_allclose(run.x, y, rtol=1e-10, atol=1e-12)
