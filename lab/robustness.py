@@ -1,5 +1,5 @@
-"""Networks under attack: classifiers on pixels from 0 to 1, watched while they train; runs that end with strong attacks;
-pictures of perturbations. Here for the Recipes of scripts."""
+"""Networks under attack, for the Recipes of scripts: classifiers on pixels from 0 to 1, watched while they train; runs
+that end with strong attacks; answers to pictures."""
 
 import nn
 from npopt import Adam, RandomReshuffling, Stop, backend, minimize
@@ -47,8 +47,8 @@ def scaled(number, strength):
 
 
 def evaluated(problem, x, eps, seed, strength=1.0):
-    """{attack: share of the test rows that withstand it}: clean, FGSM, PGD-50-10 (steps of eps / 30, as of 0.01 for 0.3),
-    and the ensemble's three attacks, each with those before it (APGD with 100 steps, Square with 1,000 queries).
+    """{attack: share of the test rows that withstand it}: clean; FGSM; PGD-50-10, with steps of eps / 30, which are
+    0.01 for 0.3; the ensemble's attacks, each with those before it: APGD with 100 steps, Square with 1,000 queries.
 
     strength   a factor of steps, restarts and queries
     """
@@ -68,7 +68,7 @@ def evaluated(problem, x, eps, seed, strength=1.0):
 
 
 def trained(seed, events, *, data, network, method, sampler, schedule, epochs, eps, rows, test_rows, strength):
-    """Train a watched classifier with Adam, then attack its test rows: the columns of `evaluated`, equal in all rows."""
+    """Train a watched classifier with Adam, then attack its test rows: columns of `evaluated`, equal in all rows."""
     problem = classifier(data, network, rows, test_rows, eps)
     run = minimize(problem, Adam(), sampler, schedule, method, stop=Stop(epochs=epochs), seed=seed, events=events)
     if run.diverged or run.reason == "interrupted":
