@@ -62,6 +62,32 @@ ORDER = [
     "test_samplers.py::test_an_order_is_a_function_of_seed_and_epoch",
 ]
 
+TRAINED = [
+    "test_adversarial.py::" + test
+    for test in (
+        "test_nothing_changes_bit_for_bit_where_nothing_is_added",
+        "test_batch_statistics_are_updated_once_a_step_by_the_pass_that_trains",
+        "test_elsewhere_the_inputs_stay_those_of_the_step",
+        "test_two_parts_equal_the_whole_bitwise",
+        "test_adversarial_steps_where_nothing_may_be_read",
+    )
+]
+ATTACK = [
+    "problems/test_attacks.py::" + test
+    for test in (
+        "test_an_attack_changes_nothing_and_is_a_function_of_seed_and_row",
+        "test_eps_of_zero_leaves_the_clean_answers",
+        "test_attacks_run_where_nothing_may_be_read",
+    )
+]
+LOGITS = [
+    "problems/test_attacks.py::" + test
+    for test in (
+        "test_losses_and_their_gradients_by_pixels_are_those_written_out",
+        "test_gradients_of_five_pixels_by_differences_in_evaluation_mode",
+        "test_a_ratio_of_logits_changes_neither_with_shift_nor_with_scale",
+    )
+]
 REDUCED = [
     "test_variance_reduced.py::" + test
     for test in (
@@ -195,6 +221,16 @@ TABLE = {
             CLIPS + "test_clipping_comes_after_unscaling",
             "test_estimators.py::test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone",
         ],
+        "Adversarial": [*TRAINED, "test_adversarial.py::test_adversarial_training_is_the_loop_written_out"],
+        "FreeAdversarial": [
+            *TRAINED,
+            "test_adversarial.py::test_free_training_is_the_loop_written_out_and_its_perturbation_persists",
+        ],
+        "TRADES": [
+            *TRAINED,
+            "test_adversarial.py::test_trades_climbs_the_divergence_and_adds_it",
+            "test_adversarial.py::test_the_gradient_of_trades_through_batch_norm_and_dropout_by_differences",
+        ],
         "SVRG": REDUCED,
         "SAGA": REDUCED,
         **{name: [*ZEROTH, *SMOOTH] for name in ("GaussianSmoothing", "SphereSmoothing", "SPSA")},
@@ -234,6 +270,10 @@ TABLE = {
             "test_samplers.py::test_adaptive_draws_follow_the_probabilities_of_the_moment",
             "test_samplers.py::test_adaptive_first_pass_sets_the_norms_and_later_ones_smooth_them",
             "test_samplers.py::test_adaptive_runs_resume_bitwise_and_lower_the_variance",
+        ],
+        "Replay": [
+            "test_adversarial.py::test_replayed_batches_come_in_a_row_and_a_saved_sampler_goes_on",
+            "test_adversarial.py::test_a_replay_of_one_is_the_sampler_itself",
         ],
         "ByClass": [*ORDER, "test_samplers.py::test_classes_come_in_order_and_are_reshuffled_within"],
     },
@@ -276,7 +316,7 @@ TABLE = {
         ],
     },
     "nn.recurrent": {name: RECURRENT for name in ("LSTM", "GRU")},
-    "nn.losses": {name: LOSS for name in ("SoftmaxCrossEntropy", "SquaredError", "BinaryCrossEntropy")},
+    "nn.losses": {name: LOSS for name in ("SoftmaxCrossEntropy", "SquaredError", "BinaryCrossEntropy", "KLDivergence")},
     "nn.init": {
         **{
             name: ["nn/test_init.py::test_standard_deviation_and_bound"]
@@ -310,6 +350,24 @@ TABLE = {
     },
     "nn.spectra": {"PowerIteration": ["nn/test_init.py::test_power_iteration_finds_the_largest_singular_value"]},
     "problems.linear.losses": {name: FENCHEL for name in ("Squared", "Huber", "SquaredHinge", "Logit", "Softmax")},
+    "problems.attacks": {
+        "FGSM": [
+            *ATTACK,
+            "problems/test_attacks.py::test_fgsm_is_the_worst_there_is_for_a_linear_model_of_two_classes",
+        ],
+        "PGD": [*ATTACK, "problems/test_attacks.py::test_pgd_is_the_loop_written_out"],
+        "APGD": [*ATTACK, "problems/test_attacks.py::test_apgd_is_algorithm_1_of_croce_and_hein"],
+        "Square": [
+            *ATTACK,
+            "problems/test_attacks.py::test_square_is_the_search_written_out_and_counts_its_queries",
+        ],
+        "Ensemble": [
+            *ATTACK[::2],
+            "problems/test_attacks.py::test_a_network_that_hides_its_gradients_is_found_out",
+        ],
+        "LogitMargin": LOGITS,
+        "LogitRatio": LOGITS,
+    },
     "problems": {
         "LinearModel": [
             "problems/test_linear.py::",
