@@ -116,6 +116,37 @@ def below(figure, ax, columns=5, **more):
     return figure
 
 
+def named(ax, size=10, gap=1.25):
+    """The name of each line at its right end, in its colour, instead of a legend; names move apart where they would
+    overlap, by `gap` times their height. Call it last: it keeps the limits and makes room at the right."""
+    lines = [line for line in ax.lines if not line.get_label().startswith("_")]
+    ends = []
+    for line in lines:
+        x, y = (np.ma.filled(np.ma.masked_invalid(np.asarray(v, float)), np.nan) for v in line.get_data())
+        seen = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+        if seen.size:
+            ends.append((line, x[seen[-1]], y[seen[-1]]))
+    figure, texts = ax.figure, []
+    height = size * gap / 72 / (figure.get_size_inches()[1] * ax.get_position().height)  # of the axes
+    places = [float(np.clip(ax.transAxes.inverted().transform(ax.transData.transform((x, y)))[1], 0, 1))
+              for _, x, y in ends]  # fmt: skip
+    order = np.argsort(places)
+    at = np.array(places)[order]
+    for _ in range(200):  # push neighbours apart, from the middle of each cluster
+        short = height - np.diff(at)
+        if (short <= 1e-9).all():
+            break
+        push = np.maximum(short, 0) / 2
+        at[:-1] -= push
+        at[1:] += push
+        at = np.clip(at, 0, None)
+    for k, place in zip(order, at, strict=True):
+        line = ends[k][0]
+        texts.append(ax.annotate(line.get_label(), (1.015, place), xycoords="axes fraction", fontsize=size,
+                                 color=line.get_color(), va="center", annotation_clip=False))  # fmt: skip
+    return texts
+
+
 def closer(ax, results, column, low=0.1, high=0.1, top=100):
     """Leave the untrained state out of the picture: y from the least value after the first row, less the part `low` of
     it, to the percentile `top` of these values, and the part `high` more. Runs that diverged are not looked at."""

@@ -3,7 +3,7 @@ measure something else than the path of one run, for the Recipe of an entry's `r
 
 import math
 
-from npopt import Cosine, Events, RandomReshuffling, Stop, backend, minimize, schedules
+from npopt import Cosine, Events, Minibatch, RandomReshuffling, Stop, backend, minimize, schedules
 from npopt import optimizers as opt
 from npopt.analysis.curvature import rise, stable
 from problems import LANDSCAPES, Surface
@@ -11,9 +11,17 @@ from problems.classifiers import perceptron
 
 import numpy as np
 
+SHIFT = (1.3, -0.7)  # of the surfaces: no minimum lies at 0, to which Adafactor's relative step and decay draw
+
 
 def methods(steps):
-    """{name: (optimizer, customary rate)}; `steps` of the run, of which SWA averages the last quarter."""
+    """{name: (optimizer, customary rate)}; `steps` of the run, of which SWA averages the last quarter.
+
+    AdaBound's final rate is a hundred times the rate that is swept, 0.1 at the customary one. SWATS switches where its
+    estimate agrees with the average to a thousandth; the paper's 1e-9, absolute, never fires here. LARS's coefficient
+    is 1, so that biases and gains, which it leaves to plain steps of momentum, take them at the rate itself: at the
+    paper's 0.001 the rate is near 10, and theirs, too.
+    """
     return {
         "SGD": (opt.SGD(), 0.3),
         "HeavyBall": (opt.HeavyBall(0.9), 0.03),
@@ -26,11 +34,11 @@ def methods(steps):
         "AMSGrad": (opt.AMSGrad(), 1e-3),
         "NAdam": (opt.NAdam(), 1e-3),
         "RAdam": (opt.RAdam(), 1e-3),
-        "AdaBound": (opt.AdaBound(), 1e-3),
-        "AMSBound": (opt.AMSBound(), 1e-3),
-        "SWATS": (opt.SWATS(tolerance=1e-5), 1e-3),
+        "AdaBound": (opt.AdaBound(base_lr=1e-3), 1e-3),
+        "AMSBound": (opt.AMSBound(base_lr=1e-3), 1e-3),
+        "SWATS": (opt.SWATS(tolerance=1e-3, relative=True), 1e-3),
         "Lion": (opt.Lion(), 3e-4),
-        "LARS": (opt.LARS(), 10.0),
+        "LARS": (opt.LARS(coefficient=1.0), 0.01),
         "LAMB": (opt.LAMB(), 1e-2),
         "Adam-mini": (opt.AdamMini(), 1e-3),
         "Adafactor": (opt.Adafactor(), 0.03),
@@ -57,20 +65,46 @@ def plans(steps, lr):
 
 
 def on_surfaces(seed, events, method, rates, steps):
-    """For every surface the height above the minimum after so many steps, in parts of that at the start, and the rate,
-    at the best of these; constant rates, exact gradients. Sophia-G, which samples labels, is Sophia-H here."""
-    columns = {"surface": list(range(len(LANDSCAPES))), "gap": [], "rate": []}
-    for name in LANDSCAPES:
-        ends = []
+    """(surfaces, rates) of the height above the minimum after so many steps, in parts of that at the start, infinite
+    where it diverged: exact gradients, constant rates, surfaces moved by SHIFT, from a start that is uniform in the
+    window, the same for all methods. Sophia-G, which samples labels, is Sophia-H here."""
+    columns = {"surface": [], "rate": [], "gap": []}
+    for i, (name, land) in enumerate(LANDSCAPES.items()):
+        low_x, high_x, low_y, high_y = land.window
+        start = backend.generator(seed, "start", i).uniform((low_x, low_y), (high_x, high_y)) + SHIFT
         for lr in rates:
             optimizer = opt.SophiaH() if method == "Sophia-G" else methods(steps)[method][0]
-            run = minimize(
-                Surface(name), optimizer, RandomReshuffling(1), lr, stop=Stop(steps=steps), events=Events(None)
-            )
+            surface = Surface(name, tuple(start), shift=SHIFT)
+            run = minimize(surface, optimizer, None, lr, stop=Stop(steps=steps), seed=seed, events=Events(None))
             first, last = run.columns["gap"][0], run.columns["gap"][-1]
-            ends.append(last / first if math.isfinite(last) and not run.diverged else math.inf)
-        columns["gap"].append(min(ends))
-        columns["rate"].append(rates[int(np.argmin(ends))])
+            columns["gap"].append(last / first if math.isfinite(last) and not run.diverged else math.inf)
+            columns["surface"].append(i)
+            columns["rate"].append(lr)
+    return columns
+
+
+def switches(seed, events, *, data, rows, lr, epochs, batch, held, tolerances):
+    """For each relative tolerance the epoch at which SWATS leaves Adam, under a cosine from lr (infinite: not before
+    the end), and the rate that it then gives to SGD, in parts of lr."""
+    columns = {"tolerance": list(tolerances), "switched": [], "rate": []}
+    for tolerance in tolerances:
+        problem, optimizer = perceptron(data, rows=rows, validation=held), opt.SWATS(tolerance=tolerance, relative=True)
+        sampler, schedule, estimator = RandomReshuffling(batch), Cosine(lr), Minibatch()
+        problem.set_seed(seed)
+        x = problem.x0(backend.generator(seed, "x0"))
+        sampler.start(problem, seed)
+        schedule.start(sampler.steps_per_epoch, epochs * sampler.steps_per_epoch)
+        g = estimator.start(problem, x, seed)
+        optimizer.start(x, estimator)
+        for t, rows_of_step in enumerate(sampler.take(epochs * sampler.steps_per_epoch)):
+            problem.begin(t)
+            estimator(x, rows_of_step, out=g)
+            optimizer.step(x, g, schedule(t))
+            problem.commit()
+            if optimizer.switched:
+                break
+        columns["switched"].append(optimizer.switched / sampler.steps_per_epoch or math.inf)
+        columns["rate"].append(optimizer.rate or math.nan)
     return columns
 
 
