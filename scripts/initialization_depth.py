@@ -42,7 +42,7 @@ LAYERS, WIDTH = 50, 256
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args):
-    rows, few = args.pick(None, 1200), args.seeds[:5]
+    rows, few = args.pick(None, 600), args.seeds[:5]
     for start in DEEP:
         for activation in ACTIVATIONS:
             recipe = Recipe(signals, start=DEEP[start], activation=activation, layers=LAYERS, width=WIDTH)
@@ -57,7 +57,7 @@ def runs(args):
                 problem = Recipe(perceptron, data=data, hidden=(64,) * 19, rows=rows, init=maker, activation=activation,
                                  norm=norm)
                 yield Entry("e", problem, HeavyBall(0.9), RandomReshuffling(128), Cosine(0.01),
-                            stop=Stop(epochs=args.budget(3, 4)), metrics=args.pick(0.5, 1), seeds=few,
+                            stop=Stop(epochs=args.budget(3, 2)), metrics=args.pick(0.5, 1), seeds=few,
                             activation=activation.__name__, norm=bool(norm), start=start)
 
 

@@ -38,7 +38,7 @@ def test_a_script_writes_the_head_of_its_readme(tmp_path):
     text = reported(tmp_path)
     words = " ".join(text.split())
     assert text.startswith("mine on bundled data\n====================\n\n    npopt run mine --jobs 1 --threads 1\n")
-    assert re.search(r"5 runs \(a: 3, b: 2\), 0\.0 s of steps, one at a time on one thread \(CPU\)", words)
+    assert re.search(r"5 runs \(a: 3, b: 2\), 0\.\d s of steps, one at a time on one thread \(CPU\)", words)
     assert "3 seeds (a), 2 seeds (b); numpy " in words and "Data: generated." in words
     assert "2 of 4 claims hold. Did not hold: two. Undecided: three." in words and text.endswith(provenance.MARK + "\n")
 
