@@ -83,6 +83,28 @@ def on_surfaces(seed, events, method, rates, steps):
     return columns
 
 
+def throughput(seed, events, *, data, rows, sizes, threads, at_least=0.3):
+    """Rows a second of plain SGD on the perceptron by batch size, on so many threads: the best of five stretches of at
+    least so many seconds, as other work on the machine can only slow them. The `seed` is a repetition."""
+    problem, columns = perceptron(data, rows=rows, pixels=(0, 1)), {"B": [], "rate": []}
+    before = backend.threads()
+    backend.threads(threads)
+    try:
+        for size in sizes:
+            best, steps = 0.0, max(3, 2048 // size)
+            for _ in range(5):
+                some = dict(stop=Stop(steps=steps), seed=seed, events=Events(None))
+                run = minimize(problem, opt.SGD(), RandomReshuffling(min(size, problem.n)), 1e-3, **some)
+                seconds = run.final["seconds"]
+                best = max(best, steps * min(size, problem.n) / seconds)
+                steps = max(3, math.ceil(steps * at_least / max(seconds, 1e-4)))
+            columns["B"].append(min(size, problem.n))
+            columns["rate"].append(best)
+    finally:
+        backend.threads(before)
+    return columns
+
+
 def switches(seed, events, *, data, rows, lr, epochs, batch, held, tolerances):
     """For each relative tolerance the epoch at which SWATS leaves Adam, under a cosine from lr (infinite: not before
     the end), and the rate that it then gives to SGD, in parts of lr."""

@@ -9,7 +9,7 @@ forms of momentum, with Adafactor at its paper's rates beside it; the table of m
 size of the weights for momentum and Lion, two for Adam, rows and columns for Adafactor; and the book's convolutional
 network. Pixels go from -1 to 1, as in the book.
 
-The book trains 20 epochs, and its convolutional network 40 on CIFAR-100, which is not at hand: here they are 6, and 4
+The book trains 20 epochs, and its convolutional network 40 on CIFAR-100, which is not at hand: here they are 5, and 4
 on 4,000 pictures of cifar-10-jpeg. That shows early speed, not where the methods end.
 
 Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 12 minutes.
@@ -133,7 +133,7 @@ def runs(args):
             ("SGD, average", Averaged(0.9), 1e-2), ("SGD, buffer form", HeavyBall(0.9), 1e-2), ("Adam", Adam(), 1e-3),
             ("Lion", Lion(), 1e-4), ("Lion of the text", LionOfTheText(), 1e-4), ("Adafactor", Adafactor(), PAPERS),
         ):
-            yield Entry("b", problem, optimizer, RandomReshuffling(B), rate, stop=Stop(epochs=args.budget(6, 4)),
+            yield Entry("b", problem, optimizer, RandomReshuffling(B), rate, stop=Stop(epochs=args.budget(5, 4)),
                         method=name, seeds=few)
     yield Entry("c", run=Recipe(diagonals), on="a quadratic")
     for kind in (HeavyBall, Lion, Adam, Adafactor):
