@@ -116,35 +116,38 @@ def below(figure, ax, columns=5, **more):
     return figure
 
 
-def named(ax, size=10, gap=1.25):
-    """The name of each line at its right end, in its colour, instead of a legend; names move apart where they would
-    overlap, by `gap` times their height. Call it last: it keeps the limits and makes room at the right."""
-    lines = [line for line in ax.lines if not line.get_label().startswith("_")]
+def named(ax, size=10):
+    """The name of each line at its end, in its colour, instead of a legend: in a column at the right, moved apart where
+    they would overlap, or beside the end of a line that ends far from there. Call it last: limits stay as they are."""
+    low, high = ax.get_ylim()  # asked for: limits are found when they are needed
     ends = []
-    for line in lines:
-        x, y = (np.ma.filled(np.ma.masked_invalid(np.asarray(v, float)), np.nan) for v in line.get_data())
+    for line in ax.lines:
+        x, y = (np.ma.filled(np.ma.asarray(v, float), np.nan) for v in line.get_data())
         seen = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
-        if seen.size:
-            ends.append((line, x[seen[-1]], y[seen[-1]]))
-    figure, texts = ax.figure, []
-    height = size * gap / 72 / (figure.get_size_inches()[1] * ax.get_position().height)  # of the axes
-    places = [float(np.clip(ax.transAxes.inverted().transform(ax.transData.transform((x, y)))[1], 0, 1))
-              for _, x, y in ends]  # fmt: skip
-    order = np.argsort(places)
-    at = np.array(places)[order]
-    for _ in range(200):  # push neighbours apart, from the middle of each cluster
-        short = height - np.diff(at)
-        if (short <= 1e-9).all():
+        if seen.size and not line.get_label().startswith("_"):
+            point = ax.transAxes.inverted().transform(ax.transData.transform((x[seen[-1]], y[seen[-1]])))
+            ends.append((float(np.clip(point[1], 0, 1)), float(point[0]), line))
+    height = 1.25 * size / 72 / (ax.figure.get_size_inches()[1] * ax.get_position().height)  # of a name, in axes
+    column = sorted((end for end in ends if end[1] > 0.85), key=lambda end: end[0])
+    at = np.array([end[0] for end in column])
+    for _ in range(200):  # neighbours move apart
+        push = np.maximum(height - np.diff(at), 0) / 2
+        if not (push > 1e-9).any():
             break
-        push = np.maximum(short, 0) / 2
         at[:-1] -= push
         at[1:] += push
-        at = np.clip(at, 0, None)
-    for k, place in zip(order, at, strict=True):
-        line = ends[k][0]
-        texts.append(ax.annotate(line.get_label(), (1.015, place), xycoords="axes fraction", fontsize=size,
-                                 color=line.get_color(), va="center", annotation_clip=False))  # fmt: skip
-    return texts
+        at = np.maximum(at, 0)
+    for place, (_, _, line) in zip(at, column, strict=True):
+        tell(ax, line, (1.015, place), (0, 0), size)
+    for y, x, line in ends:
+        if x <= 0.85:
+            tell(ax, line, (x, y), (4, 0), size)
+    ax.set_ylim(low, high)
+
+
+def tell(ax, line, place, away, size):
+    ax.annotate(line.get_label(), place, away, "axes fraction", "offset points", color=line.get_color(), fontsize=size,
+                va="center", annotation_clip=False)  # fmt: skip
 
 
 def closer(ax, results, column, low=0.1, high=0.1, top=100):

@@ -6,6 +6,7 @@ import math
 from npopt import Cosine, Events, Minibatch, RandomReshuffling, Stop, backend, minimize, schedules
 from npopt import optimizers as opt
 from npopt.analysis.curvature import rise, stable
+from npopt.analysis.range_test import range_test
 from problems import LANDSCAPES, Surface
 from problems.classifiers import perceptron
 
@@ -62,6 +63,41 @@ def plans(steps, lr):
         "SGDR": (s.CosineRestarts(lr, steps / 7, 2, unit="step"), None),
         "one-cycle": (cycle, {"beta": cycle.mirrored(0.85, 0.95)}),
     }
+
+
+class Factor:
+    """The report's FactorScheduler: every call multiplies its base rate."""
+
+    def __init__(self, factor, floor, base):
+        self.factor, self.floor, self.base = factor, floor, base
+
+    def __call__(self):
+        self.base = max(self.floor, self.base * self.factor)
+        return self.base
+
+
+def schedulers():
+    """{name: schedule} that the report's schedulers come to."""
+    s, drawn = schedules, Factor(0.8, 1e-3, 0.2)
+    for _ in range(50):
+        drawn()
+    return {
+        "constant 0.1": s.Constant(0.1),
+        "constant 0.18": s.Constant(0.18),
+        "constant 1.8": s.Constant(1.8),
+        "milestones 15, 30": s.Piecewise(0.1, (15, 30)),
+        "factor, fresh": s.Exponential(0.16, 0.8, floor=1e-3),
+        "factor, drawn first": s.Constant(drawn()),
+        "exponential from 2": s.Exponential(1.8, 0.9, floor=0.01),
+        "exponential from 0.2": s.Exponential(0.18, 0.9, floor=0.01),
+    }
+
+
+def suggested(seed, events, data, rows, init, batch):
+    """A learning-rate range test of Adam: the rate and the loss of each batch."""
+    problem = perceptron(data, rows=rows, pixels=(0, 1), init=init)
+    found = range_test(problem, opt.Adam(), RandomReshuffling(batch), low=1e-5, high=1.0, steps=300, seed=seed)
+    return {"rate": found.rates.tolist(), "batch_loss": found.losses.tolist()}
 
 
 def on_surfaces(seed, events, method, rates, steps):

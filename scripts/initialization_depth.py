@@ -189,7 +189,7 @@ def deep_figure(results):
     for ax, (activation, norm) in zip(axes, (("ReLU", False), ("Tanh", False), ("ReLU", True)), strict=True):
         curves(ax, deep(some, norm, activation), "test_error", ylabel="test error [%]", legend=False, logy=True)
         ax.set_title(activation + ", batch norm" * norm)
-        ax.set_ylim(10, 100)
+        ax.set_ylim(10, 115)
         mark(ax, 90, "chance", 0.4)
         named(ax)
     return figure

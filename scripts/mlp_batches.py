@@ -120,7 +120,7 @@ def b_time(results):
 
 
 @experiment.claim("b-best", "the best batch is where rows a second have flattened and rows needed have not yet risen: "
-                  "64 or 256", expected="times to a loss of 0.5 below that of 1024 (95 % of the log); false where above",
+                  "64 or 256", expected="times to a loss of 0.5 below that of 1024 (95 % of the log); false where not",
                   source="docstring")
 def b_best(results):
     logs = {B: np.log([reached(run)[0] for run in group])
