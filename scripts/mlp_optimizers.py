@@ -6,9 +6,10 @@ times the customary one; milestones that never fire are not polynomial decay; a 
 a base rate of 2; AdamW is not "decay on weights only"; momentum 1.5 cannot converge.
 
 What decay does to momentum can be told beforehand: over T steps it shrinks a weight without a gradient by exp(-l2 T
-lr/(1-beta)), by 2, 21 and 90 % at 1e-4, 1e-3 and 1e-2 here. So the first does nothing, and the last rules.
+lr/(1-beta)), by 1, 8 and 54 % at 1e-4, 1e-3 and 1e-2 here. So the first does nothing, and the last rules.
 
-Pixels go from 0 to 1, batches have 256 rows, 5 epochs, and the start is Xavier's, unless said otherwise.
+Pixels go from 0 to 1, batches have 256 rows, 5 epochs of 20,000 rows, and the start is Xavier's, unless said otherwise;
+what is compared with the report's numbers sees all rows for 10.
 
 Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 15 minutes.
 """
@@ -59,11 +60,12 @@ class Unbounded(HeavyBall):
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args, found=None):
-    rows, sampler, xavier = args.pick(None, 1200), RandomReshuffling(args.pick(256, 64)), init.XavierUniform()
+    rows, fewer = args.pick(None, 1200), args.pick(20_000, 1200)
+    sampler, xavier = RandomReshuffling(args.pick(256, 64)), init.XavierUniform()
     few, short, whole = args.seeds[:5], *(dict(stop=Stop(epochs=args.budget(*e))) for e in ((5, 3), (10, 4)))
 
     def problem(data, init=xavier, **more):
-        return Recipe(perceptron, **({"data": data, "rows": rows, "pixels": (0, 1), "init": init} | more))
+        return Recipe(perceptron, **({"data": data, "rows": fewer, "pixels": (0, 1), "init": init} | more))
 
     for data in args.data_of("d"):
         for beta in MOMENTA:
@@ -73,8 +75,8 @@ def runs(args, found=None):
         for decay in DECAYS[1:]:
             yield Entry("d", problem(data, l2=decay), HeavyBall(0.9), sampler, 0.02, method="decay", l2=decay,
                         **short)
-        yield Entry("d", problem(data, None, l2=1e-3), HeavyBall(0.9), sampler, 0.1, method="as the report", l2=1e-3,
-                    seeds=few, **whole)
+        yield Entry("d", problem(data, None, l2=1e-3, rows=rows), HeavyBall(0.9), sampler, 0.1, method="as the report",
+                    l2=1e-3, seeds=few, **whole)
         for lr in (1e-1, 1e-2, 1e-3, 1e-4):
             yield Entry("d", problem(data), Unbounded(1.5), sampler, lr, method="beta 1.5", lr=lr, seeds=few, **short)
     for data in args.data_of("e"):
@@ -83,7 +85,7 @@ def runs(args, found=None):
                         stop=Stop(epochs=args.budget(3, 2)))
         for method, optimizer, lr in (("Adam", Adam(), 1e-3), ("Adam, 0.1", Adam(), 0.1), ("AMSGrad", AMSGrad(), 1e-3),
                                       ("SGD", SGD(), 0.1)):
-            yield Entry("e", problem(data), optimizer, sampler, lr, method=method, **whole)
+            yield Entry("e", problem(data, rows=rows), optimizer, sampler, lr, method=method, seeds=few, **whole)
         for b1 in args.pick(B1, B1[:2]):
             for b2 in args.pick(B2, B2[1:]):
                 yield Entry("e", problem(data), Adam(b1, b2), sampler, 1e-3, b1=b1, b2=b2, seeds=few, **short)
@@ -142,12 +144,12 @@ def by_decay(results, column):
 
 
 @experiment.claim("d-decay", "decay under momentum: 1e-4 changes nothing, 1e-2 keeps the network from fitting",
-                  expected="training loss at 1e-4 within 0.02 of none, at 1e-2 above none by 0.1 or more (95 %); false "
-                  "where not", source="docstring: it shrinks weights by 2 and by 90 %")
+                  expected="training loss at 1e-4 within 0.02 of none, at 1e-2 above none by 0.05 or more (95 %); "
+                  "false where not", source="docstring: it shrinks weights by 1 and by 54 %")
 def d_decay(results):
     found = by_decay(results, "train_loss")
     return decided(spreads({f"l2 {d:g}": v for d, v in found.items()}), close(found[1e-4], found[0.0], 0.02),
-                   within(found[1e-2] - found[0.0], 0.1))
+                   within(found[1e-2] - found[0.0], 0.05))
 
 
 @experiment.claim("d-decay-test", "and where it does not rule, decay does nothing for the test accuracy of so short a "
