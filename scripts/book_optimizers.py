@@ -238,7 +238,7 @@ def forms_figure(results):
     for ax, column, text, printed in zip(axes, ("test_loss", "test_accuracy"), ("test loss", "test accuracy"),
                                          (LOSSES[1], PRINTED), strict=True):
         curves(ax, results.select("a"), column, ylabel=text, legend=False)
-        mark(ax, printed, f"book: {printed:g}", 0.02)
+        mark(ax, printed, f"book: {printed:g}", 0.45)
         named(ax)
     return figure
 

@@ -4,9 +4,9 @@ The notes' numbers: what one large gradient does to Adam's memory (a step of at 
 tiny ones, after 100,000 steps of ones), the convex problem on which Adam goes the wrong way, RAdam's rectifier. Their
 last question: does RAdam do what warm-up does? Early in training Adam's second moment is the mean of few squares, and
 its ratio has a large variance; warm-up takes small steps meanwhile, RAdam is said to derive them. So at large rates
-both should help Adam, alike. Their words on-line, one pair a step, and off-line, all pairs: at equal passes. SWATS's switch,
-by its tolerance. And on twelve surfaces of two variables all methods that need no layers: from how many of six starts,
-drawn in the window, each gets to the global minimum, at its best of 13 rates.
+both should help Adam, alike. Their words on-line, one pair a step, and off-line, all pairs: at equal passes. SWATS's
+switch, by its tolerance. And on twelve surfaces of two variables all methods that need no layers: from how many of six
+starts, drawn in the window, each gets to the global minimum, at its best of 13 rates.
 
 The surfaces are moved by (1.3, -0.7), because Rastrigin's and Ackley's minima lie at 0 and Adafactor's step is
 proportional to rms(x): at 0 it stands still whatever f is. It is run on both as they are, too.
@@ -260,8 +260,8 @@ def lines_figure(results):
 
 
 @experiment.figure("surfaces.png", caption=f"Share of {STARTS} starts, drawn in the window, from which each method "
-                   f"gets to the global minimum (to 1e-6 of the height at the start) in {STEPS} steps, at its best of 13 "
-                   "rates; in per cent. Surfaces moved by (1.3, -0.7).")
+                   f"gets to the global minimum (to 1e-6 of the height at the start) in {STEPS} steps, at its best of "
+                   "13 rates; in per cent. Surfaces moved by (1.3, -0.7).")
 def surfaces_figure(results):
     table, names, titles = solved(results)
     figure, ax = panels(size=(13, min(7.5, 0.3 * len(names) + 1.6)))
