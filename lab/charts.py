@@ -153,5 +153,7 @@ def watched(results, looks, limit, by="start"):
         row[2].set(ylabel="eigenvalue", yscale="symlog", ylim=(None, 3 * limit))
         for ax in row:
             ax.set(xlabel="epoch", title=title)
-            ax.legend()
+        row[2].legend(loc="center right")
+        for ax in row[:2]:
+            named(ax)
     return figure

@@ -10,7 +10,7 @@ size of the weights for momentum and Lion, two for Adam, rows and columns for Ad
 network. Pixels go from -1 to 1, as in the book.
 
 The book trains 20 epochs, and its convolutional network 40 on CIFAR-100, which is not at hand: here they are 6 on
-20,000 rows, and 4 on 4,000 pictures of cifar-10-jpeg. That shows early speed, not where the methods end.
+10,000 rows, and 4 on 2,000 pictures of cifar-10-jpeg. That shows early speed, not where the methods end.
 
 Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 12 minutes.
 """
@@ -128,7 +128,7 @@ def runs(args):
             yield Entry("a", problem, optimizers[form], RandomReshuffling(B), lr, stop=Stop(epochs=1), metrics=0.125,
                         form=name)
     for data in args.data_of("b"):
-        problem = Recipe(perceptron, data=data, hidden=WIDE, activation=GELU, rows=args.pick(20_000, 1200),
+        problem = Recipe(perceptron, data=data, hidden=WIDE, activation=GELU, rows=args.pick(10_000, 1200),
                          pixels=(-1, 1))
         for name, optimizer, rate in (
             ("SGD, average", Averaged(0.9), 1e-2), ("SGD, buffer form", HeavyBall(0.9), 1e-2), ("Adam", Adam(), 1e-3),
@@ -140,7 +140,7 @@ def runs(args):
     for kind in (HeavyBall, Lion, Adam, Adafactor):
         yield Entry("d", run=Recipe(held, kind=kind), seeds=[0], method=kind.__name__)
     for data in args.data_of("e"):
-        problem = Recipe(book_cnn, data=data, rows=args.pick(4000, 300), test_rows=args.pick(2000, 200))
+        problem = Recipe(book_cnn, data=data, rows=args.pick(2000, 300), test_rows=args.pick(2000, 200))
         for name, optimizer, rate in (("SGD, average", Averaged(0.9), 1e-2), ("Adam", Adam(), 1e-3),
                                       ("Lion", Lion(), 1e-4), ("Adafactor", Adafactor(), PAPERS)):
             yield Entry("e", problem, optimizer, RandomReshuffling(B), rate, stop=Stop(epochs=args.budget(4, 2)),
@@ -264,7 +264,7 @@ def comparison_figure(results):
     return compared(results, "b")
 
 
-@experiment.figure("cnn.png", caption="The book's convolutional network on 4,000 pictures of cifar-10-jpeg, at the "
+@experiment.figure("cnn.png", caption="The book's convolutional network on 2,000 pictures of cifar-10-jpeg, at the "
                    "book's rates, from the first epoch on (median and quartiles of the seeds).")
 def cnn_figure(results):
     return compared(results, "e")

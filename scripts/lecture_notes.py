@@ -42,7 +42,7 @@ experiment = Experiment(
     seeds=5,
 )
 
-BATCH, HELD, ROWS = 128, 1 / 6, 12_000                          # parts w and s: 2,000 of the rows are held out
+BATCH, HELD, ROWS = 128, 1 / 6, 9000                            # parts w and s; a sixth of the rows is held out
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)                          # part w
 LARGE = 3e-2                                                    # the largest of them
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-9)                           # of SWATS, relative; the paper's last is absolute
@@ -66,7 +66,7 @@ def runs(args, found=None):
                 yield Entry("w", problem, optimizer, RandomReshuffling(BATCH), schedule, method=method, lr=lr,
                             stop=Stop(epochs=epochs), metrics=2)
     for data in args.data_of("o"):
-        some = args.pick(1200, 240)
+        some = args.pick(600, 240)
         problem, n = Recipe(perceptron, data=data, rows=some, validation=HELD), rows_of(data, some, HELD)
         for method, size, rates in (("on-line", 1, (1e-3, 1e-2, 1e-1)), ("off-line", n, (3e-2, 3e-1, 3))):
             for lr in finer(args.pick(rates, rates[1:2]), found, "o", method=method):
@@ -248,7 +248,7 @@ def warmup_figure(results):
     return figure
 
 
-@experiment.figure("lines.png", caption="On-line, one row a step, and off-line, all 1,000 rows a step, each at its "
+@experiment.figure("lines.png", caption="On-line, one row a step, and off-line, all 500 rows a step, each at its "
                    "best rate: training loss and test accuracy by passes (median and quartiles of the seeds).")
 def lines_figure(results):
     figure, axes = panels(1, 2)

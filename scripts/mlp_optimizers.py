@@ -6,9 +6,9 @@ times the customary one; milestones that never fire are not polynomial decay; a 
 a base rate of 2; AdamW is not "decay on weights only"; momentum 1.5 cannot converge.
 
 What decay does to momentum can be told beforehand: over T steps it shrinks a weight without a gradient by exp(-l2 T
-lr/(1-beta)), by 1, 8 and 54 % at 1e-4, 1e-3 and 1e-2 here. So the first does nothing, and the last rules.
+lr/(1-beta)), by 0.4, 4 and 33 % at 1e-4, 1e-3 and 1e-2 here. So the first does nothing, and the last rules.
 
-Pixels go from 0 to 1, batches have 256 rows, 5 epochs of 20,000 rows, and the start is Xavier's, unless said otherwise;
+Pixels go from 0 to 1, batches have 256 rows, 5 epochs of 10,000 rows, and the start is Xavier's, unless said otherwise;
 what is compared with the report's numbers sees all rows for 10.
 
 Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 15 minutes.
@@ -60,7 +60,7 @@ class Unbounded(HeavyBall):
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args, found=None):
-    rows, fewer = args.pick(None, 1200), args.pick(20_000, 1200)
+    rows, fewer = args.pick(None, 1200), args.pick(10_000, 1200)
     sampler, xavier = RandomReshuffling(args.pick(256, 64)), init.XavierUniform()
     few, short, whole = args.seeds[:5], *(dict(stop=Stop(epochs=args.budget(*e))) for e in ((5, 3), (10, 4)))
 
@@ -83,9 +83,10 @@ def runs(args, found=None):
         for lr in finer(args.pick(RATES, RATES[1:2]), found, "e", study="rate"):
             yield Entry("e", problem(data, validation=1 / 6), Adam(), sampler, lr, study="rate", lr=lr, seeds=few,
                         stop=Stop(epochs=args.budget(3, 2)))
-        for method, optimizer, lr in (("Adam", Adam(), 1e-3), ("Adam, 0.1", Adam(), 0.1), ("AMSGrad", AMSGrad(), 1e-3),
-                                      ("SGD", SGD(), 0.1)):
+        for method, optimizer, lr in (("Adam", Adam(), 1e-3), ("Adam, 0.1", Adam(), 0.1), ("SGD", SGD(), 0.1)):
             yield Entry("e", problem(data, rows=rows), optimizer, sampler, lr, method=method, seeds=few, **whole)
+        for method, optimizer in (("Adam, short", Adam()), ("AMSGrad", AMSGrad())):
+            yield Entry("e", problem(data), optimizer, sampler, 1e-3, method=method, **short)
         for b1 in args.pick(B1, B1[:2]):
             for b2 in args.pick(B2, B2[1:]):
                 yield Entry("e", problem(data), Adam(b1, b2), sampler, 1e-3, b1=b1, b2=b2, seeds=few, **short)
@@ -145,7 +146,7 @@ def by_decay(results, column):
 
 @experiment.claim("d-decay", "decay under momentum: 1e-4 changes nothing, 1e-2 keeps the network from fitting",
                   expected="training loss at 1e-4 within 0.02 of none, at 1e-2 above none by 0.05 or more (95 %); "
-                  "false where not", source="docstring: it shrinks weights by 1 and by 54 %")
+                  "false where not", source="docstring: it shrinks weights by 0.4 and by 33 %")
 def d_decay(results):
     found = by_decay(results, "train_loss")
     return decided(spreads({f"l2 {d:g}": v for d, v in found.items()}), close(found[1e-4], found[0.0], 0.02),
@@ -162,7 +163,8 @@ def d_decay_test(results):
 
 experiment.claim("e-amsgrad", "AMSGrad and Adam end alike",
                  expected="test accuracies within half a point (95 %); false where further apart",
-                 source="Reddi et al. 2018 gain on built examples")(alike("e", "AMSGrad", ADAM, "test_accuracy", 0.005))
+                 source="Reddi et al. 2018 gain on built examples",
+                 )(alike("e", "AMSGrad", "Adam, short", "test_accuracy", 0.005))
 experiment.claim("e-edge", "Adam's rates are wide enough", source="tuning of this script",
                  expected="the best is inside its grid")(inside("e", BY, of="study"))
 
@@ -314,10 +316,10 @@ def adam_figure(results):
 
 
 @experiment.figure("adam_epochs.png", caption="Training loss, training and test error by epoch (median and quartiles "
-                   "of the seeds): Adam at 1e-3 and at 0.1, AMSGrad, and SGD at 0.1.")
+                   "of the seeds): Adam at 1e-3 and at 0.1, and SGD at 0.1.")
 def adam_epochs_figure(results):
     figure, axes = panels(1, 3)
-    charts.by_epoch(axes, Results(run for run in results.select("e", method=("Adam", "Adam, 0.1", "AMSGrad", "SGD"))),
+    charts.by_epoch(axes, Results(run for run in results.select("e", method=("Adam", "Adam, 0.1", "SGD"))),
                     top=97)
     named(axes[-1])
     return figure
