@@ -42,7 +42,7 @@ def tuned(results, by="validation_loss", of="method"):
         least = min(np.nanmin(list(found.scores.values())) for found in best.values())
         right.set_ylim(least / 1.1, min(right.get_ylim()[1], 10 * least))
         plain(right.yaxis)
-    return below(figure, left, min(6, len(best)), title=f"at the best rate; {said(len(results.seeds))}")
+    return below(figure, left, min(4, len(best)), title=f"at the best rate; {said(len(results.seeds))}")
 
 
 def range_test(found):

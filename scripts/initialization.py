@@ -223,8 +223,9 @@ def book_figure(results):
     curves(left, some, "test_loss", legend=False, logy=True, ylabel="test cross-entropy")
     curves(right, some, "test_accuracy", legend=False, ylabel="test accuracy")
     mark(left, math.log(10), "ln 10")
+    named(left)
     named(right)
-    return below(figure, left)
+    return figure
 
 
 @experiment.figure("tuned.png", caption="Four epochs of 10,000 rows, cosine, each start at the best of its rates.")
