@@ -23,9 +23,9 @@ def by_epoch(axes, results, label=None, top=100, **more):
 
 
 def tuned(results, by="validation_loss", of="method"):
-    """A figure of methods, each at the value of its tag "lr" that is best by the column `by`: training loss and test
-    error by epoch, and that column, a loss of held-out rows, against the rate (circles: chosen; up to ten times the
-    least)."""
+    """A figure of methods, each at its best rate: the value of its tag "lr" that is best by the column `by`, a loss of
+    held-out rows. It shows training loss and test error by epoch, and the column `by` against the rate (circles:
+    chosen; up to ten times the least)."""
     best, some = results.tuned(by=by, of=of), results.at_best(by=by, of=of)
     some = with_errors(some)
     figure, (left, middle, right) = panels(1, 3)
@@ -60,8 +60,9 @@ def range_test(found):
 
 
 def ranking(results, by="validation_loss"):
-    """A figure of methods at their best rates, sorted by test accuracy: training and test accuracy at the end (points:
-    seeds; bars: mean), the rate in brackets; on the right the gap between them in points, and its deviation."""
+    """A figure of methods at their best rates, sorted by test accuracy. It shows training and test accuracy at the end
+    (points: seeds; bars: mean), with the rate in brackets. On the right stands the gap between the two, in points, with
+    its deviation."""
     tuned = results.tuned(by=by)
     order = sorted(tuned, key=lambda m: np.mean(tuned[m].runs.final("test_accuracy")))
     figure, ax = panels(size=(9, min(0.36 * len(order) + 1.6, 7.5)))

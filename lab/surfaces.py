@@ -1,4 +1,4 @@
-"""Functions of two variables as maps and reliefs, and the ways of methods on them, still and moving."""
+"""Functions of two variables as maps and reliefs, and the paths of methods on them, still and moving."""
 
 from lab.figures import COLOURS, MARKERS, below, panels
 
@@ -52,7 +52,8 @@ def on_relief(land, way):
 
 
 def moving(draw, runs, frames):
-    """Frames of {method: run}: the ways on the map that draw(ax) makes, and f - f* against the step; lines grow."""
+    """Frames of {method: run}: the paths on the map that draw(ax) makes, and f - f* against the step. The lines grow
+    from frame to frame."""
     gaps = {m: run.columns["gap"] for m, run in runs.items()}
     low = max(1e-12, min(np.min(g[g > 0]) for g in gaps.values()))
     top = max(np.max(g[np.isfinite(g)]) for g in gaps.values())

@@ -32,14 +32,15 @@ def columns(rows, z):
 
 
 class Loss(Value):
-    """A loss; subclasses define targets(outputs, t, dtype); rows(z, t) and gradient(z, t), without weights, or
-    value_and_gradient as a whole; and right(z, t) where `accuracy`, the share of right answers, has a meaning."""
+    """A loss. A subclass defines targets(outputs, t, dtype). It also defines rows(z, t) and gradient(z, t), without
+    weights, or value_and_gradient as a whole. Where `accuracy`, the share of right answers, has a meaning, it defines
+    right(z, t)."""
 
     accuracy = True
 
     def targets(self, outputs, t, dtype):
-        """All targets, a NumPy array, as this loss takes them beside outputs of this shape (without the batch axis);
-        one sentence where they do not fit."""
+        """All targets as this loss takes them, a NumPy array, for outputs of this shape (without the batch axis). A
+        UserError where they do not fit."""
         return t
 
     def value(self, z, t, weights=None):

@@ -18,7 +18,7 @@ def sizes(shape):
 
 
 def cast(a, dtype):
-    """Floating arrays, one or a tuple, in this type; whole numbers, and all where dtype is None, as they are."""
+    """Floating arrays, one or a tuple, in this type. Whole numbers stay as they are. If dtype is None, all do."""
     if isinstance(a, tuple):
         return tuple(cast(one, dtype) for one in a)
     return a if dtype is None or a.dtype.kind in "iub" else a.astype(dtype, copy=False)
@@ -99,7 +99,7 @@ class Network:
         the active segments alone, in order. Nothing happens when x, g and active are those of the last call.
         """
         same = x is self._x and g is self._g and (active is self._active or active == self._active)
-        if same and all(getattr(*user) is view for *user, view in self._probe):  # another may share a layer
+        if same and all(getattr(*user) is view for *user, view in self._probe):  # another network may share a layer
             return
         if x.shape != (self.dim,):
             raise UserError(f"{self.name}: x must have shape ({self.dim},), got {tuple(x.shape)}")
@@ -160,9 +160,10 @@ class Network:
         return cast(y, run.compute and self._x.dtype), saved
 
     def backward(self, dy, saved, run):
-        """Write g for the pass that returned `saved`; the gradient of its inputs, or None. dy may be overwritten.
+        """Write g for the pass that returned `saved`. Returns the gradient of its inputs, or None. dy may be
+        overwritten.
 
-        What the layers kept is let go layer by layer if the caller has no reference to `saved` of its own.
+        What the layers kept is freed layer by layer, if the caller has no reference to `saved` of its own.
         """
         stack = [saved]
         del saved
@@ -204,7 +205,7 @@ class Network:
 
     @property
     def recalibrates(self):
-        """Whether it has statistics that can be gathered anew."""
+        """Whether the network has statistics that can be gathered anew."""
         return any(hasattr(layer, "recalibrate") for layer in self.keepers)
 
     def state(self):

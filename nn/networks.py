@@ -26,7 +26,7 @@ def _starts(init):
 
 
 def _check(owner, activation, input_shape=None):
-    """Refuse what makes no layer, and the shape of an image that is none."""
+    """Refuse an activation that makes no layer, and an input_shape that is not an image's."""
     if not callable(activation):
         shape = isinstance(activation, (tuple, list))
         raise UserError(
@@ -38,10 +38,10 @@ def _check(owner, activation, input_shape=None):
 
 
 def mlp(sizes=(784, 128, 56, 10), activation=ReLU, norm=None, dropout=0.0, init=None, name=None, norm_at="before"):
-    """Linear layers fc1, fc2, ... of these sizes with an activation between them; the last one's outputs are plain.
+    """Linear layers fc1, fc2, ... of these sizes with an activation between them. The last one has no activation.
 
-    norm: None, "batch" or "layer"; norm_at: "before" or "after" the activation. Inputs of any shape with sizes[0]
-    numbers a row are flattened by the problem, so that images can be given: input_shape is (sizes[0],).
+    norm: None, "batch" or "layer". norm_at: "before" or "after" the activation. input_shape is (sizes[0],). The problem
+    flattens rows of another shape with sizes[0] numbers, so images can be given.
     """
     if not isinstance(sizes, (tuple, list)) or len(sizes) < 2:
         raise UserError(f"mlp: sizes must name at least inputs and outputs, as (784, 10) does, got {sizes!r}")
@@ -73,8 +73,8 @@ def lenet5(activation=ReLU, pool="max", classes=10, input_shape=(28, 28, 1), ini
 
     Differences from the paper, as usual today: full connections in the second convolution, plain pooling, linear
     outputs.
-    For images smaller than 12x12, such as the 8x8 digits, the second convolution has padding 2, so that 2x2x16 numbers
-    are left for 8x8.
+    For images smaller than 12x12, such as the 8x8 digits, the second convolution has padding 2. Then 8x8 images leave
+    2x2x16 numbers.
     """
     if pool not in POOLS:
         raise UserError(f"lenet5: pool must be 'max' or 'avg', got {pool!r}")

@@ -27,8 +27,8 @@ DEFAULTS = (RandomReshuffling, Minibatch, Constant)  # named below, and used onl
 
 
 def code_of_loop():
-    """The definitions that every run reaches (npopt/code.py), apart from those of what it is given, and from what finds
-    all these."""
+    """The definitions that every run reaches (npopt/code.py). The definitions behind its arguments are not among them,
+    and neither are those that do the searching."""
     finders = code_of_loop, code.reached, code.digest, identity.roots, identity.of_problem
     return code.reached([minimize], (*finders, *DEFAULTS))
 
@@ -56,8 +56,8 @@ def minimize(
     x: the start, shape (problem.dim,), float32 or float64, copied; the problem then goes on with what it has gathered
     (batch-norm statistics). Default: problem.x0, with the problem as if it were new.
     events: an Events or a dict of its arguments. With a checkpoint path the run resumes from that file if it exists. It
-    then ends bit for bit where it would have ended without a break (same device, same number of threads). Where steps
-    are compiled on sparse rows, columns catch up when a stretch ends, and that rounds. So a run that was stopped in
+    then ends bit for bit where it would have ended without a break (same device, same number of threads). Compiled
+    steps on sparse rows bring all of x up to date when a stretch ends, and that rounds. So a run that was stopped in
     mid-epoch and is prolonged later, or has other events, may differ in the last bit.
 
     Returns a Run. Ctrl-C ends the stretch at hand (half a second, or one long step), saves the checkpoint and returns
@@ -125,7 +125,7 @@ class _Loop:
     # ---------------------------------------------------------------------------------------------- saving and loading
     @functools.cached_property
     def made_of(self):
-        """Hashes of what the config only names: what a checkpoint is held to beside it."""
+        """Hashes of what the config only names. A checkpoint must agree with them, too."""
         methods = (self.optimizer, self.sampler, self.schedule, self.estimator, self.vary)
         found = code.reached(identity.roots(self.problem, *methods)) | code_of_loop()
         return {"problem": identity.of_problem(self.problem), "code": code.digest(found), "start": self.given}
@@ -247,7 +247,7 @@ class _Loop:
         return next((reason for reason, done, most in self.budgets() if most is not None and done >= most), None)
 
     def stretch(self, due):
-        """Some steps, timed, up to the step `due` at most; their losses are read once."""
+        """Make some steps, up to the step `due` at most, and time them. Their losses are read once."""
         k = self.length
         for bound in (due, self.total):
             if bound is not None and bound != math.inf:
@@ -335,7 +335,7 @@ class _Loop:
         return bool(backend.to_host(backend.xp(self.x).isfinite(self.x).all()))
 
     def event(self):
-        """A row is due: measure, and look whether the target is met or x has left the finite numbers."""
+        """Measure the row that is due, and look whether the target is met or x is no longer finite."""
         if not self.finite():
             self.reason = f"diverged: x is not finite after step {self.t - 1}"
         elif self.stop.reached(self.row()):

@@ -17,7 +17,7 @@ import numpy as np
 
 
 class Stop(Value):
-    """When a run ends, by whichever of these comes first. epochs may be a fraction. evaluations are rows differentiated
+    """When a run ends: by whichever of these comes first. epochs may be a fraction. evaluations are rows differentiated
     plus rows evaluated. seconds are those of steps: metrics and files do not count. target=(column, value) or (column,
     "<=" or ">=", value) is looked at when metrics are taken."""
 
@@ -40,7 +40,7 @@ class Stop(Value):
             raise UserError("Stop: give at least one of epochs, steps, evaluations, seconds, target")
 
     def total(self, steps_per_epoch):
-        """The number of steps, as far as epochs and steps say it; else None."""
+        """The number of steps if epochs or steps decide it; else None."""
         known = [] if self.steps is None else [self.steps]
         if self.epochs is not None:
             known.append(math.ceil(self.epochs * steps_per_epoch - 1e-9))
@@ -94,7 +94,8 @@ class Run:
 
     columns: dict of lists, one entry a row: epoch, step, seconds, gradients, values, bytes, lr, loss (the mean of the
     steps' losses since the row before; NaN in the first row), then the problem's metrics at the optimizer's answer.
-    Compiled on sparse data, the l2 term of those losses is that at the start of their stretch (an epoch, or less).
+    Where steps are compiled on sparse rows, the l2 term of those losses is that at the start of their stretch (an epoch
+    or less).
     x, answer: arrays on the device. reason: "epochs", "steps", "evaluations", "seconds", "target", "diverged: ...",
     "interrupted". config: the printed ingredients. loop: "python" or "compiled".
     """
@@ -149,8 +150,9 @@ def versions():
 
 
 class Interrupt:
-    """Within it the first Ctrl-C sets `asked`, which ends the stretch at hand; one that comes more than HASTE seconds
-    later raises KeyboardInterrupt. What comes sooner is the impatience of a hand, and would only lose the stretch."""
+    """Within this context the first Ctrl-C sets `asked`, which ends the stretch at hand. A Ctrl-C more than HASTE
+    seconds later raises KeyboardInterrupt. One before that is ignored: it comes from impatience, and would only lose
+    the stretch."""
 
     HASTE = 2.0
 
@@ -172,7 +174,7 @@ class Interrupt:
 
 
 def on_host(losses):
-    """Losses on the host: an array of a compiled stretch as it is, those of a device in one transfer."""
+    """The losses on the host. The array of a compiled stretch stays as it is; losses on a device come in one go."""
     if isinstance(losses, np.ndarray):
         return losses
     if losses and getattr(losses[0], "shape", None) is not None and not isinstance(losses[0], np.generic):

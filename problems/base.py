@@ -23,7 +23,7 @@ class Problem:
         scalars(x, rows, out, weights), combine(s, rows, out)         linear models
         smoothness(), row_smoothness(), strong_convexity(), minimum() -> (x, f)
 
-    so that `hasattr` is the question whether they exist. They speak of f, without the penalty; minimum() of the
+    Ask with `hasattr` whether a problem has them. They speak of f, without the penalty; only minimum() speaks of the
     objective. The penalty is `regulariser`, a value of npopt.penalties, or None.
     """
 
@@ -44,7 +44,7 @@ class Problem:
         self.segments = Segments.of(("w", (self.dim,), "vector", "w")) if segments is None else segments
 
     def check(self, x: Array, what: str = "x") -> Array:
-        """x itself, if it is a contiguous vector of the right length and dtype; a ValueError says what else it is."""
+        """x itself, if it is a contiguous vector of the right length and dtype. A UserError says what else it is."""
         shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
         if shape != (self.dim,) or dtype != self.dtype or not x.flags.c_contiguous:
             came = type(x).__name__ if shape is None else f"shape {shape} of {dtype}"
@@ -62,7 +62,7 @@ class Problem:
         return backend.zeros((self.dim,), self.dtype)
 
     def loss(self, x: Array, rows: Rows, weights: Array | None) -> Number:
-        """value at exactly x; what a subclass defines when the scratch copy below will do for `shift`."""
+        """The value at exactly x. A subclass defines it, not `value`, if the scratch copy below will do for `shift`."""
         raise UserError(f"{type(self).__name__} defines neither loss nor value")
 
     def value(
@@ -100,7 +100,7 @@ class Problem:
         return self.regulariser is not None
 
     def penalty(self, x: Array) -> float:
-        """The non-smooth part of the objective, a Python float: on a device it waits."""
+        """The non-smooth part of the objective, a Python float. On a device this waits."""
         return 0.0 if self.regulariser is None else self.regulariser.value(self.regularised(x))
 
     def prox(self, x: Array, step: float) -> Array:
@@ -135,10 +135,12 @@ class Problem:
         self.t = t
 
     def commit(self) -> None:
-        """The step was taken: what its first pass left pending becomes part of the state. Here there is nothing."""
+        """The step was taken: what its first pass left pending becomes part of the state. By default there is
+        nothing."""
 
     def set_seed(self, seed: int) -> None:
-        """The seed of what a step draws (dropout, augmentation); minimize passes its own. Here nothing is drawn."""
+        """The seed of what a step draws (dropout, augmentation); minimize passes its own. By default nothing is
+        drawn."""
 
     def reset(self) -> None:
         """Forget what steps left behind: a run from x0 starts with a problem as good as new."""
@@ -200,7 +202,7 @@ class Restricted(Problem):
         return self.scatter(self.check(y), self.whole)
 
     def x0(self, rng):
-        """The values that x had there."""
+        """The values that x had in these segments."""
         return self.first.copy()
 
     def set_seed(self, seed):
@@ -251,7 +253,7 @@ class Restricted(Problem):
         self.problem.load_state(state)
 
     def restrict(self, x, names):
-        """Of a restricted problem: the whole problem in fewer segments, the rest held where it is now."""
+        """The whole problem in fewer segments, with the rest held at its present values."""
         wanted = self.segments.select(names).names
         return self.problem.restrict(self.place(x), wanted)
 

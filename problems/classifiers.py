@@ -1,4 +1,4 @@
-"""The course's classifiers: a network on a data set, as a Problem. Each is a function of names and numbers, so that its
+"""The course's classifiers: a network on a data set, as a Problem. Each is a function of names and numbers, so its
 Recipe can be printed.
 
     rows         training rows, drawn at random; None: all

@@ -1,5 +1,5 @@
-"""Linear models on data sets that scripts share, each a function of names and numbers, so that its Recipe can be
-printed; where they can start, and what they can log beside the usual metrics.
+"""Linear models on data sets that scripts share. Each is a function of names and numbers, so its Recipe can be printed.
+The arguments below say where it starts, and what it logs beside the usual metrics.
 
     at_minimum   start at the minimum instead of 0
     logs         more metrics: "w", the iterate; "error", w - w*; "distance", |w - w*|^2; "sigma", the variance of the
@@ -73,8 +73,8 @@ def traced(problem, at_minimum, logs):
 
 
 def regression(data, at_minimum=False, logs=(), test=False):
-    """1/2 |Xw + c - y|^2 / n + 1e-3/2 |w|^2 on all rows of a set, or, with `test`, on its training rows, its metrics on
-    the others, too; the intercept c is not penalised."""
+    """1/2 |Xw + c - y|^2 / n + 1e-3/2 |w|^2 on all rows of a set. With `test` it has the training rows only, and its
+    metrics look at the others, too. The intercept c is not penalised."""
     d = shared(data)
     if test:
         problem = Squares(d.x_train, d.y_train, 1e-3, intercept=True, test=(d.x_test, d.y_test))
@@ -97,14 +97,14 @@ def linear(
     at_minimum=False,
     logs=(),
 ):
-    """Least squares with standardised targets, or logistic regression (of several classes the first against the rest),
-    as the set's task is; without an intercept.
+    """Least squares with standardised targets, or logistic regression, as the set's task is. Of several classes the
+    first is set against the rest. There is no intercept.
 
-    l2, strength   of the objective: l2, else strength/n, else L/n with the largest row constant L without it
+    l2, strength   the objective's l2 is `l2`, else strength/n, else L/n, where L is the largest row constant without l2
     bound          a box |w_j| <= bound for every weight
     rows           so many rows, drawn once, instead of all
     squares        least squares also where the targets are classes
-    features       instead of the columns so many cos(x'a + b), a ~ N(0, 1/d), b uniform (columns standardised first):
+    features       in place of the columns so many cos(x'a + b), a ~ N(0, 1/d), b uniform (columns standardised first):
                    the random features of Rahimi & Recht, NIPS 2007
     test           whether metrics look at the test rows
     """
@@ -157,7 +157,7 @@ def logistic(data, strength=1, lengths="as they are", rows=None, kappa=None, at_
     """Logistic regression without an intercept.
 
     strength   l2 = strength/n
-    kappa      instead: l2 = L_max / kappa with the largest row constant L_max without it
+    kappa      in place of strength: l2 = L_max / kappa, where L_max is the largest row constant without l2
     lengths    of the rows, see `scaled`
     rows       so many rows, drawn once, instead of all
     test       whether metrics look at the test rows
@@ -173,7 +173,8 @@ def logistic(data, strength=1, lengths="as they are", rows=None, kappa=None, at_
 
 
 def lasso(data, rows=None, at_minimum=False, logs=()):
-    """Columns and targets standardised, no intercept, l1 = 0.05 of the least that gives w = 0; rows: as in logistic."""
+    """The LASSO with standardised columns and targets, without an intercept. l1 is 0.05 of the least that gives w = 0;
+    rows: as in logistic."""
     d = shared(data)
     some = np.arange(len(d.y_train))
     if rows is not None:

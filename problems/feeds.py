@@ -1,8 +1,8 @@
 """Where a network's rows come from: inputs and targets as functions of (seed, t, row).
 
 A Feed is made of data and a few words; `place` puts it onto the device in use. Then `batch(part, rows, draw)` gives the
-inputs and targets of rows of a part ("train", "validation", "test"); `draw` is None, or the (seed, t) of a training
-step, by which augmentation and the like draw for each row. A feed serves one problem.
+inputs and targets of rows of a part ("train", "validation", "test"). `draw` is None, or the (seed, t) of a training
+step; augmentation and the like draw for each row by it. A feed serves one problem.
 
 Inputs are an array (B, ...), or a tuple of arrays for a network that takes several.
 """
@@ -106,8 +106,8 @@ class Table(DataFeed):
 
 class Images(DataFeed):
     """Images (n, H, W, C), made from bytes batch by batch: pixels minus the mean, divided by the standard deviation, of
-    their channel. Images without `mean` and `std` (per channel, in the units of x) become x / scale. They are laid out
-    flat for a network whose rows are.
+    their channel. Images without `mean` and `std` (per channel, in the units of x) become x / scale. For a network with
+    flat rows they are laid out flat.
 
     augment: None or CropFlip(), on training passes alone
     """
@@ -146,5 +146,5 @@ class Images(DataFeed):
 
 
 def feed_of(data):
-    """Images(data) or Table(data), as its rows are."""
+    """Images(data) where the rows of x are images, else Table(data)."""
     return Images(data) if data.x_train.ndim == 4 else Table(data)

@@ -211,7 +211,7 @@ LANDSCAPES = {
 
 
 def at(function, point):
-    """The function at two numbers; where Python's floats raise an OverflowError it has NumPy's infinities."""
+    """The function at two numbers, with NumPy's infinities where Python's floats raise an OverflowError."""
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             return function(*point)
@@ -225,8 +225,8 @@ class Surface(Problem):
     shift moves the surface: f(x - shift), with minima and start moved, too. Some minima lie at 0, where methods whose
     step is proportional to |x|, or that decay x, are drawn whatever f is.
 
-    Metrics: f, the gap f - f*, the point x and y, and the distance to the nearest minimum. Two numbers are
-    computed on the host: on a device each pass reads x and sends the gradient back.
+    Metrics: f, the gap f - f*, the point x and y, and the distance to the nearest minimum. As x has two numbers, the
+    host does the computing: on a device each pass reads x and sends the gradient back.
     """
 
     n = 1

@@ -30,7 +30,7 @@ def add_scaled(y, x, a):
 
 
 def checked(compute, dtype):
-    """The type of activations, or None; one sentence where it cannot be had."""
+    """The type of activations, or None. A UserError where it cannot be had."""
     if compute is None:
         return None
     if compute not in ("float16", "bfloat16"):
@@ -48,7 +48,7 @@ def checked(compute, dtype):
 class Neural(Problem):
     """The problem of a network on the rows of a feed.
 
-    network        nn.Network; it serves this problem alone, as its statistics belong to it
+    network        nn.Network; it serves this problem alone, because its statistics belong to the problem
     feed           Images, Table, Windows, ...; it serves this problem alone
     loss           nn.losses; SoftmaxCrossEntropy by default
     l2             weight of |x|^2 / 2, at least 0
@@ -61,8 +61,8 @@ class Neural(Problem):
     metrics_batch  rows in one evaluation pass
 
     Training passes (value, value_and_gradient) use batch statistics, dropout and augmentation; between begin(t) and
-    commit() they are one fixed function. Metrics are taken in evaluation mode and change nothing. rows None is one pass
-    over all rows: memory for all their activations. Gradients of a large set come from Accumulated.
+    commit() they are one fixed function. Metrics are taken in evaluation mode and change nothing. rows=None is one pass
+    over all rows and needs memory for all their activations. For gradients of a large set take Accumulated.
     """
 
     def __init__(
@@ -165,8 +165,8 @@ class Neural(Problem):
     def value_and_gradient(self, x, rows=None, weights=None, out=None, inputs=None, dinputs=None):
         """The loss; out, (dim,), receives the gradient.
 
-        inputs   (B, *input_shape) in the network's scale (an attack in raw pixels divides its radius by std), in place
-                 of the rows' own; dinputs, of that shape, receives dL / d inputs. out None: no parameter gradient.
+        inputs   (B, *input_shape) in the network's scale, in place of the rows' own. (An attack in raw pixels divides
+                 its radius by std.) dinputs, of that shape, receives dL / d inputs. out None: no parameter gradient.
         """
         if out is not None:
             self.check(out, "out")
@@ -202,8 +202,8 @@ class Neural(Problem):
         )  # our only reference: a layer's part goes when it is used
 
     def sampled_gradient(self, x, rows, out, key):
-        """out: the gradient of the mean cross-entropy of these rows, with labels drawn by `key` from the softmax. Label
-        smoothing is left out: it moves the targets, not the Gauss-Newton matrix diag p - p p'."""
+        """Write into out the gradient of the mean cross-entropy of these rows, with labels drawn by `key` from the
+        softmax. Label smoothing is left out: it moves the targets, not the Gauss-Newton matrix diag p - p p'."""
         self.check_draws()
         self._sampled(x, rows, out, key)
 
@@ -217,7 +217,7 @@ class Neural(Problem):
         z, *kept = self.network.forward(inputs, run)
         u = backend.row_uniform(key, run.rows, backend.empty((z.shape[0], prod(z.shape[1:-1])), "float64"))
         drawn = self.plain.draw(z.reshape(-1, z.shape[-1]), u.reshape(-1)).reshape(z.shape[:-1])
-        if drawn.ndim > 1:  # what does not count still does not
+        if drawn.ndim > 1:  # positions that do not count still do not
             drawn = backend.xp(z).where(targets == IGNORE, IGNORE, drawn)
         _, dz = self.plain.value_and_gradient(z, drawn)
         self.network.backward(dz, kept.pop(), run)

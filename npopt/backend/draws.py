@@ -43,7 +43,8 @@ def key(seed, stream, counter=0):
 
 
 def generator(seed, stream, counter=0):
-    """A NumPy Generator that is a function of (seed, stream, counter); about 10 us, so one an epoch, not one a step."""
+    """A NumPy Generator that is a function of (seed, stream, counter); it takes about 10 us, so make one an epoch, not
+    one a step."""
     k = key(seed, stream, counter)
     return np.random.Generator(np.random.Philox(key=np.array([k, mix(k)], dtype=np.uint64)))
 

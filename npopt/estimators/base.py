@@ -14,11 +14,11 @@ import numpy as np
 class Estimator(Value):
     """g = estimator.start(problem, x, seed); loss = estimator(x, batch, out=g).
 
-    As the oracle it offers `problem`; `loss` of this step (set by the loop); `again(y, out)`, the estimate of the same
-    batch at another point, `value(y)`, its loss, and `sampled(y, out, key)`; `seed`; `counts`: rows differentiated
-    ("gradients"), rows evaluated ("values"), "bytes" sent; `skip`, True when no step may be taken; `variance(x)`, where
-    it is known; `compiled(optimizer, sampler)`, None or a Stretch: a function (x, rows, weights, rates) -> losses that
-    runs len(rates) steps of one batch size with the trajectory of the loop.
+    As the oracle it offers `problem`; `seed`; `loss` of this step (set by the loop); `again(y, out)`, the estimate of
+    the same batch at another point; `value(y)`, its loss there; and `sampled(y, out, key)`. `counts` has the rows
+    differentiated ("gradients"), the rows evaluated ("values") and the "bytes" sent. `skip` is True when no step may be
+    taken. `variance(x)` is there where it is known. `compiled(optimizer, sampler)` is None or a Stretch: a function
+    (x, rows, weights, rates) -> losses, which runs len(rates) steps of one batch size with the trajectory of the loop.
     """
 
     loss = None
@@ -44,8 +44,8 @@ class Estimator(Value):
         return self.problem.value(y, rows, self.batch.weights)
 
     def sampled(self, y: Array, out: Array, key: int) -> int:
-        """out: the gradient at y of the mean loss of this step's rows, their targets drawn from the model. The number
-        of rows."""
+        """Write into out the gradient at y of the mean loss of this step's rows, with targets drawn from the model.
+        Returns the number of rows."""
         if not hasattr(self.problem, "sampled_gradient"):
             raise UserError(
                 f"{self.problem.name} draws no targets from its model; that takes a network with SoftmaxCrossEntropy"

@@ -15,9 +15,9 @@ def shrink(g, size, c):
 class Clipped(Wrapper):
     """g <- min(1, c / |g|) g, with |g| the Euclidean norm over all coordinates.
 
-    Exactly so: PyTorch divides by |g| + 1e-6. The norm is summed in float64 and stays on the device. A gradient that is
-    not finite stays so, and the loop sees the divergence. What is clipped is the gradient of the step; `again`, which
-    methods take differences of (Sophia-H), is not.
+    PyTorch divides by |g| + 1e-6 instead. The norm is summed in float64 and stays on the device. A gradient that is
+    not finite stays so, and the loop sees the divergence. Only the gradient of the step is clipped. `again` is not,
+    because methods take differences of it (Sophia-H).
     """
 
     def __init__(self, c, inner=None):

@@ -35,8 +35,8 @@ def shifted(y, x, u, step):
 class Sophia(Optimizer):
     """m <- b1 m + (1-b1) g            x <- x - lr (clip(m / max(rho h, eps), -1, 1) + weight_decay x)
 
-    and at steps 1, k+1, 2k+1, ... before that, h <- b2 h + (1-b2) hh with an estimate hh of the Hessian's diagonal. No
-    bias is corrected. The decay is decoupled and multiplied by lr; weight_decay may be an array like x. Where h <= 0
+    At steps 1, k+1, 2k+1, ... it first sets h <- b2 h + (1-b2) hh, where hh is an estimate of the Hessian's diagonal.
+    No bias is corrected. The decay is decoupled and multiplied by lr; weight_decay may be an array like x. Where h <= 0
     the step is lr. The authors' code keeps h for one row and folds the batch size into rho; here h is the diagonal
     itself.
     """
