@@ -58,16 +58,17 @@ def seeds_of(runs):
     entries = collections.defaultdict(set)
     for run in runs:
         entries[run["part"], run["entry"] if "entry" in run else str(run.get("tags"))].add(run["seed"])
-    most = collections.defaultdict(int)
+    counts = collections.defaultdict(set)
     for (part, _), seeds in entries.items():
-        most[part] = max(most[part], len(seeds))
-    by_count = collections.defaultdict(list)
-    for part, n in most.items():
-        by_count[n].append(part)
-    names = {n: f"{n} seed{'s' if n > 1 else ''}" for n in by_count}
-    if len(names) < 2:
-        return next(iter(names.values()), "no seeds")
-    return ", ".join(f"{names[n]} ({', '.join(by_count[n])})" for n in sorted(by_count, reverse=True))
+        counts[part].add(len(seeds))
+    names = collections.defaultdict(list)
+    for part, some in counts.items():
+        n = max(some)
+        names[n, "up to " * (len(some) > 1) + f"{n} seed{'s' if n > 1 else ''}"].append(part)
+    texts = [(text, parts) for (_, text), parts in sorted(names.items(), reverse=True)]
+    if len(texts) < 2:
+        return texts[0][0] if texts else "no seeds"
+    return ", ".join(f"{text} ({', '.join(parts)})" for text, parts in texts)
 
 
 def versions_of(facts):

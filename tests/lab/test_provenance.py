@@ -26,7 +26,8 @@ def reported(out, argv=()):
     @made.runs
     def runs(args):
         yield Entry("a", Recipe(bowl), SGD(), None, 0.1, stop=Stop(steps=3))
-        yield Entry("b", Recipe(bowl), SGD(), None, 0.2, stop=Stop(steps=3), seeds=args.seeds[:2])
+        yield Entry("b", Recipe(bowl), SGD(), None, 0.2, stop=Stop(steps=3), lr=0.2, seeds=args.seeds[:2])
+        yield Entry("b", Recipe(bowl), SGD(), None, 0.3, stop=Stop(steps=3), lr=0.3, seeds=args.seeds[:1])
 
     for name, verdict in (("one", True), ("two", False), ("three", None), ("four", True)):
         made.claim(name, "it does", expected="yes")(lambda results, verdict=verdict: (1, verdict))
@@ -38,8 +39,8 @@ def test_a_script_writes_the_head_of_its_readme(tmp_path):
     text = reported(tmp_path)
     words = " ".join(text.split())
     assert text.startswith("mine on bundled data\n====================\n\n    npopt run mine --jobs 1 --threads 1\n")
-    assert re.search(r"5 runs \(a: 3, b: 2\), 0\.\d s of steps, one at a time on one thread \(CPU\)", words)
-    assert "3 seeds (a), 2 seeds (b); numpy " in words and "Data: generated." in words
+    assert re.search(r"6 runs \(a: 3, b: 3\), 0\.\d s of steps, one at a time on one thread \(CPU\)", words)
+    assert "3 seeds (a), up to 2 seeds (b); numpy " in words and "Data: generated." in words
     assert "2 of 4 claims hold. Did not hold: two. Undecided: three." in words and text.endswith(provenance.MARK + "\n")
 
 
@@ -49,10 +50,10 @@ def test_what_was_written_below_stays(tmp_path):
     path.write_text("Found. A bowl.\n")
     text = reported(tmp_path)
     assert text.endswith(provenance.MARK + "\n\nFound. A bowl.\n")
-    path.write_text(text.replace("bowl", "cup").replace("5 runs", "7 runs"))
+    path.write_text(text.replace("bowl", "cup").replace("6 runs", "7 runs"))
     again = reported(tmp_path, ["--redraw"])
-    assert "5 runs" in again and again.endswith("\n\nFound. A cup.\n") and again.count(provenance.MARK) == 1
-    path.write_text(again.replace("5 runs", "7 runs"))
+    assert "6 runs" in again and again.endswith("\n\nFound. A cup.\n") and again.count(provenance.MARK) == 1
+    path.write_text(again.replace("6 runs", "7 runs"))
     provenance.main([str(path.parent)])
     assert path.read_text() == again
 
