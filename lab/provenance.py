@@ -1,13 +1,12 @@
 """The head of a result's readme.txt: command, runs, time and verdicts, made from its summary.json and never typed.
 
-    python -m lab.provenance FOLDER ...         the heads of <FOLDER>/readme.txt anew, from <FOLDER>/summary.json
+    from lab import provenance; provenance.main(["docs/results/NAME"])      # the head anew, from that summary.json
 
 A script writes it beside its report. What a person wrote below the line MARK stays; so `npopt report`, which draws
 figures again, brings the head up to date, too.
 """
 
 import collections
-import sys
 import textwrap
 from pathlib import Path
 
@@ -104,7 +103,3 @@ def main(folders):
         if not facts:
             raise UserError(f"there is no whole summary.json in {folder!r}")
         write(folder, facts)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
