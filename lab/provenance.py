@@ -7,6 +7,7 @@ figures again, brings the head up to date, too.
 """
 
 import collections
+import shlex
 import textwrap
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def head(facts):
     if facts.get("troubles"):
         blocks.append(f"{len(facts['troubles'])} runs could not be made.")
     lines = textwrap.wrap(" ".join(blocks), WIDTH, break_on_hyphens=False)
-    command = facts["command"]
+    command = whole(facts)
     if args.get("data") == "real":
         command = "NPOPT_DATA=... " + command
     return "\n".join([title, "=" * len(title), "", f"    {command}", "", *lines, MARK, ""])
@@ -49,7 +50,20 @@ def manner(facts):
     """'one at a time on one thread (CPU)'"""
     jobs, threads = facts["arguments"].get("jobs", 1), facts.get("threads", 1)
     at_once = "one at a time" if jobs == 1 else f"{jobs} at a time"
-    return f"{at_once} on {'one thread' if threads == 1 else f'up to {threads} threads'} ({facts['device'].upper()})"
+    of_each = "one thread" if threads == 1 else f"up to {threads} threads"
+    return f"{at_once} on {of_each} ({facts['device'].upper()})" + ", in pieces (--parts)" * bool(facts.get("kept"))
+
+
+def whole(facts):
+    """The command that makes all that is reported: the last one, without --parts where it kept other parts."""
+    words, kept = shlex.split(facts["command"]), []
+    while words:
+        word = words.pop(0)
+        if facts.get("kept") and word == "--parts":
+            words = words[1:]
+        elif not (facts.get("kept") and word.startswith("--parts=")):
+            kept.append(word)
+    return shlex.join(kept)
 
 
 def seeds_of(runs):

@@ -44,6 +44,15 @@ def test_a_script_writes_the_head_of_its_readme(tmp_path):
     assert "2 of 4 claims hold. Did not hold: two. Undecided: three." in words and text.endswith(provenance.MARK + "\n")
 
 
+def test_pieces_are_reported_as_the_whole(tmp_path):
+    reported(tmp_path, ["--parts", "a"])
+    assert "npopt run mine --jobs 1 --threads 1 --parts a\n" in (tmp_path / "mine" / "readme.txt").read_text()
+    for words in (["--parts", "b"], ["--parts=b"]):
+        text = reported(tmp_path, words)
+        assert "    npopt run mine --jobs 1 --threads 1\n" in text
+        assert "(a: 3, b: 3)" in text and "(CPU), in pieces (--parts)," in " ".join(text.split())
+
+
 def test_what_was_written_below_stays(tmp_path):
     path = tmp_path / "mine" / "readme.txt"
     path.parent.mkdir()
