@@ -1,10 +1,11 @@
 """Which batch is best on a perceptron, and what has that to do with cores and memory?   A course report, done again.
 
 The report trained 784-128-56-10 with batches of 256, 500 and 1,000 rows at one rate, and explained what it saw by
-parallelism. The time to a loss is a product of two things: rows needed, and rows a second (part t). A row costs 0.65
-million operations, 2 x 3 x 108,080; a step moves the 435 kB of weights about five times through the cache, however many
-rows share it. So rows a second rise with the batch until arithmetic is the limit, and rows needed rise with it from the
-start: the best batch lies where the first curve flattens, at 64 to 256.
+parallelism. The time to a loss is a product of two things: rows needed, and time a row (part t). A row costs 0.45
+million operations: two for each of 108,080 weights forwards, two for their gradients, and two for each of the 7,728
+behind the first layer to hand the gradient down. A step moves the 435 kB of weights about five times through the cache,
+however many rows share it. So rows a second rise with the batch until arithmetic is the limit, and rows needed rise
+with it from the start: the best batch lies where the first curve flattens, at 64 to 256.
 
 Pixels go from 0 to 1, the start is Xavier's (for the report's table the library's default), unless said otherwise.
 
@@ -40,6 +41,7 @@ PRINTED = {256: (0.359, 0.870, 0.854), 500: (0.421, 0.851, 0.833), 1000: (0.518,
 OWN = {1: (0.005, 1), 64: (0.05, 5), 256: (0.1, 5), 1024: (0.3, 8), "n": (0.5, 25)}        # rate, epochs, of part b
 SIZES = (64, 256, 1024)                                         # batches, crossed with methods and starts
 SPEEDS = (1, 4, 16, 64, 256, 1024, 4096, 60_000)                # batches of part t
+FLOPS = 2 * (2 * 108_080 + 128 * 56 + 56 * 10)                  # of the products, a row
 METHODS = {"SGD": (SGD(), 0.1), "momentum": (HeavyBall(0.9), 0.05), "Adam": (Adam(), 1e-3)}
 
 
@@ -188,7 +190,7 @@ def batches_figure(results):
 
 
 @experiment.figure("throughput.png", caption="Rows a second of plain SGD by batch size, best of five stretches; "
-                   "points: repetitions. Right axis: floating-point operations of the products, 0.65 million a row.")
+                   "points: repetitions. Right axis: floating-point operations of the products, 0.45 million a row.")
 def throughput_figure(results):
     figure, ax = panels()
     for i, threads in enumerate((1, 2)):
@@ -198,7 +200,7 @@ def throughput_figure(results):
         ax.plot(list(found), [np.median(v) for v in found.values()], label=f"{threads} core{'s' * (threads > 1)}",
                 **look(i))
     ax.set(xscale="log", yscale="log", xlabel="batch size", ylabel="rows a second")
-    side = ax.secondary_yaxis("right", functions=(lambda r: r * 6 * 108_080 / 1e9, lambda f: f * 1e9 / 6 / 108_080))
+    side = ax.secondary_yaxis("right", functions=(lambda r: r * FLOPS / 1e9, lambda f: f * 1e9 / FLOPS))
     side.set_ylabel("Gflop/s")
     ax.legend()
     return figure
