@@ -139,9 +139,12 @@ def named(ax, size=10):
         at = np.maximum(at, 0)
     for place, (_, _, line) in zip(at, column, strict=True):
         tell(ax, line, (1.015, place), (0, 0), size)
-    for y, x, line in ends:
-        if x <= 0.85:
-            tell(ax, line, (x, y), (4, 0), size)
+    placed = []
+    for y, x, line in sorted((end for end in ends if end[1] <= 0.85), key=lambda end: end[0]):
+        while any(abs(y - other) < 0.99 * height and abs(x - at) < 0.2 for at, other in placed):
+            y += height / 4
+        placed.append((x, y))
+        tell(ax, line, (x, y), (4, 0), size)
     ax.set_ylim(low, high)
 
 

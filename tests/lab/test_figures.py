@@ -185,11 +185,12 @@ def test_names_stand_at_the_ends_of_their_lines_and_apart():
     for i, y in enumerate((0.5, 0.501, 0.0)):
         ax.plot([0, 1], [0.2, y], label="abc"[i], color=COLOURS[i])
     ax.plot([0, 0.3], [0.9, 1.0], label="short")
+    ax.plot([0, 0.3], [0.9, 1.001], label="beside")
     ax.plot([0, 1], [0.4, 0.4], label="_nothing")
     limits = ax.get_ylim()
     named(ax)
     places = {t.get_text(): t.xy for t in ax.texts}
-    assert places.keys() == {"a", "b", "c", "short"} and ax.get_ylim() == limits
+    assert places.keys() == {"a", "b", "c", "short", "beside"} and ax.get_ylim() == limits
     height = 1.25 * 10 / 72 / (figure.get_size_inches()[1] * ax.get_position().height)
     gap = places["b"][1] - places["a"][1]
     assert height * 0.99 < gap < height * 1.01  # apart by a name's height, about their middle, in their order
@@ -197,4 +198,5 @@ def test_names_stand_at_the_ends_of_their_lines_and_apart():
     middle = (places["a"][1] + places["b"][1]) / 2
     np.testing.assert_allclose(middle, (0.5005 - low) / (high - low), atol=1e-6)
     np.testing.assert_allclose(places["c"], (1.015, (0 - low) / (high - low)), atol=1e-6)
-    assert places["short"][0] < 0.5 and [t.get_color() for t in ax.texts][0] in COLOURS
+    assert places["short"][0] < 0.5 and places["beside"][1] - places["short"][1] > 0.98 * height
+    assert ax.texts[0].get_color() in COLOURS
