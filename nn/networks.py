@@ -40,24 +40,27 @@ def _check(owner, activation, input_shape=None):
         raise UserError(f"{owner}: input_shape must be (height, width, channels), got {input_shape!r}")
 
 
-def mlp(sizes=(784, 128, 56, 10), activation=ReLU, norm=None, dropout=0.0, init=None, name=None):
+def mlp(sizes=(784, 128, 56, 10), activation=ReLU, norm=None, dropout=0.0, init=None, name=None, norm_at="before"):
     """Linear layers fc1, fc2, ... of these sizes with an activation between them. The last one has no activation.
 
-    norm: None, "batch" or "layer", before the activation. input_shape is (sizes[0],). The problem flattens rows of
-    another shape with sizes[0] numbers, so images can be given.
+    norm: None, "batch" or "layer". norm_at: "before" or "after" the activation. input_shape is (sizes[0],). The problem
+    flattens rows of another shape with sizes[0] numbers, so images can be given.
     """
     if not isinstance(sizes, (tuple, list)) or len(sizes) < 2:
         raise UserError(f"mlp: sizes must name at least inputs and outputs, as (784, 10) does, got {sizes!r}")
     _check("mlp", activation)
     if norm not in (None, "batch", "layer"):
         raise UserError(f"mlp: norm must be None, 'batch' or 'layer', got {norm!r}")
+    if norm_at not in ("before", "after"):
+        raise UserError(f"mlp: norm_at must be 'before' or 'after' the activation, got {norm_at!r}")
     layers = {}
     for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True), 1):
         layers[f"fc{i}"] = Linear(a, b, **_starts(init))
         if i < len(sizes) - 1:
+            between = {f"act{i}": activation()}
             if norm:
-                layers[f"norm{i}"] = BatchNorm(b) if norm == "batch" else LayerNorm(b)
-            layers[f"act{i}"] = activation()
+                between[f"norm{i}"] = BatchNorm(b) if norm == "batch" else LayerNorm(b)
+            layers |= dict(reversed(between.items())) if norm_at == "before" else between
             if dropout:
                 layers[f"drop{i}"] = Dropout(dropout)
     return Network(Sequential(**layers), (sizes[0],), name or "mlp-" + "-".join(str(s) for s in sizes))

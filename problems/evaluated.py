@@ -1,4 +1,4 @@
-"""A network in evaluation mode: its outputs, metrics, statistics taken anew. Its training passes: problems/neural.py."""
+"""A network in evaluation mode: outputs, metrics, statistics taken anew. Its training passes: problems/neural.py."""
 
 from nn import Run
 from npopt import backend

@@ -222,24 +222,28 @@ def at(function, point):
 class Surface(Problem):
     """One of LANDSCAPES as a problem of one row: Surface("beale"), started where its drawing starts or at `start`.
 
+    shift moves the surface: f(x - shift), with minima and start moved, too. Some minima lie at 0, where methods whose
+    step is proportional to |x|, or that decay x, are drawn whatever f is.
+
     Metrics: f, the gap f - f*, the point x and y, and the distance to the nearest minimum. As x has two numbers,
     it is computed on the host: on a device each pass reads x and sends the gradient back.
     """
 
     n = 1
 
-    def __init__(self, name, start=None, dtype=np.float64):
+    def __init__(self, name, start=None, dtype=np.float64, shift=(0.0, 0.0)):
         if name not in LANDSCAPES:
             raise UserError(f"Surface: no landscape is called {name!r}; there are {', '.join(LANDSCAPES)}")
         self.landscape, self.name = LANDSCAPES[name], name
-        self.start = tuple(float(v) for v in (self.landscape.start if start is None else start))
+        self.shift = np.array(shift, float)
+        self.start = tuple(float(v) for v in (self.landscape.start + self.shift if start is None else start))
         self.set_shape(2, dtype)
 
     def x0(self, rng):
         return backend.asarray(np.array(self.start, self.dtype))
 
     def value_and_gradient(self, x, rows=None, weights=None, out=None):
-        point = [float(v) for v in backend.to_host(self.check(x))]
+        point = [float(v) for v in backend.to_host(self.check(x)) - self.shift]
         if out is not None:
             out[...] = backend.asarray(np.array(at(self.landscape.gradient, point), self.dtype))
         return float(at(self.landscape.f, point))
@@ -249,10 +253,10 @@ class Surface(Problem):
 
     def minimum(self):
         """(the minima, (k, 2), f*)."""
-        return np.array(self.landscape.minima), self.landscape.value
+        return np.array(self.landscape.minima) + self.shift, self.landscape.value
 
     def metrics(self, x):
         point = np.asarray(backend.to_host(x), float)
-        f = float(at(self.landscape.f, point))
-        distance = float(np.sqrt(((np.array(self.landscape.minima) - point) ** 2).sum(1)).min())
+        f = float(at(self.landscape.f, point - self.shift))
+        distance = float(np.sqrt(((self.minimum()[0] - point) ** 2).sum(1)).min())
         return {"f": f, "gap": f - self.landscape.value, "x": point[0], "y": point[1], "distance": distance}

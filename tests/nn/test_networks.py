@@ -39,10 +39,18 @@ def test_names_and_blocks_of_resnet18():
     assert network.segments.blocks == ["conv1", "bn1", *(f"layer{i}.{j}" for i in (1, 2, 3, 4) for j in (0, 1)), "fc"]
 
 
+def test_a_norm_stands_before_or_after_the_activation():
+    for at, between in (("before", ["norm1.a", "act1.a"]), ("after", ["act1.a", "norm1.a"])):
+        order = ["fc1.W", *between, "fc2.W"]
+        names = nn.mlp((4, 3, 2), nn.PReLU, norm="layer", norm_at=at).segments.names
+        assert [name for name in names if name in order] == order
+
+
 NETWORKS = {
     "mlp": lambda: nn.mlp((6, 7, 5, 3)),
     "mlp with batch norm and dropout": lambda: nn.mlp((6, 7, 5, 3), nn.Tanh, norm="batch", dropout=0.2),
     "mlp with layer norm": lambda: nn.mlp((6, 7, 5, 3), nn.PReLU, norm="layer", init=init.Orthogonal()),
+    "mlp with layer norm after the activation": lambda: nn.mlp((6, 7, 5, 3), nn.Tanh, norm="layer", norm_at="after"),
     "lenet5": nn.lenet5,
     "lenet5 as in 1998": lambda: nn.lenet5(nn.Tanh, "avg", init=init.LeCun()),
     "lenet5 for 8x8 digits": lambda: nn.lenet5(input_shape=(8, 8, 1)),
@@ -95,3 +103,5 @@ def test_what_does_not_fit_gets_one_sentence():
         nn.mlp((3,))
     with pytest.raises(ValueError, match="norm must be"):
         nn.mlp((3, 4), norm="group")
+    with pytest.raises(ValueError, match="norm_at must be 'before' or 'after'"):
+        nn.mlp((3, 4), norm="layer", norm_at="both")
