@@ -116,6 +116,25 @@ def below(figure, ax, columns=5, **more):
     return figure
 
 
+def named(ax, size=10):
+    """The names of an axis' lines at their right ends, in their colours and apart from each other, for a legend."""
+    known = {line: line.get_ydata() for line in ax.lines if not line.get_label().startswith("_")}
+    ends = {line: y[np.isfinite(y)][-1] for line, y in known.items() if np.isfinite(y).any()}
+    ax.set_ylim(ax.get_ylim())
+    places = {
+        line: float(np.clip(ax.transAxes.inverted().transform(ax.transData.transform((0, y)))[1], 0, 1))
+        for line, y in ends.items()
+    }
+    gap, at = 1.25 * size / 72 / (ax.get_position().height * ax.figure.get_size_inches()[1]), -np.inf
+    for line in sorted(places, key=places.get):  # upwards, then down again from the top
+        at = places[line] = max(places[line], at + gap)
+    below = 1.0 + gap
+    for line in sorted(places, key=places.get, reverse=True):
+        below = places[line] = min(places[line], below - gap)
+        style = {"color": line.get_color(), "fontsize": size, "va": "center"}
+        ax.annotate(line.get_label(), (1.02, places[line]), xycoords="axes fraction", annotation_clip=False, **style)
+
+
 def closer(ax, results, column, low=0.1, high=0.1, top=100):
     """Leave the untrained state out of the picture: y from the least value after the first row, less the part `low` of
     it, to the percentile `top` of these values, and the part `high` more. Runs that diverged are not looked at."""

@@ -38,7 +38,7 @@ experiment = Experiment(
         "c": Part("ResNet-18, rates a factor 3 apart", "digits", "cifar-10-jpeg"),
         "d": Part("two noisy half-moons, with an animation"),
     },
-    seeds=3,
+    seeds=10,
 )
 
 METHODS = {"SGD": SGD(), "momentum": HeavyBall(0.9), "AdaGrad": AdaGrad(), "RMSProp": RMSProp(), "Adam": Adam()}
@@ -74,7 +74,7 @@ def runs(args, found=None):
         for method, optimizer in METHODS.items():
             for lr in finer([RATES[method] * k for k in args.pick(FACTORS, FACTORS[2:5])], found, "b", data=data,
                             method=method):
-                yield Entry("b", Recipe(held_out, data=data), optimizer, RandomReshuffling(64), lr, metrics=0.5,
+                yield Entry("b", Recipe(held_out, data=data), optimizer, RandomReshuffling(64), lr, metrics=1,
                             stop=Stop(epochs=args.budget(30, 10)), data=data, method=method, lr=lr)
     for data in args.data_of("c"):
         problem = Recipe(resnet, data=data, width=args.pick(8, 4), rows=args.pick(6000, 600), validation=1 / 6,
