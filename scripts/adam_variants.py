@@ -103,8 +103,11 @@ class Stand:
 def memory(seed, events, optimizer):
     """A parameter: bytes of state, second moments, and the most bytes that are held beside x and g in twelve steps,
     two of them with Sophia's estimate."""
-    stand, optimizer = Stand(seed), copy.deepcopy(optimizer)
+    stand, optimizer, first = Stand(seed), copy.deepcopy(optimizer), copy.deepcopy(optimizer)
     n = stand.x.size
+    first.start(stand.x, stand)
+    first.step(stand.x, stand.g, 1e-4)                          # compiles
+    del first
     pool.release()
     spaces.free.clear()
     tracemalloc.start()

@@ -4,10 +4,12 @@ import itertools
 
 from lab import Results, charts
 from lab.charts import tuned
-from lab.figures import COLOURS, by_row, closer, curves, each, fitted, halved, heat, panels, said
+from lab.figures import COLOURS, by_row, closer, curves, each, fitted, halved, heat, named, panels, said
 from lab.pictures import save
 from lab.results import Finished
+from lab.surfaces import map_of, moving, on_relief, relief
 from npopt.analysis import RangeTest
+from problems.landscapes import EVERY
 
 import numpy as np
 import pytest
@@ -172,3 +174,53 @@ def test_rates_are_drawn_in_units_of_the_customary_one():
     ax = charts.rates(some, {"A": 0.1}, {1: "1", 3: "3"}, by="held_loss").axes[0]
     np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 0.5], [3, 0.9]])
     np.testing.assert_allclose(ax.get_ylim(), [0.5 / 1.05, 1.5])
+
+
+def test_names_at_the_ends_of_lines_stand_apart_and_in_their_order():
+    figure, ax = panels(size=(6, 4))
+    for i, end in enumerate((1.0, 1.001, 1.002, 3.0, 2.9999)):
+        ax.plot([0, 1, 2], [2.0, end, np.nan], color=COLOURS[i], label=f"line {i}")
+    ax.plot([0, 1], [0, 0])  # without a name
+    named(ax, 10)
+    figure.canvas.draw()
+    boxes = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
+    assert len(boxes) == 5 and all(a.y1 <= b.y0 + 1 for a, b in itertools.pairwise(boxes))
+    order = sorted(ax.texts, key=lambda text: text.get_window_extent().y0)
+    assert [text.get_text() for text in order] == [f"line {i}" for i in (0, 1, 2, 4, 3)]
+    assert [text.get_color() for text in order] == [COLOURS[i] for i in (0, 1, 2, 4, 3)]
+    assert boxes[-1].y1 <= ax.get_window_extent().y1 + 10 and boxes[0].y0 >= ax.get_window_extent().y0 - 10
+
+
+def test_the_last_frame_of_an_animation_stays(tmp_path):
+    def frames():
+        figure, ax = panels(size=(2, 2))
+        for k in range(4):
+            ax.plot([0, k], [0, 1])
+            yield figure
+
+    save(frames(), tmp_path / "some.gif")
+    with Image.open(tmp_path / "some.gif") as image:
+        times = []
+        for k in range(image.n_frames):
+            image.seek(k)
+            times.append(image.info["duration"])
+    assert times == [80, 80, 80, 2000]
+
+
+def test_ways_grow_on_a_map_and_on_a_relief_and_are_cut_at_the_window():
+    way = np.array([[0.5, 0.0], [0.2, 0.5], [0.1, 5.0]])
+    columns = {"x": way[:, 0], "y": way[:, 1], "f": way[:, 0] ** 2 - way[:, 1] ** 2, "gap": np.array([1.0, 1e-20, 0.5])}
+    runs = {"m": Finished("a", {}, 0, {}, columns, {}, 0.0, "steps")}
+    land = EVERY["open saddle"]
+    on = on_relief(land, way)
+    np.testing.assert_allclose(on[:, 1], [0.2, 0.5, 0.2**2 - 0.5**2])
+    assert np.isnan(on[:, 2]).all()
+    *_, figure = moving(lambda ax: map_of(ax, land), runs, (0, 2))
+    curve = figure.axes[1].lines[0].get_ydata()
+    assert curve[0] == 1 and np.isnan(curve[1]) and figure.axes[1].get_title() == "step 2"
+    frames = moving(
+        lambda ax: (relief(ax, land), (-3, 1))[1], runs, (0, 1), "f", lambda w: on_relief(land, w), projection="3d"
+    )
+    for t, figure in enumerate(frames):
+        left, right = figure.axes[0], figure.axes[1]
+        assert len(right.lines[0].get_ydata()) == t + 1 and right.get_ylim() == (-3, 1) and left.get_zlabel() == "f"
