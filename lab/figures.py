@@ -117,22 +117,37 @@ def below(figure, ax, columns=5, **more):
 
 
 def named(ax, size=10):
-    """The names of an axis' lines at their right ends, in their colours and apart from each other, for a legend."""
-    known = {line: line.get_ydata() for line in ax.lines if not line.get_label().startswith("_")}
-    ends = {line: y[np.isfinite(y)][-1] for line, y in known.items() if np.isfinite(y).any()}
-    ax.set_ylim(ax.get_ylim())
-    places = {
-        line: float(np.clip(ax.transAxes.inverted().transform(ax.transData.transform((0, y)))[1], 0, 1))
-        for line, y in ends.items()
-    }
-    gap, at = 1.25 * size / 72 / (ax.get_position().height * ax.figure.get_size_inches()[1]), -np.inf
-    for line in sorted(places, key=places.get):  # upwards, then down again from the top
-        at = places[line] = max(places[line], at + gap)
-    below = 1.0 + gap
-    for line in sorted(places, key=places.get, reverse=True):
-        below = places[line] = min(places[line], below - gap)
-        style = {"color": line.get_color(), "fontsize": size, "va": "center"}
-        ax.annotate(line.get_label(), (1.02, places[line]), xycoords="axes fraction", annotation_clip=False, **style)
+    """The name of each line at its end, in its colour, instead of a legend: in a column at the right, moved apart where
+    they would overlap, or beside the end of a line that ends far from there. Call it last: limits stay as they are."""
+    low, high = ax.get_ylim()  # asked for: limits are found when they are needed
+    ends = []
+    for line in ax.lines:
+        x, y = (np.ma.filled(np.ma.asarray(v, float), np.nan) for v in line.get_data())
+        seen = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+        if seen.size and not line.get_label().startswith("_"):
+            point = ax.transAxes.inverted().transform(ax.transData.transform((x[seen[-1]], y[seen[-1]])))
+            ends.append((float(np.clip(point[1], 0, 1)), float(point[0]), line))
+    height = 1.25 * size / 72 / (ax.figure.get_size_inches()[1] * ax.get_position().height)  # of a name, in axes
+    column = sorted((end for end in ends if end[1] > 0.85), key=lambda end: end[0])
+    at = np.array([end[0] for end in column])
+    for _ in range(200):  # neighbours move apart
+        push = np.maximum(height - np.diff(at), 0) / 2
+        if not (push > 1e-9).any():
+            break
+        at[:-1] -= push
+        at[1:] += push
+        at = np.maximum(at, 0)
+    for place, (_, _, line) in zip(at, column, strict=True):
+        tell(ax, line, (1.015, place), (0, 0), size)
+    for y, x, line in ends:
+        if x <= 0.85:
+            tell(ax, line, (x, y), (4, 0), size)
+    ax.set_ylim(low, high)
+
+
+def tell(ax, line, place, away, size):
+    ax.annotate(line.get_label(), place, away, "axes fraction", "offset points", color=line.get_color(), fontsize=size,
+                va="center", annotation_clip=False)  # fmt: skip
 
 
 def closer(ax, results, column, low=0.1, high=0.1, top=100):

@@ -80,7 +80,7 @@ def runs(args, found=None):
         for lr in args.pick(LR, LR[2:4]):
             yield Entry("b", problem, Adam(), RandomReshuffling(64), Cosine(lr), lr=lr, **some)
     for data in args.data_of("c"):
-        epochs = args.budget(20, 3)
+        epochs = args.budget(15, 3)
         for lr, decay, kind in itertools.product(args.pick(RATES, RATES[:2]), args.pick(DECAYS, DECAYS[::2]), KINDS):
             l2, optimizer = (decay, Adam()) if kind == "L2" else (0.0, AdamW(weight_decay=decay / lr))
             problem = Recipe(lenet, data=data, rows=args.pick(3000, 600), validation=1 / 3, test_rows=test, l2=l2)

@@ -179,16 +179,18 @@ def test_rates_are_drawn_in_units_of_the_customary_one():
 def test_names_at_the_ends_of_lines_stand_apart_and_in_their_order():
     figure, ax = panels(size=(6, 4))
     for i, end in enumerate((1.0, 1.001, 1.002, 3.0, 2.9999)):
-        ax.plot([0, 1, 2], [2.0, end, np.nan], color=COLOURS[i], label=f"line {i}")
+        ax.plot([0, 1, 2], [2.0, 1.5, end], color=COLOURS[i], label=f"line {i}")
     ax.plot([0, 1], [0, 0])  # without a name
+    ax.plot([0, 1, 2], [2.0, 2.5, np.nan], color=COLOURS[5], label="short")
     named(ax, 10)
     figure.canvas.draw()
-    boxes = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
-    assert len(boxes) == 5 and all(a.y1 <= b.y0 + 1 for a, b in itertools.pairwise(boxes))
-    order = sorted(ax.texts, key=lambda text: text.get_window_extent().y0)
-    assert [text.get_text() for text in order] == [f"line {i}" for i in (0, 1, 2, 4, 3)]
-    assert [text.get_color() for text in order] == [COLOURS[i] for i in (0, 1, 2, 4, 3)]
-    assert boxes[-1].y1 <= ax.get_window_extent().y1 + 10 and boxes[0].y0 >= ax.get_window_extent().y0 - 10
+    *column, short = ax.texts
+    column.sort(key=lambda text: text.get_window_extent().y0)
+    boxes = [text.get_window_extent() for text in column]
+    assert [text.get_text() for text in column] == [f"line {i}" for i in (0, 1, 2, 4, 3)]
+    assert [text.get_color() for text in column] == [COLOURS[i] for i in (0, 1, 2, 4, 3)]
+    assert all(a.y1 <= b.y0 + 1 and a.x0 == b.x0 for a, b in itertools.pairwise(boxes))
+    assert short.get_text() == "short" and short.get_window_extent().x0 < boxes[0].x0  # beside its own end
 
 
 def test_the_last_frame_of_an_animation_stays(tmp_path):
