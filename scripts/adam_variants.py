@@ -28,18 +28,7 @@ from lab.options import whole
 from lab.results import finer
 from lab.verdicts import lower, together, within
 from nn.networks import resnet18
-from npopt import (
-    Adafactor,
-    AdamMini,
-    AdamW,
-    Cosine,
-    HeavyBall,
-    Minibatch,
-    RandomReshuffling,
-    SophiaG,
-    Stop,
-    backend,
-)
+from npopt import Adafactor, AdamMini, AdamW, Cosine, HeavyBall, Minibatch, RandomReshuffling, SophiaG, Stop, backend
 from npopt.backend.allocator import pool, spaces
 from problems.classifiers import lenet, resnet
 

@@ -3,9 +3,10 @@
 The customary order on pictures, momentum SGD first and Adam with an L2 term last, is a statement about long runs.
 After 600 steps at a quarter of the width the order seems to be the opposite. Here the budget is the question: 600,
 2,400 and 9,600 steps of 128 pictures, a cosine to each budget's end, at width 16 of 64, on all 50,000 pictures, a
-tenth of them held out. The rate of each method at each budget is chosen among five (four at the longest), a factor 3 apart, by the loss of
-held-out pictures with the first seed; all seeds are run at that rate. If the customary order is one of long runs, the
-difference of momentum SGD and Adam in test accuracy grows with the budget and passes 0: where it does is the finding.
+tenth of them held out. The rate of each method at each budget is chosen among five (four at the longest), a factor 3
+apart, by the loss of held-out pictures with the first seed; all seeds are run at that rate. If the customary order is
+one of long runs, the difference of momentum SGD and Adam in test accuracy grows with the budget and passes 0: where
+it does is the finding.
 
 The other methods of tasks A4 (SGD, RMSProp, AdaGrad) and B1 (Adam-mini, Adafactor, Sophia-G) stand beside them in
 parts b and c; `adaptive` and `adam_variants` refer to them. Part w is the network at full width (11.2 M parameters),
