@@ -20,7 +20,7 @@ import math
 from lab import Entry, Experiment, Part, Recipe, Undecided
 from lab.charts import tuned
 from lab.claims import alike, decided, inside, listed, on_every, spread, spreads
-from lab.figures import COLOURS, heat, look, panels
+from lab.figures import COLOURS, heat, look, panels, plain
 from lab.results import finer
 from lab.verdicts import lower, no_higher, shown, within
 from npopt import Adam, AdamW, Cosine, HeavyBall, RandomReshuffling, Stop
@@ -280,7 +280,8 @@ def strength_figure(results):
         for i, kind in enumerate(KINDS):
             norms, accuracy = np.hstack(list(against_norm(runs.select(method=kind)).values()))
             ax.plot(np.exp(norms), accuracy, "os"[i], ms=4, alpha=0.6, color=look(i)["color"], label=kind)
-        ax.set(xscale="log", xlabel="|x|", ylim=(least - 1, None), title=f"rate {lr:g}")
+        ax.set(xscale="log", xlabel="|x| at the end", ylim=(least - 1, None), title=f"rate {lr:g}")
+        plain(ax.xaxis)
     axes[0][0].set_ylabel("test accuracy [%]")
     axes[0][0].legend()
     return figure

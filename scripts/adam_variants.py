@@ -323,7 +323,7 @@ def cost_figure(results):
         middle.barh(i, half, color=COLOURS[i], xerr=[[half - low], [high - half]], capsize=3)
         right.barh(i, sum(parts[m]), color=COLOURS[i], alpha=0.35)
         right.barh(i, parts[m][0], color=COLOURS[i])
-        right.text(sum(parts[m]) + 0.1, i, f"{sum(parts[m]):.2g} %", va="center")
+        right.text(sum(parts[m]) + 0.1, i, f"{sum(parts[m]):.1f} %", va="center")
     for ax, label in ((left, "state; peak [bytes a parameter]"), (middle, "time of an update [ms]"),
                       (right, "of the time of a gradient [%]")):
         ax.set_yticks(range(len(BYTES)), list(BYTES) if ax is left else [""] * len(BYTES))
