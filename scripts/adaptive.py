@@ -210,7 +210,7 @@ for number, names in enumerate((("beale", "valley", SADDLE, "rosenbrock"),
 
 @experiment.figure("views.png", caption="Four surfaces in relief, with the ways of the five methods. Cross: start.")
 def views_figure(results):
-    figure, axes = panels(2, 2, size=(12, 7.4), subplot_kw={"projection": "3d", "computed_zorder": False})
+    figure, axes = panels(2, 2, size=(10.5, 7), subplot_kw={"projection": "3d", "computed_zorder": False})
     for ax, name in zip(axes.flat, (*ANIMATED, SADDLE), strict=True):
         land = EVERY[name]
         relief(ax, land, *(ACROSS if name == SADDLE else ()))
@@ -222,11 +222,11 @@ def views_figure(results):
 
 def shown(args):
     """The steps that are frames."""
-    return range(0, STEPS + 1, args.pick(3, 150))
+    return range(0, STEPS + 1, args.pick(4, 150))
 
 
 @experiment.figure("saddle.gif", caption="The saddle x^2 - y^2, seen across its ridge, which the methods come down: "
-                   "SGD and momentum stay on it, methods with a rate for each coordinate leave. Three steps a frame.")
+                   "SGD and momentum stay on it, methods with a rate for each coordinate leave. Four steps a frame.")
 def saddle_animation(results, args):
     land = EVERY[SADDLE]
 
@@ -240,7 +240,7 @@ def saddle_animation(results, args):
 
 
 for name in ANIMATED:
-    @experiment.figure(f"{name}.gif", caption=f"{EVERY[name].title}, f = {EVERY[name].formula}: three steps a frame. "
+    @experiment.figure(f"{name}.gif", caption=f"{EVERY[name].title}, f = {EVERY[name].formula}: four steps a frame. "
                        "Cross: start; star: minimum.")
     def animation(results, args, name=name):
         runs = {m: group[0] for m, group in results.select("a", surface=name).groups("method")}
