@@ -50,7 +50,7 @@ B1, B2, LR = (0.0, 0.8, 0.9, 0.95), (0.9, 0.99, 0.999), (1e-4, 3e-4, 1e-3, 3e-3,
 MIDDLE = 1e-3                                                   # the rate of the pairs of part b
 RATES = (1e-3, 5e-3, 3e-2)                                      # of part c
 DECAYS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3)                    # of part c: lr weight_decay of AdamW, l2 of Adam
-KINDS = ("L2", "decoupled")
+KINDS, CHANCE = ("L2", "decoupled"), 0.2                        # a run whose test accuracy is lower is stuck
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
@@ -174,8 +174,9 @@ def chosen(results, kind):
                   source="Loshchilov & Hutter, ICLR 2019, figure 2")
 def c_apart(results):
     losses, words = {}, []
+    trained = results.select("c", lr=[lr for lr, runs in results.select("c").groups("lr") if not stuck(runs)])
     for kind in KINDS:
-        best, ends = chosen(results, kind), results.select("c", method=kind).finals("test_loss", "lr", "decay")
+        best, ends = chosen(trained, kind), trained.select(method=kind).finals("test_loss", "lr", "decay")
         losses[kind] = np.mean([np.log(ends[here, best[there]] / ends[here, best[here]])
                                 for here, there in itertools.permutations(best, 2)], 0)
         words.append(f"{kind}: chosen {listed({f'{lr:g}:': d for lr, d in best.items()})}, lost a factor "
@@ -198,6 +199,11 @@ def c_gain(results):
     return decided(spreads(ends), lower(l2, decoupled, 0.2))
 
 
+def stuck(runs):
+    """How many of the runs end near the accuracy of a uniform guess."""
+    return int((runs.final("test_accuracy") < CHANCE).sum())
+
+
 def against_norm(runs):
     """{seed: (log |x| at the end, test accuracy [%]), each (decays,), by rising norm}"""
     found = {}
@@ -214,6 +220,8 @@ def against_norm(runs):
                   "rate; false where they are farther apart")
 def c_strength(results):
     def judged(name, runs):
+        if stuck(runs):
+            return f"{stuck(runs)} of {len(runs)} runs stuck", None
         kinds, apart = [against_norm(runs.select(method=kind)) for kind in KINDS], []
         for seed in kinds[0]:
             (a, one), (b, two) = (kind[seed] for kind in kinds)
@@ -251,18 +259,25 @@ def betas_figure(results):
 
 
 @experiment.figure("decay.png", caption="LeNet-5 on few rows, cosine: test accuracy over rate and decay, mean over "
-                   "seeds, in one scale of colours (it begins at the 5th percentile). Left: l2 of the objective, "
-                   "through Adam's moments. Right: decoupled, lr weight_decay a step. Boxes: the decay that held-out "
-                   "rows choose at each rate.")
+                   "seeds, in one scale of colours; white: some seeds are stuck at a uniform guess. Left: l2 of the "
+                   "objective, through Adam's moments. Right: decoupled, lr weight_decay a step. Boxes: the decay that "
+                   "held-out rows choose at each rate.")
 def decay_figure(results):
     figure, axes = panels(1, 2, size=(13, 4))
-    tables = {m: results.select("c", method=m).table("test_accuracy", "lr", "decay") for m in KINDS}
-    every = 100 * np.array([values for values, _, _ in tables.values()])
-    limits = np.nanpercentile(every, 5), np.nanmax(every)
+    tables, groups = {}, {}
+    for kind in KINDS:
+        groups[kind] = dict(results.select("c", method=kind).groups("lr", "decay"))
+        values, rates, decays = results.select("c", method=kind).table("test_accuracy", "lr", "decay")
+        lost = np.array([[stuck(groups[kind][lr, decay]) for decay in decays] for lr in rates])
+        tables[kind] = np.where(lost, np.nan, 100 * values), lost, rates, decays
+    every = np.array([values for values, *_ in tables.values()])
     for ax, kind, label in zip(axes, KINDS, ("l2", "lr weight_decay"), strict=True):
-        values, rates, decays = tables[kind]
-        heat(ax, 100 * values, rates, decays, "learning rate", label, colour="test accuracy [%]", digits="{:.1f}",
-             limits=limits)
+        values, lost, rates, decays = tables[kind]
+        heat(ax, values, rates, decays, "learning rate", label, colour="test accuracy [%]", digits="{:.1f}",
+             limits=(np.nanmin(every), np.nanmax(every)))
+        for text, (i, j) in zip(list(ax.texts), np.ndindex(values.shape), strict=True):
+            if lost[i, j]:
+                text.set_text(f"{lost[i, j]}/{len(groups[kind][rates[i], decays[j]])}\nstuck")
         for lr, decay in chosen(results, kind).items():
             corner = decays.index(decay) - 0.47, rates.index(lr) - 0.47
             ax.add_patch(Rectangle(corner, 0.94, 0.94, fill=False, ec=COLOURS[1], lw=2.5))
@@ -270,17 +285,20 @@ def decay_figure(results):
     return figure
 
 
-@experiment.figure("strength.png", caption="The same runs: test accuracy against the norm of all "
-                   "parameters at the end, a panel for each rate; points: seeds and decays, but the worst twentieth.")
+@experiment.figure("strength.png", caption="The same runs: test accuracy against the norm of all parameters at the "
+                   "end, a panel for each rate (their scales differ); points: seeds and decays. Crosses at the edge: "
+                   "runs that are stuck at a uniform guess.")
 def strength_figure(results):
     groups = results.select("c").groups("lr")
-    figure, axes = panels(1, len(groups), size=(13, 4.4), squeeze=False, sharey=True)
-    least = np.percentile(100 * results.select("c").final("test_accuracy"), 5)
+    figure, axes = panels(1, len(groups), size=(13, 4.4), squeeze=False)
     for ax, (lr, runs) in zip(axes[0], groups, strict=True):
         for i, kind in enumerate(KINDS):
             norms, accuracy = np.hstack(list(against_norm(runs.select(method=kind)).values()))
-            ax.plot(np.exp(norms), accuracy, "os"[i], ms=4, alpha=0.6, color=look(i)["color"], label=kind)
-        ax.set(xscale="log", xlabel="|x| at the end", ylim=(least - 1, None), title=f"rate {lr:g}")
+            lost, colour = accuracy < 100 * CHANCE, look(i)["color"]
+            ax.plot(np.exp(norms[~lost]), accuracy[~lost], "os"[i], ms=4, alpha=0.6, color=colour, label=kind)
+            ax.plot(np.exp(norms[lost]), [0.02 + 0.03 * i] * lost.sum(), "x", color=colour,
+                    transform=ax.get_xaxis_transform())
+        ax.set(xscale="log", xlabel="|x| at the end", title=f"rate {lr:g}")
         plain(ax.xaxis)
     axes[0][0].set_ylabel("test accuracy [%]")
     axes[0][0].legend()
