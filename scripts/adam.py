@@ -170,7 +170,8 @@ def chosen(results, kind):
 
 @experiment.claim("c-apart", "decoupled decay can be tuned at another rate, L2 cannot",
                   expected="what the test loss loses by a decay a step that was chosen at another rate, mean over "
-                  "pairs of rates: less for decoupled (95 % of the log); false where more, or alike to a factor 1.02",
+                  "pairs of rates at which no run is stuck: less for decoupled (95 % of the log); false where more, or "
+                  "alike to a factor 1.02",
                   source="Loshchilov & Hutter, ICLR 2019, figure 2")
 def c_apart(results):
     losses, words = {}, []
