@@ -46,7 +46,7 @@ SHRINK = 5e-5                                                   # of x a step, b
 BASES = {"momentum SGD": 0.02, "Adam": 2e-3, "AdamW": 2e-3}     # the middles of the grids of part a
 FACTORS = (1 / 3, 1, 3)
 EPOCHS = 3                                                      # of part a
-B1, B2, LR = (0.0, 0.8, 0.9, 0.95), (0.9, 0.99, 0.999), (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+B1, B2, LR = (0.0, 0.9, 0.95), (0.9, 0.99, 0.999), (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 MIDDLE = 1e-3                                                   # the rate of the pairs of part b
 RATES = (1e-3, 5e-3, 3e-2)                                      # of part c
 DECAYS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3)                    # of part c: lr weight_decay of AdamW, l2 of Adam
@@ -74,7 +74,7 @@ def runs(args, found=None):
     for data in args.data_of("b"):
         problem, epochs = Recipe(lenet, data=data, rows=args.pick(6000, None), test_rows=test), args.budget(10, 2)
         some = dict(stop=Stop(epochs=epochs), metrics=epochs)
-        for b1 in args.pick(B1, B1[::2]):
+        for b1 in args.pick(B1, B1[:2]):
             for b2 in args.pick(B2, B2[::2]):
                 yield Entry("b", problem, Adam(b1, b2), RandomReshuffling(64), Cosine(MIDDLE), b1=b1, b2=b2, **some)
         for lr in args.pick(LR, LR[2:4]):
