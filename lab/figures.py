@@ -110,23 +110,6 @@ def curves(ax, results, y="loss", x="epoch", *, label=None, floor=0.0, logx=Fals
     return ax
 
 
-def named(ax, apart=0.06):
-    """The name of each line beside its right end, in its colour, in place of a legend: at least `apart` of the axis
-    from the next. Call it when the limits are set."""
-    ends = []
-    ax.get_ylim()  # settles the limits, which the transform below does not
-    for line in ax.get_lines():
-        y = np.asarray(line.get_ydata(), float)
-        if not line.get_label().startswith("_") and np.isfinite(y).any():
-            at = ax.transData.transform((1, y[np.isfinite(y)][-1]))[1]
-            ends.append((ax.transAxes.inverted().transform((0, at))[1], line))
-    place = -1.0
-    for y, line in sorted(ends, key=lambda end: end[0]):
-        place = max(y, place + apart)
-        ax.annotate(line.get_label(), (1.01, place), xycoords="axes fraction", va="center", fontsize=11,
-                    color=line.get_color(), annotation_clip=False)  # fmt: skip
-
-
 def below(figure, ax, columns=5, **more):
     """The legend of one of its axes below the whole figure."""
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns, **more)
