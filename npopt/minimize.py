@@ -96,7 +96,7 @@ class _Loop:
         self.compiled = self.estimator.compiled(self.optimizer, self.sampler) if steady else None
         if self.compiled:
             self.g = None  # the compiled loop needs no gradient vector
-        self.watched = bool(not self.compiled and Witness.methods(self.optimizer))
+        self.watched = bool(not self.compiled and hasattr(self.g, "dtype") and Witness.methods(self.optimizer))
         warn_of_long_steps(self)
         self.t, self.seconds, self.columns, self.reason = 0, 0.0, {}, None
         self.loss_sum, self.loss_count, self.last_loss, self.length = 0.0, 0, math.nan, 1
