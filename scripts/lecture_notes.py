@@ -43,8 +43,8 @@ experiment = Experiment(
 )
 
 BATCH, HELD, ROWS = 128, 1 / 6, 9000                            # parts w and s; a sixth of the rows is held out
-RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)                          # part w
-LARGE = 3e-2                                                    # the largest of them
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)                    # part w
+LARGE = 3e-2                                                    # one of them, thirty times the customary one
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-9)                           # of SWATS, relative; the paper's last is absolute
 STEPS, STARTS = 300, 6                                          # part e
 SOLVED = 1e-6                                                   # of the height at the start
