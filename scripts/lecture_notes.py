@@ -5,7 +5,7 @@ tiny ones, after 100,000 steps of ones), the convex problem on which Adam goes t
 last question: does RAdam do what warm-up does? Early in training Adam's second moment is the mean of few squares, and
 its ratio has a large variance; warm-up takes small steps meanwhile, RAdam is said to derive them. So at large rates
 both should help Adam, alike. Their words on-line, one pair a step, and off-line, all pairs: at equal passes. SWATS's
-switch, by its tolerance. And on twelve surfaces of two variables all methods that need no layers: from how many of six
+switch, by its tolerance. And on twelve surfaces of two variables all methods that need no layers: from how many of four
 starts, drawn in the window, each gets to the global minimum, at its best of 13 rates.
 
 The surfaces are moved by (1.3, -0.7), because Rastrigin's and Ackley's minima lie at 0 and Adafactor's step is
