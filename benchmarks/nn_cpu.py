@@ -3,9 +3,9 @@
     python benchmarks/nn_cpu.py --write
 
 Both sides see the same batch again and again. PyTorch runs eagerly, in the memory format that is faster for it (NCHW
-or channels last, tried here), with its fused SGD; the last column is npopt's time as a part of torch.compile's. Peak
-memory is what three steps add to the resident set of a process that has made a step of batch 2 before (so that
-libraries and compiled code are there already), the median of three such processes.
+or channels last, tried here), with its fused SGD. The last column is npopt's time as a part of torch.compile's. Peak
+memory is what three steps add to the resident set of a process. This process has made a step of batch 2 before, so
+libraries and compiled code are there already. The number is the median of three such processes.
 """
 
 import subprocess
@@ -24,6 +24,9 @@ CASES = {
     "MLP, batch 256": ("mlp", 256),
     "VGG-11, batch 128": ("vgg", 128),
     "ResNet-18, batch 128": ("resnet", 128),
+    "ResNet-18 of width 8, batch 128": ("resnet8", 128),
+    "ResNet-18 of width 16, batch 128": ("resnet16", 128),
+    "ResNet-18 of width 32, batch 128": ("resnet32", 128),
 }
 TARGETS = {
     "LeNet-5, batch 64": 0.45,
@@ -31,6 +34,9 @@ TARGETS = {
     "MLP, batch 256": 0.8,
     "VGG-11, batch 128": 0.7,
     "ResNet-18, batch 128": 0.65,
+    "ResNet-18 of width 8, batch 128": 0.45,
+    "ResNet-18 of width 16, batch 128": 0.5,
+    "ResNet-18 of width 32, batch 128": 0.45,
 }
 
 
@@ -48,7 +54,7 @@ def peak(side, case, size, threads):
 
 
 def beside_compiled(mine, case, size, channels_last, rounds):
-    """The median ratio of our step to torch.compile's, as text; why not, where it does not compile here."""
+    """The median ratio of our step to torch.compile's, as text. If it does not compile here, the text says why."""
     try:
         a, b = alternate(mine, theirs(case, size, channels_last, compiled=True), rounds)
     except Exception as error:  # no compiler for it, or one that it does not know

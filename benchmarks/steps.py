@@ -4,6 +4,7 @@ Both sides see the same batch again and again: `ours(case, size)` and `theirs(ca
 takes one step. PyTorch runs eagerly, with its fused SGD.
 """
 
+import functools
 from types import SimpleNamespace
 
 from pairs import torch  # isort: skip (before NumPy)
@@ -15,14 +16,16 @@ from problems.neural import Neural
 
 import numpy as np
 
-SHAPES = {"lenet": (28, 28, 1), "mlp": (28, 28, 1), "vgg": (32, 32, 3), "resnet": (32, 32, 3)}
+NARROW = {f"resnet{width}": width for width in (8, 16, 32)}  # ResNet-18 of other widths than 64
+SHAPES = {"lenet": (28, 28, 1), "mlp": (28, 28, 1)}  # others: 32 x 32, three colours
 NETWORKS = {"lenet": lenet5, "mlp": mlp, "vgg": vgg, "resnet": resnet18}
+NETWORKS |= {name: functools.partial(resnet18, width=width) for name, width in NARROW.items()}
 
 
 def batch(case, size):
     """Images and labels, the same for both sides."""
     rng = np.random.default_rng(0)
-    return rng.standard_normal((size, *SHAPES[case])).astype("float32"), rng.integers(0, 10, size)
+    return rng.standard_normal((size, *SHAPES.get(case, (32, 32, 3)))).astype("float32"), rng.integers(0, 10, size)
 
 
 def ours(case, size, compute=None, **options):
@@ -99,13 +102,13 @@ def rivals():
             y = F.relu(self.bn1(self.one(x)), inplace=True)
             return F.relu(self.bn2(self.two(y)) + self.short(x), inplace=True)
 
-    def resnet():
-        layers = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(True)]
-        width = 64
-        for channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-            layers += [Block(width, channels, stride), Block(channels, channels, 1)]
+    def resnet(width=64):
+        layers = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True)]
+        for stage in range(4):
+            channels = width << (stage > 0)
+            layers += [Block(width, channels, 1 + (stage > 0)), Block(channels, channels, 1)]
             width = channels
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
 
     def vgg():
         layers, width = [], 3
@@ -137,4 +140,5 @@ def rivals():
         ),
         "vgg": vgg,
         "resnet": resnet,
+        **{name: functools.partial(resnet, width) for name, width in NARROW.items()},
     }

@@ -1,5 +1,6 @@
 """Where the time of a step goes, layer by layer: what --profile prints."""
 
+from lab.progress import Doing
 from nn import Profile
 from npopt import Events, Stop, minimize
 from npopt.errors import UserError
@@ -20,7 +21,8 @@ def profile(script, labelled):
             continue
         problem.metrics = lambda x: {}
         given = dict(sampler=entry.sampler, schedule=0.0, events=Events(None))
-        minimize(problem, entry.optimizer, **given, stop=Stop(steps=2))  # compiled and warm
+        with Doing(f"compiling {problem.name}"):
+            minimize(problem, entry.optimizer, **given, stop=Stop(steps=2))  # compiled and warm
         with Profile() as found:
             run = minimize(problem, entry.optimizer, **given, stop=Stop(steps=PROFILED))
         step = run.columns["seconds"][-1] / PROFILED * 1e3

@@ -1,4 +1,4 @@
-"""Functions of two variables as maps and reliefs, and the ways of methods on them, still and moving."""
+"""Functions of two variables as maps and reliefs, and the paths of methods on them, still and moving."""
 
 from lab.figures import COLOURS, MARKERS, below, plt
 
@@ -57,7 +57,7 @@ def on_relief(land, way):
 
 
 def moving(draw, runs, frames, column="gap", place=None, **subplot):
-    """Frames of {method: run}: the ways on the map that draw(ax) makes, and a column against the step; lines grow.
+    """Frames of {method: run}: the paths on the map that draw(ax) makes, and a column against the step; lines grow.
 
     column   "gap", on a logarithmic axis, or another, on a linear one whose span is that of draw(ax), if it gives one
     place    function of a way -> (2, steps), or, on a relief, (3, steps); subplot: of the map

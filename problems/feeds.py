@@ -1,8 +1,8 @@
 """Where a network's rows come from: inputs and targets as functions of (seed, t, row).
 
 A Feed is made of data and a few words; `place` puts it onto the device in use. Then `batch(part, rows, draw)` gives the
-inputs and targets of rows of a part ("train", "validation", "test"); `draw` is None, or the (seed, t) of a training
-step, by which augmentation and the like draw for each row. A feed serves one problem.
+inputs and targets of rows of a part ("train", "validation", "test"). `draw` is None, or the (seed, t) of a training
+step; augmentation and the like draw for each row by it. A feed serves one problem.
 
 Inputs are an array (B, ...), or a tuple of arrays for a network that takes several.
 """
@@ -28,6 +28,7 @@ class Feed:
     inputs(part, rows, draw)."""
 
     name = "rows"
+    perplexity = False  # whether every row has as many targets, words or characters, so that e^loss is their perplexity
 
     def place(self, network, loss, dtype):
         """Check the data against the network's input and output shape and the loss, and move them onto the device."""
@@ -47,6 +48,16 @@ class Feed:
     def count(self, part):
         """How many rows a part has."""
         return self.parts[part][1].shape[0]
+
+    def walk(self, part, count, size):
+        """The first `count` rows of a part, each once, in batches of at most `size`: the row numbers of each batch in
+        the order of evaluation."""
+        rows = backend.xp().arange(count)
+        return [rows[first : first + size] for first in range(0, count, size)]
+
+    def box(self):
+        """(low, high, unit) of the inputs: npopt/ball.py. Rows of numbers have no bounds, and are their own unit."""
+        return -np.inf, np.inf, 1.0
 
     def targets(self):
         """The training targets, on the host."""
@@ -106,8 +117,8 @@ class Table(DataFeed):
 
 class Images(DataFeed):
     """Images (n, H, W, C), made from bytes batch by batch: pixels minus the mean, divided by the standard deviation, of
-    their channel. Images without `mean` and `std` (per channel, in the units of x) become x / scale. They are laid out
-    flat for a network whose rows are.
+    their channel. Images without `mean` and `std` (per channel, in the units of x) become x / scale. For a network with
+    flat rows they are laid out flat.
 
     augment: None or CropFlip(), on training passes alone
     """
@@ -133,6 +144,13 @@ class Images(DataFeed):
             scale, shift = 1 / std, -mean / std
         self.scale, self.shift = (backend.asarray(np.ascontiguousarray(v), self.dtype) for v in (scale, shift))
 
+    def box(self):
+        """Black, white and their distance in the network's scale: three arrays of the shape of a row."""
+        shape, whites = self.parts["train"][0].shape[1:], getattr(self.data, "scale", 1.0)
+        m, unit = backend.xp(self.scale), self.scale * whites
+        low, unit = (m.zeros(shape, self.dtype) + v for v in (self.shift, unit))
+        return tuple(v.reshape(self.input_shape) for v in (low, low + unit, unit))
+
     def inputs(self, part, rows, draw):
         images, moves = self.parts[part][0], None
         count = images.shape[0] if rows is None else rows.shape[0]
@@ -146,5 +164,5 @@ class Images(DataFeed):
 
 
 def feed_of(data):
-    """Images(data) or Table(data), as its rows are."""
+    """Images(data) where the rows of x are images, else Table(data)."""
     return Images(data) if data.x_train.ndim == 4 else Table(data)

@@ -1,13 +1,13 @@
 """The pieces of the layers that have a fast path: one function each, two or three ways to compute it.
 
-`reference` is array code for every device; the other modules hold what replaces it on one of them, `gpu` all that is
-for CuPy arrays. Arrays of mixed dtypes, with gaps, read-only or empty go the plain way. A test holds all ways equal,
-with two exceptions. In a fast convolution an infinite or NaN number may reach neighbours that it has no connection to.
-And a fast ReLU cuts an infinite dy to 0 where the plain one has NaN. use("reference") switches the replacements off.
-use("accurate") leaves out what rounds most, the larger tiles of Winograd's form.
+`reference` is array code for every device. The other modules hold what replaces it on one device: `gpu` on CuPy arrays,
+all others on the CPU. Arrays of mixed dtypes, with gaps, read-only or empty go through `reference`. A test holds all
+ways equal, with two exceptions. In a fast convolution an infinite or NaN number may reach neighbours that it has no
+connection to. And a fast ReLU cuts an infinite dy to 0 where the plain one has NaN. use("reference") switches the
+replacements off. use("accurate") leaves out what rounds most, the larger tiles of Winograd's form.
 
-The compiled loops lean on numba's and llvmlite's inner parts. Where a version of these does not import or compile them,
-one warning says so and the plain way serves.
+The compiled loops use inner parts of numba and llvmlite. If an installed version does not import or compile them, one
+warning says so, and `reference` does the work.
 """
 
 import functools
@@ -18,14 +18,14 @@ from npopt.errors import UserError
 
 import numpy as np
 
-from . import gpu, reference
+from . import gpu, reference, reference_recurrent
 from .reference import taps
 
 SAID = []  # not empty once it was said
 
 
 def warn(error):
-    """Say once that compiled loops are not to be had."""
+    """Warn, once, that the compiled loops cannot be used."""
     if SAID:
         return
     SAID.append(error)
@@ -39,17 +39,17 @@ def warn(error):
 
 
 class Absent:
-    """In place of a module that cannot be imported: it has no replacement for anything."""
+    """Stands for a module that cannot be imported. It has no replacement for anything."""
 
     def __getattr__(self, name):
         return None
 
 
 try:
-    from . import cpu, matrices, norms, pooling
+    from . import cpu, matrices, norms, pooling, recurrent
 except Exception as error:  # whatever a library does whose inner parts have changed
     warn(error)
-    cpu = matrices = norms = pooling = Absent()
+    cpu = matrices = norms = pooling = recurrent = Absent()
 
 __all__ = [
     "CHOICES",
@@ -60,9 +60,15 @@ __all__ = [
     "erf",
     "gather_images",
     "gather_windows",
+    "gru",
+    "gru_backward",
+    "gru_before",
+    "gru_before_backward",
     "linear",
     "linear_inputs",
     "linear_weights",
+    "lstm",
+    "lstm_backward",
     "max_pool",
     "max_pool_backward",
     "moments",
@@ -105,7 +111,7 @@ def plan():
 
 
 def alike(arguments):
-    """Whether compiled loops take these arrays: contiguous, writable, not empty, floating ones of one dtype."""
+    """Whether compiled loops take these arrays: contiguous, writable, not empty, of one floating dtype."""
     first = None
     for a in arguments:
         if isinstance(a, np.ndarray):
@@ -134,7 +140,7 @@ def either(plain, **fast):
                     return replacement(*arguments)
                 except MemoryError:
                     raise
-                except Exception as error:  # it does not compile: inside, loops raise nothing
+                except Exception as error:  # it does not compile; the loops themselves raise nothing
                     warn(error)
                     fast["cpu"] = None
         return plain(*arguments)
@@ -166,3 +172,9 @@ max_pool = either(reference.max_pool, cpu=pooling.max_pool, gpu=gpu.pixels.max_p
 max_pool_backward = either(reference.max_pool_backward, cpu=pooling.max_pool_backward, gpu=gpu.pixels.max_pool_backward)
 softmax = either(reference.softmax, cpu=cpu.softmax, gpu=gpu.pixels.softmax)
 erf = either(reference.erf, cpu=cpu.erf, gpu=gpu.pixels.erf)
+lstm = either(reference_recurrent.lstm, cpu=recurrent.lstm)
+lstm_backward = either(reference_recurrent.lstm_backward, cpu=recurrent.lstm_backward)
+gru = either(reference_recurrent.gru, cpu=recurrent.gru)
+gru_backward = either(reference_recurrent.gru_backward, cpu=recurrent.gru_backward)
+gru_before = either(reference_recurrent.gru_before)
+gru_before_backward = either(reference_recurrent.gru_before_backward)

@@ -3,6 +3,7 @@
 `block_product` is the inner loop of every convolution and every linear layer here.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -30,8 +31,8 @@ class Product(NamedTuple):
     run: int
 
 
-def block_product(vectors, masked, apart=False):
-    """A numba function: one register block of a matrix product, ROWS x (vectors lanes) sums that stay in registers,
+def block_product(vectors, masked, apart=False, height=ROWS):
+    """A numba function: one register block of a matrix product, height x (vectors lanes) sums that stay in registers,
 
         C[i, j] = S[i, j] + sum_{r < times} sum_{k < run} A[i, r, k] B[r run + k, j],    i < m, j < n
 
@@ -40,9 +41,9 @@ def block_product(vectors, masked, apart=False):
         C[i, j] = out[out_at + rows[1, row + i] + j]
         S[i, j] = start[start_at + (rows[1, row + i] if start_like_out else 0) + j]
 
-    S: a bias, one row for all, or C itself. m <= ROWS: rows beyond it repeat row m - 1. masked: n <= vectors lanes;
-    else n is not looked at and taken as vectors lanes. times and run are at least 1. apart: the `run` terms of each r
-    are summed by themselves, from 0, and then added: a long sum loses fewer digits, but short runs cost time.
+    S: a bias, one row for all, or C itself. m <= height: rows beyond m repeat row m - 1. masked: n <= vectors lanes;
+    if not set, n is not looked at and taken as vectors lanes. times and run are at least 1. apart: the `run` terms of
+    each r are summed by themselves, from 0, and then added. So a long sum loses fewer digits, but short runs cost time.
     """
 
     @intrinsic
@@ -57,7 +58,7 @@ def block_product(vectors, masked, apart=False):
             masks = [e.first(builder.sub(plan.n, j)) if masked else None for j in columns]
             length, last = builder.extract_value(table.shape, 1), builder.sub(m, I64(1))
             left_at, out_at, first = [], [], []
-            for i in range(ROWS):
+            for i in range(height):
                 here = builder.select(builder.icmp_signed("<", I64(i), m), I64(i), last) if i else I64(0)
                 at = builder.add(row, here)
                 offset = builder.load(builder.gep(table.data, [at]))
@@ -142,7 +143,7 @@ def two_loops(e, plan, first, terms, apart):
     return whole
 
 
-def tile_transform(line, size_in, size_out, bias=False, exact=False):
+def tile_transform(line, size_in, size_out, bias=False, exact=False, edge=None):
     """A numba function that applies a linear map on both axes of a small square tile, channel by channel,
 
         Y[., ., c] = M X[., ., c] M' + s[c],    c < count        (s only where bias is set)
@@ -150,39 +151,71 @@ def tile_transform(line, size_in, size_out, bias=False, exact=False):
         X[i, j, c] = x[first + down i + right j + c],  (first, down, right) = x_at,     and Y the same in y
 
     line: M as a function from a list of size_in values to one of size_out; it sees vectors of channels. exact: float32
-    is mapped in float64 and rounded once.
+    is mapped in float64 and rounded once. edge: the function takes one argument more, inside = (i0, i1, j0, j1). With
+    "x" the pixels of X outside of i0 <= i < i1, j0 <= j < j1 are zero, with "y" those of Y are not written; neither are
+    touched.
     """
 
-    def whole(tile):
-        half = [line([tile[i][j] for i in range(size_in)]) for j in range(size_in)]  # M X, column by column
-        return [line([half[j][i] for j in range(size_in)]) for i in range(size_out)]  # and its rows times M'
+    def emit(context, builder, signature, arguments):
+        kind, count = scalar(signature.args[0]), arguments[5]
+        x, y, s = (data(context, builder, signature.args[i], arguments[i]) for i in (0, 2, 4))
+        from_places, to_places = (
+            grid(builder, cgutils.unpack_tuple(builder, arguments[i]), (size, size))
+            for i, size in ((1, size_in), (3, size_out))
+        )
+        inside = dict.fromkeys("xy", None)
+        if edge:
+            size = size_in if edge == "x" else size_out
+            inside[edge] = pixels_inside(builder, cgutils.unpack_tuple(builder, arguments[6]), size)
 
-    @intrinsic
-    def call(typing, x, x_at, y, y_at, s, count):
-        def emit(context, builder, signature, arguments):
-            kind, count = scalar(signature.args[0]), arguments[5]
-            x, y, s = (data(context, builder, signature.args[i], arguments[i]) for i in (0, 2, 4))
-            from_places, to_places = (
-                grid(builder, cgutils.unpack_tuple(builder, arguments[i]), (size, size))
-                for i, size in ((1, size_in), (3, size_out))
-            )
+        def body(e, c, mask):
+            masks = {side: functools.partial(narrowed, e, mask, pixels) for side, pixels in inside.items()}
+            half = []  # M X, column by column; each is loaded when it is needed: registers are few
+            for j in range(size_in):
+                pixels = range(j, size_in * size_in, size_in)
+                column = [e.load(x, builder.add(from_places[p], c), masks["x"](p)) for p in pixels]
+                half.append(line([value.doubled() for value in column] if exact else column))
+            extra = e.load(s, c, mask) if bias else None
+            for i in range(size_out):  # and its rows times M'
+                for j, value in enumerate(line([column[i] for column in half])):
+                    p, value = i * size_out + j, value.rounded(e) if exact else value
+                    e.store(y, builder.add(to_places[p], c), value + extra if bias else value, masks["y"](p))
 
-            def body(e, c, mask):
-                values = [e.load(x, builder.add(at, c), mask) for at in from_places]
-                if exact:
-                    values = [value.doubled() for value in values]
-                result = whole([values[i : i + size_in] for i in range(0, len(values), size_in)])
-                extra = e.load(s, c, mask) if bias else None
-                for value, at in zip(sum(result, []), to_places, strict=True):
-                    value = value.rounded(e) if exact else value
-                    e.store(y, builder.add(at, c), value + extra if bias else value, mask)
+        each_vector(builder, kind, count, body)
+        return context.get_dummy_value()
 
-            each_vector(builder, kind, count, body)
-            return context.get_dummy_value()
+    if edge:
 
-        return types.void(x, x_at, y, y_at, s, types.int64), emit
+        @intrinsic
+        def call(typing, x, x_at, y, y_at, s, count, inside):
+            return types.void(x, x_at, y, y_at, s, types.int64, inside), emit
+
+    else:
+
+        @intrinsic
+        def call(typing, x, x_at, y, y_at, s, count):
+            return types.void(x, x_at, y, y_at, s, types.int64), emit
 
     return call
+
+
+def narrowed(e, mask, pixels, p):
+    """The mask of a vector of pixel p: none of it where the pixel is outside."""
+    return mask if pixels is None else e.where(pixels[p], mask)
+
+
+def pixels_inside(builder, inside, size):
+    """Whether i0 <= i < i1 and j0 <= j < j1, for all pixels (i, j) of a tile, row by row."""
+    i0, i1, j0, j1 = inside
+
+    def between(low, high):
+        return [
+            builder.and_(builder.icmp_signed("<=", low, I64(k)), builder.icmp_signed("<", I64(k), high))
+            for k in range(size)
+        ]
+
+    rows, columns = between(i0, i1), between(j0, j1)
+    return [builder.and_(row, column) for row in rows for column in columns]
 
 
 def grid(builder, at, shape):
@@ -282,3 +315,21 @@ def transpose_block(typing, a, a0, a_row, b, b0, b_row):
         return context.get_dummy_value()
 
     return types.void(a, number, number, b, number, number), emit
+
+
+@intrinsic
+def prefetch(typing, x, at):
+    """Ask for the line of the cache that holds x[at], which need not exist, to come near."""
+
+    def emit(context, builder, signature, arguments):
+        kind = signature.args[0]
+        scalar(kind)
+        e = Emitter(builder, I8, 1)
+        address = builder.bitcast(
+            builder.gep(data(context, builder, kind, arguments[0]), [arguments[1]]), I8.as_pointer()
+        )
+        f = e._intrinsic("llvm.prefetch.p0", ir.FunctionType(ir.VoidType(), [address.type, I32, I32, I32]))
+        builder.call(f, [address, I32(0), I32(2), I32(1)])  # to read, into the second cache, data
+        return context.get_dummy_value()
+
+    return types.void(x, types.int64), emit

@@ -20,7 +20,7 @@ import scipy.special
 
 from . import direct, winograd
 from .matrices import SMALL
-from .products import inside, jit
+from .products import inside, jit, lanes
 
 NO_ROWS = np.empty(0, np.int64)
 
@@ -98,19 +98,21 @@ def algorithm(kernel, stride, padding, out, c, o):
     """m for Winograd's F(m x m, 3 x 3), 0 for the direct way, by the products that each needs and what was measured.
 
     A tile of m x m outputs takes (m + 2)^2 products for each pair of channels, and the maps about as much work as MAPS
-    more channels; the direct way takes 9 for each output.
+    more channels; the direct way takes 9 for each output. Winograd's form works on whole vectors of channels.
     """
     if tuple(kernel) != (3, 3) or tuple(stride) != (1, 1) or max(padding) > 2:
         return 0
+    vectors_c, vectors_o = (-(-n // LANES) * LANES for n in (c, o))
 
     def cost(m):
         tiles = -(-out[0] // m) * -(-out[1] // m)
-        return tiles * (m + 2) ** 2 * (c * o + MAPS * (c + o))
+        return tiles * (m + 2) ** 2 * (c * vectors_o + MAPS * (vectors_c + vectors_o))
 
     return min(tiles, key=lambda m: cost(m) if m else 9 * out[0] * out[1] * c * o)
 
 
-MAPS = 24
+MAPS = 16
+LANES = lanes(np.float32)
 tiles = (0, 2, 4)  # what may be chosen; kernels.use sets it
 
 

@@ -151,6 +151,7 @@ def backward_inputs(dy, w, dx, stride, padding):
 
 CHUNK = 256  # positions whose columns are gathered at a time, or a line if that is longer
 PARTIAL = 4 << 20  # bytes of partial sums of dW, beyond one
+FEW, NEAR = 16, 512 << 10  # positions of an image that are enough where the sums of dW stay in a second cache: bytes
 
 
 def backward_weights(x, dy, dw, stride, padding):
@@ -173,7 +174,7 @@ def backward_weights_of(x, dy, dw, stride, padding):
     o, (rows, columns), c, width = dw.shape[0], dw.shape[1:3], dw.shape[3], lanes(x.dtype)
     depth, out = dw.size // o, dy.shape[1:3]
     parts = max(1, min(16, PARTIAL // dw.nbytes))
-    if prod(out) >= ENOUGH:
+    if prod(out) >= ENOUGH or prod(out) >= FEW and dw.nbytes <= NEAR:
         high, wide = (n + 2 * p for n, p in zip(x.shape[1:3], padding, strict=True))
         partial = backend.workspace((parts, depth, o), dw.dtype)
         places, buffers = weights_plan(rows, columns, c, wide, o), _buffers(x, 1, high, wide)

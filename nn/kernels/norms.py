@@ -1,7 +1,8 @@
 """Batch norm in as few passes over memory as it has: two forward (moments, then y), two backward (sums, then dx).
 
 Sums over rows go by blocks that fit the first cache, in the arrays' dtype, and over blocks in float64. The work is cut
-into PARTS pieces whatever the number of threads, so that results do not depend on it.
+into PARTS pieces whatever the number of threads. So results do not depend on that number. Where columns are few, some
+rows are taken as one: a sum of 16 columns alone would wait for itself in every row.
 """
 
 import numba
@@ -12,14 +13,30 @@ from .products import jit
 PARTS = 16
 
 
+WIDE = 64  # columns of rows taken as one, at most
+
+
+def together(x):
+    """How many rows of x to take as one: a power of two that divides their number."""
+    n, d = x.shape
+    return max(1, min(n & -n, 1 << (WIDE // d).bit_length() - 1)) if d <= WIDE else 1
+
+
+def wider(f, *arrays):
+    """The arrays with f rows as one; those of one axis are repeated."""
+    if f == 1:
+        return arrays
+    return [np.tile(a, f) if a.ndim == 1 else a.reshape(len(a) // f, -1) for a in arrays]
+
+
 def moments(x, mean, variance):
-    _moments(x, mean, variance)
+    _moments(*wider(together(x), x), mean, variance)
 
 
 @jit
 def _moments(x, mean, variance):
     n, d = x.shape
-    block = max(1, 4096 // d)
+    block, columns = max(1, 4096 // d), mean.size
     means, squares, counts = np.zeros((PARTS, d)), np.zeros((PARTS, d)), np.zeros(PARTS)
     for part in numba.prange(PARTS):
         first, last = n * part // PARTS, n * (part + 1) // PARTS
@@ -44,17 +61,18 @@ def _moments(x, mean, variance):
                 square[j] += s[j] + step * step * (seen * count / (seen + count))
             seen += count
         counts[part] = seen
-    for j in range(d):
+    for j in range(columns):
         total, square, seen = 0.0, 0.0, 0.0
         for part in range(PARTS):
             count = counts[part]
             if count > 0:
-                step = means[part, j] - total
-                total += step * (count / (seen + count))
-                square += squares[part, j] + step * step * (seen * count / (seen + count))
-                seen += count
+                for k in range(j, d, columns):
+                    step = means[part, k] - total
+                    total += step * (count / (seen + count))
+                    square += squares[part, k] + step * step * (seen * count / (seen + count))
+                    seen += count
         mean[j] = total
-        variance[j] = square / n
+        variance[j] = square / seen
 
 
 def normalise(x, mean, scale, offset, skip, rectify, y):
@@ -78,7 +96,8 @@ def _normalise(x, mean, scale, offset, skip, add, rectify, y):
 
 
 def normalise_sums(x, mean, r, dy, y, da, db):
-    _normalise_sums(x, mean, r, dy, dy if y is None else y, y is not None, da, db)
+    x, mean, dy, mask = wider(together(x), x, mean, dy, dy if y is None else y)
+    _normalise_sums(x, mean, r, dy, mask, y is not None, da, db)
 
 
 @jit
@@ -106,11 +125,12 @@ def _normalise_sums(x, mean, r, dy, y, rectify, da, db):
             for j in range(d):
                 products[part, j] += p[j]
                 sums[part, j] += s[j]
-    for j in range(d):
+    for j in range(da.size):
         product, total = 0.0, 0.0
         for part in range(PARTS):
-            product += products[part, j]
-            total += sums[part, j]
+            for k in range(j, d, da.size):
+                product += products[part, k]
+                total += sums[part, k]
         da[j] = product * r[j]
         db[j] = total
 

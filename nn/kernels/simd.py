@@ -82,6 +82,15 @@ class Emitter:
         )
         return b.icmp_signed("<", ir.Constant(kind, [I64(i) for i in range(self.lanes)]), bound)
 
+    def where(self, condition, mask=None):
+        """The mask with all its lanes (None: all lanes) where a condition holds, else with none."""
+        b, kind = self.builder, ir.VectorType(ir.IntType(1), self.lanes)
+        undefined = ir.Constant(kind, ir.Undefined)
+        all_or_none = b.shuffle_vector(
+            b.insert_element(undefined, condition, I32(0)), undefined, ir.Constant(ir.VectorType(I32, self.lanes), None)
+        )
+        return all_or_none if mask is None else b.and_(all_or_none, mask)
+
     def fma(self, a, b, c):
         """a b + c, rounded once."""
         f = self._intrinsic(f"llvm.fma.{self.suffix}", ir.FunctionType(self.type, [self.type] * 3))
@@ -139,7 +148,8 @@ def data(context, builder, kind, value):
 
 
 def each_vector(builder, kind, count, body):
-    """body(emitter, c, mask) for c = 0, lanes, ... below count: full vectors with mask None, then what is left."""
+    """body(emitter, c, mask) for c = 0, lanes, ... below count: full vectors with mask None, then the last few numbers
+    with a mask."""
     e = Emitter(builder, kind, width(kind))
     before = builder.block
     test, inside, after, rest, end = (

@@ -29,29 +29,74 @@ import numba
 import numpy as np
 
 from . import winograd_maps as maps
-from .blocks import Product
-from .products import inside, jit, lanes, multiply_apart, panel, spread, transpose, zeros
+from .blocks import Product, prefetch
+from .products import jit, lanes, multiply_apart, panel, spread, transpose, zeros
+
+LINE = 64  # bytes of a line of the cache
 
 
 @spread
-def fetch(x, b, h, w, size, border):
-    """(array, (first, down, right)) of the tile of size x size pixels whose corner is at (h, w): x itself or, where the
-    tile reaches outside, a copy with zeros there."""
-    _, height, width, c = x.shape
-    flat = x.reshape(-1)
-    if h >= 0 and w >= 0 and h + size <= height and w + size <= width:
-        return flat, (((b * height + h) * width + w) * c, width * c, c)
-    for i in range(size):
-        for j in range(size):
-            to = border[(i * size + j) * c : (i * size + j + 1) * c]
-            if 0 <= h + i < height and 0 <= w + j < width:
-                at = ((b * height + h + i) * width + w + j) * c
-                source = flat[at : at + c]
-                for k in range(c):
-                    to[k] = source[k]
-            else:
-                to[:] = 0
-    return border, (np.int64(0), size * c, c)
+def window(shape, b, h, w, size):
+    """(at, inside, whole) of the tile of size x size pixels whose corner is pixel (h, w) of image b: its place (first,
+    down, right) in the numbers of all images, its part inside the image and whether that is all of it, as
+    blocks.tile_transform takes them."""
+    _, height, width, c = shape
+    inside = max(0, -h), min(size, height - h), max(0, -w), min(size, width - w)
+    whole = h >= 0 and w >= 0 and h + size <= height and w + size <= width
+    return (((b * height + h) * width + w) * c, width * c, c), inside, whole
+
+
+@spread
+def ahead(x, shape, b, h, j, m, lanes):
+    """Bring the m lines of pixels from line h on nearer, of which tile j of its row of tiles does its share: memory
+    is read in pieces of a tile's width, which no processor foresees."""
+    _, height, width, c = shape
+    share = m * m * c
+    first = (b * height + h) * width * c + j * share
+    for k in range(0, share, lanes):
+        prefetch(x, first + k)
+
+
+@spread
+def inputs_to_points(x, at, v, to, count, inside, whole, m):
+    """V of one tile of inputs."""
+    if m == 4:
+        if whole:
+            maps.of_input4(x, at, v, to, v, count)
+        else:
+            maps.of_input_edge4(x, at, v, to, v, count, inside)
+    elif whole:
+        maps.of_input2(x, at, v, to, v, count)
+    else:
+        maps.of_input_edge2(x, at, v, to, v, count, inside)
+
+
+@spread
+def points_to_outputs(z, at, y, to, bias, inside, whole, m):
+    """One tile of outputs, from M."""
+    if m == 4:
+        if whole:
+            maps.of_product4(z, at, y, to, bias, bias.size)
+        else:
+            maps.of_product_edge4(z, at, y, to, bias, bias.size, inside)
+    elif whole:
+        maps.of_product2(z, at, y, to, bias, bias.size)
+    else:
+        maps.of_product_edge2(z, at, y, to, bias, bias.size, inside)
+
+
+@spread
+def outputs_to_points(dy, at, z, to, count, inside, whole, m):
+    """dM of one tile of outputs."""
+    if m == 4:
+        if whole:
+            maps.of_output4(dy, at, z, to, z, count)
+        else:
+            maps.of_output_edge4(dy, at, z, to, z, count, inside)
+    elif whole:
+        maps.of_output2(dy, at, z, to, z, count)
+    else:
+        maps.of_output_edge2(dy, at, z, to, z, count, inside)
 
 
 @jit
@@ -71,38 +116,26 @@ def weights_to_points(w, u, m, size, taps, stride, width):
                 maps.of_weight2(w, tap, u, to, w, count)
 
 
-@inside
-def store_part(tile, y, b, h, w, m):
-    """The part of a tile of m x m outputs that lies inside image b, whose place begins at (h, w)."""
-    _, out_height, out_across, o = y.shape
-    for e in range(min(m, out_height - h)):
-        for f in range(min(m, out_across - w)):
-            for k in range(o):
-                y[b, h + e, w + f, k] = tile[(e * m + f) * o + k]
-
-
 @jit
-def correlate(x, u, bias, y, v, z, border, rows, plan):
-    """y = the convolution of x with the filter whose points are u, plus bias. v, z, border: (threads, ...)."""
+def correlate(x, u, bias, y, v, z, rows, plan):
+    """y = the convolution of x with the filter whose points are u, plus bias. v, z: (threads, ...)."""
     m, top, left, stride, run, width = plan
     c, (out_height, out_across, o) = x.shape[3], y.shape[1:]
-    n, flat, wide = m + 2, y.reshape(-1), 2 * width
+    n, wide, source, to = m + 2, 2 * width, x.reshape(-1), y.reshape(-1)
     down, right = (out_height + m - 1) // m, (out_across + m - 1) // m
     tiles, threads, chunk = x.shape[0] * down * right, v.shape[0], rows.shape[1]
     v_point, z_point = v.shape[1] // (n * n), z.shape[1] // (n * n)
     nothing = np.zeros(wide, x.dtype)
     for part in numba.prange(threads):
         first, last = tiles * np.int64(part) // threads, tiles * (np.int64(part) + 1) // threads
-        mine, found, edge = v[part], z[part], border[part]
+        mine, found = v[part], z[part]
         for lo in range(first, last, chunk):
             count = min(chunk, last - lo)
             for t in range(count):
                 b, i, j = (lo + t) // (down * right), (lo + t) // right % down, (lo + t) % right
-                source, at = fetch(x, b, i * m - top, j * m - left, n, edge)
-                if m == 4:
-                    maps.of_input4(source, at, mine, (t * c, n * v_point, v_point), source, c)
-                else:
-                    maps.of_input2(source, at, mine, (t * c, n * v_point, v_point), source, c)
+                at, inside, whole = window(x.shape, b, i * m - top, j * m - left, n)
+                ahead(source, x.shape, b, i * m - top + n, j, m, LINE // x.itemsize)
+                inputs_to_points(source, at, mine, (t * c, n * v_point, v_point), c, inside, whole, m)
             for p in range(n * n):
                 for o0 in range(0, o, wide):
                     columns = min(wide, o - o0)
@@ -121,62 +154,51 @@ def correlate(x, u, bias, y, v, z, border, rows, plan):
                     )
                     multiply_apart(mine, u, found, nothing, rows, 0, count, product, width)
             for t in range(count):
-                b, h, w = (lo + t) // (down * right), (lo + t) // right % down * m, (lo + t) % right * m
-                cut, tile = h + m > out_height or w + m > out_across, (t * o, n * z_point, z_point)
-                to, at = flat, (((b * out_height + h) * out_across + w) * o, out_across * o, o)
-                if cut:
-                    to, at = edge, (np.int64(0), m * o, o)
-                if m == 4:
-                    maps.of_product4(found, tile, to, at, bias, o)
-                else:
-                    maps.of_product2(found, tile, to, at, bias, o)
-                if cut:
-                    store_part(edge, y, b, h, w, m)
+                b, i, j = (lo + t) // (down * right), (lo + t) // right % down, (lo + t) % right
+                at, inside, whole = window(y.shape, b, i * m, j * m, m)
+                points_to_outputs(found, (t * o, n * z_point, z_point), to, at, bias, inside, whole, m)
 
 
+PIECES = 16  # of the maps of dW's tiles, for the threads
 DEPTH = 128  # rows of a panel that the first cache holds, twice
 
 
 @spread
-def tile_to_points(x, dy, v, z, border, t, tile, corner, plan):
-    """V and dM of one tile, (image, row, column) = tile: row t of each point and panel of `chunk` rows."""
-    (b, i, j), (top, left), (m, chunk, wide) = tile, corner, plan
-    c, o, n = x.shape[3], dy.shape[3], m + 2
+def tile_to_points(x, x_shape, dy, dy_shape, v, z, t, tile, plan):
+    """V and dM of one tile, (image, row, column) = tile: row t of each point and panel of `chunk` rows. x, dy: flat."""
+    (b, i, j), (m, chunk, wide, top, left) = tile, plan
+    c, o, n = x_shape[3], dy_shape[3], m + 2
     v_point, z_point = v.size // (n * n), z.size // (n * n)
-    source, (at, below, beside) = fetch(x, b, i * m - top, j * m - left, n, border)
+    (at, below, beside), inside, whole = window(x_shape, b, i * m - top, j * m - left, n)
+    ahead(x, x_shape, b, i * m - top + n, j, m, LINE // x.itemsize)
     for c0 in range(0, c, wide):
         count = min(wide, c - c0)
         place, to = (at + c0, below, beside), (c0 * chunk + t * count, n * v_point, v_point)
-        if m == 4:
-            maps.of_input4(source, place, v, to, v, count)
-        else:
-            maps.of_input2(source, place, v, to, v, count)
-    source, (at, below, beside) = fetch(dy, b, i * m, j * m, m, border)
+        inputs_to_points(x, place, v, to, count, inside, whole, m)
+    (at, below, beside), inside, whole = window(dy_shape, b, i * m, j * m, m)
+    ahead(dy, dy_shape, b, i * m + m, j, m, LINE // x.itemsize)
     for o0 in range(0, o, wide):
         count = min(wide, o - o0)
         place, to = (at + o0, below, beside), (o0 * chunk + t * count, n * z_point, z_point)
-        if m == 4:
-            maps.of_output4(source, place, z, to, z, count)
-        else:
-            maps.of_output2(source, place, z, to, z, count)
+        outputs_to_points(dy, place, z, to, count, inside, whole, m)
 
 
 @jit
-def correlate_weights(x, dy, dw, u, v, z, border, rows, plan):
+def correlate_weights(x, dy, dw, u, v, z, rows, plan):
     """dW of the convolution; tiles by chunks, whose V and dM all threads share."""
     m, chunk, top, left, stride, width = plan
     c, (out_height, out_across, o) = x.shape[3], dy.shape[1:]
     n, wide = m + 2, 2 * width
     down, right = (out_height + m - 1) // m, (out_across + m - 1) // m
-    tiles, pieces, points = x.shape[0] * down * right, border.shape[0], n * n
+    tiles, points = x.shape[0] * down * right, n * n
     panels = (o + wide - 1) // wide
-    nothing = np.zeros(wide, x.dtype)
+    nothing, inputs, outputs = np.zeros(wide, x.dtype), x.reshape(-1), dy.reshape(-1)
     for lo in range(0, tiles, chunk):
         size = min(chunk, tiles - lo)
-        for part in numba.prange(pieces):
-            for t in range(size * np.int64(part) // pieces, size * (np.int64(part) + 1) // pieces):
+        for part in numba.prange(PIECES):
+            for t in range(size * np.int64(part) // PIECES, size * (np.int64(part) + 1) // PIECES):
                 tile = (lo + t) // (down * right), (lo + t) // right % down, (lo + t) % right
-                tile_to_points(x, dy, v, z, border[part], t, tile, (top, left), (m, chunk, wide))
+                tile_to_points(inputs, x.shape, outputs, dy.shape, v, z, t, tile, (m, chunk, wide, top, left))
         for item in numba.prange(points * panels):
             p, o0 = np.int64(item) // panels, np.int64(item) % panels * wide
             high = min(wide, o - o0)
@@ -251,10 +273,9 @@ def _correlate(x, w, bias, y, m, padding, turned):
     chunk = max(8, min(chunk, -(-tiles // threads)))
     v = backend.workspace((threads, n * n * _pad(chunk * c)), x.dtype)
     z = backend.workspace((threads, n * n * _pad(chunk * o)), x.dtype)
-    border = backend.workspace((threads, n * n * max(c, o)), x.dtype)
     rows = np.arange(chunk) * np.array([[c], [o]])
     bias = zeros(o, x.dtype) if bias is None else bias
-    correlate(x, u, bias, y, v, z, border, rows, (m, *padding, stride, run_of(c), lanes(x.dtype)))
+    correlate(x, u, bias, y, v, z, rows, (m, *padding, stride, run_of(c), lanes(x.dtype)))
 
 
 def forward(x, w, bias, y, m, padding):
@@ -270,7 +291,7 @@ def backward_inputs(dy, w, dx, m, padding):
 def backward_weights(x, dy, dw, m, padding):
     """dW, (O, 3, 3, C)."""
     b, out_height, out_across, o = dy.shape
-    c, n, points = x.shape[3], m + 2, (m + 2) ** 2
+    c, points = x.shape[3], (m + 2) ** 2
     tiles = b * -(-out_height // m) * -(-out_across // m)
     chunk = max(DEPTH, SHARED // (points * (c + o) * x.itemsize) // DEPTH * DEPTH)
     chunk = min(chunk, tiles)
@@ -278,6 +299,5 @@ def backward_weights(x, dy, dw, m, padding):
     u = backend.workspace((points * stride,), x.dtype)
     v = backend.workspace((points * _pad(chunk * c),), x.dtype)
     z = backend.workspace((points * _pad(chunk * o),), x.dtype)
-    border = backend.workspace((16, n * n * max(c, o)), x.dtype)
     rows = np.arange(wide) * np.array([[1], [c]])
-    correlate_weights(x, dy, dw, u, v, z, border, rows, (m, chunk, *padding, stride, lanes(x.dtype)))
+    correlate_weights(x, dy, dw, u, v, z, rows, (m, chunk, *padding, stride, lanes(x.dtype)))

@@ -79,11 +79,18 @@ def weights2_adjoint(u):
     return [u0 + a, b * 1.0, a + u3]
 
 
-of_input4, of_input2 = blocks.tile_transform(inputs4, 6, 6), blocks.tile_transform(inputs2, 4, 4)
+def both(line, size_in, size_out, edge, **options):
+    """The map of whole tiles, and of those that reach over the edge of an image on side x or y."""
+    return (blocks.tile_transform(line, size_in, size_out, edge=side, **options) for side in (None, edge))
+
+
+of_input4, of_input_edge4 = both(inputs4, 6, 6, "x")
+of_input2, of_input_edge2 = both(inputs2, 4, 4, "x")
+of_product4, of_product_edge4 = both(outputs4, 6, 4, "y", bias=True)
+of_product2, of_product_edge2 = both(outputs2, 4, 2, "y", bias=True)
+of_output4, of_output_edge4 = both(outputs4_adjoint, 4, 6, "x")
+of_output2, of_output_edge2 = both(outputs2_adjoint, 2, 4, "x")
 # Weights are few and meet every tile: their maps are taken in float64.
 of_weight4 = blocks.tile_transform(weights4, 3, 6, exact=True)
 of_weight2 = blocks.tile_transform(weights2, 3, 4, exact=True)
-of_product4 = blocks.tile_transform(outputs4, 6, 4, bias=True)
-of_product2 = blocks.tile_transform(outputs2, 4, 2, bias=True)
-of_output4, of_output2 = blocks.tile_transform(outputs4_adjoint, 4, 6), blocks.tile_transform(outputs2_adjoint, 2, 4)
 to_weight4, to_weight2 = blocks.tile_transform(weights4_adjoint, 6, 3), blocks.tile_transform(weights2_adjoint, 4, 3)

@@ -170,27 +170,38 @@ def test_a_ranking_sorts_methods_by_their_test_accuracy_at_their_best_rates():
 
 
 def test_rates_are_drawn_in_units_of_the_customary_one():
-    some = Results([run("A", 0, [0, 1], [3.0, 2.0], held, lr=lr) for lr, held in ((0.1, 0.5), (0.3, 0.9))])
-    ax = charts.rates(some, {"A": 0.1}, {1: "1", 3: "3"}, by="held_loss").axes[0]
-    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 0.5], [3, 0.9]])
+    some = Results([run("A", 0, [0, 1], [3.0, 2.0], held, lr=lr) for lr, held in ((0.1, 0.5), (0.3, 0.9), (0.9, 7.0))])
+    some.append(run("B", 0, [0, 1], [3.0, 2.0], 0.6, lr=1.0, reason="diverged: nan"))
+    ax = charts.rates(some, {"A": 0.1, "B": 1.0}, {1: "1", 3: "3"}, by="held_loss").axes[0]
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 0.5], [3, 0.9], [9, np.nan]])
     np.testing.assert_allclose(ax.get_ylim(), [0.5 / 1.05, 1.5])
+    assert list(ax.lines[1].get_xdata()) == [9] and list(ax.lines[3].get_xdata()) == [1]  # off the scale, and diverged
+    families = {"one": ("A", "absent"), "two": ("B",)}
+    axes = charts.rates(some, {"A": 0.1, "B": 1.0}, {1: "1"}, by="held_loss", families=families).axes
+    assert [ax.get_title() for ax in axes] == ["one", "two"]
+    assert [[t.get_text() for t in ax.texts] for ax in axes] == [["A"], []]  # B has no point to be named at
 
 
-def test_names_at_the_ends_of_lines_stand_apart_and_in_their_order():
-    figure, ax = panels(size=(6, 4))
-    for i, end in enumerate((1.0, 1.001, 1.002, 3.0, 2.9999)):
-        ax.plot([0, 1, 2], [2.0, 1.5, end], color=COLOURS[i], label=f"line {i}")
-    ax.plot([0, 1], [0, 0])  # without a name
-    ax.plot([0, 1, 2], [2.0, 2.5, np.nan], color=COLOURS[5], label="short")
-    named(ax, 10)
-    figure.canvas.draw()
-    *column, short = ax.texts
-    column.sort(key=lambda text: text.get_window_extent().y0)
-    boxes = [text.get_window_extent() for text in column]
-    assert [text.get_text() for text in column] == [f"line {i}" for i in (0, 1, 2, 4, 3)]
-    assert [text.get_color() for text in column] == [COLOURS[i] for i in (0, 1, 2, 4, 3)]
-    assert all(a.y1 <= b.y0 + 1 and a.x0 == b.x0 for a, b in itertools.pairwise(boxes))
-    assert short.get_text() == "short" and short.get_window_extent().x0 < boxes[0].x0  # beside its own end
+def test_names_stand_at_the_ends_of_their_lines_and_apart():
+    figure, ax = panels()
+    for i, y in enumerate((0.5, 0.501, 0.0)):
+        ax.plot([0, 1], [0.2, y], label="abc"[i], color=COLOURS[i])
+    ax.plot([0, 0.3], [0.9, 1.0], label="short")
+    ax.plot([0, 0.3], [0.9, 1.001], label="beside")
+    ax.plot([0, 1], [0.4, 0.4], label="_nothing")
+    limits = ax.get_ylim()
+    named(ax)
+    places = {t.get_text(): t.xy for t in ax.texts}
+    assert places.keys() == {"a", "b", "c", "short", "beside"} and ax.get_ylim() == limits
+    height = 1.25 * 10 / 72 / (figure.get_size_inches()[1] * ax.get_position().height)
+    gap = places["b"][1] - places["a"][1]
+    assert height * 0.99 < gap < height * 1.01  # apart by a name's height, about their middle, in their order
+    low, high = limits
+    middle = (places["a"][1] + places["b"][1]) / 2
+    np.testing.assert_allclose(middle, (0.5005 - low) / (high - low), atol=1e-6)
+    np.testing.assert_allclose(places["c"], (1.015, (0 - low) / (high - low)), atol=1e-6)
+    assert places["short"][0] < 0.5 and places["beside"][1] - places["short"][1] > 0.98 * height
+    assert ax.texts[0].get_color() in COLOURS
 
 
 def test_the_last_frame_of_an_animation_stays(tmp_path):

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-from lab import Entry, Experiment, Recipe, experiment, progress
+from lab import Entry, Experiment, Recipe, experiment, profiling, progress
 from lab.claims import Claim
-from npopt import SGD, Stop
+from npopt import SGD, RandomReshuffling, Stop
 from problems import Quadratic
+from problems.classifiers import perceptron
 
 import pytest
 
@@ -75,6 +76,15 @@ def test_what_is_done_is_named_and_wiped_out(terminal, monkeypatch):
     assert lines[0].startswith("done; now: one [00:00]") and any("…" in text for text in lines)
     assert max(map(len, lines)) < 60
     assert shown.getvalue().endswith("\r")
+
+
+def test_a_profile_says_that_it_compiles(terminal, monkeypatch, capsys):
+    shown, _ = terminal
+    monkeypatch.setattr(sys, "stderr", shown)
+    entry = Entry("a", Recipe(perceptron, data="digits", rows=200), SGD(), RandomReshuffling(50), 0.1)
+    profiling.profile("toy", [(entry, "toy")])
+    assert any("compiling mlp" in line for line in shown.lines())
+    assert "ms a step" in capsys.readouterr().out
 
 
 def test_it_is_silent_where_nobody_watches(capfd):

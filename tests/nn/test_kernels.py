@@ -63,7 +63,7 @@ def test_max_pool(size, kernel, stride, padding, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("n, d", [(1, 3), (5, 1), (37, 6), (500, 70)])
+@pytest.mark.parametrize("n, d", [(1, 3), (5, 1), (37, 6), (500, 70), (1408, 16), (2 * 4099, 3)])  # rows as one: 4, 2
 def test_batch_norm_passes(n, d, dtype, rng):
     x, dy = (2 + rng.standard_normal((n, d))).astype(dtype), rng.standard_normal((n, d)).astype(dtype)
     skip, vectors = rng.standard_normal((n, d)).astype(dtype), [rng.standard_normal(d).astype(dtype) for _ in range(4)]

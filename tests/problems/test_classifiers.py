@@ -2,7 +2,7 @@
 
 from npopt import SGD, Events, RandomReshuffling, Stop, minimize
 from problems import Neural
-from problems.classifiers import lenet, perceptron, resnet
+from problems.classifiers import book_cnn, lenet, perceptron, resnet
 from problems.datasets import shared
 
 import numpy as np
@@ -32,6 +32,17 @@ def test_pixels_go_from_low_to_high():
         found = perceptron("digits", pixels=(low, high), dtype="float64").inputs(np.arange(5)).reshape(5, -1)
         expected = low + (high - low) * d.x_train[:5].reshape(5, -1) / 16
         np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_the_books_convolutional_network_has_its_number_of_weights():
+    problem = book_cnn("digits", rows=40, test_rows=7)
+    sizes = {s.name: s.size for s in problem.network.segments}
+    # on 32x32x3 with 100 classes: conv 3 to 32, 2048 to 512 after three pools, 512 to 100; here 8x8x1, 128 and 10
+    other = 9 * (3 - 1) * 32 + (4 * 4 - 1) * 128 * 512 + (100 - 10) * (512 + 1)
+    assert sum(sizes.values()) + other == 1_194_084
+    assert problem.metrics(problem.x0(np.random.default_rng(0))).keys() >= {"train_loss", "test_accuracy"}
+    x = problem.inputs(np.arange(5))
+    assert x.min() == -1 and x.max() == 1
 
 
 @pytest.fixture

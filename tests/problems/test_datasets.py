@@ -2,6 +2,7 @@
 
 import bz2
 import contextlib
+import errno
 import functools
 import gzip
 import hashlib
@@ -192,6 +193,10 @@ def test_a_missing_file_is_downloaded_once_checked_and_kept(tiny_mnist, home, mo
 ROWS = b"".join(b"%d 1:%d 6:1\n" % (i, i) for i in range(1, 11))
 
 
+def refused(path, **_):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
 def test_a_libsvm_download_is_held_to_the_checksum_it_came_with(home, monkeypatch):
     put(home / "server/regression/bodyfat_scale", ROWS)  # a set without a known checksum
     with served(home / "server") as (address, asked):
@@ -207,6 +212,9 @@ def test_a_libsvm_download_is_held_to_the_checksum_it_came_with(home, monkeypatc
         put(note, damaged)
         with pytest.raises(UserError, match="bodyfat_scale.sha256: holds no checksum; delete it"):
             load("bodyfat")
+    monkeypatch.setattr("pathlib.Path.read_text", refused)
+    with pytest.raises(UserError, match="bodyfat_scale.sha256 cannot be read .Permission denied.; see to"):
+        load("bodyfat")
 
 
 @pytest.mark.parametrize("where", ["named", "here/data", "cache", "server"])
