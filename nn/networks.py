@@ -1,4 +1,4 @@
-"""Networks: multi-layer perceptrons, LeNet-5, a strided one, ResNet-18, VGG-11 and VGG-16, with readable parameter names.
+"""Networks: multi-layer perceptrons, LeNet-5, a strided one, ResNet-18, VGG-11, VGG-16, with readable parameter names.
 
 `init` is the initialiser of all weight matrices and convolutions (None: PyTorch's default for weights and biases; with
 an initialiser given, biases start at 0). `activation` makes a layer: a class such as ReLU, or a function without
