@@ -23,6 +23,9 @@ EXAMPLES = {  # name: (how it is made, shape of one row of inputs)
     "GlobalAvgPool": (nn.GlobalAvgPool, (4, 3, 5)),
     "Flatten": (nn.Flatten, (4, 3, 2)),
     "Dropout": (lambda: nn.Dropout(0.3), (4, 3)),
+    "VariationalDropout": (lambda: nn.VariationalDropout(0.3), (4, 3)),
+    "LSTM": (lambda: nn.LSTM(3, 4, 0.3), (5, 3)),
+    "GRU": (lambda: nn.GRU(3, 4), (5, 3)),
     "Embedding": (lambda: nn.Embedding(5, 3), (6,)),
     "Sequential": (lambda: nn.Sequential(nn.Linear(4, 5), nn.LeakyReLU(0.1), nn.Linear(5, 2)), (4,)),
     "Residual": (lambda: nn.Residual(nn.Linear(4, 4), nn.BatchNorm(4), nn.Tanh()), (4,)),
@@ -31,6 +34,8 @@ EXAMPLES = {  # name: (how it is made, shape of one row of inputs)
     "strided": (lambda: nn.strided(input_shape=(8, 8, 1)), (8, 8, 1)),
     "basic_block": (lambda: nn.basic_block(3, 4, 2), (5, 5, 3)),
     "resnet18": (lambda: nn.resnet18(width=2, image=8), (8, 8, 3)),
+    "resnet20": (lambda: nn.resnet20(width=2, image=8), (8, 8, 3)),
+    "language_model": (lambda: nn.language_model(7, 5, 4, 2, dropout=0.2, inner=0.3, tied=True), (5,)),
     "vgg": (lambda: nn.vgg(width=1), (32, 32, 3)),
 }
 

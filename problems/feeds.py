@@ -28,6 +28,7 @@ class Feed:
     inputs(part, rows, draw)."""
 
     name = "rows"
+    perplexity = False  # whether every row has as many targets, words or characters, so that e^loss is their perplexity
 
     def place(self, network, loss, dtype):
         """Check the data against the network's input and output shape and the loss, and move them onto the device."""
@@ -47,6 +48,12 @@ class Feed:
     def count(self, part):
         """How many rows a part has."""
         return self.parts[part][1].shape[0]
+
+    def walk(self, part, count, size):
+        """The first `count` rows of a part, each once, in batches of at most `size`: the row numbers of each batch in
+        the order of evaluation."""
+        rows = backend.xp().arange(count)
+        return [rows[first : first + size] for first in range(0, count, size)]
 
     def box(self):
         """(low, high, unit) of the inputs: npopt/ball.py. Rows of numbers have no bounds, and are their own unit."""

@@ -109,8 +109,12 @@ ARGUMENTS = {  # of those that have no default
     "Proximal": (SGD(),),
     "Accumulated": (3,),
     "Clipped": (1.0,),
+    "ClippedByValue": (0.1,),
+    "ClippedBySegment": (0.5,),
+    "MixedClipping": (0.1,),
 }
-BASES = {"Array", "Optimizer", "Around", "BySegment", "Sophia", "Estimator", "Wrapper", "Sampler", "Batch", "Mirrored"}
+BASES = {"Array", "Optimizer", "Around", "BySegment", "Sophia", "Mirrored"}
+BASES |= {"Estimator", "Wrapper", "Clipping", "Sampler", "Batch"}
 VARIANTS = {
     "ISTA(backtracking)": ISTA(backtracking=True),
     "FISTA(backtracking)": FISTA(backtracking=True),
@@ -123,6 +127,7 @@ VARIANTS = {
 # What is read on the host inside of a step. These and no others; their docstrings say so.
 READERS = {
     "AdaptiveImportance": {"importance.observe"},
+    "DeepZero": {"deepzero.count"},
     "Anderson": {
         "anderson.loss",
         "history.append",

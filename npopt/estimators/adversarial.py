@@ -18,7 +18,8 @@ class Adversarial(Estimator):
                 get stuck at a constant answer
 
     Adversarial(eps, eps, random=False) is FGSM training (Goodfellow, Shlens & Szegedy, ICLR 2015, arXiv:1412.6572);
-    Adversarial(0.3, 0.01, 40, inside=True) PGD training (Madry et al., ICLR 2018, arXiv:1706.06083);
+    Adversarial(0.3, 0.01, 40, inside=True) PGD training (Madry et al., ICLR 2018, arXiv:1706.06083; Wong et al.,
+    Algorithm 1);
     Adversarial(eps, 1.25 * eps) the fast form (Wong, Rice & Kolter, ICLR 2020, arXiv:2001.03994, Algorithm 3).
 
     As in their code, the attack is made in training mode, on the function of this step (dropout). Its passes leave no

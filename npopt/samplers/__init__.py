@@ -4,6 +4,7 @@ from npopt.samplers.base import Batch, Sampler
 from npopt.samplers.by_class import ByClass
 from npopt.samplers.importance import AdaptiveImportance, Importance
 from npopt.samplers.replay import Replay
+from npopt.samplers.sequential import Sequential
 from npopt.samplers.uniform import RandomReshuffling, ShuffleOnce, WithReplacement
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "RandomReshuffling",
     "Replay",
     "Sampler",
+    "Sequential",
     "ShuffleOnce",
     "WithReplacement",
 ]
