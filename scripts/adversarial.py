@@ -90,7 +90,7 @@ def runs(args):
             yield Entry("b", run=Recipe(trained, data=data, network="strided", method=estimator, epochs=epochs,
                                         sampler=Replay(sampler, times) if times > 1 else sampler, eps=EPS, rows=rows,
                                         schedule=triangle(epochs, steps), test_rows=tested,
-                                        strength=args.pick(1.0, 0.04)), method=method, data=data)
+                                        strength=args.pick(1.0, 0.04)), metrics=0.5, method=method, data=data)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
@@ -246,7 +246,8 @@ def trainings_figure(results):
 def watched_figure(results):
     figure, axes = panels(1, 2, sharey=True)
     for ax, column, text in zip(axes, ("fgsm_accuracy", "pgd_accuracy"), ("FGSM", "PGD-10"), strict=True):
-        curves(ax, results.select("b"), column, ylabel="accuracy", legend=False, label=lambda tags: tags["method"])
+        curves(ax, results.select("b"), column, "gradients", ylabel="accuracy", legend=False,
+               label=lambda tags: tags["method"])
         ax.set_title(f"under {text}")
     return below(figure, axes[0], 4)
 
@@ -257,10 +258,12 @@ def network_of(run):
 
 
 @experiment.figure("images.png", caption="Test images as they are and after attacks at eps = 0.3, with the network's "
-                   "answers (red: wrong): a natural network above, one trained with the fast form below.")
+                   "answers (orange: wrong): a natural network above, one trained with the fast form below.")
 def images_figure(results):
     figure, axes = panels(4, 6, size=(11, 7.5))
     for half, method in enumerate((FIRST, "fast")):
+        axes[2 * half, 0].text(-0.12, -0.1, f"{method} training", rotation=90, ha="center", va="center",
+                               transform=axes[2 * half, 0].transAxes)
         problem, x = network_of(results.select("b", method=method)[0])
         images, _ = pixels(problem, range(4))
         for k, attack in enumerate((None, FGSM(EPS), PGD(EPS, 0.03, 20))):
