@@ -262,8 +262,6 @@ def network_of(run):
 def images_figure(results):
     figure, axes = panels(4, 6, size=(11, 7.5))
     for half, method in enumerate((FIRST, "fast")):
-        axes[2 * half, 0].text(-0.12, -0.1, f"{method} training", rotation=90, ha="center", va="center",
-                               transform=axes[2 * half, 0].transAxes)
         problem, x = network_of(results.select("b", method=method)[0])
         images, _ = pixels(problem, range(4))
         for k, attack in enumerate((None, FGSM(EPS), PGD(EPS, 0.03, 20))):
@@ -276,7 +274,7 @@ def images_figure(results):
                 ax = axes[2 * half + i // 2, 3 * (i % 2) + k]
                 ax.imshow(moved[i], cmap="gray", vmin=0, vmax=1)
                 colour = "black" if said_[i] == right[i] else "#D55E00"
-                ax.set_title(f"{('clean', 'FGSM', 'PGD-20')[k]}: {said_[i]}", color=colour)
+                ax.set_title(f"{method}, {('clean', 'FGSM', 'PGD-20')[k]}: {said_[i]}", color=colour)
                 ax.axis("off")
     return figure
 
