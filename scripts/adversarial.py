@@ -274,7 +274,7 @@ def images_figure(results):
                 ax = axes[2 * half + i // 2, 3 * (i % 2) + k]
                 ax.imshow(moved[i], cmap="gray", vmin=0, vmax=1)
                 colour = "black" if said_[i] == right[i] else "#D55E00"
-                ax.set_title(f"{method}, {('clean', 'FGSM', 'PGD-20')[k]}: {said_[i]}", color=colour)
+                ax.set_title(f"{method}, {('clean', 'FGSM', 'PGD-20')[k]}: {said_[i]}", color=colour, fontsize=10)
                 ax.axis("off")
     return figure
 
