@@ -11,6 +11,7 @@ from npopt import backend
 import numba
 import numpy as np
 
+from .functions import tanh
 from .products import inside, jit
 from .recurrent_parts import (
     add,
@@ -21,7 +22,6 @@ from .recurrent_parts import (
     offsets,
     packed,
     start,
-    tanh,
     tanh_in_place,
     wide_of,
 )
