@@ -5,13 +5,14 @@
 Both sides run in one process, in turn, on one thread. Sets that are not found are left out. news20 is one class against
 the rest.
 
-    epochs  SAGA on logistic regression with l2 = 1/n: `minimize` for eleven epochs less one for a single epoch, divided
-            by ten, with everything in it (orders, rates, losses); scikit-learn's saga the same way, with tol=0
-    time    until f - f* <= 1e-7 from 0, l2 = 1/n: the number of epochs (iterations) that each method needs is found
-            first, then runs of just that length are timed. Ours: SAGA with reshuffling at 1/(L_max + mean L_i), a rule
-            of thumb for all sets (theory has 1/(3 L_max)); scikit-learn chooses its own step
+    epochs  SAGA on logistic regression with l2 = 1/n. `minimize` is timed for eleven epochs and for a single one, and
+            the difference is divided by ten. Everything is in it (orders, rates, losses). scikit-learn's saga is timed
+            in the same way, with tol=0
+    time    until f - f* <= 1e-7 from 0, l2 = 1/n. The number of epochs (iterations) that each method needs is found
+            first. Then runs of just that length are timed. Ours is SAGA with reshuffling at 1/(L_max + mean L_i), a
+            rule of thumb for all sets (theory has 1/(3 L_max)); scikit-learn chooses its own step
     paths   50 values of l1 from the largest down to a hundredth, every point to a duality gap of 1e-7 of
-            1/(2n) |Xw - y|^2 + l1 |w|_1; the rivals' relative tolerances are converted, and tightened until their gap,
+            1/(2n) |Xw - y|^2 + l1 |w|_1. The rivals' relative tolerances are converted, and tightened until their gap,
             by our formula, is below 1.01e-7
 """
 

@@ -35,7 +35,7 @@ def wait():
 
 
 def sample(function, calls):
-    """Seconds of a call, from the mean of so many, the device being idle before and after."""
+    """Seconds of a call, from the mean of `calls` calls. The device is idle before and after."""
     wait()
     start = time.perf_counter()
     for _ in range(calls):

@@ -3,10 +3,10 @@
     python benchmarks/nn_accuracy.py --write
 
 The gradient of a network in float32 differs from float64's mostly by ReLUs whose input lies so near 0 that rounding
-decides; one such flip changes a gradient by 1e-3 where no flip leaves 1e-6. So the gradient's error varies from seed to
-seed, and what can be compared is its cause. Each side runs the same weights and images in float32 and in float64, in
-training mode: PyTorch, and npopt's three choices of kernels. Flips: the numbers of all seventeen ReLUs that are
-positive on one side only. Error: of their outputs, |y32 - y64| / |y64|, the largest of the layers.
+decides its sign. One such flip changes a gradient by 1e-3, where no flip leaves 1e-6. So the gradient's error varies
+from seed to seed, and only its cause can be compared. Each side runs the same weights and images in float32 and in
+float64, in training mode: PyTorch, and npopt's three choices of kernels. Flips: the numbers of all seventeen ReLUs that
+are positive on one side only. Error: |y32 - y64| / |y64| of the ReLUs' outputs, the largest of the layers.
 """
 
 from types import SimpleNamespace

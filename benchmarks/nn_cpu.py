@@ -3,9 +3,9 @@
     python benchmarks/nn_cpu.py --write
 
 Both sides see the same batch again and again. PyTorch runs eagerly, in the memory format that is faster for it (NCHW
-or channels last, tried here), with its fused SGD; the last column is npopt's time as a part of torch.compile's. Peak
-memory is what three steps add to the resident set of a process that has made a step of batch 2 before (so that
-libraries and compiled code are there already), the median of three such processes.
+or channels last, tried here), with its fused SGD. The last column is npopt's time as a part of torch.compile's. Peak
+memory is what three steps add to the resident set of a process. This process has made a step of batch 2 before, so
+libraries and compiled code are there already. The number is the median of three such processes.
 """
 
 import subprocess
@@ -54,7 +54,7 @@ def peak(side, case, size, threads):
 
 
 def beside_compiled(mine, case, size, channels_last, rounds):
-    """The median ratio of our step to torch.compile's, as text; why not, where it does not compile here."""
+    """The median ratio of our step to torch.compile's, as text. If it does not compile here, the text says why."""
     try:
         a, b = alternate(mine, theirs(case, size, channels_last, compiled=True), rounds)
     except Exception as error:  # no compiler for it, or one that it does not know

@@ -2,12 +2,12 @@
 
     python benchmarks/nn_gpu.py --write
 
-A step is forward, loss, backward and momentum update, the batch being on the card. Times: the median and the quartiles
-of `--rounds` samples, the sides in turn, each of as many steps as take 30 ms, with the device waited for at both ends.
-PyTorch runs eagerly, channels last, cuDNN choosing its algorithms by trial, its fused SGD; float16 and bfloat16 are
-autocast there, compute= here, both without loss scaling. "float32" is IEEE products on both sides, "TF32" the tensor
-cores' on both. From its third step on npopt replays a recorded CUDA graph. Peak memory is what the side's own pools
-hold (CuPy) or have given out at most (PyTorch) in its first three steps.
+A step is forward, loss, backward and momentum update, the batch being on the card. Times are the median and the
+quartiles of `--rounds` samples, the sides in turn. A sample is as many steps as take 30 ms, with the device waited for
+at both ends. PyTorch runs eagerly, channels last, with its fused SGD, and cuDNN chooses its algorithms by trial.
+float16 and bfloat16 are autocast on PyTorch's side and compute= on ours, both without loss scaling. "float32" is IEEE
+products on both sides, "TF32" the tensor cores' on both. From its third step on npopt replays a recorded CUDA graph.
+Peak memory is what the side's own pools hold (CuPy) or have given out at most (PyTorch) in its first three steps.
 
 The limits are measured: a copy of 1 GiB, a square product. A pass's bytes count every array that it must read or write
 once, its operations two for each product of a sum.

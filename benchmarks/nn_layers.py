@@ -3,9 +3,10 @@
     python benchmarks/nn_layers.py --write
 
 GFLOP/s count 2 x 9 H W C O (or 2 H W C O k^2) for each image, whatever the algorithm; "done" are those that
-Winograd's form really does in its products. The limit of a convolution is the longer of two times: that of its
-products at the speed of the best product that was found (a matrix product, or those of a row), and that of reading
-and writing each of its arrays once at the speed of a copy. GB/s count every array that a pass reads or writes, once.
+Winograd's form really does in its products. The limit of a convolution is the longer of two times. One is the time of
+its products at the speed of the best product that was found (a matrix product, or those of a row). The other is the
+time to read and write each of its arrays once at the speed of a copy. GB/s count every array that a pass reads or
+writes, once.
 """
 
 from pairs import Table, arguments, timed  # isort: skip (before NumPy)

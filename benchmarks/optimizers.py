@@ -4,10 +4,10 @@ copy.
     python benchmarks/optimizers.py --write
 
 The parameters are ResNet-18's, in its 62 segments. PyTorch's side is its fused implementation where there is one on the
-CPU, else the faster of foreach and the plain loop. Bytes moved: x read and written, g read, each state array read and
-written, once, but Sophia's h read alone (it is renewed every ten steps, which is not timed) and Lookahead's slow
-weights in a fifth of the steps; what a method does more (norms, row means, SWATS' inner products) is not counted, so
-GB/s are low there.
+CPU, else the faster of foreach and the plain loop. Bytes moved: x is read and written, g is read, each state array is
+read and written, once. There are two exceptions. Sophia's h is read alone: it is renewed every ten steps, which is not
+timed. Lookahead's slow weights count in a fifth of the steps. What a method does more (norms, row means, SWATS' inner
+products) is not counted, so GB/s are low there.
 """
 
 from pairs import Table, alternate, arguments, timed, torch, unit  # isort: skip (before NumPy)
@@ -86,7 +86,7 @@ SPARED = {"SophiaG": 1.0, "SophiaH": 1.0, "Lookahead": 2 - 4 / 5}  # passes over
 
 
 def theirs(name, arguments, tensors):
-    """PyTorch's step: fused, else the faster of foreach and the plain loop; and which it is."""
+    """PyTorch's step, and which one it is: fused, else the faster of foreach and the plain loop."""
     kind, steps = getattr(torch.optim, name), {}
     for way in ("fused", "foreach", "plain"):
         try:

@@ -4,8 +4,8 @@
     table.add("step", ours, theirs)
     table.write("backend.txt")
 
-Each side waits for its threads in the way that suits it: OpenBLAS, which npopt uses, goes to sleep soon (npopt sets
-this when it is imported before NumPy); PyTorch is loaded before npopt and keeps its own policy.
+Each side waits for its threads in the way that suits it. npopt uses OpenBLAS, whose threads soon go to sleep (npopt
+sets this when it is imported before NumPy). PyTorch is loaded before npopt and keeps its own policy.
 
 A row is the median time of each side, the median of the ratios of neighbours, and their quartiles. Wall-clock time.
 """

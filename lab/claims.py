@@ -25,8 +25,8 @@ import numpy as np
 
 @dataclasses.dataclass
 class Claim:
-    """One line of the claims table. holds is True, False, or None: undecided, for the reason in the note, or broken: a
-    bug kept it from being computed."""
+    """One line of the claims table. holds is True, False or None. None means undecided, for the reason in the note, or
+    broken: a bug kept the claim from being computed."""
 
     id: str
     statement: str
@@ -43,8 +43,8 @@ class Claim:
 
 
 def judge(claim, function):
-    """The claim with what `function()` measured. Undecided or MissingRuns leave it undecided, every other error broken;
-    the reason is in the note."""
+    """The claim with what `function()` measured. Undecided or MissingRuns leave it undecided, every other error leaves
+    it broken. The reason is in the note."""
     try:
         outcome = function()
         if not isinstance(outcome, tuple) or len(outcome) not in (2, 3):
@@ -86,7 +86,7 @@ def spread(values, digits=4):
 
 
 def decided(text, *verdicts):
-    """What a claim returns that holds where all of several verdicts (True, False or None) are true."""
+    """What a claim returns that holds if all of these verdicts are true. A verdict is True, False or None."""
     verdict = together(verdicts)
     return (text, verdict) if verdict is not None else (text, None, "the 95 % intervals of these seeds cannot tell")
 
@@ -96,7 +96,7 @@ def larger(part, one, two, column, by=None, margin=0.0):
 
     one, two   values of the tag "method", or dicts of tags
     by         None, or a column: each is taken at the value of its tag "lr" that is best by this column
-    margin     where no order is seen it fails, too, if one is shown to end above by at most this
+    margin     if no order is seen, the claim also fails where method one is shown to end above by at most this
     """
     return lambda results: compared(results.select(part), one, two, column, by, lambda a, b: lower(b, a, margin))
 
@@ -118,7 +118,7 @@ def inside(part, by="validation_loss", over="lr", of="method"):
         tuned = results.select(part).tuned(over, by, of)
         if min(len(found.scores) for found in tuned.values()) < 3:
             raise Undecided("fewer than three values have no inside")
-        names = {", ".join(m) if isinstance(m, tuple) else m: found for m, found in tuned.items()}
+        names = {", ".join(map(str, m)) if isinstance(m, tuple) else m: found for m, found in tuned.items()}
         ends, edges = (
             {name: f"{found.value:g}" for name, found in names.items() if found.inside is kind}
             for kind in (False, None)
@@ -132,7 +132,7 @@ def inside(part, by="validation_loss", over="lr", of="method"):
 
 
 def on_every(groups, judged):
-    """What a claim returns that must hold for each of [(name, runs)]: `judged(name, runs)` -> (measured, holds)."""
+    """What a claim returns that must hold for each of [(name, runs)]. judged(name, runs) -> (measured, holds)."""
     found = {name: judged(name, runs)[:2] for name, runs in groups}
     return decided(listed({name: text for name, (text, _) in found.items()}), *(holds for _, holds in found.values()))
 

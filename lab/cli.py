@@ -1,8 +1,8 @@
 """The command `npopt`: list, run, all, report; methods, show, gradcheck (files of their own, see LIBRARY).
 
-Every script runs in its own process, like python scripts/NAME.py. `npopt all` runs as many at a time as there are
-cores, each on one core, so that compilation and figures of one overlap with the runs of another, and prints a row of
-its table as each script ends. What a script says goes to <out>/<script>/output.txt.
+Every script runs in its own process, like python scripts/NAME.py. `npopt all` runs as many scripts at a time as there
+are cores, each on one core. So compilation and figures of one overlap with the runs of another. It prints a row of its
+table as each script ends. What a script prints goes to <out>/<script>/output.txt.
 """
 
 import ast
@@ -127,7 +127,7 @@ def list_scripts(words):
 
 
 def start(path, words):
-    """Run a script and return its exit status. Told to end, npopt tells the script, which saves and ends."""
+    """Run a script and return its exit status. If npopt is told to end, it tells the script, which saves and ends."""
     process, told = spawn([sys.executable, str(path), *words]), False
     while True:
         try:
@@ -141,7 +141,7 @@ def start(path, words):
     if status < 0:
         print(
             f"npopt: {path.stem} ended {manner(status)}; what was stored is kept, and with --jobs 2 each run has a "
-            "process of its own, so that one that ends it leaves the others",
+            "process of its own, so a run that ends its process leaves the others alone",
             file=sys.stderr,
         )
         return 128 - status
@@ -149,7 +149,7 @@ def start(path, words):
 
 
 def chosen(name):
-    """(path, None) of a script, by its name or as a file; or (None, the sentence that says there is none)."""
+    """(path, None) for a script, given by its name or as a file; or (None, the sentence that says there is none)."""
     known, file = scripts(), Path(name)
     if name.removesuffix(".py") in known:
         return known[name.removesuffix(".py")], None
@@ -170,7 +170,7 @@ def run(words):
 
 
 def run_all(words):
-    """Every script, some at a time. One that fails does not stop the rest; then the status is 1."""
+    """Run every script, some at a time. A script that fails does not stop the others, but the status is then 1."""
     known = scripts()
     if "-h" in words or "--help" in words:
         print(usage())
@@ -226,7 +226,7 @@ def watched(runs):
 
 
 def check_options(prog, words):
-    """Refuse, before any script starts, what no script takes: one sentence, and the end of this process."""
+    """Refuse options that no script takes, before any script starts. It prints one sentence and ends this process."""
     p = options.parser(Experiment("Every script."), prog)
     args = p.parse_args(words, options.Arguments())
     options.check(p, args)
@@ -236,8 +236,8 @@ def check_options(prog, words):
 
 
 def shared(words, count):
-    """(scripts at a time, the words for each): --jobs of the command, or all cores, are shared out among the scripts,
-    one core a run, unless --threads says otherwise."""
+    """(scripts at a time, the words for each). --jobs of the command, or all cores, are shared out among the scripts.
+    A run has one core, unless --threads says otherwise."""
     jobs, rest = cores(), list(words)
     for i, word in enumerate(words):
         if word == "--jobs" or word.startswith("--jobs="):
@@ -251,7 +251,7 @@ def shared(words, count):
 
 
 def quietly(path, words):
-    """Run a script, what it says into its output.txt; (exit status, seconds)."""
+    """Run a script and write what it prints into its output.txt. Returns (exit status, seconds)."""
     folder, before = folder_of(words) / path.stem, time.monotonic()
     checkpoint.writable(folder / "output.txt")
     with open(folder / "output.txt", "w") as file:
@@ -266,7 +266,7 @@ def quietly(path, words):
 
 
 def last_words(folder, lines=5, width=150):
-    """The end of what a script said, indented, and where all of it stands."""
+    """The last lines that a script printed, indented, and the file where all of them stand."""
     path = folder / "output.txt"
     said = [f"      {line[:width]}" for line in path.read_text(errors="replace").rstrip().splitlines()[-lines:]]
     return "\n".join([*said, f"      (all it said: {path})"])
@@ -291,7 +291,7 @@ def tally(path):
 
 
 def redraw(words):
-    """Figures and reports again, with the arguments of the last run where none are given."""
+    """Draw figures and write reports again, with the arguments of the last run if none are given."""
     out, rest = folder_of(words), list(words)
     if rest and not rest[0].startswith("-"):
         path, sentence = chosen(rest.pop(0))

@@ -15,7 +15,7 @@ def dataset(name, **more):
 
 
 def check(name):
-    """A ValueError with the nearest match unless `name` is bundled, real, or a data set."""
+    """Raise a UserError with the nearest match, unless `name` is bundled, real, or a data set."""
     if name in (BUNDLED, REAL):
         return
     from problems import datasets
@@ -39,7 +39,7 @@ def sets_of(recipe):
 
 
 def facts(name):
-    """{"name", "sha256", "rows", "source"} of a data set; rows are the training rows. It is loaded for that."""
+    """{"name", "sha256", "rows", "source"} of a data set; rows are the training rows. The set is loaded for that."""
     with Doing(f"loading {name}"):
         found = dataset(name)
     return {"name": name, "sha256": found.sha256, "rows": len(found.y_train), "source": found.source}

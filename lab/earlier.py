@@ -1,4 +1,4 @@
-"""What a run of some parts keeps of the others: the runs that were last reported, under the keys in summary.json.
+"""A run with --parts keeps the other parts: their runs that were last reported, under the keys in summary.json.
 
 They come from the store. The grid is not asked for them, so the data of these parts need not be there.
 """
@@ -42,8 +42,7 @@ def together(experiment, own, others):
 
 
 def touched(judged, others):
-    """Those of [(claim, function of the results)] on which the parts of this command have a bearing: without their
-    runs the claim says something else."""
+    """Those of [(claim, function of the results)] that say something else without the runs of this command's parts."""
     found = []
     for claim, function in judged:
         with contextlib.redirect_stderr(io.StringIO()):

@@ -1,8 +1,8 @@
 """Who does the runs: this process, worker processes of this machine, or a Dask cluster.
 
-`execute` is the whole life of a run: is it stored; is it locked; run it; store it. Everything around it only hands out
-jobs and collects outcomes as they come. Runs are stored by whoever makes them, so that killing the command that asked
-for them loses none; a cluster without a common folder sends them back instead.
+`execute` is the whole life of a run: look whether it is stored or locked, run it, store it. Everything around it only
+hands out jobs and collects outcomes as they come. The process that makes a run stores it. So killing the command that
+asked for runs loses none. A cluster without a common folder sends its runs back instead.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ SMALL = 1 << 24  # multiply-adds of a step, as threads_of counts them: a millise
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a process sets before it runs anything. threads: of a run, at most; seconds: between two checkpoints;
-    script: the path and the text of the script whose experiment this is, for workers, or (None, None)."""
+    """What a process sets before it runs anything. threads: how many a run may have; seconds: between two checkpoints;
+    script: for workers, the path and the text of the experiment's script, or (None, None)."""
 
     device: str = "cpu"
     threads: int = 1
@@ -60,13 +60,14 @@ class Outcome(NamedTuple):
     job: Job
     status: str
     message: str = ""
-    run: Any = None  # as the store keeps it, for who cannot read the worker's folder
+    run: Any = None  # as the store keeps it, for a reader without access to the worker's folder
 
 
 def execute(job, store, settings, wait=False, ship=False):
-    """Make a run unless it exists. wait: for another process that has its lock. ship: the run with the outcome.
+    """Make a run unless it exists. wait: wait for another process that has its lock. ship: send the run back, too.
 
-    Whatever the run raises is its outcome, so that the others are made: a UserError's sentence, a bug's traceback.
+    Whatever the run raises is its outcome: the sentence of a UserError, the traceback of a bug. So the other runs are
+    made.
     """
     try:
         return made(job, within_reach(store) if ship else store, settings, wait, ship)
@@ -81,7 +82,7 @@ def execute(job, store, settings, wait=False, ship=False):
 
 
 def made(job, store, settings, wait, ship):
-    """The outcome of a job that nothing keeps from being made."""
+    """Make the run of a job, unless it is stored or another process is making it, and return the outcome."""
     if store.has(job.key):
         return Outcome(job, "done", run=store.load(job.key) if ship else None)
     with store.lock(job.key, wait) as lock:
@@ -107,7 +108,7 @@ def told(error):
 
 
 def within_reach(store):
-    """The store, or one in the temporary folder of a machine where the store's folder is not and cannot be made."""
+    """The store. Where its folder does not exist and cannot be made, a store in the machine's temporary folder."""
     try:
         return Store(store.folder)
     except ValueError:
@@ -118,8 +119,8 @@ def threads_of(problem, sampler, most):
     """Threads for the steps of a run: one where a step is little work, else the most that are allowed.
 
     Two threads gain little in so short a step. And beside a busy process each waits for the other many times a step: a
-    small network then takes three to seven times as long as with one. The rule looks at sizes, not at a clock, so that
-    equal runs are run alike. It counts each parameter once a row, a filter once a pixel.
+    small network then takes three to seven times as long as with one. The rule looks at sizes, not at a clock. So equal
+    runs have equal numbers of threads. It counts each parameter once a row, a filter once a pixel.
     """
     if problem.n is None:
         return most

@@ -20,12 +20,12 @@
     if __name__ == "__main__":
         experiment.main()
 
-The functions are given what they name: the results as their first argument, and, where they have such an argument,
-`args` (the command line) and, for the conclusion, `claims` (dict id -> Claim). They see finished runs only, so that a
-figure can be drawn again from the store at any time. A claim whose runs are missing is undecided; a claim that fails is
-a result, and the script still ends with status 0. A run, a claim, a figure or a conclusion that fails for another
-reason is a bug: its traceback is printed, the report says so, all others are made, and the status is 1. A run that
-raises a UserError is refused with its sentence; where nothing worse happens, the status is then 2.
+The functions get the results as their first argument. One with an argument `args` also gets the command line, and a
+conclusion with an argument `claims` also gets a dict id -> Claim. They see finished runs only, so a figure can be drawn
+again from the store at any time. A claim whose runs are missing is undecided. A claim that fails is a result, and the
+script still ends with status 0. A run, a claim, a figure or a conclusion that fails for another reason is a bug: its
+traceback is printed, the report says so, all others are made, and the status is 1. A run that raises a UserError is
+refused with its sentence; where nothing worse happens, the status is then 2.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ import warnings
 from pathlib import Path
 
 from lab import data as data_room
-from lab import earlier, engine, ingredients, processes, report
+from lab import earlier, engine, ingredients, processes, provenance, report
 from lab.claims import Claim, judge
 from lab.engine import Job, Settings
 from lab.grid import Entry, tell_apart
@@ -179,7 +179,7 @@ class Experiment:
         return labelled, list(sets.values())
 
     def complete(self, entry, args):
-        """The entry with the stopping rule that it leaves to the lab."""
+        """The entry, with a stopping rule from the lab if it has none."""
         if entry.run is not None or entry.stop is not None:
             return entry
         from npopt import Stop
@@ -244,6 +244,7 @@ class Experiment:
         report.write_csv(folder / "runs.csv", results)
         write_text(folder / "summary.json", report.as_json(facts))
         report.write_report(folder, self, facts, results, claims, figures, text)
+        provenance.write(folder, facts)
         report.write_index(args.out)
         if len(args.parts) < len(self.parts):  # the terminal hears of these parts alone
             ways = (lambda some, f=f: given(f, some, args=args) for _, f in self.claims)
@@ -253,7 +254,7 @@ class Experiment:
         return int(bug)
 
     def draw(self, folder, name, caption, function, results, args):
-        """Draw one figure; a dict with its name and caption, and the reason where there is no picture."""
+        """Draw one figure. Returns a dict with its name and caption, and the reason where there is no picture."""
         from lab import figures, pictures
 
         reason, bug = "", False
@@ -274,7 +275,7 @@ class Experiment:
         return {"name": name, "caption": caption, "reason": reason, "bug": bug}
 
     def conclude(self, results, args, claims):
-        """(the text, whether a bug kept it from being drawn)."""
+        """(the text, whether a bug kept the conclusion from being drawn)."""
         if self.concluding is None:
             return self.list_claims(results, claims), False
         try:
@@ -288,7 +289,7 @@ class Experiment:
             return f"No conclusion, {type(error).__name__}: {error}.", True
 
     def list_claims(self, results, claims):
-        """Where no conclusion is written: how many claims held, and the others by name."""
+        """The text where no conclusion is written: how many claims held, and the others by name."""
         failed, open_ = ([c for c in claims if c.holds is mark] for mark in (False, None))
         blocks = [f"{len(claims) - len(failed) - len(open_)} of {len(claims)} claims held."] if claims else []
         for title, some in (("Did not hold", failed), ("Could not be decided", open_)):
@@ -331,8 +332,8 @@ def troubles(labelled, outcomes):
 
 
 def given(function, results, **known):
-    """Call the function with the results and those of the known things that it has an argument for; an argument with a
-    default that names no such thing keeps its default."""
+    """Call the function with the results, and with those of the known things that its arguments name. An argument with
+    a default keeps it, if it names no such thing."""
     wanted = list(inspect.signature(function).parameters.values())[1:]
     names = [a.name for a in wanted if a.name in known or a.default is a.empty]
     unknown = [name for name in names if name not in known]

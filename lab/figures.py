@@ -64,8 +64,8 @@ def style():
 
 
 def panels(rows=1, columns=1, size=None, **more):
-    """(figure, axes) as plt.subplots gives them; panels of 6.4 x 4.4 inches (one: 8 x 4.8), but no more than a slide of
-    13 x 7.5 inches with smaller letters, unless `size` is set."""
+    """(figure, axes) as plt.subplots gives them. A panel has 6.4 x 4.4 inches, a single one 8 x 4.8. All panels
+    together take at most a slide of 13 x 7.5 inches, then with smaller letters. `size` overrides all this."""
     size = size or ((8, 4.8) if rows * columns == 1 else (min(6.4 * columns, 13), min(4.4 * rows, 7.5)))
     tight = {"font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "legend.fontsize": 10, "lines.linewidth": 1.6}
     with style(), matplotlib.rc_context(tight if columns > 2 or rows > 2 else {}):
@@ -86,7 +86,7 @@ def curves(ax, results, y="loss", x="epoch", *, label=None, floor=0.0, logx=Fals
     floor   is subtracted from y, e.g. the minimum of the problem; ylabel should say so
     first   number of the first colour, to keep colours apart where panels are drawn call by call
     colours function of a line's tags -> number of its colour, to keep it where panels show different methods
-    Against time, the seeds are taken together row by row, each at the median of its times.
+    Against time, the seeds are taken together row by row: a row stands at the median of its times.
     The legend's title says how many seeds there are and what the band is; a long legend stands beside the axes.
     """
     words = set()
@@ -116,9 +116,46 @@ def below(figure, ax, columns=5, **more):
     return figure
 
 
+def named(ax, size=10):
+    """The name of each line at its end, in its colour, instead of a legend: in a column at the right, moved apart where
+    they would overlap, or beside the end of a line that ends far from there. Call it last: limits stay as they are."""
+    low, high = ax.get_ylim()  # asked for: limits are found when they are needed
+    ends = []
+    for line in ax.lines:
+        x, y = (np.ma.filled(np.ma.asarray(v, float), np.nan) for v in line.get_data())
+        seen = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+        if seen.size and not line.get_label().startswith("_"):
+            point = ax.transAxes.inverted().transform(ax.transData.transform((x[seen[-1]], y[seen[-1]])))
+            ends.append((float(np.clip(point[1], 0, 1)), float(point[0]), line))
+    height = 1.25 * size / 72 / (ax.figure.get_size_inches()[1] * ax.get_position().height)  # of a name, in axes
+    column = sorted((end for end in ends if end[1] > 0.85), key=lambda end: end[0])
+    at = np.array([end[0] for end in column])
+    for _ in range(200):  # neighbours move apart
+        push = np.maximum(height - np.diff(at), 0) / 2
+        if not (push > 1e-9).any():
+            break
+        at[:-1] -= push
+        at[1:] += push
+        at = np.maximum(at, 0)
+    for place, (_, _, line) in zip(at, column, strict=True):
+        tell(ax, line, (1.015, place), (0, 0), size)
+    placed = []
+    for y, x, line in sorted((end for end in ends if end[1] <= 0.85), key=lambda end: end[0]):
+        while any(abs(y - other) < 0.99 * height and abs(x - at) < 0.2 for at, other in placed):
+            y += height / 4
+        placed.append((x, y))
+        tell(ax, line, (x, y), (4, 0), size)
+    ax.set_ylim(low, high)
+
+
+def tell(ax, line, place, away, size):
+    ax.annotate(line.get_label(), place, away, "axes fraction", "offset points", color=line.get_color(), fontsize=size,
+                va="center", annotation_clip=False)  # fmt: skip
+
+
 def closer(ax, results, column, low=0.1, high=0.1, top=100):
-    """Leave the untrained state out of the picture: y from the least value after the first row, less the part `low` of
-    it, to the percentile `top` of these values, and the part `high` more. Runs that diverged are not looked at."""
+    """Leave the untrained state out of the picture. Of the values after the first row, y goes from the least, times
+    1 - low, to the percentile `top`, times 1 + high. Runs that diverged are not looked at."""
     late = np.concatenate([run.columns[column][1:] for run in results if not run.diverged])
     ax.set_ylim(np.nanmin(late) * (1 - low), np.nanpercentile(late, top) * (1 + high))
     if ax.get_yscale() == "log":
@@ -126,7 +163,7 @@ def closer(ax, results, column, low=0.1, high=0.1, top=100):
 
 
 def each(names, draw, columns=3, legend=3, titles=str):
-    """A figure with a panel for each name, drawn by draw(ax, name), and one legend; titles: of a name."""
+    """A figure with a panel for each name, drawn by draw(ax, name), and one legend. titles(name) is a panel's title."""
     columns = min(columns, len(names)) if len(names) != 4 else 2
     figure, grid = panels(-(-len(names) // columns), columns, squeeze=False)
     for ax, name in zip(grid.flat, names, strict=False):
@@ -194,7 +231,7 @@ def sweep(ax, results, over, y="loss", label=None, *, xlabel=None, ylabel=None, 
 
 
 def mark(ax, y, text, at=0.5):
-    """A dotted line at y, with a word on it, so far from the left."""
+    """A dotted line at y with `text` on it, at the fraction `at` of the width."""
     ax.axhline(y, color="#888888", lw=1, ls=":")
     ax.annotate(text, (at, y), xycoords=("axes fraction", "data"), fontsize=10, va="bottom", color="#666666")
 
@@ -209,7 +246,7 @@ def fitted(ax, steps, values, index=0, label=None, marker="o", size=8):
 
 def reference(ax, span, level, power, at_start=False):
     """A dotted line of slope `power` on logarithmic axes over the two numbers of span, at `level` at its end (or its
-    start), with its slope beside it: what theory gives, to be compared with what was measured."""
+    start), with its slope beside it. It shows what theory gives, to compare with what was measured."""
     xs = np.array(span, float)
     if not xs[0] < xs[1]:
         return

@@ -28,8 +28,8 @@ KINDS = ("layers", "networks")
 
 
 def check(layer, shape, batch):
-    """The Report of a layer or Network; words have no gradient, so that an Embedding is checked in a small network, and
-    a network that begins with one by its loss."""
+    """The Report of a layer or Network. Words have no gradient. So an Embedding is checked in a small network, and a
+    network that begins with one by its loss."""
     within = layer.layer if isinstance(layer, nn.Network) else layer
     first = next((leaf for leaf in within.leaves() if isinstance(leaf, nn.Embedding)), None)
     if first is not None:
@@ -47,7 +47,7 @@ def check(layer, shape, batch):
 
 # ---------------------------------------------------------------------------------------------------- what is checked
 def loaded(path, name):
-    """What a user's file calls by that name; a UserError says why there is none."""
+    """The object of that name in a user's file; a UserError says why there is none."""
     if not path.is_file():
         raise UserError(f"there is no file {str(path)!r}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -127,7 +127,7 @@ def made(name, thing, given, named):
         why = said(error)
         raise UserError(f"{name} cannot be made: {why}; give arguments, as in --args 5,bias=False") from None
     if not isinstance(layer, (nn.Layer, nn.Network)):
-        raise UserError(f"{name} is no Layer and no Network but {type(layer).__name__}")
+        raise UserError(f"{name} must be a Layer or a Network, got {type(layer).__name__}")
     return layer
 
 
@@ -143,7 +143,7 @@ def row(width, cells):
 
 
 def shortened(text, room):
-    """A text in so many characters, its middle left out: the end of a parameter's name is its own."""
+    """A text cut to `room` characters. Its middle is left out, because parameters' names differ at the end."""
     return text if len(text) <= room else f"{text[: room - room // 2 - 2]}..{text[-(room // 2) :]}"
 
 

@@ -47,11 +47,11 @@ class Part:
 class Recipe:
     """A problem, built when its run starts: Recipe(build, data="abalone", l2=0.1) calls build(data="abalone", l2=0.1).
 
-    Each run builds its own, in its own process, because a problem has state (batch-norm statistics, an LSTM's carry);
-    what is worth sharing is the data, and `lab.dataset` keeps the last few sets that a process has loaded.
-    The function is one of a module, and the arguments print as what they are: both stand for the problem in the key of
-    the run. The keyword `data` is the name of a data set, by convention; that set's sha256 goes into the key, and so do
-    those of files that an argument names.
+    Each run builds its own, in its own process, because a problem has state (batch-norm statistics, an LSTM's carry).
+    Only the data are worth sharing: `lab.dataset` keeps the last few sets that a process has loaded. The function is
+    one of a module, and the arguments print as what they are: both stand for the problem in the key of the run. The
+    keyword `data` is the name of a data set, by convention; that set's sha256 goes into the key, and so do those of
+    files that an argument names.
     """
 
     def __init__(self, function, /, **arguments):

@@ -39,11 +39,11 @@ def check_value(where, value):
     for member in identity.members(value):
         wrong = unprintable(member)
         if wrong:
-            raise UserError(f"{where}: {wrong} does not print as what it is, so no stored run could be told; {ADVICE}")
+            raise UserError(f"{where}: {wrong} does not print as what it is, so no key could stand for it; {ADVICE}")
 
 
 def unprintable(value):
-    """In words, what a value is that does not print as what it is; None for others."""
+    """A value that does not print as what it is, in words; None for other values."""
     if isinstance(value, (*PLAIN, list, tuple, dict, set, frozenset)):
         return None
     if isinstance(value, np.ndarray):
@@ -54,7 +54,7 @@ def unprintable(value):
 
 
 def nameless(function):
-    """In words, what a callable is that cannot be found by its name in its module; None for others."""
+    """A callable that cannot be found by its name in its module, in words; None for other callables."""
     name = getattr(function, "__qualname__", None)
     if isinstance(function, functools.partial):
         return "a functools.partial"
@@ -74,7 +74,7 @@ def nameless(function):
 
 
 def found_by_name(function, name):
-    """What the name of a function or class stands for in its module; None where that cannot be asked."""
+    """What the name of a function or class stands for in its module; None where that cannot be found out."""
     module = vars(sys.modules[function.__module__]) if function.__module__ in sys.modules else None
     space = getattr(inspect.unwrap(function), "__globals__", module) or {}
     first, *rest = name.split(".")
@@ -86,8 +86,8 @@ def found_by_name(function, name):
 
 # ------------------------------------------------------------------------------------------------------------- keys
 def of(entry):
-    """{"code": a hash, "files": {name: sha256}} of an entry: of all code that it reaches, and of the files that are
-    named by its arguments or by a text in the user's own part of that code."""
+    """{"code": a hash, "files": {name: sha256}} of an entry. The code is all that the entry reaches. A file is named by
+    an argument of the entry, or by a text in the user's own part of that code."""
     given = [entry.recipe.function, entry.recipe.arguments]
     if entry.run is None:  # with what minimize takes in the place of None
         given += [entry.optimizer, entry.sampler or RandomReshuffling(), as_schedule(entry.schedule)]

@@ -11,7 +11,7 @@ from npopt.backend import elementwise
 
 
 def plain(name):
-    """A name without case and marks, so that adam-mini is AdamMini."""
+    """A name in small letters without marks: adam-mini and AdamMini give the same."""
     return re.sub(r"[^a-z0-9.]", "", name.lower())
 
 
@@ -21,7 +21,7 @@ def named(word):
 
 
 def near(word, kinds=tuple(ROOMS)):
-    """'did you mean ...?' for a name that is not there: names with it, files whose first line has it, names like it."""
+    """'did you mean ...?' for an unknown name: names that contain it, files whose first line has it, similar names."""
     some = [method for method in methods() if method.kind in kinds]
     known = {plain(method.name): method.name for method in some}
     whole = re.compile(rf"\b{re.escape(word)}\b", re.I)

@@ -40,9 +40,9 @@ class Arguments(argparse.Namespace):
     def data_of(self, part):
         """Names of the data sets that the part uses under --data, a list.
 
-        `bundled` and `real` are looked up in the part. A name stands for itself in the parts that list it, or, if none
-        does, in every part; parts that list only others then get an empty list, and are left out. The grid gets an
-        empty list for the parts that --parts leaves out.
+        `bundled` and `real` are looked up in the part. Any other name is a data set. The parts that list it use it, and
+        all others get an empty list and are left out. If no part lists it, every part uses it. A part that --parts
+        leaves out gets an empty list.
         """
         if self.only is not None and part not in self.only:
             return []
@@ -184,7 +184,7 @@ def merged(words):
 
 
 def check(p, args):
-    """Refuse what each option allows, and this machine or another option does not."""
+    """Refuse values that an option allows, and this machine or another option does not."""
     if args.threads and args.threads > joblib.cpu_count() and args.engine == "local" and not args.redraw:
         p.error(f"argument --threads: this machine has {joblib.cpu_count()} cores, got {args.threads}")
     if args.address and args.engine == "local":
@@ -192,7 +192,7 @@ def check(p, args):
 
 
 def before(path):
-    """The words of the command behind a summary.json; none where there is no whole one."""
+    """The words of the command behind a summary.json; an empty list where there is no whole one."""
     facts = read_summary(path)
     try:
         words = shlex.split(facts.get("command", ""))[3:]

@@ -21,17 +21,19 @@ def save(figure, path):
             checkpoint.replace(path, lambda file: picture.save(file, format="png", optimize=True))
         else:
             first, *rest = animate(figure)
-            moving = {"save_all": True, "append_images": rest, "duration": 80, "loop": 0, "optimize": True}
+            times = [*[FRAME] * len(rest), HOLD]
+            moving = {"save_all": True, "append_images": rest, "duration": times, "loop": 0, "optimize": True}
             checkpoint.replace(path, lambda file: first.save(file, format="gif", **moving))
 
 
+FRAME, HOLD = 80, 2000  # ms; the last frame of an animation stays
 LINES = [ImageColor.getrgb(colour) for colour in ("white", *COLOURS)]
 
 
 def palette(picture, count):
-    """An image that holds `count` colours for a picture. First come those of the lines, whose few pixels would lose
-    them to the many greys of a map. Then come its commonest, because a small grey area would be mixed with a line's
-    edge."""
+    """An image that holds `count` colours for a picture. First come the colours of the lines. These have few pixels and
+    would be lost among the many greys of a map. Then come the picture's commonest colours, because a small grey area
+    would be mixed with a line's edge."""
     pixels = picture.width * picture.height
     areas = [
         colour
@@ -46,7 +48,8 @@ def palette(picture, count):
 
 
 def paletted(picture, colours):
-    """The picture in the colours of a palette; what is near the colour of a line has that (near white are greys)."""
+    """The picture in the colours of a palette. A pixel near the colour of a line gets that one (near white are
+    greys)."""
     planes, places = np.asarray(picture).astype(np.int16), np.array(picture.quantize(palette=colours, dither=0))
     planes = np.moveaxis(planes, 2, 0).copy()  # red, green, blue apart: many times faster than last
     for i, colour in enumerate(LINES[1:], 1):
@@ -77,7 +80,7 @@ def step(animation, data):
 
 
 def animate(animation):
-    """The frames of a matplotlib animation, or of an iterable of figures, as images in the colours of the last one: so
+    """The frames of a matplotlib animation, or of an iterable of figures, as images in the colours of the last one. So
     what does not move is the same in all frames, and a GIF stores it once."""
     figures = animation
     if hasattr(animation, "new_frame_seq"):

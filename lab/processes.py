@@ -1,7 +1,8 @@
 """Processes that end when they are told to, and with the process that started them.
 
-A terminal and its Ctrl-C reach `npopt` and the script; worker processes have a session of their own and hear of the end
-from the script alone. Every one of them follows its parent: when that is gone, even by SIGKILL, it saves and ends.
+A terminal and its Ctrl-C reach `npopt` and the script. Worker processes have a session of their own, and only the
+script tells them to end. Every process follows its parent: when the parent is gone, even by SIGKILL, its child
+saves and ends.
 """
 
 import contextlib
@@ -23,7 +24,8 @@ GRACE = 30.0  # seconds in which a process that was told to end saves its run
 
 
 class Interrupts:
-    """Ctrl-C, TERM and HUP (a closed terminal) as one KeyboardInterrupt, and nothing more for Interrupt.HASTE seconds.
+    """Makes Ctrl-C, TERM and HUP (a closed terminal) one KeyboardInterrupt. Then it is deaf for Interrupt.HASTE
+    seconds.
 
     Within minimize its own Interrupt takes the place of `interrupt`.
     """
@@ -32,7 +34,8 @@ class Interrupts:
 
     @classmethod
     def listen(cls):
-        """Hear them from now on, in the main thread. A signal that is ignored, as under nohup, stays so."""
+        """Listen for these signals from now on, in the main thread. One that is ignored, as under nohup, stays
+        ignored."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number, handler in ((signal.SIGINT, cls.interrupt), (signal.SIGTERM, cls.end), (signal.SIGHUP, cls.end)):
@@ -49,7 +52,7 @@ class Interrupts:
 
     @classmethod
     def end(cls, number, frame):
-        """As Ctrl-C, which a run under way answers by saving itself."""
+        """Do as Ctrl-C does: a run under way saves itself and ends."""
         cls.number = cls.number or number
         if number == signal.SIGHUP:
             quiet()
@@ -59,13 +62,14 @@ class Interrupts:
 
     @classmethod
     def status(cls):
-        """The exit status that says which signal it was. Called where an interrupt is dealt with: no more of them."""
+        """The exit status that says which signal came. It is called where an interrupt is dealt with, and the next
+        seconds hear no other."""
         number, cls.number, cls.at = cls.number or signal.SIGINT, 0, time.monotonic()
         return 128 + number
 
 
 def quiet():
-    """Send what this process still says to nowhere: nobody can read it any more."""
+    """Throw away what this process still prints: nobody can read it any more."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -74,7 +78,7 @@ def quiet():
 
 @contextlib.contextmanager
 def ending(script):
-    """The life of a script's process: every end that is no bug is one sentence and an exit status."""
+    """The life of a script's process. Every end that is not a bug gives one sentence and an exit status."""
     try:
         Interrupts.listen()  # and, if one has waited, hear it
         follow()
@@ -96,8 +100,8 @@ def ending(script):
 
 
 def spawn(command, variables=(), **settings):
-    """A script or a worker, a process that follows this one, with more environment variables. Until it listens, Ctrl-C
-    waits: no traceback out of an import."""
+    """Start a script or a worker, with more environment variables. The process follows this one. Ctrl-C waits until it
+    listens: so no traceback comes out of an import."""
     environment = {**os.environ, **dict(variables), PARENT: str(os.getpid())}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -107,7 +111,7 @@ def spawn(command, variables=(), **settings):
 
 
 def follow():
-    """End when the process is gone that started this one by `spawn`, if one did."""
+    """If a process started this one by `spawn`, end when that process is gone."""
     parent = int(os.environ.pop(PARENT, 0))
     if parent:
         threading.Thread(target=watch, args=(parent,), daemon=True).start()

@@ -2,7 +2,7 @@
 
 Each running process notes how far it is in the lock file of its run (`Lock.note`); a thread here adds the notes up.
 So the bar moves in the same way for one process, many, a cluster on a shared folder, and runs of another command.
-Where it stands still, it says why. Both lines fit the terminal, and are silent where stderr is none.
+When the bar stands still, it says why. Both lines fit the terminal. Where stderr is no terminal they are silent.
 """
 
 import math
@@ -22,12 +22,12 @@ def columns():
 
 
 def line(**settings):
-    """A tqdm that is drawn on terminals alone, also on those that do not say how large they are."""
+    """A tqdm that is drawn on terminals only, but also on those that do not say how large they are."""
     return tqdm(ncols=columns(), nrows=20, disable=None, **settings)
 
 
 def short(name, room):
-    """A name in so many columns."""
+    """A name cut to `room` columns."""
     return name if len(name) <= room else name[: room - 1] + "…"
 
 
@@ -60,7 +60,8 @@ class Line:
 
 
 class Doing(Line):
-    """with Doing("adam: loading mnist"): ...   what is being done, or a function that says it, and for how long."""
+    """with Doing("adam: loading mnist"): ...   shows what is being done (a text, or a function that returns it) and for
+    how long."""
 
     def __init__(self, what):
         self.what = what if callable(what) else lambda: what

@@ -87,8 +87,8 @@ def summary(experiment, script, args, results, claims, data, figures):
 
 
 def shared(facts):
-    """The facts with tags and config once an entry, in "entries": a run has the number of its entry. They are the same
-    for all seeds, and most of the file."""
+    """The facts with the tags and config of each entry once, in "entries". A run has the number of its entry. Tags and
+    config are the same for all seeds, and most of the file."""
     entries = [{name: run[name] for name in ("tags", "config") if name in run} for run in facts["runs"]]
     texts = [json.dumps(entry, sort_keys=True) for entry in entries]
     different = list(dict.fromkeys(texts))
@@ -101,7 +101,7 @@ def shared(facts):
 
 
 def own(config, args):
-    """A run's config without what the summary says once for all runs, or the run beside it."""
+    """A run's config without what the summary says once for all runs, and without what stands in the run itself."""
     common = {"device": args.device, "threads": args.threads, "seed": config.get("seed")}
     if config.get("versions", {}).items() <= versions().items():
         common["versions"] = config.get("versions")
@@ -134,7 +134,7 @@ def versions():
 
 
 def machine():
-    """What a time depends on; nothing that names the machine."""
+    """What times depend on, without anything that names the machine."""
     facts = {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()}
     try:
         names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
@@ -185,7 +185,7 @@ def text_table(header, rows, indent="  "):
 
 
 def claims_text(claims):
-    """The claims for the terminal, as wide as that is."""
+    """The claims for the terminal, in its width."""
     if not claims:
         return ""
     width, lines = min(110, shutil.get_terminal_size((110, 0)).columns), ["claims"]

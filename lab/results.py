@@ -14,8 +14,8 @@ class MissingRuns(LookupError):
 
 @dataclasses.dataclass
 class Finished:
-    """A finished run. columns: name -> array (rows,), or (rows, k) where a metric is a vector; final: the last row;
-    tags: those of its entry.
+    """A finished run. columns: name -> array (rows,), or (rows, k) if a metric is a vector. final: the last row. tags:
+    those of the run's entry.
 
     seconds are those of the steps alone; x and answer are None where the entry did not keep them.
     """
@@ -61,7 +61,7 @@ class Finished:
 
 @dataclasses.dataclass
 class Tuned:
-    """A method at the value that serves it. scores: {value: mean score over seeds, NaN where a run diverged}."""
+    """A method at the value that was chosen. scores: {value: mean score over seeds, NaN where a run diverged}."""
 
     value: float
     runs: "Results"
@@ -69,7 +69,7 @@ class Tuned:
 
     @property
     def inside(self):
-        """Whether the value lies inside the grid: False at an end, None beside a value that diverged, where only a
+        """Whether the value lies inside the grid: False at an end, None beside a value that diverged. There only a
         finer grid tells how near the edge the best value lies."""
         values = sorted(self.scores)
         at = values.index(self.value)
@@ -89,7 +89,7 @@ class Results(list):
 
     def select(self, part=None, seed=None, **tags):
         """The runs of this part, this seed, and with these tags: a value, several (a list, a tuple), or a function of
-        the value -> bool. A run without such a tag is not among them. MissingRuns where there is none."""
+        the value -> bool. A run without such a tag is not among them. MissingRuns if no run is left."""
         found = Results(
             run for run in self
             if (part is None or run.part == part) and (seed is None or run.seed == seed)
@@ -136,9 +136,9 @@ class Results(list):
 
     def tuned(self, over="lr", by="validation_loss", of="method"):
         """{method: Tuned}: for each value of the tag `of` (of several tags: the tuple of their values) the value of the
-        tag `over` to use, by the last entry of the column `by`, least is best: a loss of held-out rows, never of test
-        rows. Values within one standard error of the best mean are as good as the best; the middle one of these is
-        taken. A value at which any seed diverged is out of the question while another is left."""
+        tag `over` to use. It is chosen by the last entry of the column `by`, where the least is best: a loss of
+        held-out rows, never of test rows. Values within one standard error of the best mean are as good as the best;
+        the middle one of these is taken. A value at which any seed diverged is taken only where there is no other."""
         found = {}
         for method, group in self.groups(*([of] if isinstance(of, str) else of)):
             values, scores = dict(group.groups(over)), group.means(by, over)
@@ -154,7 +154,7 @@ class Results(list):
         return found
 
     def at_best(self, over="lr", by="validation_loss", of="method"):
-        """The runs of every method at its best value, without the tag `over`, which tells them apart no more."""
+        """The runs of every method at its best value, without the tag `over`, which no longer tells them apart."""
         best = self.tuned(over, by, of)
         return Results(
             dataclasses.replace(run, tags={k: v for k, v in run.tags.items() if k != over})
@@ -237,8 +237,8 @@ def middle_and_band(values):
 
 
 def finer(values, found, part, by="validation_loss", over="lr", **tags):
-    """The values of a grid, and, once its runs are `found`, those of a second, finer one about the best of them: the
-    geometric means with its neighbours, and beyond an end one value more. For the grid of a script:
+    """The values of a grid. Once its runs are `found`, there are more, as in a finer grid about the best value: the
+    geometric means with its neighbours, and beyond an end one value. For the grid of a script:
 
         def runs(args, found=None):             # called again with the finished runs of what it yielded first
             for lr in finer(RATES, found, "a", method="Adam"): ...

@@ -5,10 +5,10 @@
     runs/<key>.lock             held with flock by the process that works on the run, and gone with that process
 
 A key is the sha256 of everything that decides the numbers: the printed method and problem, the code that they reach,
-the sha256 of data and files (lab/ingredients.py), the seed, device, threads, kernels, and `RESULTS`, which is raised
-where trajectories move and code that is followed by name did not change. Part and tags of an entry are labels, not
-ingredients: two parts that ask for the same run share it. What a run was is therefore never a matter of trust in a
-folder's name. A file that is damaged is set aside, and its run made again; one that cannot be read is an error.
+the sha256 of data and files (lab/ingredients.py), the seed, device, threads, kernels, and `RESULTS`. This number
+is raised when trajectories move although no code that is followed by name has changed. Part and tags of an entry are
+labels, not ingredients: two parts that ask for the same run share it. So nobody has to trust the name of a folder to
+know what a run was. A file that is damaged is set aside, and its run made again; one that cannot be read is an error.
 
 Locks are advisory locks of the file system (POSIX; NFS since version 4): no clock, no stale lock after a kill -9.
 """
@@ -41,8 +41,8 @@ REPORTED = {"part": str, "name": str, "tags": dict, "seed": int, "key": str}  # 
 
 
 def read_summary(path, reported=REPORTED):
-    """The dict of a summary.json, tags and config with each run; {} where there is none, or a damaged one: the script's
-    next run writes it anew. reported: what every run must have; older files have less."""
+    """The dict of a summary.json, tags and config with each run. {} where there is none, or a damaged one, which the
+    script's next run writes anew. reported: what every run must have; older files have less."""
     try:
         facts = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
@@ -67,7 +67,7 @@ def fits(facts, kinds):
 
 
 def unreadable(path, error):
-    """A file that cannot be read is there, whole perhaps: that is an error, nothing to be made again."""
+    """The error for a file that cannot be read. Such a file may be whole, so nothing is made again."""
     return UserError(f"{path} cannot be read ({error.strerror}); see to its permissions, or remove it")
 
 
@@ -115,7 +115,7 @@ class Store:
         return self.path(key).exists()
 
     def hint(self):
-        """What to do where none of the runs that are asked for is stored, as the end of a sentence."""
+        """The end of a sentence that says what to do if none of the runs that are asked for is stored."""
         count = sum(not path.name.endswith(".checkpoint.npz") for path in self.folder.glob("*.npz"))
         if not count:
             return ": run it first, without --redraw"
@@ -124,13 +124,13 @@ class Store:
         return f", but {count} others, and no whole summary.json that says their arguments: give these with --redraw"
 
     def save(self, key, tree):
-        """Write a finished run, a dict of arrays and plain values; then its checkpoint has served."""
+        """Write a finished run, a dict of arrays and plain values, and remove its checkpoint."""
         checkpoint.save(self.path(key), {"key": key, "run": tree})
         self.checkpoint(key).unlink(missing_ok=True)
 
     def load(self, key):
-        """The dict of a finished run; None if there is none, or if its file is damaged, which is then set aside. One
-        that cannot be read is an error."""
+        """The dict of a finished run; None if there is none, or if its file is damaged. A damaged file is set aside. A
+        file that cannot be read is an error."""
         try:
             found = checkpoint.load(self.path(key))
             if not fits(found, {"key": str, "run": dict}):

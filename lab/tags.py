@@ -1,4 +1,4 @@
-"""Tags: what tells the entries of a grid apart, method="Adam", data="a9a", lr=0.01. Here alone they become names."""
+"""Tags tell the entries of a grid apart: method="Adam", data="a9a", lr=0.01. This file alone makes names of them."""
 
 import difflib
 from collections.abc import Collection

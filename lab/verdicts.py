@@ -1,12 +1,12 @@
 """The one rule by which numbers with noise decide a claim, three ways: it holds, it does not, the runs cannot tell.
 
-What is looked at is the 95 % interval of a mean over seeds, Student's t: of a value, or of the difference of two
-methods, paired by seed. A claim names a region before the runs are made. It holds where the whole interval lies in the
-region, fails where no part of it does, and is undecided in between: more seeds shorten the interval.
+A verdict looks at the 95 % interval (Student's t) of a mean over seeds. This is the mean of a value, or of the
+difference of two methods, paired by seed. A claim names a region before the runs are made. It holds if the whole
+interval lies in the region, fails if no part of it does, and is undecided in between: more seeds shorten the interval.
 
     lower(a, b)             a is below b: the interval of a - b lies below 0
-    lower(a, b, margin)     the same; where the interval is not off zero it fails, too, if a is shown to be lower by no
-                            more than the margin
+    lower(a, b, margin)     the same; but if the interval is not off zero, it also fails where a is shown to be lower by
+                            no more than the margin
     no_higher(a, b, margin) a is not above b by more than the margin
     close(a, b, margin)     they differ by less than the margin
     within(values, low, high)
@@ -31,7 +31,7 @@ def interval(a, b=0.0):
     """(mean of a - b over seeds, half the length of its 95 % interval).
 
     a, b: (seeds,), the same seeds in the same order; b may be a number. Under 3 seeds, or with values that are not
-    finite (diverged runs), it raises Undecided: one cannot tell from noise.
+    finite (diverged runs), it raises Undecided, because then nothing can be told from noise.
     """
     pair = [np.atleast_1d(np.asarray(v, float)) for v in (a, b)]
     lost = sum(int((~np.isfinite(v)).sum()) for v in pair)
@@ -46,7 +46,8 @@ def interval(a, b=0.0):
 
 
 def lower(a, b, margin=0.0):
-    """Whether a is below b. Where no order is seen, it is False, too, if a is below by at most the margin."""
+    """Whether a is below b. If no order is seen, it is also False where a is shown to be below by at most the
+    margin."""
     mean, half = interval(a, b)
     return True if mean + half < 0 else False if mean - half >= -margin else None
 

@@ -1,9 +1,9 @@
-"""Worker processes: each makes one run at a time, and what ends it ends that run alone.
+"""Worker processes. Each makes one run at a time, and what ends a worker ends that run alone.
 
 A worker is an interpreter of its own with one connection, over which calls come and answers go. It first loads the
-script, up to experiment.main(), so that its functions are the same there, line for line in a traceback too. The script
-waits at all connections at once; where one closes, the run that was under way there is lost, and another worker takes
-the place.
+script, up to experiment.main(). So the script's functions are the same there, line for line in a traceback too. The
+script waits at all connections at once. If one closes, the run that was under way there is lost, and another worker
+takes its place.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NU
 
 
 class Lost(str):
-    """Stands for an answer that there is none of: the sentence or the traceback that says why."""
+    """Stands for an answer that is missing: the sentence or the traceback that says why."""
 
 
 def packed(by_name, function, *arguments):
-    """A call as bytes; Lost where that cannot be. by_name: the other process knows what the script defines by its name;
-    else, and where that fails, cloudpickle sends it whole."""
+    """A call as bytes; Lost if that cannot be. by_name: the other process knows by name what the script defines. If
+    not, or if that fails, cloudpickle sends it whole."""
     if by_name:
         with contextlib.suppress(Exception):
             return pickle.dumps((function, arguments))
@@ -54,7 +54,7 @@ def plain(error):
 
 
 class Worker:
-    """A process for one call after the other, which knows what the script, a path and a text, defines."""
+    """A process for one call after the other. It knows what the script, a path and a text, defines."""
 
     def __init__(self, threads, script):
         self.connection, theirs = Pipe()
@@ -162,7 +162,7 @@ def serve(handle):
 
 
 def load(path, text):
-    """Make a script this process's main module, as far as its experiment.main(), which ends it in a worker."""
+    """Run a script as this process's main module, up to its experiment.main(), which in a worker ends the loading."""
     if path is not None:
         main = sys.modules["__main__"] = types.ModuleType("__main__")
         main.__file__, processes.worker = path, True

@@ -9,9 +9,9 @@ from .embedding import Embedding
 from .gradcheck import gradcheck_layer
 from .layer import Layer, Run
 from .linear import Linear
-from .losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from .losses import BinaryCrossEntropy, KLDivergence, SoftmaxCrossEntropy, SquaredError
 from .network import Network
-from .networks import basic_block, language_model, lenet5, mlp, resnet18, vgg
+from .networks import basic_block, language_model, lenet5, mlp, resnet18, resnet20, strided, vgg
 from .norms import BatchNorm, LayerNorm
 from .pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool, MaxPool2d
 from .profile import Profile
@@ -29,6 +29,7 @@ __all__ = [
     "Embedding",
     "Flatten",
     "GELU",
+    "KLDivergence",
     "GlobalAvgPool",
     "Layer",
     "LayerNorm",
@@ -56,5 +57,7 @@ __all__ = [
     "lenet5",
     "mlp",
     "resnet18",
+    "resnet20",
+    "strided",
     "vgg",
 ]

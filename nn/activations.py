@@ -12,9 +12,9 @@ from .layer import Layer
 
 
 class Activation(Layer):
-    """y = f(x); dx = f'(x) dy, in the place of dy. A subclass has apply(x, y), which writes y and returns what backward
-    needs, and derive(dy, *saved), which multiplies dy by f'. y may be x where the layer before does not read its output
-    and this one, by `reads_input`, does not read its input."""
+    """y = f(x); dx = f'(x) dy, written over dy. A subclass has two methods. apply(x, y) writes y and returns what
+    backward needs. derive(dy, *saved) multiplies dy by f'. y may be written over x if the layer before does not read
+    its output and this layer, by `reads_input`, does not read its input."""
 
     view = True
     reads_input = False

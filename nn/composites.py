@@ -1,10 +1,11 @@
-"""Layers made of layers. When they are built they settle what may be overwritten, and which neighbours are fused.
+"""Layers made of layers. When built, they settle what may be overwritten and which neighbours are fused.
 
 A fused layer does the work of two in one pass over memory: batch norm with the ReLU behind it, and batch norm with the
 sum and the ReLU of a residual block. `--kernels reference` runs the layers as they were given.
 
-On the way back a composite lets go of what a layer kept as soon as that layer is done: after `stack = list(saved)` and
-`del saved`, stack.pop() hands over the last reference. Who needs `saved` again keeps it.
+On the way back a composite lets go of what a layer kept as soon as that layer is done. For this it makes
+`stack = list(saved)` and then `del saved`, so stack.pop() hands over the last reference. A caller that needs `saved`
+again keeps a reference of its own.
 """
 
 from npopt import backend
@@ -17,7 +18,7 @@ from .norms import BatchNorm, BatchNormReLU, BatchNormSkip
 
 
 def fused(layers):
-    """[(indices, layer)]: the layers with each batch norm and the ReLU behind it as one."""
+    """[(indices, layer)]: the layers, each batch norm and the ReLU behind it being one layer."""
     found, i = [], 0
     while i < len(layers):
         both = i + 1 < len(layers) and type(layers[i]) is BatchNorm and type(layers[i + 1]) is ReLU
@@ -30,7 +31,7 @@ class Sequential(Layer):
     """Layers one after the other. Positional children are named "0", "1", ...; keyword children by their keyword.
 
     y = f_n(...f_1(x)), so dx = J_1' ... J_n' dy, taken from the right. Backward stops at the lowest layer with a
-    trained parameter unless dx is wanted; of the layers below that one nothing is kept.
+    trained parameter unless dx is wanted. The layers below that one keep nothing.
     """
 
     def __init__(self, *layers, **named):
@@ -80,11 +81,11 @@ class Chain:
 
     def __init__(self, layers):
         self.layers, self.lowest, self.active = layers, 0, False
-        # whether a layer may write over its input: not where it is the caller's, or the layer before reads it later
+        # whether a layer may write over its input: not if this is the caller's, or the layer before reads it later
         self.inplace = [i > 0 and not layers[i - 1].reads_output for i in range(len(layers))]
 
     def activate(self):
-        """Find the lowest trained layer; their number where there is none."""
+        """Find the lowest trained layer. Where there is none, take the number of layers."""
         self.lowest = next((i for i, layer in enumerate(self.layers) if layer.active), len(self.layers))
         self.active = self.lowest < len(self.layers)
 
@@ -110,11 +111,12 @@ class Chain:
 
 
 class Residual(Layer):
-    """y = act(block(x) + shortcut(x)); no shortcut means x itself, no activation means the sum.
+    """y = act(block(x) + shortcut(x)). Without a shortcut it is x itself; without an activation y is the sum.
 
     With s = block(x) + shortcut(x) and ds = act'(s) dy:    dx = J_block' ds + J_shortcut' ds.
     The names of the block's children stand directly under this layer's (under "block" where the block is a Residual
-    itself), those of the shortcut under "shortcut". A batch norm at the block's end adds the shortcut and rectifies.
+    itself), those of the shortcut under "shortcut". A batch norm at the end of the block also does the sum and the
+    ReLU.
     """
 
     is_block = True

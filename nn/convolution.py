@@ -15,7 +15,7 @@ class Conv2d(Layer):
 
     x: (B, H, W, in)   W: (out, kh, kw, in)   y: (B, H', W', out), H' = (H + 2p - kh) // s + 1
 
-    One row of `columns` is the window of x that an output sees, kh kw in numbers, so that y = columns W' + b: a linear
+    One row of `columns` is the window of x that an output sees, kh kw in numbers. So y = columns W' + b is a linear
     layer over B H' W' positions, with
         dW = dy' columns,    db = sum of dy over positions,    dcolumns = dy W.
     An input gathers its dx from the windows that saw it, in a fixed order:

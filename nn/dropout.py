@@ -29,8 +29,9 @@ class Flatten(Layer):
 class Dropout(Layer):
     """Training: y = x k / (1 - p), k = 1 with probability 1 - p, else 0; dx = dy k / (1 - p). Evaluation: y = x.
 
-    Srivastava et al., JMLR 2014. The mask of a row is a function of (seed, step, layer name, row), so that neither the
-    batch in which a row comes nor the number of passes in a step changes it. Kept: the mask, one byte a number.
+    Srivastava et al., JMLR 2014. The mask of a row is a function of (seed, step, layer name, row). So it depends
+    neither on the batch in which the row comes nor on the number of passes in a step. Kept: the mask, one byte a
+    number.
     """
 
     view = True

@@ -36,7 +36,7 @@ class Embedding(Layer):
     def backward(self, dy, saved, run):
         (x,) = saved  # forward was: y = W[x]
         if run.dx:
-            raise UserError("Embedding: whole numbers have no gradient; ask for that of what the Embedding returns")
+            raise UserError("Embedding: whole numbers have no gradient; ask for that of the Embedding's output")
         if self.dW is not None:
             kernels.sum_by_word(dy.reshape(-1, self.features), x.reshape(-1), self.dW)
 

@@ -15,8 +15,8 @@ from .network import Network
 def gradcheck_layer(layer, input_shape, batch=3, training=True, tol=1e-7, seed=0, directions=2, h=None, inputs=None):
     """Check f(parameters, inputs) = sum c * layer(inputs), c random; -> npopt.analysis.gradcheck.Report.
 
-    An upstream gradient c of ones would hide errors (batch norm's input gradient is then zero, right or wrong), and no
-    parameter stays at a neutral start such as 0 or 1: all are the initial values plus N(0, 0.3^2). The Report has a
+    An upstream gradient c of ones would hide errors: batch norm's input gradient is then zero, right or wrong. No
+    parameter stays at a neutral start such as 0 or 1: each is its initial value plus N(0, 0.3^2). The Report has a
     line for each parameter and one for "inputs". layer may be a Network; inputs are (batch, *input_shape), by default
     standard normal numbers.
     """

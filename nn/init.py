@@ -1,7 +1,7 @@
 """Initialisers, as values: init(rng, shape, fan_in, fan_out, dtype) -> NumPy array.
 
-The first axis of a weight is the output unit: Linear (out, in), Conv (out, kh, kw, in), so that a convolution's fan-in
-is in kh kw and its fan-out out kh kw. Draws are made in float64 and rounded, so that float32 and float64 start alike.
+The first axis of a weight is the output unit: Linear (out, in), Conv (out, kh, kw, in). So the fan-in of a convolution
+is in kh kw and its fan-out out kh kw. Draws are made in float64 and rounded: float32 and float64 start alike.
 """
 
 from math import prod, sqrt
@@ -107,8 +107,8 @@ class KaimingUniform(Value):
 class Orthogonal(Value):
     """gain Q: orthonormal rows if out <= fan_in, else orthonormal columns.   Saxe, McClelland & Ganguli, ICLR 2014.
 
-    Q is the QR factor of a Gaussian matrix, its columns multiplied by sign(diag R): without that the law is not uniform
-    over orthogonal matrices (Mezzadri, Notices of the AMS 54, 2007). gain sqrt(2) suits ReLU.
+    Q is the QR factor of a Gaussian matrix, its columns multiplied by sign(diag R). Without these signs the law is not
+    uniform over orthogonal matrices (Mezzadri, Notices of the AMS 54, 2007). gain sqrt(2) suits ReLU.
     """
 
     def __init__(self, gain=1.0):
@@ -124,8 +124,8 @@ class Orthogonal(Value):
 class ScaledOrthogonal(Orthogonal):
     """sqrt(2/fan_in) Q, as the course book prints it.
 
-    A layer then shrinks its input by sqrt(2/fan_in), so that deep networks fade; Kaiming's variance, 2/fan_in, belongs
-    to sqrt(2) Q of a square matrix, Orthogonal(gain=sqrt(2)).
+    A layer then shrinks its input by sqrt(2/fan_in), and in a deep network the signal fades. Kaiming's variance,
+    2/fan_in, is that of sqrt(2) Q with a square Q, Orthogonal(gain=sqrt(2)).
     """
 
     def __init__(self):
@@ -138,8 +138,8 @@ class ScaledOrthogonal(Orthogonal):
 class LMomentum(Value):
     """sqrt(alpha / Var W) W, W from U(-b, b), b = sqrt(6/fan_in), Var W its sample variance: the book's "L-momentum".
 
-    Every layer gets the variance alpha = 0.81 whatever its size, so that activations grow by sqrt(alpha fan_in) a
-    layer. The book's source for it could not be verified.
+    Every layer gets the variance alpha = 0.81 whatever its size. So each layer lets activations grow by
+    sqrt(alpha fan_in). The book's source for it could not be verified.
     """
 
     def __init__(self, alpha=0.81):
@@ -164,7 +164,7 @@ class SpectralNormalised(Value):
 class PyTorchDefault(Value):
     """U(-b, b), b = 1/sqrt(fan_in), for weights and biases of linear and convolutional layers alike.
 
-    torch.nn.Linear and Conv2d ask for kaiming_uniform with a = sqrt(5), which is sqrt(6/(6 fan_in)): the same bound.
+    torch.nn.Linear and Conv2d ask for kaiming_uniform with a = sqrt(5). Its bound sqrt(6/(6 fan_in)) is the same.
     """
 
     def __call__(self, rng, shape, fan_in, fan_out, dtype):

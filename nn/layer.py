@@ -3,9 +3,10 @@
     y, saved = layer.forward(x, run)            saved: a tuple of what backward needs
     dx = layer.backward(dy, saved, run)         writes self.d<name> (None: frozen); returns None where dx is not wanted
 
-A layer holds its parameters and their gradients, views into flat vectors (Network.bind), and nothing of a pass: any
-number of passes may be on their way. Gradients are written, not added. Backward owns dy and may write over it; who
-gives one dy to two layers copies it first. Arrays come from backend.empty and go back to its pool by themselves.
+A layer holds its parameters and their gradients, which are views into flat vectors (Network.bind). It holds nothing of
+a pass, so any number of passes may be on their way. Gradients are written, not added. Backward owns dy and may write
+over it; a layer that gives one dy to two others copies it first. Arrays come from backend.empty and go back to its pool
+by themselves.
 """
 
 import copy
@@ -19,8 +20,8 @@ class Run:
 
     training        batch statistics, dropout and augmentation are on
     recalibrating   batch statistics are gathered for evaluation; dropout is off
-    backward        backward will be called for this layer, so that it has to keep what that needs
-    dx              that call is to return dx
+    backward        backward will be called for this layer, so it has to keep what backward needs
+    dx              that call has to return dx
     inplace         x belongs to nobody else: y may take its place, if x has no gaps (run.place)
     seed, step      with a layer's name they fix its draws
     rows            row numbers of the batch, a device array of whole numbers, or None for 0..B-1
@@ -46,7 +47,7 @@ class Run:
         self.compute, self._asked = compute, {}
 
     def asking(self, backward: bool, dx: bool, inplace: bool = False) -> "Run":
-        """The same pass, for a layer of which this is asked."""
+        """The same pass for a layer with these values of `backward`, `dx` and `inplace`."""
         wanted = bool(backward), bool(backward and dx), inplace
         if wanted == (self.backward, self.dx, self.inplace):
             return self
@@ -60,7 +61,7 @@ class Run:
         return x if self.inplace and x.flags.c_contiguous else None
 
     def remembering(self, pending: dict) -> "Run":
-        """The same pass, whose layers leave in the dict `pending` what the step's end folds in."""
+        """The same pass, but its layers leave in the dict `pending` what the end of the step folds in."""
         other = copy.copy(self)
         other.pending, other._asked = pending, {}
         return other
@@ -79,17 +80,24 @@ class Layer:
     """One function with its derivative; a subclass has forward and backward, and says in its docstring what it keeps.
 
     shapes          {name: (shape, kind)} of the parameters; init {name: initialiser}
-    reads_output    backward reads what forward returned, so that nobody may overwrite it
+    reads_output    backward reads what forward returned, so nobody may overwrite it
     view            forward or backward may return (a view of) what it was given
     active          set by Network.bind: a parameter in or below this layer is trained
 
-    A layer with statistics of its own has commit(value), which folds in what a training pass left by run.leave, and
-    state() and load_state(s).
+    A layer with statistics of its own also has state(), load_state(s) and commit(value). commit folds in the value that
+    a training pass left by run.leave.
     """
 
     shapes, init = {}, {}
     reads_output, view, is_block = True, False, False
     path, active = "", False
+
+    def __getattr__(self, name):
+        """A parameter that its network holds back until the layer asks for it (Network.moved)."""
+        made = self.__dict__.get("made_when_asked")
+        if made is None or name not in self.shapes:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return made(self, name)
 
     def children(self) -> list[tuple[str, "Layer"]]:
         """[(name, layer)] in forward order; an empty name adds no level to the path."""
@@ -114,7 +122,7 @@ class Layer:
         raise UserError(f"{type(self).__name__} has no forward(self, x, run)")
 
     def backward(self, dy: Array, saved: tuple, run: Run) -> Array | None:
-        """Write the gradients of the parameters that are not frozen; dx, or None where run.dx is False."""
+        """Write the gradients of the parameters that are not frozen. Returns dx, or None where run.dx is False."""
         raise UserError(f"{type(self).__name__} has no backward(self, dy, saved, run)")
 
     def activate(self) -> None:

@@ -1,6 +1,9 @@
 """The network: names for the parameters of its layers, their views into flat vectors, passes, statistics."""
 
+import contextlib
+
 from npopt import backend
+from npopt.directions import as_direction
 from npopt.errors import UserError
 from npopt.segments import Segments
 
@@ -18,7 +21,7 @@ def sizes(shape):
 
 
 def cast(a, dtype):
-    """Floating arrays, one or a tuple, in this type; whole numbers, and all where dtype is None, as they are."""
+    """Floating arrays, one or a tuple, in this type. Whole numbers stay as they are. If dtype is None, all do."""
     if isinstance(a, tuple):
         return tuple(cast(one, dtype) for one in a)
     return a if dtype is None or a.dtype.kind in "iub" else a.astype(dtype, copy=False)
@@ -66,6 +69,7 @@ class Network:
                         f"Network: {child.path}.{parameter} has shape {child.shapes[parameter][0]} and "
                         f"cannot share {target} of shape {segment.shape}"
                     )
+        self.owners = {user: self.segments.find(name) for name, users in self.users.items() for user in users}
         self.dim = self.segments.dim
         self.keepers = [leaf for leaf in layer.leaves() if hasattr(leaf, "commit")]
         self.pending, self.sums = None, {}
@@ -99,7 +103,7 @@ class Network:
         the active segments alone, in order. Nothing happens when x, g and active are those of the last call.
         """
         same = x is self._x and g is self._g and (active is self._active or active == self._active)
-        if same and all(getattr(*user) is view for *user, view in self._probe):  # another may share a layer
+        if same and all(getattr(*user) is view for *user, view in self._probe):  # another network may share a layer
             return
         if x.shape != (self.dim,):
             raise UserError(f"{self.name}: x must have shape ({self.dim},), got {tuple(x.shape)}")
@@ -140,6 +144,38 @@ class Network:
             self.layer.activate()
             self._where = where
 
+    @contextlib.contextmanager
+    def moved(self, a, direction):
+        """Within it passes run at x + a z, x being the vector of the last bind, which is only read: a layer's
+        parameters are made when it asks for them, and go when the next layer asks for its own. Only for passes that do
+        not go back.
+        """
+        x, direction, held = self._x, as_direction(direction), {}
+
+        def made(layer, parameter):
+            if held.get("layer") is not layer:
+                held.clear()
+                held["layer"] = layer
+            if parameter not in held:
+                segment = self.owners[layer, parameter]
+                piece = backend.empty((segment.size,), x.dtype)
+                piece[...] = x[segment.slice]
+                direction.add(piece, a, segment)
+                held[parameter] = piece.reshape(segment.shape)
+            return held[parameter]
+
+        for layer, parameter in self.owners:
+            delattr(layer, parameter)
+            layer.made_when_asked = made
+        try:
+            yield
+        finally:
+            for layer, parameter in self.owners:
+                layer.made_when_asked = None
+                segment = self.owners[layer, parameter]
+                setattr(layer, parameter, x[segment.slice].reshape(segment.shape))
+            self._x = None  # these views are new: the next bind makes its own
+
     # --- passes --------------------------------------------------------------------------------------------------
 
     def forward(self, inputs, run):
@@ -160,9 +196,10 @@ class Network:
         return cast(y, run.compute and self._x.dtype), saved
 
     def backward(self, dy, saved, run):
-        """Write g for the pass that returned `saved`; the gradient of its inputs, or None. dy may be overwritten.
+        """Write g for the pass that returned `saved`. Returns the gradient of its inputs, or None. dy may be
+        overwritten.
 
-        What the layers kept is let go layer by layer if the caller has no reference to `saved` of its own.
+        What the layers kept is freed layer by layer, if the caller has no reference to `saved` of its own.
         """
         stack = [saved]
         del saved
@@ -204,7 +241,7 @@ class Network:
 
     @property
     def recalibrates(self):
-        """Whether it has statistics that can be gathered anew."""
+        """Whether the network has statistics that can be gathered anew."""
         return any(hasattr(layer, "recalibrate") for layer in self.keepers)
 
     def state(self):

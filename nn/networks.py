@@ -1,5 +1,5 @@
-"""Networks: multi-layer perceptrons, LeNet-5, ResNet-18, VGG-11 and VGG-16, a recurrent language model, with readable
-parameter names.
+"""Networks: multi-layer perceptrons, LeNet-5, a strided one, ResNet-18 and -20, VGG-11 and VGG-16, a recurrent language
+model, with readable parameter names.
 
 `init` is the initialiser of all weight matrices and convolutions (None: PyTorch's default for weights and biases; with
 an initialiser given, biases start at 0). `activation` makes a layer: a class such as ReLU, or a function without
@@ -29,7 +29,7 @@ def _starts(init):
 
 
 def _check(owner, activation, input_shape=None):
-    """Refuse what makes no layer, and the shape of an image that is none."""
+    """Refuse an activation that makes no layer, and an input_shape that is not an image's."""
     if not callable(activation):
         shape = isinstance(activation, (tuple, list))
         raise UserError(
@@ -40,24 +40,27 @@ def _check(owner, activation, input_shape=None):
         raise UserError(f"{owner}: input_shape must be (height, width, channels), got {input_shape!r}")
 
 
-def mlp(sizes=(784, 128, 56, 10), activation=ReLU, norm=None, dropout=0.0, init=None, name=None):
-    """Linear layers fc1, fc2, ... of these sizes with an activation between them; the last one's outputs are plain.
+def mlp(sizes=(784, 128, 56, 10), activation=ReLU, norm=None, dropout=0.0, init=None, name=None, norm_at="before"):
+    """Linear layers fc1, fc2, ... of these sizes with an activation between them. The last one has no activation.
 
-    norm: None, "batch" or "layer", before the activation. Inputs of any shape with sizes[0] numbers a row are flattened
-    by the problem, so that images can be given: input_shape is (sizes[0],).
+    norm: None, "batch" or "layer". norm_at: "before" or "after" the activation. input_shape is (sizes[0],). The problem
+    flattens rows of another shape with sizes[0] numbers, so images can be given.
     """
     if not isinstance(sizes, (tuple, list)) or len(sizes) < 2:
         raise UserError(f"mlp: sizes must name at least inputs and outputs, as (784, 10) does, got {sizes!r}")
     _check("mlp", activation)
     if norm not in (None, "batch", "layer"):
         raise UserError(f"mlp: norm must be None, 'batch' or 'layer', got {norm!r}")
+    if norm_at not in ("before", "after"):
+        raise UserError(f"mlp: norm_at must be 'before' or 'after' the activation, got {norm_at!r}")
     layers = {}
     for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True), 1):
         layers[f"fc{i}"] = Linear(a, b, **_starts(init))
         if i < len(sizes) - 1:
+            between = {f"act{i}": activation()}
             if norm:
-                layers[f"norm{i}"] = BatchNorm(b) if norm == "batch" else LayerNorm(b)
-            layers[f"act{i}"] = activation()
+                between[f"norm{i}"] = BatchNorm(b) if norm == "batch" else LayerNorm(b)
+            layers |= dict(reversed(between.items())) if norm_at == "before" else between
             if dropout:
                 layers[f"drop{i}"] = Dropout(dropout)
     return Network(Sequential(**layers), (sizes[0],), name or "mlp-" + "-".join(str(s) for s in sizes))
@@ -73,8 +76,8 @@ def lenet5(activation=ReLU, pool="max", classes=10, input_shape=(28, 28, 1), ini
 
     Differences from the paper, as usual today: full connections in the second convolution, plain pooling, linear
     outputs.
-    For images smaller than 12x12, such as the 8x8 digits, the second convolution has padding 2, so that 2x2x16 numbers
-    are left for 8x8.
+    For images smaller than 12x12, such as the 8x8 digits, the second convolution has padding 2. Then 8x8 images leave
+    2x2x16 numbers.
     """
     if pool not in POOLS:
         raise UserError(f"lenet5: pool must be 'max' or 'avg', got {pool!r}")
@@ -100,6 +103,23 @@ def lenet5(activation=ReLU, pool="max", classes=10, input_shape=(28, 28, 1), ini
         fc3=Linear(84, classes, **starts),
     )
     return Network(Sequential(**body, **head), input_shape, "lenet5")
+
+
+def strided(classes=10, input_shape=(28, 28, 1), init=None):
+    """conv 4x4, 16, stride 2, padding 1 - ReLU - conv 4x4, 32, stride 2, padding 1 - ReLU - fc 100 - ReLU - fc classes:
+    the network for MNIST of Wong, Rice & Kolter, ICLR 2020. 166,406 parameters for 28x28 images and 10 classes."""
+    _check("strided", ReLU, input_shape)
+    starts = _starts(init)
+    body = dict(
+        conv1=Conv2d(input_shape[2], 16, 4, 2, 1, **starts),
+        act1=ReLU(),
+        conv2=Conv2d(16, 32, 4, 2, 1, **starts),
+        act2=ReLU(),
+        flatten=Flatten(),
+    )
+    (features,) = Sequential(**body).output_shape(input_shape)
+    head = dict(fc1=Linear(features, 100, **starts), act3=ReLU(), fc2=Linear(100, classes, **starts))
+    return Network(Sequential(**body, **head), input_shape, "strided")
 
 
 def basic_block(inputs, outputs, stride=1, activation=ReLU, init=None):
@@ -145,6 +165,32 @@ def resnet18(width=64, in_channels=3, classes=10, image=32, activation=ReLU, ini
     layers.update(pool=GlobalAvgPool(), fc=Linear(inputs, classes, **starts))
     size = (image, image, in_channels)
     return Network(Sequential(**layers), size, "resnet18" if width == 64 else f"resnet18-w{width}")
+
+
+def resnet20(width=16, in_channels=3, classes=10, image=32, activation=ReLU, init=KAIMING):
+    """ResNet-20 for small images: 272,474 parameters at width 16, 3 channels and 10 classes.   He et al., CVPR 2016,
+    section 4.2.
+
+        conv 3x3 - BN - three stages of widths 1, 2, 4 x width, three blocks each, stride 2 from the second on -
+        global average - fc
+
+    Where the shape changes the shortcut is a 1x1 convolution with batch norm, as in resnet18; the paper's own, which
+    pads with zeros, has 269,722 parameters.
+    """
+    _check("resnet20", activation)
+    starts = _starts(init)
+    layers = dict(
+        conv1=Conv2d(in_channels, width, 3, 1, 1, bias=False, **starts), bn1=BatchNorm(width), act1=activation()
+    )
+    inputs = width
+    for stage in range(3):
+        outputs, stride = width << stage, 1 if stage == 0 else 2
+        blocks = [basic_block(inputs, outputs, stride, activation, init)]
+        blocks += [basic_block(outputs, outputs, 1, activation, init) for _ in range(2)]
+        layers[f"layer{stage + 1}"], inputs = Sequential(*blocks), outputs
+    layers.update(pool=GlobalAvgPool(), fc=Linear(inputs, classes, **starts))
+    size = (image, image, in_channels)
+    return Network(Sequential(**layers), size, "resnet20" if width == 16 else f"resnet20-w{width}")
 
 
 VGG = {

@@ -70,8 +70,8 @@ class BatchNorm(Layer):
         return self.back(dy, saved, False, run)
 
     def joint(self, x, skip, rectify, onto, run):
-        """y = a xh + b, plus skip unless it is None, and the larger of that and 0 where `rectify` is set; y takes the
-        place of the array `onto` unless that is None."""
+        """y = a xh + b, plus skip unless skip is None. Where `rectify` is set, y is the larger of that and 0. y is
+        written over the array `onto` unless that is None."""
         rows, batch = x.reshape(-1, self.features), run.training or run.recalibrating
         m, v = self.moments(rows, run) if batch else (s.astype(self.a.dtype) for s in self.running())
         r, ar = (backend.empty(m.shape, self.a.dtype) for _ in "ra")
@@ -82,7 +82,7 @@ class BatchNorm(Layer):
         return y, (rows, m, r, ar, out if rectify else None, batch)
 
     def back(self, dy, saved, both, run):
-        """dx, in the place of dy; with `both` dx is new and dy becomes what flows back to skip."""
+        """dx, written over dy. With `both` dx is new, and dy becomes the gradient of skip."""
         rows, m, r, ar, y, batch = saved  # forward was: y = (x - m) a r + b (+ skip, cut at 0)
         n, shape, dy = rows.shape[0], dy.shape, dy.reshape(rows.shape)
         da, db = (backend.empty(m.shape, r.dtype) if d is None else d for d in (self.da, self.db))
@@ -102,7 +102,7 @@ class BatchNorm(Layer):
     # statistics, in float64 on the device in use
 
     def moments(self, rows, run):
-        """Mean and variance of this batch; what the running estimates need of them is left to commit."""
+        """Mean and variance of this batch. A pass that gathers statistics also leaves them for commit."""
         n = rows.shape[0]
         if n < 2 and run.training:
             raise UserError(

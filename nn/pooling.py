@@ -116,8 +116,8 @@ class AvgPool2d(Pool):
 
 
 class AdaptiveAvgPool2d(Layer):
-    """An image of any size becomes one of H' x W': the mean over rows floor(i H/H') .. ceil((i+1) H/H') - 1, and over
-    columns likewise, as in PyTorch; neighbouring windows may overlap.
+    """An image of any size becomes one of H' x W'. Row i is the mean over rows floor(i H/H') .. ceil((i+1) H/H') - 1,
+    and columns are done likewise, as in PyTorch. Neighbouring windows may overlap.
 
     y = P x Q' for each channel, with the rows of P and Q the windows' means, so dx = P' dy Q. Kept: nothing.
     """

@@ -5,7 +5,7 @@
     print(profile.table())
 
 Times are a layer's own, without its children's; a fused layer counts under its batch norm's name. On a GPU the clock
-waits for the device around every layer, which a step without it does not do.
+waits for the device around every layer. A step that is not timed does not wait.
 """
 
 import time
@@ -73,8 +73,8 @@ class Profile:
         return call
 
     def rows(self, network):
-        """[(layer, kind, forward, backward, share of both)] of one network, seconds a pass, in forward order of a first
-        call; what takes no time is left out."""
+        """[(layer, kind, forward, backward, share of both)] of one network, in seconds a pass. Layers come in the order
+        of a first call's forward passes. Those that take next to no time are left out."""
         passes = self.passes[network]
         found = [
             (key[0], key[1] if len(key) > 1 else "", *(t / max(1, n) for t, n in zip(times, passes, strict=True)))

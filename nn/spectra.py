@@ -60,7 +60,7 @@ class PowerIteration:
         self.u /= np.linalg.norm(self.u)
 
     def __call__(self, w, steps=1):
-        """The estimate after so many steps more."""
+        """The estimate after `steps` more steps."""
         w = np.asarray(backend.to_host(w), np.float64).reshape(w.shape[0], -1)
         for _ in range(steps):
             v = w.T @ self.u

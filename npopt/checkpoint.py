@@ -22,7 +22,8 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # why a disk takes no more, wh
 
 
 class Unwritable(UserError):
-    """A file that cannot be written: a full disk, a folder that takes no files. What was there before stays whole."""
+    """A file that cannot be written: a full disk, a folder that takes no files. An older file of that name stays
+    whole."""
 
     def __init__(self, path, error):
         why = error.strerror or error
@@ -67,14 +68,14 @@ def save(path, tree):
 
 def _npz(opened):
     if not zipfile.is_zipfile(opened):  # NumPy takes it for a pickle, and would say how to load that
-        raise UserError("it is no whole .npz file")
+        raise UserError("it is not a whole .npz file")
     opened.seek(0)
     return np.load(opened, allow_pickle=False)
 
 
 def load(path):
-    """The tree of a file that `save` wrote. A truncated or foreign file raises Damaged, naming it; one that cannot be
-    read, which may be whole, another UserError."""
+    """The tree of a file that `save` wrote. A truncated or foreign file raises Damaged, which names it. A file that
+    cannot be read may be whole, so it raises a plain UserError."""
     try:
         with open(path, "rb") as opened, _npz(opened) as file:
             packed = [member.filename for member in file.zip.infolist() if member.compress_type != zipfile.ZIP_STORED]
@@ -92,7 +93,7 @@ def load(path):
 
 
 def writable(path):
-    """Make the file's folder and see that it takes files; else a ValueError that names the file."""
+    """Make the file's folder and see that it takes files; if not, raise Unwritable, which names the file."""
     folder = pathlib.Path(path).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +105,7 @@ def writable(path):
 
 def replace(path, write):
     """Atomically replace a file: `write(file)` fills a temporary one in the same folder, which then takes the name.
-    Unwritable where the system refuses that."""
+    Raises Unwritable where the system refuses that."""
     path, temporary = pathlib.Path(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

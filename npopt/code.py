@@ -1,10 +1,10 @@
 """The code behind a run: a hash of the definitions that its functions and classes reach by name, in our packages and in
 the user's own files.
 
-From a definition (npopt/syntax.py) one comes to those whose names it uses, from module to module, and so to everything
-that it may call, except through objects: these are given, and their classes are roots of their own. Of installed
-packages nothing is followed. Files are read and never run; what one holds is kept in the cache under the hash of its
-text.
+A definition (npopt/syntax.py) leads to the definitions whose names it uses, from module to module. So everything that
+it may call is found, except what it calls through objects. The objects of a run are known, and their classes are roots
+of their own. Installed packages are not followed. Files are read and never run. What was found in a file is kept in the
+cache under the hash of its text.
 """
 
 import contextlib
@@ -44,14 +44,14 @@ def reached(roots, without=()):
 
 
 def digest(found):
-    """16 hexadecimal digits of what was reached; where a file lies is no part of it."""
+    """16 hexadecimal digits of what was reached. They do not depend on the folder in which a file lies."""
     lines = sorted(f"{place.module} {place.name} {hashed}" for place, hashed in found.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def files(found):
-    """{text: path} of the files that are named by a text in what was reached of the user's own code: as seen from the
-    current folder, or from that of the code."""
+    """{text: path} of the files that the user's own code names by a text. Only code that was reached counts. A text is
+    tried as a path from the current folder, and from the folder of the code."""
     named = {}
     for place in sorted(found):
         if place.module.split(".")[0] not in OURS:
@@ -64,7 +64,7 @@ def files(found):
 
 # ----------------------------------------------------------------------------------------------------------- places
 def home(root):
-    """The Place of a function or class; None where it is not followed, or stands in no file."""
+    """The Place of a function or class; None if its module is not followed, or it stands in no file."""
     root = root if isinstance(root, type) else inspect.unwrap(root)
     module, name = getattr(root, "__module__", None) or "", getattr(root, "__qualname__", "").split(".")[0]
     path = path_of(module) if module and module != "__main__" else None
@@ -94,7 +94,7 @@ def followed(module, path):
 
 @functools.cache
 def path_of(module):
-    """The .py file of a module, imported or not; None for one that is not followed, or not found."""
+    """The .py file of a module, imported or not; None if the module is not followed or not found."""
     top = module.split(".")[0]
     if module != top and path_of(top) is None:
         return None
@@ -121,7 +121,7 @@ def closure(start, without):
 
 @functools.cache
 def step(place):
-    """(hash, the Places that are named) of a definition."""
+    """(hash of a definition, the Places that it names)."""
     entry, onward = definitions(place.path)[place.name], set()
     for chain in entry["uses"]:
         onward.update(used(place, entry, *chain.split(".")))
@@ -142,7 +142,7 @@ def used(place, entry, base, *rest):
 
 
 def named(place, module, name, *rest):
-    """The Places of module.name.rest, as the file of `place` names it; of a whole module where no name is left."""
+    """The Places of module.name.rest, as the file of `place` names it. Without a name: all Places of the module."""
     module = absolute(place, module)
     path = path_of(module)
     if path is None:
@@ -175,7 +175,7 @@ def absolute(place, module):
 
 
 def beside(place, texts):
-    """Hashes of the files that these texts name beside a module of ours: CUDA sources."""
+    """Hashes of the files beside a module of ours that are named by one of these texts: CUDA sources."""
     if place.module.split(".")[0] not in OURS:
         return ""
     paths = [os.path.join(os.path.dirname(place.path), text) for text in texts if "/" not in text]
@@ -203,12 +203,12 @@ def definitions(path):
 
 @functools.cache
 def maker():
-    """What made the files in the cache: a hash of the text that reads texts."""
+    """A hash of npopt/syntax.py, the code that makes what the cache keeps."""
     return hashlib.sha256(Path(syntax.__file__).read_bytes()).hexdigest()
 
 
 def place_in_cache(text):
-    """The file for what was found in a text; None where no folder is to be had: it is only slower."""
+    """The cache's file for what was found in a text; None where there is no cache folder: that is only slower."""
     try:
         return cache.folder() / f"code-{hashlib.sha256((maker() + text).encode()).hexdigest()[:32]}.json"
     except (OSError, UserError):

@@ -1,7 +1,8 @@
 """What decides a run's numbers: the code that it reaches, and what its problem is made of, each as a short hash.
 
-The store's keys hold the first, checkpoints both. An object is described by the arguments of its constructor, as far as
-it keeps them under their own names; one that keeps them otherwise says what it is made of, a dict: `ingredients()`.
+The store's keys hold the first hash, checkpoints hold both. An object is described by those arguments of its
+constructor that it keeps under their own names. An object that keeps them otherwise has a method `ingredients()`, which
+returns a dict of what it is made of.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ def named(thing):
 
 
 def parts(thing):
-    """{name: value} of what a thing is made of; None of what is whole: numbers, texts, arrays, functions."""
+    """{name: value} of what a thing is made of. None for things without parts: numbers, texts, arrays, functions."""
     if isinstance(thing, Mapping):
         return {printed(name): value for name, value in thing.items()}
     if isinstance(thing, (list, tuple)):
@@ -56,7 +57,7 @@ def roots(*things):
 
 
 def described(thing, above=()):
-    """The thing as text: calls with all they are made of, arrays by a hash of their bytes."""
+    """The thing as text: calls of constructors with all that they are made of, and arrays as a hash of their bytes."""
     inside = None if id(thing) in above else parts(thing)
     if inside is not None:
         words = (f"{name}={described(value, (*above, id(thing)))}" for name, value in inside.items())

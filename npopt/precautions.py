@@ -9,7 +9,7 @@ from npopt.samplers import Sampler
 
 import numpy as np
 
-LOOKS = 1000  # at the values of what varies
+LOOKS = 1000  # how many values of what varies are looked at
 CHEAP = 500  # unknowns up to which the smoothness is looked up
 
 
@@ -40,7 +40,7 @@ def check_arguments(problem, optimizer, sampler, estimator, vary):
 
 
 def starting_point(problem, x, seed):
-    """A copy of x, checked; x None: the problem's own start, with the problem as if it were new."""
+    """A copy of x, checked. If x is None: the problem's own start, with the problem as if it were new."""
     problem.set_seed(seed)
     if x is None:
         problem.reset()
@@ -58,7 +58,7 @@ def starting_point(problem, x, seed):
 
 
 def warn_of_long_steps(loop):
-    """A gradient step of all rows above 2/L: say so beforehand, where L is cheap to know."""
+    """Warn before the run if a gradient step of all rows is longer than 2/L. Only where L is cheap to know."""
     optimizer, problem = loop.optimizer, loop.problem
     steps = (optimizer.plain or optimizer.proximal) and not getattr(optimizer, "backtracking", False)
     rate = loop.schedule(0)

@@ -1,10 +1,10 @@
 """How far: the learning rate as a function of the step.
 
-t counts steps from 0, and step t runs at schedule(t): the schedule is read before the update, so epoch e (from 0) uses
-s(e). Schedules have no memory, hence drawing one does not disturb it. Each says its unit: per="step" changes at every
-step, per="epoch" holds a value through an epoch. Below, k is the step or the epoch, and T the length in the same unit.
-The default is the whole run, as far as `stop` says how long that is. Lengths of PyTorch, Keras and the papers differ by
-one here and there; ours are the equations.
+t counts steps from 0, and step t runs at schedule(t). The schedule is read before the update, so epoch e (from 0) uses
+s(e). Schedules have no memory, so drawing a curve of one does not disturb it. Each has a unit: per="step" changes at
+every step, per="epoch" holds a value through an epoch. Below, k is the step or the epoch, and T the length in the same
+unit. The default of T is the whole run, if `stop` says how long that is. PyTorch, Keras and the papers count lengths
+that differ by one here and there; ours are those of the equations.
 """
 
 import math
@@ -135,9 +135,9 @@ class Cosine(Schedule):
 class InverseSquareRoot(Schedule):
     """s(k) = min(cap, lr (k+1)^(-1/2)).   With lr 1 and cap 0.01: Adafactor's relative step, t = k + 1.
 
-    With a warm-up of W steps or epochs, s = min(cap, lr min((k+1)/W, sqrt(W/(k+1)))): a straight rise to lr at the
-    W-th, from where the root goes on as if it had run from the start. With lr = (d W)^(-1/2) this is Vaswani et al.,
-    NeurIPS 2017, equation 3. WithWarmup(InverseSquareRoot(lr), W) starts the root anew and falls W times as fast.
+    With a warm-up of W steps or epochs, s = min(cap, lr min((k+1)/W, sqrt(W/(k+1)))). It is a straight rise to lr at
+    the W-th, and then the root as if it had run from the start. With lr = (d W)^(-1/2) this is Vaswani et al., NeurIPS
+    2017, equation 3. WithWarmup(InverseSquareRoot(lr), W) starts the root anew and falls W times as fast.
     """
 
     def __init__(self, lr, cap=math.inf, per="step", warmup=0):
@@ -151,7 +151,7 @@ class InverseSquareRoot(Schedule):
 
 
 class CosineRestarts(Schedule):
-    """SGDR, a cosine that starts anew: in cycle i, of length T_i = T_0 grow^i, with k' steps or epochs of it behind,
+    """SGDR, a cosine that starts anew. In cycle i, of length T_i = T_0 grow^i, after k' of its steps or epochs:
 
         s = end + (lr - end) (1 + cos(pi k' / T_i)) / 2
 
@@ -179,7 +179,7 @@ class CosineRestarts(Schedule):
 
 
 class Cyclical(Schedule):
-    """`half` steps up and `down` steps down (None: as many), over and over; with s steps of cycle c = 1, 2, ... behind,
+    """`half` steps up and `down` steps down (None: as many), again and again. After s steps of cycle c = 1, 2, ...:
 
         s(t) = low + (high - low) min(s / half, (half + down - s) / down) z
 
@@ -212,9 +212,9 @@ class OneCycle(Schedule):
     phases=3, the paper's form: high/divide -> high -> high/divide over rise T steps each, then -> high/final.
 
     Each piece is linear, or half a cosine where cosine=True (PyTorch's default). Step 0 runs at high/divide, step
-    p = round(rise T) at high, with three phases step 2 p at high/divide, and the last one, T - 1, at high/final; of one
-    step alone high/divide, of two high/divide and high/final; p and 2 p are kept inside. `mirrored(low, high)` is the
-    momentum that goes the other way, and stays high in a third phase: pass it as
+    p = round(rise T) at high, and the last step, T - 1, at high/final. With three phases step 2 p runs at high/divide.
+    p and 2 p are kept inside the run. A run of one step is at high/divide, one of two at high/divide and high/final.
+    `mirrored(low, high)` is a momentum that goes the other way, and stays high in a third phase: pass it as
     vary={"beta": schedule.mirrored(0.85, 0.95)}.
 
     After Smith & Topin 2018, arXiv:1708.07120; two pieces are fastai's form. PyTorch (three_phase) ends at
@@ -236,7 +236,7 @@ class OneCycle(Schedule):
 
     def between(self, t, values):
         """values = (at step 0, at the peak, at the last step)."""
-        self.fraction(0)  # says so where the length is not known
+        self.fraction(0)  # raises where the length is not known
         last, pieces = self.T - 1, self.phases
         if last < pieces:  # no room for a peak, or for a third phase
             pieces = 2
@@ -281,8 +281,8 @@ class WithWarmup(Schedule):
 
         s(k) = begin + (schedule(0) - begin) (k+1)/W   for k < W
 
-    Step 0 takes a small step, not none (transformers' runs at rate 0); the W-th runs at schedule(0). The epochs of a
-    schedule per epoch count from the end of the warm-up, too. InverseSquareRoot has a warm-up of its own.
+    Step 0 takes a small step; in the transformers library it runs at rate 0. The W-th step runs at schedule(0). The
+    epochs of a schedule per epoch count from the end of the warm-up, too. InverseSquareRoot has a warm-up of its own.
     """
 
     @property

@@ -12,10 +12,10 @@ import numpy as np
 
 
 def misfit(pattern, state, name=""):
-    """What does not fit, in a few words that name its place, or None: `state` is to be loaded where `pattern` is now.
+    """What does not fit when `state` is loaded in the place of `pattern`, in a few words that name its place, or None.
 
-    Arrays have the pattern's shape and dtype, counts are not negative, every name of the pattern is there,
-    and no other.
+    It fits if arrays have the pattern's shape and dtype, counts are not negative, and the names are those of the
+    pattern and no others.
     """
     if isinstance(pattern, dict):
         return _misfit_of_names(pattern, state, name)
@@ -34,7 +34,7 @@ def misfit(pattern, state, name=""):
 
 
 def misfit_of_columns(names, columns):
-    """The same for a run's columns: lists of one length, not empty, numbers under these names at least."""
+    """The same for a run's columns. They must be lists of one length, not empty, with numbers, under all of `names`."""
     if not isinstance(columns, dict):
         return f"columns is {_kind(columns)} there, a table of names here"
     missing = [name for name in names if name not in columns]
@@ -49,8 +49,8 @@ def misfit_of_columns(names, columns):
 
 
 def disagreement(state):
-    """What a run's checkpoint, whose parts fit one by one, says in two ways: its step against the counters that went
-    with it and against the last row of its columns. Words, or None."""
+    """Where a run's checkpoint contradicts itself, though its parts fit one by one, in words; or None. Its step is
+    compared with the counters that were saved with it and with the last row of its columns."""
     t, last, estimator = state["t"], {name: column[-1] for name, column in state["columns"].items()}, state["estimator"]
     while "inner" in estimator:
         estimator = estimator["inner"]
@@ -108,7 +108,7 @@ class Stateful:
         return {name: value.state() if isinstance(value, Stateful) else value for name, value in self.kept().items()}
 
     def load_state(self, state):
-        """Take back what state() returned. What does not fit is a ValueError, and nothing is loaded then."""
+        """Take back what state() returned. If something does not fit, that is a UserError, and nothing is loaded."""
         wrong = misfit(self.state(), state)
         if wrong:
             raise UserError(f"{type(self).__name__}: this state is another's: {wrong}; start afresh")
@@ -136,8 +136,8 @@ WORDS = {  # what a checkpoint is made of, and what to say where it is made of s
 
 
 def check_fits(own, names, state, path):
-    """Raise, with one sentence, where `state`, read from the file `path`, is not a state of this run. own: what the run
-    would save now; names: the columns that it has in any case."""
+    """Raise, with one sentence, if `state` is not a state of this run. path: the file that it was read from; own: what
+    the run would save now; names: the columns that the run has in any case."""
     config, made_of = own["config"], own["made_of"]
     known = isinstance(state, dict) and isinstance(state.get("config"), dict)
     if not known or state.get("format") != own["format"] or not isinstance(state.get("made_of"), dict):

@@ -1,6 +1,6 @@
-"""What a file of Python defines: for each name of its outermost level a hash, and the names that the definition uses.
+"""What a file of Python defines. Each name of its outermost level has a hash, and the names that its definition uses.
 
-The hash is that of the syntax tree without what decides nothing: layout, comments, docstrings, annotations of
+The hash is that of the syntax tree without the parts that decide nothing: layout, comments, docstrings, annotations of
 arguments, the sentences of errors.
 """
 

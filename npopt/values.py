@@ -1,4 +1,4 @@
-"""Values: objects that are what their constructor was given, so that they can be printed, compared, copied, hashed."""
+"""Values: objects that are what their constructor was given. So they can be printed, compared, copied and hashed."""
 
 import dataclasses
 import inspect

@@ -1,3 +1,3 @@
-"""The version of the package; a leaf, so that results can name it."""
+"""The version of the package. This module imports nothing, so every other module can import it."""
 
 __version__ = "0.1.0"

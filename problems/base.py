@@ -1,7 +1,8 @@
 """What is minimised: the interface between a function with its data and the methods that see it row by row."""
 
 from npopt import backend
-from npopt.contracts import Array, Number, Rows, State
+from npopt.contracts import Array, Number, Rows, Shift, State
+from npopt.directions import as_direction, moved
 from npopt.errors import UserError
 from npopt.segments import Segments
 
@@ -23,7 +24,7 @@ class Problem:
         scalars(x, rows, out, weights), combine(s, rows, out)         linear models
         smoothness(), row_smoothness(), strong_convexity(), minimum() -> (x, f)
 
-    so that `hasattr` is the question whether they exist. They speak of f, without the penalty; minimum() of the
+    Ask with `hasattr` whether a problem has them. They speak of f, without the penalty; only minimum() speaks of the
     objective. The penalty is `regulariser`, a value of npopt.penalties, or None.
     """
 
@@ -44,7 +45,7 @@ class Problem:
         self.segments = Segments.of(("w", (self.dim,), "vector", "w")) if segments is None else segments
 
     def check(self, x: Array, what: str = "x") -> Array:
-        """x itself, if it is a contiguous vector of the right length and dtype; a ValueError says what else it is."""
+        """x itself, if it is a contiguous vector of the right length and dtype. A UserError says what else it is."""
         shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
         if shape != (self.dim,) or dtype != self.dtype or not x.flags.c_contiguous:
             came = type(x).__name__ if shape is None else f"shape {shape} of {dtype}"
@@ -62,25 +63,30 @@ class Problem:
         return backend.zeros((self.dim,), self.dtype)
 
     def loss(self, x: Array, rows: Rows, weights: Array | None) -> Number:
-        """value at exactly x; what a subclass defines when the scratch copy below will do for `shift`."""
+        """The value at exactly x. A subclass defines it, not `value`, if the scratch copy below will do for `shift`."""
         raise UserError(f"{type(self).__name__} defines neither loss nor value")
 
-    def value(
-        self, x: Array, rows: Rows = None, weights: Array | None = None, shift: tuple[float, int] | None = None
-    ) -> Number:
-        """(1/B) sum_b w_b f_b at x; with shift = (a, key) at x + a z(key), z the normal numbers of key, x untouched."""
+    def value(self, x: Array, rows: Rows = None, weights: Array | None = None, shift: Shift | None = None) -> Number:
+        """(1/B) sum_b w_b f_b at x; with shift = (a, direction) at x + a z, x untouched. The direction is a key, for
+        its normal numbers, or one of npopt/directions.py."""
         return self.loss(self.check(x) if shift is None else self.shifted(x, *shift), rows, weights)
 
-    def shifted(self, x: Array, a: float, key: int) -> Array:
-        """x + a z(key) in a scratch vector of this problem, valid until the next call."""
+    def shifted(self, x: Array, a: Number, direction) -> Array:
+        """x + a z in a scratch vector of this problem, valid until the next call."""
         self.check(x)
         if self._shifted is None:
             self._shifted = backend.empty((self.dim,), self.dtype)
-        z = self._shifted
-        backend.normals(key, z)
-        z *= a
-        z += x
-        return z
+        y, direction = self._shifted, as_direction(direction)
+        y[...] = x
+        for segment in self.segments:
+            direction.add(y[segment.slice], a, segment)
+        return y
+
+    def moved_values(self, x: Array, places, amounts, rows: Rows = None, weights: Array | None = None):
+        """For each number i of `places`, rising, the list of values where x_i is x_i + a, for each a of `amounts`. An
+        iterator; while it waits x is as it was, bit for bit."""
+        self.check(x)
+        yield from moved(x, places, amounts, lambda: self.value(x, rows, weights))
 
     def value_and_gradient(
         self,
@@ -100,7 +106,7 @@ class Problem:
         return self.regulariser is not None
 
     def penalty(self, x: Array) -> float:
-        """The non-smooth part of the objective, a Python float: on a device it waits."""
+        """The non-smooth part of the objective, a Python float. On a device this waits."""
         return 0.0 if self.regulariser is None else self.regulariser.value(self.regularised(x))
 
     def prox(self, x: Array, step: float) -> Array:
@@ -135,10 +141,12 @@ class Problem:
         self.t = t
 
     def commit(self) -> None:
-        """The step was taken: what its first pass left pending becomes part of the state. Here there is nothing."""
+        """The step was taken: what its first pass left pending becomes part of the state. By default there is
+        nothing."""
 
     def set_seed(self, seed: int) -> None:
-        """The seed of what a step draws (dropout, augmentation); minimize passes its own. Here nothing is drawn."""
+        """The seed of what a step draws (dropout, augmentation); minimize passes its own. By default nothing is
+        drawn."""
 
     def reset(self) -> None:
         """Forget what steps left behind: a run from x0 starts with a problem as good as new."""
@@ -200,7 +208,7 @@ class Restricted(Problem):
         return self.scatter(self.check(y), self.whole)
 
     def x0(self, rng):
-        """The values that x had there."""
+        """The values that x had in these segments."""
         return self.first.copy()
 
     def set_seed(self, seed):
@@ -251,7 +259,7 @@ class Restricted(Problem):
         self.problem.load_state(state)
 
     def restrict(self, x, names):
-        """Of a restricted problem: the whole problem in fewer segments, the rest held where it is now."""
+        """The whole problem in fewer segments, with the rest held at its present values."""
         wanted = self.segments.select(names).names
         return self.problem.restrict(self.place(x), wanted)
 

@@ -1,5 +1,5 @@
-"""Linear models on data sets that scripts share, each a function of names and numbers, so that its Recipe can be
-printed; where they can start, and what they can log beside the usual metrics.
+"""Linear models on data sets that scripts share. Each is a function of names and numbers, so its Recipe can be printed.
+The arguments below say where it starts, and what it logs beside the usual metrics.
 
     at_minimum   start at the minimum instead of 0
     logs         more metrics: "w", the iterate; "error", w - w*; "distance", |w - w*|^2; "sigma", the variance of the
@@ -73,8 +73,8 @@ def traced(problem, at_minimum, logs):
 
 
 def regression(data, at_minimum=False, logs=(), test=False):
-    """1/2 |Xw + c - y|^2 / n + 1e-3/2 |w|^2 on all rows of a set, or, with `test`, on its training rows, its metrics on
-    the others, too; the intercept c is not penalised."""
+    """1/2 |Xw + c - y|^2 / n + 1e-3/2 |w|^2 on all rows of a set. With `test` it has the training rows only, and its
+    metrics look at the others, too. The intercept c is not penalised."""
     d = shared(data)
     if test:
         problem = Squares(d.x_train, d.y_train, 1e-3, intercept=True, test=(d.x_test, d.y_test))
@@ -97,14 +97,14 @@ def linear(
     at_minimum=False,
     logs=(),
 ):
-    """Least squares with standardised targets, or logistic regression (of several classes the first against the rest),
-    as the set's task is; without an intercept.
+    """Least squares with standardised targets, or logistic regression, as the set's task is. Of several classes the
+    first is set against the rest. There is no intercept.
 
-    l2, strength   of the objective: l2, else strength/n, else L/n with the largest row constant L without it
+    l2, strength   the objective's l2 is `l2`, else strength/n, else L/n, where L is the largest row constant without l2
     bound          a box |w_j| <= bound for every weight
     rows           so many rows, drawn once, instead of all
     squares        least squares also where the targets are classes
-    features       instead of the columns so many cos(x'a + b), a ~ N(0, 1/d), b uniform (columns standardised first):
+    features       in place of the columns so many cos(x'a + b), a ~ N(0, 1/d), b uniform (columns standardised first):
                    the random features of Rahimi & Recht, NIPS 2007
     test           whether metrics look at the test rows
     """
@@ -157,7 +157,7 @@ def logistic(data, strength=1, lengths="as they are", rows=None, kappa=None, at_
     """Logistic regression without an intercept.
 
     strength   l2 = strength/n
-    kappa      instead: l2 = L_max / kappa with the largest row constant L_max without it
+    kappa      in place of strength: l2 = L_max / kappa, where L_max is the largest row constant without l2
     lengths    of the rows, see `scaled`
     rows       so many rows, drawn once, instead of all
     test       whether metrics look at the test rows
@@ -173,7 +173,8 @@ def logistic(data, strength=1, lengths="as they are", rows=None, kappa=None, at_
 
 
 def lasso(data, rows=None, at_minimum=False, logs=()):
-    """Columns and targets standardised, no intercept, l1 = 0.05 of the least that gives w = 0; rows: as in logistic."""
+    """The LASSO with standardised columns and targets, without an intercept. l1 is 0.05 of the least that gives w = 0;
+    rows: as in logistic."""
     d = shared(data)
     some = np.arange(len(d.y_train))
     if rows is not None:
@@ -229,3 +230,43 @@ class Moons(Logistic):
     def metrics(self, x):
         x = backend.to_host(x)
         return {"gap": super().metrics(x)["objective"] - self.least, "x": float(x[0]), "y": float(x[1])}
+
+
+class Ridge(LeastSquares):
+    """Ridge regression without rounding in its gap: gap = 1/2 (w - w*)'H(w - w*), relative = gap / that at w = 0.
+
+    H, (d, d), w* and the mean of the rows' gradient products at w*, row_noise = (1/n) sum_i g_i g_i', are float64 on
+    the host. at_minimum: as above.
+    """
+
+    at_minimum = False
+
+    @functools.cached_property
+    def exact(self):
+        X, n = np.asarray(self.host_X, float), self.n
+        H = X.T @ X / n + self.l2 * np.eye(X.shape[1])
+        best = np.linalg.solve(H, X.T @ self.host_y / n)
+        best += np.linalg.solve(H, X.T @ (self.host_y - X @ best) / n - self.l2 * best)  # one step of refinement
+        rows = (X @ best - self.host_y)[:, None] * X + self.l2 * best
+        return H, best, rows.T @ rows / n
+
+    def x0(self, rng):
+        return backend.asarray(self.exact[1], self.dtype).copy() if self.at_minimum else super().x0(rng)
+
+    def metrics(self, x):
+        H, best, _ = self.exact
+        e = np.asarray(backend.to_host(x), float) - best
+        gap = float(e @ H @ e / 2)
+        return {"gap": gap, "relative": gap / float(best @ H @ best / 2)}
+
+
+def ridge(data, kappa, at_minimum=False):
+    """Columns and targets of the training rows standardised, no intercept, and l2 such that L/mu = kappa (none where it
+    is less without)."""
+    d = shared(data)
+    X = d.x_train.toarray() if scipy.sparse.issparse(d.x_train) else d.x_train
+    X, y = (X - X.mean(0)) / np.maximum(X.std(0), 1e-12), (d.y_train - d.y_train.mean()) / d.y_train.std()
+    low, *_, high = np.linalg.eigvalsh(X.T @ X / len(y))
+    problem = Ridge(X, y, max(0.0, (high - kappa * low) / (kappa - 1)), name=data)
+    problem.at_minimum = at_minimum
+    return problem

@@ -62,7 +62,7 @@ def is_path(name):
 
 
 def how_to_read(path):
-    """The sentence for who gives a path where a name is wanted."""
+    """The sentence for a user who gives a path where a name is wanted."""
     if not os.path.exists(path):
         return f"no data set is named {str(path)!r}, and there is no such file"
     return (

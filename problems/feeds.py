@@ -1,8 +1,8 @@
 """Where a network's rows come from: inputs and targets as functions of (seed, t, row).
 
 A Feed is made of data and a few words; `place` puts it onto the device in use. Then `batch(part, rows, draw)` gives the
-inputs and targets of rows of a part ("train", "validation", "test"); `draw` is None, or the (seed, t) of a training
-step, by which augmentation and the like draw for each row. A feed serves one problem.
+inputs and targets of rows of a part ("train", "validation", "test"). `draw` is None, or the (seed, t) of a training
+step; augmentation and the like draw for each row by it. A feed serves one problem.
 
 Inputs are an array (B, ...), or a tuple of arrays for a network that takes several.
 """
@@ -54,6 +54,10 @@ class Feed:
         the order of evaluation."""
         rows = backend.xp().arange(count)
         return [rows[first : first + size] for first in range(0, count, size)]
+
+    def box(self):
+        """(low, high, unit) of the inputs: npopt/ball.py. Rows of numbers have no bounds, and are their own unit."""
+        return -np.inf, np.inf, 1.0
 
     def targets(self):
         """The training targets, on the host."""
@@ -113,8 +117,8 @@ class Table(DataFeed):
 
 class Images(DataFeed):
     """Images (n, H, W, C), made from bytes batch by batch: pixels minus the mean, divided by the standard deviation, of
-    their channel. Images without `mean` and `std` (per channel, in the units of x) become x / scale. They are laid out
-    flat for a network whose rows are.
+    their channel. Images without `mean` and `std` (per channel, in the units of x) become x / scale. For a network with
+    flat rows they are laid out flat.
 
     augment: None or CropFlip(), on training passes alone
     """
@@ -140,6 +144,13 @@ class Images(DataFeed):
             scale, shift = 1 / std, -mean / std
         self.scale, self.shift = (backend.asarray(np.ascontiguousarray(v), self.dtype) for v in (scale, shift))
 
+    def box(self):
+        """Black, white and their distance in the network's scale: three arrays of the shape of a row."""
+        shape, whites = self.parts["train"][0].shape[1:], getattr(self.data, "scale", 1.0)
+        m, unit = backend.xp(self.scale), self.scale * whites
+        low, unit = (m.zeros(shape, self.dtype) + v for v in (self.shift, unit))
+        return tuple(v.reshape(self.input_shape) for v in (low, low + unit, unit))
+
     def inputs(self, part, rows, draw):
         images, moves = self.parts[part][0], None
         count = images.shape[0] if rows is None else rows.shape[0]
@@ -153,5 +164,5 @@ class Images(DataFeed):
 
 
 def feed_of(data):
-    """Images(data) or Table(data), as its rows are."""
+    """Images(data) where the rows of x are images, else Table(data)."""
     return Images(data) if data.x_train.ndim == 4 else Table(data)

@@ -1,8 +1,8 @@
 """Finding, checking and downloading data files, and reading their formats. Nothing here unpickles anything.
 
-A file is looked for in $NPOPT_DATA, then ./data, then the user's cache, always under the same folder and name, and is
-then downloaded into the cache: through a temporary name, so that an interrupted download leaves nothing that looks
-whole.
+A file is looked for in $NPOPT_DATA, then ./data, then the user's cache, always under the same folder and name. A file
+that is in none of them is downloaded into the cache. A download has a temporary name until it is complete. So an
+interrupted one leaves nothing that looks whole.
 """
 
 import bz2
@@ -51,7 +51,7 @@ def find(folder, name):
 
 @contextlib.contextmanager
 def readable(path):
-    """What the system refuses while `path` is read, as one sentence."""
+    """Turn what the system refuses while `path` is read into one sentence."""
     try:
         yield
     except OSError as error:
@@ -67,9 +67,10 @@ def digest(path, kind="sha256"):
 def fetch(what, folder, name, url, known, check=True, text=False):
     """The path of a file, found or downloaded, and checked; known: {file name: sha256, or "md5:..."}.
 
-    A file whose checksum is known is held to it, wherever it comes from; one that only another packing of it is known
-    for, to its unpacked bytes. text=True is for LIBSVM's files: their lines may end in CRLF, and those without a known
-    checksum are written with a note of the one they came with, name.sha256, and held to that.
+    A file with a known checksum is held to it, wherever the file comes from. If only the checksum of the unpacked file
+    is known, the unpacked bytes are held to that. text=True is for LIBSVM's files. Their lines may end in CRLF. A
+    download without a known checksum gets a note, name.sha256, with the checksum that it came with; later it is held to
+    that.
     """
     path = find(folder, name)
     found = path is not None
@@ -99,7 +100,7 @@ def noted(note):
 
 
 def verify(path, expected, text=False, data=None, kept=True):
-    """Hold a file, or its unpacked bytes `data`, to a checksum; one that is not `kept` is deleted where it differs."""
+    """Hold a file, or its unpacked bytes `data`, to a checksum. If it differs, a file that is not `kept` is deleted."""
     kind, _, wanted = expected.rpartition(":")
     sha = hashlib.sha256(data).hexdigest() if data is not None else digest(path, kind or "sha256")
     if sha != wanted and text:
@@ -138,7 +139,7 @@ PATIENCE = 30  # seconds
 
 
 def why(error, url):
-    """What kept a download from its end, in words."""
+    """Why a download failed, in words."""
     host, errors = urllib.parse.urlsplit(url).netloc, requests.exceptions
     if isinstance(error, errors.HTTPError):
         return f"{host} answers {error.response.status_code}, {error.response.reason}"
@@ -163,7 +164,7 @@ LARGEST = 2**32  # bytes of an idx file's array
 
 @contextlib.contextmanager
 def unpacking(path):
-    """The file, open for reading, unpacked by its ending (.gz, .bz2). Its checksum is compared where it ends."""
+    """The file, open for reading, unpacked by its ending (.gz, .bz2). The packing's checksum is compared at its end."""
     try:
         with {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)(path, "rb") as file:
             yield file
@@ -220,8 +221,8 @@ def cifar_records(data, where, classes=10):
 def read_tar(path, names):
     """The bytes, memoryviews, of the members with these file names, whatever folder they are in.
 
-    The whole archive is unpacked first, so that its checksum is compared; headers have checksums of their own, and
-    where they end two empty blocks have to follow.
+    The whole archive is unpacked first, so its checksum is compared. Headers have checksums of their own. Behind the
+    last header two empty blocks have to follow.
     """
     data, found = memoryview(unpacked(path)), {}
     with damage(path), tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
@@ -262,7 +263,7 @@ def image_names(path):
 
 
 def counted(path, archive):
-    """Hold a zip archive to the number of entries that its end announces (65,535: more than that record can say)."""
+    """Check that a zip archive has the entries that its end announces. (65,535 means more than that record can say.)"""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - 2**16 - 22))
         tail = file.read()

@@ -2,7 +2,7 @@
 
 scikit-learn's reader makes the numbers. Before it runs, one compiled pass over the bytes checks what that reader lets
 through: what does not parse, NaN and inf, and indices that are negative, repeated, descending or absurdly large. So a
-bad file is one sentence with file and line. Lines end in LF, CR or both, and an index may have a plus sign, as other
+bad file gives one sentence with file and line. Lines end in LF, CR or both, and an index may have a plus sign, as other
 readers have it. Files may be plain, .gz or .bz2; a list of files, or a folder, is read in order as one set. Train and
 test get one width, and one index base (0 where any file uses the index 0, else 1).
 """

@@ -18,8 +18,8 @@ class Quadratic(Problem):
              the mean is f exactly; or an (n, d) array of the e_i, which is centred too
     dtype    float32 or float64
 
-    Rows with weights give (1/B) sum_b w_b f_b. With lmin(A) > 0 the minimum is x* = A^{-1} b, f* = -1/2 b'x*; it is
-    exact for a singular A, too, where b lies in its range; else there is none.
+    Rows with weights give (1/B) sum_b w_b f_b. With lmin(A) > 0 the minimum is x* = A^{-1} b, f* = -1/2 b'x*. It is
+    also exact for a singular A if b lies in its range; if not, there is no minimum.
     """
 
     def __init__(self, A, b=None, n=1, noise=0.0, seed=0, dtype=np.float64, name="Quadratic"):
@@ -59,7 +59,7 @@ class Quadratic(Problem):
         return A * x if A.ndim == 1 else A @ x
 
     def parts(self, x, rows, weights):
-        """(A x, b - noise, mean weight): the gradient is mean * A x - that."""
+        """(A x, b - noise, mean weight). The gradient is the third times the first, minus the second."""
         count = self.n if rows is None else len(rows)
         if rows is not None:
             if not count or (isinstance(rows, np.ndarray) and not 0 <= rows.min() <= rows.max() < self.n):
@@ -94,7 +94,7 @@ class Quadratic(Problem):
         return number(0.5 * mean * (x @ Ax) - b @ x)
 
     def eigenvalues(self):
-        """Of A, ascending."""
+        """The eigenvalues of A, ascending."""
         return np.sort(self.exact_A) if self.exact_A.ndim == 1 else np.linalg.eigvalsh(self.exact_A)
 
     def smoothness(self):

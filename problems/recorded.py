@@ -1,10 +1,12 @@
 """A network's pass as one launch, on a device that can record what is launched (npopt/backend/graphs.py).
 
-A training step repeats the same pass on other rows. From its third coming on a pass is recorded: rows and targets are
-copied to where the recorded one reads them, then everything is launched at once. The arithmetic is the same, bit for
-bit. What differs between two passes, addresses, shapes, precision, is a pass of its own; MOST of them are kept.
+A training step repeats the same pass on other rows. When a pass comes for the third time, it is recorded. From then on
+rows and targets are copied to where the recorded pass reads them, and everything is launched at once. The arithmetic is
+the same, bit for bit. Passes that differ in addresses, shapes or precision have recordings of their own; MOST of them
+are kept.
 
-A layer that asks for the step or the rows, as dropout does, changes with them: its network runs launch by launch.
+A layer that asks for the step or the rows, as dropout does, does other work in each step. So its network runs launch by
+launch.
 """
 
 import warnings
@@ -13,7 +15,7 @@ from nn import Run, kernels
 from nn.network import Network
 from npopt import backend
 
-LEAST, MOST = 3, 4  # comings before a pass is recorded; passes kept for a problem
+LEAST, MOST = 3, 4  # how often a pass comes before it is recorded, itself included; recordings kept for a problem
 
 
 class Changing(Exception):
@@ -37,7 +39,7 @@ class Still(Run):
 class Recordings:
     """The recorded passes of one problem; `both_ways(inputs, targets, weights, run)` is the pass, (loss, dx).
 
-    numbers() gives the numbers that it reads beside arrays: a pass with others is a recording of its own.
+    numbers() gives the numbers that a pass reads beside arrays. A pass with other numbers has a recording of its own.
     """
 
     def __init__(self, network, both_ways, numbers=tuple):
@@ -50,7 +52,7 @@ class Recordings:
         owner = backend.owner(targets)
         if self.refused or not owner.records or not Network.recordable or kernels.chosen() == "reference":
             return self.both_ways(inputs, targets, weights, run)
-        leaves = self.network.pending is None
+        leaves = self.network.pending is None and run.pending is None
         addresses = [None if a is None else a.data.ptr for a in (x, out)]
         shapes = [None if a is None else (a.shape, a.dtype.char) for a in given]
         key = (

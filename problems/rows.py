@@ -49,8 +49,8 @@ class Dataset:
         return self.x_train.ndim == 4
 
     def part(self, rows, seed=0):
-        """The set with so many of its training rows (all, if it has fewer), in a random order; mean and std stay those
-        of all of them. rows None: the set as it is."""
+        """The set with so many of its training rows (all, if it has fewer), in a random order. mean and std stay those
+        of all training rows. rows=None: the set itself."""
         if rows is None:
             return self
         chosen = np.random.default_rng(seed).permutation(len(self.y_train))[: whole("part", "rows", rows)]
@@ -58,7 +58,8 @@ class Dataset:
         return dataclasses.replace(self, x_train=self.x_train[chosen], y_train=self.y_train[chosen], source=text)
 
     def with_validation(self, fraction=0.1, seed=0):
-        """The set with that part of its training rows held out for validation; mean and std are those of the rest."""
+        """The set with that part of its training rows held out for validation. mean and std are those of the other
+        rows."""
         kept, held = split(len(self.y_train), fraction, seed)
         return dataclasses.replace(
             self,

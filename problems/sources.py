@@ -1,4 +1,4 @@
-"""Where the named data sets come from: a function a kind, (name, dtype, dense, check) -> Dataset; READERS has all."""
+"""Where the named data sets come from: a function for each kind, (name, dtype, dense, check) -> Dataset, in READERS."""
 
 import hashlib
 
@@ -112,7 +112,7 @@ CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog",
 
 
 def cifar(name, dtype, dense, check):
-    """A folder of .bin files (there, or in cifar-10-batches-bin below it) goes before the archive."""
+    """CIFAR-10. A folder of .bin files (itself, or cifar-10-batches-bin in it) goes before the archive."""
     for folder in (name, f"{name}/cifar-10-batches-bin"):
         paths = [files.find(folder, file) for file in CIFAR_FILES]
         if any(paths):
@@ -138,7 +138,7 @@ JPEG = {
 
 
 def cifar_jpeg(name, dtype, dense, check):
-    """Decoded once, then kept as .npy in the user's cache under the archive's checksum."""
+    """The images are decoded once, then kept as .npy in the user's cache under the archive's checksum."""
     paths, arrays, classes = [], [], None
     for file, known in JPEG.items():
         path = files.find(name, file)
@@ -208,7 +208,7 @@ SETS = {
     "space_ga": ("regression", "space_ga_scale", None, 6),
     "triazines": ("regression", "triazines_scale", None, 60),
 }
-# Of copies that were compared with a second source; LIBSVM itself publishes no checksums.
+# The checksums of copies that were compared with a second source. LIBSVM itself publishes none.
 SHA256 = {
     "a1a": "eb54c45f1bdb51286f803dd092eb8202b44637a858fc6c4e533a2d64a0d94b4e",
     "a1a.t": "0212d0c4a3996fe6fb6a0ab54033d9f4fa4b60369b6e3bb141821d9ffc40c04d",
@@ -237,8 +237,8 @@ SHA256 = {
 def libsvm_set(name, dtype, dense, check):
     """The training file and, where the set has one, the test file.
 
-    Where the training file was put by hand and the test file is nowhere, the training rows are split: what load returns
-    is then other data than with the test file, and `source` and `sha256` say so.
+    If the training file was put there by hand and the test file is nowhere, the training rows are split. Then load
+    returns other data than with the test file, and `source` and `sha256` say so.
     """
     part, train, test, columns = SETS[name]
 

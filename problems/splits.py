@@ -20,7 +20,7 @@ def split(n, fraction=0.2, seed=0):
 
 
 def column_statistics(X):
-    """(mean, std) of the columns of dense rows in float64; a constant column has std 1, so that it only moves to 0."""
+    """(mean, std) of the columns of dense rows in float64. A constant column has std 1, so it is only moved to 0."""
     X = np.asarray(X, dtype=np.float64)
     mean, std = X.mean(0), X.std(0)
     # A constant column's computed spread is rounding error of its mean, at most a few eps of its size.

@@ -9,7 +9,7 @@ LARGE = 1e9  # bytes: a larger table is not allocated
 
 
 def memory(data, table, steps, seed, events):
-    """Bytes of SAGA's table and of its whole state, and the iterate after some steps; a table above LARGE is not made,
+    """Bytes of SAGA's table and of its whole state, and the iterate after some steps. A table above LARGE is not made;
     its bytes are computed."""
     problem = linear(data)
     size = problem.n * (1 if table == "scalars" else problem.dim) * problem.dtype.itemsize

@@ -94,8 +94,8 @@ class Windows(Feed):
 
 
 class Padded(Feed):
-    """Rows that were padded to one length: a subclass has `shapes`, those of one row's inputs, and table(rows), which
-    gives its inputs and targets, (n, ...) each."""
+    """Rows that were padded to one length. A subclass has `shapes`, the shapes of one row's inputs, and table(rows),
+    which gives the inputs and targets of the rows, (n, ...) each."""
 
     def __init__(self, name, train, validation, test):
         self.name, texts = name, {"train": train, "validation": validation, "test": test}

@@ -127,6 +127,7 @@ VARIANTS = {
 # What is read on the host inside of a step. These and no others; their docstrings say so.
 READERS = {
     "AdaptiveImportance": {"importance.observe"},
+    "DeepZero": {"deepzero.count"},
     "Anderson": {
         "anderson.loss",
         "history.append",

@@ -1,13 +1,13 @@
 """The pieces of the layers that have a fast path: one function each, two or three ways to compute it.
 
-`reference` is array code for every device; the other modules hold what replaces it on one of them, `gpu` all that is
-for CuPy arrays. Arrays of mixed dtypes, with gaps, read-only or empty go the plain way. A test holds all ways equal,
-with two exceptions. In a fast convolution an infinite or NaN number may reach neighbours that it has no connection to.
-And a fast ReLU cuts an infinite dy to 0 where the plain one has NaN. use("reference") switches the replacements off.
-use("accurate") leaves out what rounds most, the larger tiles of Winograd's form.
+`reference` is array code for every device. The other modules hold what replaces it on one device: `gpu` on CuPy arrays,
+all others on the CPU. Arrays of mixed dtypes, with gaps, read-only or empty go through `reference`. A test holds all
+ways equal, with two exceptions. In a fast convolution an infinite or NaN number may reach neighbours that it has no
+connection to. And a fast ReLU cuts an infinite dy to 0 where the plain one has NaN. use("reference") switches the
+replacements off. use("accurate") leaves out what rounds most, the larger tiles of Winograd's form.
 
-The compiled loops lean on numba's and llvmlite's inner parts. Where a version of these does not import or compile them,
-one warning says so and the plain way serves.
+The compiled loops use inner parts of numba and llvmlite. If an installed version does not import or compile them, one
+warning says so, and `reference` does the work.
 """
 
 import functools
@@ -25,7 +25,7 @@ SAID = []  # not empty once it was said
 
 
 def warn(error):
-    """Say once that compiled loops are not to be had."""
+    """Warn, once, that the compiled loops cannot be used."""
     if SAID:
         return
     SAID.append(error)
@@ -39,7 +39,7 @@ def warn(error):
 
 
 class Absent:
-    """In place of a module that cannot be imported: it has no replacement for anything."""
+    """Stands for a module that cannot be imported. It has no replacement for anything."""
 
     def __getattr__(self, name):
         return None
@@ -111,7 +111,7 @@ def plan():
 
 
 def alike(arguments):
-    """Whether compiled loops take these arrays: contiguous, writable, not empty, floating ones of one dtype."""
+    """Whether compiled loops take these arrays: contiguous, writable, not empty, of one floating dtype."""
     first = None
     for a in arguments:
         if isinstance(a, np.ndarray):
@@ -140,7 +140,7 @@ def either(plain, **fast):
                     return replacement(*arguments)
                 except MemoryError:
                     raise
-                except Exception as error:  # it does not compile: inside, loops raise nothing
+                except Exception as error:  # it does not compile; the loops themselves raise nothing
                     warn(error)
                     fast["cpu"] = None
         return plain(*arguments)

@@ -41,9 +41,9 @@ def block_product(vectors, masked, apart=False, height=ROWS):
         C[i, j] = out[out_at + rows[1, row + i] + j]
         S[i, j] = start[start_at + (rows[1, row + i] if start_like_out else 0) + j]
 
-    S: a bias, one row for all, or C itself. m <= height: rows beyond it repeat row m - 1. masked: n <= vectors lanes;
-    else n is not looked at and taken as vectors lanes. times and run are at least 1. apart: the `run` terms of each r
-    are summed by themselves, from 0, and then added: a long sum loses fewer digits, but short runs cost time.
+    S: a bias, one row for all, or C itself. m <= height: rows beyond m repeat row m - 1. masked: n <= vectors lanes;
+    if not set, n is not looked at and taken as vectors lanes. times and run are at least 1. apart: the `run` terms of
+    each r are summed by themselves, from 0, and then added. So a long sum loses fewer digits, but short runs cost time.
     """
 
     @intrinsic

@@ -1,7 +1,7 @@
 """The products of a linear layer, and sums over rows, on the same threads as everything else.
 
-A pool of threads of its own, such as a BLAS library has, would have to be woken and put to sleep around each product:
-for layers of a few hundred units that costs more than the product.
+A BLAS library has a pool of threads of its own. These would have to be woken and put to sleep around each product. For
+layers of a few hundred units that costs more than the product.
 """
 
 from npopt import backend

@@ -1,8 +1,8 @@
 """Batch norm in as few passes over memory as it has: two forward (moments, then y), two backward (sums, then dx).
 
 Sums over rows go by blocks that fit the first cache, in the arrays' dtype, and over blocks in float64. The work is cut
-into PARTS pieces whatever the number of threads, so that results do not depend on it. Where columns are few, some rows
-are taken as one: a sum of 16 columns alone would wait for itself in every row.
+into PARTS pieces whatever the number of threads. So results do not depend on that number. Where columns are few, some
+rows are taken as one: a sum of 16 columns alone would wait for itself in every row.
 """
 
 import numba

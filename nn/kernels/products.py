@@ -1,7 +1,7 @@
 """Matrix products out of register blocks, for use inside numba loops: one thread each, nothing allocated.
 
-The right-hand matrix comes in panels: PANEL columns beside one another, row after row. A panel that is the last and
-narrower has rows of its own width, so that K rows of n columns are K n numbers whatever n is.
+The right-hand matrix comes in panels: PANEL columns beside one another, row after row. A last, narrower panel has rows
+of its own width. So K rows of n columns are K n numbers whatever n is.
 """
 
 import functools
@@ -19,8 +19,8 @@ DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdige
 
 
 class Cache(caching.FunctionCache):
-    """numba's cache on disk, whose entries fall when any file of this folder changes: loops here contain code of simd
-    and products, at which numba does not look."""
+    """numba's cache on disk. Its entries are dropped when any file of this folder changes, because loops here contain
+    code of simd and products, which numba does not look at."""
 
     def _index_key(self, signature, codegen):
         return (*super()._index_key(signature, codegen), DIGEST)
@@ -80,7 +80,7 @@ def multiply(left, right, out, start, rows, row, m, plan, width):
 
 @spread
 def multiply_apart(left, right, out, start, rows, row, m, plan, width):
-    """The same; the `run` terms of each r are summed by themselves: of a long sum fewer digits are lost."""
+    """The same, but the `run` terms of each r are summed by themselves: a long sum loses fewer digits."""
     for i in range(0, m, ROWS):
         count = min(ROWS, m - i)
         if plan.n == 2 * width:

@@ -46,7 +46,8 @@ def linear_weights(x, dy, dw):
 
 
 def sum_rows(a, out):
-    """out = sum over the rows of the matrix a, (N, D): blocks of 256 rows in the dtype of a, the blocks in float64.
+    """out = sum over the rows of the matrix a, (N, D). Blocks of 256 rows are summed in a's dtype, the blocks in
+    float64.
 
     One long sum in float32 would lose digits with every row.
     """
@@ -67,7 +68,7 @@ def convolve(x, w, bias, y, stride, padding):
     """y_bhwo = sum_{i,j,c} w_oijc x_{b, s h + i - p, s w + j - p, c} + bias_o, x being zero outside; bias may be None.
 
     Windows of x are gathered into columns, one row a position, (B H' W', kh kw C), and y = columns w' is one product.
-    This goes over chunks of the batch, so that the columns stay in the cache.
+    This is done chunk by chunk of the batch, and the columns stay in the cache.
     """
     o, out = w.shape[0], y.shape[1:3]
     weight = w.reshape(o, -1).T  # (kh kw C, O)
@@ -205,7 +206,8 @@ def moments(x, mean, variance):
 
 
 def normalise(x, mean, scale, offset, skip, rectify, y):
-    """y = (x - mean) scale + offset, plus skip unless it is None, and where `rectify` is set the larger of that and 0.
+    """y = (x - mean) scale + offset, plus skip unless it is None. Where `rectify` is set, y is the larger of that and
+    0.
 
     x, skip, y: (N, D), the others (D,); y may be x or skip
     """
@@ -298,7 +300,7 @@ def erf(x):
     """x <- erf(x), in place.
 
     erf(x) = (2/sqrt(pi)) x e^(-x^2) sum_n (2 x^2)^n / (1 3 5 ... (2n+1)): no term is negative, so nothing cancels
-    (Abramowitz & Stegun 7.1.6). Beyond |x| = 6 it is 1 to 17 digits, and up to there 110 terms leave less than 1e-17.
+    (Abramowitz & Stegun 7.1.6). Beyond |x| = 6 erf is 1 to 17 digits. Up to there 110 terms leave less than 1e-17.
     """
     m = xp(x)
     m.clip(x, -6, 6, out=x)

@@ -148,7 +148,8 @@ def data(context, builder, kind, value):
 
 
 def each_vector(builder, kind, count, body):
-    """body(emitter, c, mask) for c = 0, lanes, ... below count: full vectors with mask None, then what is left."""
+    """body(emitter, c, mask) for c = 0, lanes, ... below count: full vectors with mask None, then the last few numbers
+    with a mask."""
     e = Emitter(builder, kind, width(kind))
     before = builder.block
     test, inside, after, rest, end = (

@@ -22,7 +22,7 @@ class Hessian:
     A product costs two gradients over `rows` (None: all). It is exact on quadratics; elsewhere its error is of order
     r^2, plus about 1e-16 / radius from rounding. So x must be float64. The radius is small because of ReLUs: one kink
     of one row between the two points adds an error of order 1/r. Lanczos then shows large eigenvalues of both signs
-    that are not there, and cannot tell. `stable` can: it compares with a second radius. Smooth functions may take
+    that the Hessian does not have. `stable` finds this out: it compares with a second radius. Smooth functions may take
     radius=1e-6. Batch statistics, dropout and augmentation are those of the step that `problem.begin` set last.
     """
 
@@ -44,8 +44,8 @@ class Hessian:
 
 
 def stable(problem, x, rows=None, steps=40, seed=0, radius=1e-10, tolerance=1e-3):
-    """The Spectrum of the Hessian at x if its extreme values are the same, to `tolerance` of the largest, at `radius`
-    and at ten times that. Else None: a kink lies between the points of one of them."""
+    """The Spectrum of the Hessian at x, or None where a kink spoils it. Its extreme values at `radius` and at ten times
+    `radius` must agree, to `tolerance` of the largest. Else a kink lies between the points of one of the two."""
     one, two = (lanczos(Hessian(problem, x, rows, r), x.shape[0], steps, seed) for r in (radius, 10 * radius))
     apart = np.abs(one.values[[0, -1]] - two.values[[0, -1]]).max()
     return one if apart <= tolerance * np.abs(one.values).max() else None
@@ -63,7 +63,7 @@ def rise(problem, x, shifts, rows=None, draws=10):
 
 @dataclasses.dataclass
 class Spectrum:
-    """What k steps of Lanczos say of a symmetric matrix, arrays of k.
+    """What k steps of Lanczos say of a symmetric matrix, in three arrays of k numbers.
 
     values    Ritz values, rising: the first and the last approach the extreme eigenvalues from inside
     errors    for each, some eigenvalue of the matrix lies within that distance; a more extreme one may have been missed
@@ -83,8 +83,8 @@ def lanczos(product, dim, steps=40, seed=0):
         b_j = |r|,  q_(j+1) = r / b_j      T = tridiag(b, a, b);  error of a Ritz value: b_k |last entry of its vector|
 
     Golub & Van Loan, Matrix Computations, 4th ed., section 10.1. Every r is made orthogonal to all q again, twice, so
-    that no eigenvalue appears as a ghost; that keeps steps + 1 vectors. It ends early where the q span an invariant
-    space.
+    that no eigenvalue appears a second time, as a "ghost". For that steps + 1 vectors are kept. The process ends early
+    where the q span an invariant space.
     """
     steps = min(whole("lanczos", "steps", steps), dim)
     q = backend.empty((steps + 1, dim), "float64")

@@ -15,7 +15,7 @@ import numpy as np
 
 @dataclasses.dataclass
 class RangeTest:
-    """rates and losses of the steps, (steps,); the loss of a step is that before it."""
+    """rates and losses of the steps, (steps,). The loss of a step is taken before the step moves x."""
 
     rates: np.ndarray
     losses: np.ndarray
@@ -32,8 +32,8 @@ class RangeTest:
 
     @property
     def highest(self):
-        """The rate just before the loss turns up: at the least smoothed loss, less the lag of the smoothing. The last
-        rate where it has not turned up."""
+        """The rate just before the loss turns up. It is the rate at the least smoothed loss, moved back by as many
+        steps as the smoothing lags behind. Where the loss has not turned up, it is the last rate."""
         least = int(np.nanargmin(self.smooth))
         lag = round(1 / (1 - self.fade)) if self.fade < 1 and least < len(self.rates) - 1 else 0
         return float(self.rates[max(0, least - lag)])
@@ -50,8 +50,8 @@ class RangeTest:
 def range_test(problem, optimizer, sampler=None, low=1e-6, high=10.0, steps=100, seed=0, worse=4.0):
     """Run `optimizer` with rates low (high/low)^(t/(steps-1)) from the problem's start, and return a RangeTest.
 
-    It ends early where the smoothed loss is above `worse` times its least value, or not finite, which is decided on the
-    host: each step waits for the device. Nothing of it stays: the problem is reset, and has its seed again.
+    The test ends early where the smoothed loss is not finite, or above `worse` times its least value. This is decided
+    on the host, so each step waits for the device. At the end the problem is reset and gets its old seed back.
     """
     low, high = number("range_test", "low", low, low=0, open_low=True), number("range_test", "high", high, low=0)
     steps = whole("range_test", "steps", steps, 2)

@@ -4,14 +4,14 @@
     minimize(problem, HeavyBall(tuned.beta), RandomReshuffling(None), schedule=tuned.lr)
     iterations(tuned.factor, first_gap, 1e-7, tuned.slow)
 
-On a quadratic the error along an eigenvector of curvature mu is rho^t (1 + slow t) times that at the start, and along
-none it exceeds rho^t (1 + fast t), with rho = `factor`: heavy ball and Nesterov have a double root there, whose
-transient is not small. f - f* is a sum over the eigenvectors, so its iterations lie between two counts: that of the
-part of f - f* along mu with `slow`, and that of all of it with `fast`. On other functions these are local statements;
-heavy ball need not converge from afar (Lessard, Recht & Packard, SIAM J. Optim. 26, 2016, section 4.6), and of
-Nesterov's method f - f* falls at least by 1 - 1/sqrt k a step. npopt's HeavyBall and Nesterov with a constant lr are
-the forms used here, with the same lr and beta: x+ = x - lr g + beta (x - x_prev), and x+ = y - lr g(y),
-y+ = x+ + beta (x+ - x), where the optimizer's vector holds y.
+On a quadratic the error along an eigenvector of curvature mu is rho^t (1 + slow t) times its value at the start, with
+rho = `factor`. Along no eigenvector does it exceed rho^t (1 + fast t) times that. Heavy ball and Nesterov have a double
+root there, and its transient is not small. f - f* is a sum over the eigenvectors, so its number of iterations lies
+between two counts. `slow` gives the count for the part of f - f* along mu, and `fast` the count for all of f - f*. On
+other functions these are local statements. Heavy ball need not converge from afar (Lessard, Recht & Packard, SIAM J.
+Optim. 26, 2016, section 4.6). For Nesterov's method f - f* falls at least by 1 - 1/sqrt k a step. npopt's HeavyBall and
+Nesterov with a constant lr are the forms used here, with the same lr and beta. HeavyBall is
+x+ = x - lr g + beta (x - x_prev). Nesterov is x+ = y - lr g(y), y+ = x+ + beta (x+ - x), and its vector holds y.
 """
 
 import math
@@ -23,7 +23,8 @@ from npopt.values import number
 
 
 class Tuned(NamedTuple):
-    """lr, beta, the factor of the error a step, and how fast the transient grows: along mu, and at most."""
+    """lr, beta, the factor by which a step multiplies the error, and how fast the transient grows: along mu, and at
+    most."""
 
     lr: float
     beta: float
@@ -88,8 +89,8 @@ def nesterov_quadratic(L, mu):
 
 
 def iterations(factor, first, target, growth=0.0):
-    """Steps t after which first (factor^t (1 + growth t))^2 stays below `target`, `first` being the gap of f at the
-    start: without growth ln(first / target) / (-2 ln factor), 0 where it is below already.
+    """Steps t after which first (factor^t (1 + growth t))^2 stays below `target`. first: the gap of f at the start.
+    Without growth t is ln(first / target) / (-2 ln factor). It is 0 where the gap is below already.
     """
     number("iterations", "factor", factor, low=0, high=1, open_high=True)
     number("iterations", "target", target, low=0, open_low=True)

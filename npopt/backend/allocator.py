@@ -1,11 +1,12 @@
-"""Memory of the CPU that goes round: an array's block returns to a pool when its last view dies.
+"""Memory of the CPU that is used again: an array's block returns to a pool when the last view of the array dies.
 
-A training step asks for the same sizes again and again, so that after the first one the system is asked for nothing.
-An array's base is a loan; views hold their base, and CPython frees the loan with the last of them. Taking and giving
-back cost about a microsecond together. Arrays below SMALL bytes come from NumPy.
+A training step asks for the same sizes again and again. So only the first step asks the system for memory. The base of
+an array is an object of the class Loan. Views hold their base, and CPython frees it with the last of them. Taking and
+giving back cost about a microsecond together. Arrays below SMALL bytes come from NumPy.
 
-Temporaries of plain array expressions come from malloc. Where the C library is glibc it is told to keep large blocks
-mapped: to map and clear 33 MB anew for each operation of an expression takes longer than the operation.
+Temporaries of plain array expressions come from malloc. Where the C library is glibc, its malloc is told to keep large
+blocks mapped. Otherwise each operation of an expression maps and clears, say, 33 MB anew, and that takes longer than
+the operation itself.
 """
 
 import bisect
@@ -25,33 +26,33 @@ AGE = 20_000  # takes after which an unused block goes
 
 @functools.lru_cache(maxsize=4096)
 def rounded(size):
-    """The bytes of the block for so many: few sizes, however batches and lengths vary."""
+    """The size of the block for an array of `size` bytes: rounded up, so that few sizes occur however batches vary."""
     grain = max(GRAIN, (1 << size.bit_length()) // 16)
     return -(-size // grain) * grain
 
 
 @functools.lru_cache(maxsize=4096)
 def loans(size):
-    """The class of the bases of arrays in blocks of this size: bytes that go home when they die."""
+    """The class Loan for blocks of this size. It is the base of arrays, and its block goes home when it dies."""
     return type("Loan", (ctypes.c_char * size,), {"__del__": lambda self: self.home.append(self.block)})
 
 
 def lend(block, home, shape, dtype):
-    """An array in a block, which goes back into `home` with the array's last view."""
+    """An array in a block. The block goes back into `home` when the array's last view dies."""
     base = block[1].from_address(block[0])
     base.block, base.home = block, home
     return np.ndarray(shape, dtype, base)
 
 
 def fresh(size):
-    """A new block: (address, class of its loans, size, memory). Vectors like whole cache lines."""
+    """A new block: (address, class of its loans, size, memory). The address is a multiple of 64, a cache line."""
     raw = np.empty(size + 64, np.uint8)
     return raw.ctypes.data + 63 & ~63, loans(size), size, raw
 
 
 class Spaces:
-    """The few blocks of what dies within a call, as many as are in use at once: they stay in the caches. The smallest
-    that is large enough serves; where none is, a new one takes the place of the largest."""
+    """Blocks for arrays that die within a call. They are as many as are in use at once, so they stay in the caches.
+    The smallest free block that is large enough serves. If there is none, a new block replaces the largest free one."""
 
     def __init__(self):
         self.free, self.asked = [], 0  # blocks in the order of their sizes
@@ -82,7 +83,8 @@ class Pool:
         self.asked = self.held = self.takes = 0
 
     def empty(self, shape, dtype, slack):
-        """An uninitialised array. A free block of its size, or the smallest up to `slack` times as large, else new."""
+        """An uninitialised array: in a free block of its size, else of up to `slack` times its size, else in a new
+        one."""
         dtype = np.dtype(dtype)
         size = rounded(prod(shape) * dtype.itemsize)
         self.takes += 1
@@ -115,7 +117,7 @@ class Pool:
         return fresh(size), self.free[size]
 
     def release(self, age=-1):
-        """Give free blocks back to the system: of sizes that nobody asked for in so many takes, or all of them."""
+        """Give free blocks back to the system: those of sizes that the last `age` takes did not ask for, or all."""
         old = [size for size in self.sizes if self.free[size] and self.takes - self.used[size] > age]
         for size in old:
             self.held -= size * len(self.free[size])
@@ -125,7 +127,7 @@ class Pool:
 
 
 def trim():
-    """Give what malloc holds free back to the system, where the C library is glibc."""
+    """Give what malloc holds free back to the system. This is done only where the C library is glibc."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -150,7 +152,7 @@ def workspace(shape, dtype):
 
 
 def keep_mapped():
-    """Tell glibc's malloc to keep what it has: no block of its own for a large array, nothing given back at once."""
+    """Tell glibc's malloc to keep what it has. It maps no block of its own for a large array and gives nothing back."""
     with contextlib.suppress(OSError, AttributeError):
         if platform.libc_ver()[0] == "glibc":
             mallopt = ctypes.CDLL(None).mallopt

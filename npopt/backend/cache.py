@@ -1,13 +1,13 @@
 """Generated modules, and numba's machine code for them, in a folder that belongs to the user alone.
 
-What lies there is executed: numba loads machine code from beside the module's file. So the folder is the user's own,
-no link, of mode 0700, and was never open to other writers. No folder above it may be another user's or open to others,
-who could put a folder of theirs in its place. (In a sticky one, such as /tmp, they cannot.) And a module runs the text
-that was generated now, never that of the file, which is there for numba and for tracebacks, and is written anew where
-it differs.
+What lies there is executed, because numba loads machine code from beside the module's file. So the folder must be the
+user's own, no link, of mode 0700, and never open to other writers. The folders above it must not belong to another user
+or be open to others. Else somebody could put a folder of theirs in its place. (In a sticky folder, such as /tmp, they
+cannot.) A module runs the text that was generated now, and never the text in the file. The file is there for numba and
+for tracebacks, and is written anew where its text differs.
 
-numba ends the program where a file of its cache was cut short, or cannot be written. For us such a file is as good as
-none: what it held is thrown away and compiled again.
+numba ends the program where a file of its cache was cut short, or cannot be written. Here such a file counts as absent:
+what it held is thrown away and compiled again.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def candidates():
 
 
 def folder():
-    """The first candidate that is private, or can be made so; a UserError that says why none is."""
+    """The first candidate that is private or can be made so. If there is none, a UserError says why."""
     why = []
     for path in candidates():
         try:
@@ -50,7 +50,7 @@ def folder():
 
 
 def make_private(path):
-    """Close this user's folder to others; an OSError where it is another's, a link, or has been open to writers."""
+    """Close this user's folder to others. OSError if it belongs to another user, is a link, or was open to writers."""
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode):
         raise OSError("it is not a folder")
@@ -65,8 +65,8 @@ def make_private(path):
 
 
 def check_above(path):
-    """An OSError where somebody else could move a folder above this one away: one that is another user's (but root's),
-    or that others may write to and that is not sticky."""
+    """OSError if somebody else could move a folder above this one away. That is a folder of another user (but not of
+    root), or a folder that others may write to and that is not sticky."""
     for above in path.resolve().parents:
         found = above.stat()
         if found.st_uid not in (0, os.getuid()):
@@ -104,7 +104,7 @@ def holds(path, source):
 
 
 def forgiving(load):
-    """numba's `load_overload`, with None, "not there", for whatever cannot be read."""
+    """numba's `load_overload`, which here answers None, "not there", for whatever cannot be read."""
 
     @functools.wraps(load)
     def look(self, signature, context):
@@ -119,7 +119,7 @@ def forgiving(load):
 
 
 def optional(save):
-    """numba's `save_overload`; what a full disk does not take is compiled again next time."""
+    """numba's `save_overload`, which here may fail: what a full disk does not take is compiled again next time."""
 
     @functools.wraps(save)
     def keep(self, signature, compiled):

@@ -13,11 +13,11 @@ C = {  # what an array's numbers are called, and those of its sums
 
 
 class Program:
-    """The kernels of some CUDA files, read one behind the other; program(name, x) is the kernel for arrays like x.
+    """The kernels of some CUDA files, read one after the other. program(name, x) is the kernel for arrays like x.
 
-    Real stands for float or double in them, Stored for the type of the arrays where that may be a shorter one. before:
-    text that comes first, such as a formula. shared: {name: bytes of shared memory that its launch asks for}, where
-    these are not in the source.
+    In the files Real stands for float or double. Stored stands for the type of the arrays where that may be a shorter
+    one. before: text that comes first, such as a formula. shared: {name: bytes of shared memory that its launch asks
+    for}, where the source does not say it.
     """
 
     def __init__(self, *files, before="", shared=None):

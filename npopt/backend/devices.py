@@ -73,7 +73,7 @@ class Cpu:
         return pair.cpu(*arguments)
 
     def norm(self, x):
-        """In float64, so that squares of float32 numbers do not overflow; by blocks, whose sums are added in order."""
+        """The norm in float64: there squares of float32 numbers do not overflow. Sums of blocks are added in order."""
         squares = _squares_by_many if x.size > 4 * BLOCK else _squares
         return float(squares(x.reshape(-1))) ** 0.5
 
@@ -93,7 +93,7 @@ class Gpu:
 
     name = "gpu"
     records = True
-    library = recorder = recording = None  # cuBLAS by CuPy; by ourselves for graphs; that one while one is recorded
+    library = recorder = recording = None  # cuBLAS of CuPy; our own for graphs; the latter, while a graph is recorded
 
     def __init__(self):
         try:
@@ -137,7 +137,7 @@ class Gpu:
         products.set_compute_type("float32", way)
 
     def cublas(self):
-        """cuBLAS by CuPy, and the handle of this device; while a graph is recorded, the library itself."""
+        """cuBLAS of CuPy and the handle of this device. While a graph is recorded, our own Cublas and its handle."""
         if self.recording is not None:
             return self.recording, self.recording.handle
         if self.library is None:
@@ -155,8 +155,8 @@ class Gpu:
         """out[p] = a[p] b[p] in one call, a[p] or b[p] transposed on request; all (P, rows, columns), contiguous.
 
         CuPy's matmul would copy what it transposes, and leaves TF32 out. cuBLAS counts by columns: it sees each matrix
-        transposed, and makes out' = b' a'. Factors of two bytes a number have float32 sums, out is
-        like them or float32.
+        transposed, and makes out' = b' a'. Factors of two bytes a number are summed in float32. Then out has their
+        dtype, or float32.
         """
         cublas, handle = self.cublas()
         (parts, m, k), n = out.shape, a.shape[1] if turn_a else a.shape[2]
@@ -201,7 +201,7 @@ def _make(name):
 
 
 def use(name):
-    """Choose the device on which new arrays are made: "cpu" or "gpu". Asking for an absent GPU is a RuntimeError."""
+    """Choose the device on which new arrays are made: "cpu" or "gpu". Asking for an absent GPU is a UserError."""
     global _current
     _current = _make(name)
 
@@ -222,7 +222,7 @@ def xp(array=None):
 
 
 def asarray(a, dtype=None):
-    """The array on the device in use; no copy where it is there already with that dtype."""
+    """The array on the device in use. It is not copied if it lies there already with that dtype."""
     return _current.asarray(a, dtype)
 
 
@@ -238,7 +238,7 @@ def empty(shape, dtype):
 
 
 def workspace(shape, dtype):
-    """As `empty`, for what dies within the call of a kernel; it may take a larger block."""
+    """As `empty`, for an array that dies within the call of a kernel. Its block may be larger."""
     return _current.workspace(shape, dtype)
 
 
@@ -252,8 +252,8 @@ def norm(x):
 
 
 def precision(name):
-    """How the device in use takes matrix products of float32 numbers, those of convolutions too: "float32", the
-    default, or on a GPU from Ampere on "tf32": factors rounded to 10 bits after the point, sums in float32."""
+    """Choose how the device in use takes matrix products of float32 numbers, also those of convolutions. "float32" is
+    the default. "tf32" needs a GPU from Ampere on: factors are rounded to 10 bits after the point, sums are float32."""
     if name not in ("float32", "tf32"):
         raise UserError(f"precision must be 'float32' or 'tf32', got {name!r}")
     _current.precision(name)

@@ -8,11 +8,11 @@
 
     heavy_ball(x, m, g, 0.1, 0.9)             # x and m are written in place, g is read; flat arrays of one length
 
-Each argument is, call by call, an array or a scalar (a Python number, or a 0-d array of the device, so that a norm need
-not visit the host). What depends on scalars alone, such as 1 - b2, is computed once, in float64, and rounded to the
-arrays' dtype; the rest stays in that dtype. Formulas hold assignments, + - * /, ** (whole powers of arrays),
+In each call an argument is an array or a scalar. A scalar is a Python number, or a 0-d array of the device: so a norm
+need not visit the host. What depends on scalars alone, such as 1 - b2, is computed once, in float64, and rounded to the
+arrays' dtype. The rest is computed in that dtype. A formula may hold assignments, + - * /, ** (whole powers of arrays),
 comparisons, and / or / not, a if c else b, sqrt exp log log1p tanh abs min max sign, and normal(key), uniform(key),
-which draw by element index (draws.py has their definition). min, max and sign let NaN through.
+which draw by element index (defined in draws.py). min, max and sign let NaN through.
 """
 
 import ast
@@ -76,7 +76,7 @@ class elementwise:
         self.compiled = {}  # (kinds, dtype, parallel) -> numba function
 
     def __getstate__(self):
-        """Compiled loops stay behind: a formula that a script defines goes to other processes with its optimizer."""
+        """Leave the compiled loops out. A formula that a script defines goes to other processes with its optimizer."""
         return {**vars(self), "table": {}, "compiled": {}}
 
     def refuse(self, node, why):
@@ -102,7 +102,7 @@ class elementwise:
             raise self.complaint(args) from None
 
     def plan(self, args):
-        """How to run arguments of these types; kept, so that a call costs a dictionary look-up."""
+        """How to run arguments of these types. The plan is kept, so a later call costs a dictionary look-up."""
         if len(args) != len(self.arguments):
             raise UserError(
                 f"{self.name} takes {len(self.arguments)} arguments ({', '.join(self.arguments)}), got {len(args)}"
@@ -242,7 +242,8 @@ class elementwise:
         kernel(*[np.uint64(args[i]) if drawn else args[i] for i, drawn in read], offset, *[args[i] for i in written])
 
     def made_on_gpu(self, cupy, args):
-        """(kernel, places of the arrays, of what is read, each with whether it is a key, of what is written)."""
+        """(kernel, places of arrays, [(place, whether it is a key)] of what is only read, places of what is
+        written)."""
         arrays, dtype = self.pattern(args)
         scalars = {
             name: a.dtype.name

@@ -3,13 +3,14 @@
     recorded = Recorded(device, function)       # function() works on the same arrays in every call
     result = recorded()                         # the same arrays each time, written anew
 
-A launch from Python takes about ten microseconds, a launch inside a graph one or two: a small network's step, a hundred
-launches, is then limited by its arithmetic. A graph holds addresses and scalars as they were. So the function may
-depend on nothing but the contents of arrays that stay where they are, and it must not read a number on the host.
+A launch from Python takes about ten microseconds, a launch inside a graph one or two. The step of a small network is a
+hundred launches; in a graph its arithmetic limits it. A graph holds addresses and scalars as they were when it was
+recorded. So the function may depend on nothing but the contents of arrays that stay where they are, and it must not
+read a number on the host.
 
-Memory: what the function allocates comes from a pool of its own, which nobody else takes from, and keeps its address as
-long as the graph lives. CuPy refuses to call cuBLAS while it records; `Cublas` calls the same library itself, with a
-work space that it owns, as NVIDIA's notes on cuBLAS and graphs ask for.
+Memory: what the function allocates comes from a pool of its own. Nobody else takes from this pool, and it keeps its
+address as long as the graph lives. CuPy refuses to call cuBLAS while it records. So `Cublas` calls the same library
+itself, with a work space that it owns, as NVIDIA's notes on cuBLAS and graphs ask for.
 """
 
 import ctypes
@@ -20,7 +21,7 @@ NAMES = ("libcublas.so.13", "libcublas.so.12", "libcublas.so")
 
 
 class Cublas:
-    """cuBLAS by its C functions, on one stream; `gemmStridedBatchedEx` takes what CuPy's of that name takes."""
+    """cuBLAS by its C functions, on one stream. `gemmStridedBatchedEx` takes the arguments of CuPy's of that name."""
 
     CUBLAS_OP_N, CUBLAS_OP_T, CUBLAS_GEMM_DEFAULT = 0, 1, -1  # cublas_api.h
     CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_64F, CUBLAS_COMPUTE_32F_FAST_TF32 = 68, 70, 77
@@ -59,11 +60,11 @@ def _library():
 
 
 class Recorded:
-    """function(), recorded here after a trial run, which compiles kernels and fills the pool; a call replays it."""
+    """function(), recorded here. A call replays it. A trial run before compiles kernels and fills the pool."""
 
     def __init__(self, device, function):
         cuda, stream = device.module.cuda, self._stream(device)
-        device.module.get_default_memory_pool().free_all_blocks()  # what passes before left there
+        device.module.get_default_memory_pool().free_all_blocks()  # memory that earlier passes left there
         self.device, self.pool = device, cuda.MemoryPool()
         device.recordings.add(self)
         with stream, cuda.using_allocator(self.pool.malloc):

@@ -5,8 +5,8 @@ import sys
 
 from npopt.errors import UserError
 
-# Where NumPy is here already, its OpenBLAS has read no setting of ours, and its threads would spin for some 30 ms after
-# each product, on the cores that everything else needs. Then BLAS gets one thread: one that never works never spins.
+# If NumPy was imported before, its OpenBLAS has not read our settings. Its threads would spin for some 30 ms after each
+# product, on cores that everything else needs. Then BLAS gets one thread: a thread that never works never spins.
 SPINS = "numpy" in sys.modules and "OPENBLAS_THREAD_TIMEOUT" not in os.environ
 
 # BLAS and numba have a pool of threads each. A thread that waits by spinning takes a core from the pool that works, and

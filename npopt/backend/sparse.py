@@ -5,10 +5,10 @@
     S @ A                    (K, d) for S: (K, n)
     A[rows]                  the rows (B,) int64 of A in that order, repeats allowed; nothing is copied
 
-Both products are one kernel, rows of a matrix times a dense one: S @ A takes the columns of A, of which a second copy
-is kept, and S with its columns put where their rows are. Every number is summed by one warp in a fixed order, in
-float64, so that equal calls give equal bits, which sums by atomic additions (as in cuSPARSE) do not. The price: S @ A
-reads all non-zeros of A also where A is a few of its rows.
+Both products are one kernel, which multiplies rows of a sparse matrix by a dense one. For S @ A these rows are the
+columns of A, of which a second copy is kept, and the columns of S are put where their rows of A are. One warp sums each
+number in a fixed order, in float64. So equal calls give equal bits. Sums by atomic additions (as in cuSPARSE) do not
+give that. The price: S @ A reads all non-zeros of A, even where A stands for a few of its rows.
 """
 
 from npopt.backend.devices import asarray, kernel, xp
@@ -119,7 +119,7 @@ def _strides(array):
 
 
 class Csr:
-    """See the module. shape, dtype; the dtype of the dense factor must be that of the matrix."""
+    """See the module. It has a shape and a dtype, and the dense factor must have the same dtype."""
 
     __array_ufunc__ = None  # so that S @ A comes to __rmatmul__
 

@@ -23,7 +23,7 @@ class Accumulated(Wrapper):
     """g = sum_k (B_k / B) g_k over micro-batches of at most `rows` rows, B_k rows in the k-th.
 
     Weighted by their sizes, the pieces give the batch's mean gradient also when the last one is short. With batch
-    norm each micro-batch is normalised by itself, and the first one's statistics are those that the step leaves.
+    norm each micro-batch is normalised by itself, and the step keeps the statistics of the first one.
     Memory: one more vector like x.
     """
 
@@ -56,7 +56,8 @@ class Accumulated(Wrapper):
         return self.problem.n if self.batch.rows is None else len(self.batch.rows)
 
     def pieces(self, out, gradient):
-        """out: the mean of gradient(part, piece) over the micro-batches, by their sizes. The mean of its losses."""
+        """Write the mean of gradient(part, piece) over the micro-batches, weighted by their sizes, into out. Returns
+        the mean of their losses, weighted alike."""
         rows, weights = self.batch.rows, self.batch.weights
         if rows is None:
             if self._all is None:

@@ -21,13 +21,14 @@ class SAGA(Estimator):
     g is formed with the old mean (SAG uses the new one, and is biased). With SGD x then moves by -lr g; with
     Proximal(SGD()) it is the paper's proximal form. lr = 1/(3 L_max) needs no mu.
 
-    table    "scalars": on a linear model grad f_i = s_i a_i + l2 W; the table holds the n numbers s_i (n C for C
-             classes), whatever the dimension, and l2 W is taken at x, outside the table. "gradients": n vectors, on any
-             problem; with fixed batches of B > 1 rows (ShuffleOnce) one vector a batch, weighted so that g stays
-             unbiased: g = (B_k K / n) (grad_k - T_k) + Tbar with Tbar = sum_k (B_k / n) T_k, K batches.
-    initial  "gradients": the table starts with those at the first x, one pass, counted; "zeros": with zeros and
-             Tbar = 0, unbiased too, with a noisier first pass (fixed batches need it)
-    refresh  every so many passes Tbar is summed anew from the table, against rounding; None: never
+    table    "scalars": for linear models, where grad f_i = s_i a_i + l2 W. The table holds the n numbers s_i (n C for C
+             classes), whatever the dimension; l2 W is taken at x, outside the table. "gradients": n vectors, on any
+             problem. With fixed batches of B > 1 rows (ShuffleOnce) it holds one vector a batch, weighted so that g
+             stays unbiased: g = (B_k K / n) (grad_k - T_k) + Tbar with Tbar = sum_k (B_k / n) T_k, K batches.
+    initial  "gradients": the table starts with the gradients at the first x, which takes one pass, and this pass is
+             counted. "zeros": the table and Tbar start with zeros, which is unbiased too, with a noisier first pass
+             (fixed batches need it)
+    refresh  the passes after which Tbar is summed anew from the table, against rounding; None: never
 
     Memory of "scalars": n C + dim numbers, and dim more in the Python loop or 3 C d while a compiled stretch runs.
     """
@@ -45,7 +46,7 @@ class SAGA(Estimator):
         g = super().start(problem, x, seed)
         if self.table == "scalars" and not hasattr(problem, "scalars"):
             raise UserError(
-                f"SAGA: {problem.name} is not a linear model, so that there is no number a row to keep; "
+                f"SAGA: {problem.name} is not a linear model, so there is no number a row to keep; "
                 f"table='gradients' keeps {problem.n} x {problem.dim} numbers"
             )
         self.mean = backend.xp(x).zeros_like(x)
@@ -68,7 +69,7 @@ class SAGA(Estimator):
         return self.kept.estimate(y, self.batch, self.mean, out)
 
     def due(self, x, size):
-        """Sum the mean anew when it is time; the steps until the next time."""
+        """Sum the mean anew when it is time. Returns the number of steps until the next time."""
         if self.refresh is None:
             return math.inf
         if self.seen >= self.refresh * self.problem.n:
@@ -80,7 +81,7 @@ class SAGA(Estimator):
         self.seen += steps * size
 
     def variance(self, x, probabilities=None):
-        """With the table as it is."""
+        """The variance with the table as it is now."""
         if self.table != "scalars":
             return super().variance(x)
         return self.problem.gradient_variance(x, self.kept.table, probabilities)
@@ -149,7 +150,7 @@ class Scalars:
 
 
 class Gradients:
-    """One vector a row, or a fixed batch. On a linear model without the l2 term, like Scalars."""
+    """One vector for each row or each fixed batch. On a linear model it leaves the l2 term out, as Scalars does."""
 
     def __init__(self, problem, x, counts):
         self.problem, self.counts, self.x = problem, counts, x
@@ -166,8 +167,8 @@ class Gradients:
         except MemoryError:
             need = rows * problem.dim * self.x.dtype.itemsize / 1e9
             raise UserError(
-                f"SAGA: a table of {rows} x {problem.dim} numbers takes {need:.3g} GB, more than there "
-                "is; use fixed batches (ShuffleOnce), or on a linear model table='scalars'"
+                f"SAGA: a table of {rows} x {problem.dim} numbers takes {need:.3g} GB, and there is less "
+                "memory; use fixed batches (ShuffleOnce), or on a linear model table='scalars'"
             ) from None
 
     def gradient(self, x, rows, out):
@@ -253,5 +254,5 @@ class Gradients:
         for b in range(len(rows)):
             row = rows[b : b + 1]
             add(mean, self.fresh[b], 1 / n)
-            add(mean, self.table[row][0], -1 / n)  # the second time that a row comes both are the same
+            add(mean, self.table[row][0], -1 / n)  # when a row comes a second time, both are the same
             self.table[row] = self.fresh[b][None]

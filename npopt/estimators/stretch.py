@@ -7,8 +7,8 @@ import numpy as np
 
 
 def says(value, name, *others):
-    """Whether a value's class has `name` from itself or from a base, and overrides none of the others since: a method
-    that somebody wrote over what the compiled loop stands for has to be called."""
+    """Whether a value's class has `name`, and overrides none of `others` below the class that defines `name`. Somebody
+    wrote such an override in place of what the compiled loop does, so it has to be called."""
     for kind in type(value).__mro__:
         if name in vars(kind):
             return True
@@ -18,19 +18,21 @@ def says(value, name, *others):
 
 
 class Stretch:
-    """losses = stretch(x, rows, weights, rates): the steps of the loop, len(rates) of them, of an optimizer that is
-    `plain` or `heavy`: see npopt/optimizers/base.py.
+    """losses = stretch(x, rows, weights, rates) makes len(rates) steps of the loop. The optimizer must be `plain` or
+    `heavy`: see npopt/optimizers/base.py.
 
-    rows: the batches one behind the other, all of one size; weights: like rows, or None; rates: (steps,) float64. x is
-    written in place. The losses are those of the steps; one that is not finite is the last, and its step is not taken.
+    rows: the batches one after the other, all of one size; weights: like rows, or None; rates: (steps,) float64. x is
+    written in place. The losses are those of the steps. A loss that is not finite is the last, and its step is not
+    taken.
 
     The estimator says what lies between the steps, and the stretch is cut there:
 
-        due(x, size)           do what is due before the next step; for how many steps nothing else is
-        passed(steps, size)    so many steps were made
+        due(x, size)           do what is due before the next step; returns for how many steps nothing else is due
+        passed(steps, size)    take note that so many steps were made
         memory()               (table, mean, moves) of problem.compiled_stretch, or () for the plain gradient
 
-    A Proximal whose prox is not due at every step is asked, too, and the steps between are made without the penalty.
+    A Proximal may take its prox at every k-th step only. Then the stretch is cut at each prox, too, and the steps
+    between are made without the penalty.
 
     Rates that the compiled code does not take (problem.allows) go through the estimator one by one; on a GPU each of
     these steps waits for its loss.
@@ -41,7 +43,7 @@ class Stretch:
 
     @classmethod
     def where_possible(cls, estimator, optimizer, sampler):
-        """A Stretch, or None where steps are of another kind, or on batches that somebody has to observe."""
+        """A Stretch; None if the steps are of another kind, or if somebody has to observe the batches."""
         takes = getattr(estimator.problem, "takes_stretches", None)
         kind = "heavy" if optimizer.heavy else "plain"
         known = getattr(optimizer, kind) and says(estimator, "compiled", "__call__", "again")

@@ -23,12 +23,12 @@ class SVRG(Estimator):
         g = (1/B) sum_b w_b (grad f_b(x) - grad f_b(w~)) + G
 
     passes  m = passes n / B steps, rounded up; 2 as in the paper for convex problems (5 for others)
-    option  "I": the next w~ is the last iterate, as in practice; "II": one of w_0, ..., w_{m-1} of the stage, drawn
-            uniformly, from which x itself goes on (the estimator then writes x): the proof is about this
+    option  "I": the next w~ is the last iterate, as in practice. "II": it is one of w_0, ..., w_{m-1} of the stage,
+            drawn uniformly. x itself goes on from there, so the estimator writes x. The proof is about this option
 
-    On a linear model G and the n scalars of w~ are kept, so that an inner step differentiates B rows, a stage n + m B;
-    l2 W is then taken at x, outside the difference. Elsewhere an inner step costs 2 B, and one more vector like x. With
-    SGD a step is the paper's; with Proximal(SGD()) it is Prox-SVRG.
+    On a linear model G and the n scalars of w~ are kept. So an inner step differentiates B rows, and a stage n + m B;
+    l2 W is then taken at x, outside the difference. On other problems an inner step differentiates 2 B rows, and w~ and
+    a work vector like x are kept. With SGD a step is the paper's; with Proximal(SGD()) it is Prox-SVRG.
     """
 
     def __init__(self, passes=2.0, option="I"):
@@ -68,7 +68,7 @@ class SVRG(Estimator):
             problem.value_and_gradient(x, None, None, self.G)
 
     def due(self, x, size):
-        """Begin a stage, or keep the iterate that was drawn, where it is time; the steps until the next time."""
+        """Begin a stage, or keep the iterate that was drawn, when it is time. Returns the steps until the next time."""
         if self.left == 0:
             self.begin_stage(x, size)
         if self.left == self.pick:
@@ -105,7 +105,7 @@ class SVRG(Estimator):
         return loss
 
     def variance(self, x, probabilities=None):
-        """With the snapshot of the last step; before the first stage that of the plain gradient."""
+        """The variance with the snapshot of the last step. Before the first stage it is that of the plain gradient."""
         if not hasattr(self.problem, "gradient_variance"):
             return super().variance(x)
         return self.problem.gradient_variance(x, self.table if self.stage else None, probabilities)

@@ -31,10 +31,11 @@ class AdaBound(Optimizer):
 
         low = f (1 - 1/(gamma t + 1))        high = f (1 + 1/(gamma t))        f = final_lr lr / base_lr
 
-    Adam at first, SGD with momentum (EMA form) and rate f in the end: low = f/2 and high = 2 f at t = 1/gamma. A
-    schedule scales the bounds with the rate: base_lr is its rate without decay (None: the first that is not 0, which
-    under a warm-up is far too small: give it). Where lr is an array, base_lr must be given. eps is added to the
-    uncorrected root. The form of the authors' code; the paper's bounds divide by sqrt(t), too.
+    It is Adam at first, and SGD with momentum (EMA form) and rate f in the end. At t = 1/gamma the bounds are f/2 and
+    2 f. A schedule scales the bounds with the rate. base_lr is the schedule's rate without decay. None means the first
+    rate that is not 0; under a warm-up that is far too small, so give base_lr. It must also be given where lr is an
+    array. eps is added to the uncorrected root. This is the form of the authors' code; the paper's bounds divide by
+    sqrt(t), too.
     """
 
     arrays = ("m", "v")
@@ -67,6 +68,6 @@ class AdaBound(Optimizer):
 
 
 class AMSBound(AdaBound):
-    """AdaBound with w <- max(w, v) in the place of v."""
+    """AdaBound with w <- max(w, v) in place of v."""
 
     arrays = ("m", "v", "w")

@@ -18,7 +18,7 @@ class Adadelta(Optimizer):
     """v <- rho v + (1-rho) g^2        d = sqrt(u + eps) / sqrt(v + eps) g        u <- rho u + (1-rho) d^2
     x <- x - lr d
 
-    eps stands inside both roots, as in the paper; it starts the method, for u_0 = 0: the first step is
+    eps stands inside both roots, as in the paper. It starts the method: because u_0 = 0, the first step is
     lr sqrt(eps / ((1-rho) g^2 + eps)) g. The paper has lr = 1. rho = 0.9 and eps = 1e-6 as in PyTorch; the paper's
     MNIST runs have rho = 0.95.
     """

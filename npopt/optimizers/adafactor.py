@@ -39,8 +39,8 @@ class Adafactor(BySegment):
     Segments with one axis, or with a side shorter than `least`, keep a full V. b_1 = 0, so there is no bias to correct.
     The paper's rate is min(1e-2, 1/sqrt t): schedule=InverseSquareRoot(1.0, cap=1e-2). relative=False: s = lr.
     b1 is None in the paper's final form, which saves m. The rate stands inside m, as in Tensor2Tensor, Transformers and
-    optax, and m is not corrected, so that the first step is (1-b1) s u. There is no weight decay in the paper. State:
-    n + k numbers in place of n k, and m where there is a b1.
+    optax. m is not corrected: the first step is (1-b1) s u. There is no weight decay in the paper. State: n + k numbers
+    in place of n k, and m where there is a b1.
     """
 
     options = ("weight_decay",)
@@ -88,7 +88,7 @@ class Adafactor(BySegment):
             relative_step(x, u, lr * scale / too_long, lr * weight_decay)
 
     def factored_direction(self, u, R, C, g, b2):
-        """R and C, then u = g / sqrt(V)."""
+        """Update R and C, then set u = g / sqrt(V)."""
         g2, u2, m = g.reshape(len(R), -1), u.reshape(len(R), -1), backend.xp(g)
         m.multiply(g2, g2, out=u2)
         for v, axis in ((R, 1), (C, 0)):
@@ -99,5 +99,5 @@ class Adafactor(BySegment):
 
 
 def over(a, b):
-    """max(a, b) of a Python float or a 0-d array and a number."""
+    """max(a, b) of a, a Python float or a 0-d array, and b, a number."""
     return max(a, b) if isinstance(a, float) else backend.xp(a).maximum(a, b)

@@ -15,8 +15,8 @@ def adagrad(x, s, g, lr, eps):
 class AdaGrad(Optimizer):
     """s <- s + g^2            x <- x - lr g / (sqrt(s) + eps)            s_0 = initial
 
-    eps stands outside the root, as the paper's delta does. Its default is PyTorch's, 1e-10, far below any gradient, so
-    that the first step is lr sign(g). For gradients of one size the rate falls as 1/sqrt(t). It never rises.
+    eps stands outside the root, as the paper's delta does. Its default is PyTorch's, 1e-10, far below any gradient. So
+    the first step is lr sign(g). For gradients of one size the rate falls as 1/sqrt(t). It never rises.
     """
 
     arrays = ("s",)

@@ -35,7 +35,7 @@ class Adam(Optimizer):
 
     eps stands outside the root, added to the corrected one, as in Algorithm 1 (and PyTorch). The "epsilon-hat" form of
     the paper's section 2, lr sqrt(1-b2^t)/(1-b1^t) m / (sqrt(v) + epsh), is the same with epsh = eps sqrt(1-b2^t).
-    l2: g + l2 x in place of g in both moments, which is not AdamW's decoupled decay. The problem's own l2 does the
+    l2: both moments take g + l2 x in place of g. This is not AdamW's decoupled decay. The problem's own l2 does the
     same, and stands in the loss, too. l2 may be an array like x.
     """
 

@@ -16,7 +16,7 @@ def adam_mini(x, m, g, lr, b1, c1, root, weight_decay):
 
 
 def blocks(segment):
-    """Shape of v: one number a row of a matrix, a number of a bias, or a whole segment."""
+    """Shape of v: one number for each row of a matrix, for each number of a bias, or for a whole segment."""
     if segment.kind in ("matrix", "embedding"):
         return segment.shape[:1]
     return (segment.size,) if segment.kind == "bias" else (1,)
@@ -28,12 +28,12 @@ class AdamMini(BySegment):
     m <- b1 m + (1-b1) g            x <- x - lr (mh / (sqrt(v_k / (1-b2^t)) + eps) + weight_decay x)
 
         kind of segment        blocks
-        matrix, embedding      one a row, which is one output unit or one token (weights are (out, in))
-        bias                   one a number: plain AdamW
+        matrix, embedding      one for each row: an output unit or a token (weights are (out, in))
+        bias                   one for each number: plain AdamW
         all others             one for the segment (convolutions, gains of norms)
 
     The decay is decoupled and multiplied by lr; weight_decay may be an array like x. State: m, and v with one number a
-    block. Heads of an attention layer are blocks of their own in the paper; that comes with attention layers.
+    block. In the paper each head of an attention layer is a block of its own. nn has no attention layers yet.
     """
 
     arrays = ("m", Array("v", blocks))

@@ -14,13 +14,13 @@ def adamax(x, m, u, g, lr, b1, b2, inside, outside, c1):
 
 
 class Adamax(Optimizer):
-    """Adam with the largest |g| of late in the place of the root of v:
+    """Adam with the largest recent |g| in place of the root of v:
 
         m <- b1 m + (1-b1) g            u <- max(b2 u, |g| + eps)            x <- x - lr / (1-b1^t) m / u
 
-    u is a maximum and needs no correction. eps stands inside the maximum, as in PyTorch and optax, so that every u is
-    above 0; eps_outside: m / (u + eps) instead, Keras' form. Algorithm 2 has no eps; with eps = 0 a coordinate whose
-    gradients were all 0 stays where it is. The first step is lr sign(g), as Adam's.
+    u is a maximum and needs no correction. eps stands inside the maximum, as in PyTorch and optax, so every u is above
+    0. eps_outside=True is Keras' form, m / (u + eps). Algorithm 2 has no eps. With eps = 0 a coordinate whose gradients
+    were all 0 stays where it is. The first step is lr sign(g), as Adam's.
     """
 
     arrays = ("m", "u")

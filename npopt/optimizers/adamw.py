@@ -17,8 +17,8 @@ class AdamW(Optimizer):
     """m <- b1 m + (1-b1) g        v <- b2 v + (1-b2) g^2        mh = m / (1-b1^t)        vh = v / (1-b2^t)
     x <- x - lr mh / (sqrt(vh) + eps) - lr weight_decay x                  without decay: Adam, bit for bit
 
-    As in PyTorch and optax, lr multiplies the decay too; the paper multiplies it by the schedule's factor alone, which
-    is this with weight_decay = lambda / base rate. weight_decay may be an array like x, for "no decay on biases".
+    As in PyTorch and optax, lr multiplies the decay too. The paper multiplies it by the schedule's factor alone. That
+    is this form with weight_decay = lambda / base rate. weight_decay may be an array like x, for "no decay on biases".
     """
 
     arrays = ("m", "v")

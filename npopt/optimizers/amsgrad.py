@@ -23,9 +23,9 @@ class AMSGrad(Optimizer):
         "raw"        w <- max(w, v)                  mh / (sqrt(w / (1-b2^t)) + eps)      PyTorch
         "corrected"  w <- max(w, v / (1-b2^t))       mh / (sqrt(w) + eps)
 
-    Keras is "raw" with eps / sqrt(1-b2^t) for eps. They differ early: at t = 1 "original" moves by (1-b1)/sqrt(1-b2)
-    lr, the others by lr. With a constant rate that of a coordinate never rises in "original" and "corrected".
-    Algorithm 2 has no eps.
+    Keras is "raw" with eps / sqrt(1-b2^t) for eps. The variants differ early: at t = 1 "original" moves by
+    (1-b1)/sqrt(1-b2) lr, the others by lr. With a constant lr the rate of a coordinate never rises in "original" and
+    "corrected". Algorithm 2 has no eps.
     """
 
     arrays = ("m", "v", "w")

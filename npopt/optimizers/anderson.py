@@ -20,26 +20,26 @@ class Anderson(Optimizer):
 
         z = argmin |r_k - dR z|                                     x_{k+1} = q_k - dQ z
 
-    On a penalised problem x = prox_{lr h}(y) and it is y that is extrapolated: r_k = q_k - y_k, y_{k+1} from the
-    formulas above, x_{k+1} = prox_{lr h}(y_{k+1}). Without a penalty y is x. window=0 is gradient descent, bit for bit
-    (ISTA with a penalty). On a quadratic, window >= d ends after as many steps as there are distinct eigenvalues, plus
-    one. Meant for full batches and one lr.
+    On a penalised problem y is extrapolated, and x = prox_{lr h}(y): r_k = q_k - y_k, y_{k+1} from the formulas above,
+    x_{k+1} = prox_{lr h}(y_{k+1}). Without a penalty y is x. window=0 is gradient descent, bit for bit (ISTA with a
+    penalty). On a quadratic, window >= d ends after as many steps as there are distinct eigenvalues, plus one. The
+    method is meant for full batches and one lr.
 
-    solver  "qr": dR = Q R, updated: the new column by Gram-Schmidt, twice; the oldest is dropped by Givens rotations,
-            and further ones while |R|_F |R^-1|_F > condition. "gram": (G/|G|_2 + reg I) a ~ 1, G the residuals' Gram
-            matrix; reg is 1e-10 in the paper's code, 1e-15 for its quadratics
+    solver  "qr": dR = Q R is updated. Gram-Schmidt, done twice, adds the new column. Givens rotations drop the oldest
+            column, and further ones while |R|_F |R^-1|_F > condition. "gram": (G/|G|_2 + reg I) a ~ 1, G the residuals'
+            Gram matrix; reg is 1e-10 in the paper's code, 1e-15 for its quadratics
     guard   accept x_{k+1} if F(x_{k+1}) <= f(x_k) + <grad f(x_k), p - x_k> + |p - x_k|^2 / (2 lr) + h(p), where
             p = prox_{lr h}(q_k) is the plain step, for which this holds if lr <= 1/L. Without a penalty the right-hand
             side is f(x_k) - lr/2 |grad f(x_k)|^2. (The paper has f for F; for the indicator of a set it is the same.)
-            The guard is looked at one step late, with the loss that the loop has anyway: x_{k+1} is rejected when its
-            loss and gradient are known, x goes to p, and that gradient is all that a rejection costs. The accepted
-            iterates are the paper's: r_k is kept either way, and of the rejected point nothing
-    patience  after so many rejections in a row the window is emptied, and begins anew at the last point: it holds steps
-            of a region that was left, and each trial from it costs a gradient. None: never, as in the paper
+            The guard decides one step late, with the loss that the loop has anyway: when the loss and the gradient at
+            x_{k+1} are known. If it rejects x_{k+1}, x goes to p, and that gradient is all that the rejection costs.
+            The accepted iterates are the paper's: r_k is kept in both cases, and nothing of the rejected point is kept
+    patience  after so many rejections in a row the window is emptied, and begins anew at the last point. For it holds
+            steps of a region that x has left, and each trial from it costs a gradient. None: never, as in the paper
 
-    `accepted` and `rejected` count. Memory: 2 (window + 1) d numbers, d more for y with a penalty, two work vectors,
-    and O(window^2); work beside the gradient: about 6 window d ("qr"), 2 window d ("gram"). The window's system is
-    solved, and the guard decides, on the host: a step reads a few numbers of a device and waits for it.
+    `accepted` and `rejected` count the points. Memory: 2 (window + 1) d numbers, d more for y with a penalty, two work
+    vectors, and O(window^2). Work beside the gradient: about 6 window d ("qr"), 2 window d ("gram"). The window's
+    system is solved on the host, and the guard decides there. So a step reads a few numbers of a device and waits.
     """
 
     proximal = True
@@ -99,7 +99,7 @@ class Anderson(Optimizer):
         self.move(x, q if mixed is None else mixed, lr)
 
     def reject(self, x, lr):
-        """To the plain step from the point before."""
+        """Move x to the plain step from the point before."""
         self.rejected, self.running = self.rejected + 1, self.running + 1
         self.move(x, self.history.last, lr)
         if self.patience is not None and self.running >= self.patience:
@@ -107,7 +107,7 @@ class Anderson(Optimizer):
             self.running = 0
 
     def descent_bound(self, x, g, q, lr):
-        """What F is at most at p = prox(q), by the descent lemma; a few roundings are let pass."""
+        """An upper bound of F at p = prox(q), by the descent lemma, with some allowance for rounding."""
         if not self.penalised:
             bound = self.loss() - lr / 2 * float(backend.to_host(g @ g))
         else:

@@ -15,9 +15,9 @@ def asgd(x, mean, g, eta, lam, mu):
 class ASGD(Optimizer):
     """eta = lr / (1 + lam lr (t-1))^alpha            x <- x - eta (g + lam x)            mean <- mean + mu (x - mean)
 
-    with mu = 1 / max(1, t - begin + 1): from step `begin` on the mean of x_begin, ..., x_t, which is the answer; before
-    that the answer is x. alpha between 1/2 and 1, and begin = 1, are the paper's. lam is the l2 term of the loss: it
-    shrinks x and sets the fall of the rate. 0 gives plain SGD at lr, averaged. A schedule is the lr of the formula.
+    with mu = 1 / max(1, t - begin + 1). From step `begin` on the answer is the mean of x_begin, ..., x_t; before that
+    it is x. alpha between 1/2 and 1, and begin = 1, are the paper's. lam is the l2 term of the loss: it shrinks x and
+    sets how fast the rate falls. lam = 0 gives plain SGD at lr, averaged. A schedule is the lr of the formula.
 
     PyTorch has lambd = lam, and mu = 1 / max(1, t - 1 - t0), which is begin = t0 + 2; its t0 = 1e6 averages nothing in
     most runs. SWA averages the iterates of any method, at the ends of cycles.

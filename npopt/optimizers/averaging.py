@@ -63,7 +63,7 @@ class Lookahead(Around):
 
 
 class EMA(Around):
-    """An exponential moving average beside `inner`, slow <- decay slow + (1-decay) x, slow_0 = x_0: the answer.
+    """The answer is an exponential moving average beside `inner`: slow <- decay slow + (1-decay) x, slow_0 = x_0.
 
     Polyak & Juditsky, SIAM J. Control Optim. 30, 1992, with weights that fade.
     """
@@ -77,7 +77,7 @@ class EMA(Around):
 
 
 class SWA(Around):
-    """The mean of x at steps begin, begin + every, begin + 2 every, ...: the answer; before the first, x itself.
+    """The answer is the mean of x at steps begin, begin + every, begin + 2 every, ... Before the first it is x itself.
 
     Izmailov, Podoprikhin, Garipov, Vetrov & Wilson, UAI 2018, arXiv:1803.05407, Algorithm 1.
     """

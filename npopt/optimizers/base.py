@@ -1,6 +1,6 @@
-"""What every optimizer shares: state that is declared and never written by hand, a step counter, pieces.
+"""What every optimizer shares: a state that is declared and never written by hand, a step counter, pieces of x.
 
-And what a method that somebody writes is told when its first step moves nothing.
+A method of the user's own may move nothing in its first step. Then `Witness` tells its author.
 """
 
 import dis
@@ -27,7 +27,7 @@ def number_or_array(owner, name, value, **bounds):
 
 
 class Array(NamedTuple):
-    """One array of an optimizer's state, where a name alone, which means "like x", does not say enough.
+    """One array of an optimizer's state, for arrays that differ from x. A name alone means "like x".
 
     shape  a function (segment) -> shape of that segment's part, None where it has none; needs a BySegment:
                lambda s: (1,)                       one number a segment
@@ -54,9 +54,9 @@ class Optimizer(Value, Stateful):
     x and the state are written in place, g is only read; self.t counts steps from 1 and is already advanced when
     `update` runs. lr may be an array like x. `options` names the hyper-parameters that may be one, too ("no decay on
     biases"): update takes them after the arrays, cut to the piece. A subclass that needs more than elementwise updates
-    overrides `step`. `proximal`: it takes the problem's prox, too. Two kinds of steps may be run in compiled
-    code by an estimator. `plain`: x <- prox_{lr h}(x - lr g) and nothing else. `heavy`: m <- beta m + g, x <- x - lr m
-    and nothing else, with the number `beta` and the array "m".
+    overrides `step`. `proximal`: the method applies the problem's prox, too. An estimator may run two kinds of steps in
+    compiled code. `plain`: x <- prox_{lr h}(x - lr g) and nothing else. `heavy`: m <- beta m + g, x <- x - lr m and
+    nothing else, with the number `beta` and the array "m".
     """
 
     arrays = ()
@@ -141,10 +141,10 @@ def as_array(declared):
 class Witness:
     """Looks at the first step of a method that was written outside of npopt, where rate and gradient should move x.
 
-    `x = x - lr * g` in an update gives the name x to a new array; the run would end where it started, without a word.
-    If x is as it was, and the update gives its x another array or returns one, that is an error. If the state is as it
-    was, too, that is a warning: a method may have a warm-up of its own. One that gathers gradients and moves later is
-    left alone. On a device the answer is one number, read once.
+    `x = x - lr * g` in an update gives the name x to a new array. The run would then end where it started, without a
+    word. If x is as it was, and the update gives its name x to another array or returns one, that is an error. If it
+    does neither, but the state is as it was, too, that is a warning: the method may have a warm-up of its own. A method
+    that gathers gradients and moves later is left alone. On a device the answer is one number, read once.
     """
 
     UPDATES = {"update": 1, "step": 1, "update_segment": 2}  # the place of x among the arguments
@@ -193,7 +193,7 @@ VIEWS = ("reshape", "ravel", "view", "transpose", "T", "squeeze", "swapaxes")  #
 
 
 def loses(owner, name, place):
-    """Whether a method of a class gives its argument x to another array by `x = ...`, or returns something else.
+    """Whether a method of a class gives the name of its argument x to another array by `x = ...`, or returns one.
 
     A view of x, such as x.reshape(4, -1) or x[:4], is no other array: what is written into it is written into x.
     """

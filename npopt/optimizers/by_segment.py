@@ -38,8 +38,9 @@ def check_kinds(owner, kinds):
 class BySegment(Optimizer):
     """A subclass gives `update_segment(segment, x, g, lr, *arrays, *options)`, all cut to the segment.
 
-    They are flat; the part of an Array has the shape that it gives this segment, and is None where that is None. Parts
-    lie in one flat array, in the order of the segments. The gradient may come in pieces, each of whole segments.
+    The pieces are flat. The part of an Array has the shape that the Array gives this segment; where that is None, the
+    part is None. Parts lie in one flat array, in the order of the segments. The gradient may come in pieces, each of
+    whole segments.
     """
 
     def start(self, x, oracle=None):
@@ -63,7 +64,7 @@ class BySegment(Optimizer):
         return backend.xp(x).zeros(stop, dtype=array.dtype or x.dtype)
 
     def cut(self, segment):
-        """The parts of the state's arrays, views."""
+        """The parts of the state's arrays that belong to this segment, as views."""
         parts = []
         for name, slot in self._slots.items():
             if name not in self._places:

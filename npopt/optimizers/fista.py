@@ -23,12 +23,12 @@ class FISTA(ProximalGradient):
         t_{k+1} = (1 + sqrt(1 + 4 t_k^2)) / 2
         y_{k+1} = x_k + (t_k - 1)/t_{k+1} (x_k - x_{k-1})
 
-    The vector that the loop moves is y, where the gradient is taken; `answer` is x_k, and so are the metrics. Without a
-    penalty this is Nesterov's method of 1983, which needs no mu. With lr = 1/L:
-    F(x_k) - F* <= 2 L |x_0 - x*|^2 / (k+1)^2   (Theorem 4.4). Not monotone; meant for full batches.
+    The loop moves the vector y, where the gradient is taken; `answer` is x_k, and the metrics are those of x_k. Without
+    a penalty this is Nesterov's method of 1983, which needs no mu. With lr = 1/L:
+    F(x_k) - F* <= 2 L |x_0 - x*|^2 / (k+1)^2   (Theorem 4.4). F need not fall at every step. Meant for full batches.
 
-    restart  None; "gradient": t = 1 and y = x_k whenever <y_k - x_k, x_k - x_{k-1}> > 0, at no cost; "function": when
-             F(x_k) > F(x_{k-1}), which evaluates f once a step. Either gives the linear rate of a known mu
+    restart  None; "gradient": t = 1 and y = x_k whenever <y_k - x_k, x_k - x_{k-1}> > 0, at no cost. "function": when
+             F(x_k) > F(x_{k-1}), which evaluates f once a step. Either gives the linear rate that a known mu would give
     backtracking, eta: see ProximalGradient
 
     A restart is decided on the host: with `restart` each step waits for the device.

@@ -25,7 +25,7 @@ class HeavyBall(Optimizer):
         damped      m <- beta m + (1-tau) g, but m = g at step 1      tau = 0 is this form, tau = beta the EMA form
                                                                       but for the weight of the first gradient
 
-    When lr changes, the buffer form rescales the whole velocity at once, "lr inside" and "position" keep what was
+    When lr changes, the buffer form rescales the whole velocity at once, while "lr inside" and "position" keep what was
     gathered at the old rate. A long run of equal gradients moves by lr/(1-beta) a step; on a quadratic of curvature
     lam the method is stable for lr < 2 (1+beta) / lam.
     """

@@ -98,7 +98,8 @@ def spare(ring, k):
 
 @numba.njit(cache=True, error_model="numpy", fastmath=FAST)
 def project(Q, R, k, v):
-    """v less its part in the span of Q[:k], by Gram-Schmidt twice; R's column k gets the coefficients. |v| left."""
+    """Take from v its part in the span of Q[:k], by Gram-Schmidt, twice. R's column k gets the coefficients. Returns
+    the |v| that is left."""
     h = np.empty(k)
     for _ in range(2 if k else 0):
         for j in range(k):
@@ -112,8 +113,8 @@ def project(Q, R, k, v):
 
 @numba.njit(cache=True, error_model="numpy", fastmath=FAST)
 def append(window, k, last, new, condition, room):
-    """The newest differences as the last column; how many columns there are then. window: Q, steps, R and ring; last,
-    new: q and r."""
+    """Make the newest differences the last column. Returns how many columns there are then. window: Q, steps, R and
+    ring; last, new: q and r; room: two work vectors."""
     (Q, steps, R, ring), (last_q, last_r), (q, r), (cosines, sines) = window, last, new, room
     if k == len(ring):
         drop(Q, R, ring, k, cosines, sines)
@@ -138,7 +139,7 @@ def append(window, k, last, new, condition, room):
 
 @numba.njit(cache=True, error_model="numpy", fastmath=FAST)
 def advance(window, k, ready, last, new, condition):
-    """What `UpdatedQR.extrapolate` says, as (k, ready, whether r holds the point)."""
+    """The work of `UpdatedQR.extrapolate`. Returns (k, ready, whether r holds the extrapolated point)."""
     (Q, steps, R, ring), (last_q, last_r), (q, r) = window, last, new
     z, spare_z = np.empty(len(ring)), np.empty(len(ring))
     if not math.isfinite(dot(r, r)):
@@ -181,8 +182,8 @@ class UpdatedQR(Stateful):
         self.k = 0
 
     def extrapolate(self, q, r):
-        """q - dQ z, or None where there is no history yet; q and r are kept, r is overwritten. A point that is not
-        finite empties the window, and is not kept."""
+        """q - dQ z, or None where there is no history yet. q and r are kept as the last ones, and r is overwritten. A
+        point that is not finite is not kept, and empties the window."""
         if isinstance(q, np.ndarray):
             window, last = (self.Q, self.steps, self.R, self.ring), (self.q, self.r)
             self.k, self.ready, mixed = advance(window, self.k, self.ready, last, (q, r), self.condition)

@@ -21,9 +21,9 @@ class ProximalGradient(Optimizer):
 
         f(p) <= f(y) + <g, p - y> + |p - y|^2 / (2 lr)
 
-    and else lr is divided by eta, for good: the schedule's rate is an upper bound, and the first one to be tried. Each
-    trial evaluates f (counts["values"]), and is judged on the host, so that it waits for the device. Without it lr has
-    to be at most 1/L, and nothing is read.
+    If not, lr is divided by eta, for good: the schedule's rate is an upper bound and is the first one tried. Each
+    trial evaluates f (counts["values"]). It is judged on the host, so it waits for the device. Without backtracking lr
+    has to be at most 1/L, and nothing is read.
     """
 
     proximal = True

@@ -26,9 +26,10 @@ class LAMB(BySegment):
     """m <- b1 m + (1-b1) g        v <- b2 v + (1-b2) g^2        mh = m / (1-b1^t)        vh = v / (1-b2^t)
     u = mh / (sqrt(vh) + eps) + weight_decay x            x <- x - lr trust u
 
-    trust = min(|x|, cap) / |u| segment by segment, 1 where |x| or |u| is 0 (a segment that starts at zero would never
-    move), and 1 in segments that are not of `kinds`. cap None: the paper's phi is the identity. `corrected`: Algorithm
-    2 divides by 1-b^t; without, mh = m and vh = v, as in some ports. weight_decay may be an array like x.
+    trust = min(|x|, cap) / |u| segment by segment. It is 1 where |x| or |u| is 0 (else a segment that starts at zero
+    would never move), and in segments that are not of `kinds`. cap=None: the paper's phi is the identity.
+    corrected=True: the division by 1-b^t, as in Algorithm 2; False: mh = m and vh = v, as in some ports. weight_decay
+    may be an array like x.
     """
 
     arrays = ("m", "v")

@@ -26,9 +26,9 @@ class LARS(BySegment):
         u = g + weight_decay x            trust = coefficient |x| / |u|
         m <- beta m + lr trust u          x <- x - m
 
-    trust = 1 where |x| or |u| is 0 (a segment that starts at zero), and in segments that are not of `kinds`: biases and
-    the gains of norms, whose decay is usually 0 as well (weight_decay may be an array like x). The rate stands inside
-    the momentum. The paper's denominator is |g| + weight_decay |x|, an upper bound of |u|; ports use |u|.
+    trust = 1 where |x| or |u| is 0 (a segment that starts at zero). It is also 1 in segments that are not of `kinds`:
+    biases and the gains of norms. Their decay is usually 0 as well (weight_decay may be an array like x). The rate
+    stands inside the momentum. The paper's denominator is |g| + weight_decay |x|, an upper bound of |u|; ports use |u|.
     """
 
     arrays = ("m",)

@@ -16,8 +16,8 @@ class Lion(Optimizer):
     """c = b1 m + (1-b1) g            x <- x - lr (sign(c) + weight_decay x)            m <- b2 m + (1-b2) g
 
     m follows g with its own b2; it is not set to c. The decay is decoupled and multiplied by lr. Every step has length
-    lr in every coordinate: rates are 3 to 10 times smaller, and decays as much larger, than AdamW's. weight_decay may
-    be an array like x.
+    lr in every coordinate. So rates are 3 to 10 times smaller than AdamW's, and decays are as many times larger.
+    weight_decay may be an array like x.
     """
 
     arrays = ("m",)

@@ -40,8 +40,8 @@ class Muon(BySegment):
         x <- x - lr scale O - lr weight_decay x
 
     NS is `steps` times  X <- a X + (b A + c A^2) X,  A = X X',  from X = U / (|U| + 1e-7), (a, b, c) = (3.4445, -4.775,
-    2.0315): with U = W S V' it is W p(S/|U|) V', p the scalar iteration, of which 5 steps take what is above 0.002 to
-    between 0.68 and 1.21. So O is near the orthogonal matrix W V', of which every singular value is 1.
+    2.0315). With U = W S V' its result is W p(S/|U|) V', where p is the scalar iteration: 5 steps of it take numbers
+    above 0.002 to between 0.68 and 1.21. So O is near W V', the orthogonal matrix whose singular values are all 1.
 
         scale "original"    sqrt(max(1, n/k))           Jordan's code; PyTorch's "original"
         scale "rms"         0.2 sqrt(max(n, k))         Liu et al., section 2.2; PyTorch's "match_rms_adamw": the root

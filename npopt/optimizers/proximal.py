@@ -9,14 +9,15 @@ from npopt.values import whole
 class Proximal(Optimizer):
     """x <- prox_{lr h}(x - lr g),     h the problem's penalty; without one it is `inner` itself.
 
-    With full gradients this is ISTA; with Minibatch prox-SGD (Duchi & Singer, JMLR 10, 2009), with SVRG Prox-SVRG
+    With full gradients this is ISTA, with Minibatch it is prox-SGD (Duchi & Singer, JMLR 10, 2009), with SVRG Prox-SVRG
     (Xiao & Zhang, SIAM J. Optim. 24, 2014), with SAGA the proximal form of its paper. `inner` must be SGD(): only a
     step x - lr g has the minimiser of f + h as its fixed point under this prox. HeavyBall's long steps lr/(1-beta) and
     Adam's, one size a coordinate, would stop elsewhere; FISTA is the method with momentum.
 
-    every  steps from one prox to the next, which then is that of the sum of their lr. With RandomReshuffling and the
-           steps of an epoch it is ProxRR (Mishchenko, Khaled & Richtarik, ICML 2022, Algorithm 1): within an epoch the
-           gradients of all rows cancel as without a penalty, which a prox between them would break
+    every  the number of steps from one prox to the next. The step of the prox is then the sum of their lr. With
+           RandomReshuffling and the steps of an epoch this is ProxRR (Mishchenko, Khaled & Richtarik, ICML 2022,
+           Algorithm 1). Within an epoch the gradients of all rows cancel as without a penalty; a prox between them
+           would break that
     """
 
     proximal = True
@@ -27,7 +28,7 @@ class Proximal(Optimizer):
             raise UserError(f"Proximal: give an optimizer such as SGD(), got {inner!r}")
         if not inner.plain:
             raise UserError(
-                f"Proximal: {inner!r} does not step along -lr g alone, so that with a prox of step lr it "
+                f"Proximal: {inner!r} does not step along -lr g alone, so with a prox of step lr it "
                 "would stop at another point than the minimum; use SGD() inside, or FISTA()"
             )
         self.inner, self.every = inner, whole("Proximal", "every", every, low=1)
@@ -46,7 +47,7 @@ class Proximal(Optimizer):
         self.passed(x, self.t, [float(backend.to_host(lr))] if self.every > 1 else [lr])
 
     def passed(self, x, t, rates):
-        """The prox, if it is due after step t; rates: those of the steps that were made since the last call."""
+        """Take the prox if it is due after step t. rates: those of the steps that were made since the last call."""
         if self.every == 1:
             self.oracle.problem.prox(x, rates[0])
             return

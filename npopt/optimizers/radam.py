@@ -17,7 +17,7 @@ def momentum_and_moment(x, m, v, g, lr, b1, b2, c1):
 
 
 class RAdam(Optimizer):
-    """Adam, whose rate is multiplied by r_t once the variance of 1/sqrt(vh) is finite, and mh alone before that:
+    """Adam with its rate multiplied by r_t, once the variance of 1/sqrt(vh) is finite. Before that a step is lr mh.
 
         R = 2/(1-b2) - 1        R_t = R - 2 t b2^t / (1-b2^t)
         r_t = sqrt( (R_t - 4) (R_t - 2) R / ((R - 4) (R - 2) R_t) )

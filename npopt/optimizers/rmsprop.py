@@ -45,11 +45,11 @@ class RMSProp(Optimizer):
         momentum    m <- momentum m + g / d,    x <- x - lr m
         eps_inside  d = sqrt(v + eps) instead (TensorFlow, Graves; an eps of 1e-6 or more suits it)
 
-    lr stands outside the momentum, as in PyTorch; TensorFlow and Graves have it inside, m <- momentum m + lr g / d,
-    which differs where lr changes. To vary the momentum, start above 0.
+    lr stands outside the momentum, as in PyTorch. TensorFlow and Graves have it inside, m <- momentum m + lr g / d.
+    This differs when lr changes. To vary the momentum, start above 0.
 
-    a = 0.99 as in PyTorch; the lecture has 0.9. No bias correction: the first step is lr / sqrt(1-a) sign(g), ten times
-    lr for a = 0.99. Without momentum and centring the state is v alone.
+    a = 0.99 as in PyTorch; the lecture has 0.9. There is no bias correction: the first step is lr / sqrt(1-a) sign(g),
+    ten times lr for a = 0.99. Without momentum and centring the state is v alone.
     """
 
     def __init__(self, a=0.99, eps=1e-8, centred=False, momentum=0.0, eps_inside=False):

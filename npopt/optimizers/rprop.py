@@ -26,7 +26,7 @@ def rprop_back(x, d, p, s, g, lr, down, up, low, high):
 
 
 class Rprop(Optimizer):
-    """Each coordinate has a step size of its own, which only the signs of its gradients change; p is the g before:
+    """Each coordinate has a step size of its own, which only the signs of its gradients change. p is the last g:
 
         p g > 0    d <- min(up d, high)                                x <- x - lr d sign(g)
         p g < 0    d <- max(down d, low)    and by the variant:
@@ -36,8 +36,8 @@ class Rprop(Optimizer):
         p g = 0    d stays                                             x <- x - lr d sign(g)
 
     d_0 = 1, so lr is the first step size and a schedule multiplies all of them; low and high are in units of lr. In the
-    papers and in PyTorch d_0 is absolute (0.1; lr), with 1e-6 <= d <= 50: divide both bounds by it. For full batches:
-    the noise of a minibatch turns signs. p g is judged by signs, so that small gradients do not underflow.
+    papers (0.1) and in PyTorch (lr) d_0 is absolute, with 1e-6 <= d <= 50: divide both bounds by d_0. Meant for full
+    batches: the noise of a minibatch turns signs. p g is judged by signs, so small gradients do not underflow.
     """
 
     VARIANTS = ("irprop-", "rprop-", "rprop+")

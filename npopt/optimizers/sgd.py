@@ -13,8 +13,8 @@ def sgd(x, g, lr):
 class SGD(Optimizer):
     """x <- x - lr g
 
-    No weight decay of its own: for SGD the coupled form (the problem's l2) and the decoupled one are the same step.
-    Momentum is HeavyBall or Nesterov.
+    It has no weight decay of its own: for SGD the coupled form (the problem's l2) and the decoupled one are the same
+    step. Momentum is HeavyBall or Nesterov.
     """
 
     plain = True

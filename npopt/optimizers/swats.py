@@ -36,9 +36,9 @@ class SWATS(Optimizer):
         switch when t > 1, ah > 0 and |ah - s| < tolerance:    Lambda = ah (lr_t / lr at the switch)
         m <- b1 m + g            x <- x - (1-b1) Lambda m            m_0 = 0
 
-    tolerance is absolute, 1e-9 in the paper, which often never fires; `relative` makes it a share of ah. A schedule
-    scales Lambda. The two inner products are read on the host, once a step, while Adam runs: until the switch a step
-    waits for the device. `switched`: the step of the switch.
+    tolerance is absolute. With the paper's 1e-9 the switch often never comes; `relative` makes tolerance a share of ah.
+    A schedule scales Lambda. While Adam runs, the host reads the two inner products once a step: until the switch a
+    step waits for the device. `switched`: the step of the switch.
     """
 
     arrays = ("m", "v")

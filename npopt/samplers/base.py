@@ -1,8 +1,9 @@
 """Which rows, in which order, with which weights.
 
-A sampler is started with a problem and a seed; an epoch's order is then a function of (seed, epoch) alone, so the state
-of a sampler is one number: how many batches it has handed out. A batch is a slice of the order. The convention for
-weights is that of the gradient, g = (1/B) sum_b w_b grad f_b(x): rows drawn with probability p_i carry w_i = 1/(n p_i).
+A sampler is started with a problem and a seed. The order of an epoch is then a function of (seed, epoch) alone. So the
+state of a sampler is one number: how many batches it has handed out. A batch is a slice of the order. The convention
+for weights is that of the gradient, g = (1/B) sum_b w_b grad f_b(x): rows drawn with probability p_i carry
+w_i = 1/(n p_i).
 """
 
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ class Sampler(Value):
         return self._held[1]
 
     def _order_there(self, e):
-        """The same on the device in use; it is moved once an epoch, whole."""
+        """The same on the device in use. The whole order is moved once an epoch."""
         if self._moved[0] != e:
             self._moved = (e, tuple(None if part is None else backend.asarray(part) for part in self._order(e)))
         return self._moved[1]
@@ -87,7 +88,7 @@ class Sampler(Value):
     def span(self, k: int) -> tuple[np.ndarray, np.ndarray | None]:
         """The next k batches, all of one epoch, as host arrays (rows, weights or None), for compiled loops.
 
-        They are not counted as taken: a compiled stretch may end early, and who runs it adds its steps to `taken`.
+        They are not counted as taken, because a compiled stretch may end early. Who runs it adds its steps to `taken`.
         """
         e, j = divmod(self.taken, self.steps_per_epoch)
         order, weights = self._order(e)
@@ -95,7 +96,7 @@ class Sampler(Value):
         return order[cut], None if weights is None else weights[cut]
 
     def observe(self, batch: Batch, problem: Problem) -> None:
-        """Told after each pass; samplers that learn probabilities use it, and set `learns`."""
+        """Told of each pass. A sampler that learns probabilities uses this, and sets `learns`."""
 
     def state(self) -> State:
         return {"taken": self.taken}

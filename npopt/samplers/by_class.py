@@ -10,8 +10,8 @@ import numpy as np
 class ByClass(Sampler):
     """Rows in the order of their target, problem.targets(); rows of equal target are reshuffled in each epoch.
 
-    With class numbers or -1/+1 that is class by class, with real targets the sorted order. Every row comes once an
-    epoch; the batch at a border may hold two classes.
+    With class numbers or -1/+1 that is class by class. With real targets it is the sorted order. Every row comes once
+    an epoch. A batch where one class ends may hold two classes.
     """
 
     def start(self, problem, seed):

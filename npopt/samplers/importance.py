@@ -18,9 +18,10 @@ class Importance(Sampler):
          gradient norms of a linear model with bounded l'; or the n probabilities themselves
     mix  the share of uniform draws. A row with p_i = 0 is refused: its l2 gradient would be missing from the mean
 
-    The variance of the gradient of one row is sum_i |grad f_i|^2 / (n^2 p_i) - |grad f|^2, least for p_i prop. to
-    |grad f_i|. Where f_i has bounds G_i, p_i prop. to G_i lowers the bound by mean(G^2) / mean(G)^2 = 1 + CV(G)^2: on
-    rows of one norm nothing is gained. Draws are by bisection in the cumulative sums, O(log n) each.
+    The variance of the gradient of one row is sum_i |grad f_i|^2 / (n^2 p_i) - |grad f|^2. It is least for p_i prop. to
+    |grad f_i|. If G_i are bounds of |grad f_i|, p_i prop. to G_i lowers the bound of the variance by
+    mean(G^2) / mean(G)^2 = 1 + CV(G)^2: on rows of one norm nothing is gained. Draws are by bisection in the cumulative
+    sums, O(log n) each.
     """
 
     def __init__(self, batch_size=1, by="smoothness", mix=0.0, drop_last=False):
@@ -67,13 +68,13 @@ class AdaptiveImportance(Sampler):
 
         psi_i <- (1 - a) psi_i + a |grad f_i(x)|  when row i is drawn,     p = (1 - c) psi / sum psi + c / n
 
-    The first epoch is one reshuffled pass with weights 1 that sets psi_i = |grad f_i|, so that no scale has to be
-    guessed. After it every row of a batch is drawn from the p of that moment, with weight 1/(n p_i). The norms are
+    The first epoch is one reshuffled pass with weights 1. It sets psi_i = |grad f_i|, so no scale has to be guessed.
+    After it every row of a batch is drawn from the p of that moment, with weight 1/(n p_i). The norms are
     problem.row_norms() of the last pass, which leave the l2 term out.
 
-    p lies in a Fenwick tree (cumulative sums in a binary tree), so that a draw and a change cost O(log n). The uniform
-    numbers are a function of (seed, epoch); what they pick depends on what was seen. The tree is on the host: on a
-    device each step moves rows and weights there and reads the norms back, and so waits for the device.
+    p lies in a Fenwick tree (cumulative sums in a binary tree), so a draw and a change cost O(log n). The uniform
+    numbers are a function of (seed, epoch); which rows they pick depends on the norms seen so far. The tree is on the
+    host. So on a device each step moves rows and weights there, reads the norms back, and waits for the device.
     """
 
     learns = True

@@ -33,7 +33,7 @@ def rectangle(where, X):
 
 
 def converted(where, X):
-    """Objects that are numbers, as float64; what else is no real number is refused."""
+    """Objects that are numbers, as float64. Whatever is not a real number is refused."""
     try:
         if X.dtype.kind != "O" or any(isinstance(value, (str, bytes, complex)) for value in X.flat):
             raise TypeError
@@ -46,7 +46,7 @@ def converted(where, X):
 
 
 def check_sizes(where, X, dtype):
-    """Refuse NaN, inf, and what squared is beyond the dtype."""
+    """Refuse NaN, inf, and numbers whose squares are beyond the dtype."""
     values, most = X.data if scipy.sparse.issparse(X) else X, np.float64(np.finfo(dtype).max) ** 0.5
     if not values.size or -most <= values.min() and values.max() <= most:
         return

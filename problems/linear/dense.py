@@ -63,7 +63,7 @@ def heavy(x, g, buffer, rate, beta, decay, weighted):
 
 
 def dense_stretch(loss, data, x, batches, rule, memory, losses):
-    """As sparse_stretch, but for the l2 term of the losses, which is exact."""
+    """As sparse_stretch, but here the l2 term of the losses is exact."""
     rates, l2, l1, ridge, _ = rule
     size, K = batches.size, memory.table.shape[1]
     weighted, reduced, taken = K * data.X.shape[1], memory.table.shape[0] > 0, 0

@@ -14,7 +14,7 @@ SAME = {"maximum": "max", "minimum": "min", "fabs": "abs"}  # NumPy's names of w
 
 
 def cuda(loss):
-    """The text of `loss_of` (see steps.cuh), or None where the loss has none: its steps are then made one by one."""
+    """The text of `loss_of` (see steps.cuh), or None if the loss has none. Its steps are then made one by one."""
     for kind in type(loss).__mro__:
         if "cuda" in vars(kind):
             return f"{HEAD}{kind.cuda}}}\n"
@@ -41,7 +41,8 @@ def translated(one, fields):
 
 
 class Formula(ast.NodeTransformer):
-    """The method as a Translation reads formulas: arguments y, z and the loss's numbers; what it returns has names."""
+    """The method in the form that a Translation reads. Its arguments are y, z and the loss's numbers, and what it
+    returns has names."""
 
     written = ("own value", "own slope")  # no name of Python's
 

@@ -2,8 +2,8 @@
 
     dense.cu   dense_single_steps, dense_batch_steps         sparse.cu   sparse_single_steps, sparse_batch_steps
 
-`single` is one row a step and one output. The block has 32 to 256 threads; what the steps share lies in its shared
-memory, and with it x, or the cells of sparse rows, where they fit. All that depends on the rates alone is computed
+`single` is one row a step and one output. The block has 32 to 256 threads. What the steps share lies in its shared
+memory. x, or the cells of sparse rows, lie there, too, where they fit. All that depends on the rates alone is computed
 here, in the order of the CPU's loop. A stretch costs two transfers to the device and one back, the losses.
 """
 
@@ -36,7 +36,7 @@ def width(data):
 
 @functools.cache
 def program(loss, storage):
-    """The kernels for a loss, or None. (Losses of one kind share a text, and so what the compiler made of it.)"""
+    """The kernels for a loss, or None. (Losses of one kind share a text, so they also share its compiled form.)"""
     text = cuda(loss)
     return None if text is None else shared(text, storage)
 

@@ -7,7 +7,8 @@
     Softmax(C)       log sum_k exp(z_k) - z_y                                     y 0, ..., C-1
 
 Huber: Huber, Ann. Math. Stat. 35, 1964. SquaredHinge: Chang, Hsieh & Lin, JMLR 9, 2008 (without the 1/2). Conjugates:
-l*(u; y) = sup_z <u, z> - l(z; y), infinite outside its domain, which holds 0 for each of these losses, as l >= 0.
+l*(u; y) = sup_z <u, z> - l(z; y), infinite outside its domain. For each of these losses 0 lies in the domain,
+because l >= 0.
 
 A new loss is one class here; data, passes, compiled steps, constants, minima and duality gaps follow from it.
 """
@@ -23,7 +24,7 @@ import scipy.special
 
 
 class Loss:
-    """l(z; y) of one row: a value, and a named tuple of its own numbers, so that compiled loops read them by name.
+    """l(z; y) of one row. It is a value, and a named tuple of its own numbers: compiled loops read them by name.
 
     A subclass is `class Name(Loss, namedtuple("Name", "its numbers"))` with
 
@@ -43,7 +44,7 @@ class Loss:
     __slots__ = ()
     outputs = 1  # K
     quadratic = False  # l'' is a constant: minima solve linear systems
-    attained = True  # False: inf l lies at infinity, so that separable data fall
+    attained = True  # False: inf l lies at infinity, so on separable data the loss falls for ever
 
     def __eq__(self, other):
         return type(self) is type(other) and tuple.__eq__(self, other)
@@ -61,10 +62,10 @@ class Loss:
         return np.full(len(z), self.curvature)
 
     def second(self, z, y):
-        raise ArithmeticError(f"{self!r} defines no second derivative, so that no minimum is computed")
+        raise ArithmeticError(f"{self!r} defines no second derivative, so no minimum is computed")
 
     def conjugate(self, u, y):
-        raise UserError(f"{self!r} defines no conjugate, so that no duality gap is known")
+        raise UserError(f"{self!r} defines no conjugate, so no duality gap is known")
 
 
 class Real(Loss):

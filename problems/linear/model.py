@@ -26,8 +26,8 @@ class LinearModel(Stretches, Exact, Problem):
     (X_test, y_test), for `metrics`. regulariser: a penalty on W, or None.
 
     On the host, passes over given rows are compiled and cost the rows' non-zeros plus dim; all rows of dense data go
-    through BLAS. On another device both are array code (sparse data: backend.Csr, a second copy by columns), which does
-    not look whether row numbers are in range. What does not fit is a ValueError.
+    through BLAS. On another device both are array code (sparse data: backend.Csr, a second copy by columns). That code
+    does not look whether row numbers are in range. What does not fit is a UserError.
     """
 
     def __init__(self, X, y, loss, l2=0.0, intercept=False, *, test=None, name=None, dtype=None, regulariser=None):
@@ -141,7 +141,7 @@ class LinearModel(Stretches, Exact, Problem):
             return self.run(*self.fit(x, rows, weights, out))
 
     def fit(self, x, rows, weights, out):
-        """The arguments of a pass, converted where that is harmless, s long enough; otherwise one clear sentence."""
+        """The arguments of a pass, converted where that is harmless, with s long enough. Otherwise a UserError."""
         self.check(x)
         rows = self.rows = data.row_numbers(self.name, rows, self.n)
         B = rows.shape[0]
@@ -177,9 +177,10 @@ class LinearModel(Stretches, Exact, Problem):
 
     @np.errstate(over="ignore", invalid="ignore")  # a run that diverges shows in its loss
     def arrays(self, A, y, x, weights, l2, out):
-        """The pass of problems/linear/passes.py as array code, over the rows A: (B, d), y: (B,); (value, slopes).
+        """The pass of problems/linear/passes.py as array code, over the rows A: (B, d), y: (B,). Returns (value,
+        slopes).
 
-        On the host; on a device where the loss has no kernel (problems/linear/fused.py).
+        It runs on the host, and on a device where the loss has no kernel (problems/linear/fused.py).
         """
         xp, K, B = backend.xp(x), self.outputs, A.shape[0]
         weighted = K * self.d
@@ -217,7 +218,7 @@ class LinearModel(Stretches, Exact, Problem):
     # ------------------------------------------------------------------------------------------------ linear structure
 
     def scalars(self, x, rows, out, weights=None):
-        """out[b] = l'(a_i . x; y_i), i = rows[b], so that grad l_i = out[b] a_i; out: (B,), or (B, C) for C classes.
+        """out[b] = l'(a_i . x; y_i), i = rows[b]. So grad l_i = out[b] a_i. out: (B,), or (B, C) for C classes.
 
         Returns value(x, rows, weights); the scalars have no weights in them.
         """

@@ -7,8 +7,8 @@ c = x[K d:]:
 
 A pass returns (1/B) sum_b w_b (l(z; y_i) + l2/2 |W|^2). Weights are float64 whatever the data; empty `weights` mean
 ones. An empty `out` means that no gradient is wanted, only the loss and the slopes s, shape (at least B, K). Cost: the
-non-zeros of the rows times K, plus the length of x. What does not fit raises; the caller then finds out what it was, so
-that a good call pays for no checks.
+non-zeros of the rows times K, plus the length of x. Arguments that do not fit raise an error, and the caller then finds
+out what was wrong. So a good call pays for no checks.
 
 `loss` is a Loss (losses.py), whose type chooses the formula when a loop is compiled; `data` is (X, y, dim), or (values,
 indices, indptr, d, y, dim). A call from Python hands over plain tuples, `held` = (the loss's numbers, data): a named
@@ -82,8 +82,8 @@ def finish(x, out, loss, total, l2, B, weighted):
     return loss / B + 0.5 * c * square
 
 
-# How a row is walked: chosen by the data's type, and written into the loop that asks. (k and d come apart: so the
-# compiler sees that no index k d + j is negative. With k d as one argument the dense loop takes twice the time.)
+# How a row is walked: chosen by the data's type, and written into the loop that asks. (k and d are two arguments, so
+# the compiler sees that no index k d + j is negative. With k d as one argument the dense loop takes twice the time.)
 
 
 def shape_of_dense(data):
@@ -206,8 +206,8 @@ def combine_sparse(values, indices, indptr, d, s, rows, out):
 
 @functools.cache
 def bound(kind):
-    """The pass for a class of losses as a function of `held`. (A closure over the class alone: numba's cache on disk
-    knows a closure by what it holds, and would not find again one that holds a compiled function.)"""
+    """The pass for a class of losses as a function of `held`. (It is a closure over the class alone. numba's cache on
+    disk knows a closure by what it holds. It would not find one again that holds a compiled function.)"""
 
     def step(held, x, rows, weights, l2, s, out):
         numbers, data = held

@@ -1,8 +1,8 @@
 """Bringing memory near before it is read: LLVM's prefetch, inside compiled loops.
 
-The rows of a stretch are known, so the numbers of the row four steps ahead are fetched, and where the row eight steps
-ahead lies: on a9a and w8a that takes half of the time away. These are intrinsics and not functions of arrays, for
-numba counts the references of arrays that it hands to a function, at every step.
+The rows of a stretch are known. So the numbers of the row four steps ahead are fetched, and for the row eight steps
+ahead the place where it lies. On a9a and w8a that takes half of the time away. These are intrinsics and not functions
+of arrays, because numba counts the references of arrays that it hands to a function, at every step.
 """
 
 import numba

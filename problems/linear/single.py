@@ -1,6 +1,6 @@
 """Compiled steps of one row and one output on CSR rows: the steps of sparse.py without its loops over B and K.
 
-Twice as fast.
+They are twice as fast.
 """
 
 from problems.linear.passes import slope_of_one
@@ -12,7 +12,7 @@ import numpy as np
 
 @inlined
 def move(values, indices, span, cells, clock, l1, change, shift):
-    """The step of the row's columns, v -= change a + the rest of it, and of their means, m += shift a."""
+    """Make the step of the row's columns: v moves by -change a and by the parts of m and l1; then m += shift a."""
     (first, last), (t, d_t, then) = span, clock
     if l1 == 0.0:
         for p in range(first, last):

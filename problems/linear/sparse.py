@@ -51,7 +51,7 @@ def read(loss, data, batches, table, state, t, S, l1, start_loss):
 
 @inlined
 def move(data, batches, state, t, d_t, l1, rate):
-    """The step of the columns of batch t, and of the intercept where the rate of it is not 0."""
+    """Make the step of the columns of batch t, and of the intercept where its rate is not 0."""
     values, indices, indptr, d, _ = data
     rows, _, size = batches
     cells, C, constant, drift, _, e = state
@@ -88,10 +88,11 @@ def remember(data, batches, table, state, t):
 
 
 def sparse_stretch(loss, data, x, batches, rule, memory, losses):
-    """rule.rates.size steps of batches.size rows each; x, and where it `moves` the memory, are written in place.
+    """Make rule.rates.size steps of batches.size rows each. x is written in place, and the memory where it `moves`.
 
-    losses[t] = (1/B) sum_b w_b (l_b + l2/2 |W|^2), the last with the first W: at each step it would cost O(d). Before a
-    step whose loss is not finite the loop ends, and the rest of the losses is left alone. Returns the steps taken.
+    losses[t] = (1/B) sum_b w_b (l_b + l2/2 |W|^2). Its last term is that of the W at the start, because at each step it
+    would cost O(d). The loop ends before a step whose loss is not finite, and leaves the rest of the losses alone.
+    Returns the number of steps taken.
     """
     rates, l2, l1, ridge, _ = rule
     table, mean, moves, _ = memory

@@ -16,11 +16,11 @@ d_t = lr_t / (S_t r_t): every column j then makes the step
 
     v_j <- S_{d_t l1}(v_j - d_t (data part + m_j))
 
-so that a column untouched between steps a and b, whose m_j is constant there, has to catch up with the steps v <-
-S_{d_t l1}(v - d_t m), t = a..b-1. Without l1 that is v - m (C_b - C_a) with C_t = d_0 + ... + d_{t-1}. With l1, v moves
-along a line of slope -(m + l1) while it is positive, -(m - l1) while it is negative, and stays at 0 where |m| <= l1.
-These are a few phases. Where v meets 0 is found in the table C by bisection. (Lagged updates: Schmidt, Le Roux & Bach,
-Math. Prog. 162, 2017; for SAGA Defazio, Bach & Lacoste-Julien, NIPS 2014. The scale is Bottou's.)
+A column that no row touches between steps a and b has a constant m_j there. It has to catch up later with the steps
+v <- S_{d_t l1}(v - d_t m), t = a..b-1. Without l1 that is v - m (C_b - C_a) with C_t = d_0 + ... + d_{t-1}. With l1, v
+moves along a line of slope -(m + l1) while it is positive, -(m - l1) while it is negative, and stays at 0 where
+|m| <= l1. These are a few phases. Where v meets 0 is found in the table C by bisection. (Lagged updates: Schmidt, Le
+Roux & Bach, Math. Prog. 162, 2017; for SAGA Defazio, Bach & Lacoste-Julien, NIPS 2014. The scale is Bottou's.)
 
 v, m and the column's clock lie side by side in memory, in float64 whatever the data: one cache line a non-zero.
 """
@@ -53,7 +53,7 @@ class Dense(NamedTuple):
 
 
 class Batches(NamedTuple):
-    """rows: (steps size,) int64, one batch behind the other; weights: like rows, or empty for ones."""
+    """rows: (steps size,) int64, one batch after the other; weights: like rows, or empty for ones."""
 
     rows: np.ndarray
     weights: np.ndarray
@@ -131,7 +131,7 @@ def output(values, indices, first, last, column, cells, C, t, l1):
 
 @inlined
 def mean_weight(weights, t, size):
-    """Of the rows of batch t; empty weights are ones."""
+    """The mean weight of the rows of batch t; empty weights are ones."""
     total = 0.0
     for b in range(size if weights.size else 0):
         total += weights[t * size + b]

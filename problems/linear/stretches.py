@@ -22,7 +22,7 @@ class Stretches:
     def takes_stretches(self, size, heavy=False):
         """Whether compiled_stretch knows the penalty, and the device has a loop for the loss and batches of this size.
 
-        Momentum moves every column in each step, so that heavy steps have a loop on dense rows alone.
+        Momentum moves every column in each step, so heavy steps have a loop on dense rows only.
         """
         known = self.regulariser is None or type(self.regulariser) in (L1, L2, L1L2)
         known = known and not (heavy and isinstance(self.stretch_data(), Sparse))
@@ -38,14 +38,14 @@ class Stretches:
     ):
         """Steps of SGD (no table), SVRG or SAGA (`moves`) in compiled code: see problems/linear/steps.py.
 
-        rows: the batches one behind the other, all of one size; weights: like rows, or None; rates: one a step; these
+        rows: the batches one after the other, all of one size; weights: like rows, or None; rates: one a step. These
         three are on the host. table: (n,) or (n, C); mean: like x. x is written in place, and where it `moves` so are
-        table and mean. Returns the losses of the steps, (steps,), on the host, for which a GPU is waited for; one that
-        is not finite is the last, and its step is not taken. On sparse rows their l2 term is that of the first x.
-        m: the buffer of momentum beta on dense rows, like x, written in place; without a penalty.
+        table and mean. Returns the losses of the steps, (steps,), on the host, so it waits for a GPU. A loss that is
+        not finite is the last, and its step is not taken. On sparse rows their l2 term is that of the first x. m: the
+        buffer of momentum beta on dense rows, like x, written in place; without a penalty.
 
-        The penalty may be L1, L2 or L1L2 (`takes_stretches`), the rates what `allows` allows. penalised: False leaves
-        the penalty out.
+        The penalty may be L1, L2 or L1L2 (`takes_stretches`), and the rates must be such that `allows` is true.
+        penalised=False leaves the penalty out.
         """
         steps, K = len(rates), self.outputs
         size = len(rows) // steps

@@ -13,7 +13,7 @@ fast = numba.njit(**OPTIONS)
 
 
 class Stored(NamedTuple):
-    """X by columns: CSC, or, with an empty indptr, all columns one behind the other in `data`; n rows; |x_j|^2; y."""
+    """X by columns: CSC, or, with an empty indptr, all columns one after the other in `data`; n rows; |x_j|^2; y."""
 
     data: np.ndarray
     indices: np.ndarray
@@ -148,7 +148,8 @@ def extrapolated(kept, point):
 
 @fast
 def inner(A, chosen, w, r, c, l1, l2, goal, epochs):
-    """Coordinate descent on the chosen columns to a gap `goal` of theirs, w and r in place; returns (c, epochs)."""
+    """Coordinate descent on the chosen columns until their own gap is `goal`. w and r are written in place; returns
+    (c, epochs)."""
     kept, point = np.zeros((POINTS, chosen.size)), np.zeros(chosen.size)
     other, trial = np.empty_like(r), w.copy()
     for epoch in range(1, epochs + 1):

@@ -13,11 +13,11 @@ s max_j |h_j| <= l1,
 
 Gap Safe screening (Ndiaye, Fercoq, Gramfort & Salmon, JMLR 18, 2017): D is n-strongly concave, so a column with s |h_j|
 + (|x_j|^2 + n l2)^(1/2) (2 gap / n)^(1/2) < l1 is 0 in every solution. From then on the certificate is that of the
-problem without it, which has the same minimum. What is left is solved on growing working sets, the columns nearest to
-the bound first, as in Massias, Gramfort & Salmon, ICML 2018. Their iterates are extrapolated every five epochs
+problem without it, which has the same minimum. The columns that remain are solved for on growing working sets, those
+nearest to the bound first, as in Massias, Gramfort & Salmon, ICML 2018. The iterates are extrapolated every five epochs
 (Bertrand & Massias, AISTATS 2021). An extrapolated point is kept if F is smaller there.
 
-Where rows are many and columns few the same steps run on Q = X'X/n instead: O(d) a step, whatever n. Q is formed for
+With many rows and few columns the same steps run on Q = X'X/n instead: O(d) a step, whatever n. Q is formed for
 d <= GRAM and n >= d.
 """
 
@@ -78,7 +78,7 @@ class Columns:
 
     @one_thread
     def form(self):
-        """Q = X'X/n and b = X'y/n, centred with an intercept, whose place the means then take."""
+        """Form Q = X'X/n and b = X'y/n. With an intercept they are centred, and the means then take its place."""
         X, n = self.X.astype(np.float64), self.n
         self.x_mean = np.asarray(X.mean(0), np.float64).ravel() if self.intercept else np.zeros(self.d)
         self.y_mean = self.y.mean() if self.intercept else 0.0
@@ -107,8 +107,8 @@ def lam_max(X, y=None, intercept=False):
 
 
 def duality_gap(X, y, w, l1, l2=0.0, intercept=None):
-    """The gap of the docstring at (w, intercept); None: no intercept. With one, the residual's mean is taken out of the
-    dual point, and the intercept's own error counts as part of the gap."""
+    """The gap of the module's docstring at (w, intercept); None: no intercept. With an intercept the residual's mean is
+    taken out of the dual point, and the intercept's own error counts as part of the gap."""
     columns = prepared(X, y, intercept is not None)
     w = np.asarray(w, np.float64)
     r = columns.residual(w, intercept or 0.0)
@@ -163,7 +163,7 @@ def path(X, y=None, l1s=None, l2=0.0, intercept=False, tol=1e-7, epochs=10_000):
 
 
 def gram_solve(columns, w, l1, l2, tol, epochs):
-    """By Q; the certificate is then taken from the data, and the goal tightened if Q's roundings hid something."""
+    """Solve by Q. The certificate is then taken from the data, and the goal tightened if Q's rounding hid something."""
     Q, b, goal, used = columns.Q, columns.b, tol, 0
     bounds = np.full(columns.d, l1)
     while True:
@@ -176,7 +176,7 @@ def gram_solve(columns, w, l1, l2, tol, epochs):
 
 
 def set_solve(columns, w, l1, l2, tol, epochs):
-    """By the columns themselves: screening, working sets, extrapolation."""
+    """Solve by the columns themselves: screening, working sets, extrapolation."""
     n, d, stored = columns.n, columns.d, columns.stored
     lengths = np.sqrt(columns.squares + n * l2)
     alive, used, size = np.arange(d), 0, 0  # alive: columns that are not proved to be 0

@@ -1,6 +1,7 @@
 """Exact numbers of a linear model, in float64 on the host whatever its dtype and device: metrics, constants, minima.
 
-Mixed into LinearModel (problems/linear/), whose `loss` says what they need: l' and l'', bounds, whether it is attained.
+Mixed into LinearModel (problems/linear/). Its `loss` says what they need: l' and l'', bounds, whether inf l is
+attained.
 """
 
 import functools
@@ -30,9 +31,9 @@ class Exact:
     def metrics(self, x):
         """objective f(x), gap f(x) - f* (not clipped: rounding may make it -1e-16), gradient_norm, test_... if given.
 
-        With a penalty h: objective f + h and its gap; gradient_norm is that of the shortest subgradient; nonzeros
-        counts W's. The gap is left out where no minimum exists, and beyond GAP_LIMIT unknowns unless minimum() was
-        called before.
+        With a penalty h: objective f + h and its gap; gradient_norm is the norm of the shortest subgradient; nonzeros
+        counts those of W. The gap is left out where no minimum exists. Beyond GAP_LIMIT unknowns it is also left out,
+        unless minimum() was called before.
         """
         x = np.asarray(backend.to_host(self.check(x)), dtype=np.float64)
         f, g = self.exact(x)
@@ -62,7 +63,7 @@ class Exact:
         return float(np.mean(self.loss.encode(self.loss.decide(self.outputs_at(x, X))) == y))
 
     def predict(self, x, X):
-        """Labels for the rows of X, float64, in the form of those that were given; the outputs where y is real."""
+        """Labels for the rows of X, float64, as they were given to the constructor; the outputs where y is real."""
         z = self.outputs_at(np.asarray(backend.to_host(x), np.float64), X)
         return z[:, 0] if self.classes is None else np.asarray(self.classes, np.float64)[self.loss.decide(z)]
 
@@ -164,7 +165,8 @@ class Exact:
     @functools.cached_property
     @solve.one_thread
     def eigenvalues(self):
-        """Of curvature design'design/n + l2 (l2 only on W), one output, ascending; None where too large to form."""
+        """The eigenvalues of curvature design'design/n + l2 (l2 only on W), one output, ascending. None where that is
+        too large to form."""
         width = self.d + self.intercept
         if width > solve.DIRECT:
             return None
@@ -174,8 +176,8 @@ class Exact:
     def smoothness(self):
         """L with |grad f(x) - grad f(y)| <= L |x - y|: the largest eigenvalue of curvature X'X/n + l2.
 
-        Exact up to 2000 columns (for least squares; for other losses a bound on every Hessian). Beyond, Lanczos, whose
-        value is a lower bound, plus 1 percent, and never more than the trace.
+        Up to 2000 columns it is exact for least squares, and for other losses a bound on every Hessian. Beyond, it is
+        Lanczos' value, which is a lower bound, plus 1 percent, and never more than the trace.
         """
         found = self.eigenvalues
         if found is not None:
@@ -189,10 +191,11 @@ class Exact:
         return self.loss.curvature * self.square_norms + self.l2
 
     def strong_convexity(self):
-        """mu: of a quadratic loss the smallest eigenvalue of X'X/n + l2 (none on the intercept), up to 2000 columns.
+        """mu. For a quadratic loss it is the smallest eigenvalue of X'X/n + l2 (none on the intercept), up to 2000
+        columns.
 
-        Beyond, and for losses that are flat somewhere, l2; 0 with an intercept. 0 where the matrix is singular and
-        l2 = 0: the minimum is then not unique and this constant promises no linear rate.
+        Beyond, and for losses that are flat somewhere, it is l2, or 0 with an intercept. It is 0 where the matrix is
+        singular and l2 = 0: the minimum is then not unique and this constant promises no linear rate.
         """
         floor = 0.0 if self.intercept else self.l2
         found = self.eigenvalues if self.loss.quadratic else None
@@ -204,9 +207,9 @@ class Exact:
     def minimum(self):
         """(x*, objective*) in float64 on the host, found once, by a method independent of the optimizers here.
 
-        The gradient norm (with a penalty: of the shortest subgradient) there is kept in `certificate`; it is below
-        1e-12 times the rows' root mean square norm (at least 1) where float64 reaches that. Data without a minimiser
-        (separable classes with l2 = 0) is a ValueError.
+        The gradient norm at x* (with a penalty: the norm of the shortest subgradient) is kept in `certificate`. It is
+        below 1e-12 times the rows' root mean square norm (at least 1) where float64 reaches that. Data without a
+        minimiser (separable classes with l2 = 0) are a UserError.
         """
         x, f, why = self.answer
         if x is None:

@@ -2,9 +2,10 @@
 
 All in float64 on the host, and independent of npopt's optimizers:
 
-    L1, L1L2    up to solve.DIRECT unknowns proximal Newton: x+ minimises the quadratic model of f, plus h, by
-                coordinate descent; least squares beyond by coordinate descent on the columns. Then the linear system
-                (Newton's method) on the support with fixed signs, kept if the optimality conditions hold
+    L1, L1L2    up to solve.DIRECT unknowns by proximal Newton: x+ minimises the quadratic model of f, plus h, by
+                coordinate descent. Beyond, least squares by coordinate descent on the columns. Then the linear system
+                (Newton's method) is solved on the support with fixed signs. Its solution is kept if the optimality
+                conditions hold
     L2          Newton's method
     Box         L-BFGS-B, then Newton's method on the coordinates between the bounds
 """
@@ -50,10 +51,10 @@ def duality_gap(problem, x):
 
         D(U) = -(1/n) sum_i l*(u_i; y_i) - sum_j max(|v_j| - l1, 0)^2 / (2 l2),   V = U'X/n,   |v_j| <= l1 where l2 = 0
 
-    at u_i = l'(z_i), which is optimal at the minimum. Where a condition has to hold, u is shrunk towards 0, so that l*
-    stays finite: by one factor for l2 = 0. With an intercept, where sum_i u_i = 0, the positive or the negative u_i are
-    shrunk by one factor. A quadratic loss with l1 > 0 has a best factor: problems/minima/coordinate.py. Several outputs
-    with intercepts are refused.
+    at u_i = l'(z_i), which is optimal at the minimum. Where a condition has to hold, u is shrunk towards 0, so l* stays
+    finite. For l2 = 0 all u_i are shrunk by one factor. With an intercept sum_i u_i = 0 has to hold: then the positive
+    or the negative u_i are shrunk by one factor. A quadratic loss with l1 > 0 has a best factor: see
+    problems/minima/coordinate.py. Several outputs with intercepts are refused.
     """
     h = problem.regulariser
     if not (h is None or isinstance(h, (L1, L2, L1L2))):
@@ -81,7 +82,7 @@ def duality_gap(problem, x):
 
 
 def balanced(U):
-    """U with its positive or its negative numbers shrunk by one factor, so that they sum to 0."""
+    """U with its positive or its negative numbers shrunk by one factor. The sum is then 0."""
     up, down = U[U > 0].sum(), -U[U < 0].sum()
     if up > down:
         return np.where(U > 0, U * (down / up), U)
@@ -153,7 +154,8 @@ def by_newton(problem, h, scale):
 
 
 def on_support(H, b, weights, x):
-    """The minimiser of 1/2 x'H x - b.x + sum_j weights_j |x_j| with the support and signs of x, where that is one."""
+    """The point of least 1/2 x'H x - b.x + sum_j weights_j |x_j| with the support and signs of x, where that is the
+    minimiser; else x."""
     used = (x != 0) | (weights == 0)
     if not used.any():
         return x

@@ -13,8 +13,8 @@ DIRECT = 2000  # up to this many unknowns matrices are formed and factorised
 def one_thread(function):
     """Run with one BLAS thread: the answer is then the same whatever the threads of a run.
 
-    Nor does a small factorisation wait for a second thread on a busy machine: 0.3 s against 14 s were measured for a
-    multinomial model of 640 unknowns.
+    And a small factorisation does not wait for a second thread on a busy machine: 0.3 s against 14 s were measured for
+    a multinomial model of 640 unknowns.
     """
 
     @functools.wraps(function)
@@ -32,9 +32,10 @@ def newton(function, hessian, product, x, tolerance, accept, steps=200):
         x <- x + s p, s = 1, 1/2, 1/4, ... until f falls by 1e-4 s |g'p|, or, where f has no digits left, |g| falls
 
     function(x) -> (f, g); hessian(x, damping) -> (d, d) array; product(x, damping) -> (v -> H v): the Hessian, plus
-    `damping` times that of a parabola above the function. Damping is 0 until a step has to be short, as where the
-    Hessian of a loss with straight pieces is singular, and goes back to 0 afterwards. A gradient norm that stays above
-    `accept` is an ArithmeticError: there is no minimiser, or the problem is too ill-conditioned to certify one.
+    `damping` times that of a parabola above the function. Damping is 0 until a step has to be short, and goes back to 0
+    afterwards. A step has to be short, for example, where the Hessian of a loss with straight pieces is singular. A
+    gradient norm that stays above `accept` is an ArithmeticError: there is no minimiser, or the problem is too
+    ill-conditioned to certify one.
     """
     f, g = function(x)
     norm, damping = np.linalg.norm(g), 0.0

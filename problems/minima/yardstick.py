@@ -9,8 +9,8 @@ import scipy.optimize
 
 
 def lbfgs(problem, target, longest, pairs=10):
-    """From 0 until the gap f - f* is `target`, for at most `longest` iterations and evaluations; smooth problems.
-    Columns step, gap, seconds (without the measuring), gradients (rows differentiated).
+    """Run it from 0 until the gap f - f* is `target`, for at most `longest` iterations and evaluations, on a smooth
+    problem. Returns the columns step, gap, seconds (without the measuring) and gradients (rows differentiated).
 
     SciPy works on the host: if the problem lives on a device, x goes there and the gradient comes back at each call.
     """

@@ -7,8 +7,9 @@ operations, and beside the product's own operands
     dW          the columns again; parts of the sum, at most FILL tiles of 128 x 128 numbers, written and read
     dx          dcolumns written and read, 2 P K s, into dx, B H W C s
 
-so the product has O / s operations for each byte of columns. At 50 TFLOP/s and 3 TB/s both take the same time for
-O = 64 in float32, and at O = 512 the columns take an eighth of it (computed from published figures, not measured).
+so the product has O / s operations for each byte of columns. At 50 TFLOP/s and 3 TB/s product and columns take the same
+time for O = 64 in float32. At O = 512 the columns take an eighth of the product's time (computed from published
+figures, not measured).
 WORKSPACE bytes of columns exist at a time. A 1x1 convolution of stride 1 has none. No atomics: sums have a fixed order.
 """
 
@@ -139,7 +140,7 @@ def _windows(x, count, kernel, stride, padding):
 
 
 def _chunks(x, count, kernel, stride, padding):
-    """Slices of the batch x, nearly equal: columns of one take WORKSPACE bytes at most, or are one image's."""
+    """Slices of the batch x, nearly equal. The columns of a slice take WORKSPACE bytes at most, or are one image's."""
     batch, row = x.shape[0], prod(count) * prod(kernel) * x.shape[3] * x.itemsize
     pieces = 1 if plain(kernel, stride, padding) else max(1, -(-batch // max(1, WORKSPACE // row)))
     ends = [batch * i // pieces for i in range(pieces + 1)]
@@ -155,7 +156,7 @@ def _wide(a, b, c):
 def _sum_products(rows, pairs, out):
     """out = sum of a' b over the pairs of a, (N, M), and b, (N, K); rows: their N.
 
-    m x n outputs are few and N is large: N is cut into parts, so that the whole card works, and parts are added in
+    The m x n outputs are few and N is large. So N is cut into parts, and the whole card works. The parts are added in
     order, in float64.
     """
     parts = [_parts(n, *out.shape) for n in rows]
@@ -174,7 +175,7 @@ def _sum_products(rows, pairs, out):
 
 @functools.lru_cache(maxsize=1024)
 def _parts(rows, m, n):
-    """Parts of a sum over so many rows that m x n outputs leave room for, equally long, at least DEPTH rows each."""
+    """How many parts of equal length a sum over so many rows has, at least DEPTH rows each. m x n outputs limit it."""
     tiles = blocks(m, 128) * blocks(n, 128)
     most = min(FILL // tiles, rows // DEPTH) if tiles < FEW else 1
     return next((p for p in range(most, 1, -1) if rows % p == 0), 1)

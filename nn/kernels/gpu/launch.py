@@ -5,7 +5,7 @@ import pathlib
 from npopt.backend import cuda
 
 HERE = pathlib.Path(__file__).parent
-THREADS = 256  # of every block, but for the joins of sums: 1024
+THREADS = 256  # of every block; blocks that join sums have 1024
 
 
 class Program(cuda.Program):
@@ -15,11 +15,12 @@ class Program(cuda.Program):
         super().__init__(*(HERE / file for file in ("common.cuh", *files)), shared=shared)
 
     def each(self, name, n, *arguments, like=None):
-        """A thread for each of n numbers; the kernel is that for arrays like `like`, or like the first argument."""
+        """Launch a thread for each of n numbers, in the kernel for arrays like `like`, or like the first argument."""
         self(name, arguments[0] if like is None else like)((blocks(n),), (THREADS,), (*arguments, n))
 
     def lines(self, name, shape, wide, *arguments):
-        """A thread for each `wide` channels of each pixel of (B, H, W, C); a block has a piece of a line (b, h)."""
+        """Launch a thread for each `wide` channels of each pixel of (B, H, W, C). A block has a piece of a line (b,
+        h)."""
         b, height, width, c = shape
         grid = b * height, blocks(width * c // wide)
         self(name, arguments[0])(grid, (THREADS,), (*arguments, c // wide))
@@ -29,7 +30,7 @@ windows = Program("windows.cu")  # of all convolutions: columns, and sums of par
 
 
 def blocks(count, size=THREADS):
-    """How many blocks of this size hold so many."""
+    """How many blocks of this size hold `count` threads."""
     return (count + size - 1) // size
 
 
@@ -39,8 +40,8 @@ def geometry(image, count, kernel, stride, padding):
 
 
 def takes(arguments):
-    """Whether the kernels take these arrays: of one device, contiguous, not empty, floating ones of one dtype; or
-    activations of two bytes a number beside float32 parameters and sums."""
+    """Whether the kernels take these arrays. They are on one device, contiguous, not empty, and of one floating dtype.
+    Or activations have two bytes a number, and parameters and sums are float32."""
     kind, found = type(arguments[0]), set()
     for a in arguments:
         if type(a) is kind:

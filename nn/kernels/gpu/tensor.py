@@ -1,7 +1,7 @@
 """Convolutions on tensor cores, without columns: see tensor.cu. For TF32, float16 and bfloat16, sums in float32.
 
-With P positions, K = kh kw C numbers in a window and s bytes a number, a pass takes 2 P K O operations, as by columns,
-and reads and writes x, w and y alone: P (C + O) s bytes of the card's memory at best, where columns are 2 P K s more.
+With P positions, K = kh kw C numbers in a window and s bytes a number, a pass takes 2 P K O operations, as by columns.
+It reads and writes x, w and y alone: P (C + O) s bytes of the card's memory at best. Columns would be 2 P K s more.
 
 dx of a stride s is s x s convolutions of dy, one for each remainder of a pixel's row and column, each with the taps
 that meet it. dW is summed over parts of the positions; the parts are added in order, in float64.

@@ -102,7 +102,7 @@ def _parts(rows, m, n):
 
 
 def _chunks(x, tiles, channels, most):
-    """Slices of the batch, nearly equal, whose points take at most so many bytes, or are one image's."""
+    """Slices of the batch, nearly equal. The points of a slice take at most `most` bytes, or are one image's."""
     batch, row = x.shape[0], 36 * tiles[0] * tiles[1] * channels * x.itemsize
     pieces = -(-batch // max(1, most // row))
     ends = [batch * i // pieces for i in range(pieces + 1)]
