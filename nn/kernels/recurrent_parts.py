@@ -10,7 +10,7 @@ from numba.np.numpy_support import as_dtype
 from . import simd
 from .blocks import Product, block_product
 from .functions import tanh
-from .products import inside, jit, panel, spread
+from .products import inside, jit, panel, spread, transpose_part
 
 # Blocks of two vectors of columns and 10 rows of 32 registers (6 of 16) suit a batch of 20 better than those of 8 do.
 ROWS, TALL = simd.ROWS, simd.ROWS + 2
@@ -46,17 +46,15 @@ def tanh_in_place(x):
 def pack(u, gates, panels):
     """The transposition of U, (gates H, H), for a block of units after the other: for each gate H rows of `wide`
     columns. The last block's columns are filled up with zeros."""
-    n, wide = u.shape[1], wide_of(u)
-    for block in numba.prange((n + wide - 1) // wide):
-        first = np.int64(block) * wide
+    n, wide, source, to = u.shape[1], wide_of(u), u.reshape(-1), panels.reshape(-1)
+    for number in numba.prange((n + wide - 1) // wide):
+        block = np.int64(number)
+        first = block * wide
         count = min(wide, n - first)
         for gate in range(gates):
-            to = panels[block, gate]
-            to[:, count:] = 0
-            for j in range(count):
-                row = u[gate * n + first + j]
-                for k in range(n):
-                    to[k, j] = row[k]
+            at = (block * gates + gate) * n * wide
+            panels[block, gate, :, count:] = 0
+            transpose_part(source, (gate * n + first) * n, n, to, at, wide, count, n, wide // 2)
 
 
 @jit
