@@ -53,11 +53,11 @@ experiment = Experiment(
 )
 
 RATES = {                                                       # a factor of 3 apart; DeepZero: 1 % of the coordinates
-    "SGD": (0.03, 0.1, 0.3, 1.0), "MeZO": (3e-5, 1e-4, 3e-4, 1e-3), "LOZO": (3e-5, 1e-4, 3e-4, 1e-3),
-    "LOZO-M": (1e-4, 3e-4, 1e-3), "DeepZero": (0.1, 0.3, 1.0),
+    "SGD": (0.03, 0.1, 0.3, 1.0), "MeZO": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), "LOZO": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+    "LOZO-M": (3e-4, 1e-3), "DeepZero": (0.3,),
 }
-SCRATCH = {"SGD": (0.1, 0.3, 1.0), "MeZO": (1e-4, 3e-4, 1e-3), "DeepZero": (0.3,)}
-DEEP = {"SGD": (0.03, 0.1), "MeZO": (1e-5, 3e-5, 1e-4), "LOZO": (3e-5,), "DeepZero": (0.1,)}
+SCRATCH = {"SGD": (0.1, 0.3, 1.0), "MeZO": (3e-4, 1e-3, 3e-3), "DeepZero": (0.3,)}
+DEEP = {"SGD": (0.03, 0.1), "MeZO": (3e-5, 1e-4), "LOZO": (3e-5,), "DeepZero": (0.1,)}
 GRIDS = {"a": RATES, "s": SCRATCH, "c": DEEP}
 AFTER = (0, 30)                                                 # steps of SGD before the Hessian is looked at
 MIDDLE = 3e-4                                                   # of MeZO's rates
@@ -116,7 +116,7 @@ def runs(args):
     for part in "asc":
         for data in args.data_of(part):
             for method, rates in GRIDS[part].items():
-                for lr in args.pick(rates, rates[len(rates) // 2:][:1]):
+                for lr in args.pick(rates, rates[(len(rates) - 1) // 2:][:1]):
                     steps, every = steps_of(method, part, args)
                     momentum = 0.9 if method == "DeepZero" else 0.0         # its rate: lr (1 - momentum)
                     yield Entry(part, problem_of(part, data, args), HeavyBall(momentum), SAMPLER, lr * (1 - momentum),
