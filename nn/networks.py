@@ -7,6 +7,7 @@ arguments.
 """
 
 from npopt.errors import UserError
+from npopt.values import whole
 
 from . import init as initialisers
 from .activations import ReLU
@@ -264,6 +265,7 @@ def language_model(
     features = units if features is None else features
     if not (isinstance(kind, type) and issubclass(kind, Recurrent)):
         raise UserError(f"language_model: kind must be LSTM or GRU, got {kind!r}")
+    layers = whole("language_model", "layers", layers)
     if tied and features != units:
         raise UserError(f"language_model: tied outputs need as many features as units, got {features} and {units}")
     outer = init or initialisers.Uniform(0.1)

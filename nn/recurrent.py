@@ -58,7 +58,7 @@ class Recurrent(Layer):
         """y of x, from the state that the rows begin with."""
         y, last, saved = self.unroll(x, self.first(x, run), run)
         if self.streams and not run.recalibrating and (not run.training or len(x) == self.streams):
-            run.leave(self, (self.rows(x, run), *(s.copy() for s in last)))
+            run.leave(self, (self.rows(x, run).copy(), *(s.copy() for s in last)))
         return y, saved
 
     def unroll(self, x, state, run):

@@ -32,7 +32,8 @@ class Windows(Feed):
     streams, go on from window to window.
 
     stride   tokens between the beginnings of neighbouring rows; None: length, so that every token is a target once
-    moving   training rows begin up to stride - 1 tokens later, by a draw of (seed, t, row)
+    moving   training rows begin up to stride - 1 tokens later, by a draw of (seed, t, row); not for layers with
+             streams, whose rows have to follow one another without a gap
     """
 
     perplexity = True

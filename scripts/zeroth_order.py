@@ -109,8 +109,8 @@ def runs(args):
                     memory = int(of(data).memory(kind))
                     yield Entry("b", Recipe(ridge, data=data, kappa=KAPPA, at_minimum=True), SGD(), FULL,
                                 of(data).step(kind), estimator=estimator(kind, radius, 1, difference),
-                                stop=Stop(steps=args.pick(16, 8) * memory), metrics=max(1, memory // 20), per="step",
-                                seeds=args.seeds[:args.pick(5, 3)], data=data, method=kind, difference=difference,
+                                stop=Stop(steps=args.pick(10, 8) * memory), metrics=max(1, memory // 20), per="step",
+                                seeds=args.seeds[:3], data=data, method=kind, difference=difference,
                                 radius=radius)
     for data in args.data_of("c"):
         for q in args.pick(QS, (1, 5)):
@@ -119,10 +119,10 @@ def runs(args):
     for data in args.data_of("d"):
         for q in args.pick(SHARES, SHARES[::3]):
             lr = SLOW * of(data).step("sphere")
-            steps = int(args.pick(12, 3) * of(data).memory("sphere") / SLOW)
+            steps = int(args.pick(10, 3) * of(data).memory("sphere") / SLOW)
             yield Entry("d", Recipe(ridge, data=data, kappa=KAPPA), SGD(), WithReplacement(CELLS // q), lr,
                         estimator=SphereSmoothing(1e-4, q), stop=Stop(steps=steps), metrics=max(1, steps // 200),
-                        per="step", data=data, q=q, rows=CELLS // q, seeds=args.seeds[:args.pick(5, 3)])
+                        per="step", data=data, q=q, rows=CELLS // q, seeds=args.seeds[:args.pick(4, 3)])
 
 
 # ----------------------------------------------------------------------------------------------------------- claims

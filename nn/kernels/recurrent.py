@@ -2,8 +2,8 @@
 
 U is laid out in panels once a pass: PANEL columns of its transposition for each gate of a block forward, of U itself
 backward. A piece of work is a block of units: the products of its gates, then, while they are in the cache, everything
-else for these units. Loops have one output each, which lets compilers make vectors of them. No result depends on the
-number of threads.
+else for these units. Those of the LSTM are emitted in vectors (cells.py), those of the GRU loops of one output each,
+which compilers make vectors of. No result depends on the number of threads.
 """
 
 from npopt import backend
@@ -11,6 +11,8 @@ from npopt import backend
 import numba
 import numpy as np
 
+from .cells import lstm_cell, lstm_cell_backward
+from .functions import tanh
 from .products import inside, jit
 from .recurrent_parts import (
     add,
@@ -21,24 +23,8 @@ from .recurrent_parts import (
     offsets,
     packed,
     start,
-    tanh,
-    tanh_in_place,
     wide_of,
 )
-
-
-@inside
-def lstm_cell(gates, before, c, h):
-    """Values of the gates (i, f, g, o), c and h for some units of one row."""
-    i, f, g, o = gates
-    logistic_in_place(i)
-    logistic_in_place(f)
-    tanh_in_place(g)
-    logistic_in_place(o)
-    for j in range(c.size):
-        c[j] = f[j] * before[j] + i[j] * g[j]
-    for j in range(c.size):
-        h[j] = o[j] * tanh(c[j])
 
 
 @jit
@@ -57,40 +43,12 @@ def _lstm(a, panels, mask, c0, y, c, seen, shape):
                 forward_product(seen, panels, a, a, rows, at, (block, gate, count, n, 4))
             for b in range(batch):
                 place, unit = (b * times + t) * n + first, b * n + first
-                gates = four(a, (b * times + t) * 4 * n + first, n, count)
-                before = c[place - n : place - n + count] if t else c0[unit : unit + count]
-                h = y[place : place + count]
-                lstm_cell(gates, before, c[place : place + count], h)
-                to, k = seen[after + unit : after + unit + count], mask[unit : unit + count]
-                for j in range(count):
-                    to[j] = k[j] * h[j]
-
-
-@inside
-def four(a, at, n, count):
-    """The parts of four gates, n apart."""
-    return a[at : at + count], a[at + n : at + n + count], a[at + 2 * n :][:count], a[at + 3 * n :][:count]
-
-
-@inside
-def lstm_cell_backward(gates, c, before, dh, dc, d, w):
-    """Gradients d of what the gates are functions of, and dc of the time before, from dh and dc. w: for tanh c."""
-    (i, f, g, o), (di, df, dg, do) = gates, d
-    one = c.dtype.type(1)
-    for j in range(c.size):
-        w[j] = tanh(c[j])
-    for j in range(c.size):
-        do[j] = dh[j] * w[j] * o[j] * (one - o[j])
-    for j in range(c.size):
-        dc[j] += dh[j] * o[j] * (one - w[j] * w[j])
-    for j in range(c.size):
-        di[j] = dc[j] * g[j] * i[j] * (one - i[j])
-    for j in range(c.size):
-        df[j] = dc[j] * before[j] * f[j] * (one - f[j])
-    for j in range(c.size):
-        dg[j] = dc[j] * i[j] * (one - g[j] * g[j])
-    for j in range(c.size):
-        dc[j] *= f[j]
+                at = (b * times + t) * 4 * n + first
+                here = (at, n, place, place - n, unit, after + unit, count)
+                if t:
+                    lstm_cell(a, c, c, y, seen, mask, here)
+                else:
+                    lstm_cell(a, c, c0, y, seen, mask, (at, n, place, unit, unit, after + unit, count))
 
 
 @jit
@@ -104,7 +62,7 @@ def _lstm_backward(gates, c, c0, panels, mask, dy, da, state, shape):
         for number in numba.prange(blocks):
             block = np.int64(number)
             first = block * wide
-            count, w = min(wide, n - first), np.empty(wide, da.dtype)
+            count = min(wide, n - first)
             if t < times - 1:
                 backward_product(da, panels, dh, zeros, rows, ((t + 1) * 4 * n, first), (block, count, n, 4))
             for b in range(batch):
@@ -113,12 +71,11 @@ def _lstm_backward(gates, c, c0, panels, mask, dy, da, state, shape):
                 if t < times - 1:
                     for j in range(count):
                         dht[j] *= k[j]
-                if t >= 0:
-                    add(dht, dy[place : place + count])
-                    at = (b * times + t) * 4 * n + first
-                    before = c[place - n : place - n + count] if t else c0[unit : unit + count]
-                    some, d = four(gates, at, n, count), four(da, at, n, count)
-                    lstm_cell_backward(some, c[place : place + count], before, dht, dc[unit : unit + count], d, w)
+                at = (b * times + t) * 4 * n + first
+                if t > 0:
+                    lstm_cell_backward(gates, c, c, dy, dh, dc, da, (at, n, place, place - n, unit, count))
+                elif t == 0:
+                    lstm_cell_backward(gates, c, c0, dy, dh, dc, da, (at, n, place, unit, unit, count))
 
 
 def lstm(a, u, mask, h0, c0, y, c):

@@ -1,24 +1,16 @@
 """What the recurrent loops of recurrent.py are made of: tanh in vectors, U in panels, products of a block of units."""
 
-import math
-
 from npopt import backend
 
 import numba
 import numpy as np
-from numba.core import types
 from numba.extending import overload
 from numba.np.numpy_support import as_dtype
 
 from . import simd
 from .blocks import Product, block_product
-from .products import inside, jit, panel, spread
-
-# x P(x^2) / Q(x^2), the fit of tanh on |x| < 8.9 with the least largest relative error that a weighted least squares
-# iteration found, 1.9e-8; in float32 arithmetic 4e-7. tanh(8.9) is 1 - 4e-8.
-P = (9.99999982e-01, 1.33875344e-01, 3.50332827e-03, 2.07370316e-05, 1.35335433e-08)
-Q = (1.0, 4.67208517e-01, 2.59064013e-02, 3.29831525e-04, 7.84940499e-07)
-END = 8.9
+from .functions import tanh
+from .products import inside, jit, panel, spread, transpose_part
 
 # Blocks of two vectors of columns and 10 rows of 32 registers (6 of 16) suit a batch of 20 better than those of 8 do.
 ROWS, TALL = simd.ROWS, simd.ROWS + 2
@@ -31,31 +23,10 @@ def wide_of(a):
     return panel(a.dtype)
 
 
-def tanh(x):
-    """tanh of one number; in float32 by the quotient above."""
-    return np.tanh(x)
-
-
 @overload(wide_of, inline="always")
 def compiled_wide_of(a):
     wide = panel(as_dtype(a.dtype))
     return lambda a: wide
-
-
-@overload(tanh)
-def compiled_tanh(x):
-    if x != types.float32:
-        return lambda x: math.tanh(x)
-    p0, p1, p2, p3, p4, q0, q1, q2, q3, q4, end = map(np.float32, (*P, *Q, END))
-    one = np.float32(1)
-
-    def quotient(x):
-        x = min(max(x, -end), end)
-        s = x * x
-        y = x * (p0 + s * (p1 + s * (p2 + s * (p3 + s * p4)))) / (q0 + s * (q1 + s * (q2 + s * (q3 + s * q4))))
-        return min(max(y, -one), one)
-
-    return quotient
 
 
 @inside
@@ -75,17 +46,15 @@ def tanh_in_place(x):
 def pack(u, gates, panels):
     """The transposition of U, (gates H, H), for a block of units after the other: for each gate H rows of `wide`
     columns. The last block's columns are filled up with zeros."""
-    n, wide = u.shape[1], wide_of(u)
-    for block in numba.prange((n + wide - 1) // wide):
-        first = np.int64(block) * wide
+    n, wide, source, to = u.shape[1], wide_of(u), u.reshape(-1), panels.reshape(-1)
+    for number in numba.prange((n + wide - 1) // wide):
+        block = np.int64(number)
+        first = block * wide
         count = min(wide, n - first)
         for gate in range(gates):
-            to = panels[block, gate]
-            to[:, count:] = 0
-            for j in range(count):
-                row = u[gate * n + first + j]
-                for k in range(n):
-                    to[k, j] = row[k]
+            at = (block * gates + gate) * n * wide
+            panels[block, gate, :, count:] = 0
+            transpose_part(source, (gate * n + first) * n, n, to, at, wide, count, n, wide // 2)
 
 
 @jit
@@ -98,8 +67,9 @@ def pack_back(u, panels):
         to = panels[block]
         to[:, count:] = 0
         for k in range(u.shape[0]):
+            row, line = u[k, first : first + count], to[k]
             for j in range(count):
-                to[k, j] = u[k, first + j]
+                line[j] = row[j]
 
 
 @spread

@@ -5,7 +5,7 @@ import os
 import pathlib
 
 import nn
-from npopt import SGD, Adam, Clipped, Sequential, Stop, backend, gradcheck, minimize
+from npopt import SGD, Accumulated, Adam, Batch, Clipped, Minibatch, Sequential, Stop, backend, gradcheck, minimize
 from problems import load, texts
 from problems.neural import Neural
 from problems.tokens import Windows
@@ -188,6 +188,19 @@ def test_steps_of_truncated_back_propagation_are_those_of_a_slow_loop():
 def starting(found):
     """Where minimize starts: a run of no steps."""
     return backend.to_host(minimize(found, SGD(), Sequential(3), 0.1, stop=Stop(steps=0), seed=1).x).copy()
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_micro_batches_of_unequal_sizes_give_the_gradient_of_the_batch(kind, rng):
+    """Without streams every row begins at zero, and dropout belongs to rows: pieces add up to the whole."""
+    found = problem(model(0, kind=kind, dropout=0.3, inner=0.2))
+    x, rows = rng.standard_normal(found.dim), rng.permutation(found.n)[:7]
+    gradients = []
+    for estimator in (Minibatch(), Accumulated(3)):
+        g = estimator.start(found, x, 0)
+        estimator(x, Batch(rows), out=g)
+        gradients.append(g)
+    np.testing.assert_allclose(*gradients, rtol=1e-10, atol=1e-13)
 
 
 def test_a_run_in_mid_text_resumes_bit_for_bit(tmp_path):
