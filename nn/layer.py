@@ -92,6 +92,13 @@ class Layer:
     reads_output, view, is_block = True, False, False
     path, active = "", False
 
+    def __getattr__(self, name):
+        """A parameter that its network holds back until the layer asks for it (Network.moved)."""
+        made = self.__dict__.get("made_when_asked")
+        if made is None or name not in self.shapes:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return made(self, name)
+
     def children(self) -> list[tuple[str, "Layer"]]:
         """[(name, layer)] in forward order; an empty name adds no level to the path."""
         return []

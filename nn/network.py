@@ -1,6 +1,9 @@
 """The network: names for the parameters of its layers, their views into flat vectors, passes, statistics."""
 
+import contextlib
+
 from npopt import backend
+from npopt.directions import as_direction
 from npopt.errors import UserError
 from npopt.segments import Segments
 
@@ -66,6 +69,7 @@ class Network:
                         f"Network: {child.path}.{parameter} has shape {child.shapes[parameter][0]} and "
                         f"cannot share {target} of shape {segment.shape}"
                     )
+        self.owners = {user: self.segments.find(name) for name, users in self.users.items() for user in users}
         self.dim = self.segments.dim
         self.keepers = [leaf for leaf in layer.leaves() if hasattr(leaf, "commit")]
         self.pending, self.sums = None, {}
@@ -139,6 +143,38 @@ class Network:
         if where != self._where:
             self.layer.activate()
             self._where = where
+
+    @contextlib.contextmanager
+    def moved(self, a, direction):
+        """Within it passes run at x + a z, x being the vector of the last bind, which is only read: a layer's
+        parameters are made when it asks for them, and go when the next layer asks for its own. Only for passes that do
+        not go back.
+        """
+        x, direction, held = self._x, as_direction(direction), {}
+
+        def made(layer, parameter):
+            if held.get("layer") is not layer:
+                held.clear()
+                held["layer"] = layer
+            if parameter not in held:
+                segment = self.owners[layer, parameter]
+                piece = backend.empty((segment.size,), x.dtype)
+                piece[...] = x[segment.slice]
+                direction.add(piece, a, segment)
+                held[parameter] = piece.reshape(segment.shape)
+            return held[parameter]
+
+        for layer, parameter in self.owners:
+            delattr(layer, parameter)
+            layer.made_when_asked = made
+        try:
+            yield
+        finally:
+            for layer, parameter in self.owners:
+                layer.made_when_asked = None
+                segment = self.owners[layer, parameter]
+                setattr(layer, parameter, x[segment.slice].reshape(segment.shape))
+            self._x = None  # these views are new: the next bind makes its own
 
     # --- passes --------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""Networks: multi-layer perceptrons, LeNet-5, ResNet-18, VGG-11 and VGG-16, with readable parameter names.
+"""Networks: multi-layer perceptrons, LeNet-5, a strided one, ResNet-18 and -20, VGG-11 and VGG-16, a recurrent language
+model, with readable parameter names.
 
 `init` is the initialiser of all weight matrices and convolutions (None: PyTorch's default for weights and biases; with
 an initialiser given, biases start at 0). `activation` makes a layer: a class such as ReLU, or a function without
@@ -6,16 +7,19 @@ arguments.
 """
 
 from npopt.errors import UserError
+from npopt.values import whole
 
 from . import init as initialisers
 from .activations import ReLU
 from .composites import Residual, Sequential
 from .convolution import Conv2d
-from .dropout import Dropout, Flatten
+from .dropout import Dropout, Flatten, VariationalDropout
+from .embedding import Embedding
 from .linear import Linear
 from .network import Network
 from .norms import BatchNorm, LayerNorm
 from .pooling import AvgPool2d, GlobalAvgPool, MaxPool2d
+from .recurrent import LSTM, Recurrent
 
 KAIMING = initialisers.KaimingNormal()
 
@@ -102,6 +106,23 @@ def lenet5(activation=ReLU, pool="max", classes=10, input_shape=(28, 28, 1), ini
     return Network(Sequential(**body, **head), input_shape, "lenet5")
 
 
+def strided(classes=10, input_shape=(28, 28, 1), init=None):
+    """conv 4x4, 16, stride 2, padding 1 - ReLU - conv 4x4, 32, stride 2, padding 1 - ReLU - fc 100 - ReLU - fc classes:
+    the network for MNIST of Wong, Rice & Kolter, ICLR 2020. 166,406 parameters for 28x28 images and 10 classes."""
+    _check("strided", ReLU, input_shape)
+    starts = _starts(init)
+    body = dict(
+        conv1=Conv2d(input_shape[2], 16, 4, 2, 1, **starts),
+        act1=ReLU(),
+        conv2=Conv2d(16, 32, 4, 2, 1, **starts),
+        act2=ReLU(),
+        flatten=Flatten(),
+    )
+    (features,) = Sequential(**body).output_shape(input_shape)
+    head = dict(fc1=Linear(features, 100, **starts), act3=ReLU(), fc2=Linear(100, classes, **starts))
+    return Network(Sequential(**body, **head), input_shape, "strided")
+
+
 def basic_block(inputs, outputs, stride=1, activation=ReLU, init=None):
     """y = act(BN(conv3x3(act(BN(conv3x3(x))))) + shortcut(x)).   He et al., CVPR 2016, figure 2.
 
@@ -147,6 +168,32 @@ def resnet18(width=64, in_channels=3, classes=10, image=32, activation=ReLU, ini
     return Network(Sequential(**layers), size, "resnet18" if width == 64 else f"resnet18-w{width}")
 
 
+def resnet20(width=16, in_channels=3, classes=10, image=32, activation=ReLU, init=KAIMING):
+    """ResNet-20 for small images: 272,474 parameters at width 16, 3 channels and 10 classes.   He et al., CVPR 2016,
+    section 4.2.
+
+        conv 3x3 - BN - three stages of widths 1, 2, 4 x width, three blocks each, stride 2 from the second on -
+        global average - fc
+
+    Where the shape changes the shortcut is a 1x1 convolution with batch norm, as in resnet18; the paper's own, which
+    pads with zeros, has 269,722 parameters.
+    """
+    _check("resnet20", activation)
+    starts = _starts(init)
+    layers = dict(
+        conv1=Conv2d(in_channels, width, 3, 1, 1, bias=False, **starts), bn1=BatchNorm(width), act1=activation()
+    )
+    inputs = width
+    for stage in range(3):
+        outputs, stride = width << stage, 1 if stage == 0 else 2
+        blocks = [basic_block(inputs, outputs, stride, activation, init)]
+        blocks += [basic_block(outputs, outputs, 1, activation, init) for _ in range(2)]
+        layers[f"layer{stage + 1}"], inputs = Sequential(*blocks), outputs
+    layers.update(pool=GlobalAvgPool(), fc=Linear(inputs, classes, **starts))
+    size = (image, image, in_channels)
+    return Network(Sequential(**layers), size, "resnet20" if width == 16 else f"resnet20-w{width}")
+
+
 VGG = {
     11: (1, "M", 2, "M", 4, 4, "M", 8, 8, "M", 8, 8, "M"),
     16: (1, 1, "M", 2, 2, "M", 4, 4, 4, "M", 8, 8, 8, "M", 8, 8, 8, "M"),
@@ -183,3 +230,54 @@ def vgg(
     layers["fc"] = Linear(features, classes, **starts)
     name = f"vgg{depth}" + ("-bn" if batch_norm else "") + ("" if width == 64 else f"-w{width}")
     return Network(Sequential(**layers), size, name)
+
+
+def language_model(
+    words,
+    length=35,
+    units=200,
+    layers=2,
+    *,
+    features=None,
+    kind=LSTM,
+    dropout=0.0,
+    inner=0.0,
+    variational=False,
+    tied=False,
+    streams=0,
+    init=None,
+):
+    """A recurrent language model: (B, length) words -> (B, length, words) logits of the next word.
+
+        embed - drop0 - rnn1 - drop1 - rnn2 - drop2 - ... - head        Zaremba, Sutskever & Vinyals, arXiv:1409.2329
+
+    With 10,000 words, 2 layers of 650 units and separate outputs it has 19,775,200 parameters: their medium model.
+
+    features     numbers of the embedding; None: units
+    kind         LSTM or GRU
+    dropout      between layers, before the first and behind the last one; inner: of h_(t-1) within the layers, with one
+                 mask for all times; variational: one mask for all times between layers, too (Gal & Ghahramani 2016)
+    tied         head.W is embed.W: Press & Wolf, EACL 2017; features must be units
+    streams      rows of a training batch whose state goes on into the next: samplers.Sequential(streams); 0: none
+    init         of all weights, biases then start at 0; None: U(-0.1, 0.1) for embedding and outputs, whose biases are
+                 0, and the recurrent layers' own
+    """
+    features = units if features is None else features
+    if not (isinstance(kind, type) and issubclass(kind, Recurrent)):
+        raise UserError(f"language_model: kind must be LSTM or GRU, got {kind!r}")
+    layers = whole("language_model", "layers", layers)
+    if tied and features != units:
+        raise UserError(f"language_model: tied outputs need as many features as units, got {features} and {units}")
+    outer = init or initialisers.Uniform(0.1)
+    drop = VariationalDropout if variational else Dropout
+    body = {"embed": Embedding(words, features, outer)}
+    if dropout:
+        body["drop0"] = drop(dropout)
+    for i in range(1, layers + 1):
+        inputs = features if i == 1 else units
+        body[f"rnn{i}"] = kind(inputs, units, dropout=inner, streams=streams, init=init)
+        if dropout:
+            body[f"drop{i}"] = drop(dropout)
+    body["head"] = Linear(units, words, init=outer, bias_init=initialisers.Zeros())
+    name = f"{kind.__name__.lower()}-{layers}x{units}" + "-tied" * bool(tied)
+    return Network(Sequential(**body), (length,), name, share={"head.W": "embed.W"} if tied else None)

@@ -12,6 +12,7 @@ Array: TypeAlias = Any
 Number: TypeAlias = Any
 Rows: TypeAlias = Any
 State: TypeAlias = dict[str, Any]
+Shift: TypeAlias = tuple[Any, Any]  # (how far, a 64-bit key or a direction of npopt/directions.py)
 
 
 class Problem(Protocol):
@@ -25,7 +26,7 @@ class Problem(Protocol):
     def x0(self, rng: np.random.Generator) -> Array: ...
 
     def value(
-        self, x: Array, rows: Rows = None, weights: Array | None = None, shift: tuple[float, int] | None = None
+        self, x: Array, rows: Rows = None, weights: Array | None = None, shift: Shift | None = None
     ) -> Number: ...
 
     def value_and_gradient(

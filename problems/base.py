@@ -1,7 +1,8 @@
 """What is minimised: the interface between a function with its data and the methods that see it row by row."""
 
 from npopt import backend
-from npopt.contracts import Array, Number, Rows, State
+from npopt.contracts import Array, Number, Rows, Shift, State
+from npopt.directions import as_direction, moved
 from npopt.errors import UserError
 from npopt.segments import Segments
 
@@ -65,22 +66,27 @@ class Problem:
         """The value at exactly x. A subclass defines it, not `value`, if the scratch copy below will do for `shift`."""
         raise UserError(f"{type(self).__name__} defines neither loss nor value")
 
-    def value(
-        self, x: Array, rows: Rows = None, weights: Array | None = None, shift: tuple[float, int] | None = None
-    ) -> Number:
-        """(1/B) sum_b w_b f_b at x; with shift = (a, key) at x + a z(key), z the normal numbers of key, x untouched."""
+    def value(self, x: Array, rows: Rows = None, weights: Array | None = None, shift: Shift | None = None) -> Number:
+        """(1/B) sum_b w_b f_b at x; with shift = (a, direction) at x + a z, x untouched. The direction is a key, for
+        its normal numbers, or one of npopt/directions.py."""
         return self.loss(self.check(x) if shift is None else self.shifted(x, *shift), rows, weights)
 
-    def shifted(self, x: Array, a: float, key: int) -> Array:
-        """x + a z(key) in a scratch vector of this problem, valid until the next call."""
+    def shifted(self, x: Array, a: Number, direction) -> Array:
+        """x + a z in a scratch vector of this problem, valid until the next call."""
         self.check(x)
         if self._shifted is None:
             self._shifted = backend.empty((self.dim,), self.dtype)
-        z = self._shifted
-        backend.normals(key, z)
-        z *= a
-        z += x
-        return z
+        y, direction = self._shifted, as_direction(direction)
+        y[...] = x
+        for segment in self.segments:
+            direction.add(y[segment.slice], a, segment)
+        return y
+
+    def moved_values(self, x: Array, places, amounts, rows: Rows = None, weights: Array | None = None):
+        """For each number i of `places`, rising, the list of values where x_i is x_i + a, for each a of `amounts`. An
+        iterator; while it waits x is as it was, bit for bit."""
+        self.check(x)
+        yield from moved(x, places, amounts, lambda: self.value(x, rows, weights))
 
     def value_and_gradient(
         self,

@@ -230,3 +230,43 @@ class Moons(Logistic):
     def metrics(self, x):
         x = backend.to_host(x)
         return {"gap": super().metrics(x)["objective"] - self.least, "x": float(x[0]), "y": float(x[1])}
+
+
+class Ridge(LeastSquares):
+    """Ridge regression without rounding in its gap: gap = 1/2 (w - w*)'H(w - w*), relative = gap / that at w = 0.
+
+    H, (d, d), w* and the mean of the rows' gradient products at w*, row_noise = (1/n) sum_i g_i g_i', are float64 on
+    the host. at_minimum: as above.
+    """
+
+    at_minimum = False
+
+    @functools.cached_property
+    def exact(self):
+        X, n = np.asarray(self.host_X, float), self.n
+        H = X.T @ X / n + self.l2 * np.eye(X.shape[1])
+        best = np.linalg.solve(H, X.T @ self.host_y / n)
+        best += np.linalg.solve(H, X.T @ (self.host_y - X @ best) / n - self.l2 * best)  # one step of refinement
+        rows = (X @ best - self.host_y)[:, None] * X + self.l2 * best
+        return H, best, rows.T @ rows / n
+
+    def x0(self, rng):
+        return backend.asarray(self.exact[1], self.dtype).copy() if self.at_minimum else super().x0(rng)
+
+    def metrics(self, x):
+        H, best, _ = self.exact
+        e = np.asarray(backend.to_host(x), float) - best
+        gap = float(e @ H @ e / 2)
+        return {"gap": gap, "relative": gap / float(best @ H @ best / 2)}
+
+
+def ridge(data, kappa, at_minimum=False):
+    """Columns and targets of the training rows standardised, no intercept, and l2 such that L/mu = kappa (none where it
+    is less without)."""
+    d = shared(data)
+    X = d.x_train.toarray() if scipy.sparse.issparse(d.x_train) else d.x_train
+    X, y = (X - X.mean(0)) / np.maximum(X.std(0), 1e-12), (d.y_train - d.y_train.mean()) / d.y_train.std()
+    low, *_, high = np.linalg.eigvalsh(X.T @ X / len(y))
+    problem = Ridge(X, y, max(0.0, (high - kappa * low) / (kappa - 1)), name=data)
+    problem.at_minimum = at_minimum
+    return problem

@@ -1,13 +1,14 @@
 """Devices, draws, threads."""
 
 import json
+import math
 import mmap
 import os
 import subprocess
 import sys
 
 from npopt import backend
-from npopt.backend import devices, draws
+from npopt.backend import devices, draws, elementary
 from npopt.errors import UserError
 
 import numpy as np
@@ -44,6 +45,18 @@ def test_normals_are_box_muller_of_the_counter(dtype):
         u, v = (a + 0.5) * 2.0**-53, (b + 0.5) * 2.0**-53
         expected = np.sqrt(-2 * np.log(u)) * np.cos(2 * np.pi * v)
         assert abs(z[i] - expected) <= (1e-14 if dtype == "float64" else 1e-6) * max(1, abs(expected))
+
+
+def test_logarithm_and_cosine_are_good_to_the_last_bits(rng):
+    """The cosine against that of the angle left when whole quarters of a turn, exact numbers, are taken off."""
+    edges = [2.0**-54, 2.0**-53, 0.5**0.5, np.nextafter(0.5**0.5, 0), 1 - 2.0**-53, 1.0, 1.5, 1e300]
+    for x in [*edges, *rng.random(2000), *np.exp(-30 * rng.random(500))]:
+        assert abs(elementary.log(x) - math.log(x)) <= 4e-16 * abs(math.log(x))
+    for v in [0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 0.875, 1.0, 2.0**-54, *rng.random(2000)]:
+        k = round(4 * v)
+        r = 2 * math.pi * (v - k / 4)
+        exact = (math.cos(r), -math.sin(r), -math.cos(r), math.sin(r))[k % 4]
+        assert abs(elementary.cosine_of_turns(v) - exact) <= 4e-16 * max(abs(exact), 1e-300)
 
 
 def test_normals_have_the_moments_of_a_normal_law_and_no_serial_correlation():

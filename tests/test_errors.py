@@ -11,6 +11,7 @@ FILES = [path for room in ("npopt", "nn", "problems", "lab") for path in sorted(
 
 # (file, function): why it raises another exception.
 OTHERS = {
+    ("nn/layer.py", "__getattr__"): "Python asks for an AttributeError",
     ("npopt/backend/cache.py", "make_private"): "folder() catches it and goes on to the next candidate",
     ("npopt/backend/cache.py", "check_above"): "the same",
     ("npopt/backend/graphs.py", "_done"): "a status of NVIDIA's library; a pass that cannot be recorded is not",

@@ -12,10 +12,15 @@ from nn.kernels.cpu import _cut, _relu, _relu_backward
 from nn.norms import fold, scales, slopes
 from npopt import backend
 from npopt.backend import elementwise, noise
+from npopt.directions import add_normals
 from npopt.errors import UserError
 from npopt.estimators.accumulated import add, scale
 from npopt.estimators.clipped import shrink
+from npopt.estimators.lozo import average
+from npopt.estimators.sphere import unit
+from npopt.estimators.spsa import signs
 from npopt.estimators.svrg import reduced
+from npopt.estimators.zeroth import moved
 from npopt.optimizers import (
     adabound,
     adadelta,
@@ -243,6 +248,11 @@ COMPILED = [
     (_relu_backward, ("dx", "dy", "y")),
     (_cut, ("dy", "y")),
     (reduced, ("out", "old", "mean")),
+    (add_normals, ("out",)),
+    (moved, ("y", "x", "u")),
+    (unit, ("u",)),
+    (signs, ("out",)),
+    (average, ("N", "U")),
     (finish, ("out", "g", "x")),
     (finish, ("out", "g", "x", "c")),
     (soft_threshold, ("x",)),

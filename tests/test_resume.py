@@ -6,15 +6,23 @@ import npopt
 from lab.methods import BASES
 from nn import networks
 from npopt import (
+    LOZO,
     SAGA,
     SVRG,
+    ZOSVRG,
     Accumulated,
     AdamMini,
     AdaptiveImportance,
     Anderson,
     Clipped,
+    ClippedBySegment,
+    ClippedByValue,
+    DeepZero,
     Events,
     HeavyBall,
+    MeZO,
+    MeZOSVRG,
+    Normalised,
     RandomReshuffling,
     Stop,
     backend,
@@ -78,7 +86,10 @@ RUNS = [
     *((network, o, PART, None) for o in ASKING),
     *((regression, o, FULL, None) for o in PROXIMAL if isinstance(o, Anderson)),
     *((regression, HeavyBall(0.7), PART, e) for e in (SVRG(), SAGA(), Clipped(0.5, Accumulated(2)))),
+    *((regression, HeavyBall(0.7), PART, e) for e in (ClippedByValue(0.1), ClippedBySegment(0.4), Normalised(0.2))),
     (network, HeavyBall(0.7), PART, SVRG(option="II")),
+    *((regression, HeavyBall(0.7), PART, e) for e in (ZOSVRG(), MeZOSVRG(3), DeepZero(0.5, queries=3))),
+    *((network, HeavyBall(0.7), PART, e) for e in (MeZO(), LOZO(2, 4, momentum=0.6))),
     (regression, HeavyBall(0.7), AdaptiveImportance(5), None),
 ]
 NAMES = [f"{problem.__name__} {short(o)} {type(s).__name__} {e or ''}" for problem, o, s, e in RUNS]

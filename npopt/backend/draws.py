@@ -18,6 +18,9 @@ import functools
 import hashlib
 import inspect
 
+from npopt.backend import elementary
+from npopt.backend.elementary import cosine_of_turns, log
+
 import numba
 import numpy as np
 
@@ -67,13 +70,15 @@ def hashed_uniform(key, i):
 def hashed_normal(key, i):
     """Standard normal number i (uint64) of key (uint64), float64."""
     g, two = np.uint64(0x9E3779B97F4A7C15), np.uint64(2)
-    u = (np.float64(_mix(key + (two * i + np.uint64(1)) * g) >> np.uint64(11)) + 0.5) * 2.0**-53
-    v = (np.float64(_mix(key + (two * i + two) * g) >> np.uint64(11)) + 0.5) * 2.0**-53
-    return np.sqrt(-2.0 * np.log(u)) * np.cos(6.283185307179586 * v)
+    u = (np.float64(np.int64(_mix(key + (two * i + np.uint64(1)) * g) >> np.uint64(11))) + 0.5) * 2.0**-53
+    v = (np.float64(np.int64(_mix(key + (two * i + two) * g) >> np.uint64(11))) + 0.5) * 2.0**-53
+    return np.sqrt(-2.0 * log(u)) * cosine_of_turns(v)
 
 
-# Compiled formulas inline these three: their text is part of the cache's key.
-DRAWS_TEXT = "".join(inspect.getsource(f.py_func) for f in (_mix, hashed_uniform, hashed_normal))
+# Compiled formulas inline these: their text is part of the cache's key.
+DRAWS_TEXT = inspect.getsource(elementary) + "".join(
+    inspect.getsource(f.py_func) for f in (_mix, hashed_uniform, hashed_normal)
+)
 
 CUDA_DRAWS = """
 __device__ inline unsigned long long mix64(unsigned long long z) {
@@ -87,6 +92,6 @@ __device__ inline double hashed_uniform(unsigned long long key, unsigned long lo
 __device__ inline double hashed_normal(unsigned long long key, unsigned long long i) {
     double u = ((double)(mix64(key + (2 * i + 1) * 0x9E3779B97F4A7C15ULL) >> 11) + 0.5) * 1.1102230246251565e-16;
     double v = ((double)(mix64(key + (2 * i + 2) * 0x9E3779B97F4A7C15ULL) >> 11) + 0.5) * 1.1102230246251565e-16;
-    return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+    return sqrt(-2.0 * log(u)) * cospi(2.0 * v);
 }
 """

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from npopt import backend
-from npopt.contracts import Array, Number, Problem
+from npopt.contracts import Array, Number, Problem, Shift
 from npopt.errors import UserError
 from npopt.samplers.base import Batch
 from npopt.values import Value
@@ -12,7 +12,8 @@ import numpy as np
 
 
 class Estimator(Value):
-    """g = estimator.start(problem, x, seed); loss = estimator(x, batch, out=g).
+    """g = estimator.start(problem, x, seed); loss = estimator(x, batch, out=g). g is a vector like x, or, where that
+    would be too much memory, an iterator over its pieces (mezo.py).
 
     As the oracle it offers `problem`; `seed`; `loss` of this step (set by the loop); `again(y, out)`, the estimate of
     the same batch at another point; `value(y)`, its loss there; and `sampled(y, out, key)`. `counts` has the rows
@@ -25,9 +26,13 @@ class Estimator(Value):
     skip = False
 
     def start(self, problem: Problem, x: Array, seed: int) -> Array:
+        self.ready(problem, seed)
+        return backend.xp(x).zeros_like(x)
+
+    def ready(self, problem, seed):
+        """What start does beside making g."""
         self.problem, self.counts, self.batch = problem, {"gradients": 0, "values": 0, "bytes": 0}, None
         self.seed = seed
-        return backend.xp(x).zeros_like(x)
 
     def __call__(self, x: Array, batch: Batch, out: Array) -> Number:
         """Write the estimate at x for this batch into out; return the loss (a float; on a GPU a 0-d array)."""
@@ -37,11 +42,13 @@ class Estimator(Value):
     def again(self, y: Array, out: Array) -> Number:
         raise UserError(f"{type(self).__name__} does not say how it estimates; define again(self, y, out)")
 
-    def value(self, y: Array) -> Number:
-        """The loss of this step's batch at another point, without a gradient."""
+    def value(self, y: Array, shift: Shift | None = None) -> Number:
+        """The loss of this step's batch at another point, or at y + a z for shift = (a, direction); no gradient."""
         rows = self.batch.rows
         self.counts["values"] += self.problem.n if rows is None else len(rows)
-        return self.problem.value(y, rows, self.batch.weights)
+        if shift is None:
+            return self.problem.value(y, rows, self.batch.weights)
+        return self.problem.value(y, rows, self.batch.weights, shift)
 
     def sampled(self, y: Array, out: Array, key: int) -> int:
         """Write into out the gradient at y of the mean loss of this step's rows, with targets drawn from the model.
@@ -78,6 +85,11 @@ class Wrapper(Estimator):
 
     def start(self, problem, x, seed):
         g = self.inner.start(problem, x, seed)
+        if not hasattr(g, "dtype"):
+            raise UserError(
+                f"{type(self).__name__}: {type(self.inner).__name__} makes its gradient in pieces, and this needs it "
+                "whole; GaussianSmoothing makes the same estimate as MeZO in a vector"
+            )
         self.problem, self.counts, self.batch, self.seed = problem, self.inner.counts, None, seed
         return g
 

@@ -7,7 +7,9 @@ from lab.charts import tuned
 from lab.figures import COLOURS, by_row, closer, curves, each, fitted, halved, heat, named, panels, said
 from lab.pictures import save
 from lab.results import Finished
+from lab.surfaces import map_of, moving, on_relief, relief
 from npopt.analysis import RangeTest
+from problems.landscapes import EVERY
 
 import numpy as np
 import pytest
@@ -200,3 +202,38 @@ def test_names_stand_at_the_ends_of_their_lines_and_apart():
     np.testing.assert_allclose(places["c"], (1.015, (0 - low) / (high - low)), atol=1e-6)
     assert places["short"][0] < 0.5 and places["beside"][1] - places["short"][1] > 0.98 * height
     assert ax.texts[0].get_color() in COLOURS
+
+
+def test_the_last_frame_of_an_animation_stays(tmp_path):
+    def frames():
+        figure, ax = panels(size=(2, 2))
+        for k in range(4):
+            ax.plot([0, k], [0, 1])
+            yield figure
+
+    save(frames(), tmp_path / "some.gif")
+    with Image.open(tmp_path / "some.gif") as image:
+        times = []
+        for k in range(image.n_frames):
+            image.seek(k)
+            times.append(image.info["duration"])
+    assert times == [80, 80, 80, 2000]
+
+
+def test_ways_grow_on_a_map_and_on_a_relief_and_are_cut_at_the_window():
+    way = np.array([[0.5, 0.0], [0.2, 0.5], [0.1, 5.0]])
+    columns = {"x": way[:, 0], "y": way[:, 1], "f": way[:, 0] ** 2 - way[:, 1] ** 2, "gap": np.array([1.0, 1e-20, 0.5])}
+    runs = {"m": Finished("a", {}, 0, {}, columns, {}, 0.0, "steps")}
+    land = EVERY["open saddle"]
+    on = on_relief(land, way)
+    np.testing.assert_allclose(on[:, 1], [0.2, 0.5, 0.2**2 - 0.5**2])
+    assert np.isnan(on[:, 2]).all()
+    *_, figure = moving(lambda ax: map_of(ax, land), runs, (0, 2))
+    curve = figure.axes[1].lines[0].get_ydata()
+    assert curve[0] == 1 and np.isnan(curve[1]) and figure.axes[1].get_title() == "step 2"
+    frames = moving(
+        lambda ax: (relief(ax, land), (-3, 1))[1], runs, (0, 1), "f", lambda w: on_relief(land, w), projection="3d"
+    )
+    for t, figure in enumerate(frames):
+        left, right = figure.axes[0], figure.axes[1]
+        assert len(right.lines[0].get_ydata()) == t + 1 and right.get_ylim() == (-3, 1) and left.get_zlabel() == "f"

@@ -12,11 +12,19 @@ import pytest
     [
         (lambda: nn.mlp((784, 128, 56, 10)), 784 * 128 + 128 + 128 * 56 + 56 + 56 * 10 + 10),
         (nn.lenet5, 61_706),
+        (nn.strided, 166_406),
         (nn.resnet18, 11_173_962),
+        (nn.resnet20, 272_474),
         (lambda: nn.resnet18(in_channels=1), 11_173_962 - 2 * 9 * 64),
         (nn.vgg, 9_231_114),
         (lambda: nn.vgg(16), 14_728_266),
         (lambda: nn.vgg(11, batch_norm=False), 9_231_114 - 2 * 2752),
+        (
+            lambda: nn.language_model(10_000, 35, 650),
+            10_000 * 650 + 2 * 4 * 650 * (2 * 650 + 1) + 650 * 10_000 + 10_000,
+        ),
+        (lambda: nn.language_model(65, 50, 128, 1, kind=nn.GRU), 2 * 65 * 128 + 65 + 3 * 128 * (2 * 128 + 1) + 128),
+        (lambda: nn.language_model(10_000, 35, 200, tied=True), 10_000 * 201 + 2 * 4 * 200 * 401),
     ],
 )
 def test_parameter_counts(make, count):
@@ -47,7 +55,9 @@ NETWORKS = {
     "lenet5": nn.lenet5,
     "lenet5 as in 1998": lambda: nn.lenet5(nn.Tanh, "avg", init=init.LeCun()),
     "lenet5 for 8x8 digits": lambda: nn.lenet5(input_shape=(8, 8, 1)),
+    "strided": lambda: nn.strided(input_shape=(12, 12, 2)),
     "resnet18": lambda: nn.resnet18(width=2, in_channels=1, image=16),
+    "resnet20": lambda: nn.resnet20(width=2, in_channels=1, image=16),
     "vgg11": lambda: nn.vgg(11, width=2),
     "vgg16": lambda: nn.vgg(16, width=1, batch_norm=False, dropout=0.1),
 }

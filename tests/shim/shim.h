@@ -28,6 +28,14 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 
+// CUDA's cos(pi x) of 0 <= x <= 2: x = k/2 + r, |r| <= 1/4, exactly
+inline double cospi(double x) {
+    const double pi = 3.14159265358979323846;
+    int k = (int)(2 * x + 0.5);
+    double r = x - 0.5 * k, y = k & 1 ? sin(pi * r) : cos(pi * r);
+    return (k + 1) & 2 ? -y : y;
+}
+
 namespace shim {
 
 struct Dim {

@@ -3,7 +3,7 @@
 import nn
 from nn.kernels.gpu import convolutions
 from nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
-from npopt import SGD, AdamW, WithReplacement, backend, minimize
+from npopt import LOZO, SGD, AdamW, CoordinateDifferences, MeZO, WithReplacement, backend, minimize
 from problems.feeds import CropFlip, Images
 from problems.neural import Neural
 
@@ -115,3 +115,18 @@ def test_gradients_of_every_layer(name, shim):
     make, shape = LAYERS[name]
     report = nn.gradcheck_layer(make(), shape)
     assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("name", ["lenet5 as in 1998", "resnet18"])
+@pytest.mark.parametrize("estimator", [MeZO(1e-2, 2), LOZO(2, 2, 1e-2, 0.5), CoordinateDifferences(1e-2, "central", 5)])
+def test_steps_by_function_values_are_those_of_the_cpu(estimator, name, rng):
+    size, found = NETWORKS[name]().input_shape[0], []
+    data = pictures(rng, 12, size, 10)
+    for device in ("shim", "cpu"):
+        on(device)
+        problem = Neural(NETWORKS[name](), Images(data), dtype="float64")
+        run = minimize(problem, SGD(), WithReplacement(4), 1e-4, estimator, stop=dict(steps=3), seed=2)
+        found.append(backend.to_host(run.x).copy())
+    np.testing.assert_allclose(*found, rtol=1e-7, atol=1e-9)
+    assert np.abs(found[0] - problem.x0(backend.generator(2, "x0"))).max() > 1e-6
+    on("cpu", "fast")
