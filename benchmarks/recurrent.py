@@ -134,6 +134,7 @@ def held(mine, other, what):
 
 def main():
     p = arguments(__doc__, rounds=9)
+    p.add_argument("--only", default="", help="only cases whose name contains this")
     p.add_argument("--note", default="", help="a sentence on the machine's state, for the table")
     args = p.parse_args()
     backend.threads(args.threads)
@@ -149,6 +150,8 @@ def main():
     notes = []
     for kind, units in (("LSTM", 650), ("LSTM", 200), ("GRU", 200)):
         name = f"{kind}, 2 x {units} units"
+        if args.only not in name:
+            continue
         mine, network, x, rows = ours(kind, units)
         other, compiled = None, "-"
         if torch:
