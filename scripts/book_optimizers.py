@@ -120,7 +120,7 @@ def held(seed, events, kind):
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args):
-    rows, B, few = args.pick(None, 1200), args.pick(128, 32), args.seeds[:5]
+    rows, B, few = args.pick(None, 800), args.pick(128, 32), args.seeds[:5]
     optimizers = {"buffer form": HeavyBall(0.9), "average": Averaged(0.9)}
     for data in args.data_of("a"):
         problem = Recipe(perceptron, data=data, hidden=(512, 64), rows=rows, pixels=(-1, 1))
@@ -128,7 +128,7 @@ def runs(args):
             yield Entry("a", problem, optimizers[form], RandomReshuffling(B), lr, stop=Stop(epochs=1), metrics=0.125,
                         form=name)
     for data in args.data_of("b"):
-        problem = Recipe(perceptron, data=data, hidden=WIDE, activation=GELU, rows=args.pick(10_000, 1200),
+        problem = Recipe(perceptron, data=data, hidden=WIDE, activation=GELU, rows=args.pick(10_000, 600),
                          pixels=(-1, 1))
         for name, optimizer, rate in (
             ("SGD, average", Averaged(0.9), 1e-2), ("SGD, buffer form", HeavyBall(0.9), 1e-2), ("Adam", Adam(), 1e-3),
@@ -140,7 +140,7 @@ def runs(args):
     for kind in (HeavyBall, Lion, Adam, Adafactor):
         yield Entry("d", run=Recipe(held, kind=kind), seeds=[0], method=kind.__name__)
     for data in args.data_of("e"):
-        problem = Recipe(book_cnn, data=data, rows=args.pick(2000, 300), test_rows=args.pick(2000, 200))
+        problem = Recipe(book_cnn, data=data, rows=args.pick(2000, 120), test_rows=args.pick(2000, 100))
         for name, optimizer, rate in (("SGD, average", Averaged(0.9), 1e-2), ("Adam", Adam(), 1e-3),
                                       ("Lion", Lion(), 1e-4), ("Adafactor", Adafactor(), PAPERS)):
             yield Entry("e", problem, optimizer, RandomReshuffling(B), rate, stop=Stop(epochs=args.budget(4, 2)),
