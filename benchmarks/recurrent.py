@@ -6,10 +6,14 @@
 of Zaremba, Sutskever & Vinyals, arXiv:1409.2329, and their recurrent layers alone (forward and backward, gradients of
 inputs and parameters). Both sides have the same weights and see the same batch again and again; before it is timed, the
 losses of two steps are held to one another. PyTorch's nn.LSTM runs eagerly; the last column is npopt's time as a part
-of torch.compile's.
+of torch.compile's. With --cpu the processor's time is taken, best with --threads 1, where others use
+the machine, too.
 """
 
-from pairs import Table, alternate, arguments, torch  # isort: skip (before NumPy)
+import pairs  # isort: skip (before NumPy)
+from pairs import Table, alternate, arguments, torch  # isort: skip
+
+import time
 
 import nn
 from npopt import SGD, Batch, Clipped, backend
@@ -134,14 +138,18 @@ def held(mine, other, what):
 
 def main():
     p = arguments(__doc__, rounds=9)
+    p.add_argument("--only", default="", help="only cases whose name contains this")
+    p.add_argument("--cpu", action="store_true", help="the processor's time instead of the clock's")
     p.add_argument("--note", default="", help="a sentence on the machine's state, for the table")
     args = p.parse_args()
     backend.threads(args.threads)
+    pairs.clock = time.process_time if args.cpu else pairs.clock
     if torch:
         torch.set_num_threads(args.threads)
     rival = f"PyTorch {torch.__version__.split('+')[0]}" if torch else "no PyTorch"
     table = Table(
-        f"Language models, batch {STREAMS}, {LENGTH} times, float32, {args.threads} threads each, alternated",
+        f"Language models, batch {STREAMS}, {LENGTH} times, float32, {args.threads} threads each, alternated"
+        + ", processor time" * args.cpu,
         "npopt",
         rival,
         ("torch.compile",),
@@ -149,6 +157,8 @@ def main():
     notes = []
     for kind, units in (("LSTM", 650), ("LSTM", 200), ("GRU", 200)):
         name = f"{kind}, 2 x {units} units"
+        if args.only not in name:
+            continue
         mine, network, x, rows = ours(kind, units)
         other, compiled = None, "-"
         if torch:

@@ -101,8 +101,8 @@ class Best:
     def __init__(self, aim, empty=False):
         m, self.delta = xp(aim.targets), aim.pixels.zeros()
         if empty:
-            self.losses = m.full(aim.count, -m.inf, self.delta.dtype)
-            self.fooled = m.zeros(aim.count, bool)
+            self.losses = backend.zeros((aim.count,), self.delta.dtype) - m.inf
+            self.fooled = self.losses > 0
         else:
             self.losses, self.fooled = aim.value(self.delta)
 
