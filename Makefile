@@ -11,11 +11,11 @@ install:                        # a virtual environment with everything
 check:                          # style and imports, and the layout of all but scripts
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 
-test: check                     # the fast tests
-	$(PYTHON) -m pytest
+test: check                     # the fast tests, on all cores
+	$(PYTHON) -m pytest -n auto
 
 slow:                           # all tests
-	$(PYTHON) -m pytest -m 'not gpu'
+	$(PYTHON) -m pytest -n auto -m 'not gpu'
 
 bench:                          # tables of benchmarks/results, alone on the machine
 	for name in $(BENCHMARKS); do $(PYTHON) benchmarks/$$name.py --write || exit 1; done

@@ -18,6 +18,7 @@ from problems.feeds import Images
 import numpy as np
 from pairs import Table, arguments
 
+NAMES = {MeZO: "MeZO", LOZO: "LOZO", GaussianSmoothing: "ZO-SGD"}
 CASES = {"LeNet-5": (lenet5, (28, 28, 1), (64, 128, 256)), "ResNet-20": (resnet20, (32, 32, 3), (16, 64))}
 
 
@@ -104,7 +105,7 @@ def steps(table, name, threads, rounds):
             problem.value(x, rows)
 
         for estimator in (MeZO(),) if size != 64 else (MeZO(), GaussianSmoothing(), LOZO(2)):
-            label = type(estimator).__name__
+            label = NAMES[type(estimator)]
             table.add(f"{name}, {size} rows, {label}", stepper(problem, x, estimator, rows), forward, rounds)
 
 
@@ -117,7 +118,7 @@ def memory(table):
             problem.value(x, rows)
             found["forward"] = x.nbytes + peak(lambda p=problem, x=x, r=rows: p.value(x, r))
             for estimator in (MeZO(), LOZO(2), GaussianSmoothing()):
-                label = type(estimator).__name__
+                label = NAMES[type(estimator)]
                 found[label] = x.nbytes + peak(lambda p=problem, x=x, e=estimator, r=rows: stepper(p, x, e, r)())
             text = ", ".join(f"{label} {v / found['forward']:.3f}" for label, v in found.items() if label != "forward")
             table.note(f"  {name}, {size} rows: {found['forward'] / 1e6:.2f} MB forward; {text}")

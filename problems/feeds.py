@@ -147,8 +147,8 @@ class Images(DataFeed):
     def box(self):
         """Black, white and their distance in the network's scale: three arrays of the shape of a row."""
         shape, whites = self.parts["train"][0].shape[1:], getattr(self.data, "scale", 1.0)
-        m, unit = backend.xp(self.scale), self.scale * whites
-        low, unit = (m.zeros(shape, self.dtype) + v for v in (self.shift, unit))
+        unit = self.scale * whites
+        low, unit = (backend.zeros(shape, self.dtype) + v for v in (self.shift, unit))
         return tuple(v.reshape(self.input_shape) for v in (low, low + unit, unit))
 
     def inputs(self, part, rows, draw):

@@ -138,7 +138,7 @@ def b_default(results):
                   expected="at b1 = 0.95 the test error at b2 = 0.9 is above that at 0.999 (95 %); false where it is "
                   "below, or alike to 0.1 points", source="a rule of thumb: b1 < sqrt(b2)")
 def b_short(results):
-    errors = {b2: 100 * (1 - runs.final("test_accuracy")) for (b1, b2), runs in pairs(results).items() if b1 == 0.95}
+    errors = {b2: 100 * (1 - results.select("b", b1=0.95, b2=b2).final("test_accuracy")) for b2 in B2}
     return decided(spreads({f"b2 {b2:g}": v for b2, v in errors.items()}), lower(errors[0.999], errors[0.9], 0.1))
 
 
@@ -175,7 +175,10 @@ def chosen(results, kind):
                   source="Loshchilov & Hutter, ICLR 2019, figure 2")
 def c_apart(results):
     losses, words = {}, []
-    trained = results.select("c", lr=[lr for lr, runs in results.select("c").groups("lr") if not stuck(runs)])
+    rates = [lr for lr, runs in results.select("c").groups("lr") if not stuck(runs)]
+    if len(rates) < 2:
+        raise Undecided("runs are stuck at all rates but one")
+    trained = results.select("c", lr=rates)
     for kind in KINDS:
         best, ends = chosen(trained, kind), trained.select(method=kind).finals("test_loss", "lr", "decay")
         losses[kind] = np.mean([np.log(ends[here, best[there]] / ends[here, best[here]])

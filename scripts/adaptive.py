@@ -222,7 +222,7 @@ def views_figure(results):
 
 def shown(args):
     """The steps that are frames."""
-    return range(0, STEPS + 1, args.pick(4, 150))
+    return range(0, STEPS + 1, args.pick(4, STEPS))
 
 
 @experiment.figure("saddle.gif", caption="The saddle x^2 - y^2, seen across its ridge, which the methods come down: "

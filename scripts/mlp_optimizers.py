@@ -60,7 +60,7 @@ class Unbounded(HeavyBall):
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args, found=None):
-    rows, fewer = args.pick(None, 1200), args.pick(10_000, 1200)
+    rows, fewer, three = args.pick(None, 1200), args.pick(10_000, 1200), args.seeds[:3]
     sampler, xavier = RandomReshuffling(args.pick(256, 64)), init.XavierUniform()
     few, short, whole = args.seeds[:5], *(dict(stop=Stop(epochs=args.budget(*e))) for e in ((5, 3), (10, 4)))
 
@@ -76,7 +76,7 @@ def runs(args, found=None):
             yield Entry("d", problem(data, l2=decay), HeavyBall(0.9), sampler, 0.02, method="decay", l2=decay,
                         **short)
         yield Entry("d", problem(data, None, l2=1e-3, rows=rows), HeavyBall(0.9), sampler, 0.1, method="as the report",
-                    l2=1e-3, seeds=few, **whole)
+                    l2=1e-3, seeds=three, **whole)
         for lr in (1e-1, 1e-2, 1e-3, 1e-4):
             yield Entry("d", problem(data), Unbounded(1.5), sampler, lr, method="beta 1.5", lr=lr, seeds=few, **short)
     for data in args.data_of("e"):
@@ -89,11 +89,11 @@ def runs(args, found=None):
             yield Entry("e", problem(data), optimizer, sampler, 1e-3, method=method, **short)
         for b1 in args.pick(B1, B1[:2]):
             for b2 in args.pick(B2, B2[1:]):
-                yield Entry("e", problem(data), Adam(b1, b2), sampler, 1e-3, b1=b1, b2=b2, seeds=few, **short)
+                yield Entry("e", problem(data), Adam(b1, b2), sampler, 1e-3, b1=b1, b2=b2, seeds=three, **short)
         for decay in args.pick(DECAYS, DECAYS[::3]):
             for method, optimizer in (("L2", Adam(l2=decay)), ("AdamW", AdamW(weight_decay=decay))):
-                yield Entry("e", problem(data), optimizer, sampler, 1e-3, method=method, decay=decay, seeds=few,
-                            **short)
+                yield Entry("e", problem(data), optimizer, sampler, 1e-3, method=method, decay=decay,
+                            seeds=three, **short)
         yield Entry("e", run=Recipe(suggested, data=data, rows=rows, init=xavier, batch=sampler.batch_size),
                     method="range test")
     for data in args.data_of("h"):

@@ -105,8 +105,8 @@ def runs(args, found=None):
             best = base if args.quick else best_rate(found, method, steps)
             for lr, stage in [*grid, *([(best, "chosen")] if best else [])]:
                 yield Entry(part, problem, optimizer, RandomReshuffling(batch), Cosine(lr), stop=Stop(steps=steps),
-                            metrics=max(1, steps // 12), per="step", method=method, steps=steps, lr=lr, stage=stage,
-                            seeds=args.seeds[:1] if stage == "grid" else None)
+                            metrics=args.pick(steps // 12, steps), per="step", method=method, steps=steps, lr=lr,
+                            stage=stage, seeds=args.seeds[:1] if stage == "grid" else None)
     for data in args.data_of("w"):
         for method, lr in WIDE.items():
             optimizer, _, l2 = METHODS["a"][method]

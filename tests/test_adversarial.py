@@ -173,6 +173,7 @@ def test_the_divergence_is_that_of_its_definition_and_both_gradients_its_derivat
 # ---------------------------------------------------------------------------------------------------- identities
 
 BATCH = 16
+THREE = [Adversarial(0.2, 0.1, 3), FreeAdversarial(0.2, 20), TRADES(0.2, 2.0, 0.1, 2)]
 METHODS = [
     (Adversarial(0.0, 0.1, 2), RandomReshuffling(BATCH)),
     (Adversarial(0.0, 0.0, random=False), RandomReshuffling(BATCH)),
@@ -195,6 +196,26 @@ def test_nothing_changes_bit_for_bit_where_nothing_is_added(method, sampler, aug
     assert runs[0].columns["test_loss"] == runs[1].columns["test_loss"]  # batch statistics too
 
 
+@pytest.mark.parametrize("method", THREE, ids=repr)
+def test_a_loss_scale_is_taken_out_of_both_gradients(method, rng):
+    """A power of 2 rounds nothing away: gradients, perturbations and clipping are those without it, bit for bit."""
+    found = []
+    for scale in (1.0, 2.0**16):
+        problem = digits(l2=0.01, loss_scale=scale)
+        x, rows = problem.x0(np.random.default_rng(1)), np.arange(20)
+        chain = Clipped(0.1, method)
+        g = chain.start(problem, x, 0)
+        for t in range(2):
+            problem.begin(t)
+            loss = chain(x, Batch(rows), g)
+        inputs, targets = problem.pairs("test", rows)
+        slope = np.empty_like(inputs)
+        problem.attacked(x, inputs, targets, None, slope)
+        found.append([g, slope, loss])
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_a_replay_of_one_is_the_sampler_itself(noise):
     _, problem, x = noise
     one, two = (
@@ -204,9 +225,7 @@ def test_a_replay_of_one_is_the_sampler_itself(noise):
     np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize(
-    "method", [Adversarial(0.2, 0.1, 3), FreeAdversarial(0.2, 20), TRADES(0.2, 2.0, 0.1, 2)], ids=repr
-)
+@pytest.mark.parametrize("method", THREE, ids=repr)
 def test_batch_statistics_are_updated_once_a_step_by_the_pass_that_trains(method, rng):
     problem, rows = digits(), np.arange(20)
     x = problem.x0(rng)
@@ -242,9 +261,7 @@ def test_micro_batches_give_the_gradient_of_the_whole(noise):
         np.testing.assert_allclose(found[0], found[1], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "method", [Adversarial(0.2, 0.1, 3), FreeAdversarial(0.2, 5), TRADES(0.2, 2.0, 0.1, 2)], ids=repr
-)
+@pytest.mark.parametrize("method", THREE, ids=repr)
 def test_elsewhere_the_inputs_stay_those_of_the_step(method, noise, rng):
     _, problem, x = noise
     g, h, y = method.start(problem, x, 0), np.empty_like(x), x + 0.1 * rng.standard_normal(x.shape)

@@ -101,8 +101,8 @@ class Best:
     def __init__(self, aim, empty=False):
         m, self.delta = xp(aim.targets), aim.pixels.zeros()
         if empty:
-            self.losses = m.full(aim.count, -m.inf, self.delta.dtype)
-            self.fooled = m.zeros(aim.count, bool)
+            self.losses = backend.zeros((aim.count,), self.delta.dtype) - m.inf
+            self.fooled = self.losses > 0
         else:
             self.losses, self.fooled = aim.value(self.delta)
 
@@ -176,13 +176,28 @@ class Attacked:
         self.delta, self.counts = delta, counts
 
 
+def numbered(problem, part, rows):
+    """Row numbers of a part as (n,) int64 on the host; rows None: all."""
+    if not hasattr(problem, "pairs"):
+        raise UserError(f"{problem.name}: attacks need a network (problems.Neural)")
+    if part not in problem.feed.parts:
+        raise UserError(f"{problem.name} has no part {part!r}; there is {', '.join(problem.feed.parts)}")
+    count = problem.feed.count(part)
+    rows = np.arange(count) if rows is None else np.asarray(rows)
+    if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu" or not (0 <= rows.min() and rows.max() < count):
+        raise UserError(f"{problem.name}: rows of {part} must be whole numbers in 0..{count - 1}, at least one")
+    return rows.astype(np.int64)
+
+
 def attacked(problem, x, attack, part="test", rows=None, *, seed=0, batch=250, keep=False, stop=True):
     """Attack rows of a part (None: all), batch by batch, in evaluation mode; nothing of the problem changes.
 
     stop   leave rows alone once they are fooled; those that are misclassified as they are count as fooled
     keep   return the perturbations
     """
-    rows = np.arange(problem.feed.count(part)) if rows is None else np.asarray(rows, np.int64)
+    if not isinstance(attack, Attack):
+        raise UserError(f"attacked: attack must be one of problems.attacks, such as PGD(0.3), got {attack!r}")
+    rows = numbered(problem, part, rows)
     counts, found = {"gradients": 0, "values": 0}, []
     for start in range(0, len(rows), batch):
         there = backend.asarray(rows[start : start + batch])

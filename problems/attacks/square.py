@@ -79,9 +79,9 @@ def uniforms(draw, aim, width):
 
 def stripes(u, shape, eps):
     """(B, H, W, C): -eps or eps, the same along a column of a channel. u: (B, W C)."""
-    m, (height, width, channels) = xp(u), shape
+    height, width, channels = shape
     signs = (eps - 2 * eps * (u < 0.5)).astype(u.dtype).reshape(-1, 1, width, channels)
-    return m.zeros((1, height, 1, 1), u.dtype) + signs
+    return backend.zeros((1, height, 1, 1), u.dtype) + signs
 
 
 def squares(u, shape, h, size):

@@ -18,7 +18,7 @@ import numba
 import numpy as np
 
 jit, inside = numba.njit(parallel=True, **OPTIONS), numba.njit(**OPTIONS)
-ROWS = 32  # of a matrix's gradient, a piece of work
+ROWS = 64  # of a matrix's gradient, a piece of work
 
 
 class Step(NamedTuple):
@@ -223,25 +223,38 @@ def pull(x, y, g, M, v, factors, dx):
 @jit
 def outer(at, value, rows, into, add):
     """into (+)= sum_b x_b rows_b', x_b the sparse vector of these lists; rows: (B, width), into: (n, width)"""
+    samples, last = rows.shape[0], at.shape[1] - 1
     for piece in numba.prange((into.shape[0] + ROWS - 1) // ROWS):
         low = np.int64(piece) * ROWS
         high = min(low + ROWS, into.shape[0])
-        if not add:
-            into[low:high] = 0
-        for k in range(rows.shape[0]):
-            count, row = at[k, at.shape[1] - 1], rows[k]
-            i, end = 0, count
-            while i < end:  # the first place from `low` on
-                middle = (i + end) // 2
-                if at[k, middle] < low:
-                    i = middle + 1
-                else:
-                    end = middle
-            while i < count and at[k, i] < high:
-                a, out = value[k, i], into[at[k, i]]
-                for j in range(out.size):
-                    out[j] += a * row[j]
+        who, what = np.empty((ROWS, samples), np.int32), np.empty((ROWS, samples), value.dtype)
+        count = np.zeros(ROWS, np.int64)  # the samples that have an entry in each of these rows
+        for k in range(samples):
+            i = first_from(at[k], at[k, last], low)
+            while i < at[k, last] and at[k, i] < high:
+                r = at[k, i] - low
+                who[r, count[r]], what[r, count[r]] = k, value[k, i]
+                count[r] += 1
                 i += 1
+        for r in range(high - low):
+            out = into[low + r]
+            if not add:
+                for j in range(out.size):
+                    out[j] = 0
+            add_rows(who[r], what[r], count[r], rows, out)
+
+
+@inside
+def first_from(places, count, low):
+    """The first i with places[i] >= low; places: rising, count of them."""
+    i, end = 0, count
+    while i < end:
+        middle = (i + end) // 2
+        if places[middle] < low:
+            i = middle + 1
+        else:
+            end = middle
+    return i
 
 
 @inside

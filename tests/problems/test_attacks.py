@@ -2,7 +2,7 @@
 
 from nn import BatchNorm, Dropout, Linear, Network, ReLU, Sequential, init
 from npopt import Adam, RandomReshuffling, Stop, backend, minimize
-from problems import Neural, datasets
+from problems import LeastSquares, Neural, datasets
 from problems.attacks import APGD, FGSM, PGD, Ensemble, LogitMargin, LogitRatio, Square, attacked
 from problems.attacks.apgd import checkpoints
 from problems.attacks.base import Aim, Ball
@@ -410,6 +410,11 @@ def test_attacks_run_where_nothing_may_be_read(attack, device, trained):
         (lambda p: APGD(0.1, 1), "steps must be"),
         (lambda p: Square(0.1, p=0.0), "p must lie in"),
         (lambda p: Ensemble(), "give attacks"),
+        (lambda p: attacked(p, np.zeros(p.dim), FGSM(0.1), rows=[40]), r"whole numbers in 0\.\.39"),
+        (lambda p: attacked(p, np.zeros(p.dim), FGSM(0.1), rows=[]), "at least one"),
+        (lambda p: attacked(p, np.zeros(p.dim), FGSM(0.1), "validation"), "no part 'validation'; there is train, test"),
+        (lambda p: attacked(LeastSquares(np.eye(2), np.ones(2)), np.zeros(2), FGSM(0.1)), "attacks need a network"),
+        (lambda p: attacked(p, np.zeros(p.dim), "FGSM"), "attack must be one of problems.attacks"),
         (lambda p: Ensemble(0.3), "give attacks"),
         (lambda p: attacked(p, np.zeros(p.dim), FGSM(0.1, loss=LogitRatio())), "logits of 3 classes or more"),
     ],
