@@ -16,7 +16,9 @@ from npopt.directions import add_normals
 from npopt.errors import UserError
 from npopt.estimators.accumulated import add, scale
 from npopt.estimators.clipped import shrink
+from npopt.estimators.clipped_by_value import limit
 from npopt.estimators.lozo import average
+from npopt.estimators.normalised import normalise
 from npopt.estimators.sphere import unit
 from npopt.estimators.spsa import signs
 from npopt.estimators.svrg import reduced
@@ -34,8 +36,10 @@ from npopt.optimizers import (
     lamb,
     lars,
     lion,
+    mixed_clipping,
     muon,
     nadam,
+    normalised_momentum,
     radam,
     rmsprop,
     rprop,
@@ -243,6 +247,8 @@ COMPILED = [
     (scale, ("out",)),
     (add, ("out", "piece")),
     (shrink, ("g",)),
+    (limit, ("g",)),
+    (normalise, ("g",)),
     (add_scaled, ("y", "x")),
     (_relu, ("y", "x")),
     (_relu_backward, ("dx", "dy", "y")),
@@ -305,7 +311,11 @@ COMPILED += [
         lars.lars_direction,
         lars.lars,
         lion.lion,
+        mixed_clipping.gather,
+        mixed_clipping.hard,
+        mixed_clipping.soft,
         nadam.nadam,
+        normalised_momentum.along,
         radam.momentum_and_moment,
         rmsprop.rmsprop,
         rmsprop.rmsprop_momentum,
