@@ -1,7 +1,7 @@
 # What people who carry on need day by day. Use your own Python: make test PYTHON=python3
 
 PYTHON ?= .venv/bin/python
-BENCHMARKS = backend optimizers convex nn_cpu nn_layers
+BENCHMARKS = backend optimizers convex nn_cpu nn_layers recurrent unrolled
 
 .PHONY: install check test slow bench figures
 
@@ -11,11 +11,11 @@ install:                        # a virtual environment with everything
 check:                          # style and imports, and the layout of all but scripts
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 
-test: check                     # the fast tests
-	$(PYTHON) -m pytest
+test: check                     # the fast tests, on all cores
+	$(PYTHON) -m pytest -n auto
 
 slow:                           # all tests
-	$(PYTHON) -m pytest -m 'not gpu'
+	$(PYTHON) -m pytest -n auto -m 'not gpu'
 
 bench:                          # tables of benchmarks/results, alone on the machine
 	for name in $(BENCHMARKS); do $(PYTHON) benchmarks/$$name.py --write || exit 1; done

@@ -1,6 +1,6 @@
 """Whole figures that many scripts share: methods at their best rates, methods by epoch, a range test."""
 
-from lab.figures import below, closer, curves, look, mark, panels, plain, said, style
+from lab.figures import below, closer, curves, look, mark, named, panels, plain, said, style
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def tuned(results, by="validation_loss", of="method"):
         least = min(np.nanmin(list(found.scores.values())) for found in best.values())
         right.set_ylim(least / 1.1, min(right.get_ylim()[1], 10 * least))
         plain(right.yaxis)
-    return below(figure, left, min(6, len(best)), title=f"at the best rate; {said(len(results.seeds))}")
+    return below(figure, left, min(4, len(best)), title=f"at the best rate; {said(len(results.seeds))}")
 
 
 def range_test(found):
@@ -65,7 +65,7 @@ def ranking(results, by="validation_loss"):
     its deviation."""
     tuned = results.tuned(by=by)
     order = sorted(tuned, key=lambda m: np.mean(tuned[m].runs.final("test_accuracy")))
-    figure, ax = panels(size=(9, 0.36 * len(order) + 1.6))
+    figure, ax = panels(size=(9, min(0.36 * len(order) + 1.6, 7.5)))
     for i, m in enumerate(order):
         ends = {c: 100 * tuned[m].runs.final(f"{c}_accuracy") for c in ("train", "test")}
         gap = ends["train"] - ends["test"]
@@ -86,21 +86,29 @@ def ranking(results, by="validation_loss"):
     return figure
 
 
-def rates(results, customary, ticks, by="validation_loss"):
-    """A figure of the column `by`, a loss of held-out rows, against the rate divided by the method's customary rate.
-    customary: {method: rate}. Values are means over seeds, up to three times the least. ticks: {factor: text}."""
-    figure, ax = panels(size=(9, 5.4))
-    table = {m: found.scores for m, found in results.tuned(by=by).items()}
-    for i, (method, found) in enumerate(table.items()):
-        xs = np.array(sorted(found))
-        ax.plot(xs / customary[method], [found[x] for x in xs], marker="o", ms=4, label=method, **look(i))
-    ax.set(xscale="log", yscale="log", xlabel="rate / customary rate", ylabel="loss of held-out rows")
-    ax.set_xticks(list(ticks), list(ticks.values()))
-    ax.minorticks_off()
-    least = np.nanmin([v for found in table.values() for v in found.values()])
-    ax.set_ylim(least / 1.05, 3 * least)
-    plain(ax.yaxis)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=1, fontsize=9)
+def rates(results, customary, ticks, by="validation_loss", families=None):
+    """A figure of the column `by`, a loss of held-out rows, against the rate in units of {method: customary rate}, mean
+    over seeds; up to three times the least, what lies above or diverged as crosses at the edge. ticks: {factor: text};
+    families: {title: methods}, a panel for each of at most seven lines (None: one panel)."""
+    tuned = results.tuned(by=by)
+    families = families or {"": list(tuned)}
+    figure, axes = panels(-(-len(families) // 2), min(2, len(families)), squeeze=False, sharex=True, sharey=True)
+    top = 3 * np.nanmin([v for found in tuned.values() for v in found.scores.values()])
+    for ax, (title, names) in zip(axes.flat, families.items(), strict=False):
+        for i, method in enumerate(name for name in names if name in tuned):
+            found, style_of = tuned[method], look(i)
+            xs = np.array(sorted(found.scores))
+            ys = np.array([found.scores[x] for x in xs])
+            lost = ~(ys <= top)
+            xs = xs / customary[method]
+            ax.plot(xs, np.where(lost, np.nan, ys), marker="o", ms=4, label=method, **style_of)
+            ax.plot(xs[lost], [0.97] * lost.sum(), "x", color=style_of["color"], transform=ax.get_xaxis_transform())
+        ax.set(xscale="log", yscale="log", title=title, xlabel="rate / customary rate", ylabel="loss of held-out rows")
+        ax.set_xticks(list(ticks), list(ticks.values()))
+        ax.minorticks_off()
+        ax.set_ylim(top / 3 / 1.05, top)
+        plain(ax.yaxis)
+        named(ax)
     return figure
 
 
@@ -146,5 +154,7 @@ def watched(results, looks, limit, by="start"):
         row[2].set(ylabel="eigenvalue", yscale="symlog", ylim=(None, 3 * limit))
         for ax in row:
             ax.set(xlabel="epoch", title=title)
-            ax.legend()
+        row[2].legend(loc="center right")
+        for ax in row[:2]:
+            named(ax)
     return figure

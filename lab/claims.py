@@ -118,7 +118,7 @@ def inside(part, by="validation_loss", over="lr", of="method"):
         tuned = results.select(part).tuned(over, by, of)
         if min(len(found.scores) for found in tuned.values()) < 3:
             raise Undecided("fewer than three values have no inside")
-        names = {", ".join(m) if isinstance(m, tuple) else m: found for m, found in tuned.items()}
+        names = {", ".join(map(str, m)) if isinstance(m, tuple) else m: found for m, found in tuned.items()}
         ends, edges = (
             {name: f"{found.value:g}" for name, found in names.items() if found.inside is kind}
             for kind in (False, None)

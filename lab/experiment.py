@@ -40,7 +40,7 @@ import warnings
 from pathlib import Path
 
 from lab import data as data_room
-from lab import earlier, engine, ingredients, processes, report
+from lab import earlier, engine, ingredients, processes, provenance, report
 from lab.claims import Claim, judge
 from lab.engine import Job, Settings
 from lab.grid import Entry, tell_apart
@@ -244,6 +244,7 @@ class Experiment:
         report.write_csv(folder / "runs.csv", results)
         write_text(folder / "summary.json", report.as_json(facts))
         report.write_report(folder, self, facts, results, claims, figures, text)
+        provenance.write(folder, facts)
         report.write_index(args.out)
         if len(args.parts) < len(self.parts):  # the terminal hears of these parts alone
             ways = (lambda some, f=f: given(f, some, args=args) for _, f in self.claims)

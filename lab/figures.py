@@ -116,6 +116,43 @@ def below(figure, ax, columns=5, **more):
     return figure
 
 
+def named(ax, size=10):
+    """The name of each line at its end, in its colour, instead of a legend: in a column at the right, moved apart where
+    they would overlap, or beside the end of a line that ends far from there. Call it last: limits stay as they are."""
+    low, high = ax.get_ylim()  # asked for: limits are found when they are needed
+    ends = []
+    for line in ax.lines:
+        x, y = (np.ma.filled(np.ma.asarray(v, float), np.nan) for v in line.get_data())
+        seen = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+        if seen.size and not line.get_label().startswith("_"):
+            point = ax.transAxes.inverted().transform(ax.transData.transform((x[seen[-1]], y[seen[-1]])))
+            ends.append((float(np.clip(point[1], 0, 1)), float(point[0]), line))
+    height = 1.25 * size / 72 / (ax.figure.get_size_inches()[1] * ax.get_position().height)  # of a name, in axes
+    column = sorted((end for end in ends if end[1] > 0.85), key=lambda end: end[0])
+    at = np.array([end[0] for end in column])
+    for _ in range(200):  # neighbours move apart
+        push = np.maximum(height - np.diff(at), 0) / 2
+        if not (push > 1e-9).any():
+            break
+        at[:-1] -= push
+        at[1:] += push
+        at = np.maximum(at, 0)
+    for place, (_, _, line) in zip(at, column, strict=True):
+        tell(ax, line, (1.015, place), (0, 0), size)
+    placed = []
+    for y, x, line in sorted((end for end in ends if end[1] <= 0.85), key=lambda end: end[0]):
+        while any(abs(y - other) < 0.99 * height and abs(x - at) < 0.2 for at, other in placed):
+            y += height / 4
+        placed.append((x, y))
+        tell(ax, line, (x, y), (4, 0), size)
+    ax.set_ylim(low, high)
+
+
+def tell(ax, line, place, away, size):
+    ax.annotate(line.get_label(), place, away, "axes fraction", "offset points", color=line.get_color(), fontsize=size,
+                va="center", annotation_clip=False)  # fmt: skip
+
+
 def closer(ax, results, column, low=0.1, high=0.1, top=100):
     """Leave the untrained state out of the picture. Of the values after the first row, y goes from the least, times
     1 - low, to the percentile `top`, times 1 + high. Runs that diverged are not looked at."""

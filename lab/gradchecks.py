@@ -28,13 +28,18 @@ KINDS = ("layers", "networks")
 
 
 def check(layer, shape, batch):
-    """The Report of a layer or Network. Words have no gradient, so an Embedding is checked in a small network."""
-    if isinstance(layer, nn.Embedding):
+    """The Report of a layer or Network. Words have no gradient. So an Embedding is checked in a small network, and a
+    network that begins with one by its loss."""
+    within = layer.layer if isinstance(layer, nn.Network) else layer
+    first = next((leaf for leaf in within.leaves() if isinstance(leaf, nn.Embedding)), None)
+    if first is not None:
         from problems import Neural
         from problems.tokens import Windows
 
-        text = np.random.default_rng(0).integers(0, layer.words, 60)
-        network = nn.Network(nn.Sequential(embed=layer, out=nn.Linear(layer.features, layer.words)), shape, "Embedding")
+        text, network = np.random.default_rng(0).integers(0, first.words, 60), layer
+        if layer is first:
+            head = nn.Linear(layer.features, layer.words)
+            network = nn.Network(nn.Sequential(embed=layer, out=head), shape, "Embedding")
         problem = Neural(network, Windows(text, shape[0]), dtype="float64")
         return gradcheck(problem, network.x0(np.random.default_rng(1), "float64"), np.arange(batch))
     return nn.gradcheck_layer(layer, shape, batch=batch)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
+from npopt.errors import UserError
 from npopt.segments import Segments
 
 import numpy as np
@@ -34,23 +35,27 @@ ROOMS = {  # kind: the modules in which it is public
         "nn.activations",
         "nn.pooling",
         "nn.dropout",
+        "nn.recurrent",
         "nn.composites",
     ),
     "networks": ("nn.networks",),
     "losses": ("nn.losses", "problems.linear.losses"),
     "initialisers": ("nn.init",),
-    "problems": ("problems",),
+    "problems": ("problems", "problems.unrolled"),
     "feeds": ("problems.feeds", "problems.tokens"),
+    "attacks": ("problems.attacks",),
     "analysis": ("npopt.analysis.curvature", "nn.spectra"),
 }
 BASES = {
     "Array",
     "Estimator",
     "Wrapper",
+    "Clipping",
     "Optimizer",
     "Sampler",
     "Schedule",
     "Layer",
+    "Recurrent",
     "Loss",
     "Initialiser",
     "Problem",
@@ -67,6 +72,8 @@ BASES = {
     "Feed",
     "DataFeed",
     "Padded",
+    "Attack",
+    "Attacked",
     "Real",
     "Margin",
     "Chain",
@@ -144,7 +151,7 @@ def paper(method):
     names = re.compile(rf"\b{method.name}\b[^:]*: (?=[A-Z])")
     module = sentences(inspect.getmodule(method.thing).__doc__)
     cited = [text for text in module if CITES.search(text)]
-    if module[0] in cited[:1] and method.kind in ("optimizers", "estimators", "samplers"):
+    if module[0] in cited[:1] and method.kind in ("optimizers", "estimators", "samplers", "attacks"):
         return re.sub(r"^[^:.]*: ", "", module[0]).rstrip(".")
     for text in cited:
         if names.match(text):
@@ -158,11 +165,13 @@ def paper(method):
 
 # ------------------------------------------------------------------------------------------------------------ the state
 def example(kind):
-    """An object of a class: its defaults, SGD() where it takes an inner method, 1 where a number must be given."""
-    from npopt import SGD
+    """An object of a class: its defaults, SGD() or RandomReshuffling() where it takes an inner method, 1 where a number
+    must be given."""
+    from npopt import SGD, RandomReshuffling
 
+    inner = {"inner": SGD(), "sampler": RandomReshuffling()}
     given = [
-        SGD() if p.name == "inner" else 1
+        inner.get(p.name, 1)
         for p in inspect.signature(kind).parameters.values()
         if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
     ]
@@ -180,6 +189,16 @@ def arrays(state, prefix=""):
     return found
 
 
+def network():
+    """A small network on 31 rows of 7 numbers."""
+    from nn import mlp
+    from problems import Dataset, Neural
+    from problems.feeds import Table
+
+    x, y = np.ones((31, 7)), np.arange(31) % 2
+    return Neural(mlp((7, 2)), Table(Dataset("rows", "classification", x, y, x, y, (0, 1), "", "")), dtype="float64")
+
+
 def state(method):
     """The arrays that an object of this class keeps, found by starting one; "" where it keeps none."""
     if method.kind == "optimizers":
@@ -194,7 +213,11 @@ def state(method):
 
         problem = LeastSquares(np.ones((31, 7)), np.arange(31.0))
         started = example(method.thing)
-        started.start(*([problem, np.zeros(7), 0] if method.kind == "estimators" else [problem, 0]))
+        try:
+            started.start(*([problem, np.zeros(7), 0] if method.kind == "estimators" else [problem, 0]))
+        except UserError:  # one that takes a network alone
+            problem = network()
+            started.start(problem, np.zeros(problem.dim), 0)
         return ", ".join(
             f"{name} ({', '.join({31: 'n', 7: 'd'}.get(k, str(k)) for k in array.shape)})"
             for name, array in arrays(started.state())

@@ -21,10 +21,12 @@ def save(figure, path):
             checkpoint.replace(path, lambda file: picture.save(file, format="png", optimize=True))
         else:
             first, *rest = animate(figure)
-            moving = {"save_all": True, "append_images": rest, "duration": 80, "loop": 0, "optimize": True}
+            times = [*[FRAME] * len(rest), HOLD]
+            moving = {"save_all": True, "append_images": rest, "duration": times, "loop": 0, "optimize": True}
             checkpoint.replace(path, lambda file: first.save(file, format="gif", **moving))
 
 
+FRAME, HOLD = 80, 2000  # ms; the last frame of an animation stays
 LINES = [ImageColor.getrgb(colour) for colour in ("white", *COLOURS)]
 
 

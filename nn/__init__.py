@@ -4,19 +4,22 @@ from . import init
 from .activations import GELU, LeakyReLU, LogSoftmax, PReLU, ReLU, Sigmoid, Softmax, Tanh
 from .composites import Residual, Sequential
 from .convolution import Conv2d
-from .dropout import Dropout, Flatten
+from .dropout import Dropout, Flatten, VariationalDropout
 from .embedding import Embedding
 from .gradcheck import gradcheck_layer
 from .layer import Layer, Run
 from .linear import Linear
-from .losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from .losses import BinaryCrossEntropy, KLDivergence, SoftmaxCrossEntropy, SquaredError
 from .network import Network
-from .networks import basic_block, lenet5, mlp, resnet18, resnet20, vgg
+from .networks import basic_block, language_model, lenet5, mlp, resnet18, resnet20, strided, vgg
 from .norms import BatchNorm, LayerNorm
 from .pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool, MaxPool2d
 from .profile import Profile
+from .recurrent import GRU, LSTM
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BatchNorm",
@@ -26,6 +29,7 @@ __all__ = [
     "Embedding",
     "Flatten",
     "GELU",
+    "KLDivergence",
     "GlobalAvgPool",
     "Layer",
     "LayerNorm",
@@ -45,12 +49,15 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "SquaredError",
     "Tanh",
+    "VariationalDropout",
     "basic_block",
     "gradcheck_layer",
     "init",
+    "language_model",
     "lenet5",
     "mlp",
     "resnet18",
     "resnet20",
+    "strided",
     "vgg",
 ]

@@ -4,6 +4,7 @@ from math import prod
 
 from npopt import backend
 from npopt.backend import xp
+from npopt.errors import UserError
 from npopt.values import number
 
 from .layer import Layer
@@ -41,13 +42,18 @@ class Dropout(Layer):
     def forward(self, x, run):
         if not run.training or self.p == 0:
             return x, (None,)
-        y = backend.empty((x.shape[0], prod(x.shape[1:])), x.dtype)
-        backend.row_uniform(backend.key(run.seed, f"dropout {self.path}", run.step), run.rows, y)
-        mask = (y >= self.p).reshape(x.shape)
-        y = y.reshape(x.shape)
+        shape = self.drawn(x.shape)
+        u = backend.empty((shape[0], prod(shape[1:])), x.dtype)
+        backend.row_uniform(backend.key(run.seed, f"dropout {self.path}", run.step), run.rows, u)
+        mask = (u >= self.p).reshape(shape)
+        y = u.reshape(x.shape) if shape == x.shape else backend.empty(x.shape, x.dtype)
         xp(x).multiply(x, mask, out=y)
         y *= 1 / (1 - self.p)
         return y, (mask,)
+
+    def drawn(self, shape):
+        """The shape of the mask of a batch of this shape."""
+        return shape
 
     def backward(self, dy, saved, run):
         (mask,) = saved  # forward was: y = x mask / (1 - p)
@@ -59,4 +65,20 @@ class Dropout(Layer):
         return dy
 
     def __repr__(self):
-        return f"Dropout({self.p})"
+        return f"{type(self).__name__}({self.p})"
+
+
+class VariationalDropout(Dropout):
+    """Dropout of sequences with one mask for all times:  y_bt = x_bt k_b / (1 - p), x: (B, T, C), k: (B, C).
+
+    Gal & Ghahramani, NIPS 2016, section 4. Between recurrent layers, and before and behind them; inside them it is
+    LSTM(..., dropout=p). Kept: the mask, (B, 1, C).
+    """
+
+    def output_shape(self, shape):
+        if len(shape) != 2:
+            raise UserError(f"VariationalDropout: a row must be (times, features), got {tuple(shape)}")
+        return tuple(shape)
+
+    def drawn(self, shape):
+        return (shape[0], 1, shape[2])

@@ -53,6 +53,16 @@ class Normal(Value):
         return normal(rng, shape, self.std, dtype)
 
 
+class Uniform(Value):
+    """U(-bound, bound)."""
+
+    def __init__(self, bound=0.1):
+        self.bound = number("Uniform", "bound", bound, low=0)
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        return uniform(rng, shape, self.bound, dtype)
+
+
 class LeCun(Value):
     """N(0, 1/fan_in) keeps a linear layer's variance.   LeCun, Bottou, Orr & Müller 1998, Efficient BackProp, 4.6."""
 

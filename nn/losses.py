@@ -193,3 +193,37 @@ class BinaryCrossEntropy(Loss):
         m, t = xp(z), t.reshape(z.shape)
         u = m.exp(-m.abs(z))
         return (1 - t) - (1 + (self.pos_weight - 1) * t) * m.where(z >= 0, u, 1) / (1 + u)
+
+
+class KLDivergence(Loss):
+    """l = KL(p || q) = sum_k p_k (log p_k - log q_k), p = softmax(t), q = softmax(z), from two rows of logits.
+
+    With log q_k = z_k - S(z), dS/dz_k = q_k, and the same for p and t; sum_k p_k = 1:
+
+        dl/dz_k = q_k - p_k
+        dl/dt_k = p_k (log p_k - log q_k - l),     because dp_j/dt_k = p_j (1[j = k] - p_k), and
+                  sum_j p_j d(log p_j)/dt_k = sum_j p_j (1[j = k] - p_k) = 0
+
+    t: of the shape of z, (B, K). Where t = z, value and both gradients are 0 exactly.
+    """
+
+    accuracy = False
+
+    def targets(self, outputs, t, dtype):
+        return same_shape("KLDivergence", outputs, t, dtype)
+
+    def rows(self, z, t):
+        return self.both(z, t)[0]
+
+    def gradient(self, z, t):
+        return self.both(z, t)[1]
+
+    def both(self, z, t):
+        """(l, dl/dz, dl/dt), without weights: (B,), (B, K), (B, K)."""
+        m, logs = xp(z), []
+        for logits in (z, t):
+            shifted = logits - logits.max(axis=1, keepdims=True)
+            logs.append(shifted - m.log(m.exp(shifted).sum(axis=1, keepdims=True)))
+        q, p, ratio = m.exp(logs[0]), m.exp(logs[1]), logs[1] - logs[0]
+        rows = (p * ratio).sum(axis=1)
+        return rows, q - p, p * (ratio - rows.reshape(-1, 1))

@@ -1,4 +1,5 @@
-"""Networks: multi-layer perceptrons, LeNet-5, ResNet-18 and -20, VGG-11 and VGG-16, with readable parameter names.
+"""Networks: multi-layer perceptrons, LeNet-5, a strided one, ResNet-18 and -20, VGG-11 and VGG-16, a recurrent language
+model, with readable parameter names.
 
 `init` is the initialiser of all weight matrices and convolutions (None: PyTorch's default for weights and biases; with
 an initialiser given, biases start at 0). `activation` makes a layer: a class such as ReLU, or a function without
@@ -6,16 +7,19 @@ arguments.
 """
 
 from npopt.errors import UserError
+from npopt.values import whole
 
 from . import init as initialisers
 from .activations import ReLU
 from .composites import Residual, Sequential
 from .convolution import Conv2d
-from .dropout import Dropout, Flatten
+from .dropout import Dropout, Flatten, VariationalDropout
+from .embedding import Embedding
 from .linear import Linear
 from .network import Network
 from .norms import BatchNorm, LayerNorm
 from .pooling import AvgPool2d, GlobalAvgPool, MaxPool2d
+from .recurrent import LSTM, Recurrent
 
 KAIMING = initialisers.KaimingNormal()
 
@@ -37,24 +41,27 @@ def _check(owner, activation, input_shape=None):
         raise UserError(f"{owner}: input_shape must be (height, width, channels), got {input_shape!r}")
 
 
-def mlp(sizes=(784, 128, 56, 10), activation=ReLU, norm=None, dropout=0.0, init=None, name=None):
+def mlp(sizes=(784, 128, 56, 10), activation=ReLU, norm=None, dropout=0.0, init=None, name=None, norm_at="before"):
     """Linear layers fc1, fc2, ... of these sizes with an activation between them. The last one has no activation.
 
-    norm: None, "batch" or "layer", before the activation. input_shape is (sizes[0],). The problem flattens rows of
-    another shape with sizes[0] numbers, so images can be given.
+    norm: None, "batch" or "layer". norm_at: "before" or "after" the activation. input_shape is (sizes[0],). The problem
+    flattens rows of another shape with sizes[0] numbers, so images can be given.
     """
     if not isinstance(sizes, (tuple, list)) or len(sizes) < 2:
         raise UserError(f"mlp: sizes must name at least inputs and outputs, as (784, 10) does, got {sizes!r}")
     _check("mlp", activation)
     if norm not in (None, "batch", "layer"):
         raise UserError(f"mlp: norm must be None, 'batch' or 'layer', got {norm!r}")
+    if norm_at not in ("before", "after"):
+        raise UserError(f"mlp: norm_at must be 'before' or 'after' the activation, got {norm_at!r}")
     layers = {}
     for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True), 1):
         layers[f"fc{i}"] = Linear(a, b, **_starts(init))
         if i < len(sizes) - 1:
+            between = {f"act{i}": activation()}
             if norm:
-                layers[f"norm{i}"] = BatchNorm(b) if norm == "batch" else LayerNorm(b)
-            layers[f"act{i}"] = activation()
+                between[f"norm{i}"] = BatchNorm(b) if norm == "batch" else LayerNorm(b)
+            layers |= dict(reversed(between.items())) if norm_at == "before" else between
             if dropout:
                 layers[f"drop{i}"] = Dropout(dropout)
     return Network(Sequential(**layers), (sizes[0],), name or "mlp-" + "-".join(str(s) for s in sizes))
@@ -97,6 +104,23 @@ def lenet5(activation=ReLU, pool="max", classes=10, input_shape=(28, 28, 1), ini
         fc3=Linear(84, classes, **starts),
     )
     return Network(Sequential(**body, **head), input_shape, "lenet5")
+
+
+def strided(classes=10, input_shape=(28, 28, 1), init=None):
+    """conv 4x4, 16, stride 2, padding 1 - ReLU - conv 4x4, 32, stride 2, padding 1 - ReLU - fc 100 - ReLU - fc classes:
+    the network for MNIST of Wong, Rice & Kolter, ICLR 2020. 166,406 parameters for 28x28 images and 10 classes."""
+    _check("strided", ReLU, input_shape)
+    starts = _starts(init)
+    body = dict(
+        conv1=Conv2d(input_shape[2], 16, 4, 2, 1, **starts),
+        act1=ReLU(),
+        conv2=Conv2d(16, 32, 4, 2, 1, **starts),
+        act2=ReLU(),
+        flatten=Flatten(),
+    )
+    (features,) = Sequential(**body).output_shape(input_shape)
+    head = dict(fc1=Linear(features, 100, **starts), act3=ReLU(), fc2=Linear(100, classes, **starts))
+    return Network(Sequential(**body, **head), input_shape, "strided")
 
 
 def basic_block(inputs, outputs, stride=1, activation=ReLU, init=None):
@@ -206,3 +230,54 @@ def vgg(
     layers["fc"] = Linear(features, classes, **starts)
     name = f"vgg{depth}" + ("-bn" if batch_norm else "") + ("" if width == 64 else f"-w{width}")
     return Network(Sequential(**layers), size, name)
+
+
+def language_model(
+    words,
+    length=35,
+    units=200,
+    layers=2,
+    *,
+    features=None,
+    kind=LSTM,
+    dropout=0.0,
+    inner=0.0,
+    variational=False,
+    tied=False,
+    streams=0,
+    init=None,
+):
+    """A recurrent language model: (B, length) words -> (B, length, words) logits of the next word.
+
+        embed - drop0 - rnn1 - drop1 - rnn2 - drop2 - ... - head        Zaremba, Sutskever & Vinyals, arXiv:1409.2329
+
+    With 10,000 words, 2 layers of 650 units and separate outputs it has 19,775,200 parameters: their medium model.
+
+    features     numbers of the embedding; None: units
+    kind         LSTM or GRU
+    dropout      between layers, before the first and behind the last one; inner: of h_(t-1) within the layers, with one
+                 mask for all times; variational: one mask for all times between layers, too (Gal & Ghahramani 2016)
+    tied         head.W is embed.W: Press & Wolf, EACL 2017; features must be units
+    streams      rows of a training batch whose state goes on into the next: samplers.Sequential(streams); 0: none
+    init         of all weights, biases then start at 0; None: U(-0.1, 0.1) for embedding and outputs, whose biases are
+                 0, and the recurrent layers' own
+    """
+    features = units if features is None else features
+    if not (isinstance(kind, type) and issubclass(kind, Recurrent)):
+        raise UserError(f"language_model: kind must be LSTM or GRU, got {kind!r}")
+    layers = whole("language_model", "layers", layers)
+    if tied and features != units:
+        raise UserError(f"language_model: tied outputs need as many features as units, got {features} and {units}")
+    outer = init or initialisers.Uniform(0.1)
+    drop = VariationalDropout if variational else Dropout
+    body = {"embed": Embedding(words, features, outer)}
+    if dropout:
+        body["drop0"] = drop(dropout)
+    for i in range(1, layers + 1):
+        inputs = features if i == 1 else units
+        body[f"rnn{i}"] = kind(inputs, units, dropout=inner, streams=streams, init=init)
+        if dropout:
+            body[f"drop{i}"] = drop(dropout)
+    body["head"] = Linear(units, words, init=outer, bias_init=initialisers.Zeros())
+    name = f"{kind.__name__.lower()}-{layers}x{units}" + "-tied" * bool(tied)
+    return Network(Sequential(**body), (length,), name, share={"head.W": "embed.W"} if tied else None)

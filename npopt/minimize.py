@@ -13,7 +13,7 @@ from npopt.estimators import Estimator, Minibatch
 from npopt.optimizers import Optimizer
 from npopt.optimizers.base import Witness
 from npopt.precautions import check_arguments, check_varied, starting_point, warn_of_long_steps
-from npopt.run import Events, Interrupt, Run, Stop, made, on_host, versions
+from npopt.run import ENDS, Events, Interrupt, Run, Stop, made, on_host, versions
 from npopt.samplers import RandomReshuffling, Sampler
 from npopt.schedules import Constant, Schedule, as_schedule
 from npopt.state import check_fits
@@ -70,6 +70,8 @@ def minimize(
 
 
 class _Loop:
+    read, write = staticmethod(checkpoint.load), staticmethod(checkpoint.save)
+
     def __init__(self, problem, optimizer, *, seed, x, sampler, schedule, estimator, vary, stop, events):
         self.problem, self.seed = problem, seed
         self.optimizer = copy.deepcopy(optimizer)
@@ -139,7 +141,7 @@ class _Loop:
             "t": self.t,
             "seconds": self.seconds,
             "columns": self.columns,
-            "reason": self.reason if self.diverged or self.reason == "target" else None,
+            "reason": self.reason if self.diverged or self.reason in ENDS else None,
             "loss": [self.loss_sum, self.loss_count, self.last_loss],
             "optimizer": self.optimizer.state(),
             "estimator": self.estimator.state(),
@@ -155,7 +157,7 @@ class _Loop:
         for name in ("optimizer", "estimator", "sampler", "problem"):
             getattr(self, name).load_state(state[name])
         self.reason = state["reason"]
-        if self.reason == "target" and not self.stop.reached({k: v[-1] for k, v in self.columns.items()}):
+        if self.reason in ENDS and self.stop.ended(self.columns) != self.reason:
             self.reason = None  # this call asks for more than that one did
 
     # -------------------------------------------------------------------------------------------------- the five lines
@@ -210,7 +212,7 @@ class _Loop:
 
     # -------------------------------------------------------------------------------------------------------- the rest
     def row(self, measured=True):
-        """Append a row of columns: the state after step t."""
+        """Append a row of columns, the state after step t, and return them."""
         rate = self.schedule(max(self.t - 1, 0))
         row = {
             "epoch": self.sampler.taken / self.steps_per_epoch,
@@ -236,7 +238,7 @@ class _Loop:
         for name, column in self.columns.items():
             column.append(row.get(name, math.nan))
         self.loss_sum, self.loss_count = 0.0, 0
-        return {name: column[-1] for name, column in self.columns.items()}
+        return self.columns
 
     def budgets(self):
         counts = self.estimator.counts
@@ -302,11 +304,11 @@ class _Loop:
         if path is not None:
             checkpoint.writable(path)
         if path is not None and os.path.exists(path):
-            self.load_state(checkpoint.load(path), path)
+            self.load_state(self.read(path), path)
         over = self.reason is not None
         with Interrupt() as interrupt:
-            if not self.columns and self.stop.reached(self.row()):
-                self.reason = "target"
+            if not self.columns:
+                self.reason = self.stop.ended(self.row())
             due, saved = events.next(self.t, self.steps_per_epoch), time.perf_counter()
             while self.reason is None:
                 self.reason = self.finished() or self.stretch(due)
@@ -318,17 +320,17 @@ class _Loop:
                 if interrupt.asked and self.reason is None:
                     self.reason = "interrupted"
                 elif path is not None and self.reason is None and time.perf_counter() - saved >= events.seconds:
-                    checkpoint.save(path, self.state())
+                    self.write(path, self.state())
                     saved = time.perf_counter()
             # A run that merely came to its end can be continued by a longer `stop`: its checkpoint lacks the last row.
-            if self.reason not in ("interrupted", "target") and not self.diverged and not self.finite():
+            if self.reason not in ("interrupted", *ENDS) and not self.diverged and not self.finite():
                 self.reason = f"diverged: x is not finite after step {self.t - 1}"
             if self.diverged and not over:
                 self.row(measured=False)
             if path is not None:
-                checkpoint.save(path, self.state())
-            if self.reason != "interrupted" and self.columns["step"][-1] != self.t and self.stop.reached(self.row()):
-                self.reason = "target"
+                self.write(path, self.state())
+            if self.reason != "interrupted" and self.columns["step"][-1] != self.t:
+                self.reason = self.stop.ended(self.row()) or self.reason
         return self.result()
 
     def finite(self):
@@ -338,8 +340,8 @@ class _Loop:
         """Measure the row that is due, and look whether the target is met or x is no longer finite."""
         if not self.finite():
             self.reason = f"diverged: x is not finite after step {self.t - 1}"
-        elif self.stop.reached(self.row()):
-            self.reason = "target"
+        else:
+            self.reason = self.stop.ended(self.row())
 
     def result(self):
         config = {**self.config, "stop": repr(self.stop), "versions": versions()}

@@ -15,13 +15,16 @@ from npopt.version import __version__
 
 import numpy as np
 
+ENDS = ("target", "patience")  # reasons that a row of columns gives
+
 
 class Stop(Value):
     """When a run ends: by whichever of these comes first. epochs may be a fraction. evaluations are rows differentiated
     plus rows evaluated. seconds are those of steps: metrics and files do not count. target=(column, value) or (column,
-    "<=" or ">=", value) is looked at when metrics are taken."""
+    "<=" or ">=", value) is looked at when metrics are taken, and so is patience=(column, rows): the run ends where the
+    column's least value is `rows` rows old. Its x is then the last one, not the one of that row."""
 
-    def __init__(self, epochs=None, steps=None, evaluations=None, seconds=None, target=None):
+    def __init__(self, epochs=None, steps=None, evaluations=None, seconds=None, target=None, patience=None):
         for name, value in dict(epochs=epochs, evaluations=evaluations, seconds=seconds).items():
             if value is not None:
                 number("Stop", name, value, low=0)
@@ -35,9 +38,13 @@ class Stop(Value):
                 )
             target = (*target[:-1], number("Stop", "the target's value", target[-1]))
         self.epochs, self.steps, self.evaluations = epochs, steps, evaluations
-        self.seconds, self.target = seconds, target
-        if all(v is None for v in (epochs, steps, evaluations, seconds, target)):
-            raise UserError("Stop: give at least one of epochs, steps, evaluations, seconds, target")
+        if patience is not None:
+            if not isinstance(patience, (tuple, list)) or len(patience) != 2 or not isinstance(patience[0], str):
+                raise UserError(f"Stop: patience must be (column, number of rows), got {patience!r}")
+            patience = patience[0], whole("Stop", "the rows of patience", patience[1])
+        self.seconds, self.target, self.patience = seconds, target, patience
+        if all(v is None for v in (epochs, steps, evaluations, seconds, target, patience)):
+            raise UserError("Stop: give at least one of epochs, steps, evaluations, seconds, target, patience")
 
     def total(self, steps_per_epoch):
         """The number of steps if epochs or steps decide it; else None."""
@@ -52,14 +59,21 @@ class Stop(Value):
         spent = (reason, steps, total), ("evaluations", evaluations, self.evaluations)
         return *spent, ("seconds", seconds, self.seconds)
 
-    def reached(self, row):
-        """Whether a row of columns meets the target."""
-        if self.target is None:
-            return False
-        column, value = self.target[0], self.target[-1]
-        if column not in row:
-            raise UserError(f"Stop: the target's column {column!r} is not measured; there are {', '.join(row)}")
-        return row[column] >= value if self.target[1] == ">=" else row[column] <= value
+    def ended(self, columns):
+        """The reason that the last row of columns gives to end, "target" or "patience", or None."""
+        for name, asked in (("target", self.target), ("patience", self.patience)):
+            if asked is not None and asked[0] not in columns:
+                there = ", ".join(columns)
+                raise UserError(f"Stop: the {name}'s column {asked[0]!r} is not measured; there are {there}")
+        if self.target is not None:
+            last, value = columns[self.target[0]][-1], self.target[-1]
+            if last >= value if self.target[1] == ">=" else last <= value:
+                return "target"
+        if self.patience is not None:
+            seen, rows = columns[self.patience[0]], self.patience[1]
+            if len(seen) > rows and not min(seen[-rows:]) < min(seen[:-rows]):
+                return "patience"
+        return None
 
 
 class Events(Value):
@@ -96,8 +110,8 @@ class Run:
     steps' losses since the row before; NaN in the first row), then the problem's metrics at the optimizer's answer.
     Where steps are compiled on sparse rows, the l2 term of those losses is that at the start of their stretch (an epoch
     or less).
-    x, answer: arrays on the device. reason: "epochs", "steps", "evaluations", "seconds", "target", "diverged: ...",
-    "interrupted". config: the printed ingredients. loop: "python" or "compiled".
+    x, answer: arrays on the device. reason: "epochs", "steps", "evaluations", "seconds", "target", "patience",
+    "diverged: ...", "interrupted". config: the printed ingredients. loop: "python" or "compiled".
     """
 
     def __init__(self, columns, x, answer, reason, config, loop):

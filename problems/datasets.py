@@ -6,6 +6,7 @@
     cifar-10-jpeg                        the same pictures after JPEG compression, hence other data: its numbers are not
                                          CIFAR-10's; train.zip and test.zip of class/NNNN.jpg; nowhere to download
     a9a, w8a, abalone, news20, ...       the LIBSVM collection, in its scaled variant where it has one
+    ptb, tinyshakespeare                 texts of words and of characters: a Text, see problems/texts.py
 
 Sources: LeCun, Bottou, Bengio & Haffner, Proc. IEEE 86(11), 1998 (mnist); Xiao, Rasul & Vollgraf, arXiv:1708.07747,
 2017 (fashion-mnist); Krizhevsky, tech. report, Toronto, 2009 (cifar-10); Chang & Lin, ACM TIST 2(3), 2011 (LIBSVM).
@@ -25,9 +26,9 @@ __all__ = ["Dataset", "load", "names", "shared"]
 
 
 def load(name, validation=0.0, seed=0, standard=None, dense=None, dtype=np.float64, check=True, rows=None):
-    """The Dataset of that name.
+    """The Dataset of that name, or the Text.
 
-    rows         training rows that are kept, drawn at random; None: all
+    rows         training rows that are kept, drawn at random, or the first tokens of a text; None: all
     validation   fraction of those rows that is held out, with `seed`
     standard     standardise the columns; None: only breast_cancer and diabetes, whose columns have raw units
     dense        LIBSVM rows as an array (True) or CSR (False); None: an array if at least a quarter of it is non-zero

@@ -22,12 +22,16 @@ def moves(optimizer, gradients, lr):
     return found
 
 
-def spike(seed, events):
-    """|steps| of Adam and AMSGrad, b1 = 0, for gradients 1, ..., 1, 1e5, 1, ..., 1 and lr 1."""
-    gradients, columns = [1.0] * 1000 + [1e5] + [1.0] * 50, {}
+def spike(seed, events, before=100_000, after=1000):
+    """|steps| of Adam and AMSGrad, b1 = 0, for gradients 1, ..., 1, 1e5, 1, ..., 1 and lr 1: from 50 steps before the
+    large one, which comes after `before` small ones.
+
+    There vh = (1-b2) 1e10 / (1-b2^t), but for the ones, and the step is sqrt((1-b2^t) / (1-b2)): 31.62 for large t.
+    """
+    gradients, columns, kept = [1.0] * before + [1e5] + [1.0] * after, {}, slice(max(0, before - 50), None)
     for name, optimizer in (("adam", Adam(0.0, 0.999, 0.0)), ("amsgrad", AMSGrad(0.0, 0.999, 0.0, "corrected"))):
-        columns[name] = [abs(v) for v in moves(optimizer, gradients, lambda t: 1.0)]
-    return {"step": list(range(1, len(gradients) + 1)), **columns}
+        columns[name] = [abs(v) for v in moves(optimizer, gradients, lambda t: 1.0)][kept]
+    return {"step": list(range(1, len(gradients) + 1))[kept], **columns}
 
 
 def counterexample(seed, events, steps=30_000):

@@ -28,6 +28,7 @@ class Feed:
     inputs(part, rows, draw)."""
 
     name = "rows"
+    perplexity = False  # whether every row has as many targets, words or characters, so that e^loss is their perplexity
 
     def place(self, network, loss, dtype):
         """Check the data against the network's input and output shape and the loss, and move them onto the device."""
@@ -47,6 +48,16 @@ class Feed:
     def count(self, part):
         """How many rows a part has."""
         return self.parts[part][1].shape[0]
+
+    def walk(self, part, count, size):
+        """The first `count` rows of a part, each once, in batches of at most `size`: the row numbers of each batch in
+        the order of evaluation."""
+        rows = backend.xp().arange(count)
+        return [rows[first : first + size] for first in range(0, count, size)]
+
+    def box(self):
+        """(low, high, unit) of the inputs: npopt/ball.py. Rows of numbers have no bounds, and are their own unit."""
+        return -np.inf, np.inf, 1.0
 
     def targets(self):
         """The training targets, on the host."""
@@ -132,6 +143,13 @@ class Images(DataFeed):
             mean, std = (np.broadcast_to(np.asarray(v, np.float64), (channels,)) for v in (mean, self.data.std))
             scale, shift = 1 / std, -mean / std
         self.scale, self.shift = (backend.asarray(np.ascontiguousarray(v), self.dtype) for v in (scale, shift))
+
+    def box(self):
+        """Black, white and their distance in the network's scale: three arrays of the shape of a row."""
+        shape, whites = self.parts["train"][0].shape[1:], getattr(self.data, "scale", 1.0)
+        unit = self.scale * whites
+        low, unit = (backend.zeros(shape, self.dtype) + v for v in (self.shift, unit))
+        return tuple(v.reshape(self.input_shape) for v in (low, low + unit, unit))
 
     def inputs(self, part, rows, draw):
         images, moves = self.parts[part][0], None

@@ -1,9 +1,9 @@
 """Functions of two variables with known minima, to look at: names, formulas, gradients, a window, a start.
 
-Each entry of LANDSCAPES has `f` and `gradient` for x and y, numbers or arrays of one shape; `minima` with the value
-there; `window` (low x, high x, low y, high y) and `start` for drawings. Sources: Surjanovic & Bingham's virtual library
-of simulation experiments for the standard ones; valley and saddle after A. Radford's animations, whose formulas are not
-known.
+Each entry of LANDSCAPES, and of OPEN, which have no minimum, has `f` and `gradient` for x and y, numbers or arrays of
+one shape; `minima` with the value there; `window` (low x, high x, low y, high y) and `start` for drawings. Sources:
+Surjanovic & Bingham's virtual library of simulation experiments for the standard ones; valley and saddles after A.
+Radford's animations, whose formulas are not known.
 """
 
 import dataclasses
@@ -210,6 +210,21 @@ LANDSCAPES = {
 }
 
 
+OPEN = {  # without a least value; heights count from the saddle point's
+    "open saddle": Landscape(
+        "open saddle",
+        "x^2 - y^2",
+        lambda x, y: x**2 - y**2,
+        lambda x, y: (2 * x, -2 * y),
+        (),
+        0.0,
+        (-1.0, 1.0, -1.6, 1.6),
+        (0.5, 1e-4),
+    ),
+}
+EVERY = {**LANDSCAPES, **OPEN}
+
+
 def at(function, point):
     """The function at two numbers, with NumPy's infinities where Python's floats raise an OverflowError."""
     try:
@@ -220,26 +235,31 @@ def at(function, point):
 
 
 class Surface(Problem):
-    """One of LANDSCAPES as a problem of one row: Surface("beale"), started where its drawing starts or at `start`.
+    """One of LANDSCAPES, or of OPEN, as a problem of one row: Surface("beale"), started where its drawing starts or at
+    `start`.
 
-    Metrics: f, the gap f - f*, the point x and y, and the distance to the nearest minimum. As x has two numbers, the
-    host does the computing: on a device each pass reads x and sends the gradient back.
+    shift moves the surface: f(x - shift), with minima and start moved, too. Some minima lie at 0, where methods whose
+    step is proportional to |x|, or that decay x, are drawn whatever f is.
+
+    Metrics: f, the gap f - f*, the point x and y, and the distance to the nearest minimum (infinite where there is
+    none). Two numbers are computed on the host: on a device each pass reads x and sends the gradient back.
     """
 
     n = 1
 
-    def __init__(self, name, start=None, dtype=np.float64):
-        if name not in LANDSCAPES:
-            raise UserError(f"Surface: no landscape is called {name!r}; there are {', '.join(LANDSCAPES)}")
-        self.landscape, self.name = LANDSCAPES[name], name
-        self.start = tuple(float(v) for v in (self.landscape.start if start is None else start))
+    def __init__(self, name, start=None, dtype=np.float64, shift=(0.0, 0.0)):
+        if name not in EVERY:
+            raise UserError(f"Surface: no landscape is called {name!r}; there are {', '.join(EVERY)}")
+        self.landscape, self.name = EVERY[name], name
+        self.shift = np.array(shift, float)
+        self.start = tuple(float(v) for v in (self.landscape.start + self.shift if start is None else start))
         self.set_shape(2, dtype)
 
     def x0(self, rng):
         return backend.asarray(np.array(self.start, self.dtype))
 
     def value_and_gradient(self, x, rows=None, weights=None, out=None):
-        point = [float(v) for v in backend.to_host(self.check(x))]
+        point = [float(v) for v in backend.to_host(self.check(x)) - self.shift]
         if out is not None:
             out[...] = backend.asarray(np.array(at(self.landscape.gradient, point), self.dtype))
         return float(at(self.landscape.f, point))
@@ -249,10 +269,10 @@ class Surface(Problem):
 
     def minimum(self):
         """(the minima, (k, 2), f*)."""
-        return np.array(self.landscape.minima), self.landscape.value
+        return np.reshape(self.landscape.minima, (-1, 2)) + self.shift, self.landscape.value
 
     def metrics(self, x):
         point = np.asarray(backend.to_host(x), float)
-        f = float(at(self.landscape.f, point))
-        distance = float(np.sqrt(((np.array(self.landscape.minima) - point) ** 2).sum(1)).min())
+        f = float(at(self.landscape.f, point - self.shift))
+        distance = float(np.sqrt(((self.minimum()[0] - point) ** 2).sum(1)).min(initial=np.inf))
         return {"f": f, "gap": f - self.landscape.value, "x": point[0], "y": point[1], "distance": distance}

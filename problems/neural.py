@@ -19,7 +19,9 @@ from npopt.directions import as_direction
 from npopt.errors import UserError
 from npopt.values import arguments_of, number, whole
 from problems.base import Problem, Restricted
+from problems.evaluated import Evaluated
 from problems.feeds import Feed
+from problems.inputs import OfInputs
 from problems.recorded import Recordings
 
 import numpy as np
@@ -48,7 +50,7 @@ def checked(compute, dtype):
     return compute
 
 
-class Neural(Problem):
+class Neural(OfInputs, Evaluated, Problem):
     """The problem of a network on the rows of a feed.
 
     network        nn.Network; it serves this problem alone, because its statistics belong to the problem
@@ -193,7 +195,8 @@ class Neural(Problem):
         """The loss; out, (dim,), receives the gradient.
 
         inputs   (B, *input_shape) in the network's scale, in place of the rows' own. (An attack in raw pixels divides
-                 its radius by std.) dinputs, of that shape, receives dL / d inputs. out None: no parameter gradient.
+                 its radius by std.) dinputs, of that shape, receives dL / d inputs. out None: no parameter gradient;
+                 with dinputs such a pass leaves no batch statistics.
         """
         if out is not None:
             self.check(out, "out")
@@ -203,6 +206,8 @@ class Neural(Problem):
         """value_and_gradient; with `active`, out holds those segments alone and y is their part of x."""
         network, need_dx = self.network, dinputs is not None
         inputs, targets, run = self._prepare(rows, inputs, backward=out is not None, dx=need_dx)
+        if out is None and need_dx:  # an attack: what the step leaves comes from the pass that trains
+            run.pending = {}
         network.bind(x, out, active, compact=active is not None)
         loss, dx = self.recordings(x, out, active, inputs, targets, weights, run)
         if need_dx:
@@ -224,9 +229,8 @@ class Neural(Problem):
         loss, dz = self.loss_function.value_and_gradient(z, targets, weights)
         if self.loss_scale != 1:
             dz *= self.loss_scale
-        return loss, self.network.backward(
-            dz, kept.pop(), run
-        )  # our only reference: a layer's part goes when it is used
+        # kept.pop(): our only reference, so that a layer's part goes when it is used
+        return loss, self.network.backward(dz, kept.pop(), run)
 
     def sampled_gradient(self, x, rows, out, key):
         """Write into out the gradient of the mean cross-entropy of these rows, with labels drawn by `key` from the
@@ -271,52 +275,6 @@ class Neural(Problem):
         self.t = state["t"]
         self.network.begin()
         self.network.load_state(state["statistics"])
-
-    # ------------------------------------------------------------------------------------------------ evaluation
-
-    def outputs(self, x, part="test", rows=None):
-        """The network's outputs in evaluation mode, (B, *output_shape), a copy on the host; rows of that part."""
-        found = [backend.to_host(z).copy() for z, _ in self._evaluate(x, part, rows)]
-        return np.concatenate(found)
-
-    def _evaluate(self, x, part, rows=None):
-        """(outputs, targets) of the rows of a part, batch by batch, in evaluation mode."""
-        rows = backend.xp().arange(self.feed.count(part)) if rows is None else backend.asarray(rows)
-        self.network.bind(self.check(x))
-        for start in range(0, rows.shape[0], self.metrics_batch):
-            inputs, targets = self.feed.batch(part, rows[start : start + self.metrics_batch])
-            yield self.network.forward(inputs, Run(compute=self.compute))[0], targets
-
-    def metrics(self, x):
-        """train_loss, train_accuracy, test_loss, test_accuracy, and validation_* where rows are held out, without the
-        l2 term; no accuracy for SquaredError."""
-        found = {}
-        for part in self.feed.parts:
-            count = self.feed.count(part)
-            if part == "train":
-                count = min(count, self.metrics_rows)
-            loss = right = 0.0
-            for z, t in self._evaluate(x, part, backend.xp().arange(count)):  # summed there, read once
-                loss = loss + self.loss_function.rows(z, t).sum(dtype="float64")
-                if self.loss_function.accuracy:
-                    right = right + self.loss_function.right(z, t).sum()
-            found[f"{part}_loss"] = backend.to_host(loss) / count
-            if self.loss_function.accuracy:
-                found[f"{part}_accuracy"] = backend.to_host(right) / count
-        return found
-
-    def recalibrate(self, x, rows=None, batch=500):
-        """Replace the running batch statistics by those of x over training rows (None: all), without augmentation or
-        dropout. Layer by layer they are the mean and variance over all given rows, each batch normalised by itself."""
-        network, gathered = self.network, {}
-        if not network.recalibrates:
-            return
-        rows = backend.xp().arange(self.n) if rows is None else self._rows(rows)
-        network.bind(self.check(x))
-        run = Run(recalibrating=True, pending=gathered, compute=self.compute)
-        for start in range(0, rows.shape[0], batch):
-            network.forward(self.feed.batch("train", rows[start : start + batch])[0], run)
-        network.recalibrate(gathered)
 
     def restrict(self, x, names):
         return RestrictedNeural(self, x, names)

@@ -52,7 +52,7 @@ class Recordings:
         owner = backend.owner(targets)
         if self.refused or not owner.records or not Network.recordable or kernels.chosen() == "reference":
             return self.both_ways(inputs, targets, weights, run)
-        leaves = self.network.pending is None
+        leaves = self.network.pending is None and run.pending is None
         addresses = [None if a is None else a.data.ptr for a in (x, out)]
         shapes = [None if a is None else (a.shape, a.dtype.char) for a in given]
         key = (

@@ -4,7 +4,7 @@ import hashlib
 
 from npopt import checkpoint
 from npopt.errors import UserError
-from problems import files, libsvm
+from problems import files, libsvm, texts
 from problems.rows import Dataset
 from problems.splits import split
 
@@ -269,4 +269,6 @@ READERS = {
     "cifar-10": cifar,
     "cifar-10-jpeg": cifar_jpeg,
     **dict.fromkeys(SETS, libsvm_set),
+    "ptb": texts.ptb,
+    "tinyshakespeare": texts.tinyshakespeare,
 }

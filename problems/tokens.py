@@ -28,9 +28,15 @@ class Windows(Feed):
     """Windows of one long text: row r holds tokens s .. s + length - 1, s = r stride, and its target at each position
     is the next token. Inputs (B, length) and targets (B, length), int64.
 
+    Evaluation goes through a part in `size` streams side by side (see `walk`), so that layers with a state, those with
+    streams, go on from window to window.
+
     stride   tokens between the beginnings of neighbouring rows; None: length, so that every token is a target once
-    moving   training rows begin up to stride - 1 tokens later, by a draw of (seed, t, row)
+    moving   training rows begin up to stride - 1 tokens later, by a draw of (seed, t, row); not for layers with
+             streams, whose rows have to follow one another without a gap
     """
+
+    perplexity = True
 
     def __init__(self, train, length, validation=None, test=None, stride=None, moving=False, name="text"):
         self.length, self.moving, self.name = whole("Windows", "length", length), bool(moving), name
@@ -77,6 +83,11 @@ class Windows(Feed):
             start = backend.xp(start).minimum(start + (u[:, 0] * self.stride).astype("int64"), self.last(part))
         places = start.reshape(-1, 1) + self.at
         return text[places], text[places + 1]
+
+    def walk(self, part, count, size):
+        """Streams of m = ceil(count / size) rows: batch j holds rows j, m + j, 2 m + j, ... below count."""
+        m = -(-count // size)
+        return [backend.xp().arange(j, count, m) for j in range(m)]
 
     def last(self, part):
         """The last place at which a window may begin."""

@@ -5,22 +5,24 @@ effective rank, and after three epochs on Fashion-MNIST by two columns, "error r
 its code: the averages count PReLU's slope as a sixth matrix of norm 0.25; the error rate is the test cross-entropy,
 2.30 being ln 10; the speed is (E - last epoch that gained 1 %)/E, so that 0.33 of 3 epochs means "still improving" and
 larger is not better; L-momentum's weights all have variance 0.81. Here the table is made again, with and without the
-slope, over seeds; the training once as in the book (rate 1e-3) and once at the best of five rates. Then depth: theory
-predicts the factor by which a layer multiplies the variance of its inputs, and that a deep linear network of orthogonal
-matrices has a Jacobian of singular values 1 alone, hence Frobenius norm sqrt(n) (the book prints 1).
+slope, over seeds; the training once as in the book (rate 1e-3) and once on 10,000 rows for four, each at its best.
+Depth and batch norm are asked for in initialization_depth.
 
-Run time on 2 cores: --quick about half a minute; --data real --jobs 2 --threads 1 about ten minutes.
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 10 minutes.
 """
 
 import math
 
-from lab import Entry, Experiment, Part, Recipe, Undecided, alike, decided, finer, inside, listed, spread, within
+from lab import Entry, Experiment, Part, Recipe, Undecided
 from lab.charts import tuned
-from lab.figures import COLOURS, below, curves, look, mark, panels
-from lab.signals import ACTIVATIONS, jacobian, power, signals, spectra
-from nn import ReLU, Tanh, init
+from lab.claims import alike, decided, inside, listed, spread
+from lab.figures import COLOURS, below, curves, mark, named, panels
+from lab.results import finer
+from lab.signals import spectra
+from lab.verdicts import close, together, within
+from nn import init
 from npopt import Cosine, HeavyBall, RandomReshuffling, Stop
-from problems.classifiers import book, perceptron
+from problems.classifiers import book
 
 import numpy as np
 
@@ -31,11 +33,9 @@ experiment = Experiment(
     parts={
         "a": Part("spectra of six starts"),
         "b": Part("three epochs at rate 1e-3, as in the book", "digits", "fashion-mnist"),
-        "c": Part("ten epochs at the best of five rates", "digits", "fashion-mnist"),
-        "d": Part("variance through 50 layers, Jacobians, spectral norms"),
-        "e": Part("training 20 layers", "digits", "fashion-mnist"),
+        "c": Part("four epochs of 10,000 rows, each start at its best rate", "digits", "fashion-mnist"),
     },
-    seeds=3,
+    seeds=10,
 )
 
 STARTS = {
@@ -47,72 +47,62 @@ BOOK = {            # condition number, spectral norm, effective rank, "error ra
     "orthogonal": (1.0, 0.88, 0.95, 0.49), "scaled orthogonal": (1.0, 0.13, 0.95, 2.30), "L-momentum":
     (5.63, 19.65, 0.89, math.nan),
 }
-RATES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
-LAYERS, WIDTH = 50, 256
-DEEP = {"N(0, 0.01²)": init.Normal(0.01), "Xavier": init.XavierNormal(), "Kaiming": init.KaimingNormal(),
-        "orthogonal √2": init.Orthogonal(math.sqrt(2))}
+RATES = (1e-2, 3e-2, 1e-1)                                     # of part c, before the finer grid
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args, found=None):
-    rows = args.pick(None, 1200)
+    rows, few = args.pick(None, 1200), args.seeds[:5]
     for start in STARTS:
         yield Entry("a", run=Recipe(spectra, start=STARTS[start]), start=start)
     for data in args.data_of("b"):
         for start in STARTS:
             yield Entry("b", Recipe(book, data=data, start=STARTS[start], rows=rows), HeavyBall(0.9),
-                        RandomReshuffling(128), 1e-3, stop=Stop(epochs=args.budget(3, 6)), start=start)
+                        RandomReshuffling(128), 1e-3, stop=Stop(epochs=args.budget(3, 6)), start=start, seeds=few)
     for data in args.data_of("c"):
         for start in list(STARTS)[:5]:                          # L-momentum diverges at every one of them
             for lr in finer(args.pick(RATES, RATES[2:3]), found, "c", method=start):
-                yield Entry("c", Recipe(book, data=data, start=STARTS[start], rows=rows, validation=1 / 6),
-                            HeavyBall(0.9), RandomReshuffling(128), Cosine(lr), stop=Stop(epochs=args.budget(10, 6)),
-                            method=start, lr=lr)
-    for start in DEEP:
-        for activation in ACTIVATIONS:
-            recipe = Recipe(signals, start=DEEP[start], activation=activation, layers=LAYERS, width=WIDTH)
-            yield Entry("d", run=recipe, activation=activation, start=start)
-    for start in ("LeCun", "orthogonal"):
-        yield Entry("d", run=Recipe(jacobian, start=STARTS[start], layers=LAYERS, width=WIDTH), of="Jacobian",
-                    start=start)
-    yield Entry("d", run=Recipe(power), of="power iteration")
-    for data in args.data_of("e"):
-        for start, maker in DEEP.items():
-            for activation in (ReLU, Tanh):
-                problem = Recipe(perceptron, data=data, hidden=(64,) * 19, rows=rows, init=maker, activation=activation)
-                yield Entry("e", problem, HeavyBall(0.9), RandomReshuffling(128), Cosine(0.01),
-                            stop=Stop(epochs=args.budget(3, 4)), metrics=args.pick(0.5, 1),
-                            activation=activation.__name__, start=start)
+                held = dict(rows=args.pick(12_000, 1200), validation=1 / 6)
+                yield Entry("c", Recipe(book, data=data, start=STARTS[start], **held), HeavyBall(0.9),
+                            RandomReshuffling(128), Cosine(lr), stop=Stop(epochs=args.budget(4, 4)),
+                            seeds=few, method=start, lr=lr)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
 def averages(results, column, matrices=False):
-    """{start: mean over the matrices (with the slope, or without) and seeds}"""
-    found = {}
-    for start, group in results.select("a").groups("start"):
-        values = [np.average(run.columns[column], weights=run.columns["matrix"] if matrices else None) for run in group]
-        found[start] = float(np.mean(values))
-    return found
+    """{start: mean over the matrices (with the slope, or without), one a seed}"""
+    return {
+        start: np.array([np.average(run.columns[column], weights=run.columns["matrix"] if matrices else None)
+                         for run in group])
+        for start, group in results.select("a").groups("start")
+    }  # fmt: skip
 
 
-for column, index, tolerance, name in (("condition_number", 0, 0.05, "condition number"),
+def means(found):
+    return listed({name: float(np.mean(values)) for name, values in found.items()})
+
+
+for column, index, tolerance, name in (("condition_number", 0, 0.08, "condition number"),
                                        ("spectral_norm", 1, 0.05, "spectral norm"),
                                        ("rank_by_share", 2, 0.01, "effective rank")):
     @experiment.claim(f"a-{column.replace('_', '-')}", f"the book's {name}s are averages that count PReLU's slope as a "
-                      "matrix", expected=f"to {100 * tolerance:g} % for the six starts; without the slope not all",
-                      source="book's table")
+                      "matrix", expected=f"to {100 * tolerance:g} % for the six starts (95 %); false where one is "
+                      "outside, or where all six are inside without the slope, too", source="book's table")
     def table(results, column=column, index=index, tolerance=tolerance):
-        found, without = averages(results, column), averages(results, column, matrices=True)
-        fits = [all(abs(mean[s] / BOOK[s][index] - 1) <= tolerance for s in STARTS) for mean in (found, without)]
-        return f"{listed(found)}; without the slope {listed(without)}", fits == [True, False]
+        both = [averages(results, column), averages(results, column, matrices=True)]
+        fits = [together(within(found[s] / BOOK[s][index], 1 - tolerance, 1 + tolerance) for s in STARTS)
+                for found in both]
+        return decided(f"{means(both[0])}; without the slope {means(both[1])}",
+                       fits[0], None if fits[1] is None else not fits[1])
 
 
 @experiment.claim("a-matrices", "counting the slope draws the spectral norms to 0.25 and the ranks to 1",
                   expected="for every start, beside the average of the five matrices", source="correction of the table")
 def a_matrices(results):
-    norms, ranks = (averages(results, c, True) for c in ("spectral_norm", "rank_by_share"))
-    with_slope = [averages(results, c) for c in ("spectral_norm", "rank_by_share")]
+    mean = [{s: float(v.mean()) for s, v in averages(results, c, matrices).items()}
+            for matrices in (True, False) for c in ("spectral_norm", "rank_by_share")]
+    norms, ranks, *with_slope = mean
     text = listed({s: f"{norms[s]:.3g} / {ranks[s]:.3f}" for s in STARTS})
     fits = [s for s in STARTS if abs(with_slope[0][s] - 0.25) < abs(norms[s] - 0.25) and ranks[s] < with_slope[1][s]]
     return text, len(fits) == len(STARTS)
@@ -132,22 +122,23 @@ def real(args, part):
 
 
 @experiment.claim("b-error", "the book's \"error rates\" 0.48, 0.49, 0.45, 0.49 and 2.30 are test cross-entropies",
-                  expected="test losses to 0.04; the errors in per cent more than ten times that",
-                  source="book's table and code")
+                  expected="test losses within 0.03 of them (95 %); false where one is outside, or where an error in "
+                  "per cent is within ten times its number", source="book's table and code")
 def b_error(results, args):
     real(args, "b")
     some = results.select("b", start=list(STARTS)[:5])
-    losses = {s: float(np.mean(v)) for s, v in some.finals("test_loss", "start").items()}
-    errors = {s: 100 * (1 - float(np.mean(v))) for s, v in some.finals("test_accuracy", "start").items()}
-    text = listed({s: f"loss {losses[s]:.3f}, error {errors[s]:.1f} %" for s in losses})
-    return text, all(abs(losses[s] - BOOK[s][3]) <= 0.04 and errors[s] > 10 * BOOK[s][3] for s in losses)
+    losses = some.finals("test_loss", "start")
+    errors = {s: 100 * (1 - v) for s, v in some.finals("test_accuracy", "start").items()}
+    text = listed({s: f"loss {spread(losses[s], 3)}, error {errors[s].mean():.1f} %" for s in losses})
+    return decided(text, *(close(v, 0 * v + BOOK[s][3], 0.03) for s, v in losses.items()),
+                   *(within(v, 10 * BOOK[s][3]) for s, v in errors.items()))
 
 
 @experiment.claim("b-untrained", "scaled orthogonal weights are not trained by then: the loss is that of a uniform "
-                  "guess", expected="test loss within 0.01 of ln 10")
+                  "guess", expected="test loss within 0.01 of ln 10 (95 %); false where outside")
 def b_untrained(results):
-    loss = float(np.mean(results.select("b", start="scaled orthogonal").final("test_loss")))
-    return loss, abs(loss - math.log(10)) < 0.01
+    loss = results.select("b", start="scaled orthogonal").final("test_loss")
+    return decided(spread(loss), within(loss, math.log(10) - 0.01, math.log(10) + 0.01))
 
 
 @experiment.claim("b-nan", "L-momentum diverges", expected="every seed", source="book's table: nan")
@@ -167,14 +158,15 @@ def speed(losses):
 
 
 @experiment.claim("b-speed", "the book's \"convergence speed\" is least for the starts that still improve",
-                  expected="1/3 for LeCun, Xavier, Kaiming and orthogonal, larger for the untrained scaled orthogonal",
-                  source="book's code")
+                  expected="1/3 for LeCun, Xavier, Kaiming and orthogonal, larger for the untrained scaled "
+                  "orthogonal, in every seed", source="book's code")
 def b_speed(results, args):
     real(args, "b")
-    found = {s: speed(np.mean([run.columns["train_loss"][1:] for run in runs], 0))
+    found = {s: [speed(run.columns["train_loss"][1:]) for run in runs]
              for s, runs in results.select("b", start=list(STARTS)[:5]).groups("start")}
-    least = all(abs(found[s] - 1 / 3) < 1e-9 for s in list(STARTS)[:4])
-    return listed(found), least and found["scaled orthogonal"] > 1 / 3
+    least = all(abs(v - 1 / 3) < 1e-9 for s in list(STARTS)[:4] for v in found[s])
+    return listed({s: f"{min(v):.2g} to {max(v):.2g}" for s, v in found.items()}), least and min(
+        found["scaled orthogonal"]) > 1 / 3 + 1e-9
 
 
 experiment.claim("c-edge", "the rates are wide enough", expected="the best rate is inside its grid, always",
@@ -183,7 +175,7 @@ experiment.claim("c-edge", "the rates are wide enough", expected="the best rate 
 
 for start in ("LeCun", "Xavier", "orthogonal"):
     experiment.claim(f"c-close-{start.lower()}", f"tuned, {start} and Kaiming starts end alike on five layers",
-                     expected="test accuracies within half a point (95 %)",
+                     expected="test accuracies within half a point (95 %); false where further apart",
                      )(alike("c", start, "Kaiming", "test_accuracy", 0.005, by="validation_loss"))
 
 
@@ -195,76 +187,16 @@ def c_scaled(results):
     return decided(f"{spread(values)} % at {best.value:g}", within(values, 80))
 
 
-def factor(runs):
-    """The geometric mean of the factor by which a layer multiplies the mean square, over seeds."""
-    squares = np.mean([np.log(run.columns["square"]) for run in runs], 0)
-    return math.exp((squares[-1] - squares[0]) / (LAYERS - 1))
-
-
-@experiment.claim("d-factors", "ReLU: a layer multiplies the mean square by 1 with Kaiming and sqrt(2) x orthogonal, "
-                  "by 1/2 with Xavier, by 0.0128 with N(0, 0.01²)", expected="n std² / 2 to 5 %, n = 256",
-                  source="He et al., ICCV 2015, equation 9")
-def d_factors(results):
-    expected = {"Kaiming": 1.0, "orthogonal √2": 1.0, "Xavier": 0.5, "N(0, 0.01²)": WIDTH * 1e-4 / 2}
-    found = {s: factor(results.select("d", activation="ReLU", start=s)) for s in expected}
-    return listed(found), all(abs(found[s] / v - 1) < 0.05 for s, v in expected.items())
-
-
-@experiment.claim("d-tanh", "tanh: Xavier's signals fade slowly, like 1/layer, not geometrically",
-                  expected="q = 1/(2 layer): 2 x 50 q in 0.75 to 1.25 at layer 50, 2 x 25 q at layer 25",
-                  source="mean field at the critical point: q <- q - 2 q²; Schoenholz et al., ICLR 2017")
-def d_tanh(results):
-    squares = np.mean([run.columns["square"] for run in results.select("d", activation="tanh", start="Xavier")], 0)
-    found = {layer: 2 * layer * float(squares[layer - 1]) for layer in (25, 50)}
-    return listed(found), all(0.75 <= v <= 1.25 for v in found.values())
-
-
-@experiment.claim("d-jacobian", "orthogonal, linear, 50 layers: all singular values of the Jacobian are 1, its "
-                  "Frobenius norm is sqrt(n)", expected="to 1e-9; sqrt(256) = 16 (the book prints 1)",
-                  source="Saxe, McClelland & Ganguli, ICLR 2014")
-def d_jacobian(results):
-    runs = results.select("d", of="Jacobian", start="orthogonal")
-    worst = max(float(np.abs(run.columns["value"] - 1).max()) for run in runs)
-    frobenius = float(runs[0].columns["frobenius"][0])
-    return (f"largest deviation {worst:.1g}, Frobenius norm {frobenius:.9g}",
-            worst < 1e-9 and abs(frobenius - math.sqrt(WIDTH)) < 1e-8)
-
-
-@experiment.claim("d-gaussian", "Gaussian weights of the same variance stretch a few directions and lose the others",
-                  expected="s_1 / s_n of the Jacobian above 1e10", source="Saxe, McClelland & Ganguli, ICLR 2014")
-def d_gaussian(results):
-    ratios = [run.columns["value"][0] / max(run.columns["value"][-1], 1e-15 * run.columns["value"][0])
-              for run in results.select("d", of="Jacobian", start="LeCun")]
-    return f"at least {min(ratios):.2g} (beyond 1e15 rounding hides it)", min(ratios) > 1e10
-
-
-@experiment.claim("d-power", "one power iteration a step follows the spectral norm of a matrix that moves by 1 % a "
-                  "step", expected="relative error below 5 % from step 30 on, never below 0",
-                  source="Miyato et al., ICLR 2018, section 2.1")
-def d_power(results):
-    errors = np.array([run.columns["error"] for run in results.select("d", of="power iteration")])
-    return f"{errors[:, 29:].max():.2%} at most", bool(errors[:, 29:].max() < 0.05 and errors.min() > -1e-12)
-
-
-@experiment.claim("e-deep", "20 layers of ReLU: Kaiming and sqrt(2) x orthogonal learn, N(0, 0.01²) does not",
-                  expected="test accuracy above 70 %, and a training loss within 0.02 of ln 10", source="theory of d")
-def e_deep(results):
-    some = results.select("e", activation="ReLU")
-    ends = {s: 100 * float(np.mean(v)) for s, v in some.finals("test_accuracy", "start").items()}
-    loss = float(np.mean(some.select(start="N(0, 0.01²)").final("train_loss")))
-    good = min(ends["Kaiming"], ends["orthogonal √2"]) > 70 and abs(loss - math.log(10)) < 0.02
-    return listed(ends) + f"; training loss of N(0, 0.01²) {loss:.4f}", good
-
-
 # ---------------------------------------------------------------------------------------------------------- figures
 @experiment.figure("spectra.png", caption="Six starts of the book's network: condition number, spectral norm and three "
                    "effective ranks, mean over matrices and seeds. Crosses: as the book averages, with PReLU's slope.")
 def spectra_figure(results):
     columns = {"condition_number": "condition number", "spectral_norm": "spectral norm", "rank_by_sum": "rank: sum / "
                "largest", "rank_by_share": "rank: 95 % share", "entropy_share": "rank: exp(entropy) / min(out, in)"}
-    figure, axes = panels(1, 5, size=(22, 4.4), sharey=True)
+    figure, axes = panels(1, 5, size=(13, 4), sharey=True)
     for ax, (column, title) in zip(axes, columns.items(), strict=True):
-        alone, both = averages(results, column, True), averages(results, column)
+        alone, both = ({s: float(v.mean()) for s, v in averages(results, column, some).items()}
+                       for some in (True, False))
         ax.barh(range(len(STARTS)), [alone[s] for s in STARTS], color=COLOURS[0], height=0.55, label="five matrices")
         ax.plot([both[s] for s in STARTS], range(len(STARTS)), "x", color=COLOURS[1], ms=9, mew=2.5,
                 label="with the slope, as in the book")
@@ -291,41 +223,14 @@ def book_figure(results):
     curves(left, some, "test_loss", legend=False, logy=True, ylabel="test cross-entropy")
     curves(right, some, "test_accuracy", legend=False, ylabel="test accuracy")
     mark(left, math.log(10), "ln 10")
-    return below(figure, left)
+    named(left)
+    named(right)
+    return figure
 
 
-@experiment.figure("tuned.png", caption="Ten epochs, cosine, each start at the best of its rates.")
+@experiment.figure("tuned.png", caption="Four epochs of 10,000 rows, cosine, each start at the best of its rates.")
 def tuned_figure(results):
     return tuned(results.select("c"))
-
-
-@experiment.figure("depth.png", caption="Mean square of the pre-activations through 50 layers of width 256, ReLU and "
-                   "tanh (median and range over seeds). Right: singular values of the Jacobian of 50 linear layers.")
-def depth_figure(results):
-    figure, axes = panels(1, 3)
-    for ax, activation in zip(axes, ACTIVATIONS, strict=False):
-        curves(ax, results.select("d", activation=activation), "square", "layer", logy=True, xlabel="layer",
-               ylabel="mean square", legend=activation == "tanh")
-        ax.set_ylim(1e-20, 10)
-        ax.set_title(activation)
-    for i, start in enumerate(("LeCun", "orthogonal")):
-        run = results.select("d", of="Jacobian", start=start)[0]
-        value = np.asarray(run.columns["value"])
-        axes[2].plot(run.columns["rank"], np.where(value > 1e-15 * value[0], value, np.nan), label=start, **look(i))
-    axes[2].set(yscale="log", xlabel="number of the singular value", ylabel="singular value", title="linear, 50 layers")
-    axes[2].legend()
-    return figure
-
-
-@experiment.figure("deep.png", caption="20 layers of width 64, cosine from 0.01, momentum 0.9: training loss by epoch.")
-def deep_figure(results):
-    figure, axes = panels(1, 2, sharey=True)
-    for ax, activation in zip(axes, ("ReLU", "Tanh"), strict=True):
-        curves(ax, results.select("e", activation=activation), "train_loss", ylabel="training loss",
-               legend=activation == "ReLU")
-        ax.set_title(activation)
-        ax.set_ylim(0, 3)
-    return figure
 
 
 if __name__ == "__main__":

@@ -307,10 +307,6 @@ def network_figure(results, part, args):
            label=legend(args), logy=True, ylabel="test error [%]")
     for ax in (left, right):
         overlaid(ax)
-    start = max(run.columns["train_loss"][0] for run in chosen)
-    if start > 4:                                               # batch norm before its first statistics
-        left.set_ylim(top=2.6)
-        left.set_title(f"epoch 0: up to {start:.0f}, off the scale", fontsize=11, color="#666666")
     return figure
 
 

@@ -27,9 +27,11 @@ from npopt import (
     HeavyBall,
     Lion,
     Lookahead,
+    MixedClipping,
     Muon,
     NAdam,
     Nesterov,
+    NormalisedMomentum,
     Proximal,
     RAdam,
     RMSProp,
@@ -74,7 +76,12 @@ ELEMENTWISE = [
     EMA(HeavyBall(0.7), 0.8),
     SWA(HeavyBall(0.7), 5, 3),
 ]
-WHOLE = [SWATS(0.7, 0.8, 1e-2, 0.3, True)]  # need the whole gradient at once
+WHOLE = [  # need the whole gradient at once
+    SWATS(0.7, 0.8, 1e-2, 0.3, True),
+    MixedClipping(0.04, 0.7, 0.6),
+    MixedClipping(0.04, 0.7, 0.6, True),
+    NormalisedMomentum(0.7),
+]
 
 TABLE = Segments.of(
     ("fc.W", (3, 4), "matrix", "fc"),

@@ -357,6 +357,27 @@ def test_sophia_h_trajectory(device):
     assert estimator.counts["gradients"] == 6 + 2 * 3 or problem.n is None
 
 
+class Quartic(Quadratic):
+    """f = sum_i a_i x_i^4 / 4, whose differences show how far apart their points are."""
+
+    def value_and_gradient(self, x, rows=None, weights=None, out=None):
+        out[...] = 2.0 * x**3
+        return float(0.5 * (x**4).sum())
+
+
+@pytest.mark.parametrize("size", [1e-6, 3.0, 1e4])
+def test_the_points_of_sophia_h_lie_apart_by_a_part_of_one_plus_x(size, rng):
+    # for the gradient a x^3 the difference is a (3 x^2 u + r^2 u^3), r = radius (1 + |x|) / |u|
+    x, optimizer = size * rng.standard_normal(50), SophiaH(b2=0.25, every=1, radius=0.3)
+    _, g, batch = started(Quartic(np.ones(50)), optimizer, x)
+    optimizer.oracle.batch = batch
+    u = np.empty(50)
+    backend.normals(backend.key(3, "SophiaH", 0), u)
+    optimizer.estimate(x, optimizer.slot("h"))
+    r = 0.3 * (1 + np.linalg.norm(x)) / np.linalg.norm(u)
+    np.testing.assert_allclose(optimizer.slot("h"), 0.75 * u * 2.0 * (3 * x**2 * u + r**2 * u**3), rtol=1e-9)
+
+
 def test_hutchinsons_estimate_has_the_diagonal_as_its_mean(rng):
     a = rng.standard_normal((4, 4))
     problem = Quadratic(a @ a.T)

@@ -10,8 +10,9 @@ import sys
 
 import nn
 from npopt import SGD, Minibatch, RandomReshuffling, backend, minimize
-from problems import LeastSquares, Neural
-from problems.feeds import Table
+from problems import LeastSquares, Neural, datasets
+from problems.attacks import FGSM, attacked
+from problems.feeds import Images, Table
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def load(title, tmp_path):
 
 
 def test_there_is_one_of_each_kind():
-    kinds = ["An optimizer", "An estimator", "A sampler", "A layer", "A loss", "A data set", "A script"]
+    kinds = ["An optimizer", "An estimator", "A sampler", "A layer", "A loss", "An attack", "A data set", "A script"]
     assert list(SECTIONS) == kinds
     for path in re.findall(r"\b[\w/]+\.(?:py|txt)\b", TEXT):
         assert (ROOT / path).exists() or "NAME" in path or path in ("my_script.py", "__init__.py"), path
@@ -113,6 +114,17 @@ def test_the_loss(tmp_path, rng):
     assert numeric == pytest.approx((dz * d).sum(), rel=1e-7)
     data = type("D", (), {"name": "rows", "x_train": z, "y_train": t, "x_test": None, "y_test": None})
     assert minimize(Neural(nn.mlp((3, 8, 3)), Table(data), loss), SGD(), RandomReshuffling(2), 0.1).reason == "epochs"
+
+
+def test_the_attack(tmp_path, rng):
+    Blind = load("An attack", tmp_path).Blind
+    p = Neural(nn.mlp((64, 16, 10)), Images(datasets.load("digits").part(300)))
+    x = minimize(p, SGD(), RandomReshuffling(20), 0.1, stop=dict(epochs=10), seed=1).x
+    blind, more, fgsm = (
+        attacked(p, x, a, rows=range(80), keep=True) for a in (Blind(0.1, 3), Blind(0.1, 9), FGSM(0.1))
+    )
+    assert blind.right.mean() >= blind.robust.mean() >= more.robust.mean() > fgsm.robust.mean()
+    assert not (more.robust & ~blind.robust).any() and 0 < abs(more.delta).max() <= 0.1 + 1e-6
 
 
 def test_the_data_set(tmp_path):

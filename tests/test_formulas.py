@@ -10,7 +10,7 @@ import npopt
 import problems
 from nn.kernels.cpu import _cut, _relu, _relu_backward
 from nn.norms import fold, scales, slopes
-from npopt import backend
+from npopt import backend, ball
 from npopt.backend import elementwise, noise
 from npopt.directions import add_normals
 from npopt.errors import UserError
@@ -264,6 +264,10 @@ COMPILED = [
     (rotate, ("a", "b")),
     (extrapolate, ("y", "x", "p")),
     (descent, ("x", "y", "g")),
+    (ball.moved, ("inputs", "own", "unit", "delta")),
+    (ball.ascended, ("delta", "g", "lower", "upper")),
+    (ball.spread, ("delta", "u", "lower", "upper")),
+    (ball.spread, ("delta", "u")),
 ]
 
 

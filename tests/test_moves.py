@@ -109,8 +109,17 @@ ARGUMENTS = {  # of those that have no default
     "Proximal": (SGD(),),
     "Accumulated": (3,),
     "Clipped": (1.0,),
+    "ClippedByValue": (0.1,),
+    "ClippedBySegment": (0.5,),
+    "MixedClipping": (0.1,),
+    "Adversarial": (0.1, 0.05, 2),
+    "FreeAdversarial": (0.1, 16),
+    "TRADES": (0.1, 1.0, 0.05, 2),
+    "Replay": (RandomReshuffling(16), 2),
 }
-BASES = {"Array", "Optimizer", "Around", "BySegment", "Sophia", "Estimator", "Wrapper", "Sampler", "Batch", "Mirrored"}
+ON_NETWORKS = {"Adversarial", "FreeAdversarial", "TRADES"}
+BASES = {"Array", "Optimizer", "Around", "BySegment", "Sophia", "Mirrored"}
+BASES |= {"Estimator", "Wrapper", "Clipping", "Sampler", "Batch"}
 VARIANTS = {
     "ISTA(backtracking)": ISTA(backtracking=True),
     "FISTA(backtracking)": FISTA(backtracking=True),
@@ -160,7 +169,7 @@ def test_what_algorithms_read_in_a_step(name):
         given |= {"optimizer": method, "sampler": RandomReshuffling(None if proximal else 16)}
         problem = logistic(regulariser=L1(0.01)) if proximal else network(lambda: nn.mlp((16, 5, 10)), 4, 1)
     else:
-        problem = logistic()
+        problem = network(lambda: nn.mlp((16, 5, 10)), 4, 1) if name in ON_NETWORKS else logistic()
         given |= {"estimator": method} if isinstance(method, estimators.Estimator) else {"sampler": method}
     with strict_moves.counted() as moves:
         minimize(problem, **given, schedule=0.3, stop=Stop(steps=9), events=Events(None))

@@ -19,8 +19,10 @@ from npopt import (
     HeavyBall,
     Lion,
     Lookahead,
+    MixedClipping,
     NAdam,
     Nesterov,
+    NormalisedMomentum,
     RAdam,
     RMSProp,
     Rprop,
@@ -195,6 +197,23 @@ def slow_swats(x, gradients, lr, b1, b2, eps, tolerance, relative):
         yield x
 
 
+def slow_mixed_clipping(x, gradients, lr, gamma, beta, nu, soft):
+    for t, g in enumerate(gradients, 1):
+        m, parts = weighted(gradients, t, beta, 1), []
+        for v in (m, g):
+            size = np.sqrt(np.sum(v * v))
+            parts.append((lr[t - 1] / (1 + lr[t - 1] * size / gamma) if soft else min(lr[t - 1], gamma / size)) * v)
+        x = x - nu * parts[0] - (1 - nu) * parts[1]
+        yield x
+
+
+def slow_normalised_momentum(x, gradients, lr, beta):
+    for t in range(1, len(gradients) + 1):
+        m = weighted(gradients, t, beta, 1)
+        x = x - lr[t - 1] * m / np.sqrt(np.sum(m * m))
+        yield x
+
+
 def slow_adamax(x, gradients, lr, b1, b2, eps, outside):
     for t in range(1, len(gradients) + 1):
         sizes = np.abs(gradients[:t]) + (0.0 if outside else eps)
@@ -249,6 +268,8 @@ SLOW = {
     EMA: slow_around,
     SWA: slow_around,
     SWATS: slow_swats,
+    MixedClipping: slow_mixed_clipping,
+    NormalisedMomentum: slow_normalised_momentum,
     AMSBound: lambda *arguments: slow_adabound(*arguments, largest=True),
 }
 
@@ -304,6 +325,8 @@ def test_pieces_of_the_gradient_give_the_step_of_the_whole(optimizer, rng):
         (AMSBound(), 3),
         (Lion(), 1),
         (SWATS(), 2),
+        (MixedClipping(1.0), 1),
+        (NormalisedMomentum(), 1),
         (Adamax(), 2),
         (Rprop(), 2),
         (Rprop(variant="rprop+"), 3),
@@ -565,6 +588,10 @@ def test_a_zero_gradient_in_float32_leaves_adam_where_it_is():
         lambda: NAdam(b1=1.0),
         lambda: AdaBound(final_lr=0),
         lambda: Lion(b2=1.0),
+        lambda: MixedClipping(0.0),
+        lambda: MixedClipping(1.0, 1.0),
+        lambda: MixedClipping(1.0, nu=1.5),
+        lambda: NormalisedMomentum(1.0),
         lambda: EMA(SGD(), 1.0),
         lambda: Lookahead(SGD(), alpha=0.0),
     ],

@@ -10,6 +10,7 @@ from npopt import (
     Events,
     Importance,
     RandomReshuffling,
+    Sequential,
     ShuffleOnce,
     Stop,
     WithReplacement,
@@ -82,6 +83,20 @@ def test_a_span_is_the_next_batches_of_an_epoch_as_arrays(kind, size):
         np.testing.assert_array_equal(weights, np.concatenate([batch.weights for batch in batches]))
     else:
         assert weights is None
+
+
+@pytest.mark.parametrize("n, size", [(10, 3), (10, 1), (10, 10), (10, None), (12, 4), (7, 5)])
+def test_parallel_streams_go_through_the_rows_in_order(n, size, device):
+    sampler, streams = started(Sequential(size), n), []
+    for start in range(n // (size or n) * (size or n)):  # slow: one stream after the other, row by row
+        if start % (n // (size or n)) == 0:
+            streams.append([])
+        streams[-1].append(start)
+    slow = [list(batch) for batch in zip(*streams, strict=True)]
+    assert sampler.steps_per_epoch == len(slow)
+    batches = list(sampler.take(2 * len(slow)))
+    assert [r if r is not None else list(range(n)) for r in rows(batches)] == 2 * slow  # every epoch is the same
+    assert [b.key for b in batches] == 2 * list(range(len(slow))) and {b.weights is None for b in batches} == {True}
 
 
 def test_with_replacement_is_uniform():

@@ -35,10 +35,26 @@ LAYER = [
     "nn/test_layers.py::test_layers_never_touch_the_host",
     "nn/test_layers.py::test_backward_twice_writes_the_same_gradient",
 ]
+RECURRENT = [
+    *LAYER,
+    *(
+        "nn/test_recurrent.py::" + test
+        for test in (
+            "test_values_are_the_equations_unit_by_unit",
+            "test_gradients_of_the_first_state_and_through_the_last",
+            "test_windows_in_order_give_the_outputs_of_the_whole_text",
+        )
+    ),
+]
 FUSED = ["nn/test_passes.py::test_fused_layers_are_chosen_printed_and_equal_to_their_parts"]
 LOSS = [
     "nn/test_losses.py::test_gradient_is_the_derivative_of_the_weighted_mean",
     "nn/test_losses.py::test_losses_never_touch_the_host",
+]
+CLIPS = "test_clipping.py::"
+CLIPPING = [
+    CLIPS + "test_trajectories_of_sgd_on_clipped_gradients",
+    CLIPS + "test_zeros_stay_zero_and_what_is_not_a_number_stays_so",
 ]
 MEAN = ["test_estimators.py::test_minibatch_and_unequal_micro_batches_give_the_mean_of_the_weighted_row_gradients"]
 ORDER = [
@@ -46,6 +62,32 @@ ORDER = [
     "test_samplers.py::test_an_order_is_a_function_of_seed_and_epoch",
 ]
 
+TRAINED = [
+    "test_adversarial.py::" + test
+    for test in (
+        "test_nothing_changes_bit_for_bit_where_nothing_is_added",
+        "test_batch_statistics_are_updated_once_a_step_by_the_pass_that_trains",
+        "test_elsewhere_the_inputs_stay_those_of_the_step",
+        "test_two_parts_equal_the_whole_bitwise",
+        "test_adversarial_steps_where_nothing_may_be_read",
+    )
+]
+ATTACK = [
+    "problems/test_attacks.py::" + test
+    for test in (
+        "test_an_attack_changes_nothing_and_is_a_function_of_seed_and_row",
+        "test_eps_of_zero_leaves_the_clean_answers",
+        "test_attacks_run_where_nothing_may_be_read",
+    )
+]
+LOGITS = [
+    "problems/test_attacks.py::" + test
+    for test in (
+        "test_losses_and_their_gradients_by_pixels_are_those_written_out",
+        "test_gradients_of_five_pixels_by_differences_in_evaluation_mode",
+        "test_a_ratio_of_logits_changes_neither_with_shift_nor_with_scale",
+    )
+]
 REDUCED = [
     "test_variance_reduced.py::" + test
     for test in (
@@ -73,6 +115,15 @@ FENCHEL = [
         "test_conjugates_by_fenchels_inequality_and_by_a_maximum",
         "test_curvature_bounds_the_slopes_and_is_attained",
         "test_the_duality_gap_bounds_the_distance_and_closes_at_the_minimum",
+    )
+]
+UNROLLED = [
+    "problems/test_unrolled.py::" + test
+    for test in (
+        "test_outputs_are_those_of_a_slow_loop",
+        "test_gradients_of_variables_and_of_b",
+        "test_both_ways_of_the_passes_agree",
+        "test_training_where_nothing_may_be_read",
     )
 ]
 PENALTY = ["test_penalties.py::test_three_point_inequality", "test_penalties.py::test_closed_forms_at_step_two"]
@@ -127,6 +178,8 @@ TABLE = {
         "ASGD": [*FORMULA, ONE + "test_asgd_answers_with_the_mean_of_its_iterates_from_a_step_on"],
         "Lion": [*FORMULA, ONE + "test_first_steps"],
         "SWATS": [*FORMULA, ONE + "test_swats_switches_on_a_quadratic_and_then_is_sgd"],
+        "MixedClipping": [*FORMULA, CLIPS + "test_mixed_clipping_at_its_ends_is_clipped_sgd_and_momentum_clipping"],
+        "NormalisedMomentum": [*FORMULA, CLIPS + "test_steps_of_normalised_momentum_have_the_length_of_the_rate"],
         "Lookahead": AROUND,
         "EMA": AROUND,
         "SWA": AROUND,
@@ -160,7 +213,24 @@ TABLE = {
     "npopt.estimators": {
         "Minibatch": MEAN,
         "Accumulated": MEAN,
-        "Clipped": ["test_estimators.py::test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone"],
+        "ClippedByValue": CLIPPING,
+        "ClippedBySegment": [*CLIPPING, CLIPS + "test_segments_are_clipped_by_themselves_and_the_whole_is_not"],
+        "Normalised": [*CLIPPING, CLIPS + "test_normalised_and_clipped_steps_differ_by_at_most_a_factor_of_two"],
+        "Clipped": [
+            *CLIPPING,
+            CLIPS + "test_clipping_comes_after_unscaling",
+            "test_estimators.py::test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone",
+        ],
+        "Adversarial": [*TRAINED, "test_adversarial.py::test_adversarial_training_is_the_loop_written_out"],
+        "FreeAdversarial": [
+            *TRAINED,
+            "test_adversarial.py::test_free_training_is_the_loop_written_out_and_its_perturbation_persists",
+        ],
+        "TRADES": [
+            *TRAINED,
+            "test_adversarial.py::test_trades_climbs_the_divergence_and_adds_it",
+            "test_adversarial.py::test_the_gradient_of_trades_through_batch_norm_and_dropout_by_differences",
+        ],
         "SVRG": REDUCED,
         "SAGA": REDUCED,
         **{name: [*ZEROTH, *SMOOTH] for name in ("GaussianSmoothing", "SphereSmoothing", "SPSA")},
@@ -190,6 +260,7 @@ TABLE = {
         "WithReplacement": [*ORDER, "test_samplers.py::test_with_replacement_is_uniform"],
         "ShuffleOnce": [*ORDER, "test_samplers.py::test_shuffle_once_repeats_its_batches_and_reshuffling_does_not"],
         "RandomReshuffling": [*ORDER, "test_samplers.py::test_without_replacement_every_row_comes_once_an_epoch"],
+        "Sequential": ["test_samplers.py::test_parallel_streams_go_through_the_rows_in_order"],
         "Importance": [
             *ORDER,
             "test_samplers.py::test_rows_come_as_often_as_the_probabilities_say",
@@ -199,6 +270,10 @@ TABLE = {
             "test_samplers.py::test_adaptive_draws_follow_the_probabilities_of_the_moment",
             "test_samplers.py::test_adaptive_first_pass_sets_the_norms_and_later_ones_smooth_them",
             "test_samplers.py::test_adaptive_runs_resume_bitwise_and_lower_the_variance",
+        ],
+        "Replay": [
+            "test_adversarial.py::test_replayed_batches_come_in_a_row_and_a_saved_sampler_goes_on",
+            "test_adversarial.py::test_a_replay_of_one_is_the_sampler_itself",
         ],
         "ByClass": [*ORDER, "test_samplers.py::test_classes_come_in_order_and_are_reshuffled_within"],
     },
@@ -232,13 +307,22 @@ TABLE = {
         name: LAYER for name in ("ReLU", "LeakyReLU", "PReLU", "Tanh", "Sigmoid", "GELU", "Softmax", "LogSoftmax")
     },
     "nn.pooling": {name: LAYER for name in ("MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "GlobalAvgPool")},
-    "nn.dropout": {"Flatten": LAYER, "Dropout": LAYER},
-    "nn.losses": {name: LOSS for name in ("SoftmaxCrossEntropy", "SquaredError", "BinaryCrossEntropy")},
+    "nn.dropout": {
+        "Flatten": LAYER,
+        "Dropout": LAYER,
+        "VariationalDropout": [
+            *LAYER,
+            "nn/test_recurrent.py::test_variational_dropout_has_one_mask_for_all_times",
+        ],
+    },
+    "nn.recurrent": {name: RECURRENT for name in ("LSTM", "GRU")},
+    "nn.losses": {name: LOSS for name in ("SoftmaxCrossEntropy", "SquaredError", "BinaryCrossEntropy", "KLDivergence")},
     "nn.init": {
         **{
             name: ["nn/test_init.py::test_standard_deviation_and_bound"]
             for name in (
                 "Normal",
+                "Uniform",
                 "LeCun",
                 "XavierNormal",
                 "XavierUniform",
@@ -266,6 +350,24 @@ TABLE = {
     },
     "nn.spectra": {"PowerIteration": ["nn/test_init.py::test_power_iteration_finds_the_largest_singular_value"]},
     "problems.linear.losses": {name: FENCHEL for name in ("Squared", "Huber", "SquaredHinge", "Logit", "Softmax")},
+    "problems.attacks": {
+        "FGSM": [
+            *ATTACK,
+            "problems/test_attacks.py::test_fgsm_is_the_worst_there_is_for_a_linear_model_of_two_classes",
+        ],
+        "PGD": [*ATTACK, "problems/test_attacks.py::test_pgd_is_the_loop_written_out"],
+        "APGD": [*ATTACK, "problems/test_attacks.py::test_apgd_is_algorithm_1_of_croce_and_hein"],
+        "Square": [
+            *ATTACK,
+            "problems/test_attacks.py::test_square_is_the_search_written_out_and_counts_its_queries",
+        ],
+        "Ensemble": [
+            *ATTACK[::2],
+            "problems/test_attacks.py::test_a_network_that_hides_its_gradients_is_found_out",
+        ],
+        "LogitMargin": LOGITS,
+        "LogitRatio": LOGITS,
+    },
     "problems": {
         "LinearModel": [
             "problems/test_linear.py::",
@@ -278,6 +380,13 @@ TABLE = {
         "Surface": ["problems/test_landscapes.py::"],
         "Quadratic": ["problems/test_quadratic.py::"],
         "Neural": ["problems/test_neural.py::"],
+    },
+    "problems.unrolled": {
+        **{name: UNROLLED for name in ("LISTA", "LISTACP", "ALISTA", "Unrolled")},
+        "SparseCodes": [
+            "problems/test_unrolled.py::test_the_dictionary_and_its_condition",
+            "problems/test_unrolled.py::test_samples_are_a_function_of_seed_and_step_and_are_spread_as_said",
+        ],
     },
 }
 

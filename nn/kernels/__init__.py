@@ -18,7 +18,7 @@ from npopt.errors import UserError
 
 import numpy as np
 
-from . import gpu, reference
+from . import gpu, reference, reference_recurrent
 from .reference import taps
 
 SAID = []  # not empty once it was said
@@ -46,10 +46,10 @@ class Absent:
 
 
 try:
-    from . import cpu, matrices, norms, pooling
+    from . import cpu, matrices, norms, pooling, recurrent
 except Exception as error:  # whatever a library does whose inner parts have changed
     warn(error)
-    cpu = matrices = norms = pooling = Absent()
+    cpu = matrices = norms = pooling = recurrent = Absent()
 
 __all__ = [
     "CHOICES",
@@ -60,9 +60,15 @@ __all__ = [
     "erf",
     "gather_images",
     "gather_windows",
+    "gru",
+    "gru_backward",
+    "gru_before",
+    "gru_before_backward",
     "linear",
     "linear_inputs",
     "linear_weights",
+    "lstm",
+    "lstm_backward",
     "max_pool",
     "max_pool_backward",
     "moments",
@@ -166,3 +172,9 @@ max_pool = either(reference.max_pool, cpu=pooling.max_pool, gpu=gpu.pixels.max_p
 max_pool_backward = either(reference.max_pool_backward, cpu=pooling.max_pool_backward, gpu=gpu.pixels.max_pool_backward)
 softmax = either(reference.softmax, cpu=cpu.softmax, gpu=gpu.pixels.softmax)
 erf = either(reference.erf, cpu=cpu.erf, gpu=gpu.pixels.erf)
+lstm = either(reference_recurrent.lstm, cpu=recurrent.lstm)
+lstm_backward = either(reference_recurrent.lstm_backward, cpu=recurrent.lstm_backward)
+gru = either(reference_recurrent.gru, cpu=recurrent.gru)
+gru_backward = either(reference_recurrent.gru_backward, cpu=recurrent.gru_backward)
+gru_before = either(reference_recurrent.gru_before)
+gru_before_backward = either(reference_recurrent.gru_before_backward)

@@ -31,8 +31,8 @@ class Product(NamedTuple):
     run: int
 
 
-def block_product(vectors, masked, apart=False):
-    """A numba function: one register block of a matrix product, ROWS x (vectors lanes) sums that stay in registers,
+def block_product(vectors, masked, apart=False, height=ROWS):
+    """A numba function: one register block of a matrix product, height x (vectors lanes) sums that stay in registers,
 
         C[i, j] = S[i, j] + sum_{r < times} sum_{k < run} A[i, r, k] B[r run + k, j],    i < m, j < n
 
@@ -41,7 +41,7 @@ def block_product(vectors, masked, apart=False):
         C[i, j] = out[out_at + rows[1, row + i] + j]
         S[i, j] = start[start_at + (rows[1, row + i] if start_like_out else 0) + j]
 
-    S: a bias, one row for all, or C itself. m <= ROWS: rows beyond m repeat row m - 1. masked: n <= vectors lanes;
+    S: a bias, one row for all, or C itself. m <= height: rows beyond m repeat row m - 1. masked: n <= vectors lanes;
     if not set, n is not looked at and taken as vectors lanes. times and run are at least 1. apart: the `run` terms of
     each r are summed by themselves, from 0, and then added. So a long sum loses fewer digits, but short runs cost time.
     """
@@ -58,7 +58,7 @@ def block_product(vectors, masked, apart=False):
             masks = [e.first(builder.sub(plan.n, j)) if masked else None for j in columns]
             length, last = builder.extract_value(table.shape, 1), builder.sub(m, I64(1))
             left_at, out_at, first = [], [], []
-            for i in range(ROWS):
+            for i in range(height):
                 here = builder.select(builder.icmp_signed("<", I64(i), m), I64(i), last) if i else I64(0)
                 at = builder.add(row, here)
                 offset = builder.load(builder.gep(table.data, [at]))

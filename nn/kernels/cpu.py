@@ -19,6 +19,7 @@ import numpy as np
 import scipy.special
 
 from . import direct, winograd
+from .functions import exp
 from .matrices import SMALL
 from .products import inside, jit, lanes
 
@@ -140,6 +141,9 @@ def convolve_weights(x, dy, dw, stride, padding):
         direct.backward_weights(x, dy, dw, stride, padding)
 
 
+MANY = 64  # classes from which on a row of softmax is taken in vectors
+
+
 def softmax(z, t, smoothing, weights, p, rows):
     loop = _softmax if z.size > SMALL else _softmax_alone
     loop(z, t, smoothing, rows if weights is None else weights, weights is not None, p, rows)
@@ -167,16 +171,61 @@ def _softmax_row(z, t, smoothing, factor, p):
 
 
 @inside
+def _softmax_wide_row(z, t, smoothing, factor, p):
+    """The same for many classes, in loops that make vectors: maxima and sums run in LANES partial ones."""
+    k, whole = z.size, z.size // LANES * LANES
+    tops, sums = np.full(LANES, z[0], z.dtype), np.zeros(LANES)
+    for j in range(0, whole, LANES):
+        part = z[j : j + LANES]
+        for i in range(LANES):
+            tops[i] = part[i] if part[i] > tops[i] or part[i] != part[i] else tops[i]
+    top = tops[0]
+    for i in range(1, LANES):
+        top = tops[i] if tops[i] > top or tops[i] != tops[i] else top
+    for j in range(whole, k):
+        top = z[j] if z[j] > top or z[j] != z[j] else top
+    for j in range(k):
+        p[j] = exp(z[j] - top)
+    for j in range(0, whole, LANES):
+        part = p[j : j + LANES]
+        for i in range(LANES):
+            sums[i] += part[i]
+    total = 0.0
+    for i in range(LANES):
+        total += sums[i]
+    for j in range(whole, k):
+        total += p[j]
+    loss, share = np.log(total) - (1 - smoothing) * (z[t] - top), smoothing / k
+    if smoothing > 0:  # a logit may be -inf
+        mean = 0.0
+        for j in range(k):
+            mean += z[j] - top
+        loss -= share * mean
+    scale, shift = p.dtype.type(factor / total), p.dtype.type(factor * share)
+    for j in range(k):
+        p[j] = p[j] * scale - shift
+    p[t] -= factor * (1 - smoothing)
+    return loss
+
+
+@inside
+def _softmax_one(z, t, smoothing, factor, p):
+    if z.size >= MANY:
+        return _softmax_wide_row(z, t, smoothing, factor, p)
+    return _softmax_row(z, t, smoothing, factor, p)
+
+
+@inside
 def _softmax_alone(z, t, smoothing, weights, weighted, p, rows):
     for b in range(len(rows)):
-        rows[b] = _softmax_row(z[b], t[b], smoothing, (weights[b] if weighted else 1.0) / len(rows), p[b])
+        rows[b] = _softmax_one(z[b], t[b], smoothing, (weights[b] if weighted else 1.0) / len(rows), p[b])
 
 
 @jit
 def _softmax(z, t, smoothing, weights, weighted, p, rows):
     for number in numba.prange(len(rows)):
         b = np.int64(number)
-        rows[b] = _softmax_row(z[b], t[b], smoothing, (weights[b] if weighted else 1.0) / len(rows), p[b])
+        rows[b] = _softmax_one(z[b], t[b], smoothing, (weights[b] if weighted else 1.0) / len(rows), p[b])
 
 
 def erf(x):

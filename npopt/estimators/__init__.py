@@ -2,19 +2,25 @@
 one that knows function values alone."""
 
 from npopt.estimators.accumulated import Accumulated
+from npopt.estimators.adversarial import Adversarial
 from npopt.estimators.base import Estimator, Wrapper
-from npopt.estimators.clipped import Clipped
+from npopt.estimators.clipped import Clipped, Clipping
+from npopt.estimators.clipped_by_segment import ClippedBySegment
+from npopt.estimators.clipped_by_value import ClippedByValue
 from npopt.estimators.coordinate import CoordinateDifferences
 from npopt.estimators.deepzero import DeepZero
+from npopt.estimators.free import FreeAdversarial
 from npopt.estimators.gaussian import GaussianSmoothing
 from npopt.estimators.lozo import LOZO
 from npopt.estimators.mezo import MeZO
 from npopt.estimators.mezo_svrg import MeZOSVRG
 from npopt.estimators.minibatch import Minibatch
+from npopt.estimators.normalised import Normalised
 from npopt.estimators.saga import SAGA
 from npopt.estimators.sphere import SphereSmoothing
 from npopt.estimators.spsa import SPSA
 from npopt.estimators.svrg import SVRG
+from npopt.estimators.trades import TRADES
 from npopt.estimators.zo_svrg import ZOSVRG
 
 __all__ = [
@@ -33,5 +39,12 @@ __all__ = [
     "MeZOSVRG",
     "Minibatch",
     "SphereSmoothing",
+    "ClippedBySegment",
+    "ClippedByValue",
+    "Clipping",
+    "Normalised",
+    "TRADES",
+    "Adversarial",
+    "FreeAdversarial",
     "Wrapper",
 ]

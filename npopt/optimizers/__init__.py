@@ -20,9 +20,11 @@ from npopt.optimizers.ista import ISTA
 from npopt.optimizers.lamb import LAMB
 from npopt.optimizers.lars import LARS
 from npopt.optimizers.lion import Lion
+from npopt.optimizers.mixed_clipping import MixedClipping
 from npopt.optimizers.muon import Muon
 from npopt.optimizers.nadam import NAdam
 from npopt.optimizers.nesterov import Nesterov
+from npopt.optimizers.normalised_momentum import NormalisedMomentum
 from npopt.optimizers.proximal import Proximal
 from npopt.optimizers.radam import RAdam
 from npopt.optimizers.rmsprop import RMSProp
@@ -58,9 +60,11 @@ __all__ = [
     "HeavyBall",
     "Lion",
     "Lookahead",
+    "MixedClipping",
     "Muon",
     "NAdam",
     "Nesterov",
+    "NormalisedMomentum",
     "Optimizer",
     "Proximal",
     "RAdam",

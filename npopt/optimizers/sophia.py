@@ -76,7 +76,9 @@ class Sophia(Optimizer):
 class SophiaH(Sophia):
     """Sophia with Hutchinson's estimate: hh = u * (H u), u ~ N(0, I), E[hh] = diag H, H that of this step's batch.
 
-    H u = (grad f(x + r u) - grad f(x - r u)) / (2 r): two more gradients every k steps, exact on quadratics.
+    H u = (grad f(x + r u) - grad f(x - r u)) / (2 r) with r = radius (1 + |x|) / |u|: two more gradients every k steps,
+    exact on quadratics. The points lie radius (1 + |x|) from x: r scales with x and not with the number of unknowns,
+    so that float32 neither loses the difference nor a small x its curvature.
     """
 
     def __init__(self, b1=0.965, b2=0.99, rho=0.04, eps=1e-12, weight_decay=0.0, every=10, radius=1e-3):
@@ -87,10 +89,11 @@ class SophiaH(Sophia):
         m = backend.xp(x)
         u, y, right, left = (m.empty_like(x) for _ in range(4))
         backend.normals(self.key(), u)
+        r = self.radius * (1 + backend.norm(x)) / backend.norm(u)
         for sign, out in ((1, right), (-1, left)):
-            shifted(y, x, u, sign * self.radius)
+            shifted(y, x, u, sign * r)
             self.oracle.again(y, out)
-        hutchinson(h, u, right, left, self.b2, 2 * self.radius)
+        hutchinson(h, u, right, left, self.b2, 2 * r)
 
 
 class SophiaG(Sophia):

@@ -94,3 +94,12 @@ def test_the_verdicts():
     assert no_larger("a", "far", "one", "loss", 1.9)(some)[1] is False
     assert no_larger("a", "two", "one", "loss", 0.28)(some)[1] is True
     assert no_larger("a", "two", "one", "loss", 0.27)(some)[1] is None
+
+
+def test_methods_at_several_budgets_are_named_by_both():
+    some = Results(
+        Finished("a", {"method": m, "steps": n, "lr": lr}, 0, {}, {}, {"held": abs(np.log(lr / best))}, 0.0, "steps")
+        for m, n, best in (("one", 6, 0.1), ("one", 24, 1.0))
+        for lr in (0.01, 0.1, 1.0)
+    )
+    assert inside("a", "held", of=("method", "steps"))(some) == ("1 of 2 inside; at an end: one, 24 1", False)

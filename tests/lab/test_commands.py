@@ -195,7 +195,7 @@ def test_every_method_can_be_shown():
     [
         (["show", "radm"], "no method is called 'radm'; did you mean RAdam, Adam, NAdam?"),
         (["show", "mini"], "no method is called 'mini'; did you mean AdamMini, Minibatch, Muon?"),
-        (["show", "momentum"], "no method is called 'momentum'; did you mean LMomentum, HeavyBall, NAdam, Nesterov"),
+        (["show", "momentum"], "no method is called 'momentum'; did you mean NormalisedMomentum, LMomentum, HeavyBall"),
         (["show", "qqqq"], "no method is called 'qqqq'; npopt methods lists them all"),
         (["show"], "name one method"),
         (["show", "adam", "sgd"], "name one method"),

@@ -4,10 +4,12 @@ import itertools
 
 from lab import Results, charts
 from lab.charts import tuned
-from lab.figures import COLOURS, by_row, closer, curves, each, fitted, halved, heat, panels, said
+from lab.figures import COLOURS, by_row, closer, curves, each, fitted, halved, heat, named, panels, said
 from lab.pictures import save
 from lab.results import Finished
+from lab.surfaces import map_of, moving, on_relief, relief
 from npopt.analysis import RangeTest
+from problems.landscapes import EVERY
 
 import numpy as np
 import pytest
@@ -168,7 +170,70 @@ def test_a_ranking_sorts_methods_by_their_test_accuracy_at_their_best_rates():
 
 
 def test_rates_are_drawn_in_units_of_the_customary_one():
-    some = Results([run("A", 0, [0, 1], [3.0, 2.0], held, lr=lr) for lr, held in ((0.1, 0.5), (0.3, 0.9))])
-    ax = charts.rates(some, {"A": 0.1}, {1: "1", 3: "3"}, by="held_loss").axes[0]
-    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 0.5], [3, 0.9]])
+    some = Results([run("A", 0, [0, 1], [3.0, 2.0], held, lr=lr) for lr, held in ((0.1, 0.5), (0.3, 0.9), (0.9, 7.0))])
+    some.append(run("B", 0, [0, 1], [3.0, 2.0], 0.6, lr=1.0, reason="diverged: nan"))
+    ax = charts.rates(some, {"A": 0.1, "B": 1.0}, {1: "1", 3: "3"}, by="held_loss").axes[0]
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 0.5], [3, 0.9], [9, np.nan]])
     np.testing.assert_allclose(ax.get_ylim(), [0.5 / 1.05, 1.5])
+    assert list(ax.lines[1].get_xdata()) == [9] and list(ax.lines[3].get_xdata()) == [1]  # off the scale, and diverged
+    families = {"one": ("A", "absent"), "two": ("B",)}
+    axes = charts.rates(some, {"A": 0.1, "B": 1.0}, {1: "1"}, by="held_loss", families=families).axes
+    assert [ax.get_title() for ax in axes] == ["one", "two"]
+    assert [[t.get_text() for t in ax.texts] for ax in axes] == [["A"], []]  # B has no point to be named at
+
+
+def test_names_stand_at_the_ends_of_their_lines_and_apart():
+    figure, ax = panels()
+    for i, y in enumerate((0.5, 0.501, 0.0)):
+        ax.plot([0, 1], [0.2, y], label="abc"[i], color=COLOURS[i])
+    ax.plot([0, 0.3], [0.9, 1.0], label="short")
+    ax.plot([0, 0.3], [0.9, 1.001], label="beside")
+    ax.plot([0, 1], [0.4, 0.4], label="_nothing")
+    limits = ax.get_ylim()
+    named(ax)
+    places = {t.get_text(): t.xy for t in ax.texts}
+    assert places.keys() == {"a", "b", "c", "short", "beside"} and ax.get_ylim() == limits
+    height = 1.25 * 10 / 72 / (figure.get_size_inches()[1] * ax.get_position().height)
+    gap = places["b"][1] - places["a"][1]
+    assert height * 0.99 < gap < height * 1.01  # apart by a name's height, about their middle, in their order
+    low, high = limits
+    middle = (places["a"][1] + places["b"][1]) / 2
+    np.testing.assert_allclose(middle, (0.5005 - low) / (high - low), atol=1e-6)
+    np.testing.assert_allclose(places["c"], (1.015, (0 - low) / (high - low)), atol=1e-6)
+    assert places["short"][0] < 0.5 and places["beside"][1] - places["short"][1] > 0.98 * height
+    assert ax.texts[0].get_color() in COLOURS
+
+
+def test_the_last_frame_of_an_animation_stays(tmp_path):
+    def frames():
+        figure, ax = panels(size=(2, 2))
+        for k in range(4):
+            ax.plot([0, k], [0, 1])
+            yield figure
+
+    save(frames(), tmp_path / "some.gif")
+    with Image.open(tmp_path / "some.gif") as image:
+        times = []
+        for k in range(image.n_frames):
+            image.seek(k)
+            times.append(image.info["duration"])
+    assert times == [80, 80, 80, 2000]
+
+
+def test_ways_grow_on_a_map_and_on_a_relief_and_are_cut_at_the_window():
+    way = np.array([[0.5, 0.0], [0.2, 0.5], [0.1, 5.0]])
+    columns = {"x": way[:, 0], "y": way[:, 1], "f": way[:, 0] ** 2 - way[:, 1] ** 2, "gap": np.array([1.0, 1e-20, 0.5])}
+    runs = {"m": Finished("a", {}, 0, {}, columns, {}, 0.0, "steps")}
+    land = EVERY["open saddle"]
+    on = on_relief(land, way)
+    np.testing.assert_allclose(on[:, 1], [0.2, 0.5, 0.2**2 - 0.5**2])
+    assert np.isnan(on[:, 2]).all()
+    *_, figure = moving(lambda ax: map_of(ax, land), runs, (0, 2))
+    curve = figure.axes[1].lines[0].get_ydata()
+    assert curve[0] == 1 and np.isnan(curve[1]) and figure.axes[1].get_title() == "step 2"
+    frames = moving(
+        lambda ax: (relief(ax, land), (-3, 1))[1], runs, (0, 1), "f", lambda w: on_relief(land, w), projection="3d"
+    )
+    for t, figure in enumerate(frames):
+        left, right = figure.axes[0], figure.axes[1]
+        assert len(right.lines[0].get_ydata()) == t + 1 and right.get_ylim() == (-3, 1) and left.get_zlabel() == "f"

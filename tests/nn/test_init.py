@@ -11,6 +11,7 @@ import pytest
 FANS = 30, 20
 CASES = [
     (init.Normal(0.3), 0.3, None),
+    (init.Uniform(0.3), 0.3 / sqrt(3), 0.3),
     (init.LeCun(), sqrt(1 / 30), None),
     (init.XavierNormal(), sqrt(2 / 50), None),
     (init.XavierUniform(), sqrt(2 / 50), sqrt(6 / 50)),

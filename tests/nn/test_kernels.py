@@ -180,11 +180,11 @@ def test_max_pool_keeps_nan(chosen):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("batch", [3, 4000])  # one thread, and more
+@pytest.mark.parametrize("batch, classes", [(3, 7), (4000, 7), (5, 64), (300, 71)])  # one thread and more, vectors
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_softmax(batch, weighted, smoothing, dtype, rng):
-    z, t = 3 * rng.standard_normal((batch, 7)).astype(dtype), rng.integers(0, 7, batch)
+def test_softmax(batch, classes, weighted, smoothing, dtype, rng):
+    z, t = 3 * rng.standard_normal((batch, classes)).astype(dtype), rng.integers(0, classes, batch)
     weights, found = rng.random(batch).astype(dtype) if weighted else None, []
     for module in (cpu, reference):
         p, rows = np.empty_like(z), np.empty(batch, dtype)
@@ -194,7 +194,7 @@ def test_softmax(batch, weighted, smoothing, dtype, rng):
         np.testing.assert_allclose(fast, slow, rtol=0, atol=10 * TOLERANCE[dtype])
     wide = z.astype("f8")
     logp = wide - scipy.special.logsumexp(wide, axis=1, keepdims=True)
-    q = np.full((batch, 7), smoothing / 7)
+    q = np.full((batch, classes), smoothing / classes)
     q[np.arange(batch), t] += 1 - smoothing
     np.testing.assert_allclose(found[0][0], -(q * logp).sum(1), atol=10 * TOLERANCE[dtype])
     w = 1 if weights is None else weights[:, None]
@@ -203,9 +203,12 @@ def test_softmax(batch, weighted, smoothing, dtype, rng):
 
 @pytest.mark.parametrize("chosen", [cpu, reference])
 def test_a_nan_in_the_outputs_is_one_in_the_loss(chosen):
-    z, rows = np.array([[0.0, np.nan, 1.0], [np.nan, 0.0, 0.0]]), np.empty(2)
-    chosen.softmax(z, np.array([0, 1]), 0.0, None, np.empty_like(z), rows)
-    assert np.isnan(rows).all()
+    for classes, dtype in ((3, "f8"), (70, "f8"), (70, "f4")):
+        for places in ([1, 0], [classes - 1, 2]):
+            z, rows = np.zeros((2, classes), dtype), np.empty(2, dtype)
+            z[[0, 1], places] = np.nan
+            chosen.softmax(z, np.array([0, 1]), 0.0, None, np.empty_like(z), rows)
+            assert np.isnan(rows).all()
 
 
 def test_arrays_that_compiled_loops_cannot_take_go_the_plain_way(rng):
@@ -241,6 +244,30 @@ def test_softmax_takes_an_impossible_class(module):
     rows, p = np.empty(1), np.empty((1, 3))
     module.softmax(np.array([[1.0, -np.inf, 2.0]]), np.array([0]), 0.0, None, p, rows)
     assert rows[0] == pytest.approx(np.log(1 + np.e))
+    z, p = np.full((1, 70), -np.inf, "f4"), np.empty((1, 70), "f4")
+    z[0, [3, 69]] = 80.0, 79.0  # and classes far below the others
+    z[0, 5] = -20.0
+    module.softmax(z, np.array([3]), 0.0, None, p, rows.astype("f4"))
+    share = 1 / (1 + np.e)
+    np.testing.assert_allclose(p[0, [3, 69]], [-share, share], rtol=1e-6)
+    assert p[0, 5] < 1e-37 and not p[0, 6:69].any()
+
+
+def test_exp_in_float32_is_right_to_the_last_bits():
+    from nn.kernels import functions
+    from nn.kernels.products import inside
+
+    @inside
+    def each(x):
+        for j in range(x.size):
+            x[j] = functions.exp(x[j])
+
+    x = np.concatenate([np.linspace(-87.2, 0, 100_001), [-0.0, -1e-30, -np.log(2) / 2, -88, -1e4, -np.inf, np.nan]])
+    x = x.astype("f4")
+    y = x.copy()
+    each(y)
+    np.testing.assert_allclose(y[:-4], np.exp(x[:-4].astype("f8")), rtol=2.5e-7)  # about four roundings of 2^-24
+    np.testing.assert_array_equal(y[-4:], [0, 0, 0, np.nan])
 
 
 @pytest.mark.parametrize("module", [pooling, reference])

@@ -12,12 +12,19 @@ import pytest
     [
         (lambda: nn.mlp((784, 128, 56, 10)), 784 * 128 + 128 + 128 * 56 + 56 + 56 * 10 + 10),
         (nn.lenet5, 61_706),
+        (nn.strided, 166_406),
         (nn.resnet18, 11_173_962),
         (nn.resnet20, 272_474),
         (lambda: nn.resnet18(in_channels=1), 11_173_962 - 2 * 9 * 64),
         (nn.vgg, 9_231_114),
         (lambda: nn.vgg(16), 14_728_266),
         (lambda: nn.vgg(11, batch_norm=False), 9_231_114 - 2 * 2752),
+        (
+            lambda: nn.language_model(10_000, 35, 650),
+            10_000 * 650 + 2 * 4 * 650 * (2 * 650 + 1) + 650 * 10_000 + 10_000,
+        ),
+        (lambda: nn.language_model(65, 50, 128, 1, kind=nn.GRU), 2 * 65 * 128 + 65 + 3 * 128 * (2 * 128 + 1) + 128),
+        (lambda: nn.language_model(10_000, 35, 200, tied=True), 10_000 * 201 + 2 * 4 * 200 * 401),
     ],
 )
 def test_parameter_counts(make, count):
@@ -33,13 +40,22 @@ def test_names_and_blocks_of_resnet18():
     assert network.segments.blocks == ["conv1", "bn1", *(f"layer{i}.{j}" for i in (1, 2, 3, 4) for j in (0, 1)), "fc"]
 
 
+def test_a_norm_stands_before_or_after_the_activation():
+    for at, between in (("before", ["norm1.a", "act1.a"]), ("after", ["act1.a", "norm1.a"])):
+        order = ["fc1.W", *between, "fc2.W"]
+        names = nn.mlp((4, 3, 2), nn.PReLU, norm="layer", norm_at=at).segments.names
+        assert [name for name in names if name in order] == order
+
+
 NETWORKS = {
     "mlp": lambda: nn.mlp((6, 7, 5, 3)),
     "mlp with batch norm and dropout": lambda: nn.mlp((6, 7, 5, 3), nn.Tanh, norm="batch", dropout=0.2),
     "mlp with layer norm": lambda: nn.mlp((6, 7, 5, 3), nn.PReLU, norm="layer", init=init.Orthogonal()),
+    "mlp with layer norm after the activation": lambda: nn.mlp((6, 7, 5, 3), nn.Tanh, norm="layer", norm_at="after"),
     "lenet5": nn.lenet5,
     "lenet5 as in 1998": lambda: nn.lenet5(nn.Tanh, "avg", init=init.LeCun()),
     "lenet5 for 8x8 digits": lambda: nn.lenet5(input_shape=(8, 8, 1)),
+    "strided": lambda: nn.strided(input_shape=(12, 12, 2)),
     "resnet18": lambda: nn.resnet18(width=2, in_channels=1, image=16),
     "resnet20": lambda: nn.resnet20(width=2, in_channels=1, image=16),
     "vgg11": lambda: nn.vgg(11, width=2),
@@ -89,3 +105,5 @@ def test_what_does_not_fit_gets_one_sentence():
         nn.mlp((3,))
     with pytest.raises(ValueError, match="norm must be"):
         nn.mlp((3, 4), norm="group")
+    with pytest.raises(ValueError, match="norm_at must be 'before' or 'after'"):
+        nn.mlp((3, 4), norm="layer", norm_at="both")

@@ -1,6 +1,8 @@
 """The course's classifiers: their sizes, their rows, their pixels."""
 
-from problems.classifiers import lenet, perceptron, resnet
+from npopt import SGD, Events, RandomReshuffling, Stop, minimize
+from problems import Neural
+from problems.classifiers import book_cnn, lenet, perceptron, resnet
 from problems.datasets import shared
 
 import numpy as np
@@ -30,6 +32,51 @@ def test_pixels_go_from_low_to_high():
         found = perceptron("digits", pixels=(low, high), dtype="float64").inputs(np.arange(5)).reshape(5, -1)
         expected = low + (high - low) * d.x_train[:5].reshape(5, -1) / 16
         np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_the_books_convolutional_network_has_its_number_of_weights():
+    problem = book_cnn("digits", rows=40, test_rows=7)
+    sizes = {s.name: s.size for s in problem.network.segments}
+    # on 32x32x3 with 100 classes: conv 3 to 32, 2048 to 512 after three pools, 512 to 100; here 8x8x1, 128 and 10
+    other = 9 * (3 - 1) * 32 + (4 * 4 - 1) * 128 * 512 + (100 - 10) * (512 + 1)
+    assert sum(sizes.values()) + other == 1_194_084
+    assert problem.metrics(problem.x0(np.random.default_rng(0))).keys() >= {"train_loss", "test_accuracy"}
+    x = problem.inputs(np.arange(5))
+    assert x.min() == -1 and x.max() == 1
+
+
+@pytest.fixture
+def moved():
+    """A small ResNet-18 after six steps with a rate that moves it fast."""
+    problem = resnet("digits", width=2, rows=120, test_rows=50)
+    run = minimize(problem, SGD(), RandomReshuffling(20), 0.1, stop=Stop(steps=6), events=Events(None))
+    return problem, run.x
+
+
+def test_metrics_of_a_resnet_have_the_statistics_of_its_weights(moved):
+    problem, x = moved
+    before, found = problem.network.state(), problem.metrics(x)
+    for name, state in problem.network.state().items():
+        for key, array in state.items():
+            np.testing.assert_array_equal(array, before[name][key])
+    lagging = Neural.metrics(problem, x)
+    problem.recalibrate(x)
+    assert found == Neural.metrics(problem, x)
+    assert abs(lagging["train_loss"] / found["train_loss"] - 1) > 0.01
+    batch = problem.value(x, np.arange(problem.n))  # its own statistics, with n for n - 1 below the variance
+    assert found["train_loss"] == pytest.approx(float(batch), rel=0.02)
+
+
+def test_steps_see_nothing_of_the_metrics():
+    ends = []
+    for every in (1, None):
+        problem = resnet("digits", width=2, rows=120, test_rows=20)
+        run = minimize(problem, SGD(), RandomReshuffling(20), 0.1, stop=Stop(steps=5), events=Events(every, "step"))
+        ends.append((run.x, problem.network.state()))
+    np.testing.assert_array_equal(ends[0][0], ends[1][0])
+    for name, state in ends[0][1].items():
+        for key, array in state.items():
+            np.testing.assert_array_equal(array, ends[1][1][name][key])
 
 
 def test_one_set_is_loaded_once():

@@ -379,6 +379,9 @@ class Module:
     def ones_like(self, a):
         return copied(np.ones_like(a))
 
+    def where(self, *arrays):
+        return copied(np.where(*arrays))
+
     def arange(self, *numbers, dtype=None):
         return copied(np.arange(*numbers, dtype=dtype))
 

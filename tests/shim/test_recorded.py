@@ -100,6 +100,26 @@ def test_each_kind_of_pass_is_a_recording_of_its_own(replays, monkeypatch):
         np.testing.assert_array_equal(a, b)
 
 
+def test_passes_for_inputs_alone_leave_no_statistics_recorded_or_not(replays, monkeypatch):
+    found = []
+    for least in (3, 1000):
+        monkeypatch.setattr(recorded, "LEAST", least)
+        made = problem("resnet18", np.random.default_rng(5))
+        x = made.x0(backend.generator(0, "x0"))
+        g, d = backend.empty(x.shape, x.dtype), backend.empty((8, 8, 8, 1), "float32")
+        for t in range(3):
+            made.begin(t)
+            for _ in range(2):
+                made.value_and_gradient(x, np.arange(8) + t, None, None, None, d)
+            assert made.network.pending is None
+            made.value_and_gradient(x, np.arange(8) + t, None, g)
+            made.commit()
+        found.append([v for layer in made.network.state().values() for v in layer.values()])
+    assert replays and min(replays) > 0
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_loss_scale_may_change(replays):
     """It is multiplied in within the recording, and divided out after it."""
     made = problem("perceptron", np.random.default_rng(5), compute="float16", loss_scale=64.0)

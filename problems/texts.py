@@ -1,0 +1,124 @@
+"""Texts for language models, by name: load("ptb"), load("tinyshakespeare").
+
+ptb               Penn Treebank as Mikolov et al. (Interspeech 2010) prepared it: 10,000 words, lines end in <eos>;
+                  929,589 / 73,760 / 82,430 tokens. Nowhere to download: the text belongs to the LDC
+tinyshakespeare   1,115,394 characters, 65 distinct; the first 90 % are for training, then 5 % and 5 %, in order,
+                  Karpathy, char-rnn, 2015
+"""
+
+import collections
+import dataclasses
+import hashlib
+
+from npopt.errors import UserError
+from npopt.values import whole
+from problems import files
+
+import numpy as np
+
+END = "<eos>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A long text in three parts, each a vector of numbers 0..V-1: Windows(text.train, 35, text.validation, text.test).
+
+    words    what the numbers stand for, in their order: words by falling frequency in the training part, equal ones in
+             the order of their letters; or all characters, sorted
+    sha256   of the source files together; source: where they come from, and what was done to them
+    """
+
+    name: str
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    words: tuple
+    sha256: str
+    source: str
+
+    @property
+    def y_train(self):
+        """The training tokens: each is a target, but for the first."""
+        return self.train
+
+    def measured(self):
+        return self
+
+    def part(self, rows):
+        """The text with so many of its first training tokens; None: all."""
+        if rows is None:
+            return self
+        train = self.train[: whole("part", "rows", rows)]
+        text = f"{self.source}; the first {len(train)} of {len(self.train)} training tokens"
+        return dataclasses.replace(self, train=train, source=text)
+
+    def with_validation(self, fraction=0.1, seed=0):
+        raise UserError(f"{self.name}: a text has a validation part of its own; leave validation out")
+
+    def standardised(self):
+        raise UserError(f"{self.name}: a text has no columns to standardise")
+
+
+def numbered(tokens, words, where):
+    """Tokens as their numbers, int64."""
+    known = {word: i for i, word in enumerate(words)}
+    strange = next((token for token in tokens if token not in known), None)
+    if strange is not None:
+        raise UserError(f"{where}: {strange!r} does not occur in the training text")
+    return np.array([known[token] for token in tokens], np.int64)
+
+
+def words_of(path):
+    """The words of a file, each line ended by <eos>."""
+    with files.readable(path):
+        lines = path.read_text(encoding="utf-8").splitlines()
+    return [word for line in lines for word in (*line.split(), END)]
+
+
+PTB = {
+    "ptb.train.txt": "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
+    "ptb.valid.txt": "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
+    "ptb.test.txt": "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
+}
+
+
+def ptb(name, dtype, dense, check):
+    paths = []
+    for file, known in PTB.items():
+        path = files.find("text/ptb", file)
+        if path is None:
+            places = ", ".join(str(root / "text/ptb") for root in files.folders())
+            raise UserError(
+                f"{name}: {file} is in none of {places}, and this text has no public address; put it at "
+                f"{files.folders()[0] / 'text/ptb' / file}"
+            )
+        if check:
+            files.verify(path, known)
+        paths.append(path)
+    parts = [words_of(path) for path in paths]
+    counts = collections.Counter(parts[0])
+    words = tuple(sorted(counts, key=lambda word: (-counts[word], word)))
+    train, validation, test = (numbered(part, words, path) for part, path in zip(parts, paths, strict=True))
+    source = "Penn Treebank, the preparation of Mikolov et al., words, lines end in <eos>"
+    return Text(name, train, validation, test, words, sha(paths), source)
+
+
+SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+SHAKESPEARE_SHA256 = {"input.txt": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"}
+
+
+def tinyshakespeare(name, dtype, dense, check):
+    path = files.fetch(name, "text/tinyshakespeare", "input.txt", SHAKESPEARE, SHAKESPEARE_SHA256, check)
+    with files.readable(path):
+        text = path.read_text(encoding="utf-8")
+    characters = tuple(sorted(set(text)))
+    ids = numbered(text, characters, path)
+    first, second = (len(ids) * share // 100 for share in (90, 95))
+    source = f"characters, in order 90, 5 and 5 % for training, validation and test, from {SHAKESPEARE}"
+    return Text(name, ids[:first], ids[first:second], ids[second:], characters, sha([path]), source)
+
+
+def sha(paths):
+    """One sha256 of several files."""
+    lines = "".join(f"{path.name} {files.digest(path)}\n" for path in sorted(paths, key=lambda path: path.name))
+    return hashlib.sha256(lines.encode()).hexdigest()
