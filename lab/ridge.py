@@ -2,6 +2,7 @@
 
 import functools
 
+from npopt import backend
 from npopt.analysis import moments
 from problems.convex import ridge
 
@@ -18,7 +19,7 @@ class Theory:
         self.d, self.n, self.L = len(self.values), problem.n, self.values[-1]
         self.start = (vectors.T @ best) ** 2
         self.noise = np.einsum("ji,jk,ki->i", vectors, noise, vectors)
-        self.least = float(problem.value(best.copy()))
+        self.least = float(backend.to_host(problem.value(backend.asarray(best))))
 
     def bound(self, kind, q=1):
         """E|g|^2 / |grad f|^2 as the radius goes to 0."""
