@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lab.processes import Interrupts
 from lab.store import Store
 from lab.workers import Lost, answered, packed, team
 from nn import kernels
@@ -91,6 +92,7 @@ def made(job, store, settings, wait, ship):
         if store.has(job.key):  # the process that had the lock has finished it
             return Outcome(job, "done", run=store.load(job.key) if ship else None)
         settings.apply()
+        Interrupts.due()
         run = perform(job, store, settings, lock.note)
         if run.reason == "interrupted":
             return Outcome(job, "interrupted")
@@ -146,6 +148,7 @@ def perform(job, store, settings, progress):
     given |= {"seed": job.seed, "events": events}
     problem = entry.problem()
     backend.threads(threads_of(problem, entry.sampler, settings.threads))
+    Interrupts.due()
     try:
         return minimize(problem, entry.optimizer, **given)
     except Damaged as error:

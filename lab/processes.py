@@ -61,6 +61,13 @@ class Interrupts:
         signal.raise_signal(signal.SIGINT)
 
     @classmethod
+    def due(cls):
+        """Raise KeyboardInterrupt again if it was lost. Python drops what is raised within a `__del__`, for example when
+        the memory of an array goes home. Called where a run begins."""
+        if cls.number and threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+
+    @classmethod
     def status(cls):
         """The exit status that says which signal came. It is called where an interrupt is dealt with, and the next
         seconds hear no other."""

@@ -177,3 +177,37 @@ def test_a_formula_of_the_script_goes_to_other_processes_and_back(tmp_path, fini
     finish(tmp_path / "toy.py", "--jobs", 2, "--threads", 1)
     (claim,) = summary(tmp_path)["claims"]
     assert claim["holds"] is True, claim
+
+
+LOSES = """
+import os, signal
+from npopt import SGD, Stop
+from lab import Entry, Experiment, Part, Recipe
+from problems.quadratic import Quadratic
+
+experiment = Experiment("A signal comes where Python drops what is raised.", task="-", parts={"a": Part("a")})
+
+class Loan:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        sum(range(100))  # here KeyboardInterrupt is raised, and dropped
+
+def bowl():
+    Loan()
+    return Quadratic([1.0, 2.0])
+
+@experiment.runs
+def runs(args):
+    yield Entry("a", Recipe(bowl), SGD(), schedule=0.1, method="SGD", stop=Stop(steps=10_000_000))
+
+if __name__ == "__main__":
+    experiment.main()
+"""
+
+
+def test_a_signal_that_python_dropped_is_heard_before_the_run_begins(tmp_path, start):
+    (tmp_path / "toy.py").write_text(LOSES)
+    process = start(tmp_path / "toy.py", "--threads", 1, "--seeds", 1)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM and "toy: interrupted; all is kept" in err
+    assert "Exception ignored in" in err  # so it was dropped, indeed
