@@ -62,8 +62,8 @@ class Interrupts:
 
     @classmethod
     def due(cls):
-        """Raise KeyboardInterrupt again if it was lost. Python drops what is raised within a `__del__`, for example when
-        the memory of an array goes home. Called where a run begins."""
+        """Raise KeyboardInterrupt again if it was lost. Python drops what a `__del__` raises: for example, when the
+        memory of an array goes home. Called where a run begins."""
         if cls.number and threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
 
