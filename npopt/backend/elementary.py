@@ -6,19 +6,6 @@ Polynomials of FreeBSD's msun (e_log.c, k_sin.c, k_cos.c; Sun Microsystems, 1993
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
-
-
-@intrinsic
-def _bits(context, x):
-    return types.uint64(types.float64), lambda c, builder, s, args: builder.bitcast(args[0], ir.IntType(64))
-
-
-@intrinsic
-def _number(context, x):
-    return types.float64(types.uint64), lambda c, builder, s, args: builder.bitcast(args[0], ir.DoubleType())
 
 
 @numba.njit(inline="always", error_model="numpy")
@@ -28,9 +15,9 @@ def log(x):
     x = 2^k (1 + f), sqrt(1/2) <= 1 + f < sqrt(2);  log(1 + f) = f - (h - s (h + R)),  s = f / (2 + f), h = f^2 / 2, and
     R the even part of log((1 + s)/(1 - s)) / s - 2.
     """
-    bits = _bits(x)
+    bits = np.float64(x).view(np.uint64)
     k = np.int64(bits - np.uint64(0x3FE6A09E667F3BCD)) >> np.int64(52)
-    f = _number(bits - (np.uint64(k) << np.uint64(52))) - 1.0
+    f = np.uint64(bits - (np.uint64(k) << np.uint64(52))).view(np.float64) - 1.0
     s, h, scale = f / (2.0 + f), 0.5 * f * f, np.float64(k)
     z = s * s
     w = z * z

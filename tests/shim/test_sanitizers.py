@@ -19,7 +19,7 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 MODULES = ("cuda_kernels", "cuda_formulas", "cuda_sparse", "cuda_stretches", "cuda_networks", "half", "tensor")
-OTHERS = {"shim", "sanitizers", "nn_gpu", "recorded"}  # faults on purpose, and the same kernels again
+OTHERS = {"shim", "sanitizers", "nn_gpu", "recorded", "cuda_attacks"}  # faults on purpose, the same kernels again
 CODE = """
 import sys
 sys.path[:0] = [{tests!r}, {here!r}]
