@@ -28,11 +28,9 @@ def batch(case, size):
     return rng.standard_normal((size, *SHAPES.get(case, (32, 32, 3)))).astype("float32"), rng.integers(0, 10, size)
 
 
-def ours(case, size, compute=None, **options):
-    """A function that makes one step of npopt on the device in use; compute: the type of activations; options go to the
-    network."""
-    images, labels = batch(case, size)
-    data = SimpleNamespace(
+def dataset(images, labels):
+    """Images (n, H, W, C) and labels (n,) as a data set of ten classes, without a test part."""
+    return SimpleNamespace(
         name="noise",
         x_train=images,
         y_train=labels,
@@ -44,6 +42,12 @@ def ours(case, size, compute=None, **options):
         classes=tuple(range(10)),
         sha256="",
     )
+
+
+def ours(case, size, compute=None, **options):
+    """A function that makes one step of npopt on the device in use; compute: the type of activations; options go to the
+    network."""
+    data = dataset(*batch(case, size))
     problem = Neural(NETWORKS[case](**options), Images(data), compute=compute)
     x = problem.x0(backend.generator(0, "x0"))
     g, optimizer, rows = backend.empty(x.shape, x.dtype), HeavyBall(0.9), backend.asarray(np.arange(size))

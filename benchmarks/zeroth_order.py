@@ -7,7 +7,6 @@ NumPy's by tracemalloc, of the pool's blocks by their sizes. Rows of both are fr
 
 import gc
 import tracemalloc
-from types import SimpleNamespace
 
 from nn.networks import lenet5, resnet20
 from npopt import LOZO, SGD, Batch, GaussianSmoothing, MeZO, backend
@@ -17,6 +16,7 @@ from problems.feeds import Images
 
 import numpy as np
 from pairs import Table, arguments
+from steps import dataset
 
 NAMES = {MeZO: "MeZO", LOZO: "LOZO", GaussianSmoothing: "ZO-SGD"}
 CASES = {"LeNet-5": (lenet5, (28, 28, 1), (64, 128, 256)), "ResNet-20": (resnet20, (32, 32, 3), (16, 64))}
@@ -24,18 +24,8 @@ CASES = {"LeNet-5": (lenet5, (28, 28, 1), (64, 128, 256)), "ResNet-20": (resnet2
 
 def problem_of(build, shape, rows):
     rng = np.random.default_rng(0)
-    data = SimpleNamespace(
-        name="noise",
-        x_train=rng.standard_normal((rows, *shape)).astype("float32"),
-        y_train=rng.integers(0, 10, rows),
-        x_test=None,
-        y_test=None,
-        mean=None,
-        std=None,
-        scale=1.0,
-        classes=tuple(range(10)),
-        sha256="",
-    )
+    images = rng.standard_normal((rows, *shape)).astype("float32")
+    data = dataset(images, rng.integers(0, 10, rows))
     problem = Neural(build(), Images(data))
     return problem, problem.x0(backend.generator(0, "x0"))
 
