@@ -128,10 +128,6 @@ def slowest(problem):
     return float(values[0] * (vectors[:, 0] @ problem.minimum()[0]) ** 2 / 2)
 
 
-def side_by_side(counts):
-    return " / ".join("more" if v == np.inf else f"{v:g}" for v in counts)
-
-
 def on_sets(part, judged):
     """A claim's function: judged(data, runs) -> (measured, holds) on every set of a part."""
     return lambda results: on_every(results.select(part).groups("data"), judged)

@@ -102,7 +102,7 @@ def runs(args, found=None):
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
-REPORT, ADAM, BAD_ADAM = ({"method": name} for name in ("as the report", "Adam", "Adam, 0.1"))
+REPORT, BAD_ADAM = ({"method": name} for name in ("as the report", "Adam, 0.1"))
 
 
 @experiment.claim("b-printed-others", "the report's momentum with decay 1e-3 (0.87, 0.85) and Adam at 0.1 (0.799, "
