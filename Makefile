@@ -8,7 +8,7 @@ BENCHMARKS = backend optimizers convex nn_cpu nn_layers recurrent unrolled
 install:                        # a virtual environment with everything
 	python3 -m venv .venv && .venv/bin/pip install -r requirements.txt
 
-check:                          # style and imports, and the layout of all but scripts
+check:                          # style, imports and layout
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 
 test: check                     # the fast tests, on all cores

@@ -8,6 +8,7 @@ if os.path.basename("".join(sys.argv[:1])) == "npopt":  # the command, while it 
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import npopt  # noqa: F401  # isort: skip (before NumPy: it says how pools of threads wait)
+from lab.album import Album
 from lab.claims import (
     Claim,
     alike,
@@ -30,8 +31,8 @@ from lab.results import Finished, MissingRuns, Results, Tuned, finer, middle_and
 from lab.verdicts import Undecided, close, interval, lower, no_higher, shown, together, within
 
 __all__ = [
-    "Arguments", "Claim", "Entry", "Experiment", "Finished", "MissingRuns", "Option", "Part", "Recipe", "Results",
-    "Tuned", "Undecided", "alike", "close", "dataset", "decided", "finer", "inside", "interval", "larger", "listed",
-    "lower", "middle_and_band", "no_higher", "no_larger", "on_every", "show", "shown", "slope", "spread", "spreads",
-    "together", "within",
+    "Album", "Arguments", "Claim", "Entry", "Experiment", "Finished", "MissingRuns", "Option", "Part", "Recipe",
+    "Results", "Tuned", "Undecided", "alike", "close", "dataset", "decided", "finer", "inside", "interval", "larger",
+    "listed", "lower", "middle_and_band", "no_higher", "no_larger", "on_every", "show", "shown", "slope", "spread",
+    "spreads", "together", "within",
 ]  # fmt: skip

@@ -41,6 +41,7 @@ from pathlib import Path
 
 from lab import data as data_room
 from lab import earlier, engine, ingredients, processes, provenance, report
+from lab.album import Album
 from lab.claims import Claim, judge
 from lab.engine import Job, Settings
 from lab.grid import Entry, tell_apart
@@ -63,13 +64,14 @@ class Experiment:
     parts     dict name -> title or Part; default: one part called "a"
     options   list of Option, the script's own arguments
     seeds     number of seeds; quick_seeds with --quick (at least 3 are needed to tell a difference from noise)
+    figures   an Album from a file of its own; `experiment.figure` adds to a copy of it
     epochs    value of args.epochs where an entry has no `stop`; quick_epochs with --quick
     seconds   between two checkpoints of a run
     """
 
     def __init__(
-        self, doc, *, task="", source="", title=None, parts=None, options=(), seeds=5, quick_seeds=3, epochs=10,
-        quick_epochs=2, seconds=30.0,
+        self, doc, *, task="", source="", title=None, parts=None, options=(), figures=(), seeds=5, quick_seeds=3,
+        epochs=10, quick_epochs=2, seconds=30.0,
     ):  # fmt: skip
         self.doc = inspect.cleandoc(doc or "No question yet.")
         self.question = self.doc
@@ -77,7 +79,8 @@ class Experiment:
         self.task, self.source, self.parts = task, source, default_parts(parts)
         self.options, self.seeds, self.quick_seeds = list(options), seeds, quick_seeds
         self.epochs, self.quick_epochs, self.seconds = epochs, quick_epochs, seconds
-        self.grid, self.claims, self.figures, self.concluding = None, [], [], None
+        self.grid, self.claims, self.figures, self.concluding = None, [], Album(figures), None
+        self.figure = self.figures.figure
 
     # ------------------------------------------------------------------------------------------------ decorators
     def runs(self, function):
@@ -92,17 +95,6 @@ class Experiment:
             if any(id == claim.id for claim, _ in self.claims):
                 raise UserError(f"experiment: two claims are called {id!r}")
             self.claims.append((Claim(id, statement, str(expected), source or self.source), function))
-            return function
-
-        return keep
-
-    def figure(self, name, caption=""):
-        """A figure: a function of the results; it returns a Figure (.png), or an animation or many Figures (.gif)."""
-        if Path(name).suffix not in report.MIME or Path(name).name != name:
-            raise UserError(f"experiment: a figure is called something.png or something.gif, got {name!r}")
-
-        def keep(function):
-            self.figures.append((name, caption, function))
             return function
 
         return keep
