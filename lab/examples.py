@@ -31,6 +31,7 @@ EXAMPLES = {  # name: (how it is made, shape of one row of inputs)
     "Residual": (lambda: nn.Residual(nn.Linear(4, 4), nn.BatchNorm(4), nn.Tanh()), (4,)),
     "mlp": (lambda: nn.mlp((6, 5, 4, 3), norm="batch"), (6,)),
     "lenet5": (lambda: nn.lenet5(input_shape=(8, 8, 1)), (8, 8, 1)),
+    "small_cnn": (lambda: nn.small_cnn(input_shape=(8, 8, 1)), (8, 8, 1)),
     "strided": (lambda: nn.strided(input_shape=(8, 8, 1)), (8, 8, 1)),
     "basic_block": (lambda: nn.basic_block(3, 4, 2), (5, 5, 3)),
     "resnet18": (lambda: nn.resnet18(width=2, image=8), (8, 8, 3)),

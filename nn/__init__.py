@@ -11,7 +11,7 @@ from .layer import Layer, Run
 from .linear import Linear
 from .losses import BinaryCrossEntropy, KLDivergence, SoftmaxCrossEntropy, SquaredError
 from .network import Network
-from .networks import basic_block, language_model, lenet5, mlp, resnet18, resnet20, strided, vgg
+from .networks import basic_block, language_model, lenet5, mlp, resnet18, resnet20, small_cnn, strided, vgg
 from .norms import BatchNorm, LayerNorm
 from .pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool, MaxPool2d
 from .profile import Profile
@@ -58,6 +58,7 @@ __all__ = [
     "mlp",
     "resnet18",
     "resnet20",
+    "small_cnn",
     "strided",
     "vgg",
 ]

@@ -1,5 +1,5 @@
-"""Networks: multi-layer perceptrons, LeNet-5, a strided one, ResNet-18 and -20, VGG-11 and VGG-16, a recurrent language
-model, with readable parameter names.
+"""Networks: multi-layer perceptrons, LeNet-5, two small ones, ResNet-18 and -20, VGG-11 and VGG-16, a recurrent
+language model, with readable parameter names.
 
 `init` is the initialiser of all weight matrices and convolutions (None: PyTorch's default for weights and biases; with
 an initialiser given, biases start at 0). `activation` makes a layer: a class such as ReLU, or a function without
@@ -104,6 +104,24 @@ def lenet5(activation=ReLU, pool="max", classes=10, input_shape=(28, 28, 1), ini
         fc3=Linear(84, classes, **starts),
     )
     return Network(Sequential(**body, **head), input_shape, "lenet5")
+
+
+def small_cnn(classes=10, input_shape=(28, 28, 1), init=None):
+    """conv 5x5, 10 - ReLU - pool 2 - conv 5x5, 10 - ReLU - pool 2 - fc 50 - ReLU - fc classes: 11,330 parameters with
+    one channel and 10 classes.   Zhu, Wu, Yu, Wu & Ma, ICML 2019.
+
+    So few that gradients of many batches fit into memory. For images smaller than 16x16, such as the 8x8 digits, both
+    convolutions have padding 2.
+    """
+    _check("small_cnn", ReLU, input_shape)
+    starts, around = _starts(init), 0 if min(input_shape[:2]) >= 16 else 2
+    body = dict(
+        conv1=Conv2d(input_shape[2], 10, 5, padding=around, **starts), act1=ReLU(), pool1=MaxPool2d(2),
+        conv2=Conv2d(10, 10, 5, padding=around, **starts), act2=ReLU(), pool2=MaxPool2d(2), flatten=Flatten(),
+    )  # fmt: skip
+    (features,) = Sequential(**body).output_shape(input_shape)
+    head = dict(fc1=Linear(features, 50, **starts), act3=ReLU(), fc2=Linear(50, classes, **starts))
+    return Network(Sequential(**body, **head), input_shape, "small_cnn")
 
 
 def strided(classes=10, input_shape=(28, 28, 1), init=None):

@@ -80,8 +80,8 @@ class Events(Value):
     """What happens between stretches of steps. metrics: a row of columns every so many epochs (may be a fraction) or
     steps (per); None: at the start and the end only. checkpoint: a path, saved every `seconds` and at the end.
     progress: a function of (fraction done, epoch, loss), called about twice a second. variance: a column of that name,
-    for linear models: the exact variance of the estimator's gradient for one drawn row. Each of its numbers takes a
-    pass over all rows, which is not timed."""
+    for linear models and fixed batches (problems.batched): the variance of the estimator's gradient for one drawn row,
+    or batch. Each of its numbers takes a pass or two over all rows, which is not timed."""
 
     def __init__(self, metrics=1, per="epoch", checkpoint=None, seconds=30, progress=None, variance=False):
         if metrics is not None:

@@ -317,7 +317,7 @@ def test_combinations_that_have_no_compiled_form_run_in_the_loop(data):
         (lambda p, q: minimize(q, SGD(), estimator=SAGA()), "not a linear model.*table='gradients'"),
         (
             lambda p, q: minimize(q, SGD(), estimator=SVRG(), events=Events(variance=True)),
-            "known exactly only for linear",
+            "measured for linear models",
         ),
         (lambda p, q: minimize(p, SGD(), ShuffleOnce(5), estimator=SAGA("gradients")), "use initial='zeros'"),
     ],

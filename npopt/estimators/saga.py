@@ -82,7 +82,8 @@ class SAGA(Estimator):
 
     def variance(self, x, probabilities=None):
         """The variance with the table as it is now."""
-        if self.table != "scalars":
+        linear = hasattr(self.problem, "scalars")
+        if not hasattr(self.problem, "gradient_variance") or linear != (self.table == "scalars"):
             return super().variance(x)
         return self.problem.gradient_variance(x, self.kept.table, probabilities)
 
@@ -158,7 +159,7 @@ class Gradients:
         self.shares = None  # B_k / n of the fixed batches
 
     def load(self, table):
-        self.table = None if table is None else backend.asarray(table, self.x.dtype)
+        self.table = None if table is None else backend.asarray(table, self.x.dtype).copy()
 
     def allocate(self, rows):
         problem = self.problem

@@ -108,7 +108,8 @@ class SVRG(Estimator):
         """The variance with the snapshot of the last step. Before the first stage it is that of the plain gradient."""
         if not hasattr(self.problem, "gradient_variance"):
             return super().variance(x)
-        return self.problem.gradient_variance(x, self.table if self.stage else None, probabilities)
+        old = None if not self.stage else self.table if self.linear else self.snapshot
+        return self.problem.gradient_variance(x, old, probabilities)
 
     def compiled(self, optimizer, sampler):
         return Stretch.where_possible(self, optimizer, sampler) if self.linear else None

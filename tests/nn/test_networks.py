@@ -12,6 +12,7 @@ import pytest
     [
         (lambda: nn.mlp((784, 128, 56, 10)), 784 * 128 + 128 + 128 * 56 + 56 + 56 * 10 + 10),
         (nn.lenet5, 61_706),
+        (nn.small_cnn, 11_330),
         (nn.strided, 166_406),
         (nn.resnet18, 11_173_962),
         (nn.resnet20, 272_474),
@@ -55,6 +56,8 @@ NETWORKS = {
     "lenet5": nn.lenet5,
     "lenet5 as in 1998": lambda: nn.lenet5(nn.Tanh, "avg", init=init.LeCun()),
     "lenet5 for 8x8 digits": lambda: nn.lenet5(input_shape=(8, 8, 1)),
+    "small_cnn": lambda: nn.small_cnn(input_shape=(17, 16, 2)),
+    "small_cnn for 8x8 digits": lambda: nn.small_cnn(input_shape=(8, 8, 1)),
     "strided": lambda: nn.strided(input_shape=(12, 12, 2)),
     "resnet18": lambda: nn.resnet18(width=2, in_channels=1, image=16),
     "resnet20": lambda: nn.resnet20(width=2, in_channels=1, image=16),
