@@ -26,6 +26,7 @@ from npopt import (
 )
 from npopt.values import Value
 from problems import Logistic, Neural, Quadratic, Surface
+from problems.batched import Batched
 from problems.feeds import CropFlip, Images
 
 import numpy as np
@@ -100,6 +101,15 @@ def test_a_training_step_moves_nothing_and_an_interval_reads_its_losses_once(nam
     assert not moves.waits
     metrics = [move for move in moves.reads if "_Loop" not in move.stack[0] and "metrics" in move.stack[0]]
     assert 0 < len(metrics) <= 4 * 4  # four rows of columns; loss and hits of two parts
+
+
+@pytest.mark.parametrize("estimator", [SAGA("gradients"), npopt.SVRG(1)], ids=lambda e: type(e).__name__)
+def test_methods_with_a_memory_read_nothing_on_fixed_batches(estimator):
+    problem = Batched(network(lambda: nn.mlp((16, 5, 10), norm="batch"), 4, 1), 16)
+    with strict_moves.counted() as moves:
+        run = minimize(problem, SGD(), RandomReshuffling(1), 0.1, estimator, stop=Stop(steps=7), events=Events(None))
+    reads, _, waits = moves.in_steps()
+    assert reads == waits == [] and run.reason == "steps"
 
 
 ARGUMENTS = {  # of those that have no default

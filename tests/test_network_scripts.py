@@ -124,3 +124,16 @@ def test_strengths_are_compared_where_both_leave_x_at_one_norm():
     norms, accuracy = module.against_norm(some.select(method="L2"))[0]
     np.testing.assert_allclose(np.exp(norms), [2, 6, 10], rtol=1e-6)
     assert accuracy[0] == pytest.approx(100 * (0.9 + 0.01 * np.log(2)))
+
+
+def test_variance_networks_cuts_stages_and_fits_their_rise():
+    module, K, power = script("variance_networks"), 40, 1.7
+    step = np.arange(0, 4 * K + 1, 4)
+    since = np.where(step > 0, (step - 1) % K + 1, 0)
+    columns = {"step": step, "plain_variance": np.full(len(step), 2.0), "variance": 2 * (since / K) ** power}
+    some = Finished("v", {"K": K, "lr": 0.1, "method": "SVRG"}, 0, {}, columns, {}, 0.0, "steps")
+    cuts = module.stages(some)
+    assert len(cuts) == 4 and all(len(at) == 10 and at[-1] == 1 for at, _ in cuts)
+    np.testing.assert_allclose(cuts[2][1], cuts[2][0] ** power)
+    np.testing.assert_allclose(module.rises([some]), [power])
+    np.testing.assert_allclose(module.late([some]), [1])
