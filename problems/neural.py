@@ -227,10 +227,14 @@ class Neural(OfInputs, Evaluated, Problem):
         """(loss, dx), the network being bound."""
         z, *kept = self.network.forward(inputs, run)
         loss, dz = self.loss_function.value_and_gradient(z, targets, weights)
+        self.seen(dz, weights)
         if self.loss_scale != 1:
             dz *= self.loss_scale
         # kept.pop(): our only reference, so that a layer's part goes when it is used
         return loss, self.network.backward(dz, kept.pop(), run)
+
+    def seen(self, dz, weights):
+        """Told of dL/dz, (B, ...), before it goes backward. By default nothing is done with it."""
 
     def sampled_gradient(self, x, rows, out, key):
         """Write into out the gradient of the mean cross-entropy of these rows, with labels drawn by `key` from the

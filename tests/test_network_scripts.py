@@ -137,3 +137,10 @@ def test_variance_networks_cuts_stages_and_fits_their_rise():
     np.testing.assert_allclose(cuts[2][1], cuts[2][0] ** power)
     np.testing.assert_allclose(module.rises([some]), [power])
     np.testing.assert_allclose(module.late([some]), [1])
+
+
+def test_orders_networks_finds_the_teeth_of_the_last_epoch():
+    module, epoch = script("orders_networks"), np.arange(0, 201) / 100
+    tooth = np.where(epoch > 1, 1 - (epoch * 10 - 1e-9) % 1, 7.0)
+    found = module.teeth(Finished("t", {}, 0, {}, {"epoch": epoch, "loss": tooth}, {}, 0.0, "epochs"))
+    assert found.shape == (10, 2) and np.all(found[:, 0] > 0.7) and np.all(found[:, 1] < 0.3)

@@ -2,7 +2,7 @@
 
 from npopt import SGD, Events, RandomReshuffling, Stop, minimize
 from problems import Neural
-from problems.classifiers import book_cnn, lenet, perceptron, resnet
+from problems.classifiers import book_cnn, lenet, padded, perceptron, resnet
 from problems.datasets import shared
 
 import numpy as np
@@ -32,6 +32,16 @@ def test_pixels_go_from_low_to_high():
         found = perceptron("digits", pixels=(low, high), dtype="float64").inputs(np.arange(5)).reshape(5, -1)
         expected = low + (high - low) * d.x_train[:5].reshape(5, -1) / 16
         np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_padded_images_have_zeros_around_them():
+    d = shared("digits")
+    found = padded(d, 13)
+    assert found.x_train.shape == (len(d.x_train), 13, 13, 1) and found.x_train.dtype == d.x_train.dtype
+    for part in ("x_train", "x_test"):
+        images, wide = getattr(d, part), getattr(found, part)
+        np.testing.assert_array_equal(wide[:, 2:10, 2:10], images)
+        assert wide.sum() == images.sum()
 
 
 def test_the_books_convolutional_network_has_its_number_of_weights():
