@@ -119,6 +119,20 @@ def on_surfaces(seed, events, *, method, rates, steps, names=tuple(LANDSCAPES), 
     return columns
 
 
+def solved(runs, level=1e-6):
+    """(shares, methods, surfaces) of runs of `on_surfaces`: the share of the starts from which a method comes down to
+    `level`, in parts of the height at the start, at the rate that is best on that surface. shares: (methods, surfaces).
+    """
+    groups, shares = runs.groups("method"), []
+    for _, some in groups:
+        surface = np.asarray(some[0].columns["surface"], int)
+        share = np.mean([run.columns["gap"] < level for run in some], axis=0)
+        numbers = list(dict.fromkeys(surface))
+        shares.append([share[surface == i].max() for i in numbers])
+    names = [method.replace("-G", "-H") for method, _ in groups]
+    return np.array(shares), names, [list(LANDSCAPES)[i] for i in numbers]
+
+
 def throughput(seed, events, *, data, rows, sizes, threads, at_least=0.3):
     """Rows a second of plain SGD on the perceptron by batch size, on so many threads: the best of five stretches of at
     least so many seconds, as other work on the machine can only slow them. The `seed` is a repetition."""

@@ -2,7 +2,7 @@
 
 import math
 
-from lab import measures
+from lab import Finished, Results, measures
 from npopt import SGD, Cosine, Events, Minibatch, RandomReshuffling, Stop, backend, minimize
 from problems import LANDSCAPES, Surface
 from problems.classifiers import perceptron
@@ -32,6 +32,25 @@ def test_surfaces_are_moved_and_left_from_a_start_in_the_window():
         Surface("ackley", (6.0, -6.0), shift=shift), SGD(), None, 0.1, stop=Stop(steps=3), events=Events(None)
     )
     assert run.columns["gap"][0] == pytest.approx(LANDSCAPES["ackley"].f(1.0, 1.0))
+
+
+def test_a_surface_is_solved_by_a_share_of_the_starts_at_the_best_rate():
+    names = list(LANDSCAPES)
+    columns = {"surface": np.repeat([4, 1], 3), "rate": np.tile([0.1, 1, 10], 2)}
+    heights = {
+        ("Sophia-G", 0): [1e-7, 1e-7, 1, 0, 1e-3, 1],
+        ("Sophia-G", 1): [1, 1e-9, 1e-9, 1, 0, np.inf],
+        ("SGD", 0): [1, 1, 1e-6, 1e-3, 1e-3, 1e-3],
+        ("SGD", 1): [1, 0, 1, 1e-3, 1e-3, 1],
+    }
+    runs = Results(
+        Finished("e", {"method": method}, seed, {}, columns | {"gap": np.array(gap)}, {}, 1.0, "steps")
+        for (method, seed), gap in heights.items()
+    )
+    shares, methods, surfaces = measures.solved(runs)
+    assert methods == ["Sophia-H", "SGD"] and surfaces == [names[4], names[1]]
+    np.testing.assert_array_equal(shares, [[1, 0.5], [0.5, 0]])  # 1e-6 itself is not below
+    np.testing.assert_array_equal(measures.solved(runs, 1e-2)[0], [[1, 1], [0.5, 1]])
 
 
 @pytest.mark.parametrize("tolerance", [0.5, 0.3])
