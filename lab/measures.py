@@ -5,9 +5,10 @@ import math
 
 from npopt import Cosine, Events, Minibatch, RandomReshuffling, Stop, backend, minimize, schedules
 from npopt import optimizers as opt
-from npopt.analysis.curvature import rise, stable
+from npopt.analysis.curvature import Hessian, lanczos, length, rise, stable
 from npopt.analysis.range_test import range_test
 from problems import LANDSCAPES, Surface
+from problems.adapted import adapted
 from problems.classifiers import perceptron
 
 import numpy as np
@@ -119,6 +120,20 @@ def on_surfaces(seed, events, *, method, rates, steps, names=tuple(LANDSCAPES), 
     return columns
 
 
+def solved(runs, level=1e-6):
+    """(shares, methods, surfaces) of runs of `on_surfaces`: the share of the starts from which a method comes down to
+    `level`, in parts of the height at the start, at the rate that is best on that surface. shares: (methods, surfaces).
+    """
+    groups, shares = runs.groups("method"), []
+    for _, some in groups:
+        surface = np.asarray(some[0].columns["surface"], int)
+        share = np.mean([run.columns["gap"] < level for run in some], axis=0)
+        numbers = list(dict.fromkeys(surface))
+        shares.append([share[surface == i].max() for i in numbers])
+    names = [method.replace("-G", "-H") for method, _ in groups]
+    return np.array(shares), names, [list(LANDSCAPES)[i] for i in numbers]
+
+
 def throughput(seed, events, *, data, rows, sizes, threads, at_least=0.3):
     """Rows a second of plain SGD on the perceptron by batch size, on so many threads: the best of five stretches of at
     least so many seconds, as other work on the machine can only slow them. The `seed` is a repetition."""
@@ -188,3 +203,21 @@ def sharpness(seed, events, *, data, rows, method, lr, epochs, batch, held, shif
         "test_accuracy": [run.final["test_accuracy"]] * len(shifts),
         "high": [float(seen.values[-1]) if seen else math.nan] * len(shifts),
     }
+
+
+def slowdown(seed, events, *, sampler, after, **arguments):
+    """The second task of problems.adapted after so many steps of SGD at rate 0.1: tr H over 256 rows, from 20 vectors
+    of signs; lmax; curvature along the gradient; what they say of MeZO's steps against SGD's. H is a difference of
+    gradients in float64."""
+    problem, draw = adapted(**arguments, dtype="float64"), backend.generator(seed, "signs")
+    x = minimize(problem, opt.SGD(), sampler, 0.1, stop=Stop(steps=after), seed=seed, events=events).x
+    rows, g = np.arange(min(256, problem.n)), backend.xp(x).empty_like(x)
+    H = Hessian(problem, x, rows, 1e-6)
+    problem.value_and_gradient(x, rows, out=g)
+    signs = (backend.asarray(draw.choice((-1.0, 1.0), x.size)) for _ in range(20))
+    traces = np.array([float(backend.to_host(v @ H(v))) for v in signs])
+    trace, error = traces.mean(), traces.std(ddof=1) / 20**0.5
+    along, largest = float(backend.to_host(g @ H(g))) / length(g) ** 2, lanczos(H, x.size, 12, seed).values[-1]
+    found = dict(trace=trace, trace_error=error, largest=largest, along=along, dim=x.size)
+    found |= dict(rank=trace / largest, slowdown=trace / along + 2)
+    return {name: [float(value)] for name, value in found.items()}

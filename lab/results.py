@@ -200,6 +200,15 @@ class Results(list):
         """The value of a column in a row, one a run."""
         return np.array([run.columns[column][row] for run in self], float)
 
+    def until(self, column, level, count="step"):
+        """The value of `count` in the first row whose column is at most `level`, one a run; inf where none is."""
+        found = np.full(len(self), math.inf)
+        for i, run in enumerate(self):
+            rows = np.flatnonzero(run.columns[column] <= level)
+            if len(rows):
+                found[i] = run.columns[count][rows[0]]
+        return found
+
     def late(self, column, share=1 / 2):
         """The mean of a column over the last `share` of the rows, one a run."""
         return np.array([np.mean(run.columns[column][run.rows - math.ceil(share * run.rows - 1e-9) :]) for run in self])

@@ -1,4 +1,5 @@
-"""What theory says of zeroth-order SGD on the ridge regressions of problems.convex.ridge: steps, counts, levels."""
+"""What theory says of zeroth-order SGD on the ridge regressions of problems.convex.ridge, and what runs took: steps,
+values, levels."""
 
 import functools
 
@@ -8,9 +9,12 @@ from problems.convex import ridge
 
 import numpy as np
 
+KAPPA = 20  # L/mu
+NAMES = {"coordinates": "coordinates", "normal": "Gaussian", "sphere": "sphere"}
+
 
 class Theory:
-    """One data set with L/mu = kappa. kind: "normal", "sphere" or "coordinates" (npopt/analysis/moments.py)."""
+    """One data set with L/mu = kappa. kind: one of NAMES (npopt/analysis/moments.py)."""
 
     def __init__(self, data, kappa):
         problem = ridge(data, kappa)
@@ -72,5 +76,17 @@ class Theory:
 
 
 @functools.cache
-def theory(data, kappa):
+def theory(data, kappa=KAPPA):
     return Theory(data, kappa)
+
+
+def counts(runs, target):
+    """Values of the whole f until f - f* is this part of the first, one a run; inf where it never is. The runs are of
+    one data set; their tag n is its number of rows."""
+    return runs.until("relative", target, "values") / runs[0].tags["n"]
+
+
+def floors(runs):
+    """(radii, rising; floors: (seeds, radii)) by the tag "radius": means over the last half of the rows."""
+    levels = {radius: some.late("gap") for radius, some in sorted(runs.groups("radius"))}
+    return np.array(list(levels)), np.array(list(levels.values())).T

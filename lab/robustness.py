@@ -12,6 +12,7 @@ from problems.neural import Neural
 import numpy as np
 
 NETWORKS = {"LeNet": nn.lenet5, "strided": nn.strided}
+STRONG = "PGD-50-10"
 ENSEMBLE = ("APGD-CE", "APGD-DLR", "Square")
 
 
@@ -56,7 +57,7 @@ def evaluated(problem, x, eps, seed, strength=1.0):
     """
     rows = problem.tested
     steps, restarts = scaled(50, strength), scaled(10, strength)
-    attacks = {"FGSM": FGSM(eps), "PGD-50-10": PGD(eps, eps / 30 / min(1, strength), steps, restarts=restarts)}
+    attacks = {"FGSM": FGSM(eps), STRONG: PGD(eps, eps / 30 / min(1, strength), steps, restarts=restarts)}
     found = {name: attacked(problem, x, attack, rows=rows, seed=seed) for name, attack in attacks.items()}
     shares = {"clean": found["FGSM"].right.mean()} | {name: one.robust.mean() for name, one in found.items()}
     steps, queries = max(2, scaled(100, strength)), max(2, scaled(1000, strength))

@@ -12,25 +12,12 @@ the first half of its steps, without which it stayed at a constant answer in a p
 Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 12 minutes (part a 3, part b 9).
 """
 
-from lab import (
-    Entry,
-    Experiment,
-    Part,
-    Recipe,
-    decided,
-    listed,
-    lower,
-    no_higher,
-    on_every,
-    spread,
-    spreads,
-    together,
-    within,
-)
-from lab.figures import below, curves, look, mark, panels, said
-from lab.robustness import ENSEMBLE, NETWORKS, answers, classifier, pixels, plain, plane, trained
+from figures.adversarial import EPS, FIRST, album
+from lab import Entry, Experiment, Part, Recipe
+from lab.claims import decided, listed, on_every, spread, spreads
+from lab.robustness import ENSEMBLE, NETWORKS, STRONG, plain, trained
+from lab.verdicts import lower, no_higher, together, within
 from npopt import TRADES, Adversarial, FreeAdversarial, Linear, RandomReshuffling, Replay, WithWarmup
-from problems.attacks import FGSM, PGD, attacked
 from problems.classifiers import rows_of
 
 import numpy as np
@@ -45,13 +32,14 @@ experiment = Experiment(
         "b": Part("seven trainings at eps 0.3", "digits", "mnist"),
     },
     seeds=3,
+    figures=album,
 )
 
-EPS, BATCH, PEAK, TESTED = 0.3, 100, 5e-3, 200
+BATCH, PEAK, TESTED = 100, 5e-3, 200
 RADII = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
-TUTORIAL = {0.1: 0.851, 0.2: 0.430, 0.3: 0.087}                 # FGSM, a small LeNet: a well-known tutorial
-FAST, FIRST = 0.888, "natural"                                  # Wong et al., table of MNIST: the fast form
-STRONG = "PGD-50-10"
+TUTORIAL = {0.1: 0.851, 0.2: 0.430, 0.3: 0.087}  # FGSM, a small LeNet: a well-known tutorial
+FAST = 0.888  # Wong et al., table of MNIST: the fast form
+PRICES = {"free, m=4": (1.2, 2), "fast": (2, 3), "PGD-5": (5, 9)}  # of a step: the least and the most
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
@@ -75,252 +63,166 @@ def triangle(epochs, steps):
 
 @experiment.runs
 def runs(args):
-    rows, batch, tested = args.pick(None, 500), args.pick(BATCH, 50), args.pick(TESTED, 30)
+    rows, batch = args.pick(None, 500), args.pick(BATCH, 50)
+    size = dict(rows=rows, test_rows=args.pick(TESTED, 30))
     for data in args.data_of("a"):
         steps = -(-min(rows_of(data), rows or 10**9) // batch)
         for network in NETWORKS:
             epochs = args.budget(2, 4)
-            yield Entry("a", run=Recipe(plain, data=data, network=network, batch=batch, epochs=epochs, rows=rows,
-                                        schedule=triangle(epochs, steps), radii=args.pick(RADII, RADII[1::4]),
-                                        test_rows=tested, queries=args.pick(200, 20)), network=network, data=data)
+            more = dict(radii=args.pick(RADII, RADII[1::4]), queries=args.pick(200, 20), **size)
+            more |= dict(batch=batch, epochs=epochs, schedule=triangle(epochs, steps))
+            yield Entry("a", run=Recipe(plain, data=data, network=network, **more), network=network, data=data)
     for data in args.data_of("b"):
         steps = -(-min(rows_of(data), rows or 10**9) // batch)
         for method, (estimator, times, epochs) in methods(batch, steps).items():
             epochs, sampler = args.budget(epochs, epochs), RandomReshuffling(batch)
-            yield Entry("b", run=Recipe(trained, data=data, network="strided", method=estimator, epochs=epochs,
-                                        sampler=Replay(sampler, times) if times > 1 else sampler, eps=EPS, rows=rows,
-                                        schedule=triangle(epochs, steps), test_rows=tested,
-                                        strength=args.pick(1.0, 0.04)), metrics=0.5, method=method, data=data)
+            more = dict(method=estimator, sampler=Replay(sampler, times) if times > 1 else sampler, **size)
+            more |= dict(epochs=epochs, schedule=triangle(epochs, steps), eps=EPS, strength=args.pick(1.0, 0.04))
+            run = Recipe(trained, data=data, network="strided", **more)
+            yield Entry("b", run=run, metrics=0.5, method=method, data=data)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
-@experiment.claim("a-order", "PGD-40 finds what FGSM finds: its accuracy is nowhere higher", source="sanity",
-                  expected="at every eps, in every run, by at most a point above FGSM's; never rising with eps")
+def near(some, column, eps):
+    """The values of a column at the row of this eps, one a run."""
+    return some.at(column, int(np.argmin(abs(np.asarray(some[0].columns["eps"]) - eps))))
+
+
+@experiment.claim(
+    "a-order",
+    "PGD-40 finds what FGSM finds: its accuracy is nowhere higher",
+    source="sanity",
+    expected="at every eps, in every run, by at most a point above FGSM's; never rising with eps",
+)
 def a_order(results):
     worst = max(float((run.columns["PGD-40"] - run.columns["FGSM"]).max()) for run in results.select("a"))
     rises = max(float(np.diff(run.columns["PGD-40"]).max()) for run in results.select("a"))
     return f"{100 * worst:.1f} points above at most, {100 * rises:.1f} up at most", worst <= 0.01 and rises <= 0
 
 
-@experiment.claim("a-zero", "PGD-40 leaves a plain network nothing at eps = 0.3", source="Madry et al. 2018, figure 6",
-                  expected="below 1 %, each network (95 %)")
+@experiment.claim(
+    "a-zero",
+    "PGD-40 leaves a plain network nothing at eps = 0.3",
+    source="Madry et al. 2018, figure 6",
+    expected="below 1 %, each network (95 %)",
+)
 def a_zero(results):
-    return on_every(results.select("a").groups("network"), lambda name, some: (
-        f"{100 * near(some, 'PGD-40', EPS).mean():.2f} %", within(near(some, "PGD-40", EPS), high=0.01)))
+    def judged(network, some):
+        found = near(some, "PGD-40", EPS)
+        return f"{100 * found.mean():.2f} %", within(found, high=0.01)
+
+    return on_every(results.select("a").groups("network"), judged)
 
 
-@experiment.claim("a-tutorial", "LeNet under FGSM is about as accurate as a well-known tutorial's small network",
-                  expected="85.1, 43.0 and 8.7 % at eps 0.1, 0.2, 0.3, each to 15 points (95 %)",
-                  source="from memory; another training, another network")
+@experiment.claim(
+    "a-tutorial",
+    "LeNet under FGSM is about as accurate as a well-known tutorial's small network",
+    expected="85.1, 43.0 and 8.7 % at eps 0.1, 0.2, 0.3, each to 15 points (95 %)",
+    source="from memory; another training, another network",
+)
 def a_tutorial(results):
     some = results.select("a", network="LeNet", data="mnist")
     found = {eps: near(some, "FGSM", eps) for eps in TUTORIAL}
-    return decided(spreads({f"{eps:g}": 100 * v for eps, v in found.items()}),
-                   *(within(v, TUTORIAL[eps] - 0.15, TUTORIAL[eps] + 0.15) for eps, v in found.items()))
+    return decided(
+        spreads({f"{eps:g}": 100 * v for eps, v in found.items()}),
+        *(within(v, TUTORIAL[eps] - 0.15, TUTORIAL[eps] + 0.15) for eps, v in found.items()),
+    )
 
 
-@experiment.claim("a-square", "gradients of plain networks are honest: Square, which has none, finds less than PGD-40",
-                  expected="PGD-40 no higher than Square plus a point at eps 0.1 to 0.3, both networks (95 %)")
+@experiment.claim(
+    "a-square",
+    "gradients of plain networks are honest: Square, which has none, finds less than PGD-40",
+    expected="PGD-40 no higher than Square plus a point at eps 0.1 to 0.3, both networks (95 %)",
+)
 def a_square(results):
     def judged(network, some):
         name = next(name for name in some[0].columns if name.startswith("Square"))
         pairs = [(near(some, "PGD-40", eps), near(some, name, eps)) for eps in (0.1, 0.15, 0.2, 0.25, 0.3)]
-        return (f"{100 * max((a - b).max() for a, b in pairs):.1f} points at most",
-                together(no_higher(a, b, 0.01) for a, b in pairs))
+        text = f"{100 * max((a - b).max() for a, b in pairs):.1f} points at most"
+        return text, together(no_higher(a, b, 0.01) for a, b in pairs)
+
     return on_every(results.select("a").groups("network"), judged)
 
 
-def near(some, column, eps):
-    """The values of a column at the row of this eps, one a run."""
-    return some.at(column, int(np.argmin(abs(np.asarray(some[0].columns["eps"]) - eps))))
-
-
-@experiment.claim("b-natural", "natural training leaves nothing at eps = 0.3",
-                  expected="below 1 % under PGD-50-10 (95 %)")
+@experiment.claim(
+    "b-natural", "natural training leaves nothing at eps = 0.3", expected="below 1 % under PGD-50-10 (95 %)"
+)
 def b_natural(results):
     found = results.select("b", method=FIRST).final(STRONG)
     return spread(100 * found), within(found, high=0.01)
 
 
-@experiment.claim("b-fast", "the fast form is robust on MNIST, as published", source="Wong et al. 2020: 10 epochs",
-                  expected="88.8 % under PGD-50-10, to 10 points (95 %)")
+@experiment.claim(
+    "b-fast",
+    "the fast form is robust on MNIST, as published",
+    source="Wong et al. 2020: 10 epochs",
+    expected="88.8 % under PGD-50-10, to 10 points (95 %)",
+)
 def b_fast(results):
     found = results.select("b", method="fast", data="mnist").final(STRONG)
     return spread(100 * found), within(found, FAST - 0.1, FAST + 0.1)
 
 
-@experiment.claim("b-provoked", "one step from zero deceives: FGSM accuracy is high, robustness is not there",
-                  expected="FGSM above 80 %, PGD-50-10 below half of FGSM's (95 %)", source="Wong et al. 2020")
+@experiment.claim(
+    "b-provoked",
+    "one step from zero deceives: FGSM accuracy is high, robustness is not there",
+    expected="FGSM above 80 %, PGD-50-10 below half of FGSM's (95 %)",
+    source="Wong et al. 2020",
+)
 def b_provoked(results):
-    return deceived(results.select("b", method="FGSM, zero start", data="mnist"))
-
-
-def deceived(some):
+    some = results.select("b", method="FGSM, zero start", data="mnist")
     fgsm, strong = some.final("FGSM"), some.final(STRONG)
-    return decided(f"FGSM {spread(100 * fgsm)}, {STRONG} {spread(100 * strong)}", within(fgsm, 0.8),
-                   lower(strong, fgsm / 2))
+    text = f"FGSM {spread(100 * fgsm)}, {STRONG} {spread(100 * strong)}"
+    return decided(text, within(fgsm, 0.8), lower(strong, fgsm / 2))
 
 
-@experiment.claim("b-cut", "a random start that is cut to the pixels is as good as none: black pixels end at 0 or eps",
-                  expected="PGD-50-10 at least 20 points below the fast form's (95 %)",
-                  source="the step of 1.25 eps: a black pixel starts in [0, eps] instead of [-eps, eps]")
+@experiment.claim(
+    "b-cut",
+    "a random start that is cut to the pixels is as good as none: black pixels end at 0 or eps",
+    expected="PGD-50-10 at least 20 points below the fast form's (95 %)",
+    source="the step of 1.25 eps: a black pixel starts in [0, eps] instead of [-eps, eps]",
+)
 def b_cut(results):
     cut, fast = (results.select("b", method=m, data="mnist").final(STRONG) for m in ("fast, start cut", "fast"))
     return decided(f"{spread(100 * cut)} and {spread(100 * fast)}", lower(cut + 0.2, fast))
 
 
-@experiment.claim("b-ensemble", "PGD-50-10 overestimates, little where training was of several steps or free: the "
-                  "ensemble leaves less", expected="PGD-5, TRADES, free: lower by 0 to 8 points (95 %)",
-                  source="Croce & Hein 2020: Madry's MNIST network loses about 5")
+@experiment.claim(
+    "b-ensemble",
+    "PGD-50-10 overestimates, little where training was of several steps or free: the ensemble leaves less",
+    expected="PGD-5, TRADES, free: lower by 0 to 8 points (95 %)",
+    source="Croce & Hein 2020: Madry's MNIST network loses about 5",
+)
 def b_ensemble(results):
-    some = results.select("b", data="mnist")
-    gaps = {m: some.select(method=m).final(STRONG) - some.select(method=m).final(ENSEMBLE[-1])
-            for m in ("PGD-5", "TRADES", "free, m=4")}
+    strong, least = (results.select("b", data="mnist").finals(name) for name in (STRONG, ENSEMBLE[-1]))
+    gaps = {m: strong[m] - least[m] for m in ("PGD-5", "TRADES", "free, m=4")}
     return decided(spreads({m: 100 * v for m, v in gaps.items()}), *(within(v, 0, 0.08) for v in gaps.values()))
 
 
-PRICES = {"free, m=4": (1.2, 2), "fast": (2, 3), "PGD-5": (5, 9)}
-
-
-@experiment.claim("b-price", "a step costs what its passes cost: free one, fast two, PGD-5 six",
-                  expected="time of a step over a natural one's: free 1.2 to 2, fast 2 to 3, PGD-5 5 to 9 (median)",
-                  source="passes timed before: for inputs alone 1.3 of a training pass, for both gradients 1.5")
+@experiment.claim(
+    "b-price",
+    "a step costs what its passes cost: free one, fast two, PGD-5 six",
+    expected="time of a step over a natural one's: free 1.2 to 2, fast 2 to 3, PGD-5 5 to 9 (median)",
+    source="passes timed before: for inputs alone 1.3 of a training pass, for both gradients 1.5",
+)
 def b_price(results):
     some = results.select("b", data="mnist")
     each = {m: float(np.median(runs.final("seconds") / runs.final("step"))) for m, runs in some.groups("method")}
     ratios = {m: each[m] / each[FIRST] for m in PRICES}
-    return (listed({m: f"{r:.2f}" for m, r in ratios.items()}),
-            all(low <= ratios[m] <= high for m, (low, high) in PRICES.items()))
+    inside = [low <= ratios[m] <= high for m, (low, high) in PRICES.items()]
+    return listed({m: f"{r:.2f}" for m, r in ratios.items()}), all(inside)
 
 
-@experiment.claim("b-clean", "robustness costs clean accuracy, on MNIST little", source="Wong et al. 2020: 98.5 %",
-                  expected="fast, free, PGD-5 and TRADES within 4 points of natural, on all test rows (95 %)")
+@experiment.claim(
+    "b-clean",
+    "robustness costs clean accuracy, on MNIST little",
+    source="Wong et al. 2020: 98.5 %",
+    expected="fast, free, PGD-5 and TRADES within 4 points of natural, on all test rows (95 %)",
+)
 def b_clean(results):
     found = results.select("b", data="mnist").finals("test_accuracy")
     some = {m: found[FIRST] - found[m] for m in ("fast", "free, m=4", "PGD-5", "TRADES")}
     return decided(spreads({m: 100 * v for m, v in some.items()}), *(within(v, high=0.04) for v in some.values()))
-
-
-# ---------------------------------------------------------------------------------------------------------- figures
-@experiment.figure("curves.png", caption="Plain networks: accuracy on test rows that are attacked, against eps (median "
-                   "and range over seeds).")
-def curves_figure(results):
-    groups = results.select("a").groups("network")
-    figure, axes = panels(1, len(groups), sharey=True, squeeze=False)
-    for ax, (network, some) in zip(axes[0], groups, strict=True):
-        names = [name for name in some[0].columns if name not in ("eps", "clean")]
-        for i, name in enumerate(names):
-            values = np.array([[run.columns["clean"][0], *run.columns[name]] for run in some]) * 100
-            eps = [0, *some[0].columns["eps"]]
-            ax.plot(eps, np.median(values, 0), label=name, marker="o", ms=4, **look(i))
-            ax.fill_between(eps, values.min(0), values.max(0), color=look(i)["color"], alpha=0.15, lw=0)
-        mark(ax, 10, "chance", 0.02)
-        ax.set(title=network, xlabel="eps, in units of the image", ylim=(-2, 102))
-    axes[0][0].set_ylabel("accuracy [%]")
-    return below(figure, axes[0][0], 4)
-
-
-@experiment.figure("trainings.png", caption="Seven trainings: accuracy of the same test rows, clean and attacked at "
-                   "eps = 0.3 (dots: seeds, bars: means), and the time of the training's steps.")
-def trainings_figure(results):
-    groups = results.select("b").groups("method")
-    figure, (left, right) = panels(1, 2, size=(13, 5.6), gridspec_kw={"width_ratios": (3, 1)}, sharey=True)
-    names = ("clean", "FGSM", STRONG, ENSEMBLE[-1])
-    for i, name in enumerate(names):
-        for y, (_, some) in enumerate(groups):
-            values, at = 100 * some.final(name), y + 0.2 * (i - 1.5)
-            left.barh(at, values.mean(), 0.18, color=look(i)["color"], alpha=0.75, label=None if y else
-                      "ensemble" if i == 3 else name)
-            left.plot(values, [at] * len(values), "o", color="black", ms=2.5)
-    left.set_yticks(range(len(groups)), [method for method, _ in groups])
-    left.invert_yaxis()
-    left.set(xlabel="accuracy [%]", xlim=(0, 101))
-    for y, (_, some) in enumerate(groups):
-        right.barh(y, np.median(some.final("seconds")), 0.5, color="#888888")
-    right.set(xlabel="time of the steps [s]", title=said(len(results.seeds)).split(",")[0])
-    return below(figure, left, 4)
-
-
-@experiment.figure("watched.png", caption="Accuracy under FGSM and under PGD-10 on the same test rows while training: "
-                   "where the first rises and the second falls, the network deceives.")
-def watched_figure(results):
-    figure, axes = panels(1, 2, sharey=True)
-    for ax, column, text in zip(axes, ("fgsm_accuracy", "pgd_accuracy"), ("FGSM", "PGD-10"), strict=True):
-        curves(ax, results.select("b"), column, "gradients", ylabel="accuracy", legend=False,
-               label=lambda tags: tags["method"])
-        ax.set_title(f"under {text}")
-    return below(figure, axes[0], 4)
-
-
-def network_of(run):
-    """(problem, x) of a run of part b."""
-    return classifier(run.tags["data"], "strided"), run.x
-
-
-@experiment.figure("images.png", caption="Test images as they are and after attacks at eps = 0.3, with the network's "
-                   "answers (orange: wrong): a natural network above, one trained with the fast form below.")
-def images_figure(results):
-    figure, axes = panels(4, 6, size=(11, 7.5))
-    for half, method in enumerate((FIRST, "fast")):
-        problem, x = network_of(results.select("b", method=method)[0])
-        images, _ = pixels(problem, range(4))
-        for k, attack in enumerate((None, FGSM(EPS), PGD(EPS, 0.03, 20))):
-            moved = images
-            if attack is not None:
-                delta = attacked(problem, x, attack, rows=range(4), keep=True, stop=False).delta
-                moved = np.clip(images + delta.reshape(images.shape), 0, 1)
-            said_, right = answers(problem, x, moved), problem.pairs("test", range(4))[1]
-            for i in range(4):
-                ax = axes[2 * half + i // 2, 3 * (i % 2) + k]
-                ax.imshow(moved[i], cmap="gray", vmin=0, vmax=1)
-                colour = "black" if said_[i] == right[i] else "#D55E00"
-                ax.set_title(f"{method}, {('clean', 'FGSM', 'PGD-20')[k]}: {said_[i]}", color=colour, fontsize=10)
-                ax.axis("off")
-    return figure
-
-
-@experiment.figure("planes.png", caption="Answers in a plane around a test image: across, the direction of FGSM; up, "
-                   "random signs. Grey: the right answer. The square is eps = 0.3.")
-def planes_figure(results):
-    shown = [m for m in (FIRST, "FGSM, zero start", "fast", "PGD-5") if m in results.select("b").values("method")]
-    figure, axes = panels(2, len(shown), size=(13, 6.6), squeeze=False)
-    for column, method in zip(axes.T, shown, strict=True):
-        problem, x = network_of(results.select("b", method=method)[0])
-        for row, ax in enumerate(column):
-            right = int(pixels(problem, [row])[1][0])
-            found = plane(problem, x, row, 2 * EPS, 61)
-            picture = np.where(found == right, -1, found)
-            ax.imshow(np.ma.masked_equal(picture, -1), origin="lower", cmap="tab10", vmin=0, vmax=9, alpha=0.8,
-                      extent=(-2 * EPS, 2 * EPS) * 2, interpolation="nearest")
-            ax.set_facecolor("#DDDDDD")
-            ax.plot(*np.array([(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]).T * EPS, color="black", lw=1)
-            ax.plot(0, 0, "k+", ms=8)
-            for other in np.unique(found):
-                ys, xs = np.nonzero(found == other)
-                if len(ys) > 60:
-                    at = (np.median(v) / 30 * 2 * EPS - 2 * EPS for v in (xs, ys))
-                    ax.text(*at, str(other), ha="center", va="center")
-            ax.grid(False)
-            ax.set(title=f"{method}: a {right}", xlabel="FGSM" if row else "")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("random signs")
-    return figure
-
-
-@experiment.figure("filters.png", caption="The 16 filters of the first layer, 4x4 pixels, one scale a network: after "
-                   "robust training some of them are thresholds, a single large weight.")
-def filters_figure(results):
-    some = results.select("b").groups("method")
-    some = [(method, runs[0]) for method, runs in some if method in (FIRST, "fast", "PGD-5", "TRADES")]
-    figure, axes = panels(len(some), 16, size=(13, 1.1 * len(some) + 0.6), squeeze=False)
-    for line, (method, run) in zip(axes, some, strict=True):
-        problem, x = network_of(run)
-        filters = x[problem.segments.find("conv1.W").slice].reshape(16, 4, 4)
-        for ax, one in zip(line, filters[np.argsort(-abs(filters).max((1, 2)))], strict=True):
-            ax.imshow(one, cmap="RdBu_r", vmin=-abs(filters).max(), vmax=abs(filters).max())
-            ax.axis("off")
-        line[0].set_title(method, loc="left")
-    return figure
 
 
 if __name__ == "__main__":

@@ -65,23 +65,12 @@ def entries(part, args, names, baselines=(), share=1, seeds=None, tags=None, **s
     layers, held, tags = args.pick(16, 4), args.pick(1000, 300), tags or {}
     steps = tuple(max(4, round(share * value * args.pick(1, 0.5))) for value in STEPS)
     for method, lam in baselines:
-        yield Entry(
-            part,
-            run=Recipe(classical, method=method, source=codes, iterations=layers, lam=lam, held=held),
-            seeds=seeds,
-            method=method,
-            lam=str(lam),
-            **tags,
-        )
+        run = Recipe(classical, method=method, source=codes, iterations=layers, lam=lam, held=held)
+        yield Entry(part, run=run, seeds=seeds, method=method, lam=str(lam), **tags)
     for name in names:
         form = FORMS[name](layers, support=SUPPORT if name in SELECTS else None)
-        yield Entry(
-            part,
-            run=Recipe(trained, form=form, source=codes, steps=steps, held=held, **TRAINING),
-            seeds=seeds,
-            method=name,
-            **tags,
-        )
+        run = Recipe(trained, form=form, source=codes, steps=steps, held=held, **TRAINING)
+        yield Entry(part, run=run, seeds=seeds, method=name, **tags)
 
 
 @experiment.runs
@@ -89,19 +78,13 @@ def runs(args):
     one, held, size = args.seeds[:1], args.pick(1000, 300), args.pick((250, 500), (50, 100))
     yield from entries("a", args, list(FORMS), BASELINES)
     for method, lam in [(m, v) for m in ("ISTA", "FISTA") for v in LAMS] + [("FISTA", FALLING), ("AMP", None)]:
-        run = Recipe(
-            classical, method=method, source=SparseCodes(*size), iterations=args.pick(200, 60), lam=lam, held=held
-        )
+        some = dict(method=method, lam=lam, iterations=args.pick(200, 60))
+        run = Recipe(classical, source=SparseCodes(*size), held=held, **some)
         yield Entry("f", run=run, seeds=one, method=method, lam=str(lam))
     for snr in args.pick(SNRS, SNRS[-1:]):
         yield from entries("n", args, ["LISTA-CPSS"], BASELINES[1:], seeds=one, tags=dict(snr=snr), snr=snr)
-        yield Entry(
-            "n",
-            run=Recipe(oracle, source=SparseCodes(*size, snr=snr), held=held),
-            seeds=one,
-            method="support known",
-            snr=snr,
-        )
+        run = Recipe(oracle, source=SparseCodes(*size, snr=snr), held=held)
+        yield Entry("n", run=run, seeds=one, method="support known", snr=snr)
     for c in args.pick(CONDITIONS, CONDITIONS[-1:]):
         yield from entries("i", args, ["LISTA-CPSS"], BASELINES[1:2], seeds=one, tags=dict(condition=c), condition=c)
     for share in args.pick(BUDGETS, BUDGETS[:2]):
@@ -127,13 +110,10 @@ def networks(results):
     source="W1 = A'/L, W2 = I - A'A/L",
 )
 def untrained(results):
-    apart = {
-        m: max(
-            np.abs(net.columns["untrained"] - ista.columns["nmse"]).max()
-            for net, ista in zip(*paired(results.select("a"), m, "ISTA"), strict=True)
-        )
-        for m in ("LISTA", "LISTA-CP")
-    }
+    apart = {}
+    for m in ("LISTA", "LISTA-CP"):
+        pairs = zip(*paired(results.select("a"), m, "ISTA"), strict=True)
+        apart[m] = max(np.abs(net.columns["untrained"] - ista.columns["nmse"]).max() for net, ista in pairs)
     return listed({m: f"{v:.1e} dB" for m, v in apart.items()}), max(apart.values()) < 1e-3
 
 
@@ -144,10 +124,8 @@ def untrained(results):
     source="Theorem 2: s B exp(-c k)",
 )
 def linear(results):
-    fits = [
-        scipy.stats.linregress(run.columns["layer"][1:], run.columns["nmse"][1:])
-        for run in results.select("a", method="LISTA-CP")
-    ]
+    columns = [run.columns for run in results.select("a", method="LISTA-CP")]
+    fits = [scipy.stats.linregress(c["layer"][1:], c["nmse"][1:]) for c in columns]
     slopes, squares = np.array([fit.slope for fit in fits]), [fit.rvalue**2 for fit in fits]
     return decided(
         f"slope {shown(slopes)} dB a layer, R² {min(squares):.3f} to {max(squares):.3f}",
@@ -185,12 +163,10 @@ for one, name in (("LISTA-CP", "LISTA-CPSS"), ("LISTA", "LISTA-SS")):
     source="Theorem 2; training adds a layer to those before it",
 )
 def falls(results):
-    steps = {
-        m: max(np.diff(run.columns["nmse"]).max() for run in runs) for m, runs in networks(results).groups("method")
-    }
-    return "largest change of a layer: " + listed({m: f"{v:+.2f} dB" for m, v in steps.items()}), max(
-        steps.values()
-    ) < 0
+    groups = networks(results).groups("method")
+    steps = {m: max(np.diff(run.columns["nmse"]).max() for run in runs) for m, runs in groups}
+    text = listed({m: f"{v:+.2f} dB" for m, v in steps.items()})
+    return f"largest change of a layer: {text}", max(steps.values()) < 0
 
 
 @experiment.claim(
@@ -200,9 +176,8 @@ def falls(results):
     source="Figure 3",
 )
 def inner(results):
-    cp, free = (
-        np.array([run.columns["nmse"] for run in some]) for some in paired(results.select("a"), "LISTA-CP", "LISTA")
-    )
+    both = paired(results.select("a"), "LISTA-CP", "LISTA")
+    cp, free = (np.array([run.columns["nmse"] for run in some]) for some in both)
     layers = [(cp.shape[1] - 1) * quarter // 4 for quarter in (1, 2, 3)]
     return decided(
         listed({f"layer {k}": f"{shown(cp[:, k], free[:, k])} dB" for k in layers}),
@@ -213,8 +188,7 @@ def inner(results):
 @experiment.claim(
     "a-theta",
     "LISTA-CP's thresholds fall in proportion to the error that they meet",
-    expected="slope "
-    "1 ± 0.5 of log theta_k against log mean |x_k - x*|_1 (95 %), rank correlation at least 0.9, every "
+    expected="slope 1 ± 0.5 of log theta_k against log mean |x_k - x*|_1 (95 %), rank correlation at least 0.9, every "
     "seed",
     source="Theorem 2: theta_k = mu sup |x_k - x*|_1",
 )
@@ -234,18 +208,16 @@ def theta(results):
 @experiment.claim(
     "a-coupling",
     "LISTA's weights become coupled layer by layer",
-    expected="|W2_k - (I - W1 A)|_2 "
-    "falls with k: rank correlation below -0.5 and the last at most half of the first, every seed",
+    expected="|W2_k - (I - W1 A)|_2 falls with k: rank correlation below -0.5 and the last at most half of the first, "
+    "every seed",
     source="Theorem 1",
 )
 def coupling(results):
     some = [run.columns["coupling"][2:] for run in results.select("a", method="LISTA")]
     ranks = [scipy.stats.spearmanr(np.arange(len(v)), v).statistic for v in some]
     parts = [v[-1] / v[0] for v in some]
-    return (
-        f"rank correlation {min(ranks):.2f} to {max(ranks):.2f}, last / first {min(parts):.2f} to {max(parts):.2f}",
-        max(ranks) < -0.5 and max(parts) <= 0.5,
-    )
+    text = f"rank correlation {min(ranks):.2f} to {max(ranks):.2f}, last / first {min(parts):.2f} to {max(parts):.2f}"
+    return text, max(ranks) < -0.5 and max(parts) <= 0.5
 
 
 @experiment.claim(
@@ -274,10 +246,8 @@ def known(results, args):
 def floor(results, args):
     levels = [results.select("f", method="FISTA", lam=str(lam))[0].final["nmse"] for lam in LAMS]
     falls = -np.diff(levels)[1:3]
-    return (
-        f"{falls.min():.2f} to {falls.max():.2f} dB a halving",
-        None if args.quick else 4 <= falls.min() and falls.max() <= 6.1,
-    )
+    text = f"{falls.min():.2f} to {falls.max():.2f} dB a halving"
+    return text, None if args.quick else 4 <= falls.min() and falls.max() <= 6.1
 
 
 @experiment.claim(
@@ -289,22 +259,12 @@ def floor(results, args):
 def below_all(results):
     net = results.select("a", method="LISTA-CP", seed=0)[0]
     k = int(net.columns["layer"][-1])
-    best = {
-        f"{run.tags['method']} {run.tags['lam']}": run.columns["nmse"][k]
-        for run in results.select("f", method=("ISTA", "FISTA"))
-        if not run.tags["lam"].startswith("(")
-    }
-    name = min(best, key=best.get)
-    late = [
-        int(run.columns["layer"][np.argmax(run.columns["nmse"] <= net.final["nmse"])])
-        for run in results.select("f", method="FISTA")
-        if (run.columns["nmse"] <= net.final["nmse"]).any()
-    ]
-    return (
-        f"{net.final['nmse']:.1f} dB; {name} has {best[name]:.1f}; first FISTA there: "
-        f"{f'iteration {min(late)}' if late else 'none'}",
-        net.final["nmse"] < best[name] - 10,
-    )
+    fixed = results.select("f", method=("ISTA", "FISTA"), lam=lambda lam: not lam.startswith("("))
+    best = {f"{run.tags['method']} {run.tags['lam']}": run.columns["nmse"][k] for run in fixed}
+    name, end = min(best, key=best.get), net.final["nmse"]
+    first = results.select("f", method="FISTA").until("nmse", end, "layer").min()
+    there = f"iteration {first:.0f}" if np.isfinite(first) else "none"
+    return f"{end:.1f} dB; {name} has {best[name]:.1f}; first FISTA there: {there}", end < best[name] - 10
 
 
 @experiment.claim(

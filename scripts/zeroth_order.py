@@ -12,9 +12,11 @@ is (q + d - 1)/(B q) of a row's: at equal B q, rows are worth more than directio
 Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about ten minutes.
 """
 
+import itertools
+
+from figures.zeroth_order import SHARES, SLOW, TARGETS, album
 from lab import Entry, Experiment, Part, Recipe, decided, lower, on_every, slope, spread, within
-from lab.figures import MARKERS, curves, each, look
-from lab.ridge import theory
+from lab.ridge import KAPPA, NAMES, counts, floors, theory
 from npopt import (
     SGD,
     CoordinateDifferences,
@@ -40,140 +42,139 @@ experiment = Experiment(
         "d": Part("rows against directions at equal values a step", "diabetes", SETS),
     },
     seeds=10,
+    figures=album,
 )
 
-KAPPA = 20
-TARGETS = (1e-2, 1e-4, 1e-6, 1e-8)                              # f - f*, in parts of that at the start
-SMALL = 1e-7                                                    # a radius at which differences are good to 1e-9
+SMALL = 1e-7  # a radius at which differences are good to 1e-9
 METHODS = {"coordinates": CoordinateDifferences, "normal": GaussianSmoothing, "sphere": SphereSmoothing}
-NAMES = {"coordinates": "coordinates", "normal": "Gaussian", "sphere": "sphere"}
-FACTORS = (0.5, 1.0, 2.0, 4.0)                                  # of the step of theory
+FACTORS = (0.5, 1.0, 2.0, 4.0)  # of the step of theory
 RADII = tuple(float(f"1e{k}") for k in range(-13, 1))
 QS = (1, 2, 5, 10, 20, 50)
-CELLS, SHARES = 16, (1, 4, 16)                                  # rows times directions of a step; directions among them
-SLOW = 0.1                                                      # part d: the step, in parts of that of one direction
+CELLS = 16  # rows times directions of a step
 FULL = RandomReshuffling(None)
 
 
 # ---------------------------------------------------------------------------------------------------- own functions
-def of(data):
-    return theory(data, KAPPA)
-
-
 def estimator(kind, radius, q=1, difference="forward"):
     more = () if kind == "coordinates" else (q,)
     return METHODS[kind](radius, *more, difference)
-
-
-def counts(runs, target):
-    """Values of the whole f until the target, one a run; inf where it is never reached."""
-    found = []
-    for run in runs:
-        at = np.flatnonzero(run.columns["relative"] <= target)
-        found.append(run.columns["values"][at[0]] / run.tags["n"] if at.size else np.inf)
-    return np.array(found)
 
 
 def by_method(runs):
     return [(f"{data} {NAMES[kind]}", some) for (data, kind), some in runs.groups("data", "method")]
 
 
-def floors(runs):
-    """(radii, rising; floors: (seeds, radii)), means over the last half of the rows."""
-    levels = {radius: some.late("gap") for radius, some in sorted(runs.groups("radius"))}
-    return np.array(list(levels)), np.array(list(levels.values())).T
+def by_directions(runs):
+    return [(f"{data} q={q}", some) for (data, q), some in runs.groups("data", "q")]
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
-def to_the_end(part, data, kind, lr, q=1, seeds=None, **tags):
+def problem(data, **more):
+    return Recipe(ridge, data=data, kappa=KAPPA, **more)
+
+
+def to_the_end(part, data, kind, lr, q=1, **tags):
     """Forward differences of a small radius, for twice as many steps as theory needs on average to the last target."""
-    steps = of(data).steps(kind, lr, TARGETS, q)[-1]
+    steps = theory(data).steps(kind, lr, TARGETS, q)[-1]
     steps = int(2 * steps) if np.isfinite(steps) else 4000
-    return Entry(part, Recipe(ridge, data=data, kappa=KAPPA), SGD(), FULL, lr, estimator=estimator(kind, SMALL, q),
-                 stop=Stop(steps=steps, target=("relative", TARGETS[-1])), metrics=max(1, steps // 400), per="step",
-                 data=data, n=of(data).n, q=q, seeds=seeds, **tags)
+    tags = dict(data=data, n=theory(data).n, q=q, **tags)
+    some = dict(stop=Stop(steps=steps, target=("relative", TARGETS[-1])), metrics=max(1, steps // 400), per="step")
+    return Entry(part, problem(data), SGD(), FULL, lr, estimator=estimator(kind, SMALL, q), **some, **tags)
 
 
 @experiment.runs
 def runs(args):
     some = args.seeds[:3] if args.quick else None
-    for data in args.data_of("a"):
-        for kind in METHODS:
-            for c in args.pick(FACTORS, (1.0,)):
-                yield to_the_end("a", data, kind, c * of(data).step(kind), method=kind, c=c,
-                                 seeds=some if kind != "coordinates" else args.seeds[:1])
-    for data in args.data_of("b"):
-        for kind in args.pick(tuple(METHODS), ("sphere",)):
-            for difference in ("forward", "central"):
-                for radius in args.pick(RADII, (1e-11, 1e-7, 1e-5, 1e-3)):
-                    memory = int(of(data).memory(kind))
-                    yield Entry("b", Recipe(ridge, data=data, kappa=KAPPA, at_minimum=True), SGD(), FULL,
-                                of(data).step(kind), estimator=estimator(kind, radius, 1, difference),
-                                stop=Stop(steps=args.pick(10, 8) * memory), metrics=max(1, memory // 20), per="step",
-                                seeds=args.seeds[:3], data=data, method=kind, difference=difference,
-                                radius=radius)
-    for data in args.data_of("c"):
-        for q in args.pick(QS, (1, 5)):
-            for rule, own in (("common step", 1), ("own step", q)):
-                yield to_the_end("c", data, "sphere", of(data).step("sphere", own), q, seeds=some, rule=rule)
-    for data in args.data_of("d"):
-        for q in args.pick(SHARES, SHARES[::2]):
-            lr = SLOW * of(data).step("sphere")
-            steps = int(args.pick(6, 3) * of(data).memory("sphere") / SLOW)
-            yield Entry("d", Recipe(ridge, data=data, kappa=KAPPA), SGD(), WithReplacement(CELLS // q), lr,
-                        estimator=SphereSmoothing(1e-4, q), stop=Stop(steps=steps), metrics=max(1, steps // 200),
-                        per="step", data=data, q=q, rows=CELLS // q, seeds=args.seeds[:args.pick(10, 3)])
+    for data, kind in itertools.product(args.data_of("a"), METHODS):
+        seeds = some if kind != "coordinates" else args.seeds[:1]
+        for c in args.pick(FACTORS, (1.0,)):
+            yield to_the_end("a", data, kind, c * theory(data).step(kind), method=kind, c=c, seeds=seeds)
+    kinds = args.pick(tuple(METHODS), ("sphere",))
+    for data, kind, difference in itertools.product(args.data_of("b"), kinds, ("forward", "central")):
+        lr, memory = theory(data).step(kind), int(theory(data).memory(kind))
+        more = dict(stop=Stop(steps=args.pick(10, 8) * memory), metrics=max(1, memory // 20), per="step")
+        more |= dict(seeds=args.seeds[:3], data=data, method=kind, difference=difference)
+        for radius in args.pick(RADII, (1e-11, 1e-7, 1e-5, 1e-3)):
+            rule = estimator(kind, radius, 1, difference)
+            yield Entry("b", problem(data, at_minimum=True), SGD(), FULL, lr, estimator=rule, **more, radius=radius)
+    for data, q in itertools.product(args.data_of("c"), args.pick(QS, (1, 5))):
+        for rule, own in (("common step", 1), ("own step", q)):
+            yield to_the_end("c", data, "sphere", theory(data).step("sphere", own), q, seeds=some, rule=rule)
+    for data, q in itertools.product(args.data_of("d"), args.pick(SHARES, SHARES[::2])):
+        rule, lr, rows = SphereSmoothing(1e-4, q), SLOW * theory(data).step("sphere"), CELLS // q
+        steps = int(args.pick(6, 3) * theory(data).memory("sphere") / SLOW)
+        more = dict(stop=Stop(steps=steps), metrics=max(1, steps // 200), per="step")
+        more |= dict(seeds=args.seeds[: args.pick(10, 3)], data=data, q=q, rows=rows)
+        yield Entry("d", problem(data), SGD(), WithReplacement(rows), lr, estimator=rule, **more)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
-@experiment.claim("a-coordinates", "differences along all coordinates take as many values as theory says",
-                  expected="to each of 1e-2, 1e-4, 1e-6, 1e-8 the predicted number, to 3 % or a row of the log")
+@experiment.claim(
+    "a-coordinates",
+    "differences along all coordinates take as many values as theory says",
+    expected="to each of 1e-2, 1e-4, 1e-6, 1e-8 the predicted number, to 3 % or a row of the log",
+)
 def a_coordinates(results):
     def judged(data, some):
-        t, row = of(data), some[0].columns["values"][1] / of(data).n
+        t, row = theory(data), some[0].columns["values"][1] / theory(data).n
         wanted = np.array(t.steps("coordinates", t.step("coordinates"), TARGETS)) * t.cost("coordinates")
         found = np.array([counts(some, target)[0] for target in TARGETS])
         return f"{found[-1]:.0f} of {wanted[-1]}", bool((abs(found - wanted) <= np.maximum(0.03 * wanted, row)).all())
+
     return on_every(results.select("a", method="coordinates", c=1.0).groups("data"), judged)
 
 
 for kind in ("normal", "sphere"):
-    @experiment.claim(f"a-{kind}", f"{NAMES[kind]} directions: about as many values as second moments say, or fewer",
-                      expected="to 1e-2 .. 1e-8 the mean of log(measured/predicted) in log 0.6 .. log 1.2 (95 %)")
+
+    @experiment.claim(
+        f"a-{kind}",
+        f"{NAMES[kind]} directions: about as many values as second moments say, or fewer",
+        expected="to 1e-2 .. 1e-8 the mean of log(measured/predicted) in log 0.6 .. log 1.2 (95 %)",
+    )
     def a_random(results, kind=kind):
         def judged(data, some):
-            wanted = np.array(of(data).steps(kind, of(data).step(kind), TARGETS)) * of(data).cost(kind)
+            wanted = np.array(theory(data).steps(kind, theory(data).step(kind), TARGETS)) * theory(data).cost(kind)
             logs = [np.log(counts(some, target) / w) for target, w in zip(TARGETS, wanted, strict=True)]
-            return decided(" ".join(f"{np.exp(v.mean()):.2f}" for v in logs) + f" of {wanted[-1]}",
-                           *(within(v, np.log(0.6), np.log(1.2)) for v in logs))
+            text = " ".join(f"{np.exp(v.mean()):.2f}" for v in logs) + f" of {wanted[-1]}"
+            return decided(text, *(within(v, np.log(0.6), np.log(1.2)) for v in logs))
+
         return on_every(results.select("a", method=kind, c=1.0).groups("data"), judged)
 
 
-@experiment.claim("a-equal", "all three need about as many function values",
-                  expected="to 1e-8 the largest mean at most 4 times the least, on every set: kappa d log(1/eps)")
+@experiment.claim(
+    "a-equal",
+    "all three need about as many function values",
+    expected="to 1e-8 the largest mean at most 4 times the least, on every set: kappa d log(1/eps)",
+)
 def a_equal(results):
     def judged(data, some):
         found = [counts(runs, TARGETS[-1]).mean() for _, runs in some.groups("method")]
         return " ".join(f"{v:.0f}" for v in found), max(found) <= 4 * min(found)
+
     return on_every(results.select("a", c=1.0).groups("data"), judged)
 
 
-@experiment.claim("a-step", "of 1/2, 1, 2 and 4 times the step of theory the fastest is the one that moments name",
-                  expected="to 1e-8, mean over seeds: at most 10 % above the fastest, every method and set")
+@experiment.claim(
+    "a-step",
+    "of 1/2, 1, 2 and 4 times the step of theory the fastest is the one that moments name",
+    expected="to 1e-8, mean over seeds: at most 10 % above the fastest, every method and set",
+)
 def a_step(results):
     def judged(name, some):
-        t, kind = of(some[0].tags["data"]), some[0].tags["method"]
+        t, kind = theory(some[0].tags["data"]), some[0].tags["method"]
         found = {c: counts(runs, TARGETS[-1]).mean() for c, runs in some.groups("c")}
         wanted = {c: t.steps(kind, c * t.step(kind), TARGETS)[-1] for c in found}
         chosen = min(wanted, key=wanted.get)
-        return (f"{chosen:g}, ran best at {min(found, key=found.get):g}",
-                found[chosen] <= 1.1 * min(found.values()) if len(found) > 2 else None)
+        text = f"{chosen:g}, ran best at {min(found, key=found.get):g}"
+        return text, found[chosen] <= 1.1 * min(found.values()) if len(found) > 2 else None
+
     return on_every(by_method(results.select("a")), judged)
 
 
 def floor_claim(id, text, expected, judged, difference="forward", source=""):
     experiment.claim(id, text, expected=expected + ", every method and set", source=source)(
-        lambda results: on_every(by_method(results.select("b", difference=difference)), judged))
+        lambda results: on_every(by_method(results.select("b", difference=difference)), judged)
+    )
 
 
 def slope_of(some, low, high, wanted, margin):
@@ -186,13 +187,14 @@ def slope_of(some, low, high, wanted, margin):
 def levelled(name, some):
     radii, levels = floors(some)
     at = int(np.abs(np.log(radii / 1e-3)).argmin())
-    ratios = np.log(levels[:, at] / of(some[0].tags["data"]).floor(some[0].tags["method"], radii[at]))
+    ratios = np.log(levels[:, at] / theory(some[0].tags["data"]).floor(some[0].tags["method"], radii[at]))
     return f"{np.exp(ratios.mean()):.3f}", within(ratios, np.log(0.8), np.log(1.2))
 
 
 def turning(name, some):
     radii, levels = floors(some)
-    best, wanted = radii[np.log(levels).mean(0).argmin()], of(some[0].tags["data"]).best_radius(some[0].tags["method"])
+    best = radii[np.log(levels).mean(0).argmin()]
+    wanted = theory(some[0].tags["data"]).best_radius(some[0].tags["method"])
     return f"{best:.0e} ({wanted:.1e})", 0.09 <= best / wanted <= 11
 
 
@@ -203,139 +205,103 @@ def falling(name, some):
     return f"{text}, {last.mean():.1e}", fits and bool((last < 1e-24).all())
 
 
-floor_claim("b-slope", "the floor of forward differences rises as the square of the radius",
-            "slope 2 ± 0.05 for radii from 1e-5 to 1", lambda name, some: slope_of(some, 0.5e-5, 2, 2, 0.05))
-floor_claim("b-level", "its level is that of theory: moments of order six, and H e = -mu diag(H)/2",
-            "at radius 1e-3 within 20 % (95 %)", levelled)
-floor_claim("b-best", "it is lowest where rounding and curvature meet, each difference being off by eps |f*| / mu",
-            "within a factor 10 of the predicted radius", turning, source="Nocedal & Wright, section 8.1, by moments")
-floor_claim("b-central", "central differences have no such floor: rounding alone, less the larger the radius",
-            "slope -2 ± 0.3 for radii up to 1e-3, where it is below 1e-24", falling, "central")
+floor_claim(
+    "b-slope",
+    "the floor of forward differences rises as the square of the radius",
+    "slope 2 ± 0.05 for radii from 1e-5 to 1",
+    lambda name, some: slope_of(some, 0.5e-5, 2, 2, 0.05),
+)
+floor_claim(
+    "b-level",
+    "its level is that of theory: moments of order six, and H e = -mu diag(H)/2",
+    "at radius 1e-3 within 20 % (95 %)",
+    levelled,
+)
+floor_claim(
+    "b-best",
+    "it is lowest where rounding and curvature meet, each difference being off by eps |f*| / mu",
+    "within a factor 10 of the predicted radius",
+    turning,
+    source="Nocedal & Wright, section 8.1, by moments",
+)
+floor_claim(
+    "b-central",
+    "central differences have no such floor: rounding alone, less the larger the radius",
+    "slope -2 ± 0.3 for radii up to 1e-3, where it is below 1e-24",
+    falling,
+    "central",
+)
 
 
-@experiment.claim("c-steps", "at their own step more directions need fewer steps, about as many as second moments say",
-                  expected="to 1e-6 the mean of log(measured/predicted) in log 0.6 .. log 1.2 (95 %), every q and set")
+@experiment.claim(
+    "c-steps",
+    "at their own step more directions need fewer steps, about as many as second moments say",
+    expected="to 1e-6 the mean of log(measured/predicted) in log 0.6 .. log 1.2 (95 %), every q and set",
+)
 def c_steps(results):
     def judged(name, some):
-        t, q = of(some[0].tags["data"]), some[0].tags["q"]
+        t, q = theory(some[0].tags["data"]), some[0].tags["q"]
         logs = np.log(counts(some, 1e-6) / (t.steps("sphere", t.step("sphere", q), TARGETS, q)[2] * (q + 1)))
         return f"{np.exp(logs.mean()):.2f}", within(logs, np.log(0.6), np.log(1.2))
-    return on_every([(f"{data} q={q}", some) for (data, q), some in
-                     results.select("c", rule="own step").groups("data", "q")], judged)
+
+    return on_every(by_directions(results.select("c", rule="own step")), judged)
 
 
-@experiment.claim("c-values", "but hardly fewer function values than one direction",
-                  expected="to 1e-6, own steps, q <= d: between 0.4 and 2.5 times those of q = 1, every set")
+@experiment.claim(
+    "c-values",
+    "but hardly fewer function values than one direction",
+    expected="to 1e-6, own steps, q <= d: between 0.4 and 2.5 times those of q = 1, every set",
+)
 def c_values(results):
     def judged(data, some):
-        means = {q: counts(runs, 1e-6).mean() for q, runs in some.groups("q") if q <= of(data).d}
+        means = {q: counts(runs, 1e-6).mean() for q, runs in some.groups("q") if q <= theory(data).d}
         ratios = [v / means[1] for q, v in means.items() if q > 1]
         return " ".join(f"{v:.2f}" for v in ratios), all(0.4 <= v <= 2.5 for v in ratios)
+
     return on_every(results.select("c", rule="own step").groups("data"), judged)
 
 
-@experiment.claim("c-common", "at one common step more directions save at most half of the steps, and cost values",
-                  expected="steps to 1e-6 with the most directions 0.45 to 1.1 times those with one (95 % of the log)")
+@experiment.claim(
+    "c-common",
+    "at one common step more directions save at most half of the steps, and cost values",
+    expected="steps to 1e-6 with the most directions 0.45 to 1.1 times those with one (95 % of the log)",
+)
 def c_common(results):
     def judged(data, some):
         steps = {q: np.log(counts(runs, 1e-6) / (q + 1)) for q, runs in some.groups("q")}
         logs = steps[max(steps)] - steps[1]
         return f"{np.exp(logs.mean()):.2f}", within(logs, np.log(0.45), np.log(1.1))
+
     return on_every(results.select("c", rule="common step").groups("data"), judged)
 
 
-def row_floor(data, q):
-    return of(data).row_floor(SLOW * of(data).step("sphere"), q, CELLS // q)
-
-
-@experiment.claim("d-level", "with B rows and q directions the floor is that of the rows' noise, (q + d - 1)/(B q)",
-                  expected="B q = 16: within 25 % of the level of second moments (95 % over seeds), every q and set")
+@experiment.claim(
+    "d-level",
+    "with B rows and q directions the floor is that of the rows' noise, (q + d - 1)/(B q)",
+    expected="B q = 16: within 25 % of the level of second moments (95 % over seeds), every q and set",
+)
 def d_level(results):
     def judged(name, some):
-        logs = np.log(some.late("gap") / row_floor(some[0].tags["data"], some[0].tags["q"]))
+        t, tags = theory(some[0].tags["data"]), some[0].tags
+        logs = np.log(some.late("gap") / t.row_floor(SLOW * t.step("sphere"), tags["q"], tags["rows"]))
         return f"{np.exp(logs.mean()):.2f}", within(logs, np.log(0.75), np.log(1.25))
-    return on_every([(f"{data} q={q}", some) for (data, q), some in results.select("d").groups("data", "q")], judged)
+
+    return on_every(by_directions(results.select("d")), judged)
 
 
-@experiment.claim("d-rows", "so rows are worth more than directions",
-                  expected="16 rows, 1 direction end below 1 row, 16 directions: by (15 + d)/d within 30 % (95 %)")
+@experiment.claim(
+    "d-rows",
+    "so rows are worth more than directions",
+    expected="16 rows, 1 direction end below 1 row, 16 directions: by (15 + d)/d within 30 % (95 %)",
+)
 def d_rows(results):
     def judged(data, some):
         rows, directions = (np.log(some.select(q=q).late("gap")) for q in (1, CELLS))
-        apart, wanted = directions - rows, np.log((CELLS - 1 + of(data).d) / of(data).d)
-        return decided(f"{np.exp(apart.mean()):.2f} times ({np.exp(wanted):.2f})", lower(rows, directions),
-                       within(apart - wanted, np.log(0.7), np.log(1.3)))
+        apart, wanted = directions - rows, np.log((CELLS - 1 + theory(data).d) / theory(data).d)
+        text = f"{np.exp(apart.mean()):.2f} times ({np.exp(wanted):.2f})"
+        return decided(text, lower(rows, directions), within(apart - wanted, np.log(0.7), np.log(1.3)))
+
     return on_every(results.select("d").groups("data"), judged)
-
-
-# ---------------------------------------------------------------------------------------------------------- figures
-@experiment.figure("values.png", caption=f"f - f* in parts of the first against values of the whole f, L/mu = {KAPPA}, "
-                   "each method at the step of theory; dashed: the mean that second moments give.")
-def values_figure(results):
-    some = results.select("a", c=1.0).with_column("relative", lambda c: np.maximum(c["relative"], 1e-9))
-    sets = dict(some.groups("data"))
-
-    def draw(ax, data):
-        for i, (kind, runs) in enumerate(sets[data].groups("method")):
-            curves(ax, runs.with_column("whole", lambda c: c["values"] / of(data).n), "relative", x="whole", logy=True,
-                   legend=False, label=lambda t: NAMES[t["method"]], colours=lambda t, i=i: i,
-                   xlabel="values of the whole f", ylabel="(f - f*) / first")
-            steps = of(data).steps(kind, of(data).step(kind), TARGETS)[-1]
-            values, path = of(data).cost(kind) * np.arange(steps + 1), of(data).path(kind, steps)
-            ax.plot(values, path, color=look(i)["color"], ls="--", lw=1)
-        ax.set_ylim(3e-8, 2)
-    return each(list(sets), draw, titles=lambda data: f"{data}, d = {of(data).d}")
-
-
-@experiment.figure("radius.png", caption="Floors of f - f*, started at the minimum, against the radius: forward "
-                   "(filled) and central (open) differences; dotted: forward floors by theory, rounding and curvature.")
-def radius_figure(results):
-    sets = dict(results.select("b").groups("data"))
-
-    def draw(ax, data):
-        for i, ((kind, difference), runs) in enumerate(sets[data].groups("method", "difference")):
-            radii, levels = floors(runs)
-            forward, shown = difference == "forward", look(list(METHODS).index(kind))["color"]
-            seen = (levels > 0).all(0)
-            ax.plot(radii[seen], np.exp(np.log(levels[:, seen]).mean(0)), color=shown, marker=MARKERS[i // 2], ms=5,
-                    ls="-" if forward else "--", mfc=shown if forward else "white", lw=1.3,
-                    label=f"{NAMES[kind]}, {difference}")
-            if forward:
-                theory = [of(data).floor(kind, r) + of(data).rounding(kind, r) for r in radii]
-                ax.plot(radii, theory, color=shown, lw=1.1, ls=":")
-        ax.set(xscale="log", yscale="log", xlabel="radius", ylabel="floor of f - f*")
-    return each(list(sets), draw)
-
-
-@experiment.figure("directions.png", caption="Sphere, q directions: function values to 1e-6 at one common step and at "
-                   "each one's own, means over seeds with their range; dashed: second moments.")
-def directions_figure(results):
-    sets = dict(results.select("c").groups("data"))
-
-    def draw(ax, data):
-        for i, (rule, runs) in enumerate(sets[data].groups("rule")):
-            qs, t = runs.values("q"), of(data)
-            found = np.array([counts(runs.select(q=q), 1e-6) for q in qs])
-            span = found.mean(1) - found.min(1), found.max(1) - found.mean(1)
-            ax.errorbar(qs, found.mean(1), span, **look(i), marker=MARKERS[i], capsize=3, label=rule)
-            own = [q if rule == "own step" else 1 for q in qs]
-            wanted = [t.steps("sphere", t.step("sphere", o), TARGETS, q)[2] * (q + 1) for q, o in zip(qs, own)]  # noqa: B905
-            ax.plot(qs, wanted, color=look(i)["color"], ls="--", lw=1)
-        ax.set(xscale="log", yscale="log", xlabel="directions q", ylabel="values of the whole f to 1e-6")
-    return each(list(sets), draw)
-
-
-@experiment.figure("rows.png", caption="16 values of rows a side, B rows times q directions, at one step: f - f* "
-                   "against values of rows; dotted: levels by theory.")
-def rows_figure(results):
-    sets = dict(results.select("d").groups("data"))
-
-    def draw(ax, data):
-        curves(ax, sets[data], "gap", x="values", logy=True, legend=False, ylabel="f - f*",
-               label=lambda t: f"B = {t['rows']}, q = {t['q']}", colours=lambda t: SHARES.index(t["q"]))
-        for q in sets[data].values("q"):
-            ax.axhline(row_floor(data, q), color=look(SHARES.index(q))["color"], lw=0.9, ls=":")
-    return each(list(sets), draw, legend=4)
 
 
 if __name__ == "__main__":

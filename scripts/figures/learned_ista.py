@@ -16,18 +16,9 @@ def title_of(tags):
 
 def by_layer(ax, runs, methods, y="nmse", ylabel=None, label=title_of, colours=lambda t: COLOURS[t["method"]]):
     """Median over seeds with its band, of each method."""
+    more = dict(xlabel="layer, or iteration", ylabel=ylabel or "NMSE [dB]", legend=False)
     for method in methods:
-        curves(
-            ax,
-            runs.select(method=method),
-            y,
-            "layer",
-            label=label,
-            legend=False,
-            colours=colours,
-            ylabel=ylabel or "NMSE [dB]",
-            xlabel="layer, or iteration",
-        )
+        curves(ax, runs.select(method=method), y, "layer", label=label, colours=colours, **more)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(8, integer=True))
 
 
@@ -39,54 +30,44 @@ def all_named(figure, *axes):
 
 @album.figure(
     "layers.png",
-    caption="NMSE on 1,000 test samples by layer, without noise; median over seeds, band: "
-    "lowest to highest. Left: the networks of Figure 3 beside the methods they unroll. Right: with "
-    "support selection, and with one weight computed from A.",
+    caption="NMSE on 1,000 test samples by layer, without noise; median over seeds, band: lowest to highest. Left: the "
+    "networks of Figure 3 beside the methods they unroll. Right: with support selection, and with one weight computed "
+    "from A.",
 )
 def layers(results):
     figure, axes = panels(1, 2, size=(13, 6), sharey=True)
-    for ax, methods in zip(
-        axes,
-        (("ISTA", "FISTA", "AMP", "LISTA", "LISTA-CP"), ("AMP", "LISTA-CP", "LISTA-SS", "LISTA-CPSS", "ALISTA")),
-        strict=True,
-    ):
+    left = ("ISTA", "FISTA", "AMP", "LISTA", "LISTA-CP")
+    right = ("AMP", "LISTA-CP", "LISTA-SS", "LISTA-CPSS", "ALISTA")
+    for ax, methods in zip(axes, (left, right), strict=True):
         by_layer(ax, results.select("a"), methods)
     return all_named(figure, *axes)
 
 
 @album.figure(
     "classical.png",
-    caption="FISTA (left) and ISTA (right) with five lambdas, against LISTA-CP's "
-    "layers: a large lambda is fast and has a high floor, a small one is slow. λ falling: from 0.4 to "
-    "0.0125 by a tenth an iteration. Seed 0.",
+    caption="FISTA (left) and ISTA (right) with five lambdas, against LISTA-CP's layers: a large lambda is fast and "
+    "has a high floor, a small one is slow. λ falling: from 0.4 to 0.0125 by a tenth an iteration. Seed 0.",
 )
 def classical_figure(results):
     figure, axes = panels(1, 2, size=(13, 6), sharey=True)
-    order = [None, *dict.fromkeys(run.tags["lam"] for run in results.select("f", method="FISTA"))]
+    order = [None, *results.select("f", method="FISTA").values("lam")]
+    more = dict(logx=True, legend=False, xlabel="iteration, or layer", ylabel="NMSE [dB]")
+
+    def title(tags):
+        return f"λ {'falling' if tags['lam'].startswith('(') else tags['lam']}" if "lam" in tags else "LISTA-CP"
+
     for ax, method in zip(axes, ("FISTA", "ISTA"), strict=True):
-        for part, name in (("a", "LISTA-CP"), ("f", method)):
-            curves(
-                ax,
-                results.select(part, method=name, seed=0),
-                "nmse",
-                "layer",
-                logx=True,
-                legend=False,
-                label=lambda t: f"λ {'falling' if t['lam'][0] == '(' else t['lam']}" if "lam" in t else "LISTA-CP",
-                colours=lambda t: order.index(t.get("lam")),
-                xlabel="iteration, or layer",
-                ylabel="NMSE [dB]",
-            )
+        for runs in (results.select("a", method="LISTA-CP", seed=0), results.select("f", method=method, seed=0)):
+            curves(ax, runs, "nmse", "layer", label=title, colours=lambda t: order.index(t.get("lam")), **more)
         ax.set_title(method)
     return all_named(figure, *axes)
 
 
 @album.figure(
     "theory.png",
-    caption="What theory says of the weights. Left: how far LISTA's layers are from "
-    "coupled weights. Middle: LISTA-CP's thresholds against the error that they meet, one mark a layer, "
-    "one kind of mark a seed; dotted: slope 1. Right: entries that are not 0 where x* is, for each true "
-    "one.",
+    caption="What theory says of the weights. Left: how far LISTA's layers are from coupled weights. Middle: "
+    "LISTA-CP's thresholds against the error that they meet, one mark a layer, one kind of mark a seed; dotted: slope "
+    "1. Right: entries that are not 0 where x* is, for each true one.",
 )
 def theory_figure(results):
     figure, axes = panels(1, 3, size=(13, 5))
@@ -129,8 +110,7 @@ def condition_figure(results):
 def budget_figure(results):
     figure, ax = panels()
     runs = results.select("b")
-    order = [budget for budget, _ in sorted(runs.groups("budget"))]
-    by_layer(
-        ax, runs, ("LISTA-CPSS",), label=lambda t: f"{t['budget']:g} times", colours=lambda t: order.index(t["budget"])
-    )
+    shares = sorted(runs.values("budget"))
+    more = dict(label=lambda t: f"{t['budget']:g} times", colours=lambda t: shares.index(t["budget"]))
+    by_layer(ax, runs, ("LISTA-CPSS",), **more)
     return all_named(figure, ax)

@@ -2,9 +2,11 @@
 
 import math
 
-from lab import measures
+import nn
+from lab import Finished, Results, measures
 from npopt import SGD, Cosine, Events, Minibatch, RandomReshuffling, Stop, backend, minimize
 from problems import LANDSCAPES, Surface
+from problems.adapted import adapted
 from problems.classifiers import perceptron
 
 import numpy as np
@@ -32,6 +34,25 @@ def test_surfaces_are_moved_and_left_from_a_start_in_the_window():
         Surface("ackley", (6.0, -6.0), shift=shift), SGD(), None, 0.1, stop=Stop(steps=3), events=Events(None)
     )
     assert run.columns["gap"][0] == pytest.approx(LANDSCAPES["ackley"].f(1.0, 1.0))
+
+
+def test_a_surface_is_solved_by_a_share_of_the_starts_at_the_best_rate():
+    names = list(LANDSCAPES)
+    columns = {"surface": np.repeat([4, 1], 3), "rate": np.tile([0.1, 1, 10], 2)}
+    heights = {
+        ("Sophia-G", 0): [1e-7, 1e-7, 1, 0, 1e-3, 1],
+        ("Sophia-G", 1): [1, 1e-9, 1e-9, 1, 0, np.inf],
+        ("SGD", 0): [1, 1, 1e-6, 1e-3, 1e-3, 1e-3],
+        ("SGD", 1): [1, 0, 1, 1e-3, 1e-3, 1],
+    }
+    runs = Results(
+        Finished("e", {"method": method}, seed, {}, columns | {"gap": np.array(gap)}, {}, 1.0, "steps")
+        for (method, seed), gap in heights.items()
+    )
+    shares, methods, surfaces = measures.solved(runs)
+    assert methods == ["Sophia-H", "SGD"] and surfaces == [names[4], names[1]]
+    np.testing.assert_array_equal(shares, [[1, 0.5], [0.5, 0]])  # 1e-6 itself is not below
+    np.testing.assert_array_equal(measures.solved(runs, 1e-2)[0], [[1, 1], [0.5, 1]])
 
 
 @pytest.mark.parametrize("tolerance", [0.5, 0.3])
@@ -86,3 +107,27 @@ def test_adabounds_final_rate_moves_with_the_rate_that_is_swept():
         optimizer.start(np.zeros(2))
         for lr in (base, 10 * base):
             np.testing.assert_allclose(optimizer.bounds(lr, 10**9), 100 * lr, rtol=1e-5)
+
+
+def test_what_the_hessian_says_of_mezo_is_that_of_the_point_where_sgd_ends():
+    given = dict(data="digits", start="scratch", rows=100, activation=nn.Tanh, pool="avg")
+    sampler = RandomReshuffling(64, drop_last=True)
+    found = {name: value for name, (value,) in measures.slowdown(3, None, sampler=sampler, after=2, **given).items()}
+    problem = adapted(**given, dtype="float64")
+    x = minimize(problem, SGD(), sampler, 0.1, stop=Stop(steps=2), seed=3, events=Events(None)).x
+
+    def gradient(at):
+        g = np.empty_like(x)
+        problem.value_and_gradient(at, np.arange(problem.n), out=g)  # fewer than 256 rows
+        return g
+
+    def curved(v):  # v'Hv
+        return v @ (gradient(x + 1e-6 * v) - gradient(x - 1e-6 * v)) / 2e-6
+
+    g, draw = gradient(x), backend.generator(3, "signs")
+    traces = np.array([curved(draw.choice((-1.0, 1.0), x.size)) for _ in range(20)])
+    along, trace = curved(g) / (g @ g), traces.mean()
+    expected = dict(trace=trace, trace_error=traces.std(ddof=1) / 20**0.5, along=along, slowdown=trace / along + 2)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)  # both are differences
+    assert found["dim"] == x.size and found["largest"] >= along
+    assert found["rank"] == pytest.approx(trace / found["largest"], rel=1e-5)

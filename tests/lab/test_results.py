@@ -83,6 +83,13 @@ def test_values_of_rows_and_means_of_late_rows():
     np.testing.assert_array_equal(results.late("loss", 2 / 3), [2.5, 2.5])  # from 5 // 3, 3 // 3
 
 
+def test_what_it_took_to_reach_a_level():
+    runs = [dict(step=[0, 5, 10], loss=losses) for losses in ([3, 1, 2], [3, np.nan, 1], [3, 2, 1.5], [1, 9, 9])]
+    results = Results(finished(seed=seed, values=np.arange(3) * 7, **columns) for seed, columns in enumerate(runs))
+    np.testing.assert_array_equal(results.until("loss", 1), [5, 10, np.inf, 0])
+    np.testing.assert_array_equal(results.until("loss", 2, "values"), [7, 14, 7, 0])
+
+
 def test_final_is_nan_where_a_diverged_run_has_no_value():
     results = Results([finished(epoch=[0, 1], gap=[2, 1]), finished(epoch=[0], reason="diverged: loss is nan")])
     np.testing.assert_array_equal(results.final("gap"), [1, np.nan])

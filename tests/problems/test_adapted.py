@@ -1,6 +1,7 @@
 """Problems of the zeroth-order scripts: a second task for a network that has learned a first, ridge regressions."""
 
-from lab.ridge import theory
+from lab import Finished, Results
+from lab.ridge import counts, floors, theory
 from npopt import SGD, MeZO, RandomReshuffling, Stop, backend, minimize
 from npopt.identity import of_problem
 from problems.adapted import adapted, changed, learned
@@ -70,3 +71,21 @@ def test_levels_of_theory_meet_where_it_says():
         assert 1e-10 < radius < 1e-6
     assert t.row_floor(0.01, 1, 64) < t.row_floor(0.01, 64, 1)
     assert t.path("sphere", 5)[0] == 1 and t.path("sphere", 5)[5] < 1
+
+
+def test_what_runs_took_is_counted_in_values_of_the_whole_and_floors_rise_with_the_radius():
+    def run(seed, radius, relative):
+        columns = {"relative": np.array(relative), "values": np.array([0, 30, 60, 90]), "gap": 7 * np.array(relative)}
+        return Finished("b", {"n": 10, "radius": radius}, seed, {}, columns, {}, 1.0, "steps")
+
+    paths = {
+        (1e-2, 0): [1, 0.5, 0.25, 0.5],
+        (1e-2, 1): [1, 0.2, 0.3, 0.1],
+        (1e-5, 0): [1, 1, 1, 1],
+        (1e-5, 1): [1, 0, 0, 0],
+    }
+    runs = Results(run(seed, radius, path) for (radius, seed), path in paths.items())
+    np.testing.assert_array_equal(counts(runs, 0.25), [6, 3, np.inf, 3])
+    radii, levels = floors(runs)
+    np.testing.assert_array_equal(radii, [1e-5, 1e-2])
+    np.testing.assert_allclose(levels, [[7, 7 * 0.375], [0, 7 * 0.2]])  # the mean of the last two rows
