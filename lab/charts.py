@@ -1,6 +1,6 @@
 """Whole figures that many scripts share: methods at their best rates, methods by epoch, a range test."""
 
-from lab.figures import below, closer, curves, look, mark, named, panels, plain, said, style
+from lab.figures import below, closer, curves, each, look, mark, named, panels, plain, said, style
 
 import numpy as np
 
@@ -43,6 +43,20 @@ def tuned(results, by="validation_loss", of="method"):
         right.set_ylim(least / 1.1, min(right.get_ylim()[1], 10 * least))
         plain(right.yaxis)
     return below(figure, left, min(4, len(best)), title=f"at the best rate; {said(len(results.seeds))}")
+
+
+def gaps(results, methods, target, *, columns=3, legend=3, ylabel="f(w) - f*"):
+    """A figure of the column "gap" by iteration, a panel for each data set, down to the target (dotted). A method has
+    the colour of its place among `methods`."""
+    sets = dict(results.select(method=methods).groups("data"))
+    more = dict(xlabel="iterations", ylabel=ylabel, colours=lambda tags: methods.index(tags["method"]))
+
+    def draw(ax, data):
+        curves(ax, sets[data], "gap", "step", logx=True, logy=True, legend=False, **more)
+        ax.set_ylim(0.3 * target, None)
+        ax.axhline(target, color="#888888", lw=1, ls=":")
+
+    return each(list(sets), draw, columns, legend)
 
 
 def range_test(found):

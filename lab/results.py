@@ -200,6 +200,11 @@ class Results(list):
         """The value of a column in a row, one a run."""
         return np.array([run.columns[column][row] for run in self], float)
 
+    def reached(self, target, column="gap"):
+        """The step at which a column was at most the target, one a run; infinity where it ended above. For runs with
+        Stop(target=(column, target)), which end there."""
+        return np.array([run.final["step"] if run.final[column] <= target else math.inf for run in self], float)
+
     def late(self, column, share=1 / 2):
         """The mean of a column over the last `share` of the rows, one a run."""
         return np.array([np.mean(run.columns[column][run.rows - math.ceil(share * run.rows - 1e-9) :]) for run in self])

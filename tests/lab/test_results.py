@@ -83,6 +83,13 @@ def test_values_of_rows_and_means_of_late_rows():
     np.testing.assert_array_equal(results.late("loss", 2 / 3), [2.5, 2.5])  # from 5 // 3, 3 // 3
 
 
+def test_a_target_is_reached_at_the_last_step_or_never():
+    some = [finished(step=[0, 5, 7], gap=[3, 2, 1]), finished(step=[0, 9], gap=[3, 2])]
+    some.append(finished(step=[0, 4], gap=[3, np.nan], reason="diverged: loss is nan"))
+    np.testing.assert_array_equal(Results(some).reached(1.0), [7, np.inf, np.inf])
+    np.testing.assert_array_equal(Results(some).reached(5, "step"), [np.inf, np.inf, 4])
+
+
 def test_final_is_nan_where_a_diverged_run_has_no_value():
     results = Results([finished(epoch=[0, 1], gap=[2, 1]), finished(epoch=[0], reason="diverged: loss is nan")])
     np.testing.assert_array_equal(results.final("gap"), [1, np.nan])
