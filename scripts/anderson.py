@@ -202,8 +202,8 @@ for part, kind in KINDS.items():
     )(on_sets(part, ratio("Nesterov", "gradient descent", most=1, strict=True)))
     experiment.claim(
         f"{part}-anderson",
-        f"{kind}: Anderson with m = 10, without knowing mu, needs no more iterations "
-        "than the better of heavy ball and Nesterov",
+        f"{kind}: Anderson with m = 10, without knowing mu, needs no more iterations than the better of heavy ball and "
+        "Nesterov",
         expected="<= 1.1 times, on every set",
     )(on_sets(part, ratio("Anderson 10", "heavy ball", "Nesterov", most=1.1)))
     experiment.claim(f"{part}-fista", f"{kind}: nor more than restarted FISTA", expected="<= 1, on every set")(
