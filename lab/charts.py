@@ -34,15 +34,21 @@ def tuned(results, by="validation_loss", of="method"):
         closer(ax, some, column, 1 / 11)
         ax.set_xlim(left=0)
     with style():
-        for i, found in enumerate(best.values()):
-            values = sorted(found.scores)
-            right.plot(values, [found.scores[v] for v in values], marker="o", ms=4, **look(i))
-            right.plot([found.value], [found.scores[found.value]], "o", ms=12, mfc="none", color=look(i)["color"])
-        right.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="loss of held-out rows")
-        least = min(np.nanmin(list(found.scores.values())) for found in best.values())
+        least = against_rate(right, best)
+        right.set_yscale("log")
         right.set_ylim(least / 1.1, min(right.get_ylim()[1], 10 * least))
         plain(right.yaxis)
     return below(figure, left, min(4, len(best)), title=f"at the best rate; {said(len(results.seeds))}")
+
+
+def against_rate(ax, best, size=4):
+    """The scores of {method: Tuned} against the rate, the chosen ones in circles. Returns the least score."""
+    for i, found in enumerate(best.values()):
+        values = sorted(found.scores)
+        ax.plot(values, [found.scores[v] for v in values], marker="o", ms=size, **look(i))
+        ax.plot([found.value], [found.scores[found.value]], "o", ms=size + 8, mfc="none", color=look(i)["color"])
+    ax.set(xscale="log", xlabel="learning rate", ylabel="loss of held-out rows")
+    return min(np.nanmin(list(found.scores.values())) for found in best.values())
 
 
 def gaps(results, methods, target, *, columns=3, legend=3, ylabel="f(w) - f*"):
