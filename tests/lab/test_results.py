@@ -83,6 +83,15 @@ def test_values_of_rows_and_means_of_late_rows():
     np.testing.assert_array_equal(results.late("loss", 2 / 3), [2.5, 2.5])  # from 5 // 3, 3 // 3
 
 
+def test_passes_are_rows_differentiated_by_rows():
+    some = Results([finished(gradients=[0, 5, 20], loss=[3, 2, 1]), finished(gradients=[0, 8])])
+    some[0].config, some[1].config = {"n": 10}, {"n": 4}
+    one, two = some.in_passes()
+    np.testing.assert_array_equal(one.columns["passes"], [0, 0.5, 2])
+    np.testing.assert_array_equal(two.columns["passes"], [0, 2])
+    assert list(one.columns) == ["gradients", "loss", "passes"] and "passes" not in some[0].columns
+
+
 def test_a_target_is_reached_at_the_last_step_or_never():
     some = [finished(step=[0, 5, 7], gap=[3, 2, 1]), finished(step=[0, 9], gap=[3, 2])]
     some.append(finished(step=[0, 4], gap=[3, np.nan], reason="diverged: loss is nan"))
