@@ -1,6 +1,6 @@
 """Whole figures that many scripts share: methods at their best rates, methods by epoch, a range test."""
 
-from lab.figures import below, closer, curves, look, mark, named, panels, plain, said, style
+from lab.figures import below, closer, curves, each, look, mark, named, panels, plain, said, style
 
 import numpy as np
 
@@ -34,15 +34,35 @@ def tuned(results, by="validation_loss", of="method"):
         closer(ax, some, column, 1 / 11)
         ax.set_xlim(left=0)
     with style():
-        for i, found in enumerate(best.values()):
-            values = sorted(found.scores)
-            right.plot(values, [found.scores[v] for v in values], marker="o", ms=4, **look(i))
-            right.plot([found.value], [found.scores[found.value]], "o", ms=12, mfc="none", color=look(i)["color"])
-        right.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="loss of held-out rows")
-        least = min(np.nanmin(list(found.scores.values())) for found in best.values())
+        least = against_rate(right, best)
+        right.set_yscale("log")
         right.set_ylim(least / 1.1, min(right.get_ylim()[1], 10 * least))
         plain(right.yaxis)
     return below(figure, left, min(4, len(best)), title=f"at the best rate; {said(len(results.seeds))}")
+
+
+def against_rate(ax, best, size=4):
+    """The scores of {method: Tuned} against the rate, the chosen ones in circles. Returns the least score."""
+    for i, found in enumerate(best.values()):
+        values = sorted(found.scores)
+        ax.plot(values, [found.scores[v] for v in values], marker="o", ms=size, **look(i))
+        ax.plot([found.value], [found.scores[found.value]], "o", ms=size + 8, mfc="none", color=look(i)["color"])
+    ax.set(xscale="log", xlabel="learning rate", ylabel="loss of held-out rows")
+    return min(np.nanmin(list(found.scores.values())) for found in best.values())
+
+
+def gaps(results, methods, target, *, columns=3, legend=3, ylabel="f(w) - f*"):
+    """A figure of the column "gap" by iteration, a panel for each data set, down to the target (dotted). A method has
+    the colour of its place among `methods`."""
+    sets = dict(results.select(method=methods).groups("data"))
+    more = dict(xlabel="iterations", ylabel=ylabel, colours=lambda tags: methods.index(tags["method"]))
+
+    def draw(ax, data):
+        curves(ax, sets[data], "gap", "step", logx=True, logy=True, legend=False, **more)
+        ax.set_ylim(0.3 * target, None)
+        ax.axhline(target, color="#888888", lw=1, ls=":")
+
+    return each(list(sets), draw, columns, legend)
 
 
 def range_test(found):

@@ -168,6 +168,11 @@ class Results(list):
             dataclasses.replace(run, columns={**run.columns, column: np.asarray(function(run.columns))}) for run in self
         )
 
+    def in_passes(self):
+        """The runs with a column "passes": rows differentiated / n."""
+        new = [{"passes": run.columns["gradients"] / run.config["n"]} for run in self]
+        return Results(dataclasses.replace(run, columns=run.columns | c) for run, c in zip(self, new, strict=True))
+
     def by_seed(self):
         """{seed: run} of one method."""
         return {run.seed: run for run in self}

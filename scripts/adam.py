@@ -15,19 +15,16 @@ Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1
 """
 
 import itertools
-import math
 
+from figures.adam import BY, KINDS, MIDDLE, against_norm, album, chosen, stuck
 from lab import Entry, Experiment, Part, Recipe, Undecided
-from lab.charts import tuned
 from lab.claims import alike, decided, inside, listed, on_every, spread, spreads
-from lab.figures import COLOURS, heat, look, panels, plain
 from lab.results import finer
 from lab.verdicts import lower, no_higher, shown, within
 from npopt import Adam, AdamW, Cosine, HeavyBall, RandomReshuffling, Stop
 from problems.classifiers import lenet
 
 import numpy as np
-from matplotlib.patches import Rectangle
 
 experiment = Experiment(
     __doc__,
@@ -39,18 +36,16 @@ experiment = Experiment(
         "c": Part("few rows: decay and rate, L2 against decoupled", "digits", "fashion-mnist"),
     },
     seeds=5,
+    figures=album,
 )
 
-BY = "validation_loss"
-SHRINK = 5e-5                                                   # of x a step, before the cosine
-BASES = {"momentum SGD": 0.02, "Adam": 2e-3, "AdamW": 2e-3}     # the middles of the grids of part a
+SHRINK = 5e-5  # of x a step, before the cosine
+BASES = {"momentum SGD": 0.02, "Adam": 2e-3, "AdamW": 2e-3}  # the middles of the grids of part a
 FACTORS = (1 / 3, 1, 3)
-EPOCHS = 3                                                      # of part a
+EPOCHS = 3  # of part a
 B1, B2, LR = (0.0, 0.9, 0.95), (0.9, 0.99, 0.999), (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-MIDDLE = 1e-3                                                   # the rate of the pairs of part b
-RATES = (1e-3, 5e-3, 3e-2)                                      # of part c
-DECAYS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3)                    # of part c: lr weight_decay of AdamW, l2 of Adam
-KINDS, CHANCE = ("L2", "decoupled"), 0.2                        # a run whose test accuracy is lower is stuck
+RATES = (1e-3, 5e-3, 3e-2)  # of part c
+DECAYS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3)  # of part c: lr weight_decay of AdamW, l2 of Adam
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
@@ -69,8 +64,8 @@ def runs(args, found=None):
             for lr in finer([base * factor for factor in args.pick(FACTORS, FACTORS[1:2])], found, "a", method=method):
                 optimizer, l2 = method_of(method, lr)
                 problem = Recipe(lenet, data=data, validation=1 / 12, test_rows=test, l2=l2)
-                yield Entry("a", problem, optimizer, RandomReshuffling(64), Cosine(lr), method=method, lr=lr,
-                            stop=Stop(epochs=args.budget(EPOCHS, 3)), metrics=1)
+                tags, some = dict(method=method, lr=lr), dict(stop=Stop(epochs=args.budget(EPOCHS, 3)), metrics=1)
+                yield Entry("a", problem, optimizer, RandomReshuffling(64), Cosine(lr), **tags, **some)
     for data in args.data_of("b"):
         problem, epochs = Recipe(lenet, data=data, rows=args.pick(6000, None), test_rows=test), args.budget(10, 2)
         some = dict(stop=Stop(epochs=epochs), metrics=epochs)
@@ -81,21 +76,29 @@ def runs(args, found=None):
             yield Entry("b", problem, Adam(), RandomReshuffling(64), Cosine(lr), lr=lr, **some)
     for data in args.data_of("c"):
         epochs = args.budget(15, 3)
+        some = dict(stop=Stop(epochs=epochs), metrics=epochs, keep=True)
         for lr, decay, kind in itertools.product(args.pick(RATES, RATES[:2]), args.pick(DECAYS, DECAYS[::2]), KINDS):
             l2, optimizer = (decay, Adam()) if kind == "L2" else (0.0, AdamW(weight_decay=decay / lr))
             problem = Recipe(lenet, data=data, rows=args.pick(3000, 600), validation=1 / 3, test_rows=test, l2=l2)
-            yield Entry("c", problem, optimizer, RandomReshuffling(64), Cosine(lr), method=kind, lr=lr, decay=decay,
-                        stop=Stop(epochs=epochs), metrics=epochs, keep=True)
+            tags = dict(method=kind, lr=lr, decay=decay)
+            yield Entry("c", problem, optimizer, RandomReshuffling(64), Cosine(lr), **tags, **some)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
-experiment.claim("a-edge", "the rates are wide enough", expected="the best rate is inside its grid, always",
-                 source="tuning of this script")(inside("a", BY))
+experiment.claim(
+    "a-edge",
+    "the rates are wide enough",
+    expected="the best rate is inside its grid, always",
+    source="tuning of this script",
+)(inside("a", BY))
 
 
-@experiment.claim("a-accuracy", f"each of the three reaches 98.9 % on MNIST's test set in {EPOCHS} epochs",
-                  expected=">= 98.9 % (95 % interval of the mean over seeds); false where one is below",
-                  source="customary results for LeNet-5")
+@experiment.claim(
+    "a-accuracy",
+    f"each of the three reaches 98.9 % on MNIST's test set in {EPOCHS} epochs",
+    expected=">= 98.9 % (95 % interval of the mean over seeds); false where one is below",
+    source="customary results for LeNet-5",
+)
 def a_accuracy(results, args):
     if args.data_of("a") != ["mnist"] or args.quick or args.budget(EPOCHS, 3) != EPOCHS:
         raise Undecided(f"it speaks of {EPOCHS} epochs on MNIST")
@@ -104,13 +107,18 @@ def a_accuracy(results, args):
 
 
 for other in ("Adam", "AdamW"):
-    experiment.claim(f"a-close-{other}".lower(), f"momentum SGD and {other} end with the same test accuracy",
-                     expected="within 0.2 points (95 %); false where they are farther apart",
-                     )(alike("a", "momentum SGD", other, "test_accuracy", 0.002, by=BY))
+    experiment.claim(
+        f"a-close-{other}".lower(),
+        f"momentum SGD and {other} end with the same test accuracy",
+        expected="within 0.2 points (95 %); false where they are farther apart",
+    )(alike("a", "momentum SGD", other, "test_accuracy", 0.002, by=BY))
 
 
-@experiment.claim("a-first", "Adam has the smaller training loss after the first epoch",
-                  expected="below momentum SGD's (95 % of the log); false where above, or alike to a factor 1.05")
+@experiment.claim(
+    "a-first",
+    "Adam has the smaller training loss after the first epoch",
+    expected="below momentum SGD's (95 % of the log); false where above, or alike to a factor 1.05",
+)
 def a_first(results):
     best = results.select("a").tuned(by=BY)
     first = {m: best[m].runs.stack("train_loss") for m in ("Adam", "momentum SGD")}
@@ -118,61 +126,66 @@ def a_first(results):
     return decided(spreads(first), lower(*(np.log(v) for v in first.values()), np.log(1.05)))
 
 
-def pairs(results):
-    """{(b1, b2): runs of part b}"""
-    return dict(results.select("b").groups("b1", "b2"))
-
-
-@experiment.claim("b-default", "b1 = 0.9, b2 = 0.999 is as good as any pair of the grid, at lr = 1e-3",
-                  expected="test error at most 0.2 points above each other pair's (95 %); false where one is better",
-                  source="Kingma & Ba, ICLR 2015, section 2")
+@experiment.claim(
+    "b-default",
+    "b1 = 0.9, b2 = 0.999 is as good as any pair of the grid, at lr = 1e-3",
+    expected="test error at most 0.2 points above each other pair's (95 %); false where one is better",
+    source="Kingma & Ba, ICLR 2015, section 2",
+)
 def b_default(results):
-    errors = {betas: 100 * (1 - runs.final("test_accuracy")) for betas, runs in pairs(results).items()}
+    errors = {betas: 100 * (1 - v) for betas, v in results.select("b").finals("test_accuracy", "b1", "b2").items()}
     default = errors.pop((0.9, 0.999))
     best = min(errors, key=lambda betas: np.mean(errors[betas]))
-    return decided(f"error {spread(default, 3)} %; best other {spread(errors[best], 3)} % at b1 {best[0]:g}, b2 "
-                   f"{best[1]:g}", *(no_higher(default, v, 0.2) for v in errors.values()))
+    return decided(
+        f"error {spread(default, 3)} %; best other {spread(errors[best], 3)} % at b1 {best[0]:g}, b2 {best[1]:g}",
+        *(no_higher(default, v, 0.2) for v in errors.values()),
+    )
 
 
-@experiment.claim("b-short", "a short memory of the second moment hurts where b1 is large",
-                  expected="at b1 = 0.95 the test error at b2 = 0.9 is above that at 0.999 (95 %); false where it is "
-                  "below, or alike to 0.1 points", source="a rule of thumb: b1 < sqrt(b2)")
+@experiment.claim(
+    "b-short",
+    "a short memory of the second moment hurts where b1 is large",
+    expected="at b1 = 0.95 the test error at b2 = 0.9 is above that at 0.999 (95 %); false where it is below, or alike "
+    "to 0.1 points",
+    source="a rule of thumb: b1 < sqrt(b2)",
+)
 def b_short(results):
     errors = {b2: 100 * (1 - results.select("b", b1=0.95, b2=b2).final("test_accuracy")) for b2 in B2}
     return decided(spreads({f"b2 {b2:g}": v for b2, v in errors.items()}), lower(errors[0.999], errors[0.9], 0.1))
 
 
-@experiment.claim("b-rate", "the rate matters more than the betas",
-                  expected="largest / least test loss over the rates, a factor 100, above that over the pairs of betas "
-                  "(95 % of the log); false where below")
+@experiment.claim(
+    "b-rate",
+    "the rate matters more than the betas",
+    expected="largest / least test loss over the rates, a factor 100, above that over the pairs of betas (95 % of the "
+    "log); false where below",
+)
 def b_rate(results):
     ratios = []
-    for some in (results.select("b").groups("lr"), pairs(results).items()):
-        ends = [runs.final("test_loss") for _, runs in some]
+    for tags in (("lr",), ("b1", "b2")):
+        ends = list(results.select("b").finals("test_loss", *tags).values())
         ratios.append(np.max(ends, 0) / np.min(ends, 0))
     over_rates, over_betas = ratios
     text = f"{spread(over_rates, 3)} over the rates, {spread(over_betas, 3)} over the betas"
     return decided(text, lower(np.log(over_betas), np.log(over_rates)))
 
 
-@experiment.claim("c-zero", "without decay the two are one method", expected="equal losses, bit for bit",
-                  source="definition")
+@experiment.claim(
+    "c-zero", "without decay the two are one method", expected="equal losses, bit for bit", source="definition"
+)
 def c_zero(results):
     one, two = (results.select("c", method=m, decay=0.0).finals("train_loss", "lr") for m in KINDS)
     worst = max(float(np.abs(one[lr] - two[lr]).max()) for lr in one)
     return f"largest difference {worst:g}", worst == 0
 
 
-def chosen(results, kind):
-    """{rate: its best decay by the loss of held-out rows}"""
-    return {lr: runs.tuned("decay", BY)[kind].value for lr, runs in results.select("c", method=kind).groups("lr")}
-
-
-@experiment.claim("c-apart", "decoupled decay can be tuned at another rate, L2 cannot",
-                  expected="what the test loss loses by a decay a step that was chosen at another rate, mean over "
-                  "pairs of rates at which no run is stuck: less for decoupled (95 % of the log); false where more, or "
-                  "alike to a factor 1.02",
-                  source="Loshchilov & Hutter, ICLR 2019, figure 2")
+@experiment.claim(
+    "c-apart",
+    "decoupled decay can be tuned at another rate, L2 cannot",
+    expected="what the test loss loses by a decay a step that was chosen at another rate, mean over pairs of rates at "
+    "which no run is stuck: less for decoupled (95 % of the log); false where more, or alike to a factor 1.02",
+    source="Loshchilov & Hutter, ICLR 2019, figure 2",
+)
 def c_apart(results):
     losses, words = {}, []
     rates = [lr for lr, runs in results.select("c").groups("lr") if not stuck(runs)]
@@ -181,47 +194,38 @@ def c_apart(results):
     trained = results.select("c", lr=rates)
     for kind in KINDS:
         best, ends = chosen(trained, kind), trained.select(method=kind).finals("test_loss", "lr", "decay")
-        losses[kind] = np.mean([np.log(ends[here, best[there]] / ends[here, best[here]])
-                                for here, there in itertools.permutations(best, 2)], 0)
-        words.append(f"{kind}: chosen {listed({f'{lr:g}:': d for lr, d in best.items()})}, lost a factor "
-                     f"{np.exp(losses[kind].mean()):.3g}")
+        moves = itertools.permutations(best, 2)
+        lost = [np.log(ends[here, best[there]] / ends[here, best[here]]) for here, there in moves]
+        losses[kind] = np.mean(lost, 0)
+        decays = listed({f"{lr:g}:": decay for lr, decay in best.items()})
+        words.append(f"{kind}: chosen {decays}, lost a factor {np.exp(losses[kind].mean()):.3g}")
     return decided("; ".join(words), lower(losses["decoupled"], losses["L2"], np.log(1.02)))
 
 
-@experiment.claim("c-gain", "at its best pair of rate and decay, decoupled decay generalises better than L2",
-                  expected="test accuracy above (95 %); false where it is below, or alike to 0.2 points",
-                  source="Loshchilov & Hutter, ICLR 2019")
+@experiment.claim(
+    "c-gain",
+    "at its best pair of rate and decay, decoupled decay generalises better than L2",
+    expected="test accuracy above (95 %); false where it is below, or alike to 0.2 points",
+    source="Loshchilov & Hutter, ICLR 2019",
+)
 def c_gain(results):
     ends = {}
     for kind in KINDS:
         runs = results.select("c", method=kind)
         values, rates, decays = runs.table(BY, "lr", "decay")
         i, j = np.unravel_index(np.nanargmin(values), values.shape)
-        ends[f"{kind} at {rates[i]:g}, {decays[j]:g}"] = 100 * runs.select(lr=rates[i], decay=decays[j]).final(
-            "test_accuracy")
+        best = runs.select(lr=rates[i], decay=decays[j])
+        ends[f"{kind} at {rates[i]:g}, {decays[j]:g}"] = 100 * best.final("test_accuracy")
     l2, decoupled = ends.values()
     return decided(spreads(ends), lower(l2, decoupled, 0.2))
 
 
-def stuck(runs):
-    """How many of the runs end near the accuracy of a uniform guess."""
-    return int((runs.final("test_accuracy") < CHANCE).sum())
-
-
-def against_norm(runs):
-    """{seed: (log |x| at the end, test accuracy [%]), each (decays,), by rising norm}"""
-    found = {}
-    for seed in runs.seeds:
-        some = runs.select(seed=seed)
-        points = sorted((math.log(float(np.linalg.norm(run.x.astype(float)))), 100 * run.final["test_accuracy"])
-                        for run in some)
-        found[seed] = np.array(points).T
-    return found
-
-
-@experiment.claim("c-strength", "at equal strength, where both leave x at the same norm, the two kinds are alike",
-                  expected="test accuracies within 0.5 points, mean over the norms that both reach (95 %), at every "
-                  "rate; false where they are farther apart")
+@experiment.claim(
+    "c-strength",
+    "at equal strength, where both leave x at the same norm, the two kinds are alike",
+    expected="test accuracies within 0.5 points, mean over the norms that both reach (95 %), at every rate; false "
+    "where they are farther apart",
+)
 def c_strength(results):
     def judged(name, runs):
         if stuck(runs):
@@ -232,81 +236,8 @@ def c_strength(results):
             norms = np.linspace(max(a[0], b[0]), min(a[-1], b[-1]), 50)
             apart.append(np.mean(np.interp(norms, b, two) - np.interp(norms, a, one)))
         return shown(apart), within(apart, -0.5, 0.5)
+
     return on_every([(f"{lr:g}:", runs) for lr, runs in results.select("c").groups("lr")], judged)
-
-
-# ---------------------------------------------------------------------------------------------------------- figures
-@experiment.figure("lenet.png", caption="LeNet-5, batch size 64, cosine, each method at its best rate: training loss "
-                   "and test error, and the loss of held-out rows against the rate.")
-def lenet_figure(results):
-    return tuned(results.select("a"))
-
-
-@experiment.figure("betas.png", caption="Adam on LeNet-5 with few rows, cosine. Left: test error over b1 and b2 at "
-                   "lr = 1e-3, mean and standard deviation over seeds. Right: against the rate, b1 = 0.9, b2 = 0.999 "
-                   "(bars: standard deviation), with the range of the pairs in grey.")
-def betas_figure(results):
-    figure, (left, right) = panels(1, 2)
-    errors = {betas: 100 * (1 - runs.final("test_accuracy")) for betas, runs in pairs(results).items()}
-    b1, b2 = (sorted({betas[i] for betas in errors}) for i in (0, 1))
-    means = np.array([[errors[a, b].mean() for b in b2] for a in b1])
-    heat(left, means, b1, b2, "b1", "b2", colour="test error [%]")
-    for text, (i, j) in zip(list(left.texts), np.ndindex(means.shape), strict=True):
-        text.set_text(f"{means[i, j]:.2f} ± {errors[b1[i], b2[j]].std(ddof=1):.2f}")
-    rates = {lr: 100 * (1 - runs.final("test_accuracy")) for lr, runs in results.select("b").groups("lr")}
-    right.axhspan(means.min(), means.max(), color="#DDDDDD", label=f"all pairs at {MIDDLE:g}")
-    right.errorbar(list(rates), [v.mean() for v in rates.values()], [v.std(ddof=1) for v in rates.values()], marker="o",
-                   capsize=3, **look(0))
-    right.set(xscale="log", xlabel="learning rate", ylabel="test error [%]")
-    right.legend()
-    return figure
-
-
-@experiment.figure("decay.png", caption="LeNet-5 on few rows, cosine: test accuracy over rate and decay, mean over "
-                   "seeds, in one scale of colours; white: some seeds are stuck at a uniform guess. Left: l2 of the "
-                   "objective, through Adam's moments. Right: decoupled, lr weight_decay a step. Boxes: the decay that "
-                   "held-out rows choose at each rate.")
-def decay_figure(results):
-    figure, axes = panels(1, 2, size=(13, 4))
-    tables, groups = {}, {}
-    for kind in KINDS:
-        groups[kind] = dict(results.select("c", method=kind).groups("lr", "decay"))
-        values, rates, decays = results.select("c", method=kind).table("test_accuracy", "lr", "decay")
-        lost = np.array([[stuck(groups[kind][lr, decay]) for decay in decays] for lr in rates])
-        tables[kind] = np.where(lost, np.nan, 100 * values), lost, rates, decays
-    every = np.array([values for values, *_ in tables.values()])
-    for ax, kind, label in zip(axes, KINDS, ("l2", "lr weight_decay"), strict=True):
-        values, lost, rates, decays = tables[kind]
-        heat(ax, values, rates, decays, "learning rate", label, colour="test accuracy [%]", digits="{:.1f}",
-             limits=(np.nanmin(every), np.nanmax(every)))
-        for text, (i, j) in zip(list(ax.texts), np.ndindex(values.shape), strict=True):
-            if lost[i, j]:
-                text.set_text(f"{lost[i, j]}/{len(groups[kind][rates[i], decays[j]])}\nstuck")
-        for lr, decay in chosen(results, kind).items():
-            corner = decays.index(decay) - 0.47, rates.index(lr) - 0.47
-            ax.add_patch(Rectangle(corner, 0.94, 0.94, fill=False, ec=COLOURS[1], lw=2.5))
-        ax.set_title({"L2": "Adam with L2", "decoupled": "AdamW"}[kind])
-    return figure
-
-
-@experiment.figure("strength.png", caption="The same runs: test accuracy against the norm of all parameters at the "
-                   "end, a panel for each rate (their scales differ); points: seeds and decays. Crosses at the edge: "
-                   "runs that are stuck at a uniform guess.")
-def strength_figure(results):
-    groups = results.select("c").groups("lr")
-    figure, axes = panels(1, len(groups), size=(13, 4.4), squeeze=False)
-    for ax, (lr, runs) in zip(axes[0], groups, strict=True):
-        for i, kind in enumerate(KINDS):
-            norms, accuracy = np.hstack(list(against_norm(runs.select(method=kind)).values()))
-            lost, colour = accuracy < 100 * CHANCE, look(i)["color"]
-            ax.plot(np.exp(norms[~lost]), accuracy[~lost], "os"[i], ms=4, alpha=0.6, color=colour, label=kind)
-            ax.plot(np.exp(norms[lost]), [0.02 + 0.03 * i] * lost.sum(), "x", color=colour,
-                    transform=ax.get_xaxis_transform())
-        ax.set(xscale="log", xlabel="|x| at the end", title=f"rate {lr:g}")
-        plain(ax.xaxis)
-    axes[0][0].set_ylabel("test accuracy [%]")
-    axes[0][0].legend()
-    return figure
 
 
 if __name__ == "__main__":

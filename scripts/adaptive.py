@@ -12,14 +12,13 @@ held out: AdaGrad should lead early on sparse features, and all end within half 
 Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 10 minutes.
 """
 
-import functools
 import math
 
+from figures.adaptive import SADDLE, album
 from lab import Entry, Experiment, Part, Recipe, Undecided
 from lab.claims import decided, inside, listed, on_every, spreads
-from lab.figures import COLOURS, MARKERS, below, closer, curves, look, panels, plain
 from lab.results import finer
-from lab.surfaces import map_of, moving, on_relief, relief, way_of
+from lab.surfaces import way_of
 from lab.verdicts import close, lower, together, within
 from npopt import SGD, AdaGrad, Adam, HeavyBall, RandomReshuffling, RMSProp, Stop
 from problems import Surface
@@ -38,45 +37,47 @@ experiment = Experiment(
         "c": Part("two noisy half-moons, with an animation"),
     },
     seeds=10,
+    figures=album,
 )
 
 METHODS = {"SGD": SGD(), "momentum": HeavyBall(0.9), "AdaGrad": AdaGrad(), "RMSProp": RMSProp(), "Adam": Adam()}
 STEPS = 300
-SADDLE, RIDGE, ACROSS = "open saddle", (0.5, 1e-4), (38, 105)   # its start; elevation and azimuth of the eye
-MOVES = {                                                       # start, and rates of the five, in that order
-    "beale": ((1.0, 1.5), (0.01, 0.003, 0.5, 0.02, 0.15)), "valley": ((-4.0, 1.0), (0.3, 0.05, 0.5, 0.03, 0.15)),
-    SADDLE: (RIDGE, (0.03, 0.01, 0.4, 0.02, 0.05)), "rosenbrock": ((-1.2, 1.0), (0.001, 0.0004, 0.3, 0.01, 0.1)),
+RIDGE = (0.5, 1e-4)  # the start on the saddle
+MOVES = {  # start, and rates of the five, in that order
+    "beale": ((1.0, 1.5), (0.01, 0.003, 0.5, 0.02, 0.15)),
+    "valley": ((-4.0, 1.0), (0.3, 0.05, 0.5, 0.03, 0.15)),
+    SADDLE: (RIDGE, (0.03, 0.01, 0.4, 0.02, 0.05)),
+    "rosenbrock": ((-1.2, 1.0), (0.001, 0.0004, 0.3, 0.01, 0.1)),
     "himmelblau": ((0.2, -3.7), (0.01, 0.004, 0.9, 0.06, 0.2)),
     "six-hump camel": ((1.53, 1.09), (0.02, 0.005, 0.4, 0.02, 0.08)),
     "three-hump camel": ((2.1, 2.1), (0.02, 0.005, 0.4, 0.02, 0.1)),
     "goldstein-price": ((-1.45, 0.25), (2e-5, 5e-6, 0.3, 0.01, 0.05)),
     "mccormick": ((3.3, 2.5), (0.2, 0.02, 2.0, 0.1, 0.2)),
     "styblinski-tang": ((-0.2, 0.1), (0.01, 0.003, 0.6, 0.03, 0.1)),
-    "rastrigin": ((-1.3, 2.0), (0.004, 0.001, 0.8, 0.02, 0.5)), "ackley": ((2.62, -2.33), (0.05, 0.02, 1.2, 0.08, 0.5)),
+    "rastrigin": ((-1.3, 2.0), (0.004, 0.001, 0.8, 0.02, 0.5)),
+    "ackley": ((2.62, -2.33), (0.05, 0.02, 1.2, 0.08, 0.5)),
 }
-MOONS = dict(zip(METHODS, (1.0, 0.1, 0.5, 0.05, 0.2), strict=True))    # momentum's effective step is that of SGD
-ANIMATED = ("beale", "valley", "himmelblau")
+MOONS = dict(zip(METHODS, (1.0, 0.1, 0.5, 0.05, 0.2), strict=True))  # momentum's effective step is that of SGD
 RATES = {"SGD": 1.0, "momentum": 0.1, "AdaGrad": 0.1, "RMSProp": 3e-3, "Adam": 3e-3}
 FACTORS = (1 / 27, 1 / 9, 1 / 3, 1, 3, 9, 27)
-moons = functools.cache(Moons)
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args, found=None):
+    way = dict(stop=Stop(steps=STEPS), metrics=1, per="step")
     for name, (start, rates) in MOVES.items():
         for (method, optimizer), lr in zip(METHODS.items(), rates, strict=True):
-            yield Entry("a", Recipe(Surface, name=name, start=start), optimizer, RandomReshuffling(1), lr,
-                        stop=Stop(steps=STEPS), metrics=1, per="step", seeds=[0], surface=name, method=method)
+            recipe, tags = Recipe(Surface, name=name, start=start), dict(surface=name, method=method)
+            yield Entry("a", recipe, optimizer, RandomReshuffling(1), lr, seeds=[0], **way, **tags)
     for method, optimizer in METHODS.items():
-        yield Entry("c", Recipe(Moons), optimizer, RandomReshuffling(4), MOONS[method], stop=Stop(steps=STEPS),
-                    metrics=1, per="step", method=method)
-    for data in args.data_of("b")[:args.pick(None, 1)]:
+        yield Entry("c", Recipe(Moons), optimizer, RandomReshuffling(4), MOONS[method], method=method, **way)
+    budget, factors = Stop(epochs=args.budget(30, 10)), args.pick(FACTORS, FACTORS[2:5])
+    for data in args.data_of("b")[: args.pick(None, 1)]:
         for method, optimizer in METHODS.items():
-            for lr in finer([RATES[method] * k for k in args.pick(FACTORS, FACTORS[2:5])], found, "b", data=data,
-                            method=method):
-                yield Entry("b", Recipe(held_out, data=data), optimizer, RandomReshuffling(64), lr, metrics=1,
-                            stop=Stop(epochs=args.budget(30, 10)), data=data, method=method, lr=lr)
+            recipe, tags = Recipe(held_out, data=data), dict(data=data, method=method)
+            for lr in finer([RATES[method] * k for k in factors], found, "b", **tags):
+                yield Entry("b", recipe, optimizer, RandomReshuffling(64), lr, stop=budget, metrics=1, **tags, lr=lr)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
@@ -85,24 +86,36 @@ def ways(results, surface):
     return {method: way_of(runs[0]) for method, runs in results.select("a", surface=surface).groups("method")}
 
 
-@experiment.claim("a-first", "the first step is lr in each coordinate for AdaGrad and Adam, lr/sqrt(1-a) for RMSProp, "
-                  "and that of SGD for momentum", expected="to 1e-3, on every surface")
+@experiment.claim(
+    "a-first",
+    "the first step is lr in each coordinate for AdaGrad and Adam, lr/sqrt(1-a) for RMSProp, and that of SGD for "
+    "momentum",
+    expected="to 1e-3, on every surface",
+)
 def a_first(results):
     worst = 0.0
     for surface, (start, rates) in MOVES.items():
         gradient = np.array(EVERY[surface].gradient(*start))
         sign = np.sign(gradient)
-        expected = {"SGD": rates[0] * gradient, "momentum": rates[1] * gradient, "AdaGrad": rates[2] * sign,
-                    "RMSProp": rates[3] / math.sqrt(0.01) * sign, "Adam": rates[4] * sign}
+        expected = {
+            "SGD": rates[0] * gradient,
+            "momentum": rates[1] * gradient,
+            "AdaGrad": rates[2] * sign,
+            "RMSProp": rates[3] / math.sqrt(0.01) * sign,
+            "Adam": rates[4] * sign,
+        }
         for method, way in ways(results, surface).items():
             step = expected[method]
             worst = max(worst, float(np.abs((way[0] - way[1]) / np.where(step == 0, 1, step) - (step != 0)).max()))
     return f"largest relative error {worst:.1g}", worst < 1e-3
 
 
-@experiment.claim("a-saddle", "from (0.5, 1e-4) on the ridge of x^2 - y^2, SGD needs ln(1/y0)/ln(1 + 2 lr) steps to "
-                  "|y| > 1, methods with a rate for each coordinate far fewer",
-                  expected="SGD to a step; AdaGrad, RMSProp and Adam under a third of it")
+@experiment.claim(
+    "a-saddle",
+    "from (0.5, 1e-4) on the ridge of x^2 - y^2, SGD needs ln(1/y0)/ln(1 + 2 lr) steps to |y| > 1, methods with a rate "
+    "for each coordinate far fewer",
+    expected="SGD to a step; AdaGrad, RMSProp and Adam under a third of it",
+)
 def a_saddle(results):
     predicted, found = math.log(1 / RIDGE[1]) / math.log(1 + 2 * MOVES[SADDLE][1][0]), {}
     for method, way in ways(results, SADDLE).items():
@@ -112,16 +125,22 @@ def a_saddle(results):
     return listed(found) + f"; predicted for SGD {predicted:.1f}", 0 <= found["SGD"] - predicted <= 1 and fast
 
 
-@experiment.claim("a-valley", "in the long valley SGD's first step goes across it, that of AdaGrad, RMSProp and Adam "
-                  "as far along as across", expected="|dx/dy| below 0.5 for SGD, 1 to 1e-3 for the others")
+@experiment.claim(
+    "a-valley",
+    "in the long valley SGD's first step goes across it, that of AdaGrad, RMSProp and Adam as far along as across",
+    expected="|dx/dy| below 0.5 for SGD, 1 to 1e-3 for the others",
+)
 def a_valley(results):
     found = {m: abs(float(np.divide(*np.diff(way[:2], axis=0)[0]))) for m, way in ways(results, "valley").items()}
     return listed(found), found["SGD"] < 0.5 and all(abs(found[m] - 1) < 1e-3 for m in ("AdaGrad", "RMSProp", "Adam"))
 
 
-@experiment.claim("a-end", "each method comes close to a stationary point of the simpler surfaces within 300 steps",
-                  expected="|gradient| below 1e-2 of its start, on Beale, the valley, Himmelblau and the three-hump "
-                  "camel (a local minimum counts)")
+@experiment.claim(
+    "a-end",
+    "each method comes close to a stationary point of the simpler surfaces within 300 steps",
+    expected="|gradient| below 1e-2 of its start, on Beale, the valley, Himmelblau and the three-hump camel (a local "
+    "minimum counts)",
+)
 def a_end(results):
     late = {}
     for surface in ("beale", "valley", "himmelblau", "three-hump camel"):
@@ -132,42 +151,60 @@ def a_end(results):
     return listed(late) if late else "all", not late
 
 
-@experiment.claim("c-smooth", "on noisy gradients momentum and Adam smooth their way, the others follow every batch",
-                  expected="mean cosine of neighbouring steps, after 100 steps: above 0.5, and below 0.2 (95 %)")
+@experiment.claim(
+    "c-smooth",
+    "on noisy gradients momentum and Adam smooth their way, the others follow every batch",
+    expected="mean cosine of neighbouring steps, after 100 steps: above 0.5, and below 0.2 (95 %)",
+)
 def c_smooth(results):
     found = {}
     for method, runs in results.select("c").groups("method"):
         steps = [np.diff(way_of(run), axis=0)[100:] for run in runs]
         steps = [s / np.linalg.norm(s, axis=1, keepdims=True) for s in steps]
         found[method] = np.array([(s[1:] * s[:-1]).sum(1).mean() for s in steps])
-    return decided(listed({m: float(v.mean()) for m, v in found.items()}), *(
-        within(v, low=0.5) if m in ("momentum", "Adam") else within(v, high=0.2) for m, v in found.items()))
+    return decided(
+        listed({m: float(v.mean()) for m, v in found.items()}),
+        *(within(v, low=0.5) if m in ("momentum", "Adam") else within(v, high=0.2) for m, v in found.items()),
+    )
 
 
-@experiment.claim("c-overshoot", "with the same effective step momentum overshoots the minimum further than SGD",
-                  expected="farthest beyond the minimum, in parts of the line from the start to it: more (95 %)")
+@experiment.claim(
+    "c-overshoot",
+    "with the same effective step momentum overshoots the minimum further than SGD",
+    expected="farthest beyond the minimum, in parts of the line from the start to it: more (95 %)",
+)
 def c_overshoot(results):
-    start = moons().start
-    line = moons().best - start
-    past = {m: np.array([float(((way_of(run) - start) @ line / (line @ line)).max()) - 1 for run in runs])
-            for m, runs in results.select("c").groups("method")}
+    problem = Moons()
+    start, line = problem.start, problem.best - problem.start
+    past = {
+        m: np.array([float(((way_of(run) - start) @ line / (line @ line)).max()) - 1 for run in runs])
+        for m, runs in results.select("c").groups("method")
+    }
     return decided(listed({m: float(v.mean()) for m, v in past.items()}), lower(past["SGD"], past["momentum"]))
 
 
-@experiment.claim("b-close", "tuned alike, all five end with nearly the same test accuracy",
-                  expected="each within 0.5 points of the best of them (95 %), on every set", source="task A4")
+@experiment.claim(
+    "b-close",
+    "tuned alike, all five end with nearly the same test accuracy",
+    expected="each within 0.5 points of the best of them (95 %), on every set",
+    source="task A4",
+)
 def b_close(results):
     def judged(data, runs):
         ends = {m: 100 * v for m, v in runs.at_best().finals("test_accuracy").items()}
         top = max(ends.values(), key=np.mean)
-        return (", ".join(f"{m} {v.mean():.2f}" for m, v in ends.items()),
-                together(close(v, top, 0.5) for v in ends.values()))
+        text = ", ".join(f"{m} {v.mean():.2f}" for m, v in ends.items())
+        return text, together(close(v, top, 0.5) for v in ends.values())
+
     return on_every(results.select("b").groups("data"), judged)
 
 
-@experiment.claim("b-early", "on sparse features AdaGrad leads SGD after the first epoch",
-                  expected="objective after epoch 1 below (95 %), on every sparse set; false where above, or below "
-                  "by at most 0.001", source="Duchi, Hazan & Singer, JMLR 2011")
+@experiment.claim(
+    "b-early",
+    "on sparse features AdaGrad leads SGD after the first epoch",
+    expected="objective after epoch 1 below (95 %), on every sparse set; false where above, or below by at most 0.001",
+    source="Duchi, Hazan & Singer, JMLR 2011",
+)
 def b_early(results):
     sparse = [(data, runs) for data, runs in results.select("b").groups("data") if data != "breast_cancer"]
     if not sparse:
@@ -176,137 +213,16 @@ def b_early(results):
     def judged(data, runs):
         first = {m: g.at("objective", 1) for m, g in runs.at_best().groups("method")}
         return spreads(first), lower(first["AdaGrad"], first["SGD"], 0.001)
+
     return on_every(sparse, judged)
 
 
-experiment.claim("b-edge", "the rates are wide enough", expected="the best rate is inside its grid, always",
-                 source="tuning of this script")(inside("b", of=("data", "method")))
-
-
-# ---------------------------------------------------------------------------------------------------------- figures
-for number, names in enumerate((("beale", "valley", SADDLE, "rosenbrock"),
-                                ("himmelblau", "six-hump camel", "three-hump camel", "goldstein-price"),
-                                ("mccormick", "styblinski-tang", "rastrigin", "ackley")), 1):
-    @experiment.figure(f"surfaces_{number}.png", caption="The same start for all five methods, 300 steps. Above: the "
-                       "ways on the log of the height above the minimum, which is white. Below: that height by step. "
-                       "Formulas: problems/landscapes.py.")
-    def surfaces_figure(results, names=names):
-        figure, grid = panels(2, 4, size=(13, 7.3))
-        for (top, bottom), name in zip(grid.T, names, strict=True):
-            map_of(top, EVERY[name], MOVES[name][0])
-            for i, (method, runs) in enumerate(results.select("a", surface=name).groups("method")):
-                top.plot(*way_of(runs[0]).T, lw=1.6, label=method, color=COLOURS[i])
-                gap = runs[0].columns["gap"]
-                shown = np.where(gap > 1e-12, gap, np.nan) if EVERY[name].minima else gap
-                bottom.plot(shown, color=COLOURS[i], lw=1.4)
-            if EVERY[name].minima:
-                bottom.set(yscale="log", ylabel="f - f*")
-                plain(bottom.yaxis)
-            else:
-                bottom.set(ylim=(-3, 0.5), ylabel="f")
-            bottom.set(xlabel="step")
-        return below(figure, grid[0, 0], 7)
-
-
-@experiment.figure("views.png", caption="Four surfaces in relief, with the ways of the five methods. Cross: start.")
-def views_figure(results):
-    figure, axes = panels(2, 2, size=(10.5, 7), subplot_kw={"projection": "3d", "computed_zorder": False})
-    for ax, name in zip(axes.flat, (*ANIMATED, SADDLE), strict=True):
-        land = EVERY[name]
-        relief(ax, land, *(ACROSS if name == SADDLE else ()))
-        for i, (method, way) in enumerate(ways(results, name).items()):
-            ax.plot(*on_relief(land, way), color=COLOURS[i], lw=2, label=method, zorder=5)
-        ax.plot(*on_relief(land, np.array([MOVES[name][0]])), "X", color="black", ms=9, label="start", zorder=6)
-    return below(figure, axes.flat[0], 6)
-
-
-def shown(args):
-    """The steps that are frames."""
-    return range(0, STEPS + 1, args.pick(4, STEPS))
-
-
-@experiment.figure("saddle.gif", caption="The saddle x^2 - y^2, seen across its ridge, which the methods come down: "
-                   "SGD and momentum stay on it, methods with a rate for each coordinate leave. Four steps a frame.")
-def saddle_animation(results, args):
-    land = EVERY[SADDLE]
-
-    def draw(ax):
-        relief(ax, land, *ACROSS)
-        ax.set_box_aspect(None, zoom=1.15)
-        return -3, 1
-    runs = {m: group[0] for m, group in results.select("a", surface=SADDLE).groups("method")}
-    return moving(draw, runs, shown(args), "f", lambda way: on_relief(land, way), projection="3d",
-                  computed_zorder=False)
-
-
-for name in ANIMATED:
-    @experiment.figure(f"{name}.gif", caption=f"{EVERY[name].title}, f = {EVERY[name].formula}: four steps a frame. "
-                       "Cross: start; star: minimum.")
-    def animation(results, args, name=name):
-        runs = {m: group[0] for m, group in results.select("a", surface=name).groups("method")}
-        return moving(lambda ax: map_of(ax, EVERY[name], MOVES[name][0]), runs, shown(args))
-
-
-def moons_map(ax):
-    """Contours of the objective in the plane of the two weights, in the greys of the landscapes."""
-    problem = moons()
-    x, y = np.meshgrid(np.linspace(-1.8, 2.6, 120), np.linspace(-3.2, 1.2, 120))
-    margins = problem.signs * (np.stack([x, y], 2) @ problem.points.T)
-    height = np.logaddexp(0, -margins).mean(2) + 0.005 * (x**2 + y**2) - problem.least
-    ax.contourf(x, y, np.sqrt(height), 12, colors=[str(0.97 - 0.35 * k / 12) for k in range(13)])
-    ax.plot(*problem.best, "*", color="black", ms=13, label="minimum", zorder=5)
-    ax.plot(*problem.start, "X", color="black", ms=9, label="start", zorder=5)
-    ax.set(xlim=(-1.8, 2.6), ylim=(-3.2, 1.2), xlabel="first weight", ylabel="second weight", title="two half-moons")
-    ax.grid(False)
-
-
-@experiment.figure("moons.png", caption="Two noisy half-moons, logistic regression with two weights, four points a "
-                   "step: the points with the line of least loss; the ways of seed 0 on the objective (grey: square "
-                   "root of its height above the minimum); f - f* by step (median and range over seeds).")
-def moons_figure(results):
-    problem = moons()
-    figure, (left, middle, right) = panels(1, 3, size=(13, 4.4))
-    for sign, i, name in ((-1, 5, "class -1"), (1, 6, "class +1")):
-        left.plot(*problem.points[problem.signs == sign].T, MARKERS[i], color=COLOURS[i], ms=4, alpha=0.7, label=name)
-    ends = np.array([-2.5, 2.5])
-    left.plot(ends, -ends * problem.best[0] / problem.best[1], color="black", lw=1.5, label="w.a = 0")
-    left.set(xlim=(-2.5, 2.5), ylim=(-2.8, 2.8), xlabel="first feature", ylabel="second feature", title="the points")
-    left.legend(fontsize=9)
-    moons_map(middle)
-    for i, (method, runs) in enumerate(results.select("c").groups("method")):
-        middle.plot(*way_of(runs[0]).T, color=COLOURS[i], lw=1.2, label=method)
-    middle.legend(fontsize=8, loc="upper right")
-    curves(right, results.select("c"), "gap", "step", legend=False)
-    right.set(yscale="log", ylim=(3e-5, 3), ylabel="f - f*", title="four points a step")
-    return figure
-
-
-@experiment.figure("moons.gif", caption="Two noisy half-moons: the five methods on the objective of all points, led by "
-                   "the gradients of four. Cross: start; star: minimum.")
-def moons_animation(results, args):
-    return moving(moons_map, {m: group[0] for m, group in results.select("c").groups("method")}, shown(args))
-
-
-@experiment.figure("logistic.png", caption="Logistic regression, each method at its best rate: objective and test "
-                   "accuracy by epoch (median and quartiles of the seeds; neither axis begins at 0), and the loss of "
-                   "held-out rows against the rate (circles: chosen).")
-def logistic_figure(results):
-    groups = results.select("b").groups("data")
-    figure, axes = panels(len(groups), 3, squeeze=False, size=(13, 3.7 * len(groups)))
-    for (left, middle, right), (data, runs) in zip(axes, groups, strict=True):
-        some = runs.at_best().with_column("accuracy", lambda c: 100 * c["test_accuracy"])
-        for ax, column, text in ((left, "objective", "training objective"), (middle, "accuracy", "test accuracy [%]")):
-            curves(ax, some, column, ylabel=text, legend=False)
-            closer(ax, some, column, 0.001, 0.001, top=98)
-            ax.set_title(data)
-        for i, found in enumerate(runs.tuned().values()):
-            values = sorted(found.scores)
-            right.plot(values, [found.scores[v] for v in values], marker="o", ms=3, **look(i))
-            right.plot([found.value], [found.scores[found.value]], "o", ms=11, mfc="none", color=look(i)["color"])
-        least = min(np.nanmin(list(found.scores.values())) for found in runs.tuned().values())
-        right.set(xscale="log", xlabel="learning rate", ylabel="loss of held-out rows", title=data,
-                  ylim=(0.98 * least, 1.5 * least))
-    return below(figure, axes[0, 0])
+experiment.claim(
+    "b-edge",
+    "the rates are wide enough",
+    expected="the best rate is inside its grid, always",
+    source="tuning of this script",
+)(inside("b", of=("data", "method")))
 
 
 if __name__ == "__main__":

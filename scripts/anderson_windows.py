@@ -10,7 +10,8 @@ Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1
 """
 
 from lab import Entry, Experiment, Part, Recipe, on_every
-from lab.figures import MARKERS, curves, each, look, panels
+from lab.charts import gaps
+from lab.figures import MARKERS, look, panels
 from npopt import FISTA, ISTA, Anderson, Events, RandomReshuffling, Stop, minimize
 from problems.convex import linear
 from problems.kinked import Kinked
@@ -23,11 +24,15 @@ experiment = Experiment(
     task="A3",
     source="Mai & Johansson, Anderson acceleration of proximal gradient methods, ICML 2020",
     parts={
-        "c": Part("the window m: iterations, seconds, memory", ("diabetes", "breast_cancer"),
-                  ("housing", "splice", "sonar")),
+        "c": Part(
+            "the window m: iterations, seconds, memory", ("diabetes", "breast_cancer"), ("housing", "splice", "sonar")
+        ),
         "d": Part("one unknown: a cycle without the guard"),
-        "e": Part("logistic regression with |w_j| <= 0.3: the proximal form", "breast_cancer",
-                  ("splice", "german.numer", "a9a")),
+        "e": Part(
+            "logistic regression with |w_j| <= 0.3: the proximal form",
+            "breast_cancer",
+            ("splice", "german.numer", "a9a"),
+        ),
     },
     seeds=5,
 )
@@ -35,10 +40,16 @@ experiment = Experiment(
 FULL = RandomReshuffling(None)
 WINDOWS = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50)
 STARTS = (2.1, 17.0, 100.0, 246.0)
-LONGEST = 5000                                                # steps
+LONGEST = 5000  # steps
 UNTIL = Stop(steps=LONGEST, target=("gap", TARGET))
-BOXED = {"ISTA": ISTA(), "FISTA, restarted": FISTA("gradient"), "Anderson 5": Anderson(5), "Anderson 10": Anderson(10),
-         "Anderson 10, window kept": Anderson(10, patience=None), "Anderson 10, no guard": Anderson(10, guard=False)}
+BOXED = {
+    "ISTA": ISTA(),
+    "FISTA, restarted": FISTA("gradient"),
+    "Anderson 5": Anderson(5),
+    "Anderson 10": Anderson(10),
+    "Anderson 10, window kept": Anderson(10, patience=None),
+    "Anderson 10, no guard": Anderson(10, guard=False),
+}
 
 
 # ---------------------------------------------------------------------------------------------------- own functions
@@ -51,12 +62,15 @@ def windowed(data, window, seed, events):
     """A run with Anderson(window) and the bytes of its state."""
     problem = smooth(data)
     method = Anderson(min(window, problem.dim))
-    run = minimize(problem, method, FULL, 1 / problem.smoothness(), seed=seed, events=Events(1, "step"),
-                   stop=UNTIL)
+    run = minimize(problem, method, FULL, 1 / problem.smoothness(), seed=seed, events=Events(1, "step"), stop=UNTIL)
     method.start(run.x)
     state = [method.history.Q, method.history.steps, method.history.q, method.history.r]
-    return {"step": run.columns["step"], "gap": run.columns["gap"], "seconds": run.columns["seconds"],
-            "bytes_of_state": [sum(v.nbytes for v in state)] * len(run.columns["step"])}
+    return {
+        "step": run.columns["step"],
+        "gap": run.columns["gap"],
+        "seconds": run.columns["seconds"],
+        "bytes_of_state": [sum(v.nbytes for v in state)] * len(run.columns["step"]),
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
@@ -68,21 +82,21 @@ def runs(args):
             yield Entry("c", run=Recipe(windowed, data=data, window=m), data=data, window=m)
     for start in STARTS:
         for guard in (False, True):
-            yield Entry("d", Recipe(Kinked, start=start), Anderson(1, guard=guard), FULL, 1 / 25, stop=Stop(steps=600),
-                        metrics=1, per="step", seeds=[0], guard=guard, x0=start)
+            tags = dict(guard=guard, x0=start)
+            how = dict(stop=Stop(steps=600), metrics=1, per="step", seeds=[0])
+            yield Entry("d", Recipe(Kinked, start=start), Anderson(1, guard=guard), FULL, 1 / 25, **how, **tags)
     for data in args.data_of("e"):
         recipe = Recipe(smooth, data=data, bound=0.3)
         rate = 1 / recipe().smoothness()
         for name, optimizer in BOXED.items():
-            yield Entry("e", recipe, optimizer, FULL, rate, stop=UNTIL, metrics=1, per="step", seeds=[0], data=data,
-                        method=name)
+            how = dict(stop=UNTIL, metrics=1, per="step", seeds=[0])
+            yield Entry("e", recipe, optimizer, FULL, rate, **how, data=data, method=name)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
 def steps(runs, method):
     """Iterations to 1e-7; infinity where LONGEST were not enough. (They are the same for every seed.)"""
-    run = runs.select(method=method)[0]
-    return float(run.final["step"]) if run.final["gap"] <= TARGET else np.inf
+    return float(runs.select(method=method).until("gap", TARGET)[0])
 
 
 def side_by_side(counts):
@@ -91,14 +105,20 @@ def side_by_side(counts):
 
 def swept(results):
     """[(set, [(m, iterations, median seconds, bytes)])]"""
-    return [(data, [(m, float(g[0].final["step"]), float(np.median(g.final("seconds"))), g[0].final["bytes_of_state"])
-                    for m, g in runs.groups("window")])
-            for data, runs in results.select("c").groups("data")]
+
+    def row(m, runs):
+        end = runs[0].final
+        return m, float(end["step"]), float(np.median(runs.final("seconds"))), end["bytes_of_state"]
+
+    groups = results.select("c").groups("data")
+    return [(data, [row(m, some) for m, some in runs.groups("window")]) for data, runs in groups]
 
 
-@experiment.claim("c-fall", "iterations fall with the window and flatten",
-                  expected="m = 8 needs at most 0.7 of m = 1; the widest window at most 30 % fewer than m = 15 (where "
-                  "d allows both)")
+@experiment.claim(
+    "c-fall",
+    "iterations fall with the window and flatten",
+    expected="m = 8 needs at most 0.7 of m = 1; the widest window at most 30 % fewer than m = 15 (where d allows both)",
+)
 def c_fall(results):
     found, holds = {}, True
     for data, rows in swept(results):
@@ -113,46 +133,49 @@ def c_fall(results):
 def c_memory(results):
     def judged(data, table):
         d = smooth(data).dim
-        return (f"{table[0][3]:g} to {table[-1][3]:g} bytes",
-                all(size == 2 * (m + 1) * d * 8 for m, _, _, size in table))
+        exact = all(size == 2 * (m + 1) * d * 8 for m, _, _, size in table)
+        return f"{table[0][3]:g} to {table[-1][3]:g} bytes", exact
+
     return on_every(swept(results), judged)
 
 
-@experiment.claim("d-cycle", "without the guard Anderson (m = 1) runs between +249 and -249 for ever, with it it "
-                  "converges", expected="the last 12 iterates reach within 1 of both; guarded: |x| < 1e-9",
-                  source="Mai & Johansson, ICML 2020, their counterexample")
+@experiment.claim(
+    "d-cycle",
+    "without the guard Anderson (m = 1) runs between +249 and -249 for ever, with it it converges",
+    expected="the last 12 iterates reach within 1 of both; guarded: |x| < 1e-9",
+    source="Mai & Johansson, ICML 2020, their counterexample",
+)
 def d_cycle(results):
     def judged(start, runs):
         late, tame = runs.select(guard=False)[0].columns["x"][-12:], runs.select(guard=True)[0].final["x"]
-        return (f"{late.min():.4g} to {late.max():.4g}, guarded {tame:.1g}",
-                abs(late.max() - 249) < 1 and abs(late.min() + 249) < 1 and abs(tame) < 1e-9)
+        return (
+            f"{late.min():.4g} to {late.max():.4g}, guarded {tame:.1g}",
+            abs(late.max() - 249) < 1 and abs(late.min() + 249) < 1 and abs(tame) < 1e-9,
+        )
+
     return on_every([(f"x0={start:g}", runs) for start, runs in results.select("d").groups("x0")], judged)
 
 
-@experiment.claim("e-box", "with a box, guarded Anderson (m = 5) needs fewer iterations than ISTA and restarted FISTA",
-                  expected="on every set")
+@experiment.claim(
+    "e-box",
+    "with a box, guarded Anderson (m = 5) needs fewer iterations than ISTA and restarted FISTA",
+    expected="on every set",
+)
 def e_box(results):
     def judged(data, runs):
         ours, *others = (steps(runs, m) for m in ("Anderson 5", "ISTA", "FISTA, restarted"))
         return side_by_side((ours, *others)), ours < min(others)
+
     measured, holds = on_every(results.select("e").groups("data"), judged)
     return measured + " (Anderson / ISTA / FISTA)", holds
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
-def gaps(results, part, chosen):
-    sets = dict(results.select(part, method=chosen, seed=0).groups("data"))
-
-    def draw(ax, data):
-        curves(ax, sets[data], "gap", "step", logx=True, logy=True, xlabel="iterations", ylabel="F(w) - F*",
-               legend=False, colours=lambda tags: chosen.index(tags["method"]))
-        ax.set_ylim(3e-8, None)
-        ax.axhline(TARGET, color="#888888", lw=1, ls=":")
-    return each(list(sets), draw, legend=3)
-
-
-@experiment.figure("windows.png", caption="The window of Anderson acceleration: iterations and seconds until 1e-7 "
-                   "(median of the repetitions), and the memory of its state.")
+@experiment.figure(
+    "windows.png",
+    caption="The window of Anderson acceleration: iterations and seconds until 1e-7 (median of the repetitions), and "
+    "the memory of its state.",
+)
 def windows_figure(results):
     figure, axes = panels(1, 3)
     for i, (data, table) in enumerate(swept(results)):
@@ -166,15 +189,18 @@ def windows_figure(results):
     return figure
 
 
-@experiment.figure("cycle.png", caption="Mai & Johansson's function of one unknown, Anderson with m = 1, from x0 = 17. "
-                   "Without the guard the iterates jump between +249 and -249 for ever; with it trials that were "
-                   "rejected (crosses) are left for the plain step.")
+@experiment.figure(
+    "cycle.png",
+    caption="Mai & Johansson's function of one unknown, Anderson with m = 1, from x0 = 17. Without the guard the "
+    "iterates jump between +249 and -249 for ever; with it trials that were rejected (crosses) are left for the plain "
+    "step.",
+)
 def cycle_figure(results):
     figure, axes = panels(1, 2, sharey=True)
     for ax, guard in zip(axes, (False, True), strict=True):
         x = results.select("d", guard=guard, x0=STARTS[1])[0].columns["x"][:41]
         t, f = np.arange(len(x)), np.array([Kinked(0.0).loss(np.array([v]), None, None) for v in x])
-        lost = np.array([guard and k > 0 and f[k] > f[:k].min() for k in t])    # the guard accepts descent alone
+        lost = np.array([guard and k > 0 and f[k] > f[:k].min() for k in t])  # the guard accepts descent alone
         ax.plot(t[~lost], x[~lost], "o-", color=look(0)["color"], ms=4, lw=1, label="accepted" if guard else "iterates")
         if lost.any():
             ax.plot(t[lost], x[lost], "x", color=look(1)["color"], label="rejected trials")
@@ -183,10 +209,11 @@ def cycle_figure(results):
     return figure
 
 
-@experiment.figure("box.png", caption="Logistic regression with |w_j| <= 0.3: proximal gradient methods, F - F* "
-                   "against iterations.")
+@experiment.figure(
+    "box.png", caption="Logistic regression with |w_j| <= 0.3: proximal gradient methods, F - F* against iterations."
+)
 def box_figure(results):
-    return gaps(results, "e", tuple(BOXED))
+    return gaps(results.select("e", seed=0), tuple(BOXED), TARGET, ylabel="F(w) - F*")
 
 
 if __name__ == "__main__":

@@ -36,10 +36,15 @@ experiment = Experiment(
     seeds=10,
 )
 
-ROWS = 2000                                                     # at most
-LENGTHS = {"w8a": ("as they are",), "phishing": ("log-normal",)}   # of rows; of the other sets both
-RULES = {"uniform": WithReplacement(1), "by L": Importance(1), "by norms": Importance(1, "norms", 0.01),
-         "half by L": Importance(1, "smoothness", 0.5), "adaptive": AdaptiveImportance(1)}
+ROWS = 2000  # at most
+LENGTHS = {"w8a": ("as they are",), "phishing": ("log-normal",)}  # of rows; of the other sets both
+RULES = {
+    "uniform": WithReplacement(1),
+    "by L": Importance(1),
+    "by norms": Importance(1, "norms", 0.01),
+    "half by L": Importance(1, "smoothness", 0.5),
+    "adaptive": AdaptiveImportance(1),
+}
 
 
 class Unweighted(Importance):
@@ -54,17 +59,21 @@ def gains(data, lengths, seed, events):
     """1 + CV^2 of the row norms; the gains over uniform of p_i prop. to |a_i|, and to L_i, in E|g|^2 at 0, of |a_i| in
     the variance at w*; max L / mean L; n / (rows that are not 0)."""
     problem = logistic(data, lengths=lengths, rows=ROWS)
-    plain = Binary(problem.host_X, problem.host_y)              # without l2: its gradient is the same for every row
+    plain = Binary(problem.host_X, problem.host_y)  # without l2: its gradient is the same for every row
     norms, start, best = np.sqrt(problem.square_norms), np.zeros(problem.dim), problem.minimum()[0]
     by_norms, by_L = (np.maximum(v, 1e-300) / v.sum() for v in (norms, norms**2))
     mean = plain.exact(start)[1]
     second = [plain.gradient_variance(start, None, q) + mean @ mean for q in (None, by_norms, by_L)]
     variance = [plain.gradient_variance(best, None, q) for q in (None, by_norms)]
     L = problem.row_smoothness()
-    return {"predicted": [float(np.mean(norms**2) / np.mean(norms) ** 2)], "at_0": [second[0] / second[1]],
-            "by_L_at_0": [second[0] / second[2]], "at_minimum": [variance[0] / variance[1]],
-            "longer": [float(L.max() / L.mean())],
-            "never": [float(len(norms) / np.count_nonzero(norms))]}
+    return {
+        "predicted": [float(np.mean(norms**2) / np.mean(norms) ** 2)],
+        "at_0": [second[0] / second[1]],
+        "by_L_at_0": [second[0] / second[2]],
+        "at_minimum": [variance[0] / variance[1]],
+        "longer": [float(L.max() / L.mean())],
+        "never": [float(len(norms) / np.count_nonzero(norms))],
+    }
 
 
 @functools.cache
@@ -88,15 +97,16 @@ def entries(part, data, lengths, args):
     if part == "a":
         yield Entry("a", run=Recipe(gains, data=data, lengths=lengths), seeds=[0], **tags)
     elif part == "b":
+        recipe = Recipe(logistic, **some)
         for rule, sampler in RULES.items():
             for k in range(*args.pick((-4, 9), (-1, 4))):
-                yield Entry("b", Recipe(logistic, **some), SGD(), sampler, 2.0**k / L, metrics=1,
-                            stop=Stop(epochs=args.pick(5, 2)), rule=rule, c=2.0**k, **tags)
+                how = dict(stop=Stop(epochs=args.pick(5, 2)), metrics=1)
+                yield Entry("b", recipe, SGD(), sampler, 2.0**k / L, **how, rule=rule, c=2.0**k, **tags)
     elif lengths == "log-normal":
         recipe = Recipe(logistic, **some, at_minimum=True, logs=("error",))
         for weights, sampler in (("weights", RULES["by norms"]), ("no weights", Unweighted(1))):
-            yield Entry("c", recipe, SGD(), sampler, 0.25 / L, stop=Stop(epochs=args.pick(40, 20)),
-                        seeds=args.seeds[:5], weights=weights, **tags)
+            how = dict(stop=Stop(epochs=args.pick(40, 20)), seeds=args.seeds[:5])
+            yield Entry("c", recipe, SGD(), sampler, 0.25 / L, **how, weights=weights, **tags)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
@@ -105,13 +115,19 @@ def gained(results):
     return [(f"{run.tags['data']} {run.tags['lengths']}", run.final) for run in results.select("a")]
 
 
-@experiment.claim("a-zero", "at w = 0 p_i prop. to |a_i| gains 1 + CV^2 of the norms in E|g|^2, by L_i nothing",
-                  expected="both to 1e-9, relative; by L_i n / (rows that are not 0): empty ones are never drawn",
-                  source="all |l'| are equal there")
+@experiment.claim(
+    "a-zero",
+    "at w = 0 p_i prop. to |a_i| gains 1 + CV^2 of the norms in E|g|^2, by L_i nothing",
+    expected="both to 1e-9, relative; by L_i n / (rows that are not 0): empty ones are never drawn",
+    source="all |l'| are equal there",
+)
 def a_zero(results):
-    return on_every(gained(results), lambda name, gain: (
-        f"{gain['at_0']:.4g} and {gain['by_L_at_0']:.4g}",
-        abs(gain["at_0"] / gain["predicted"] - 1) < 1e-9 and abs(gain["by_L_at_0"] / gain["never"] - 1) < 1e-9))
+    def judged(name, gain):
+        by_norms, by_L = gain["at_0"], gain["by_L_at_0"]
+        exact = abs(by_norms / gain["predicted"] - 1) < 1e-9 and abs(by_L / gain["never"] - 1) < 1e-9
+        return f"{by_norms:.4g} and {by_L:.4g}", exact
+
+    return on_every(gained(results), judged)
 
 
 def kinds(results):
@@ -119,48 +135,72 @@ def kinds(results):
     return [(f"{data} {lengths}", runs) for (data, lengths), runs in results.select("b").groups("data", "lengths")]
 
 
-@experiment.claim("b-step", "p_i prop. to L_i allows a longer step, and that is its gain: its best step is longer than "
-                  "uniform's", expected="at least twice as long where max L / mean L is over 5",
-                  source="Needell, Srebro & Ward, NIPS 2014: mean L for max L")
+@experiment.claim(
+    "b-step",
+    "p_i prop. to L_i allows a longer step, and that is its gain: its best step is longer than uniform's",
+    expected="at least twice as long where max L / mean L is over 5",
+    source="Needell, Srebro & Ward, NIPS 2014: mean L for max L",
+)
 def b_step(results):
     longer = {name: gain["longer"] for name, gain in gained(results)}
+
     def judged(name, runs):
         best = runs.tuned("c", "gap", "rule")
         found = best["by L"].value / best["uniform"].value
         return f"{found:g} times (max/mean L {longer[name]:.3g})", found >= 2
+
     return on_every([pair for pair in kinds(results) if longer[pair[0]] > 5], judged)
 
 
-for rule, source in (("by L", "Needell et al. 2014"), ("half by L", "Needell et al. 2014"),
-                     ("by norms", "Zhao & Zhang 2015"), ("adaptive", "Yuan et al. 2016")):
-    @experiment.claim(f"b-{rule.replace(' ', '-').lower()}", f"{rule}: at its best step it ends below uniform draws",
-                      expected="lower after the same epochs (95 % of the log); false where higher, or alike to "
-                      "a factor 1.05", source=source)
+for rule, source in (
+    ("by L", "Needell et al. 2014"),
+    ("half by L", "Needell et al. 2014"),
+    ("by norms", "Zhao & Zhang 2015"),
+    ("adaptive", "Yuan et al. 2016"),
+):
+
+    @experiment.claim(
+        f"b-{rule.replace(' ', '-').lower()}",
+        f"{rule}: at its best step it ends below uniform draws",
+        expected="lower after the same epochs (95 % of the log); false where higher, or alike to a factor 1.05",
+        source=source,
+    )
     def gain_of(results, rule=rule):
         def judged(name, runs):
-            ends = {m: np.log(found.runs.final("gap")) for m, found in runs.tuned("c", "gap", "rule").items()}
-            return (f"{np.exp(np.mean(ends[rule] - ends['uniform'])):.3g} of uniform",
-                    lower(ends[rule], ends["uniform"], np.log(1.05)))
+            best = runs.tuned("c", "gap", "rule")
+            ours, uniform = (np.log(best[m].runs.final("gap")) for m in (rule, "uniform"))
+            return f"{np.exp(np.mean(ours - uniform)):.3g} of uniform", lower(ours, uniform, np.log(1.05))
+
         return on_every(kinds(results), judged)
 
 
-@experiment.claim("c-weights", "without the weights 1/(n p_i) the iterates move about another point",
-                  expected="the mean iterate of the second half is over 5 times farther from w* (95 % of the log)")
+@experiment.claim(
+    "c-weights",
+    "without the weights 1/(n p_i) the iterates move about another point",
+    expected="the mean iterate of the second half is over 5 times farther from w* (95 % of the log)",
+)
 def c_weights(results):
     def judged(data, runs):
-        wrong, right = (np.log([np.linalg.norm(run.columns["error"][run.rows // 2 :].mean(0)) for run in
-                                runs.select(weights=w)]) for w in ("no weights", "weights"))
+        wrong, right = (
+            np.log([np.linalg.norm(run.columns["error"][run.rows // 2 :].mean(0)) for run in runs.select(weights=w)])
+            for w in ("no weights", "weights")
+        )
         return f"{np.exp(np.mean(wrong - right)):.3g} times", within(wrong - right, np.log(5))
+
     return on_every(results.select("c").groups("data"), judged)
 
 
-experiment.claim("b-edge", "the steps are wide enough", expected="the best inside the grid, always",
-                 source="tuning of this script")(inside("b", "gap", "c", ("data", "lengths", "rule")))
+experiment.claim(
+    "b-edge", "the steps are wide enough", expected="the best inside the grid, always", source="tuning of this script"
+)(inside("b", "gap", "c", ("data", "lengths", "rule")))
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
-@experiment.figure("importance.png", caption="f - f* after the same number of draws against the step, each rule; "
-                   "from the lowest to the highest seed. Dotted: the steps 1/max L and 1/mean L.")
+@experiment.figure(
+    "importance.png",
+    caption="f - f* after the same number of draws against the step, each rule; from the lowest to the highest seed. "
+    "Dotted: the steps 1/max L and 1/mean L.",
+)
 def importance_figure(results):
     groups, gain = dict(kinds(results)), dict(gained(results))
 
@@ -169,13 +209,14 @@ def importance_figure(results):
             ends = groups[name].select(rule=rule).finals("gap", "c")
             steps = [c for c in sorted(ends) if np.isfinite(ends[c]).all()]
             middle = np.array([np.median(ends[c]) for c in steps])
-            bars = [[m - ends[c].min() for c, m in zip(steps, middle, strict=True)],
-                    [ends[c].max() - m for c, m in zip(steps, middle, strict=True)]]
+            low, high = ([end(ends[c]) for c in steps] for end in (np.min, np.max))
+            bars = [middle - low, high - middle]
             ax.errorbar(steps, middle, bars, **look(i), marker=MARKERS[i], ms=5, capsize=2, lw=1.4, label=rule)
         for at, text, side in ((1, "1/max L ", "right"), (gain[name]["longer"], " 1/mean L", "left")):
             ax.axvline(at, color="#999999", lw=1, ls=":")
             ax.annotate(text, (at, 0.96), xycoords=("data", "axes fraction"), fontsize=10, color="#666666", ha=side)
         ax.set(xscale="log", yscale="log", xlabel="step, in units of 1/max L", ylabel="f(w) - f*")
+
     return each(list(groups), draw, legend=5)
 
 

@@ -13,13 +13,10 @@ Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1
 networks an hour.
 """
 
-import dataclasses
-
+from figures.momentum_vs_sgd import album, ratio, steady
 from lab import Entry, Experiment, Option, Part, Recipe, Undecided
 from lab.claims import alike, decided, larger, on_every, slope, spread
-from lab.figures import below, curves, fitted, halved, heat, panels, said
 from lab.options import whole
-from lab.results import Results
 from lab.verdicts import close, shown, together, within
 from npopt import SGD, Events, HeavyBall, RandomReshuffling, Stop, WithReplacement, backend, minimize
 from problems.classifiers import lenet, resnet
@@ -44,12 +41,13 @@ experiment = Experiment(
         Option("--rows", type=whole(1, "rows"), help="training images of part c (default: 4096)"),
     ],
     seeds=10,
+    figures=album,
 )
 
-BATCHES = (1, 16)                                               # of part a
-HALVINGS = (1, 2, 4, 8)                                         # of the step, part a
-BETAS = (0.5, 0.7, 0.9, 0.95, 0.99)                             # of part p
-SCALES = (1 / 32, 1 / 8, 1 / 2, 1, 1.8, 2.2, 8, 32, 128)        # of part p: L lr/(1-beta)
+BATCHES = (1, 16)  # of part a
+HALVINGS = (1, 2, 4, 8)  # of the step, part a
+BETAS = (0.5, 0.7, 0.9, 0.95, 0.99)  # of part p
+SCALES = (1 / 32, 1 / 8, 1 / 2, 1, 1.8, 2.2, 8, 32, 128)  # of part p: L lr/(1-beta)
 PAIR, CONTROL, LOGS = ("momentum", "sgd"), "control", ("w", "distance")
 
 
@@ -61,8 +59,16 @@ def phase(beta, scale, steps, seed, events):
     problem.metrics = lambda x: {"w": backend.to_host(x).copy()}
     late = []
     for _, optimizer, lr in methods(scale * (1 - beta), beta)[:2]:
-        run = minimize(problem, optimizer, WithReplacement(1), lr, stop=Stop(steps=steps), seed=seed,
-                       x=np.zeros(200), events=Events(5, "step"))
+        run = minimize(
+            problem,
+            optimizer,
+            WithReplacement(1),
+            lr,
+            stop=Stop(steps=steps),
+            seed=seed,
+            x=np.zeros(200),
+            events=Events(5, "step"),
+        )
         w = run.columns["w"][len(run.columns["w"]) // 2 :]
         late.append(np.full((1, 200), np.nan) if run.diverged or np.abs(w[-1]).max() > 1e6 else np.array(w))
     one, two = late
@@ -79,41 +85,41 @@ def methods(lr, beta):
 
 @experiment.runs
 def runs(args):
+    few = args.seeds[:5]
     for data in args.data_of("a")[: args.pick(None, 1)]:
         problem = regression(data, test=True)
-        rate = 0.1 / problem.row_smoothness().max()             # lr/(1-beta) of the recipe
-        slow = 1 / (rate * problem.strong_convexity())          # how many steps SGD remembers at that rate
+        rate = 0.1 / problem.row_smoothness().max()  # lr/(1-beta) of the recipe
+        slow = 1 / (rate * problem.strong_convexity())  # how many steps SGD remembers at that rate
         recipe = Recipe(regression, data=data, logs=LOGS, test=True)
         still = Recipe(regression, data=data, logs=LOGS, test=True, at_minimum=True)
         for size in BATCHES:
+            how = dict(stop=Stop(steps=args.pick(4000, 1000)), metrics=20, per="step")
             for name, optimizer, lr in methods(rate * (1 - args.beta), args.beta):
-                yield Entry("a", recipe, optimizer, WithReplacement(size), lr, data=data, B=size, method=name,
-                            stop=Stop(steps=args.pick(4000, 1000)), metrics=20, per="step")
+                yield Entry("a", recipe, optimizer, WithReplacement(size), lr, data=data, B=size, method=name, **how)
         for k in HALVINGS:
             steps = int(args.pick(4, 0.5) * k * slow)
+            how = dict(stop=Stop(steps=steps), metrics=max(1, steps // 150), per="step", seeds=few)
             for name, optimizer, lr in methods(rate / k * (1 - args.beta), args.beta)[:2]:
-                yield Entry("a", still, optimizer, WithReplacement(1), lr, data=data, divisor=k, method=name,
-                            seeds=args.seeds[:5], stop=Stop(steps=steps), metrics=max(1, steps // 150), per="step")
+                yield Entry("a", still, optimizer, WithReplacement(1), lr, data=data, divisor=k, method=name, **how)
 
     def network(data, build=lenet, **more):
         return Recipe(build, data=data, test_rows=args.pick(None, 2000), **more)
 
-    few, rows = args.seeds[:5], args.pick(None, 2000)
     for data in args.data_of("b"):
         epochs = args.budget(*((30, 5) if data == "digits" else (10, 2)))
+        problem, how = network(data, rows=args.pick(None, 2000)), dict(stop=Stop(epochs=epochs), seeds=few)
         for name, optimizer, lr in methods(0.005, args.beta):
-            yield Entry("b", network(data, rows=rows), optimizer, RandomReshuffling(64), lr, stop=Stop(epochs=epochs),
-                        method=name, seeds=few)
+            yield Entry("b", problem, optimizer, RandomReshuffling(64), lr, method=name, **how)
     for data in args.data_of("c"):
         small = dict(width=args.width or args.pick(8, 4), rows=args.rows or args.pick(4096, 384), l2=5e-4)
         epochs = args.budget(15, 3 if data == "digits" else 2)
-        for name, optimizer, lr in methods(0.002, args.beta):   # constant and small: the theorem's setting
-            yield Entry("c", network(data, resnet, **small), optimizer, RandomReshuffling(128), lr,
-                        stop=Stop(epochs=epochs), seeds=few, method=name)
+        problem, how = network(data, resnet, **small), dict(stop=Stop(epochs=epochs), seeds=few)
+        for name, optimizer, lr in methods(0.002, args.beta):  # constant and small: the theorem's setting
+            yield Entry("c", problem, optimizer, RandomReshuffling(128), lr, method=name, **how)
     for beta in args.pick(BETAS, BETAS[::2]):
         for scale in args.pick(SCALES, SCALES[1::2]):
-            yield Entry("p", run=Recipe(phase, beta=beta, scale=scale, steps=args.pick(2000, 600)), beta=beta,
-                        scale=scale, seeds=args.seeds[:5])
+            tags = dict(beta=beta, scale=scale)
+            yield Entry("p", run=Recipe(phase, **tags, steps=args.pick(2000, 600)), seeds=few, **tags)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
@@ -139,62 +145,64 @@ def on_one_path(runs, column, beta=None, x="step"):
     return f"{shown(pair)} of {control.mean():.3g}", close(pair, 0 * pair, margin)
 
 
-@experiment.claim("a-same", "linear regression: the paths of momentum and of SGD at lr/(1-beta) are one",
-                  expected="mean difference of log gap within 5 % of SGD's distance to the control (95 %)")
+@experiment.claim(
+    "a-same",
+    "linear regression: the paths of momentum and of SGD at lr/(1-beta) are one",
+    expected="mean difference of log gap within 5 % of SGD's distance to the control (95 %)",
+)
 def a_same(results, args):
     return on_every(curved(results), lambda name, runs: on_one_path(runs, "gap", args.beta))
 
 
-@experiment.claim("a-power", "linear regression: the control lags behind, so that the comparison has power",
-                  expected="mean log gap ratio above 0.1 (95 %), every set and batch size", source="the recipe")
+@experiment.claim(
+    "a-power",
+    "linear regression: the control lags behind, so that the comparison has power",
+    expected="mean log gap ratio above 0.1 (95 %), every set and batch size",
+    source="the recipe",
+)
 def a_power(results, args):
-    return on_every(curved(results), lambda name, runs: (
-        spread(lags(runs, "gap", args.beta)[1], 3), within(lags(runs, "gap", args.beta)[1], 0.1)))
+    def judged(name, runs):
+        control = lags(runs, "gap", args.beta)[1]
+        return spread(control, 3), within(control, 0.1)
+
+    return on_every(curved(results), judged)
 
 
-def steady(results):
-    """{set: (seeds, halvings, 3) of |w_mom - w_sgd|^2, |w_mom - w*|^2, |w_sgd - w*|^2}, means over the last two thirds
-    of the runs."""
-    found = {}
-    for (data, _), runs in results.select("a").groups("data", "divisor"):
-        one, two = (runs.select(method=name).by_seed() for name in PAIR)
-        rows = []
-        for seed in sorted(set(one) & set(two)):
-            a, b = one[seed].columns, two[seed].columns
-            late = slice(len(a["step"]) // 3, None)
-            rows.append((np.sum((a["w"] - b["w"])[late] ** 2, 1).mean(), a["distance"][late].mean(),
-                         b["distance"][late].mean()))
-        found.setdefault(data, []).append(rows)
-    return {data: np.array(table).transpose(1, 0, 2) for data, table in found.items()}
+for i, text, wanted, margin in (
+    (0, "E|w_momentum - w_sgd|^2 is of order step^2", 2, 0.3),
+    (2, "the noise floor E|w_sgd - w*|^2 is of order step", 1, 0.2),
+):
 
-
-for i, text, wanted, margin in ((0, "E|w_momentum - w_sgd|^2 is of order step^2", 2, 0.3),
-                                (2, "the noise floor E|w_sgd - w*|^2 is of order step", 1, 0.2)):
     @experiment.claim(f"a-slope-{wanted}", f"linear regression: {text}", expected=f"slope {wanted} ± {margin} (95 %)")
     def a_slope(results, i=i, wanted=wanted, margin=margin):
-        def judged(data, table):
-            slopes = np.array([slope(1 / np.array(HALVINGS), row) for row in table[:, :, i]])
+        def judged(data, found):
+            steps, table = found
+            slopes = np.array([slope(steps, row) for row in table[:, :, i]])
             return spread(slopes, 3), within(slopes, wanted - margin, wanted + margin)
+
         return on_every(steady(results).items(), judged)
 
 
-@experiment.claim("a-floor", "linear regression: both methods have the same noise floor, at every step size",
-                  expected="ratio of the mean square errors in 0.9 to 1.1 (95 % of the log)")
+@experiment.claim(
+    "a-floor",
+    "linear regression: both methods have the same noise floor, at every step size",
+    expected="ratio of the mean square errors in 0.9 to 1.1 (95 % of the log)",
+)
 def a_floor(results):
-    def judged(data, table):
+    def judged(data, found):
+        table = found[1]
         logs = np.log(table[:, :, 1] / table[:, :, 2])
         ratios, bounds = np.exp(logs.mean(0)), np.log((0.9, 1.1))
         return f"{ratios.min():.3f} to {ratios.max():.3f}", together(within(v, *bounds) for v in logs.T)
+
     return on_every(steady(results).items(), judged)
 
 
-def ratio(beta, scale):
-    """Momentum's stationary mean square, of SGD's: see above."""
-    return (2 - scale) / (2 - scale * (1 - beta) / (1 + beta))
-
-
-@experiment.claim("p-ratio", "a quadratic: momentum's floor, of SGD's, is (2 - e) / (2 - e (1-beta)/(1+beta))",
-                  expected="to 10 % (95 % of the log), at every beta and e < 2; near 1 for small e, not near e = 2")
+@experiment.claim(
+    "p-ratio",
+    "a quadratic: momentum's floor, of SGD's, is (2 - e) / (2 - e (1-beta)/(1+beta))",
+    expected="to 10 % (95 % of the log), at every beta and e < 2; near 1 for small e, not near e = 2",
+)
 def p_ratio(results):
     off, verdicts = {}, []
     for (beta, scale), runs in results.select("p", scale=lambda e: e < 2).groups("beta", "scale"):
@@ -205,122 +213,52 @@ def p_ratio(results):
     return decided(f"{len(off)} cells; farthest: {worst}, {off[worst]:.3f} of the prediction", *verdicts)
 
 
-@experiment.claim("p-edge", "a quadratic: SGD diverges beyond e = 2, momentum only beyond 2 (1+beta)/(1-beta)",
-                  expected="in every cell and seed")
+@experiment.claim(
+    "p-edge",
+    "a quadratic: SGD diverges beyond e = 2, momentum only beyond 2 (1+beta)/(1-beta)",
+    expected="in every cell and seed",
+)
 def p_edge(results):
-    wrong = [run.name for run in results.select("p") for name, bound in
-             (("sgd", 2), ("momentum", 2 * (1 + run.tags["beta"]) / (1 - run.tags["beta"])))
-             if np.isnan(run.final[name]) != (run.tags["scale"] > bound)]
+    wrong = [
+        run.name
+        for run in results.select("p")
+        for name, bound in (("sgd", 2), ("momentum", 2 * (1 + run.tags["beta"]) / (1 - run.tags["beta"])))
+        if np.isnan(run.final[name]) != (run.tags["scale"] > bound)
+    ]
     return f"{len(results.select('p'))} runs" + (f"; wrong: {', '.join(wrong)}" if wrong else ""), not wrong
 
 
 for part, network in (("b", "LeNet-5"), ("c", "ResNet-18")):
     for column, word, margin in (("test_accuracy", "test accuracy", 0.005), ("train_loss", "training loss", 0.01)):
-        experiment.claim(f"{part}-same-{column.replace('_', '-')}",
-                         f"{network}: momentum and SGD at lr/(1-beta) end with the same {word}",
-                         expected=f"within {margin:g} (95 %)")(alike(part, *PAIR, column, margin))
-    experiment.claim(f"{part}-path", f"{network}: momentum and SGD at lr/(1-beta) run on one path",
-                     expected="mean difference of log training loss within 5 % of SGD's distance to the control (95 %)",
-                     )(lambda results, part=part: on_one_path(results.select(part), "train_loss", x="epoch"))
-    experiment.claim(f"{part}-control", f"{network}: SGD at lr without momentum ends with the larger training loss",
-                     expected="above SGD at lr/(1-beta) (95 %)",
-                     source="control of the recipe")(larger(part, CONTROL, "sgd", "train_loss"))
+        experiment.claim(
+            f"{part}-same-{column.replace('_', '-')}",
+            f"{network}: momentum and SGD at lr/(1-beta) end with the same {word}",
+            expected=f"within {margin:g} (95 %)",
+        )(alike(part, *PAIR, column, margin))
+    experiment.claim(
+        f"{part}-path",
+        f"{network}: momentum and SGD at lr/(1-beta) run on one path",
+        expected="mean difference of log training loss within 5 % of SGD's distance to the control (95 %)",
+    )(lambda results, part=part: on_one_path(results.select(part), "train_loss", x="epoch"))
+    experiment.claim(
+        f"{part}-control",
+        f"{network}: SGD at lr without momentum ends with the larger training loss",
+        expected="above SGD at lr/(1-beta) (95 %)",
+        source="control of the recipe",
+    )(larger(part, CONTROL, "sgd", "train_loss"))
 
 
-@experiment.claim("b-accuracy", "LeNet-5 with momentum reaches 98.8 % on MNIST's test set in 10 epochs",
-                  expected=">= 98.8 % (95 % over seeds)", source="a target of this project")
+@experiment.claim(
+    "b-accuracy",
+    "LeNet-5 with momentum reaches 98.8 % on MNIST's test set in 10 epochs",
+    expected=">= 98.8 % (95 % over seeds)",
+    source="a target of this project",
+)
 def b_accuracy(results, args):
     found = 100 * results.select("b", method="momentum").final("test_accuracy")
     if args.data_of("b") != ["mnist"] or args.quick or args.budget(10, 2) != 10:
         raise Undecided(f"it speaks of 10 epochs on all of MNIST; here the accuracy is {spread(found)} %")
     return decided(f"{spread(found)} %", within(found, 98.8))
-
-
-# ---------------------------------------------------------------------------------------------------------- figures
-def legend(args):
-    texts = f"momentum {args.beta:g} at lr", f"SGD at lr/(1-beta) = {1 / (1 - args.beta):.3g} lr", "control: SGD at lr"
-    return lambda tags: texts[(*PAIR, CONTROL).index(tags["method"])]
-
-
-def overlaid(ax):
-    """SGD's line dashed, so that momentum's is seen under it."""
-    for line in ax.lines:
-        if line.get_label().startswith("SGD"):
-            line.set_linestyle((0, (4, 3)))
-    legend = ax.get_legend()
-    if legend:
-        ax.legend(title=legend.get_title().get_text(), alignment="left")
-
-
-@experiment.figure("regression.png", caption="Linear regression under one sampling of rows with replacement: the "
-                   "gap to the minimum, and the loss of the test rows. Momentum and SGD at lr/(1-beta) run on top of "
-                   "each other after the first steps.")
-def regression_figure(results, args):
-    groups = curved(results)
-    figure, grid = panels(2, len(groups), squeeze=False)
-    for column, ((name, runs), (top, bottom)) in enumerate(zip(groups, grid.T, strict=True)):
-        for ax, y, text in ((top, "gap", "f(w) - f*"), (bottom, "test_loss", "test loss")):
-            curves(ax, runs, y, "step", label=legend(args), logy=True, ylabel=text if not column else " ", legend=False)
-            overlaid(ax)
-        top.set_title(name)
-    return below(figure, grid[0, 0], 3, title=said(len(results.seeds)))
-
-
-@experiment.figure("phase.png", caption="A quadratic of curvature h with noise of one size: momentum's stationary mean "
-                   "square, of SGD's at lr/(1-beta), over beta and e = h lr/(1-beta); in brackets the prediction. "
-                   "Beyond e = 2 SGD diverges.")
-def phase_figure(results):
-    runs = results.select("p").with_column("ratio", lambda c: c["momentum"] / c["sgd"])
-    runs = Results(dataclasses.replace(run, final={"ratio": float(run.columns["ratio"][-1])}) for run in runs)
-    table, betas, scales = runs.table("ratio", "beta", "scale")
-    figure, ax = panels(size=(11, 5))
-    heat(ax, table, betas, scales, "beta", "e = h lr/(1-beta)", "momentum / SGD", limits=(0, 1.05))
-    for text, ((i, j), value) in zip(list(ax.texts), np.ndenumerate(table), strict=True):
-        alone = scales[j] < 2 * (1 + betas[i]) / (1 - betas[i])
-        text.set_text(f"{value:.3f}\n({ratio(betas[i], scales[j]):.3f})" if np.isfinite(value) else
-                      "momentum\nalone" if alone else "both\ndiverge")
-        text.set_fontsize(10)
-    return figure
-
-
-@experiment.figure("slopes.png", caption="Linear regression, batch size 1, started at the minimum: mean square "
-                   "distances in the steady state against the step size, with least-squares lines. The two methods are "
-                   "closer to each other than to the minimum, by a factor that grows as the step shrinks.")
-def slopes_figure(results):
-    tables, steps = steady(results), 1 / np.array(HALVINGS)
-    figure, grid = panels(1, len(tables), squeeze=False)
-    for ax, (data, table) in zip(grid[0], tables.items(), strict=True):
-        labels = ("E|w_mom - w_sgd|²", "E|w_mom - w*|²", "E|w_sgd - w*|²")
-        for i, (label, marker) in enumerate(zip(labels, "os^", strict=True)):
-            fitted(ax, steps, table[:, :, i].mean(0), i, label, marker, 9 - 2 * i)
-        halved(ax, steps, "step size lr/(1-beta), in units of 0.1 / L_max", "mean square distance")
-        ax.set_title(data)
-        ax.legend()
-    return figure
-
-
-def network_figure(results, part, args):
-    figure, (left, right) = panels(1, 2)
-    chosen = results.select(part)
-    curves(left, chosen, "train_loss", label=legend(args), logy=True, ylabel="training loss")
-    curves(right, chosen.with_column("test_error", lambda c: 100 * (1 - c["test_accuracy"])), "test_error",
-           label=legend(args), logy=True, ylabel="test error [%]")
-    for ax in (left, right):
-        overlaid(ax)
-    return figure
-
-
-@experiment.figure("lenet.png", caption="LeNet-5, batch size 64, constant rate (lr = 0.005): at most 10,000 training "
-                   "images, and all test images, in evaluation mode.")
-def lenet_figure(results, args):
-    return network_figure(results, "b", args)
-
-
-@experiment.figure("resnet.png", caption="ResNet-18 at reduced width on part of the training set, batch size 128, "
-                   "l2 = 5e-4, constant rate (lr = 0.002): at most 2,000 training images, and all test images, in "
-                   "evaluation mode.")
-def resnet_figure(results, args):
-    return network_figure(results, "c", args)
 
 
 if __name__ == "__main__":

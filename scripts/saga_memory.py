@@ -18,8 +18,11 @@ experiment = Experiment(
     task="A9",
     source="Defazio, Bach & Lacoste-Julien, NIPS 2014",
     parts={
-        "a": Part("memory of SAGA's two tables, and that they take the same steps", ("diabetes", "breast_cancer"),
-                  ("abalone", "mushrooms", "a9a", "w8a")),
+        "a": Part(
+            "memory of SAGA's two tables, and that they take the same steps",
+            ("diabetes", "breast_cancer"),
+            ("abalone", "mushrooms", "a9a", "w8a"),
+        ),
         "b": Part("a set whose table of gradients does not fit", real="news20"),
     },
     seeds=1,
@@ -35,9 +38,12 @@ def runs(args):
                 yield Entry(part, run=run, seeds=[0], data=data, table=table)
 
 
-@experiment.claim("a-memory", "SAGA's table of scalars is d times smaller than its table of gradients, and takes the "
-                  "same steps", expected="ratio d of the tables, the rest of the state equal; f after 1,000 steps "
-                  "equal to 1e-12, relative, where both tables fit")
+@experiment.claim(
+    "a-memory",
+    "SAGA's table of scalars is d times smaller than its table of gradients, and takes the same steps",
+    expected="ratio d of the tables, the rest of the state equal; f after 1,000 steps equal to 1e-12, relative, where "
+    "both tables fit",
+)
 def a_memory(results):
     def judged(name, runs):
         one, two = (runs.select(table=table)[0] for table in ("scalars", "gradients"))
@@ -49,25 +55,28 @@ def a_memory(results):
             same, holds = f", w {apart:.0e} and f {f:.0e} apart", holds and f <= 1e-12
         sizes = [run.final["state_bytes"] / 1e6 for run in (two, one)]
         return f"{sizes[0]:.4g} against {sizes[1]:.3g} MB of state{same}", holds
+
     return on_every(results.groups("data"), judged)
 
 
-@experiment.figure("memory.png", caption="The whole state that SAGA keeps beside the data: one number a row for a "
-                   "linear model, or n vectors, and their mean. A hatched bar was computed, not allocated.")
+@experiment.figure(
+    "memory.png",
+    caption="The whole state that SAGA keeps beside the data: one number a row for a linear model, or n vectors, and "
+    "their mean. A hatched bar was computed, not allocated.",
+)
 def memory_figure(results):
-    chosen = results
-    names = chosen.values("data")
+    names = results.values("data")
     figure, ax = panels()
     for i, (table, label) in enumerate((("scalars", "table of scalars"), ("gradients", "table of gradients"))):
         for at, name in enumerate(names):
-            run = chosen.select(data=name, table=table)[0].final
+            run = results.select(data=name, table=table)[0].final
             size = run["state_bytes"] / 1e6
-            ax.bar(at + (i - 0.5) * 0.4, size, 0.38, color=look(i)["color"], edgecolor="white",
-                   hatch=None if run["allocated"] else "///", label=label if at == 0 else None)
+            kind = dict(hatch=None if run["allocated"] else "///", label=None if at else label)
+            ax.bar(at + (i - 0.5) * 0.4, size, 0.38, color=look(i)["color"], edgecolor="white", **kind)
             if table == "gradients":
-                small = chosen.select(data=name, table="scalars")[0].final["state_bytes"] / 1e6
+                small = results.select(data=name, table="scalars")[0].final["state_bytes"] / 1e6
                 ax.annotate(f"{size / small:.3g} times", (at + 0.2, size), ha="center", va="bottom", fontsize=10)
-    data = [run.final["data_bytes"] / 1e6 for run in chosen.select(table="scalars")]
+    data = [run.final["data_bytes"] / 1e6 for run in results.select(table="scalars")]
     ax.plot(np.arange(len(names)), data, "k_", ms=44, mew=2, label="the data X")
     ax.set_yscale("log")
     ax.set_ylim(ax.get_ylim()[0] / 3, ax.get_ylim()[1] * 3)

@@ -16,11 +16,9 @@ is above 2 whatever m is, and the stages of 2n steps of parts a and b are the pa
 Run time on one core: --quick about 8 seconds; --data real --jobs 1 --threads 1 about 10 minutes.
 """
 
-import dataclasses
-
+from figures.variance_reduction import STAGES, STEPS, album, condition, floor_lines, of, sets, stages
 from lab import Entry, Experiment, Option, Part, Recipe, Results
 from lab.claims import listed, on_every, slope, spread
-from lab.figures import MARKERS, curves, each, fitted, halved, look, panels, reference, sweep
 from lab.options import positive
 from lab.verdicts import close, lower, no_higher, together, within
 from npopt import SAGA, SGD, SVRG, Stop, WithReplacement
@@ -28,85 +26,63 @@ from problems.convex import linear
 
 import numpy as np
 
+CLASSES = ("a9a", "mushrooms", "phishing")
 experiment = Experiment(
     __doc__,
     task="A9",
     source="Johnson & Zhang, NIPS 2013; Defazio, Bach & Lacoste-Julien, NIPS 2014",
     parts={
         "a": Part("linear regression: gaps and gradient variances", "diabetes", ("abalone", "housing", "mg", "mpg")),
-        "b": Part("logistic regression: the same, and test accuracy", "breast_cancer",
-                  ("a9a", "mushrooms", "phishing")),
-        "h": Part("logistic regression, from strong to weak l2", "breast_cancer", ("mushrooms", "phishing")),
+        "b": Part("logistic regression: the same, and test accuracy", "breast_cancer", CLASSES),
+        "h": Part("logistic regression, from strong to weak l2", "breast_cancer", CLASSES[1:]),
         "t": Part("one stage of SVRG that the theorem covers", "breast_cancer", ("housing", "mg", "splice")),
     },
     options=[Option("--passes", type=positive, help="rows differentiated / n of each run (default: 60)")],
     seeds=10,
+    figures=album,
 )
 
+ROW = WithReplacement(1)
 METHODS = {"SGD": None, "SVRG": SVRG(2), "SVRG, option II": SVRG(2, "II"), "SAGA": SAGA()}
-HALVINGS = (1, 2, 4, 8)                                         # of SGD's step, for its floor
-STRENGTHS = (0.1, 1e-2, 1e-3)                                   # part h: l2 n, beside L
-STAGES = (5, 12.5, 25, 50, 100)                                 # part t: m / kappa
-
-
-# ---------------------------------------------------------------------------------------------------- own functions
-def condition(data):
-    """L_max / mu."""
-    problem = linear(data)
-    return problem.row_smoothness().max() / problem.strong_convexity()
+HALVINGS = (1, 2, 4, 8)  # of SGD's step, for its floor
+STRENGTHS = (0.1, 1e-2, 1e-3)  # part h: l2 n, beside L
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args):
-    passes = args.passes or args.pick(60, 40)
+    passes, few = args.passes or args.pick(60, 40), args.seeds[:5]
     for part in ("a", "b"):
         for data in args.data_of(part):
             recipe = Recipe(linear, data=data, logs=("sigma",))
-            L, n, some = recipe().row_smoothness().max(), recipe().n, args.seeds[: 5 if data == "a9a" else None]
-            for step, rate in (("1/(3L)", 1 / (3 * L)), ("0.1/L", 0.1 / L)):
+            L, stop = recipe().row_smoothness().max(), Stop(evaluations=passes * recipe().n)
+            how = dict(stop=stop, metrics=0.25, variance=True, seeds=args.seeds[: 5 if data == "a9a" else None])
+            for step, rate in zip(STEPS, (1 / (3 * L), 0.1 / L), strict=True):
                 for method, estimator in METHODS.items():
-                    yield Entry(part, recipe, SGD(), WithReplacement(1), rate, estimator=estimator, metrics=0.25,
-                                stop=Stop(evaluations=passes * n), variance=True, seeds=some, data=data, step=step,
-                                method=method)
+                    tags = dict(data=data, step=step, method=method)
+                    yield Entry(part, recipe, SGD(), ROW, rate, estimator=estimator, **how, **tags)
         for data in args.data_of(part)[:2]:
             recipe = Recipe(linear, data=data, at_minimum=True, logs=("sigma",))
             L = recipe().row_smoothness().max()
             for k in HALVINGS:
-                yield Entry(part, recipe, SGD(), WithReplacement(1), 1 / (3 * L * k), metrics=k,
-                            stop=Stop(epochs=args.pick(40, 20) * k), data=data, divisor=k, seeds=args.seeds[:5])
+                how = dict(stop=Stop(epochs=args.pick(40, 20) * k), metrics=k, seeds=few)
+                yield Entry(part, recipe, SGD(), ROW, 1 / (3 * L * k), **how, data=data, divisor=k)
     for data in args.data_of("h"):
         for strength in (None, *STRENGTHS):
             recipe = Recipe(linear, data=data, strength=strength)
             n, rate = recipe().n, 1 / (3 * recipe().row_smoothness().max())
+            how = dict(stop=Stop(evaluations=passes * n), metrics=1, seeds=few)
             for method in ("SGD", "SVRG", "SAGA"):
-                yield Entry("h", recipe, SGD(), WithReplacement(1), rate, estimator=METHODS[method], metrics=1,
-                            stop=Stop(evaluations=passes * n), seeds=args.seeds[:5], data=data, method=method,
-                            l2n=float(f"{recipe().l2 * n:.4g}"))
+                tags = dict(data=data, method=method, l2n=float(f"{recipe().l2 * n:.4g}"))
+                yield Entry("h", recipe, SGD(), ROW, rate, estimator=METHODS[method], **how, **tags)
     for data in args.data_of("t"):
         recipe = Recipe(linear, data=data)
         L, m = recipe().row_smoothness().max(), STAGES[-1 if not args.quick else -3] * condition(data)
-        yield Entry("t", recipe, SGD(), WithReplacement(1), 0.1 / L, estimator=SVRG(m / recipe().n), data=data,
-                    metrics=int(np.ceil(m / 200)), per="step", stop=Stop(steps=int(m)))
+        how = dict(stop=Stop(steps=int(m)), metrics=int(np.ceil(m / 200)), per="step")
+        yield Entry("t", recipe, SGD(), ROW, 0.1 / L, estimator=SVRG(m / recipe().n), **how, data=data)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
-def sets(results, part):
-    """[(name of the set, its runs)]"""
-    return results.select(part, method=list(METHODS)).groups("data")
-
-
-def of(runs, method, step="1/(3L)"):
-    return in_passes(runs.select(method=method, step=step))
-
-
-def in_passes(results):
-    """The runs with a column "passes": rows differentiated / n."""
-    return Results(
-        dataclasses.replace(run, columns={**run.columns, "passes": run.columns["gradients"] / run.config["n"]})
-        for run in results)
-
-
 def line(runs, high=1e-4, low=1e-13):
     """(rate a pass, R^2) of a least-squares line through the seeds' mean log gap against passes, where the gap is below
     `high` times the first and all seeds' gaps are above `low`."""
@@ -124,8 +100,12 @@ def line(runs, high=1e-4, low=1e-13):
 
 
 for part, model in (("a", "linear regression"), ("b", "logistic regression")):
-    @experiment.claim(f"{part}-linear", f"{model}: SVRG and SAGA at 1/(3L) fall on a line in log gap, to 1e-12",
-                      expected="R² > 0.98 (mean log gap of the seeds, below 1e-4 of the first); ends <= 1e-12")
+
+    @experiment.claim(
+        f"{part}-linear",
+        f"{model}: SVRG and SAGA at 1/(3L) fall on a line in log gap, to 1e-12",
+        expected="R² > 0.98 (mean log gap of the seeds, below 1e-4 of the first); ends <= 1e-12",
+    )
     def straight(results, part=part):
         found, holds = {}, True
         for name, runs in sets(results, part):
@@ -136,54 +116,75 @@ for part, model in (("a", "linear regression"), ("b", "logistic regression")):
                 holds &= fit > 0.98 and np.max(ends) <= 1e-12
         return listed(found), holds
 
-    @experiment.claim(f"{part}-rate", f"{model}: SAGA's rate a pass is what theory promises, or better",
-                      expected=">= min(1/4, n mu / (3 L_max)) (95 % over seeds)",
-                      source="Defazio, Bach & Lacoste-Julien, NIPS 2014 (constants from memory)")
+    @experiment.claim(
+        f"{part}-rate",
+        f"{model}: SAGA's rate a pass is what theory promises, or better",
+        expected=">= min(1/4, n mu / (3 L_max)) (95 % over seeds)",
+        source="Defazio, Bach & Lacoste-Julien, NIPS 2014 (constants from memory)",
+    )
     def rates(results, part=part):
         def judged(name, runs):
             problem = linear(name)
             bound = min(0.25, problem.n * problem.strong_convexity() / (3 * problem.row_smoothness().max()))
             found = np.array([line(Results([run]), high=0.1)[0] for run in of(runs, "SAGA")])
             return f"{spread(found, 3)} (bound {bound:.3g})", within(found, bound)
+
         return on_every(sets(results, part), judged)
 
-    @experiment.claim(f"{part}-variance", f"{model}: at the end SGD's gradient has over a million times the "
-                      "variance of SAGA's and SVRG's", expected="ratio > 1e6 for every set (95 % of the log)")
+    @experiment.claim(
+        f"{part}-variance",
+        f"{model}: at the end SGD's gradient has over a million times the variance of SAGA's and SVRG's",
+        expected="ratio > 1e6 for every set (95 % of the log)",
+    )
     def variances(results, part=part):
         def judged(name, runs):
             logs = {m: np.log(np.maximum(of(runs, m).final("variance"), 1e-40)) for m in ("SGD", "SVRG", "SAGA")}
             ratios = [logs["SGD"] - logs[m] for m in ("SVRG", "SAGA")]
             return f"{np.exp(min(np.mean(r) for r in ratios)):.2g}", together(within(r, np.log(1e6)) for r in ratios)
+
         return on_every(sets(results, part), judged)
 
-    @experiment.claim(f"{part}-sigma", f"{model}: SGD's gradient variance tends to that at the minimum, not to 0",
-                      expected="ratio in 0.8 to 1.25 (at 0.1/L, mean over the second half; 95 % of the log)")
+    @experiment.claim(
+        f"{part}-sigma",
+        f"{model}: SGD's gradient variance tends to that at the minimum, not to 0",
+        expected="ratio in 0.8 to 1.25 (at 0.1/L, mean over the second half; 95 % of the log)",
+    )
     def sigma(results, part=part):
         def judged(name, runs):
             chosen = of(runs, "SGD", "0.1/L")
             found = np.log(chosen.late("variance") / chosen.final("sigma"))
             return np.exp(found.mean()), close(found, 0 * found, np.log(1.25))
+
         return on_every(sets(results, part), judged)
 
-    @experiment.claim(f"{part}-floor", f"{model}: SGD's floor of f - f* is proportional to its step",
-                      expected="slope 1 ± 0.25 over three halvings (started at the minimum; 95 % over seeds)")
+    @experiment.claim(
+        f"{part}-floor",
+        f"{model}: SGD's floor of f - f* is proportional to its step",
+        expected="slope 1 ± 0.25 over three halvings (started at the minimum; 95 % over seeds)",
+    )
     def floors(results, part=part):
         def judged(name, runs):
             steps, levels = floor_lines(runs)
             found = np.array([slope(steps, row) for row in levels])
             return spread(found, 3), within(found, 0.75, 1.25)
+
         return on_every(results.select(part, divisor=HALVINGS).groups("data"), judged)
 
-    @experiment.claim(f"{part}-saw", f"{model}: within a stage SVRG's variance rises, across stages it falls",
-                      expected="last quarter epoch of a stage above the first in most stages; the maxima of the "
-                      "stages fall, by more than exp(0.3) a stage (95 %)", source="its definition: 0 at the snapshot")
+    @experiment.claim(
+        f"{part}-saw",
+        f"{model}: within a stage SVRG's variance rises, across stages it falls",
+        expected="last quarter epoch of a stage above the first in most stages; the maxima of the stages fall, by more "
+        "than exp(0.3) a stage (95 %)",
+        source="its definition: 0 at the snapshot",
+    )
     def saw(results, part=part):
         def judged(name, runs):
             stages = [by_stage(run) for run in of(runs, "SVRG")]
             rises = np.array([np.mean([v[-1] > v[0] for v in some]) for some in stages])
             falls = np.array([np.mean(np.diff([np.log(v.max()) for v in some])) for some in stages])
-            return (f"rises in {rises.mean():.0%}, falls by exp({falls.mean():.2g}) a stage",
-                    together((within(rises, 0.5), within(falls, high=-0.3))))
+            text = f"rises in {rises.mean():.0%}, falls by exp({falls.mean():.2g}) a stage"
+            return text, together((within(rises, 0.5), within(falls, high=-0.3)))
+
         return on_every(sets(results, part), judged)
 
 
@@ -195,155 +196,78 @@ def by_stage(run):
     return [s for s in stages if len(s) > 2 and s.min() > 1e-24 * v[0]]
 
 
-def floor_lines(runs):
-    """(steps in units of 1/(3L), floors: (seeds, steps)): mean gap over the last two thirds of each run."""
-    levels = {1 / k: some.late("gap", 2 / 3) for k, some in runs.groups("divisor")}
-    return np.array(list(levels)), np.array(list(levels.values())).T
-
-
 for method in ("SVRG", "SAGA"):
-    @experiment.claim(f"b-better-{method.lower()}", f"logistic regression at 1/(3L): {method} makes fewer test "
-                      "errors than SGD, whose floor is high there", expected="test accuracy above (95 %), on every "
-                      "set; false where below, or alike to 0.1 points", source="course task A9")
+
+    @experiment.claim(
+        f"b-better-{method.lower()}",
+        f"logistic regression at 1/(3L): {method} makes fewer test errors than SGD, whose floor is high there",
+        expected="test accuracy above (95 %), on every set; false where below, or alike to 0.1 points",
+        source="course task A9",
+    )
     def better(results, method=method):
         def judged(name, runs):
             ours, sgd = (100 * of(runs, m).final("test_accuracy") for m in (method, "SGD"))
             return f"{spread(ours)} and {spread(sgd)} %", lower(sgd, ours, 0.1)
+
         return on_every(sets(results, "b"), judged)
 
 
-@experiment.claim("b-accuracy", "logistic regression at 0.1/L: the exact minimum is not better on test rows than SGD's "
-                  "last iterate", expected="SAGA's test accuracy at most half a point above (95 %)", source="task A9")
+@experiment.claim(
+    "b-accuracy",
+    "logistic regression at 0.1/L: the exact minimum is not better on test rows than SGD's last iterate",
+    expected="SAGA's test accuracy at most half a point above (95 %)",
+    source="task A9",
+)
 def accuracy(results):
     def judged(name, runs):
         one, two = (100 * of(runs, m, "0.1/L").final("test_accuracy") for m in ("SAGA", "SGD"))
         return f"{spread(one)} and {spread(two)} %", no_higher(one, two, 0.5)
+
     return on_every(sets(results, "b"), judged)
 
 
-@experiment.claim("h-below", "logistic regression: SAGA ends below SGD at 1/(3L) at every l2, also where n mu is far "
-                  "below L_max", expected="by a factor of 10 or more (95 % of the log), l2 from L/n to 1e-3/n")
+@experiment.claim(
+    "h-below",
+    "logistic regression: SAGA ends below SGD at 1/(3L) at every l2, also where n mu is far below L_max",
+    expected="by a factor of 10 or more (95 % of the log), l2 from L/n to 1e-3/n",
+)
 def h_below(results):
     def judged(name, runs):
         sgd, saga = (np.log(np.maximum(runs.select(method=m).final("gap"), 1e-17)) for m in ("SGD", "SAGA"))
         return f"{np.exp(np.mean(sgd - saga)):.3g} times", within(sgd - saga, np.log(10))
-    return on_every(((f"{name[0]} l2 n={name[1]:g}", runs) for name, runs in results.select("h").groups("data", "l2n")),
-                    judged)
+
+    groups = results.select("h").groups("data", "l2n")
+    return on_every([(f"{data} l2 n={l2n:g}", runs) for (data, l2n), runs in groups], judged)
 
 
-@experiment.claim("h-hard", "at l2 = 1e-3/n the budget does not reach 1e-10", expected="SAGA's gap above (95 %, log)",
-                  source="n mu / (3 L_max) a pass")
+@experiment.claim(
+    "h-hard",
+    "at l2 = 1e-3/n the budget does not reach 1e-10",
+    expected="SAGA's gap above (95 %, log)",
+    source="n mu / (3 L_max) a pass",
+)
 def h_hard(results):
-    return on_every(results.select("h", l2n=STRENGTHS[-1], method="SAGA").groups("data"), lambda data, runs: (
-        spread(runs.final("gap")), within(np.log(np.maximum(runs.final("gap"), 1e-17)), np.log(1e-10))))
+    def judged(data, runs):
+        found = runs.final("gap")
+        return spread(found), within(np.log(np.maximum(found, 1e-17)), np.log(1e-10))
+
+    return on_every(results.select("h", l2n=STRENGTHS[-1], method="SAGA").groups("data"), judged)
 
 
-def stages(results):
-    """{set: (m/kappa, bounds, measured: (seeds, stages))}: the mean gap over the first m steps, of that at the start,
-    which is E f(w~) - f* of option II."""
-    found = {}
-    for data, runs in results.select("t").groups("data"):
-        kappa, (steps, gaps) = condition(data), runs.stack("gap", "step")
-        known = np.array([k for k in STAGES if k * kappa <= steps[-1] + kappa / 100 + 1])
-        mean = np.array([gaps[:, steps <= k * kappa * 1.0001].mean(1) / gaps[:, 0] for k in known]).T
-        found[data] = known, 12.5 / known + 0.25, mean
-    return found
-
-
-@experiment.claim("t-theorem", "a stage of m steps at eta = 0.1/L lowers E f(w~) - f* at least by alpha",
-                  expected="measured / alpha at most 1 (95 % of the log) for every m with alpha < 1",
-                  source="Johnson & Zhang, NIPS 2013, Theorem 1 (from memory)")
+@experiment.claim(
+    "t-theorem",
+    "a stage of m steps at eta = 0.1/L lowers E f(w~) - f* at least by alpha",
+    expected="measured / alpha at most 1 (95 % of the log) for every m with alpha < 1",
+    source="Johnson & Zhang, NIPS 2013, Theorem 1 (from memory)",
+)
 def theorem(results):
     def judged(data, case):
         known, bounds, mean = case
         covered = [(k, b, v) for k, b, v in zip(known, bounds, mean.T, strict=True) if b < 1]
-        return (", ".join(f"{v.mean():.2g} of {b:.2g} at m = {k:g} kappa" for k, b, v in covered),
-                together(no_higher(np.log(v), np.full(len(v), np.log(b)), 0) for _, b, v in covered))
+        text = ", ".join(f"{v.mean():.2g} of {b:.2g} at m = {k:g} kappa" for k, b, v in covered)
+        return text, together(no_higher(np.log(v), np.full(len(v), np.log(b)), 0) for _, b, v in covered)
+
     return on_every(stages(results).items(), judged)
-
-
-# ---------------------------------------------------------------------------------------------------------- figures
-def grid_of(results, part, column, ylabel, lowest):
-    groups = dict(sets(results, part))
-
-    def draw(ax, name):
-        chosen = in_passes(groups[name].select(step="1/(3L)"))
-        chosen = chosen.with_column(column, lambda c: np.where(c[column] > lowest, c[column], np.nan))      # rounding
-        curves(ax, chosen, column, "passes", logy=True, ylabel=ylabel, xlabel="passes [rows differentiated / n]",
-               legend=False)
-    return each(list(groups), draw, legend=4)
-
-
-for part, model in (("a", "Linear regression"), ("b", "Logistic regression")):
-    @experiment.figure(f"gaps_{part}.png", caption=f"{model}: f - f* at the step 1/(3 L_max), l2 = L/n. "
-                       "Below 1e-16 the gap is rounding, and left out.")
-    def gaps(results, part=part):
-        return grid_of(results, part, "gap", "f(w) - f*", 1e-16)
-
-    @experiment.figure(f"variances_{part}.png", caption=f"{model}: exact variance of the gradient estimate of one row, "
-                       "every quarter epoch, at the step 1/(3 L_max). SVRG's is 0 at each snapshot, between the marks.")
-    def variance_figure(results, part=part):
-        return grid_of(results, part, "variance", "E|g - grad f|²", 1e-28)
-
-
-@experiment.figure("floors.png", caption="SGD with a constant step, started at the minimum: the mean gap of the last "
-                   "two thirds of the run against the step, with least-squares lines.")
-def floor_figure(results):
-    figure, ax = panels()
-    for i, (name, runs) in enumerate(results.select(divisor=HALVINGS).groups("data")):
-        fitted(ax, floor_lines(runs)[0], floor_lines(runs)[1].mean(0), i, name, MARKERS[i])
-    halved(ax, 1 / np.array(HALVINGS), "step, in units of 1/(3 L_max)", "E f(w) - f*")
-    ax.legend()
-    return figure
-
-
-@experiment.figure("accuracy.png", caption="Logistic regression: test accuracy by passes, mean with its 95 % interval "
-                   "over seeds. Solid: at the step 1/(3L); dashed: at 0.1/L. The axis does not begin at 0.")
-def accuracy_figure(results):
-    groups = dict(sets(results, "b"))
-
-    def draw(ax, name):
-        for i, method in enumerate(("SGD", "SVRG", "SAGA")):
-            for step, dash in (("1/(3L)", "-"), ("0.1/L", "--")):
-                t, values = of(groups[name], method, step).stack("test_accuracy", "passes")
-                t, values = t[4::4], 100 * values[:, 4::4]
-                half = 2.26 * np.nanstd(values, 0, ddof=1) / np.sqrt(len(values)) if len(values) > 2 else 0
-                colour = look(i)["color"]
-                mean = np.nanmean(values, 0)
-                ax.plot(t, mean, dash, color=colour, lw=1.5, label=f"{method}, {step}")
-                ax.fill_between(t, mean - half, mean + half, color=colour, alpha=0.18, lw=0)
-        ax.set(xlabel="passes [rows differentiated / n]", ylabel="test accuracy [%]")
-    return each(list(groups), draw, legend=3)
-
-
-@experiment.figure("strength.png", caption="Logistic regression at 1/(3L): f - f* after the same passes against "
-                   "l2 n, from the lowest to the highest seed. Below 1e-16 it is rounding.")
-def strength_figure(results):
-    clipped = (dataclasses.replace(run, final={"gap": max(run.final["gap"], 1e-17)}) for run in results.select("h"))
-    groups = dict(Results(clipped).groups("data"))
-
-    def draw(ax, data):
-        for i, (method, runs) in enumerate(groups[data].groups("method")):
-            sweep(ax, runs, "l2n", "gap", method, xlabel="l2 n", ylabel="f(w) - f*", logy=True, index=i)
-        ax.get_legend().remove()
-    return each(list(groups), draw, legend=3)
-
-
-@experiment.figure("theorem.png", caption="One stage of SVRG at 0.1/L: E f(w~) - f* after m steps, of that at the "
-                   "start, from the lowest to the highest seed, and what Johnson & Zhang's theorem promises (dashed).")
-def theorem_figure(results):
-    figure, ax = panels()
-    for i, (data, (known, _, mean)) in enumerate(stages(results).items()):
-        middle = np.median(mean, 0)
-        ax.errorbar(known, middle, [middle - mean.min(0), mean.max(0) - middle], **look(i), marker=MARKERS[i],
-                    label=data)
-    ax.plot(known, 12.5 / known + 0.25, "--", color="#555555", label="promised: 12.5 kappa/m + 0.25")
-    reference(ax, (known[1], known[-1]), middle[-1] / 2, -1)
-    ax.set(xscale="log", yscale="log", xlabel="m / kappa", ylabel="E f(w~) - f*, of the start's")
-    ax.set_xticks(known, [f"{k:g}" for k in known])
-    ax.minorticks_off()
-    ax.legend()
-    return figure
 
 
 if __name__ == "__main__":

@@ -169,6 +169,28 @@ def test_a_ranking_sorts_methods_by_their_test_accuracy_at_their_best_rates():
     assert ax.texts[0].get_text() == "gap 10.0 ± 0.0" and list(ax.lines[2].get_xdata()) == [80]
 
 
+def test_rates_that_were_chosen_stand_in_circles_and_the_least_score_is_known():
+    some = Results([run("A", 0, [0, 1], [3.0, 2.0], held, lr=lr) for lr, held in ((0.3, 0.4), (0.1, 0.5), (0.9, 7.0))])
+    some.append(run("B", 0, [0, 1], [3.0, 2.0], 0.6, lr=1.0))
+    _, ax = panels()
+    assert charts.against_rate(ax, some.tuned(by="held_loss")) == 0.4
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[0.1, 0.5], [0.3, 0.4], [0.9, 7.0]])
+    np.testing.assert_array_equal(ax.lines[1].get_xydata(), [[0.3, 0.4]])
+    assert [line.get_color() for line in ax.lines] == [COLOURS[0]] * 2 + [COLOURS[1]] * 2
+
+
+def test_gaps_have_a_panel_for_each_set_and_colours_by_method():
+    def gap(name, data, values):
+        columns = {"step": np.arange(len(values)), "gap": np.array(values)}
+        return Finished("a", {"data": data, "method": name}, 0, {}, columns, {}, 0.0, "target")
+
+    some = Results([gap("B", "one", [1.0, 1e-3, 1e-8]), gap("A", "two", [1.0, 1e-8]), gap("C", "two", [1.0, 1.0])])
+    one, two = [ax for ax in charts.gaps(some, ("A", "B"), 1e-7).axes if ax.axison]
+    assert [ax.get_title() for ax in (one, two)] == ["one", "two"] and len(two.lines) == 2  # C is not among the methods
+    assert (one.lines[0].get_color(), two.lines[0].get_color()) == (COLOURS[1], COLOURS[0])
+    assert one.lines[1].get_ydata()[0] == 1e-7 and one.get_ylim()[0] == pytest.approx(3e-8)
+
+
 def test_rates_are_drawn_in_units_of_the_customary_one():
     some = Results([run("A", 0, [0, 1], [3.0, 2.0], held, lr=lr) for lr, held in ((0.1, 0.5), (0.3, 0.9), (0.9, 7.0))])
     some.append(run("B", 0, [0, 1], [3.0, 2.0], 0.6, lr=1.0, reason="diverged: nan"))

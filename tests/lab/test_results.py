@@ -90,6 +90,15 @@ def test_what_it_took_to_reach_a_level():
     np.testing.assert_array_equal(results.until("loss", 2, "values"), [7, 14, 7, 0])
 
 
+def test_passes_are_rows_differentiated_by_rows():
+    some = Results([finished(gradients=[0, 5, 20], loss=[3, 2, 1]), finished(gradients=[0, 8])])
+    some[0].config, some[1].config = {"n": 10}, {"n": 4}
+    one, two = some.in_passes()
+    np.testing.assert_array_equal(one.columns["passes"], [0, 0.5, 2])
+    np.testing.assert_array_equal(two.columns["passes"], [0, 2])
+    assert list(one.columns) == ["gradients", "loss", "passes"] and "passes" not in some[0].columns
+
+
 def test_final_is_nan_where_a_diverged_run_has_no_value():
     results = Results([finished(epoch=[0, 1], gap=[2, 1]), finished(epoch=[0], reason="diverged: loss is nan")])
     np.testing.assert_array_equal(results.final("gap"), [1, np.nan])
