@@ -363,3 +363,18 @@ def test_the_cuda_kernels_compile(tmp_path):
     source.write_text(noise._row_uniforms.gpu)
     done = subprocess.run(["nvcc", "-ptx", "-o", tmp_path / "kernel.ptx", source], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_nested_minima_and_signs_are_computed_once():
+    @elementwise
+    def cut(y, x, low, high):
+        y = min(max(min(max(x + sign(x - low), -2.0), 2.0), low), high)  # noqa: F821
+        return y
+
+    assert len(cut.source(("y", "x", "low", "high"), "float32", False)) < 2000
+    assert len(cut.cuda_source(("y", "x", "low", "high"), "float32")) < 5000
+    x = np.array([-5, -1, 0, 0.5, np.nan, 7, np.inf])
+    y, low, high = np.empty(7), np.full(7, -1.5), np.array([1, 1, 1, 1, 1, np.nan, 1])
+    cut(y, x, low, high)
+    expected = np.clip(x + np.sign(x - low), -2, 2)
+    np.testing.assert_array_equal(y, np.minimum(np.maximum(expected, low), high))

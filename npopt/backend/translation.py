@@ -87,10 +87,9 @@ class Translation:
                 self.scope[name] = Term(f"{name}_i", False)
         for statement in formula.statements:
             term = self.term(statement.value)
-            if not term.scalar:
-                local = f"v{len(self.body)}"
-                self.body.append((local, term.code))
-                term = Term(local, False)
+            if not term.scalar:  # named even where it is a name: that array may be written later
+                self.body.append((f"v{len(self.body)}", term.code))
+                term = Term(self.body[-1][0], False)
             self.scope[statement.targets[0].id] = term
         self.stores = [(name, self.element(self.scope[name])) for name in formula.written]
 
@@ -102,6 +101,14 @@ class Translation:
             self.names[term.code] = f"s{len(self.names)}"
             self.hoisted.append((self.names[term.code], self.dialect.cast(self.T, term.code)))
         return self.names[term.code]
+
+    def once(self, term):
+        """A term that may be written several times: under a name of its own, so that it is computed once. Without names
+        the text of nested minima and maxima would grow by a factor of four a level."""
+        if term.scalar or term.code.isidentifier():
+            return term
+        self.body.append((f"v{len(self.body)}", term.code))
+        return Term(self.body[-1][0], False)
 
     def both(self, *terms):
         """Texts of terms that meet in one operation, and whether all are scalars."""
@@ -146,11 +153,11 @@ class Translation:
                     return Term(d.select(t.code, a.code, b.code), True)
                 return Term(d.select(t.code, self.element(a), self.element(b)), False)
             case ast.Call(func=ast.Name(id=("min" | "max") as name), args=[left, right]):
-                scalar, (a, b) = self.both(self.term(left), self.term(right))
+                scalar, (a, b) = self.both(self.once(self.term(left)), self.once(self.term(right)))
                 order = ">" if name == "max" else "<"
                 return Term(d.select(f"({a} {order} {b} {self.dialect_or} {a} != {a})", a, b), scalar)
             case ast.Call(func=ast.Name(id=name), args=[inner]) if name in UNARY:
-                t = self.term(inner)
+                t = self.once(self.term(inner)) if name == "sign" else self.term(inner)
                 return Term(d.call(name, t.code, "float64" if t.scalar else self.T), t.scalar)
             case ast.Call(func=ast.Name(id=name), args=[ast.Name(id=key)]) if name in DRAWS:
                 return Term(d.draw(name, key, self.T), False)
@@ -168,7 +175,5 @@ class Translation:
         value = exponent.value if isinstance(exponent, ast.Constant) else None
         if not isinstance(value, int) or not 1 <= value <= 8:
             self.formula.refuse(node, "an array is raised to whole powers from 1 to 8 only")
-        if not base.code.isidentifier():  # name it, so that it is computed once
-            self.body.append((f"v{len(self.body)}", base.code))
-            base = Term(self.body[-1][0], False)
+        base = self.once(base)
         return Term("(" + " * ".join([base.code] * value) + ")", False)
