@@ -8,19 +8,21 @@ dx is the same on dy. Its pixels h fall into s classes by e = (h + p) mod s; a c
 
     dx_h = sum_r W_(e + s r)' dy_((h + p - e)/s - r)
 
-which is a convolution of stride 1 of dy with every s-th tap, turned round. dW = dy' columns goes panel by panel of
+which is a convolution of stride 1 of dy with every s-th tap, turned round. Where x has few channels, dx is instead the
+sum of the windows W' dy_q: their rows are kw C numbers long, and no tap meets a border. Windows of one column of
+positions do not meet within a kernel row, so register blocks add to dx itself. dW = dy' columns goes panel by panel of
 columns, gathered for some positions at a time.
 """
 
 from functools import lru_cache
-from math import prod
+from math import gcd, prod
 
 from npopt import backend
 
 import numpy as np
 
-from .direct_loops import correlate, correlate_images, correlate_weights, pack
-from .products import lanes, panel, transpose, zeros
+from .direct_loops import correlate, correlate_images, correlate_weights, pack, scatter
+from .products import ROWS, lanes, panel, transpose, zeros
 
 ENOUGH = 64  # positions that share one pass over the weights
 
@@ -105,11 +107,8 @@ def forward(x, w, bias, y, stride, padding):
     out, o, (rows, columns), width = y.shape[1:3], y.shape[3], w.shape[1:3], lanes(x.dtype)
     f = side_by_side(o, out[1], columns, stride[1], width)
     if f > 1:
-        wider = backend.workspace((f, o, rows, columns + stride[1] * (f - 1), c), w.dtype)
-        wider[...] = 0
-        for k in range(f):
-            wider[k, :, :, k * stride[1] : k * stride[1] + columns] = w
-        w, o, out, columns = wider.reshape(f * o, rows, -1, c), f * o, (out[0], out[1] // f), wider.shape[3]
+        w = beside(w, f, stride[1])
+        o, out, columns = f * o, (out[0], out[1] // f), w.shape[2]
         y, stride = y.reshape(batch, *out, o), (stride[0], stride[1] * f)
         bias = None if bias is None else np.tile(bias, f)
     group = _group(prod(out), batch)
@@ -123,8 +122,62 @@ def forward(x, w, bias, y, stride, padding):
     correlate(x, packed, bias, y, buffers, places, phases, (group, *padding, high, wide, False, width))
 
 
+@lru_cache(maxsize=256)
+def scatter_plan(image, out, channels, o, kernel, stride, padding, group):
+    """(buffer height, width, starts and ends) of dx as sums of windows, column by column."""
+    high, wide = (
+        max(n + 2 * p, (r - 1) * s + k) for n, p, r, s, k in zip(image, padding, out, stride, kernel, strict=True)
+    )
+    w, n, h = np.ix_(np.arange(out[1]), np.arange(group), np.arange(out[0]))
+    starts = ((n * out[0] + h) * out[1] + w).reshape(-1) * o
+    ends = ((n * high + h * stride[0]) * wide + w * stride[1]).reshape(-1) * channels
+    return high, wide, np.stack([starts, ends])
+
+
+def scattered(dy, w, dx, stride, padding):
+    """dx as the sum of the windows that dy weights: every product counts, and few channels fill vectors with taps."""
+    batch, down, across, o = dy.shape
+    (rows, columns), c, width = w.shape[1:3], dx.shape[3], lanes(dy.dtype)
+    f = neighbours(across, o, columns, c, stride[1], width)
+    if f > 1:
+        w, stride = beside(w, f, stride[1]), (stride[0], stride[1] * f)
+        dy, o, across, columns = dy.reshape(batch, down, across // f, f * o), f * o, across // f, w.shape[2]
+    group, run = min(ROWS // gcd(ROWS, down), batch), columns * c
+    image, out = dx.shape[1:3], (down, across)
+    high, wide, places = scatter_plan(image, out, c, o, (rows, columns), stride, padding, group)
+    packed = backend.workspace((rows * o * run,), w.dtype)
+    for i in range(rows):
+        pack(w[:, i].reshape(o, run), packed[i * o * run : (i + 1) * o * run], 2 * width)
+    buffers = backend.workspace((backend.threads(), group * high * wide * c), dx.dtype)
+    scatter(dy, packed, dx, buffers, places, (group, *padding, high, wide, down, run, width))
+
+
+@lru_cache(maxsize=256)
+def neighbours(across, o, columns, c, stride, width):
+    """How many neighbouring positions to treat as one with so many times the channels, so that a kernel row fills a
+    vector: the largest number that costs least."""
+
+    def cost(f):
+        return -(-(columns + stride * (f - 1)) * c // width)
+
+    return min((f for f in range(1, across + 1) if across % f == 0), key=lambda f: (cost(f), -f))
+
+
+def beside(w, f, stride):
+    """The weights of f neighbouring outputs as channels of one: (f O, kh, kw + s (f - 1), C)."""
+    o, rows, columns, c = w.shape
+    wider = backend.workspace((f, o, rows, columns + stride * (f - 1), c), w.dtype)
+    wider[...] = 0
+    for k in range(f):
+        wider[k, :, :, k * stride : k * stride + columns] = w
+    return wider.reshape(f * o, rows, -1, c)
+
+
 def backward_inputs(dy, w, dx, stride, padding):
     """dx of the convolution."""
+    if dx.shape[3] < lanes(dy.dtype):
+        scattered(dy, w, dx, stride, padding)
+        return
     batch, *image, c = dx.shape
     out, o, kernel = dy.shape[1:3], dy.shape[3], w.shape[1:3]
     if stride == (1, 1) and all(p < k for p, k in zip(padding, kernel, strict=True)):

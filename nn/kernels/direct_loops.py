@@ -21,6 +21,17 @@ def surround(x, b, buffer, top, left, wide):
             to[k] = source[k]
 
 
+@inside
+def unsurround(buffer, x, b, top, left, wide):
+    """Copy the middle of such a buffer to image b."""
+    _, height, width, c = x.shape
+    for h in range(height):
+        source = buffer[((h + top) * wide + left) * c : ((h + top) * wide + left + width) * c]
+        to = x[b, h].reshape(-1)
+        for k in range(width * c):
+            to[k] = source[k]
+
+
 @jit
 def correlate(x, packed, bias, y, buffers, rows, phases, plan):
     """y at positions rows[1] = bias + products of x, surrounded by zeros, from positions rows[0], with packed panels.
@@ -62,6 +73,49 @@ def correlate(x, packed, bias, y, buffers, rows, phases, plan):
                         run=run,
                     )
                     multiply(source, packed, flat, bias, rows, first, count * positions, product, width)
+
+
+@jit
+def scatter(dy, packed, dx, buffers, rows, plan):
+    """dx, in a border of zeros, plus products of dy with the taps of one kernel row after the other.
+
+    rows: positions of dy, one column of `group` images after the other, and where their windows begin. Those of one
+    column do not meet in a kernel row, so a register block may read, add and write them at once. packed: the panels of
+    each kernel row   buffers: (threads, group high wide C)   run: numbers of a kernel row
+    """
+    group, top, left, high, wide, down, run, width = plan
+    batch, height, across, c = dx.shape
+    o, flat, image, plain = dy.shape[3], dy.reshape(-1), high * wide * c, high == height and wide == across
+    groups, threads, kernel_rows = (batch + group - 1) // group, buffers.shape[0], packed.size // (o * run)
+    for part in numba.prange(threads):
+        buffer = buffers[part]
+        for g in range(groups * np.int64(part) // threads, groups * (np.int64(part) + 1) // threads):
+            count = min(group, batch - g * group)
+            to, at = dx.reshape(-1), g * group * image
+            if not plain:
+                to, at = buffer, np.int64(0)
+            to[at : at + count * image] = 0
+            for w in range(dy.shape[2]):
+                for i in range(kernel_rows):
+                    for o0 in range(0, run, 2 * width):
+                        columns = min(2 * width, run - o0)
+                        product = Product(
+                            left_at=g * group * dy.shape[1] * dy.shape[2] * o,
+                            left_jump=0,
+                            left_step=1,
+                            right_at=(i * run + o0) * o,
+                            right_step=columns,
+                            out_at=at + i * wide * c + o0,
+                            start_at=at + i * wide * c + o0,
+                            start_like_out=True,
+                            n=columns,
+                            times=1,
+                            run=o,
+                        )
+                        multiply(flat, packed, to, to, rows, w * group * down, count * down, product, width)
+            if not plain:
+                for b in range(count):
+                    unsurround(buffer[b * image : (b + 1) * image], dx, g * group + b, top, left, wide)
 
 
 @jit
