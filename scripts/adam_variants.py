@@ -161,17 +161,18 @@ def unclipped(seed, events, data, rows, rho, epochs):
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args, found=None):
-    some = dict(rows=args.pick(12_000, None), validation=1 / 12, test_rows=args.pick(None, 2000))
+    rows, test_rows, sampler = args.pick(12_000, None), args.pick(None, 2000), RandomReshuffling(64)
     for data in args.data_of("a"):
         for method in ("momentum SGD", *KINDS):
             length = dict(stop=Stop(epochs=args.budget(3, 3) / (2 if method == HALF else 1)), metrics=0.5)
             base = BASES.get(method, 2e-3)
             for lr in finer([base * k for k in args.pick(FACTORS, FACTORS[1:2])], found, "a", method=method):
                 l2 = SHRINK * (1 - 0.9) / lr if method == "momentum SGD" else 0.0
-                problem, optimizer = Recipe(lenet, data=data, l2=l2, **some), optimizer_of(method, lr)
-                yield Entry("a", problem, optimizer, RandomReshuffling(64), Cosine(lr), method=method, lr=lr, **length)
+                problem = Recipe(lenet, data=data, rows=rows, validation=1 / 12, l2=l2, test_rows=test_rows)
+                optimizer, schedule = optimizer_of(method, lr), Cosine(lr)
+                yield Entry("a", problem, optimizer, sampler, schedule, method=method, lr=lr, **length)
     optimizers = {method: optimizer_of(method) for method in BYTES}
-    sizes = dict(width=args.width or args.pick(64, 8), batch=args.pick(128, 32), rounds=args.pick(9, 3))
+    sizes = dict(width=args.width or args.pick(64, 8), rounds=args.pick(9, 3), batch=args.pick(128, 32))
     for data in args.data_of("b"):
         for method, optimizer in optimizers.items():
             yield Entry("b", run=Recipe(memory, optimizer=optimizer), seeds=[0], what="memory", method=method)
