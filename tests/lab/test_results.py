@@ -83,6 +83,13 @@ def test_values_of_rows_and_means_of_late_rows():
     np.testing.assert_array_equal(results.late("loss", 2 / 3), [2.5, 2.5])  # from 5 // 3, 3 // 3
 
 
+def test_final_is_nan_where_a_diverged_run_has_no_value():
+    results = Results([finished(epoch=[0, 1], gap=[2, 1]), finished(epoch=[0], reason="diverged: loss is nan")])
+    np.testing.assert_array_equal(results.final("gap"), [1, np.nan])
+    with pytest.raises(MissingRuns, match="no run has a column 'nothing'; the columns are epoch, gap"):
+        results.final("nothing")
+
+
 def test_levels_rise_with_the_tag_and_hold_a_row_for_each_seed():
     results = Results(
         finished(tags={"c": c}, seed=seed, gap=[9, 9, 10 * c + seed, 10 * c + seed + 2])
@@ -92,13 +99,6 @@ def test_levels_rise_with_the_tag_and_hold_a_row_for_each_seed():
     values, means = results.levels("gap", "c")
     np.testing.assert_array_equal(values, [0.25, 0.5, 2])
     np.testing.assert_array_equal(means, [[3.5, 6, 21], [4.5, 7, 22]])
-
-
-def test_final_is_nan_where_a_diverged_run_has_no_value():
-    results = Results([finished(epoch=[0, 1], gap=[2, 1]), finished(epoch=[0], reason="diverged: loss is nan")])
-    np.testing.assert_array_equal(results.final("gap"), [1, np.nan])
-    with pytest.raises(MissingRuns, match="no run has a column 'nothing'; the columns are epoch, gap"):
-        results.final("nothing")
 
 
 def at_rate(method, lr, losses, **more):
