@@ -3,6 +3,7 @@ measure something else than the path of one run, for the Recipe of an entry's `r
 
 import math
 
+from nn import init
 from npopt import Cosine, Events, Minibatch, RandomReshuffling, Stop, backend, minimize, schedules
 from npopt import optimizers as opt
 from npopt.analysis.curvature import Hessian, lanczos, length, rise, stable
@@ -13,6 +14,8 @@ from problems.classifiers import perceptron
 
 import numpy as np
 
+STARTS = {"N(0, 0.01²)": init.Normal(0.01), "Xavier": init.XavierUniform(), "library default": None}  # of the report
+CUSTOMARY = {"SGD": (opt.SGD(), 0.1), "momentum": (opt.HeavyBall(0.9), 0.05), "Adam": (opt.Adam(), 1e-3)}  # its rates
 SHIFT = (1.3, -0.7)  # of the surfaces: no minimum lies at 0, to which Adafactor's relative step and decay draw
 
 

@@ -218,6 +218,12 @@ class Results(list):
         """The mean of a column over the last `share` of the rows, one a run."""
         return np.array([np.mean(run.columns[column][run.rows - math.ceil(share * run.rows - 1e-9) :]) for run in self])
 
+    def levels(self, column, over):
+        """(values, means): the values of the tag `over`, rising, and for each the mean of a column over the last half
+        of the rows: (seeds, values)."""
+        found = {value: runs.late(column) for value, runs in sorted(self.groups(over))}
+        return np.array(list(found)), np.array(list(found.values())).T
+
     def stack(self, y, x="epoch"):
         """(grid, values): the column y of every run over the common x. grid: (rows,), values: (runs, rows).
 

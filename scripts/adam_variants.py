@@ -20,10 +20,10 @@ import time
 import tracemalloc
 from types import SimpleNamespace
 
+from figures.adam_variants import EVERY, album, seconds
 from lab import Entry, Experiment, Option, Part, Recipe
-from lab.charts import tuned
 from lab.claims import alike, decided, inside, larger, listed, no_larger, spread, spreads
-from lab.figures import COLOURS, below, closer, curves, panels
+from lab.methods import arrays
 from lab.options import whole
 from lab.results import finer
 from lab.verdicts import lower, together, within
@@ -45,33 +45,24 @@ experiment = Experiment(
     },
     options=[Option("--width", type=whole(1, "width"), help="channels of the first stage in part b (default: 64)")],
     seeds=5,
+    figures=album,
 )
 
 BY = "validation_loss"
 FACTORS = (1 / 3, 1, 3)
-SHRINK = 5e-5                                                   # of x a step, before the cosine
-HALF = "Sophia-G in half"                                       # of the epochs, with a cosine of that length
+SHRINK = 5e-5  # of x a step, before the cosine
+HALF = "Sophia-G in half"  # of the epochs, with a cosine of that length
 KINDS = {"AdamW": AdamW, "Adam-mini": AdamMini, "Adafactor": Adafactor, "Sophia-G": SophiaG, HALF: SophiaG}
-BASES = {"momentum SGD": 0.02, "Adafactor": 0.06}               # the middles of the grids of part a; the others: 2e-3
+BASES = {"momentum SGD": 0.02, "Adafactor": 0.06}  # the middles of the grids of part a; the others: 2e-3
 RHOS = (0.04, 0.4, 4.0, 40.0)
 BYTES = {"momentum SGD": 4, "AdamW": 8, "Adam-mini": 4, "Adafactor": 0, "Sophia-G": 8}
-LIKE = 4                                                        # bytes of a vector like x, a parameter
-EVERY = SophiaG().every
+LIKE = 4  # bytes of a vector like x, a parameter
 
 
 # ---------------------------------------------------------------------------------------------------- own functions
 def optimizer_of(method, lr=1e-3):
     """The method with the decay a step of all."""
     return HeavyBall(0.9) if method == "momentum SGD" else KINDS[method](weight_decay=SHRINK / lr)
-
-
-def arrays(state):
-    """The arrays of a nested state."""
-    for value in state.values():
-        if isinstance(value, dict):
-            yield from arrays(value)
-        elif hasattr(value, "nbytes") and getattr(value, "ndim", 0):
-            yield value
 
 
 class Stand:
@@ -93,7 +84,7 @@ def memory(seed, events, optimizer):
     stand, optimizer, first = Stand(seed), copy.deepcopy(optimizer), copy.deepcopy(optimizer)
     n = stand.x.size
     first.start(stand.x, stand)
-    first.step(stand.x, stand.g, 1e-4)                          # compiles
+    first.step(stand.x, stand.g, 1e-4)  # compiles
     del first
     pool.release()
     spaces.free.clear()
@@ -104,9 +95,9 @@ def memory(seed, events, optimizer):
         optimizer.step(stand.x, stand.g, 1e-4)
     peak = tracemalloc.get_traced_memory()[1] - before
     tracemalloc.stop()
-    state = optimizer.state()
-    second = sum(a.size for a in arrays({name: value for name, value in state.items() if name != "m"}))
-    return {"bytes": [sum(a.nbytes for a in arrays(state)) / n], "peak": [peak / n], "moments": [second / n]}
+    kept = arrays(optimizer.state())
+    second = sum(a.size for name, a in kept if name != "m")
+    return {"bytes": [sum(a.nbytes for _, a in kept) / n], "peak": [peak / n], "moments": [second / n]}
 
 
 def timed(function, *arguments):
@@ -122,7 +113,7 @@ def steps(seed, events, optimizers, rounds):
     for name, optimizer in optimizers.items():
         optimizer.start(stands[name].x, stands[name])
         optimizer.step(stands[name].x, stands[name].g, 1e-4)
-        optimizer.every = rounds + 2                            # estimates are gradients: see below
+        optimizer.every = rounds + 2  # estimates are gradients: see below
     for _ in range(rounds):
         for name, optimizer in optimizers.items():
             columns[name].append(timed(optimizer.step, stands[name].x, stands[name].g, 1e-4))
@@ -136,10 +127,12 @@ def gradients(seed, events, data, width, batch, rounds):
     g, columns = backend.zeros(x.shape, x.dtype), {"gradient": [], "sampled": []}
     for k in range(rounds + 1):
         problem.begin(k)
-        pair = (timed(problem.value_and_gradient, x, rows, None, g),
-                timed(problem.sampled_gradient, x, rows, g, backend.key(seed, "labels", k)))
-        for name, seconds in zip(columns, pair, strict=True):
-            columns[name] += [seconds] * (k > 0)
+        pair = (
+            timed(problem.value_and_gradient, x, rows, None, g),
+            timed(problem.sampled_gradient, x, rows, g, backend.key(seed, "labels", k)),
+        )
+        for name, took in zip(columns, pair, strict=True):
+            columns[name] += [took] * (k > 0)
     return columns
 
 
@@ -168,180 +161,152 @@ def unclipped(seed, events, data, rows, rho, epochs):
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args, found=None):
+    rows, test_rows, sampler = args.pick(12_000, None), args.pick(None, 2000), RandomReshuffling(64)
     for data in args.data_of("a"):
         for method in ("momentum SGD", *KINDS):
-            epochs = args.budget(3, 3) / (2 if method == HALF else 1)
+            length = dict(stop=Stop(epochs=args.budget(3, 3) / (2 if method == HALF else 1)), metrics=0.5)
             base = BASES.get(method, 2e-3)
             for lr in finer([base * k for k in args.pick(FACTORS, FACTORS[1:2])], found, "a", method=method):
                 l2 = SHRINK * (1 - 0.9) / lr if method == "momentum SGD" else 0.0
-                problem = Recipe(lenet, data=data, rows=args.pick(12_000, None), validation=1 / 12, l2=l2,
-                                 test_rows=args.pick(None, 2000))
-                yield Entry("a", problem, optimizer_of(method, lr), RandomReshuffling(64), Cosine(lr), metrics=0.5,
-                            stop=Stop(epochs=epochs), method=method, lr=lr)
+                problem = Recipe(lenet, data=data, rows=rows, validation=1 / 12, l2=l2, test_rows=test_rows)
+                optimizer, schedule = optimizer_of(method, lr), Cosine(lr)
+                yield Entry("a", problem, optimizer, sampler, schedule, method=method, lr=lr, **length)
     optimizers = {method: optimizer_of(method) for method in BYTES}
+    sizes = dict(width=args.width or args.pick(64, 8), rounds=args.pick(9, 3), batch=args.pick(128, 32))
     for data in args.data_of("b"):
         for method, optimizer in optimizers.items():
             yield Entry("b", run=Recipe(memory, optimizer=optimizer), seeds=[0], what="memory", method=method)
         yield Entry("b", run=Recipe(steps, optimizers=optimizers, rounds=args.pick(41, 4)), seeds=[0], what="steps")
-        yield Entry("b", run=Recipe(gradients, data=data, width=args.width or args.pick(64, 8), rounds=args.pick(9, 3),
-                                    batch=args.pick(128, 32)), seeds=[0], what="gradients")
+        yield Entry("b", run=Recipe(gradients, data=data, **sizes), seeds=[0], what="gradients")
     for data in args.data_of("c"):
         for rho in RHOS:
-            yield Entry("c", run=Recipe(unclipped, data=data, rows=args.pick(12_000, 500), rho=rho,
-                                        epochs=args.pick(3, 2)), rho=rho)
+            run = Recipe(unclipped, data=data, rows=args.pick(12_000, 500), rho=rho, epochs=args.pick(3, 2))
+            yield Entry("c", run=run, rho=rho)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
-experiment.claim("a-edge", "LeNet-5: the rates are wide enough", expected="the best rate is inside its grid, always",
-                 source="tuning of this script")(inside("a", BY))
+experiment.claim(
+    "a-edge",
+    "LeNet-5: the rates are wide enough",
+    expected="the best rate is inside its grid, always",
+    source="tuning of this script",
+)(inside("a", BY))
 
-experiment.claim("a-mini", "LeNet-5: Adam-mini ends as AdamW does", source="hypothesis",
-                 expected="test accuracies within 0.2 points (95 %); false where they are farther apart",
-                 )(alike("a", "Adam-mini", "AdamW", "test_accuracy", 0.002, by=BY))
+experiment.claim(
+    "a-mini",
+    "LeNet-5: Adam-mini ends as AdamW does",
+    source="hypothesis",
+    expected="test accuracies within 0.2 points (95 %); false where they are farther apart",
+)(alike("a", "Adam-mini", "AdamW", "test_accuracy", 0.002, by=BY))
 
-experiment.claim("a-sophia", "LeNet-5: Sophia-G is not better than AdamW", source="hypothesis",
-                 expected="test accuracy not above AdamW's by more than 0.2 points (95 %); false where it is",
-                 )(no_larger("a", "Sophia-G", "AdamW", "test_accuracy", 0.002, BY))
+experiment.claim(
+    "a-sophia",
+    "LeNet-5: Sophia-G is not better than AdamW",
+    source="hypothesis",
+    expected="test accuracy not above AdamW's by more than 0.2 points (95 %); false where it is",
+)(no_larger("a", "Sophia-G", "AdamW", "test_accuracy", 0.002, BY))
 
-experiment.claim("a-adafactor", "LeNet-5: AdamW ends above Adafactor", source="hypothesis",
-                 expected="test accuracy above (95 %); false where it is below, or alike to 0.2 points",
-                 )(larger("a", "AdamW", "Adafactor", "test_accuracy", BY, 0.002))
+experiment.claim(
+    "a-adafactor",
+    "LeNet-5: AdamW ends above Adafactor",
+    source="hypothesis",
+    expected="test accuracy above (95 %); false where it is below, or alike to 0.2 points",
+)(larger("a", "AdamW", "Adafactor", "test_accuracy", BY, 0.002))
 
 
-@experiment.claim("a-half", "LeNet-5: Sophia-G reaches AdamW's last training loss in half of the steps",
-                  expected="its loss after half of the steps, with a cosine of that length, at most 1.05 times AdamW's "
-                  "(95 % of the log); false where it is higher", source="Liu et al. 2024, of language models")
+@experiment.claim(
+    "a-half",
+    "LeNet-5: Sophia-G reaches AdamW's last training loss in half of the steps",
+    expected="its loss after half of the steps, with a cosine of that length, at most 1.05 times AdamW's (95 % of the "
+    "log); false where it is higher",
+    source="Liu et al. 2024, of language models",
+)
 def a_half(results):
     ends = results.select("a", method=(HALF, "AdamW")).at_best(by=BY).finals("train_loss")
-    return decided(spreads({m: ends[m] for m in (HALF, "AdamW")}),
-                   within(np.log(ends[HALF] / ends["AdamW"]), high=np.log(1.05)))
+    apart = np.log(ends[HALF] / ends["AdamW"])
+    return decided(spreads({m: ends[m] for m in (HALF, "AdamW")}), within(apart, high=np.log(1.05)))
 
 
-@experiment.claim("b-state", "bytes of state a parameter, float32", expected=listed(BYTES) + "; to 1 % (0: below 0.1)",
-                  source="definitions of the methods")
+@experiment.claim(
+    "b-state",
+    "bytes of state a parameter, float32",
+    expected=listed(BYTES) + "; to 1 % (0: below 0.1)",
+    source="definitions of the methods",
+)
 def b_state(results):
     found = results.select("b", what="memory").means("bytes")
     return listed(found), all(abs(found[m] / b - 1) < 0.01 if b else found[m] < 0.1 for m, b in BYTES.items())
 
 
-@experiment.claim("b-peak", "at its peak a step holds the state and at most one more vector like x",
-                  expected="peak - state at most 4.1 bytes a parameter; false where a method needs more",
-                  source="Sophia's second gradient, Adafactor's direction")
+@experiment.claim(
+    "b-peak",
+    "at its peak a step holds the state and at most one more vector like x",
+    expected="peak - state at most 4.1 bytes a parameter; false where a method needs more",
+    source="Sophia's second gradient, Adafactor's direction",
+)
 def b_peak(results):
     some = results.select("b", what="memory")
     peak, state = some.means("peak"), some.means("bytes")
     return listed(peak), all(peak[m] - state[m] <= LIKE + 0.1 for m in BYTES)
 
 
-@experiment.claim("b-moments", "Adam-mini does away with 99.9 % of the second moments",
-                  expected="second moments / parameters < 1e-3 (here: blocks are convolutions, rows of the last layer, "
-                  "biases alone)", source="Zhang et al. 2024, abstract")
+@experiment.claim(
+    "b-moments",
+    "Adam-mini does away with 99.9 % of the second moments",
+    expected="second moments / parameters < 1e-3 (here: blocks are convolutions, rows of the last layer, biases alone)",
+    source="Zhang et al. 2024, abstract",
+)
 def b_moments(results):
     found = float(results.select("b", what="memory", method="Adam-mini")[0].final["moments"])
     return f"{found:.2g}", found < 1e-3
 
 
-def seconds(results, what):
-    """{column: seconds over the rounds}"""
-    return {m: np.array(v) for m, v in results.select("b", what=what)[0].columns.items()}
-
-
-@experiment.claim("b-time", "an update of Adam-mini takes no longer than one of AdamW",
-                  expected="at most 1.05 times (95 % of the log over rounds, in turns); false where longer",
-                  source="it moves 4 bytes a parameter less, but takes norms")
+@experiment.claim(
+    "b-time",
+    "an update of Adam-mini takes no longer than one of AdamW",
+    expected="at most 1.05 times (95 % of the log over rounds, in turns); false where longer",
+    source="it moves 4 bytes a parameter less, but takes norms",
+)
 def b_time(results):
     found = seconds(results, "steps")
     text = listed({m: f"{1000 * np.median(v):.1f} ms" for m, v in found.items()})
     return decided(text, within(np.log(found["Adam-mini"] / found["AdamW"]), high=np.log(1.05)))
 
 
-def shares(results):
-    """{method: (update, estimate a step) in per cent of the time of a gradient}"""
-    network = {name: np.median(v) for name, v in seconds(results, "gradients").items()}
-    return {m: (100 * np.median(v) / network["gradient"],
-                100 * network["sampled"] / network["gradient"] / EVERY * (m == "Sophia-G"))
-            for m, v in seconds(results, "steps").items()}
-
-
-@experiment.claim("b-estimate", "Sophia-G's second gradient, every ten steps, costs a tenth of a gradient",
-                  expected="9 to 11 % of a gradient a step (95 % over rounds)",
-                  source="Liu et al. 2024 say 5 %, for the gradient of a part of the batch")
+@experiment.claim(
+    "b-estimate",
+    "Sophia-G's second gradient, every ten steps, costs a tenth of a gradient",
+    expected="9 to 11 % of a gradient a step (95 % over rounds)",
+    source="Liu et al. 2024 say 5 %, for the gradient of a part of the batch",
+)
 def b_estimate(results):
     found = seconds(results, "gradients")
     values = 100 * found["sampled"] / found["gradient"] / EVERY
     return decided(f"{spread(values, 3).split(' (')[0]} % ({len(values)} rounds)", within(values, 9, 11))
 
 
-@experiment.claim("c-rho", "the share that is not clipped grows with rho",
-                  expected="from each rho to the next (95 %), at the end; false where it falls")
+@experiment.claim(
+    "c-rho",
+    "the share that is not clipped grows with rho",
+    expected="from each rho to the next (95 %), at the end; false where it falls",
+)
 def c_rho(results):
     found = results.select("c").finals("share", "rho")
-    return (listed({f"{rho:g}:": v.mean() for rho, v in found.items()}),
-            together(lower(a, b) for a, b in itertools.pairwise(found.values())))
+    return (
+        listed({f"{rho:g}:": v.mean() for rho, v in found.items()}),
+        together(lower(a, b) for a, b in itertools.pairwise(found.values())),
+    )
 
 
-@experiment.claim("c-health", "at rho = 0.04, between a tenth and a half of the coordinates are not clipped",
-                  expected="mean share over the second half in 0.1 to 0.5 (95 %)",
-                  source="the authors' advice for tuning rho")
+@experiment.claim(
+    "c-health",
+    "at rho = 0.04, between a tenth and a half of the coordinates are not clipped",
+    expected="mean share over the second half in 0.1 to 0.5 (95 %)",
+    source="the authors' advice for tuning rho",
+)
 def c_health(results):
     found = {f"rho {rho:g}": runs.late("share") for rho, runs in results.select("c").groups("rho")}
     return decided(spreads(found), within(found["rho 0.04"], 0.1, 0.5))
-
-
-# ---------------------------------------------------------------------------------------------------------- figures
-@experiment.figure("lenet.png", caption="LeNet-5, batch size 64, cosine, each method at its best rate: training loss, "
-                   "test error, and loss of held-out rows against the rate.")
-def lenet_figure(results):
-    return tuned(results.select("a"))
-
-
-@experiment.figure("work.png", caption="LeNet-5, each method at its best rate: training loss by step, and by the rows "
-                   "that were differentiated, Sophia's estimates among them.")
-def work_figure(results):
-    some = results.select("a").at_best(by=BY)
-    figure, axes = panels(1, 2)
-    for ax, x in zip(axes, ("step", "gradients"), strict=True):
-        curves(ax, some, "train_loss", x, legend=False, ylabel="training loss", logy=True)
-        closer(ax, some, "train_loss", 0.1, 0.05)
-        ax.set_xlim(left=0)
-    return below(figure, axes[0], 4)
-
-
-@experiment.figure("cost.png", caption="All 11,173,962 parameters of ResNet-18. Left: bytes of optimizer state a "
-                   "parameter, and (light) the most that a step holds beside x and g. Middle: time of an update "
-                   "(median, bars: quartiles). Right: update and (light) Sophia's estimate, a tenth of a gradient a "
-                   "step, in per cent of the time of a gradient of 128 rows.")
-def cost_figure(results):
-    figure, (left, middle, right) = panels(1, 3, size=(13, 4))
-    kept, times, parts = results.select("b", what="memory"), seconds(results, "steps"), shares(results)
-    peak, state = kept.means("peak"), kept.means("bytes")
-    for i, m in enumerate(BYTES):
-        left.barh(i, peak[m], color=COLOURS[i], alpha=0.35)
-        left.barh(i, state[m], color=COLOURS[i])
-        left.text(peak[m] + 0.1, i, f"{state[m]:.3g}; {peak[m]:.3g}", va="center")
-        low, half, high = np.percentile(1000 * times[m], (25, 50, 75))
-        middle.barh(i, half, color=COLOURS[i], xerr=[[half - low], [high - half]], capsize=3)
-        right.barh(i, sum(parts[m]), color=COLOURS[i], alpha=0.35)
-        right.barh(i, parts[m][0], color=COLOURS[i])
-        right.text(sum(parts[m]) + 0.1, i, f"{sum(parts[m]):.1f} %", va="center")
-    for ax, label in ((left, "state; peak [bytes a parameter]"), (middle, "time of an update [ms]"),
-                      (right, "of the time of a gradient [%]")):
-        ax.set_yticks(range(len(BYTES)), list(BYTES) if ax is left else [""] * len(BYTES))
-        ax.invert_yaxis()
-        ax.set_xlabel(label)
-    left.set_xlim(0, 1.35 * max(peak.values()))
-    right.set_xlim(0, 1.25 * max(map(sum, parts.values())))
-    return figure
-
-
-@experiment.figure("clipping.png", caption="Sophia-G on LeNet-5: the share of coordinates whose step is not clipped, "
-                   "by rho (bands: seeds). Grey: where the authors want it.")
-def clipping_figure(results):
-    figure, ax = panels()
-    ax.axhspan(0.1, 0.5, color="#DDDDDD", zorder=0)
-    curves(ax, results.select("c"), "share", ylabel="share of coordinates not clipped", logy=True, legend=False)
-    ax.set_ylim(1e-5, 1)
-    return below(figure, ax, 4)
 
 
 if __name__ == "__main__":

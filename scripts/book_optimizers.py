@@ -17,9 +17,9 @@ Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1
 
 from types import SimpleNamespace
 
+from figures.book_optimizers import LOSSES, PRINTED, album
 from lab import Entry, Experiment, Part, Recipe, Undecided
 from lab.claims import alike, decided, listed, no_larger, spread, spreads
-from lab.figures import curves, look, mark, named, panels, reference
 from lab.verdicts import lower, within
 from nn import GELU
 from nn.networks import mlp
@@ -43,16 +43,14 @@ experiment = Experiment(
         "e": Part("the book's convolutional network", "digits", "cifar-10-jpeg"),
     },
     seeds=10,
+    figures=album,
 )
 
-LOSSES, PRINTED = (2.223, 2.129), 0.347                         # training, test; test accuracy: after one epoch
-WIDE = (256, 192, 128, 64)                                      # 283,914 weights
-ALLOCATED = {"Adam": 985.1, "Lion": 748.2, "parameters": 62.1e6}        # MB of the book's "transformer"
+WIDE = (256, 192, 128, 64)  # 283,914 weights
+ALLOCATED = {"Adam": 985.1, "Lion": 748.2, "parameters": 62.1e6}  # MB of the book's "transformer"
 SAMPLES = (1, 10, 100, 1000, 10_000)
-PAPERS = InverseSquareRoot(1.0, cap=1e-2)                        # Adafactor's rate: min(1e-2, 1/sqrt t)
+PAPERS = InverseSquareRoot(1.0, cap=1e-2)  # Adafactor's rate: min(1e-2, 1/sqrt t)
 FULL = mlp((784, *WIDE, 10)).segments
-FORMS = {"buffer form, 0.001": ("buffer form", 1e-3), "average, 0.01": ("average", 1e-2),
-         "average, 0.001": ("average", 1e-3)}
 
 
 # ------------------------------------------------------------------------------------------------- the book's variants
@@ -94,6 +92,22 @@ class LionOfTheText(Optimizer):
         sign_of_average(x, m, g, lr, self.b1)
 
 
+FORMS = {
+    "buffer form, 0.001": (HeavyBall(0.9), 1e-3),
+    "average, 0.01": (Averaged(0.9), 1e-2),
+    "average, 0.001": (Averaged(0.9), 1e-3),
+}
+METHODS = {  # of part b, at the book's rates
+    "SGD, average": (Averaged(0.9), 1e-2),
+    "SGD, buffer form": (HeavyBall(0.9), 1e-2),
+    "Adam": (Adam(), 1e-3),
+    "Lion": (Lion(), 1e-4),
+    "Lion of the text": (LionOfTheText(), 1e-4),
+    "Adafactor": (Adafactor(), PAPERS),
+}
+FEWER = ("SGD, average", "Adam", "Lion", "Adafactor")  # of part e
+
+
 def diagonals(seed, events, n=20):
     """Estimates of the diagonal of A at a point of 1/2 x'Ax: relative error of the mean of z (A z), z random signs, and
     of the mean of squared gradients at points x + noise, scaled by the best factor, by the number of samples."""
@@ -120,44 +134,45 @@ def held(seed, events, kind):
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args):
-    rows, B, few = args.pick(None, 800), args.pick(128, 32), args.seeds[:5]
-    optimizers = {"buffer form": HeavyBall(0.9), "average": Averaged(0.9)}
+    sampler, pixels = RandomReshuffling(args.pick(128, 32)), (-1, 1)
     for data in args.data_of("a"):
-        problem = Recipe(perceptron, data=data, hidden=(512, 64), rows=rows, pixels=(-1, 1))
-        for name, (form, lr) in FORMS.items():
-            yield Entry("a", problem, optimizers[form], RandomReshuffling(B), lr, stop=Stop(epochs=1), metrics=0.125,
-                        form=name)
+        problem = Recipe(perceptron, data=data, hidden=(512, 64), rows=args.pick(None, 800), pixels=pixels)
+        for form, (optimizer, lr) in FORMS.items():
+            yield Entry("a", problem, optimizer, sampler, lr, stop=Stop(epochs=1), metrics=0.125, form=form)
+    few, stop, rows = args.seeds[:5], Stop(epochs=args.budget(6, 4)), args.pick(10_000, 600)
     for data in args.data_of("b"):
-        problem = Recipe(perceptron, data=data, hidden=WIDE, activation=GELU, rows=args.pick(10_000, 600),
-                         pixels=(-1, 1))
-        for name, optimizer, rate in (
-            ("SGD, average", Averaged(0.9), 1e-2), ("SGD, buffer form", HeavyBall(0.9), 1e-2), ("Adam", Adam(), 1e-3),
-            ("Lion", Lion(), 1e-4), ("Lion of the text", LionOfTheText(), 1e-4), ("Adafactor", Adafactor(), PAPERS),
-        ):
-            yield Entry("b", problem, optimizer, RandomReshuffling(B), rate, stop=Stop(epochs=args.budget(6, 4)),
-                        method=name, seeds=few)
+        problem = Recipe(perceptron, data=data, hidden=WIDE, activation=GELU, rows=rows, pixels=pixels)
+        for method, (optimizer, lr) in METHODS.items():
+            yield Entry("b", problem, optimizer, sampler, lr, stop=stop, method=method, seeds=few)
     yield Entry("c", run=Recipe(diagonals), on="a quadratic")
     for kind in (HeavyBall, Lion, Adam, Adafactor):
         yield Entry("d", run=Recipe(held, kind=kind), seeds=[0], method=kind.__name__)
+    three, stop = args.seeds[:3], Stop(epochs=args.budget(4, 2))
     for data in args.data_of("e"):
         problem = Recipe(book_cnn, data=data, rows=args.pick(2000, 120), test_rows=args.pick(2000, 100))
-        for name, optimizer, rate in (("SGD, average", Averaged(0.9), 1e-2), ("Adam", Adam(), 1e-3),
-                                      ("Lion", Lion(), 1e-4), ("Adafactor", Adafactor(), PAPERS)):
-            yield Entry("e", problem, optimizer, RandomReshuffling(B), rate, stop=Stop(epochs=args.budget(4, 2)),
-                        method=name, seeds=args.seeds[:3])
+        for method in FEWER:
+            optimizer, lr = METHODS[method]
+            yield Entry("e", problem, optimizer, sampler, lr, stop=stop, method=method, seeds=three)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
 def after_one(results, form):
     """{what the book prints: its values over seeds} after one epoch; the training loss is the mean over batches."""
     runs = results.select("a", form=form)
-    return {"training loss": np.array([run.columns["loss"][1:].mean() for run in runs]),
-            "test loss": runs.final("test_loss"), "test accuracy": runs.final("test_accuracy")}
+    return {
+        "training loss": np.array([run.columns["loss"][1:].mean() for run in runs]),
+        "test loss": runs.final("test_loss"),
+        "test accuracy": runs.final("test_accuracy"),
+    }
 
 
-@experiment.claim("a-printed", "the book's numbers after one epoch are the class's average at work",
-                  expected="training loss 2.223 ± 0.02, test loss 2.129 ± 0.03, test accuracy 0.347 ± 0.05 (95 %); "
-                  "false where one is outside", source="book")
+@experiment.claim(
+    "a-printed",
+    "the book's numbers after one epoch are the class's average at work",
+    expected="training loss 2.223 ± 0.02, test loss 2.129 ± 0.03, test accuracy 0.347 ± 0.05 (95 %); false where one "
+    "is outside",
+    source="book",
+)
 def a_printed(results, args):
     if args.quick or args.data_of("a") != ["fashion-mnist"]:
         raise Undecided("it speaks of one epoch of Fashion-MNIST")
@@ -166,122 +181,99 @@ def a_printed(results, args):
     return decided(spreads(found), *(within(v, p - margin, p + margin) for v, p, margin in wanted))
 
 
-@experiment.claim("a-buffer", "at the same rate the text's buffer form learns far more in that epoch",
-                  expected="test accuracy higher by 10 points or more (95 %); false where by less")
+@experiment.claim(
+    "a-buffer",
+    "at the same rate the text's buffer form learns far more in that epoch",
+    expected="test accuracy higher by 10 points or more (95 %); false where by less",
+)
 def a_buffer(results):
     one, two = (100 * after_one(results, form)["test accuracy"] for form in ("buffer form, 0.001", "average, 0.001"))
     return decided(f"{spread(one)} and {spread(two)} %", within(one - two, 10))
 
 
-experiment.claim("a-map", "at lr/(1-beta) the average is the buffer form, but for the first step",
-                 expected="test accuracies within half a point (95 %)", source="npopt/optimizers/heavy_ball.py",
-                 )(alike("a", {"form": "average, 0.01"}, {"form": "buffer form, 0.001"}, "test_accuracy", 0.005))
+experiment.claim(
+    "a-map",
+    "at lr/(1-beta) the average is the buffer form, but for the first step",
+    expected="test accuracies within half a point (95 %)",
+    source="npopt/optimizers/heavy_ball.py",
+)(alike("a", {"form": "average, 0.01"}, {"form": "buffer form, 0.001"}, "test_accuracy", 0.005))
 
 
 def trains_further(one, two, part="b", column="train_loss"):
     """A claim's function: the last value of one method lies below that of another."""
+
     def judged(results):
         a, b = (results.select(part, method=name).final(column) for name in (one, two))
         return decided(f"{one} {spread(a)}, {two} {spread(b)}", lower(a, b, 0.005))
+
     return judged
 
 
 SURE = "training loss lower (95 %); false where higher, or lower by at most 0.005"
 
-experiment.claim("b-form", "what the book calls SGD loses by its form: at the same rate the buffer form trains further",
-                 expected=SURE)(trains_further("SGD, buffer form", "SGD, average"))
-experiment.claim("b-lion", "Lion's second average matters: with m = c, as in the text, it trains less far",
-                 expected=SURE, source="Chen et al., NeurIPS 2023, against the book's text",
-                 )(trains_further("Lion", "Lion of the text"))
-experiment.claim("b-adam", "Adam trains further than what the book calls SGD, each at the book's rate",
-                 expected=SURE, source="book's figures")(trains_further("Adam", "SGD, average"))
-experiment.claim("b-adafactor", "Adafactor, with rows and columns for a second moment, keeps up with Adam",
-                 expected="training loss at most 0.02 above Adam's (95 %)", source="Shazeer & Stern, ICML 2018",
-                 )(no_larger("b", "Adafactor", "Adam", "train_loss", 0.02))
+experiment.claim(
+    "b-form",
+    "what the book calls SGD loses by its form: at the same rate the buffer form trains further",
+    expected=SURE,
+)(trains_further("SGD, buffer form", "SGD, average"))
+experiment.claim(
+    "b-lion",
+    "Lion's second average matters: with m = c, as in the text, it trains less far",
+    expected=SURE,
+    source="Chen et al., NeurIPS 2023, against the book's text",
+)(trains_further("Lion", "Lion of the text"))
+experiment.claim(
+    "b-adam",
+    "Adam trains further than what the book calls SGD, each at the book's rate",
+    expected=SURE,
+    source="book's figures",
+)(trains_further("Adam", "SGD, average"))
+experiment.claim(
+    "b-adafactor",
+    "Adafactor, with rows and columns for a second moment, keeps up with Adam",
+    expected="training loss at most 0.02 above Adam's (95 %)",
+    source="Shazeer & Stern, ICML 2018",
+)(no_larger("b", "Adafactor", "Adam", "train_loss", 0.02))
 
 
-@experiment.claim("c-signs", "z (H z) averages to the Hessian's diagonal, squared gradients do not",
-                  expected="relative error at 10,000 samples below 0.05, and above 0.3 at the best scale (95 %)",
-                  source="Liu et al. 2024, Algorithm 1; the book's class")
+@experiment.claim(
+    "c-signs",
+    "z (H z) averages to the Hessian's diagonal, squared gradients do not",
+    expected="relative error at 10,000 samples below 0.05, and above 0.3 at the best scale (95 %)",
+    source="Liu et al. 2024, Algorithm 1; the book's class",
+)
 def c_signs(results):
     signs, squares = (np.array([run.final[name] for run in results.select("c")]) for name in ("signs", "squares"))
     return decided(f"{spread(signs)} and {spread(squares)}", within(signs, high=0.05), within(squares, 0.3))
 
 
-@experiment.claim("d-copies", "the book's table of memory counts arrays: momentum and Lion keep one, Adam two; "
-                  "Adafactor next to none",
-                  expected="4, 4 and 8 bytes a weight; Adam less Lion times 62.1 M is the printed 985.1 - 748.2 MB, to "
-                  "0.1 %; Adafactor below 0.1 bytes", source="book's table")
+@experiment.claim(
+    "d-copies",
+    "the book's table of memory counts arrays: momentum and Lion keep one, Adam two; Adafactor next to none",
+    expected="4, 4 and 8 bytes a weight; Adam less Lion times 62.1 M is the printed 985.1 - 748.2 MB, to 0.1 %; "
+    "Adafactor below 0.1 bytes",
+    source="book's table",
+)
 def d_copies(results):
     found = results.select("d").means("bytes")
     more = (found["Adam"] - found["Lion"]) * ALLOCATED["parameters"] / 2**20
     printed = ALLOCATED["Adam"] - ALLOCATED["Lion"]
     *whole, small = found.values()
-    return (f"{listed(found)}; {more:.1f} MiB (printed {printed:.1f})",
-            whole == [4, 4, 8] and small < 0.1 and abs(more / printed - 1) < 1e-3)
+    return (
+        f"{listed(found)}; {more:.1f} MiB (printed {printed:.1f})",
+        whole == [4, 4, 8] and small < 0.1 and abs(more / printed - 1) < 1e-3,
+    )
 
 
-@experiment.claim("e-lion", "on the convolutional network Lion generalises better than Adam and SGD, as the book says",
-                  expected="test accuracy higher (95 %); false where lower than one of them, or higher by at most half "
-                  "a point", source="book, one seed, CIFAR-100, 40 epochs; here early speed alone")
+@experiment.claim(
+    "e-lion",
+    "on the convolutional network Lion generalises better than Adam and SGD, as the book says",
+    expected="test accuracy higher (95 %); false where lower than one of them, or higher by at most half a point",
+    source="book, one seed, CIFAR-100, 40 epochs; here early speed alone",
+)
 def e_lion(results):
     ends = results.select("e").finals("test_accuracy")
     return decided(spreads(ends), *(lower(ends[name], ends["Lion"], 0.005) for name in ("Adam", "SGD, average")))
-
-
-# ---------------------------------------------------------------------------------------------------------- figures
-@experiment.figure("forms.png", caption="One epoch of 784-512-64-10: test loss and test accuracy with the text's "
-                   "momentum and with the class's, which is the text's at a tenth of the rate (median and quartiles of "
-                   "the seeds). Dotted: what the book prints.")
-def forms_figure(results):
-    figure, axes = panels(1, 2)
-    for ax, column, text, printed in zip(axes, ("test_loss", "test_accuracy"), ("test loss", "test accuracy"),
-                                         (LOSSES[1], PRINTED), strict=True):
-        curves(ax, results.select("a"), column, ylabel=text, legend=False)
-        mark(ax, printed, f"book: {printed:g}", 0.45)
-        named(ax)
-    return figure
-
-
-def compared(results, part):
-    """Training loss and test accuracy by epoch, without the untrained network."""
-    figure, axes = panels(1, 2)
-    runs = results.select(part)
-    for ax, column, text in zip(axes, ("train_loss", "test_accuracy"), ("training loss", "test accuracy"), strict=True):
-        curves(ax, runs, column, ylabel=text, logy=column == "train_loss", legend=False)
-        ax.set_xlim(0.9, None)
-        late = np.concatenate([run.columns[column][1:] for run in runs])
-        low, high = np.nanpercentile(late, (0, 98))
-        ax.set_ylim(*((low / 1.05, high * 1.05) if column == "train_loss" else (np.percentile(late, 2) - 0.01, None)))
-        named(ax)
-    return figure
-
-
-@experiment.figure("comparison.png", caption="784-256-192-128-64-10 with GELU at the book's rates (SGD 0.01, Adam "
-                   "1e-3, Lion 1e-4; Adafactor: min(0.01, 1/sqrt t) of each matrix's size), from the first epoch on: "
-                   "training loss and test accuracy (median and quartiles of the seeds).")
-def comparison_figure(results):
-    return compared(results, "b")
-
-
-@experiment.figure("cnn.png", caption="The book's convolutional network on 2,000 pictures of cifar-10-jpeg, at the "
-                   "book's rates, from the first epoch on (median and quartiles of the seeds).")
-def cnn_figure(results):
-    return compared(results, "e")
-
-
-@experiment.figure("diagonal.png", caption="A quadratic in 20 variables: relative error of two estimates of the "
-                   "Hessian's diagonal by the number of samples; one line a seed. Dotted: 1/sqrt(samples).")
-def diagonal_figure(results):
-    figure, ax = panels(size=(7.5, 4.8))
-    labels = {"signs": "z (H z),\nrandom signs", "squares": "squared gradients,\nbest scale"}
-    for i, (name, label) in enumerate(labels.items()):
-        for k, run in enumerate(results.select("c")):
-            ax.plot(run.columns["samples"], run.columns[name], label="_" if k else label, lw=1, **look(i))
-    ax.set(xscale="log", yscale="log", xlabel="samples", ylabel="relative error")
-    reference(ax, (10, 10_000), 0.005, -0.5)
-    named(ax)
-    return figure
 
 
 if __name__ == "__main__":

@@ -34,31 +34,35 @@ experiment = Experiment(
 )
 
 LINEAR = {"LeCun": init.LeCun(), "orthogonal": init.Orthogonal()}
-DEEP = {"N(0, 0.01²)": init.Normal(0.01), "Xavier": init.XavierNormal(), "Kaiming": init.KaimingNormal(),
-        "orthogonal √2": init.Orthogonal(math.sqrt(2))}
+DEEP = {
+    "N(0, 0.01²)": init.Normal(0.01),
+    "Xavier": init.XavierNormal(),
+    "Kaiming": init.KaimingNormal(),
+    "orthogonal √2": init.Orthogonal(math.sqrt(2)),
+}
 LAYERS, WIDTH = 50, 256
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args):
-    rows, few = args.pick(20_000, 600), args.seeds[:5]
+    rows, few, sampler = args.pick(20_000, 600), args.seeds[:5], RandomReshuffling(128)
     for start in DEEP:
         for activation in ACTIVATIONS:
             recipe = Recipe(signals, start=DEEP[start], activation=activation, layers=LAYERS, width=WIDTH)
             yield Entry("d", run=recipe, activation=activation, start=start)
     for start in LINEAR:
-        yield Entry("d", run=Recipe(jacobian, start=LINEAR[start], layers=LAYERS, width=WIDTH), of="Jacobian",
-                    start=start)
+        recipe = Recipe(jacobian, start=LINEAR[start], layers=LAYERS, width=WIDTH)
+        yield Entry("d", run=recipe, of="Jacobian", start=start)
     yield Entry("d", run=Recipe(power), of="power iteration")
+    length = dict(stop=Stop(epochs=args.budget(4, 2)), metrics=args.pick(0.5, 1))
     for data in args.data_of("e"):
+        given = dict(data=data, hidden=(64,) * 19, rows=rows)
         for start, maker in DEEP.items():
             for activation, norm in ((ReLU, None), (Tanh, None), (ReLU, "batch")):
-                problem = Recipe(perceptron, data=data, hidden=(64,) * 19, rows=rows, init=maker, activation=activation,
-                                 norm=norm)
-                yield Entry("e", problem, HeavyBall(0.9), RandomReshuffling(128), Cosine(0.01),
-                            stop=Stop(epochs=args.budget(4, 2)), metrics=args.pick(0.5, 1), seeds=few,
-                            activation=activation.__name__, norm=bool(norm), start=start)
+                problem = Recipe(perceptron, **given, init=maker, activation=activation, norm=norm)
+                tags = dict(activation=activation.__name__, norm=bool(norm), start=start)
+                yield Entry("e", problem, HeavyBall(0.9), sampler, Cosine(0.01), seeds=few, **tags, **length)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
@@ -68,48 +72,65 @@ def factors(runs):
     return np.exp([(v[-1] - v[0]) / (LAYERS - 1) for v in logs])
 
 
-@experiment.claim("d-factors", "ReLU: a layer multiplies the mean square by 1 with Kaiming and sqrt(2) x orthogonal, "
-                  "by 1/2 with Xavier, by 0.0128 with N(0, 0.01²)",
-                  expected="n std² / 2 to 5 %, n = 256 (95 %); false where one is outside",
-                  source="He et al., ICCV 2015, equation 9")
+@experiment.claim(
+    "d-factors",
+    "ReLU: a layer multiplies the mean square by 1 with Kaiming and sqrt(2) x orthogonal, by 1/2 with Xavier, by "
+    "0.0128 with N(0, 0.01²)",
+    expected="n std² / 2 to 5 %, n = 256 (95 %); false where one is outside",
+    source="He et al., ICCV 2015, equation 9",
+)
 def d_factors(results):
     expected = {"Kaiming": 1.0, "orthogonal √2": 1.0, "Xavier": 0.5, "N(0, 0.01²)": WIDTH * 1e-4 / 2}
     found = {s: factors(results.select("d", activation="ReLU", start=s)) for s in expected}
     return decided(spreads(found), *(within(found[s] / v, 0.95, 1.05) for s, v in expected.items()))
 
 
-@experiment.claim("d-tanh", "tanh: Xavier's signals fade slowly, like 1/layer, not geometrically",
-                  expected="q = 1/(2 layer): 2 x 50 q in 0.75 to 1.25 at layer 50, 2 x 25 q at layer 25 (95 %); false "
-                  "where outside", source="mean field at the critical point: q <- q - 2 q²; Schoenholz et al., "
-                  "ICLR 2017")
+@experiment.claim(
+    "d-tanh",
+    "tanh: Xavier's signals fade slowly, like 1/layer, not geometrically",
+    expected="q = 1/(2 layer): 2 x 50 q in 0.75 to 1.25 at layer 50, 2 x 25 q at layer 25 (95 %); false where outside",
+    source="mean field at the critical point: q <- q - 2 q²; Schoenholz et al., ICLR 2017",
+)
 def d_tanh(results):
     runs = results.select("d", activation="tanh", start="Xavier")
     found = {layer: np.array([2 * layer * run.columns["square"][layer - 1] for run in runs]) for layer in (25, 50)}
     return decided(spreads(found), *(within(v, 0.75, 1.25) for v in found.values()))
 
 
-@experiment.claim("d-jacobian", "orthogonal, linear, 50 layers: all singular values of the Jacobian are 1, its "
-                  "Frobenius norm is sqrt(n)", expected="to 1e-9; sqrt(256) = 16 (the book prints 1)",
-                  source="Saxe, McClelland & Ganguli, ICLR 2014")
+@experiment.claim(
+    "d-jacobian",
+    "orthogonal, linear, 50 layers: all singular values of the Jacobian are 1, its Frobenius norm is sqrt(n)",
+    expected="to 1e-9; sqrt(256) = 16 (the book prints 1)",
+    source="Saxe, McClelland & Ganguli, ICLR 2014",
+)
 def d_jacobian(results):
     runs = results.select("d", of="Jacobian", start="orthogonal")
     worst = max(float(np.abs(run.columns["value"] - 1).max()) for run in runs)
     frobenius = float(runs[0].columns["frobenius"][0])
-    return (f"largest deviation {worst:.1g}, Frobenius norm {frobenius:.9g}",
-            worst < 1e-9 and abs(frobenius - math.sqrt(WIDTH)) < 1e-8)
+    return (
+        f"largest deviation {worst:.1g}, Frobenius norm {frobenius:.9g}",
+        worst < 1e-9 and abs(frobenius - math.sqrt(WIDTH)) < 1e-8,
+    )
 
 
-@experiment.claim("d-gaussian", "Gaussian weights of the same variance stretch a few directions and lose the others",
-                  expected="s_1 / s_n of the Jacobian above 1e10", source="Saxe, McClelland & Ganguli, ICLR 2014")
+@experiment.claim(
+    "d-gaussian",
+    "Gaussian weights of the same variance stretch a few directions and lose the others",
+    expected="s_1 / s_n of the Jacobian above 1e10",
+    source="Saxe, McClelland & Ganguli, ICLR 2014",
+)
 def d_gaussian(results):
-    ratios = [run.columns["value"][0] / max(run.columns["value"][-1], 1e-15 * run.columns["value"][0])
-              for run in results.select("d", of="Jacobian", start="LeCun")]
+    spectra = [run.columns["value"] for run in results.select("d", of="Jacobian", start="LeCun")]
+    ratios = [values[0] / max(values[-1], 1e-15 * values[0]) for values in spectra]
     return f"at least {min(ratios):.2g} (beyond 1e15 rounding hides it)", min(ratios) > 1e10
 
 
-@experiment.claim("d-power", "one power iteration a step follows the spectral norm of a matrix that moves by 1 % a "
-                  "step", expected="relative error below 5 % from step 30 on, never below 0",
-                  source="Miyato et al., ICLR 2018, section 2.1")
+@experiment.claim(
+    "d-power",
+    "one power iteration a step follows the spectral norm of a matrix that moves by 1 % a step",
+    expected="relative error below 5 % from step 30 on, never below 0",
+    source="Miyato et al., ICLR 2018, section 2.1",
+)
 def d_power(results):
     errors = np.array([run.columns["error"] for run in results.select("d", of="power iteration")])
     return f"{errors[:, 29:].max():.2%} at most", bool(errors[:, 29:].max() < 0.05 and errors.min() > -1e-12)
@@ -119,23 +140,31 @@ def deep(results, norm, activation="ReLU"):
     return results.select("e", activation=activation, norm=norm)
 
 
-@experiment.claim("e-deep", "20 layers of ReLU: Kaiming and sqrt(2) x orthogonal learn, N(0, 0.01²) does not",
-                  expected="test accuracy above 70 %, and a training loss within 0.02 of ln 10 (95 %); false where on "
-                  "the other side", source="theory of d: (n std² / 2)^19")
+@experiment.claim(
+    "e-deep",
+    "20 layers of ReLU: Kaiming and sqrt(2) x orthogonal learn, N(0, 0.01²) does not",
+    expected="test accuracy above 70 %, and a training loss within 0.02 of ln 10 (95 %); false where on the other side",
+    source="theory of d: (n std² / 2)^19",
+)
 def e_deep(results):
     some = deep(results, False)
     ends, loss = some.finals("test_accuracy", "start"), some.select(start="N(0, 0.01²)").final("train_loss")
-    return decided(f"{spreads(ends)}; training loss of N(0, 0.01²) {spread(loss)}",
-                   *(within(ends[s], 0.7) for s in ("Kaiming", "orthogonal √2")),
-                   within(loss, math.log(10) - 0.02, math.log(10) + 0.02))
+    return decided(
+        f"{spreads(ends)}; training loss of N(0, 0.01²) {spread(loss)}",
+        *(within(ends[s], 0.7) for s in ("Kaiming", "orthogonal √2")),
+        within(loss, math.log(10) - 0.02, math.log(10) + 0.02),
+    )
 
 
-@experiment.claim("e-xavier", "20 layers of ReLU: from Xavier, whose signals shrink by 2^-19, they learn more slowly "
-                  "than from Kaiming", expected="a larger training loss after an epoch (95 %); false where smaller",
-                  source="theory of d")
+@experiment.claim(
+    "e-xavier",
+    "20 layers of ReLU: from Xavier, whose signals shrink by 2^-19, they learn more slowly than from Kaiming",
+    expected="a larger training loss after an epoch (95 %); false where smaller",
+    source="theory of d",
+)
 def e_xavier(results):
-    first = {s: runs.select(start=s).at("train_loss", row_of(runs, 1)) for runs in [deep(results, False)]
-             for s in ("Xavier", "Kaiming")}
+    runs = deep(results, False)
+    first = {s: runs.select(start=s).at("train_loss", row_of(runs, 1)) for s in ("Xavier", "Kaiming")}
     return decided(spreads(first), lower(first["Kaiming"], first["Xavier"]))
 
 
@@ -143,18 +172,24 @@ def row_of(runs, epoch):
     return int(np.abs(np.asarray(runs[0].columns["epoch"]) - epoch).argmin())
 
 
-@experiment.claim("e-norm", "batch norm makes the start matter less: all four learn, N(0, 0.01²) among them",
-                  expected="test accuracy above 70 % for each (95 %); false where below", source="Ioffe & Szegedy, "
-                  "ICML 2015: BN((a W) u) = BN(W u)")
+@experiment.claim(
+    "e-norm",
+    "batch norm makes the start matter less: all four learn, N(0, 0.01²) among them",
+    expected="test accuracy above 70 % for each (95 %); false where below",
+    source="Ioffe & Szegedy, ICML 2015: BN((a W) u) = BN(W u)",
+)
 def e_norm(results):
     ends = deep(results, True).finals("test_accuracy", "start")
     return decided(spreads(ends), *(within(v, 0.7) for v in ends.values()))
 
 
-@experiment.claim("e-alike", "but not without trace: of starts that differ by a factor alone the smaller one takes "
-                  "larger relative steps", expected="with batch norm N(0, 0.01²) and Kaiming end apart by more than a "
-                  "point of test accuracy (95 %); false where within one", source="the gradient of a W is 1/a times "
-                  "that of W: a rate 312 times as large for n = 64")
+@experiment.claim(
+    "e-alike",
+    "but not without trace: of starts that differ by a factor alone the smaller one takes larger relative steps",
+    expected="with batch norm N(0, 0.01²) and Kaiming end apart by more than a point of test accuracy (95 %); false "
+    "where within one",
+    source="the gradient of a W is 1/a times that of W: a rate 312 times as large for n = 64",
+)
 def e_alike(results):
     ends = deep(results, True).finals("test_accuracy", "start")
     same = close(ends["N(0, 0.01²)"], ends["Kaiming"], 0.01)
@@ -162,13 +197,16 @@ def e_alike(results):
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
-@experiment.figure("depth.png", caption="Mean square of the pre-activations through 50 layers of width 256, ReLU and "
-                   "tanh (median and range over seeds). Right: singular values of the Jacobian of 50 linear layers.")
+@experiment.figure(
+    "depth.png",
+    caption="Mean square of the pre-activations through 50 layers of width 256, ReLU and tanh (median and range over "
+    "seeds). Right: singular values of the Jacobian of 50 linear layers.",
+)
 def depth_figure(results):
     figure, axes = panels(1, 3)
     for ax, activation in zip(axes, ACTIVATIONS, strict=False):
-        curves(ax, results.select("d", activation=activation), "square", "layer", logy=True, xlabel="layer",
-               ylabel="mean square", legend=False)
+        some, shown = results.select("d", activation=activation), dict(logy=True, ylabel="mean square", legend=False)
+        curves(ax, some, "square", "layer", xlabel="layer", **shown)
         ax.set_ylim(1e-20, 10)
         ax.set_title(activation)
         named(ax)
@@ -181,8 +219,11 @@ def depth_figure(results):
     return figure
 
 
-@experiment.figure("deep.png", caption="20 layers of width 64, cosine from 0.01, momentum 0.9: test error by epoch "
-                   "(median and quartiles of the seeds). Dotted: chance.")
+@experiment.figure(
+    "deep.png",
+    caption="20 layers of width 64, cosine from 0.01, momentum 0.9: test error by epoch (median and quartiles of the "
+    "seeds). Dotted: chance.",
+)
 def deep_figure(results):
     figure, axes = panels(1, 3, sharey=True)
     some = results.with_column("test_error", lambda c: 100 * (1 - c["test_accuracy"]) if "test_accuracy" in c else [])

@@ -46,72 +46,102 @@ BY = "validation_loss"
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args, found=None):
-    for part, methods, hidden, factors in (("g", METHODS, DEEPER, (1 / 3, 1, 3)),
-                                           ("l", DEEP, DEEPEST, (1 / 25, 1 / 5, 1, 5))):
+    xavier = init.XavierUniform()
+    for part, methods, hidden, factors, rows, batch, epochs in (
+        ("g", METHODS, DEEPER, (1 / 3, 1, 3), 6000, 256, 8),
+        ("l", DEEP, DEEPEST, (1 / 25, 1 / 5, 1, 5), 12_000, 128, 4),
+    ):
+        common = dict(rows=args.pick(rows, 600), validation=1 / 6, hidden=hidden, pixels=(0, 1), init=xavier)
+        sampler, stop = RandomReshuffling(args.pick(batch, 64)), Stop(epochs=args.budget(epochs, 2))
         for data in args.data_of(part):
             for method, (optimizer, lr) in methods.items():
                 for at in NORMS if part == "l" else list(NORMS)[: 2 if method == "SGD" else 1]:
                     name = method + {"none": "", "before": " + LayerNorm", "after": " + LayerNorm after"}[at]
-                    rows = args.pick({"g": 6000, "l": 12_000}[part], 600)
-                    problem = Recipe(perceptron, data=data, rows=rows, validation=1 / 6, hidden=hidden, pixels=(0, 1),
-                                     init=init.XavierUniform(), **NORMS[at])
+                    problem = Recipe(perceptron, data=data, **common, **NORMS[at])
                     rates = [float(f"{lr * factor:.4g}") for factor in args.pick(factors, (1,))]
-                    sampler = RandomReshuffling(args.pick({"g": 256, "l": 128}[part], 64))
                     for rate in finer(rates, found if part == "g" else None, part, method=name):
-                        yield Entry(part, problem, optimizer, sampler, Cosine(rate), lr=rate, method=name,
-                                    stop=Stop(epochs=args.budget({"g": 8, "l": 4}[part], 2)))
+                        tags = dict(lr=rate, method=name)
+                        yield Entry(part, problem, optimizer, sampler, Cosine(rate), stop=stop, **tags)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
-for part, text in (("g", "the deeper network"), ("l", "32 layers")):
-    experiment.claim(f"{part}-edge", f"the rates of {text} are wide enough", source="tuning of this script",
-                     expected="the best is inside its grid, always")(inside(part, BY))
-experiment.claim("g-norm", "LayerNorm helps the deeper network under SGD", expected="training loss below that without "
-                 "(95 %), each at its best rate; false where above",
-                 )(larger("g", "SGD", "SGD + LayerNorm", "train_loss", by=BY))
+for id, text in (("g-edge", "the deeper network"), ("l-edge", "32 layers")):
+    experiment.claim(
+        id,
+        f"the rates of {text} are wide enough",
+        source="tuning of this script",
+        expected="the best is inside its grid, always",
+    )(inside(id[0], BY))
+experiment.claim(
+    "g-norm",
+    "LayerNorm helps the deeper network under SGD",
+    expected="training loss below that without (95 %), each at its best rate; false where above",
+)(larger("g", "SGD", "SGD + LayerNorm", "train_loss", by=BY))
+
+
 def best_of(results, part, column):
     return {name: found.runs.final(column) for name, found in results.select(part).tuned(by=BY).items()}
 
 
-@experiment.claim("l-none", "32 layers from Xavier's start do not train: 31 ReLUs halve the signal each time",
-                  expected="training loss within 0.05 of ln 10 at the best rate (95 %), under momentum and Adam; false "
-                  "where outside", source="theory of initialization_depth: 2^-31")
+@experiment.claim(
+    "l-none",
+    "32 layers from Xavier's start do not train: 31 ReLUs halve the signal each time",
+    expected="training loss within 0.05 of ln 10 at the best rate (95 %), under momentum and Adam; false where outside",
+    source="theory of initialization_depth: 2^-31",
+)
 def l_none(results):
     found = {m: best_of(results, "l", "train_loss")[m] for m in DEEP}
     return decided(spreads(found), *(within(v, math.log(10) - 0.05, math.log(10) + 0.05) for v in found.values()))
 
 
-@experiment.claim("l-norm", "with LayerNorm they do, before the activation or after it",
-                  expected="test accuracy above 70 % at the best rate (95 %), all four; false where below")
+@experiment.claim(
+    "l-norm",
+    "with LayerNorm they do, before the activation or after it",
+    expected="test accuracy above 70 % at the best rate (95 %), all four; false where below",
+)
 def l_norm(results):
     found = {m: v for m, v in best_of(results, "l", "test_accuracy").items() if "Layer" in m}
     return decided(spreads(found), *(within(v, 0.7) for v in found.values()))
 
 
-@experiment.claim("l-position", "where LayerNorm stands matters little",
-                  expected="test accuracies within two points (95 %), under momentum and Adam; false where not")
+@experiment.claim(
+    "l-position",
+    "where LayerNorm stands matters little",
+    expected="test accuracies within two points (95 %), under momentum and Adam; false where not",
+)
 def l_position(results):
     found = best_of(results, "l", "test_accuracy")
-    return decided(spreads({m: v for m, v in found.items() if "Layer" in m}),
-                   *(close(found[f"{m} + LayerNorm"], found[f"{m} + LayerNorm after"], 0.02) for m in DEEP))
+    return decided(
+        spreads({m: v for m, v in found.items() if "Layer" in m}),
+        *(close(found[f"{m} + LayerNorm"], found[f"{m} + LayerNorm after"], 0.02) for m in DEEP),
+    )
 
 
-experiment.claim("error-7", "LayerNorm is not the cited layer-wise method: that is LAMB, a rate for each layer; on "
-                 "this small network it does not beat Adam", expected="LAMB's test accuracy not above Adam's by more "
-                 "than half a point (95 %; deeper network, each at its best rate); false where above by more",
-                 source="report; You et al., arXiv:1904.00962",
-                 )(no_larger("g", "LAMB", "Adam", "test_accuracy", 0.005, BY))
+experiment.claim(
+    "error-7",
+    "LayerNorm is not the cited layer-wise method: that is LAMB, a rate for each layer; on this small network it does "
+    "not beat Adam",
+    expected="LAMB's test accuracy not above Adam's by more than half a point (95 %; deeper network, each at its best "
+    "rate); false where above by more",
+    source="report; You et al., arXiv:1904.00962",
+)(no_larger("g", "LAMB", "Adam", "test_accuracy", 0.005, BY))
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
-@experiment.figure("deeper.png", caption="784-256-128-128-64-64-10, 5,000 rows, cosine: LayerNorm, and the layer-wise "
-                   "methods LARS and LAMB, each at its best rate.")
+@experiment.figure(
+    "deeper.png",
+    caption="784-256-128-128-64-64-10, 5,000 rows, cosine: LayerNorm, and the layer-wise methods LARS and LAMB, each "
+    "at its best rate.",
+)
 def deeper_figure(results):
     return charts.tuned(results.select("g"))
 
 
-@experiment.figure("layers.png", caption="32 layers of width 64, 10,000 rows, cosine, from Xavier's start: no norm, "
-                   "LayerNorm before the activation, after it, each at its best rate.")
+@experiment.figure(
+    "layers.png",
+    caption="32 layers of width 64, 10,000 rows, cosine, from Xavier's start: no norm, LayerNorm before the "
+    "activation, after it, each at its best rate.",
+)
 def layers_figure(results):
     return charts.tuned(results.select("l"))
 

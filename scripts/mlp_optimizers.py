@@ -17,15 +17,14 @@ Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1
 import itertools
 import math
 
-from lab import Entry, Experiment, Part, Recipe, Undecided, charts
+from figures.mlp_optimizers import BALL, BY, album, by_decay, steepest
+from lab import Entry, Experiment, Part, Recipe, Undecided
 from lab.claims import alike, decided, inside, listed, spread, spreads
-from lab.figures import curves, heat, look, named, panels, sweep
 from lab.measures import Factor, schedulers, suggested
-from lab.results import Results, finer
-from lab.verdicts import close, interval, lower, no_higher, shown, within
+from lab.results import finer
+from lab.verdicts import close, lower, no_higher, shown, within
 from nn import init
 from npopt import SGD, Adam, AdamW, AMSGrad, HeavyBall, Nesterov, RandomReshuffling, Stop
-from npopt.analysis.range_test import RangeTest
 from problems.classifiers import perceptron
 
 import numpy as np
@@ -40,13 +39,15 @@ experiment = Experiment(
         "h": Part("the report's schedulers", "digits", "fashion-mnist"),
     },
     seeds=10,
+    figures=album,
 )
 
 MOMENTA = (0.0, 0.5, 0.9)
-RATES = (1e-4, 1e-3, 1e-2, 1e-1)                                # of Adam, before the finer grid
+RATES = (1e-4, 1e-3, 1e-2, 1e-1)  # of Adam, before the finer grid
 B1, B2 = (0.0, 0.9, 0.99), (0.9, 0.99, 0.999)
 DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
-BY = "validation_loss"
+REPORT, BAD_ADAM = ({"method": name} for name in ("as the report", "Adam, 0.1"))
+FAST = {"method": "Nesterov", "beta": 0.9}
 
 
 # ---------------------------------------------------------------------------------------------------- own functions
@@ -62,27 +63,27 @@ class Unbounded(HeavyBall):
 def runs(args, found=None):
     rows, fewer, three = args.pick(None, 1200), args.pick(10_000, 1200), args.seeds[:3]
     sampler, xavier = RandomReshuffling(args.pick(256, 64)), init.XavierUniform()
-    few, short, whole = args.seeds[:5], *(dict(stop=Stop(epochs=args.budget(*e))) for e in ((5, 3), (10, 4)))
+    few, lengths = args.seeds[:5], ((3, 2), (5, 3), (10, 4))
+    brief, short, whole = (dict(stop=Stop(epochs=args.budget(*epochs))) for epochs in lengths)
 
     def problem(data, init=xavier, **more):
         return Recipe(perceptron, **({"data": data, "rows": fewer, "pixels": (0, 1), "init": init} | more))
 
     for data in args.data_of("d"):
         for beta in MOMENTA:
-            for kind in (HeavyBall, Nesterov)[:2 if beta == MOMENTA[-1] else 1]:
+            for kind in (HeavyBall, Nesterov)[: 2 if beta == MOMENTA[-1] else 1]:
                 yield Entry("d", problem(data), kind(beta), sampler, 0.02, method=kind.__name__, beta=beta, **short)
         yield Entry("d", problem(data), SGD(), sampler, 0.2, method="SGD", lr=0.2, **short)
         for decay in DECAYS[1:]:
-            yield Entry("d", problem(data, l2=decay), HeavyBall(0.9), sampler, 0.02, method="decay", l2=decay,
-                        **short)
-        yield Entry("d", problem(data, None, l2=1e-3, rows=rows), HeavyBall(0.9), sampler, 0.1, method="as the report",
-                    l2=1e-3, seeds=three, **whole)
+            yield Entry("d", problem(data, l2=decay), HeavyBall(0.9), sampler, 0.02, method="decay", l2=decay, **short)
+        told, tags = problem(data, None, l2=1e-3, rows=rows), REPORT | {"l2": 1e-3}
+        yield Entry("d", told, HeavyBall(0.9), sampler, 0.1, seeds=three, **tags, **whole)
         for lr in (1e-1, 1e-2, 1e-3, 1e-4):
             yield Entry("d", problem(data), Unbounded(1.5), sampler, lr, method="beta 1.5", lr=lr, seeds=few, **short)
     for data in args.data_of("e"):
         for lr in finer(args.pick(RATES, RATES[1:2]), found, "e", study="rate"):
-            yield Entry("e", problem(data, validation=1 / 6), Adam(), sampler, lr, study="rate", lr=lr, seeds=few,
-                        stop=Stop(epochs=args.budget(3, 2)))
+            held = problem(data, validation=1 / 6)
+            yield Entry("e", held, Adam(), sampler, lr, study="rate", lr=lr, seeds=few, **brief)
         for method, optimizer, lr in (("Adam", Adam(), 1e-3), ("Adam, 0.1", Adam(), 0.1), ("SGD", SGD(), 0.1)):
             yield Entry("e", problem(data, rows=rows), optimizer, sampler, lr, method=method, seeds=few, **whole)
         for method, optimizer in (("Adam, short", Adam()), ("AMSGrad", AMSGrad())):
@@ -92,22 +93,23 @@ def runs(args, found=None):
                 yield Entry("e", problem(data), Adam(b1, b2), sampler, 1e-3, b1=b1, b2=b2, seeds=three, **short)
         for decay in args.pick(DECAYS, DECAYS[::3]):
             for method, optimizer in (("L2", Adam(l2=decay)), ("AdamW", AdamW(weight_decay=decay))):
-                yield Entry("e", problem(data), optimizer, sampler, 1e-3, method=method, decay=decay,
-                            seeds=three, **short)
-        yield Entry("e", run=Recipe(suggested, data=data, rows=rows, init=xavier, batch=sampler.batch_size),
-                    method="range test")
+                tags = dict(method=method, decay=decay)
+                yield Entry("e", problem(data), optimizer, sampler, 1e-3, seeds=three, **tags, **short)
+        tested = Recipe(suggested, data=data, rows=rows, init=xavier, batch=sampler.batch_size)
+        yield Entry("e", run=tested, method="range test")
     for data in args.data_of("h"):
         for plan, schedule in schedulers().items():
             yield Entry("h", problem(data), SGD(), sampler, schedule, plan=plan, seeds=few, **whole)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
-REPORT, BAD_ADAM = ({"method": name} for name in ("as the report", "Adam, 0.1"))
-
-
-@experiment.claim("b-printed-others", "the report's momentum with decay 1e-3 (0.87, 0.85) and Adam at 0.1 (0.799, "
-                  "0.784) can be reproduced", expected="training and test accuracy within 0.03 (95 % of the mean; the "
-                  "report has one seed); false where one is outside", source="report")
+@experiment.claim(
+    "b-printed-others",
+    "the report's momentum with decay 1e-3 (0.87, 0.85) and Adam at 0.1 (0.799, 0.784) can be reproduced",
+    expected="training and test accuracy within 0.03 (95 % of the mean; the report has one seed); false where one is "
+    "outside",
+    source="report",
+)
 def b_printed_others(results, args):
     if args.quick or args.data_of("d") != ["fashion-mnist"] or args.budget(10, 4) != 10:
         raise Undecided("it speaks of ten epochs on Fashion-MNIST")
@@ -120,79 +122,104 @@ def b_printed_others(results, args):
     return decided(listed(found), *verdicts)
 
 
-@experiment.claim("d-falls", "the training loss after five epochs falls with momentum, up to beta = 0.9",
-                  expected="0 > 0.5 > 0.9, each (95 %); false where one rises")
+@experiment.claim(
+    "d-falls",
+    "the training loss after five epochs falls with momentum, up to beta = 0.9",
+    expected="0 > 0.5 > 0.9, each (95 %); false where one rises",
+)
 def d_falls(results):
     found = results.select("d", method="HeavyBall").finals("train_loss", "beta")
-    return decided(spreads({f"beta {beta:g}": v for beta, v in found.items()}),
-                   *(lower(b, a) for a, b in itertools.pairwise(list(found.values())[:3])))
+    return decided(
+        spreads({f"beta {beta:g}": v for beta, v in found.items()}),
+        *(lower(b, a) for a, b in itertools.pairwise(list(found.values())[:3])),
+    )
 
 
-BALL, FAST = ({"method": method, "beta": 0.9} for method in ("HeavyBall", "Nesterov"))
-
-experiment.claim("d-effective", "momentum acts as a rate of lr/(1-beta): beta = 0.9 at 0.02 ends as SGD at 0.2",
-                 expected="training losses within 0.02 (95 %); false where further apart",
-                 source="Yuan, Ying & Sayed 2016")(alike("d", BALL, "SGD", "train_loss", 0.02))
-experiment.claim("d-nesterov", "Nesterov's momentum and heavy ball end alike at beta = 0.9",
-                 expected="test accuracies within half a point (95 %); false where further apart",
-                 )(alike("d", BALL, FAST, "test_accuracy", 0.005))
-
-
-def by_decay(results, column):
-    """{l2: last values} of heavy ball at beta 0.9, from 0 on."""
-    some = results.select("d")
-    return {0.0: some.select(**BALL).final(column)} | some.select(method="decay").finals(column, "l2")
+experiment.claim(
+    "d-effective",
+    "momentum acts as a rate of lr/(1-beta): beta = 0.9 at 0.02 ends as SGD at 0.2",
+    expected="training losses within 0.02 (95 %); false where further apart",
+    source="Yuan, Ying & Sayed 2016",
+)(alike("d", BALL, "SGD", "train_loss", 0.02))
+experiment.claim(
+    "d-nesterov",
+    "Nesterov's momentum and heavy ball end alike at beta = 0.9",
+    expected="test accuracies within half a point (95 %); false where further apart",
+)(alike("d", BALL, FAST, "test_accuracy", 0.005))
 
 
-@experiment.claim("d-decay", "decay under momentum: 1e-4 changes nothing, 1e-2 keeps the network from fitting",
-                  expected="training loss at 1e-4 within 0.02 of none, at 1e-2 above none by 0.05 or more (95 %); "
-                  "false where not", source="docstring: it shrinks weights by 0.4 and by 33 %")
+@experiment.claim(
+    "d-decay",
+    "decay under momentum: 1e-4 changes nothing, 1e-2 keeps the network from fitting",
+    expected="training loss at 1e-4 within 0.02 of none, at 1e-2 above none by 0.05 or more (95 %); false where not",
+    source="docstring: it shrinks weights by 0.4 and by 33 %",
+)
 def d_decay(results):
     found = by_decay(results, "train_loss")
-    return decided(spreads({f"l2 {d:g}": v for d, v in found.items()}), close(found[1e-4], found[0.0], 0.02),
-                   within(found[1e-2] - found[0.0], 0.05))
+    return decided(
+        spreads({f"l2 {d:g}": v for d, v in found.items()}),
+        close(found[1e-4], found[0.0], 0.02),
+        within(found[1e-2] - found[0.0], 0.05),
+    )
 
 
-@experiment.claim("d-decay-test", "and where it does not rule, decay does nothing for the test accuracy of so short a "
-                  "training", expected="at 1e-4 and 1e-3 within half a point of none (95 %); false where further apart")
+@experiment.claim(
+    "d-decay-test",
+    "and where it does not rule, decay does nothing for the test accuracy of so short a training",
+    expected="at 1e-4 and 1e-3 within half a point of none (95 %); false where further apart",
+)
 def d_decay_test(results):
     found = {d: 100 * v for d, v in by_decay(results, "test_accuracy").items()}
-    return decided(spreads({f"l2 {d:g}": v for d, v in found.items()}, " %"),
-                   *(close(found[d], found[0.0], 0.5) for d in (1e-4, 1e-3)))
+    return decided(
+        spreads({f"l2 {d:g}": v for d, v in found.items()}, " %"),
+        *(close(found[d], found[0.0], 0.5) for d in (1e-4, 1e-3)),
+    )
 
 
-experiment.claim("e-amsgrad", "AMSGrad and Adam end alike",
-                 expected="test accuracies within half a point (95 %); false where further apart",
-                 source="Reddi et al. 2018 gain on built examples",
-                 )(alike("e", "AMSGrad", "Adam, short", "test_accuracy", 0.005))
-experiment.claim("e-edge", "Adam's rates are wide enough", source="tuning of this script",
-                 expected="the best is inside its grid")(inside("e", BY, of="study"))
+experiment.claim(
+    "e-amsgrad",
+    "AMSGrad and Adam end alike",
+    expected="test accuracies within half a point (95 %); false where further apart",
+    source="Reddi et al. 2018 gain on built examples",
+)(alike("e", "AMSGrad", "Adam, short", "test_accuracy", 0.005))
+experiment.claim(
+    "e-edge", "Adam's rates are wide enough", source="tuning of this script", expected="the best is inside its grid"
+)(inside("e", BY, of="study"))
 
 
-@experiment.claim("e-range", "the range test finds Adam's rate: where the loss falls fastest is near the best of the "
-                  "grid", expected="mean of the log within a factor 10 of the rate that held-out rows choose (95 %); "
-                  "false where outside", source="Smith, WACV 2017")
+@experiment.claim(
+    "e-range",
+    "the range test finds Adam's rate: where the loss falls fastest is near the best of the grid",
+    expected="mean of the log within a factor 10 of the rate that held-out rows choose (95 %); false where outside",
+    source="Smith, WACV 2017",
+)
 def e_range(results):
     best = results.select("e", study="rate").tuned(by=BY, of="study")["rate"].value
-    found = np.array([RangeTest(run.columns["rate"], run.columns["batch_loss"]).steepest
-                      for run in results.select("e", method="range test")])
+    found = steepest(results)
     away = np.log10(found / best)
-    return decided(f"{found.min():.2g} to {found.max():.2g}; best of the grid {best:g}; log10 of the ratio "
-                   f"{spread(away, 2)}", within(away, -1, 1))
+    return decided(
+        f"{found.min():.2g} to {found.max():.2g}; best of the grid {best:g}; log10 of the ratio {spread(away, 2)}",
+        within(away, -1, 1),
+    )
 
 
-@experiment.claim("e-betas", "Adam needs b1 < sqrt(b2): with b1 = 0.99 and b2 = 0.9 it trains less far than with the "
-                  "customary betas", expected="training loss above that of 0.9 and 0.999 (95 %); false where below",
-                  source="the condition of convergence proofs; Reddi et al. 2018")
+@experiment.claim(
+    "e-betas",
+    "Adam needs b1 < sqrt(b2): with b1 = 0.99 and b2 = 0.9 it trains less far than with the customary betas",
+    expected="training loss above that of 0.9 and 0.999 (95 %); false where below",
+    source="the condition of convergence proofs; Reddi et al. 2018",
+)
 def e_betas(results):
     bad, good = (results.select("e", b1=b1, b2=b2).final("train_loss") for b1, b2 in ((0.99, 0.9), (0.9, 0.999)))
     return decided(f"{spread(bad)} and {spread(good)}", lower(good, bad))
 
 
-@experiment.claim("error-1", "Adam was not bad: at its customary 1e-3 it matches or beats SGD at 0.1; at 0.1 it fails",
-                  expected="test accuracy below SGD's by at most 0.2 points at 1e-3, below it at 0.1 (95 %); false "
-                  "where not",
-                  source="report: \"Adam is bad because of parallelism; a batch of 500 fixes it\"")
+@experiment.claim(
+    "error-1",
+    "Adam was not bad: at its customary 1e-3 it matches or beats SGD at 0.1; at 0.1 it fails",
+    expected="test accuracy below SGD's by at most 0.2 points at 1e-3, below it at 0.1 (95 %); false where not",
+    source='report: "Adam is bad because of parallelism; a batch of 500 fixes it"',
+)
 def error_1(results):
     found = {m: 100 * results.select("e", method=m).final("test_accuracy") for m in ("SGD", "Adam", "Adam, 0.1")}
     sgd, good, bad = found.values()
@@ -205,8 +232,12 @@ def apart(one, two):
     return max(float(np.abs(a.columns["train_loss"] - b.columns["train_loss"]).max()) for a, b in pairs)
 
 
-@experiment.claim("error-2", "milestones at 15 and 30 never fire in ten epochs: that is a constant rate, not "
-                  "polynomial decay", expected="losses equal to those of a constant rate, bit for bit", source="report")
+@experiment.claim(
+    "error-2",
+    "milestones at 15 and 30 never fire in ten epochs: that is a constant rate, not polynomial decay",
+    expected="losses equal to those of a constant rate, bit for bit",
+    source="report",
+)
 def error_2(results):
     worst = apart(*(results.select("h", plan=plan) for plan in ("milestones 15, 30", "constant 0.1")))
     if results.select("h")[0].final["epoch"] > 15:
@@ -219,8 +250,12 @@ def losses_of(results, *plans):
     return {plan: results.select("h", plan=plan).final("train_loss") for plan in plans}
 
 
-@experiment.claim("error-3", "a scheduler that is drawn first trains at its floor: \"the loss stops moving\"",
-                  expected="base below 1e-3 after 24 calls; drawn: training loss above fresh (95 %)", source="report")
+@experiment.claim(
+    "error-3",
+    'a scheduler that is drawn first trains at its floor: "the loss stops moving"',
+    expected="base below 1e-3 after 24 calls; drawn: training loss above fresh (95 %)",
+    source="report",
+)
 def error_3(results):
     calls, scheduler = 1, Factor(0.8, 1e-3, 0.2)
     while scheduler() > 1e-3:
@@ -230,114 +265,63 @@ def error_3(results):
     return decided(f"floor at call {calls}; {spreads(found)}", calls == 24, lower(fresh, drawn))
 
 
-@experiment.claim("error-4", "the rate of 2 did the harm, not the decay: it fails without decay, too, and from 0.2 the "
-                  "same decay does none", expected="from 2: starts at 1.8, at the floor from call 51 on; constant 1.8 "
-                  "ends above 2 (ln 10 is untrained); from 0.2 at most 0.05 above constant 0.18 (training loss, 95 %)",
-                  source="report: \"decay is harmful\"")
+@experiment.claim(
+    "error-4",
+    "the rate of 2 did the harm, not the decay: it fails without decay, too, and from 0.2 the same decay does none",
+    expected="from 2: starts at 1.8, at the floor from call 51 on; constant 1.8 ends above 2 (ln 10 is untrained); "
+    "from 0.2 at most 0.05 above constant 0.18 (training loss, 95 %)",
+    source='report: "decay is harmful"',
+)
 def error_4(results):
     scheduler = Factor(0.9, 0.01, 2.0)
     rates = [scheduler() for _ in range(60)]
     calls = 1 + next(k for k, rate in enumerate(rates) if rate == 0.01)
     found = losses_of(results, "constant 0.18", "exponential from 0.2", "constant 1.8", "exponential from 2")
     base, small, plain, large = found.values()
-    alone = within(np.where(np.isfinite(plain), plain, math.log(10)), 2)    # what diverged fails, too
-    return decided(f"starts at {rates[0]:g}, floor at call {calls}; {spreads(found)}", calls == 51, alone,
-                   no_higher(small, base, 0.05))
+    alone = within(np.where(np.isfinite(plain), plain, math.log(10)), 2)  # what diverged fails, too
+    return decided(
+        f"starts at {rates[0]:g}, floor at call {calls}; {spreads(found)}",
+        calls == 51,
+        alone,
+        no_higher(small, base, 0.05),
+    )
 
 
-@experiment.claim("error-5", "AdamW is not L2 on weights: the two differ at 1e-2, and coincide without decay",
-                  expected="bit for bit at 0; test accuracies apart at 1e-2 (95 %), by 0.2 points or more",
-                  source="report; Loshchilov & Hutter, ICLR 2019")
+@experiment.claim(
+    "error-5",
+    "AdamW is not L2 on weights: the two differ at 1e-2, and coincide without decay",
+    expected="bit for bit at 0; test accuracies apart at 1e-2 (95 %), by 0.2 points or more",
+    source="report; Loshchilov & Hutter, ICLR 2019",
+)
 def error_5(results):
     worst = apart(*(results.select("e", method=method, decay=0.0) for method in ("L2", "AdamW")))
-    found = {f"{method} 0.01": 100 * results.select("e", method=method, decay=1e-2).final("test_accuracy")
-             for method in ("L2", "AdamW")}
+    found = {
+        f"{method} 0.01": 100 * results.select("e", method=method, decay=1e-2).final("test_accuracy")
+        for method in ("L2", "AdamW")
+    }
     same = close(*found.values(), 0.2)
-    return decided(f"largest difference at 0: {worst:g}; {spreads(found, ' %')}, {shown(*found.values())}",
-                   worst == 0, None if same is None else not same)
+    return decided(
+        f"largest difference at 0: {worst:g}; {spreads(found, ' %')}, {shown(*found.values())}",
+        worst == 0,
+        None if same is None else not same,
+    )
 
 
-@experiment.claim("error-6", "momentum 1.5 diverges at every rate: the iteration's spectral radius is above 1",
-                  expected="radius >= 1.5^(1/2) for all lr x curvature; every run diverges or ends above ln 10 - 0.01",
-                  source="report: \"the update is too strong\"")
+@experiment.claim(
+    "error-6",
+    "momentum 1.5 diverges at every rate: the iteration's spectral radius is above 1",
+    expected="radius >= 1.5^(1/2) for all lr x curvature; every run diverges or ends above ln 10 - 0.01",
+    source='report: "the update is too strong"',
+)
 def error_6(results):
     radius = min(max(abs(np.roots([1, -(2.5 - c), 1.5]))) for c in np.logspace(-8, 3, 400))
     runs = results.select("d", method="beta 1.5")
     failed = [run for run in runs if run.diverged or not run.final["train_loss"] < math.log(10) - 0.01]
     lost = sum(run.diverged for run in runs)
-    return (f"least radius {radius:.4f}; {len(failed)} of {len(runs)} runs fail, {lost} of them not finite",
-            radius >= math.sqrt(1.5) - 1e-9 and len(failed) == len(runs))
-
-
-
-# ---------------------------------------------------------------------------------------------------------- figures
-@experiment.figure("momentum.png", caption="Momentum at rate 0.02, five epochs: training loss, training and test error "
-                   "by epoch (median and quartiles of the seeds).")
-def momentum_figure(results):
-    figure, axes = panels(1, 3)
-    charts.by_epoch(axes, results.select("d", method=("HeavyBall", "Nesterov")))
-    named(axes[-1])
-    return figure
-
-
-@experiment.figure("decay.png", caption="Decay under momentum 0.9 at 0.02 (left, l2) and under Adam at 1e-3 (right: "
-                   "through the moments, L2, and decoupled, AdamW): test accuracy after five epochs, mean with its 95 "
-                   "per cent interval.")
-def decay_figure(results):
-    figure, axes = panels(1, 2, sharey=True)
-    adam = {m: results.select("e", method=m).finals("test_accuracy", "decay") for m in ("L2", "AdamW")}
-    for ax, lines in zip(axes, ({"momentum": by_decay(results, "test_accuracy")}, adam), strict=True):
-        for i, (name, found) in enumerate(lines.items()):
-            pairs = [interval(100 * v) for v in found.values()]
-            ax.errorbar(range(len(found)), [m for m, _ in pairs], [h for _, h in pairs], marker="o", capsize=4,
-                        label=name, **look(i))
-        ax.set_xticks(range(len(found)), [f"{d:g}" for d in found])
-        ax.set(xlabel="decay", ylabel="test accuracy [%]")
-        ax.legend()
-    return figure
-
-
-@experiment.figure("adam.png", caption="Adam. Left: loss of held-out rows after three epochs against the rate (circle: "
-                   "chosen), dotted: where the range test's loss falls fastest, one line a seed. Right: training loss "
-                   "after five epochs over both betas at 1e-3.")
-def adam_figure(results):
-    figure, (a, b) = panels(1, 2)
-    some = results.select("e", study="rate")
-    sweep(a, some, "lr", BY, ylabel="loss of held-out rows", xlabel="learning rate", logy=True)
-    best = some.tuned(by=BY, of="study")["rate"]
-    a.plot([best.value], [np.median(best.runs.final(BY))], "o", ms=14, mfc="none", color="black")
-    for run in results.select("e", method="range test"):
-        a.axvline(RangeTest(run.columns["rate"], run.columns["batch_loss"]).steepest, color="#888888", lw=1, ls=":")
-    table, rows, columns = results.select("e").table("train_loss", "b1", "b2")
-    least, top = np.nanmin(table), math.log(10)                # above ln 10 all is lost alike
-    heat(b, table, rows, columns, "b1", "b2", "training loss", log=True,
-         limits=(least, max(1.05 * least, min(top, np.nanmax(table)))))
-    return figure
-
-
-@experiment.figure("adam_epochs.png", caption="Training loss, training and test error by epoch (median and quartiles "
-                   "of the seeds): Adam at 1e-3 and at 0.1, and SGD at 0.1.")
-def adam_epochs_figure(results):
-    figure, axes = panels(1, 3)
-    charts.by_epoch(axes, Results(run for run in results.select("e", method=("Adam", "Adam, 0.1", "SGD"))),
-                    top=97)
-    named(axes[-1])
-    return figure
-
-
-@experiment.figure("schedulers.png", caption="The report's schedulers under SGD: the rate of each epoch, and the "
-                   "training loss that follows (milestones 15, 30 lie on constant 0.1).")
-def schedulers_figure(results):
-    figure, (left, right) = panels(1, 2)
-    some = results.select("h", plan=lambda plan: "milestones" not in plan)
-    for i, (name, group) in enumerate(some.groups("plan")):
-        epochs, rates = (np.asarray(group[0].columns[c]) for c in ("epoch", "lr"))
-        left.plot(np.repeat(epochs, 2)[1:-1], np.repeat(rates[1:], 2), label=name, **look(i))
-    left.set(yscale="log", xlabel="epoch", ylabel="learning rate")
-    curves(right, some, "train_loss", logy=True, ylabel="training loss", legend=False)
-    named(left)
-    named(right)
-    return figure
+    return (
+        f"least radius {radius:.4f}; {len(failed)} of {len(runs)} runs fail, {lost} of them not finite",
+        radius >= math.sqrt(1.5) - 1e-9 and len(failed) == len(runs),
+    )
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from lab import Entry, Experiment, Part, Recipe, Undecided, charts
 from lab.charts import by_epoch, shapes
 from lab.claims import decided, on_every, spread, spreads
 from lab.figures import closer, curves, named, panels
+from lab.measures import CUSTOMARY, STARTS
 from lab.verdicts import lower, together, within
-from nn import init
-from npopt import SGD, Adam, HeavyBall, RandomReshuffling, Stop, schedules
+from npopt import SGD, RandomReshuffling, Stop, schedules
 from problems.classifiers import perceptron, rows_of
 from problems.watched import watched
 
@@ -41,10 +41,8 @@ experiment = Experiment(
     seeds=5,
 )
 
-STARTS = {"N(0, 0.01²)": init.Normal(0.01), "Xavier": init.XavierUniform(), "library default": None}
-LOOKS = (0, 1, 5, 10)                                           # epochs at which part f asks for eigenvalues
-METHODS = {"SGD": (SGD(), 0.1), "momentum": (HeavyBall(0.9), 0.05), "Adam": (Adam(), 1e-3)}
-EDGE = 2 / 0.1                                                  # curvature at which SGD at 0.1 stops being stable
+LOOKS = (0, 1, 5, 10)  # epochs at which part f asks for eigenvalues
+EDGE = 2 / 0.1  # curvature at which SGD at 0.1 stops being stable
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
@@ -52,9 +50,12 @@ def plans(lr, epoch, epochs):
     """{name: schedule} with lr as the highest rate; `epoch` steps an epoch."""
     s = schedules
     return {
-        "constant": s.Constant(lr), "exponential": s.Exponential(lr, 0.8),
+        "constant": s.Constant(lr),
+        "exponential": s.Exponential(lr, 0.8),
         "piecewise": s.Piecewise(lr, (max(1, int(epochs / 2)), max(2, int(epochs * 4 / 5)))),
-        "polynomial": s.Polynomial(lr, 2), "linear": s.Linear(lr), "cosine": s.Cosine(lr),
+        "polynomial": s.Polynomial(lr, 2),
+        "linear": s.Linear(lr),
+        "cosine": s.Cosine(lr),
         "warm-up, cosine": s.WithWarmup(s.Cosine(lr), epoch),
     }
 
@@ -63,49 +64,65 @@ def plans(lr, epoch, epochs):
 def runs(args):
     epochs, rows, fewer = args.budget(10, 4), args.pick(None, 1200), args.pick(10_000, 1200)
     sampler, some = RandomReshuffling(args.pick(256, 64)), dict(stop=Stop(epochs=epochs))
-    short = args.budget(5, 4)
+    short, watching = args.budget(5, 4), Stop(epochs=args.budget(10, 5))
 
     def problem(data, start="Xavier", rows=rows):
         return Recipe(perceptron, data=data, rows=rows, pixels=(0, 1), init=STARTS[start])
 
     for data in args.data_of("a"):
         for start in STARTS:
-            yield Entry("a", problem(data, start), SGD(), sampler, 0.1, data=data, start=start,
-                        seeds=args.seeds[:3] if data == "mnist" else None, **some)
+            seeds = args.seeds[:3] if data == "mnist" else None
+            yield Entry("a", problem(data, start), SGD(), sampler, 0.1, data=data, start=start, seeds=seeds, **some)
     for data in args.data_of("c"):
-        epoch, few_steps = -(-rows_of(data, fewer) // sampler.batch_size), dict(stop=Stop(epochs=short))
-        for method, (optimizer, lr) in METHODS.items():
+        epoch, few_rows = -(-rows_of(data, fewer) // sampler.batch_size), problem(data, rows=fewer)
+        for method, (optimizer, lr) in CUSTOMARY.items():
             for plan, schedule in plans(lr, epoch, short).items():
-                yield Entry("c", problem(data, rows=fewer), optimizer, sampler, schedule, method=method, plan=plan,
-                            **few_steps)
+                tags = dict(method=method, plan=plan)
+                yield Entry("c", few_rows, optimizer, sampler, schedule, stop=Stop(epochs=short), **tags)
     for data in args.data_of("f"):
         for start in args.pick(("N(0, 0.01²)", "Xavier"), ("Xavier",)):
-            yield Entry("f", Recipe(watched, data=data, init=STARTS[start], looks=LOOKS, rows=rows), SGD(),
-                        RandomReshuffling(256), 0.1, stop=Stop(epochs=args.budget(10, 5)), start=start)
+            recipe = Recipe(watched, data=data, init=STARTS[start], looks=LOOKS, rows=rows)
+            yield Entry("f", recipe, SGD(), RandomReshuffling(256), 0.1, stop=watching, start=start)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
-@experiment.claim("a-start", "weights of N(0, 0.01²) start slowly: the training loss after one epoch is the largest",
-                  expected="above the two others' (95 %), on every set; false where below one of them")
+@experiment.claim(
+    "a-start",
+    "weights of N(0, 0.01²) start slowly: the training loss after one epoch is the largest",
+    expected="above the two others' (95 %), on every set; false where below one of them",
+)
 def a_start(results):
     def judged(data, runs):
         first = {start: group.at("train_loss", 1) for start, group in runs.groups("start")}
         slow, *others = first.values()
-        return (", ".join(f"{start} {spread(v)}" for start, v in first.items()),
-                together(lower(other, slow) for other in others))
+        return (
+            ", ".join(f"{start} {spread(v)}" for start, v in first.items()),
+            together(lower(other, slow) for other in others),
+        )
+
     return on_every(results.select("a").groups("data"), judged)
 
 
-@experiment.claim("c-decay", "momentum SGD ends with a lower training loss under a schedule that decays to 0 "
-                  "from the same rate", expected="cosine and linear below constant (95 %); false where one is above")
+@experiment.claim(
+    "c-decay",
+    "momentum SGD ends with a lower training loss under a schedule that decays to 0 from the same rate",
+    expected="cosine and linear below constant (95 %); false where one is above",
+)
 def c_decay(results):
     found = results.select("c", method="momentum").finals("train_loss", "plan")
-    return decided(spreads({f"momentum, {plan}": found[plan] for plan in ("constant", "cosine", "linear")}),
-                   *(lower(found[plan], found["constant"]) for plan in ("cosine", "linear")))
+    return decided(
+        spreads({f"momentum, {plan}": found[plan] for plan in ("constant", "cosine", "linear")}),
+        *(lower(found[plan], found["constant"]) for plan in ("cosine", "linear")),
+    )
 
 
 def at(run, column, epoch):
     return float(run.columns[column][int(np.searchsorted(run.columns["epoch"], epoch - 1e-6))])
+
+
+def late(run):
+    """The epochs from 5 on at which eigenvalues were asked for."""
+    return [epoch for epoch in LOOKS if 5 <= epoch <= run.final["epoch"]]
 
 
 def known(values, what="spectra"):
@@ -117,65 +134,95 @@ def known(values, what="spectra"):
     return found
 
 
-@experiment.claim("f-edge", "it swings at the edge: late in training the largest eigenvalue of the Hessian is near "
-                  "2/lr", expected="mean of the epochs from 5 on within 0.5 and 1.5 times 2/lr = 20 (95 %), for both "
-                  "starts; false where outside", source="Cohen et al., ICLR 2021 (full batches)")
+@experiment.claim(
+    "f-edge",
+    "it swings at the edge: late in training the largest eigenvalue of the Hessian is near 2/lr",
+    expected="mean of the epochs from 5 on within 0.5 and 1.5 times 2/lr = 20 (95 %), for both starts; false where "
+    "outside",
+    source="Cohen et al., ICLR 2021 (full batches)",
+)
 def f_edge(results):
     def judged(start, runs):
-        late = [e for e in LOOKS if 5 <= e <= runs[0].final["epoch"]] or [runs[0].final["epoch"]]
+        epochs = late(runs[0]) or [runs[0].final["epoch"]]
         with np.errstate(all="ignore"):
-            found = known([np.nanmean([at(run, "high", e) for e in late]) / EDGE for run in runs])
+            found = known([np.nanmean([at(run, "high", e) for e in epochs]) / EDGE for run in runs])
         return spread(found, 3), within(found, 0.5, 1.5)
+
     return on_every(results.select("f").groups("start"), judged)
 
 
-@experiment.claim("f-curvature", "no trap after the start: the negative eigenvalues of the Hessian are small "
-                  "beside the positive ones", expected="largest -low/high of the epochs from 5 on below 1/5 (low less "
-                  "its error; 95 % over seeds); false where above", source="the report saw a saddle")
+@experiment.claim(
+    "f-curvature",
+    "no trap after the start: the negative eigenvalues of the Hessian are small beside the positive ones",
+    expected="largest -low/high of the epochs from 5 on below 1/5 (low less its error; 95 % over seeds); false where "
+    "above",
+    source="the report saw a saddle",
+)
 def f_curvature(results):
     def judged(start, runs):
-        ratios = [[-(at(run, "low", e) - at(run, "low_error", e)) / at(run, "high", e)
-                   for e in LOOKS if 5 <= e <= run.final["epoch"]] for run in runs]
+        ratios = [
+            [-(at(run, "low", e) - at(run, "low_error", e)) / at(run, "high", e) for e in late(run)] for run in runs
+        ]
         with np.errstate(all="ignore"):
             found = known([np.nanmax(r) if np.isfinite(r).any() else np.nan for r in ratios])
         return spread(found, 3), within(found, high=0.2)
+
     return on_every(results.select("f").groups("start"), judged)
 
 
-@experiment.claim("f-noise", "at the end a batch's gradient still points along the full one: it is no noise alone",
-                  expected="|g|² / mean |g_B|² above 0.2 at the end (95 %); false where below. Noise alone would "
-                  "give 256/10,000")
+@experiment.claim(
+    "f-noise",
+    "at the end a batch's gradient still points along the full one: it is no noise alone",
+    expected="|g|² / mean |g_B|² above 0.2 at the end (95 %); false where below. Noise alone would give 256/10,000",
+)
 def f_noise(results):
-    return on_every(results.select("f").groups("start"), lambda start, runs: (
-        spread(runs.final("signal"), 3), within(runs.final("signal"), 0.2)))
+    return on_every(
+        results.select("f").groups("start"),
+        lambda start, runs: (spread(runs.final("signal"), 3), within(runs.final("signal"), 0.2)),
+    )
 
 
-@experiment.claim("f-start", "N(0, 0.01²) starts near a strict saddle, of small gradients, and leaves it: the norm "
-                  "grows before it falls", expected="gradient norm at the start below that after an epoch (95 % of the "
-                  "log); -low > high/2 at the start (low plus its error; 95 %); false where not")
+@experiment.claim(
+    "f-start",
+    "N(0, 0.01²) starts near a strict saddle, of small gradients, and leaves it: the norm grows before it falls",
+    expected="gradient norm at the start below that after an epoch (95 % of the log); -low > high/2 at the start (low "
+    "plus its error; 95 %); false where not",
+)
 def f_start(results):
     runs = results.select("f", start="N(0, 0.01²)")
     before, after = (np.log([run.columns["norm"][k] for run in runs]) for k in (0, 1))
     ratios = known([-(at(run, "low", 0) + at(run, "low_error", 0)) / at(run, "high", 0) for run in runs])
-    return decided(f"norm {np.exp(before.mean()):.3g} to {np.exp(after.mean()):.3g}; -low/high {spread(ratios, 3)}",
-                   lower(before, after), within(ratios, 0.5))
+    return decided(
+        f"norm {np.exp(before.mean()):.3g} to {np.exp(after.mean()):.3g}; -low/high {spread(ratios, 3)}",
+        lower(before, after),
+        within(ratios, 0.5),
+    )
 
 
-@experiment.claim("error-8", "traces of single weights prove nothing: many first-layer gradients are exactly 0",
-                  expected="above 5 % of a batch's first-layer gradient at the end (95 %), for both starts; false "
-                  "where below",
-                  source="report: \"a saddle\"; pixels that are always black")
+@experiment.claim(
+    "error-8",
+    "traces of single weights prove nothing: many first-layer gradients are exactly 0",
+    expected="above 5 % of a batch's first-layer gradient at the end (95 %), for both starts; false where below",
+    source='report: "a saddle"; pixels that are always black',
+)
 def error_8(results):
-    return on_every(results.select("f").groups("start"), lambda start, runs: (
-        f"{spread(100 * runs.final('zeros'), 3)} %", within(100 * runs.final("zeros"), 5)))
+    return on_every(
+        results.select("f").groups("start"),
+        lambda start, runs: (f"{spread(100 * runs.final('zeros'), 3)} %", within(100 * runs.final("zeros"), 5)),
+    )
 
 
-@experiment.claim("error-9", "the gap between training and test accuracy is a point or two, not severe overfitting",
-                  expected="below 3 points (95 %), for the three starts, on every set; false where above",
-                  source="report")
+@experiment.claim(
+    "error-9",
+    "the gap between training and test accuracy is a point or two, not severe overfitting",
+    expected="below 3 points (95 %), for the three starts, on every set; false where above",
+    source="report",
+)
 def error_9(results):
-    found = {f"{data}, {start}": 100 * (runs.final("train_accuracy") - runs.final("test_accuracy"))
-             for (data, start), runs in results.select("a").groups("data", "start")}
+    found = {
+        f"{data}, {start}": 100 * (runs.final("train_accuracy") - runs.final("test_accuracy"))
+        for (data, start), runs in results.select("a").groups("data", "start")
+    }
     return decided(spreads(found), *(within(v, high=3) for v in found.values()))
 
 
@@ -185,8 +232,11 @@ def last(row):
     named(row[-1])
 
 
-@experiment.figure("starts.png", caption="SGD, rate 0.1, batch size 256, three starts: training loss, training and "
-                   "test error by epoch (median and quartiles of the seeds), on both sets.")
+@experiment.figure(
+    "starts.png",
+    caption="SGD, rate 0.1, batch size 256, three starts: training loss, training and test error by epoch (median and "
+    "quartiles of the seeds), on both sets.",
+)
 def starts_figure(results):
     groups = results.select("a").groups("data")
     figure, axes = panels(len(groups), 3, squeeze=False)
@@ -198,8 +248,11 @@ def starts_figure(results):
     return figure
 
 
-@experiment.figure("schedules.png", caption="Seven schedules under SGD (0.1), momentum SGD (0.05) and Adam (1e-3): the "
-                   "rates as parts of the highest, and the training loss by epoch (median and quartiles).")
+@experiment.figure(
+    "schedules.png",
+    caption="Seven schedules under SGD (0.1), momentum SGD (0.05) and Adam (1e-3): the rates as parts of the highest, "
+    "and the training loss by epoch (median and quartiles).",
+)
 def schedules_figure(results, args):
     figure, axes = panels(2, 2)
     epochs = args.budget(5, 4)
@@ -214,8 +267,11 @@ def schedules_figure(results, args):
     return figure
 
 
-@experiment.figure("epochs.png", caption="Training loss, training and test error by epoch (median and quartiles of the "
-                   "seeds). Schedules under SGD and under Adam.")
+@experiment.figure(
+    "epochs.png",
+    caption="Training loss, training and test error by epoch (median and quartiles of the seeds). Schedules under SGD "
+    "and under Adam.",
+)
 def epochs_figure(results):
     figure, axes = panels(2, 3)
     for row, method in zip(axes, ("SGD", "Adam"), strict=True):
@@ -226,10 +282,12 @@ def epochs_figure(results):
     return figure
 
 
-@experiment.figure("gradients.png", caption="SGD at 0.1. Norm of the gradient by layer; cosine of successive epochs' "
-                   "gradients, and the part of a batch's gradient that is signal; extreme eigenvalues of the Hessian "
-                   "over 1,000 rows (Lanczos; median over the seeds where they are known; bars: error bounds), with "
-                   "2/lr.")
+@experiment.figure(
+    "gradients.png",
+    caption="SGD at 0.1. Norm of the gradient by layer; cosine of successive epochs' gradients, and the part of a "
+    "batch's gradient that is signal; extreme eigenvalues of the Hessian over 1,000 rows (Lanczos; median over the "
+    "seeds where they are known; bars: error bounds), with 2/lr.",
+)
 def gradients_figure(results):
     return charts.watched(results.select("f"), LOOKS, limit=EDGE)
 

@@ -40,9 +40,9 @@ experiment = Experiment(
 )
 
 BATCH = 128
-HELD = 1 / 6                                                    # of the rows, to choose rates by
-FACTORS = (1 / 3, 1, 3)                                         # of the customary rate, before the finer grid
-SHIFTS = (0.005, 0.01, 0.02)                                    # standard deviations of a shift of the weights
+HELD = 1 / 6  # of the rows, to choose rates by
+FACTORS = (1 / 3, 1, 3)  # of the customary rate, before the finer grid
+SHIFTS = (0.005, 0.01, 0.02)  # standard deviations of a shift of the weights
 SHOWN = ("SGD", "HeavyBall", "AdaGrad", "RMSProp", "Adam", "Lion", "LAMB")
 FAMILIES = {
     "SGD and its averages": ("SGD", "HeavyBall", "Nesterov", "LARS", "EMA (HeavyBall)", "SWA (HeavyBall)"),
@@ -72,12 +72,13 @@ def runs(args, found=None):
                 schedule, vary = plans(steps, lr)[name]
                 yield Entry("c", problem, HeavyBall(0.9), sampler, schedule, vary=vary, method=name, lr=lr, **some)
     yield Entry("d", run=Recipe(wells), seeds=[0], of="wells")
+    given = dict(epochs=epochs, batch=BATCH, held=HELD, shifts=SHIFTS)
     for data in args.data_of("d"):
         for method in ("HeavyBall", "Adam"):
             for factor in args.pick((1, 3), (1,)):
                 lr = methods(1)[method][1] * factor
-                yield Entry("d", run=Recipe(sharpness, data=data, rows=rows, method=method, lr=lr, epochs=epochs,
-                                            batch=BATCH, held=HELD, shifts=SHIFTS), method=method, lr=lr)
+                run = Recipe(sharpness, data=data, rows=rows, method=method, lr=lr, **given)
+                yield Entry("d", run=run, method=method, lr=lr)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
@@ -85,37 +86,52 @@ def gap(runs):
     return runs.final("train_accuracy") - runs.final("test_accuracy")
 
 
-experiment.claim("a-edge", "the rates are wide enough: no method is best at an end of its grid",
-                 expected="the best is inside, for every method", source="tuning of this script",
-                 )(inside("a"))
+experiment.claim(
+    "a-edge",
+    "the rates are wide enough: no method is best at an end of its grid",
+    expected="the best is inside, for every method",
+    source="tuning of this script",
+)(inside("a"))
 
 
-@experiment.claim("a-fast", "Adam is faster than momentum SGD: a smaller training loss after a quarter of the budget",
-                  expected="smaller (95 %), each at its best rate; false where larger, or smaller by at most 0.005",
-                  source="lecture notes")
+@experiment.claim(
+    "a-fast",
+    "Adam is faster than momentum SGD: a smaller training loss after a quarter of the budget",
+    expected="smaller (95 %), each at its best rate; false where larger, or smaller by at most 0.005",
+    source="lecture notes",
+)
 def a_fast(results):
     best = results.select("a", method=("Adam", "HeavyBall")).at_best()
     adam, ball = (best.select(method=m).at("train_loss", 1) for m in ("Adam", "HeavyBall"))
     return decided(f"Adam {spread(adam)}, HeavyBall {spread(ball)}", lower(adam, ball, 0.005))
 
 
-@experiment.claim("a-gap", "Adam's gap between training and test accuracy is larger than that of momentum SGD",
-                  expected="larger (95 %); false where smaller, or larger by at most 0.2 points",
-                  source="lecture notes")
+@experiment.claim(
+    "a-gap",
+    "Adam's gap between training and test accuracy is larger than that of momentum SGD",
+    expected="larger (95 %); false where smaller, or larger by at most 0.2 points",
+    source="lecture notes",
+)
 def a_gap(results):
     best = results.select("a", method=("Adam", "HeavyBall")).at_best()
     adam, ball = (gap(best.select(method=m)) for m in ("Adam", "HeavyBall"))
     return decided(f"Adam {spread(100 * adam)}, HeavyBall {spread(100 * ball)} points", lower(ball, adam, 0.002))
 
 
-experiment.claim("a-test", "momentum SGD generalises better than Adam: a higher test accuracy",
-                 expected="higher (95 %); false where lower, or higher by at most 0.2 points",
-                 source="lecture notes")(larger("a", "HeavyBall", "Adam", "test_accuracy", "validation_loss", 0.002))
+experiment.claim(
+    "a-test",
+    "momentum SGD generalises better than Adam: a higher test accuracy",
+    expected="higher (95 %); false where lower, or higher by at most 0.2 points",
+    source="lecture notes",
+)(larger("a", "HeavyBall", "Adam", "test_accuracy", "validation_loss", 0.002))
 
 
-@experiment.claim("a-close", "tuned alike, all methods end close together on this network",
-                  expected="test accuracies within one point of the best (95 %), for every method; false where one is "
-                  "further behind", source="this script")
+@experiment.claim(
+    "a-close",
+    "tuned alike, all methods end close together on this network",
+    expected="test accuracies within one point of the best (95 %), for every method; false where one is further behind",
+    source="this script",
+)
 def a_close(results):
     ends = {m: 100 * v for m, v in results.select("a").at_best().finals("test_accuracy").items()}
     best = max(ends, key=lambda m: ends[m].mean())
@@ -125,22 +141,35 @@ def a_close(results):
     return decided(text, *near.values())
 
 
-@experiment.claim("c-decay", "a rate that ends near 0 gives a smaller training loss than a constant one",
-                  expected="cosine, one-cycle, steps, each at its best rate: smaller (95 %); false where one is larger",
-                  source="lecture notes")
+@experiment.claim(
+    "c-decay",
+    "a rate that ends near 0 gives a smaller training loss than a constant one",
+    expected="cosine, one-cycle, steps, each at its best rate: smaller (95 %); false where one is larger",
+    source="lecture notes",
+)
 def c_decay(results):
     ends = results.select("c").at_best().finals("train_loss")
     decaying = ("cosine", "one-cycle", "steps")
-    return decided(spreads({name: ends[name] for name in ("constant", *decaying)}),
-                   *(lower(ends[name], ends["constant"]) for name in decaying))
+    return decided(
+        spreads({name: ends[name] for name in ("constant", *decaying)}),
+        *(lower(ends[name], ends["constant"]) for name in decaying),
+    )
 
 
-experiment.claim("c-edge", "the rates of the schedules are wide enough", source="tuning of this script",
-                 expected="the best rate is inside its grid, always")(inside("c"))
+experiment.claim(
+    "c-edge",
+    "the rates of the schedules are wide enough",
+    source="tuning of this script",
+    expected="the best rate is inside its grid, always",
+)(inside("c"))
 
 
-@experiment.claim("d-wells", "a small shift raises a sharp minimum's loss more, by the ratio of the curvatures",
-                  expected="25 times as much, to 10 %, at a shift of 0.1", source="lecture notes")
+@experiment.claim(
+    "d-wells",
+    "a small shift raises a sharp minimum's loss more, by the ratio of the curvatures",
+    expected="25 times as much, to 10 %, at a shift of 0.1",
+    source="lecture notes",
+)
 def d_wells(results):
     c = {name: np.asarray(column) for name, column in results.select("d", of="wells")[0].columns.items()}
     flat, sharp = ((c["test"] - c["train"])[np.abs(c["x"] - centre).argmin()] for centre, _ in WELLS)
@@ -155,6 +184,7 @@ def ended(results):
 def against(column, row=0):
     """A claim's function: Adam above momentum SGD at both of their rates, crosswise. Seeds in which a kink of ReLU
     hides an eigenvalue are left out of all."""
+
     def decide(results):
         found = {name: runs.at(column, row) for name, runs in ended(results).items()}
         clear = np.isfinite(list(found.values())).all(0)
@@ -163,15 +193,23 @@ def against(column, row=0):
         found = {name: np.log(values[clear]) for name, values in found.items()}
         pairs = [lower(found[b], found[a]) for a in found for b in found if a.startswith("Adam") and "Heavy" in b]
         return decided(spreads({name: np.exp(v) for name, v in found.items()}), *pairs)
+
     return decide
 
 
-experiment.claim("d-sharp", "Adam ends in a sharper minimum than momentum SGD",
-                 expected="largest Hessian eigenvalue larger (95 % of the log), at every pair of rates; false where "
-                 "smaller at one", source="lecture notes")(against("high"))
-experiment.claim("d-shift", "and there a shift of the weights raises the training loss more",
-                 expected=f"for a shift of N(0, {SHIFTS[1]:g}^2): more (95 % of the log), at every pair of rates; "
-                 "false where less at one", source="lecture notes")(against("rise", 1))
+experiment.claim(
+    "d-sharp",
+    "Adam ends in a sharper minimum than momentum SGD",
+    expected="largest Hessian eigenvalue larger (95 % of the log), at every pair of rates; false where smaller at one",
+    source="lecture notes",
+)(against("high"))
+experiment.claim(
+    "d-shift",
+    "and there a shift of the weights raises the training loss more",
+    expected=f"for a shift of N(0, {SHIFTS[1]:g}^2): more (95 % of the log), at every pair of rates; false where less "
+    "at one",
+    source="lecture notes",
+)(against("rise", 1))
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
@@ -184,31 +222,43 @@ def both(axes, results):
         named(ax)
 
 
-@experiment.figure("methods.png", caption="Seven of the methods at their best rates, from epoch 2 on: training loss, "
-                   "and test accuracy, by epoch (median and quartiles of the seeds).")
+@experiment.figure(
+    "methods.png",
+    caption="Seven of the methods at their best rates, from epoch 2 on: training loss, and test accuracy, by epoch "
+    "(median and quartiles of the seeds).",
+)
 def methods_figure(results):
     figure, axes = panels(1, 2)
     both(axes, results.select("a", method=SHOWN).at_best())
     return figure
 
 
-@experiment.figure("table.png", caption="Every method at its best rate, sorted by test accuracy: training and "
-                   "test accuracy at the end (points: seeds; bars: mean), the rate that was chosen in brackets; on "
-                   "the right the generalisation gap in points, and its deviation over seeds.")
+@experiment.figure(
+    "table.png",
+    caption="Every method at its best rate, sorted by test accuracy: training and test accuracy at the end (points: "
+    "seeds; bars: mean), the rate that was chosen in brackets; on the right the generalisation gap in points, and its "
+    "deviation over seeds.",
+)
 def table_figure(results):
     return charts.ranking(results.select("a"))
 
 
-@experiment.figure("rates.png", caption="Loss of held-out rows against the rate, in units of each method's customary "
-                   "one: how much tuning matters (mean over seeds); crosses: above three times the least, or diverged.")
+@experiment.figure(
+    "rates.png",
+    caption="Loss of held-out rows against the rate, in units of each method's customary one: how much tuning matters "
+    "(mean over seeds); crosses: above three times the least, or diverged.",
+)
 def rates_figure(results):
-    return charts.rates(results.select("a"), {m: base for m, (_, base) in methods(100).items()},
-                        {1 / 9: "1/9", 1 / 3: "1/3", 1: "1", 3: "3", 9: "9"}, families=FAMILIES)
+    customary = {m: base for m, (_, base) in methods(100).items()}
+    ticks = {1 / 9: "1/9", 1 / 3: "1/3", 1: "1", 3: "3", 9: "9"}
+    return charts.rates(results.select("a"), customary, ticks, families=FAMILIES)
 
 
-@experiment.figure("schedules.png", caption="Momentum SGD under seven schedules (triangular2 is left out): rates as "
-                   "parts of the highest, the training loss and the test accuracy, each at its best rate (median and "
-                   "quartiles of the seeds).")
+@experiment.figure(
+    "schedules.png",
+    caption="Momentum SGD under seven schedules (triangular2 is left out): rates as parts of the highest, the training "
+    "loss and the test accuracy, each at its best rate (median and quartiles of the seeds).",
+)
 def schedules_figure(results):
     figure, axes = panels(1, 3)
     some = results.select("c", method=lambda name: name != "triangular2").at_best()
@@ -222,9 +272,12 @@ def schedules_figure(results):
     return figure
 
 
-@experiment.figure("flat.png", caption="Left: the notes' picture, a flat and a sharp minimum of one training loss, "
-                   "and the loss shifted by 0.1. Middle: what a random shift of the weights adds to the training loss "
-                   "where momentum SGD and Adam end (mean and range over seeds). Right: the largest eigenvalue there.")
+@experiment.figure(
+    "flat.png",
+    caption="Left: the notes' picture, a flat and a sharp minimum of one training loss, and the loss shifted by 0.1. "
+    "Middle: what a random shift of the weights adds to the training loss where momentum SGD and Adam end (mean and "
+    "range over seeds). Right: the largest eigenvalue there.",
+)
 def flat_figure(results):
     figure, (left, middle, right) = panels(1, 3)
     c = {name: np.asarray(column) for name, column in results.select("d", of="wells")[0].columns.items()}
@@ -244,8 +297,8 @@ def flat_figure(results):
         middle.fill_between(SHIFTS, rises.min(0), rises.max(0), color=style["color"], alpha=0.2, lw=0)
         highs = [run.columns["high"][0] for run in group]
         right.plot([i] * len(highs), highs, "o", color=style["color"])
-    middle.set(xscale="log", yscale="log", xlabel="standard deviation of the shift", ylabel="rise of the training loss",
-               title="shifted weights")
+    middle.set(xscale="log", yscale="log", title="shifted weights")
+    middle.set(xlabel="standard deviation of the shift", ylabel="rise of the training loss")
     middle.set_xticks(SHIFTS, [f"{a:g}" for a in SHIFTS])
     middle.minorticks_off()
     named(middle)

@@ -10,10 +10,11 @@ Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1
 """
 
 import functools
+import itertools
 
+from figures.sampling import ROWS, album, between
 from lab import Entry, Experiment, Part, Recipe
 from lab.claims import decided, inside, listed, on_every, slope, spread
-from lab.figures import MARKERS, curves, each, look, panels, reference
 from lab.verdicts import lower, no_higher, together, within
 from npopt import SGD, ByClass, Proximal, RandomReshuffling, ShuffleOnce, Stop, WithReplacement
 from problems.convex import lasso, logistic
@@ -27,22 +28,29 @@ experiment = Experiment(
     parts={
         "a": Part("logistic regression on few rows: floors against the step", "breast_cancer", ("phishing", "splice")),
         "b": Part("LASSO: a prox at every step, and one an epoch", "diabetes", ("housing", "mpg")),
-        "p": Part("20 epochs from 0, each order at its own step", ("breast_cancer", "diabetes"),
-                  ("phishing", "mushrooms", "abalone", "housing")),
+        "p": Part(
+            "20 epochs from 0, each order at its own step",
+            ("breast_cancer", "diabetes"),
+            ("phishing", "mushrooms", "abalone", "housing"),
+        ),
     },
     seeds=10,
+    figures=album,
 )
 
-SIZES = {16: 1 / 8, 64: 1 / 2, 256: 8}                          # rows: smallest step of the sweep, in units of 1/n^2
-ROWS, KAPPA = 64, 10                                            # rows of part b; L_max/l2 of part a
-EPOCHS = 20                                                     # from 0
-COMMON = 1 / 4                                                  # the step at which all orders are compared
-ORDERS = {"with replacement": WithReplacement(1), "shuffle once": ShuffleOnce(1), "reshuffling": RandomReshuffling(1),
-          "by class": ByClass(1)}
-EVERY = {"every step": 1, "once an epoch": ROWS}                # the prox of part b
+SIZES = {16: 1 / 8, 64: 1 / 2, 256: 8}  # rows: smallest step of the sweep, in units of 1/n^2
+KAPPA = 10  # L_max/l2 of part a
+EPOCHS = 20  # from 0
+COMMON = 1 / 4  # the step at which all orders are compared
+ORDERS = {
+    "with replacement": WithReplacement(1),
+    "shuffle once": ShuffleOnce(1),
+    "reshuffling": RandomReshuffling(1),
+    "by class": ByClass(1),
+}
+EVERY = {"every step": 1, "once an epoch": ROWS}  # the prox of part b
 WITH_CLASSES = ("breast_cancer", "phishing", "mushrooms")
-FREE = SGD()                                                    # of a prox
-COLOURS = {name: i for i, name in enumerate(ORDERS)}
+FREE = SGD()  # of a prox
 
 
 # ---------------------------------------------------------------------------------------------------- own functions
@@ -63,71 +71,66 @@ def floor_entries(part, build, n, steps, orders, data, optimizer=FREE, seeds=Non
     """From the minimum on, over four times what the step remembers; the second half is the floor."""
     more = {"kappa": KAPPA} if build is logistic else {}
     L, memory = constants(build, data=data, rows=n, **more)
-    for order in orders:
-        for c in steps:
-            epochs = int(np.ceil(max(20, 4 * memory / c / n)))
-            yield Entry(part, Recipe(build, data=data, rows=n, at_minimum=True, **more), optimizer, ORDERS[order],
-                        c / L, stop=Stop(epochs=epochs), metrics=max(1, epochs // 100), data=data, n=n, order=order,
-                        c=c, seeds=seeds, **tags)
+    problem = Recipe(build, data=data, rows=n, at_minimum=True, **more)
+    for order, c in itertools.product(orders, steps):
+        epochs = int(np.ceil(max(20, 4 * memory / c / n)))
+        length = dict(stop=Stop(epochs=epochs), metrics=max(1, epochs // 100))
+        named = dict(data=data, n=n, order=order, c=c)
+        yield Entry(part, problem, optimizer, ORDERS[order], c / L, seeds=seeds, **named, **tags, **length)
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args):
+    independent, shuffled = list(ORDERS)[:1], list(ORDERS)[1:3]
     for data in args.data_of("a"):
         for n, least in SIZES.items() if not args.quick else ((16, 1),):
             some = halvings(least / n**2, ratio=args.pick(2, 4))
-            yield from floor_entries("a", logistic, n, some, list(ORDERS)[1:3], data)
-            yield from floor_entries("a", logistic, n, [c for c in some if 4 * c * n > 0.99], list(ORDERS)[:1], data)
+            yield from floor_entries("a", logistic, n, some, shuffled, data)
+            yield from floor_entries("a", logistic, n, [c for c in some if 4 * c * n > 0.99], independent, data)
+    few = args.seeds[:5]
     for data in args.data_of("b"):
+        some = halvings(args.pick(1 / 128, 1 / 4))
         for prox, every in EVERY.items():
-            yield from floor_entries("b", lasso, ROWS, halvings(args.pick(1 / 128, 1 / 4)), list(ORDERS)[1:3], data,
-                                     Proximal(SGD(), every), args.seeds[:5], prox=prox)
-        yield from floor_entries("b", lasso, ROWS, halvings(args.pick(1 / 32, 1 / 4)), list(ORDERS)[:1], data,
-                                 Proximal(SGD()), args.seeds[:5], prox="every step")
+            yield from floor_entries("b", lasso, ROWS, some, shuffled, data, Proximal(SGD(), every), few, prox=prox)
+        some = halvings(args.pick(1 / 32, 1 / 4))
+        yield from floor_entries("b", lasso, ROWS, some, independent, data, Proximal(SGD()), few, prox="every step")
     for data in args.data_of("p"):
-        build = logistic if data in WITH_CLASSES else lasso
-        L, _ = constants(build, data=data)
-        for order, sampler in ORDERS.items():
-            for c in halvings(args.pick(1 / 512, 1 / 16), 1, args.pick(2, 4)):
-                yield Entry("p", Recipe(build, data=data), SGD() if build is logistic else Proximal(SGD()), sampler,
-                            c / L, stop=Stop(epochs=args.pick(EPOCHS, 3)), data=data, order=order, c=c,
-                            seeds=args.seeds[:5])
+        build, optimizer = (logistic, SGD()) if data in WITH_CLASSES else (lasso, Proximal(SGD()))
+        problem, (L, _) = Recipe(build, data=data), constants(build, data=data)
+        some, length = halvings(args.pick(1 / 512, 1 / 16), 1, args.pick(2, 4)), Stop(epochs=args.pick(EPOCHS, 3))
+        for (order, sampler), c in itertools.product(ORDERS.items(), some):
+            tags = dict(data=data, order=order, c=c)
+            yield Entry("p", problem, optimizer, sampler, c / L, stop=length, seeds=few, **tags)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
-def floors(runs):
-    """(steps c, rising; floors: (seeds, steps))"""
-    levels = {c: some.late("gap") for c, some in sorted(runs.groups("c"))}
-    return np.array(list(levels)), np.array(list(levels.values())).T
-
-
 def rises(runs, low, high):
     """The slope of log floor against log step of each seed, for low <= c <= high; None under three steps."""
-    steps, levels = floors(runs)
+    steps, levels = runs.levels("gap", "c")
     chosen = (steps >= low * 0.99) & (steps <= high * 1.01)
     return np.array([slope(steps[chosen], row[chosen]) for row in levels]) if chosen.sum() > 2 else None
 
 
 def slope_claim(part, order, wanted, margin, span, **tags):
     """A claim's function: the slopes over the steps of span(n) are `wanted`, on every set and n with enough steps."""
+
     def function(results):
         found = {}
         for (data, n), runs in results.select(part, order=order, **tags).groups("data", "n"):
             values = rises(runs, *span(n))
             if values is not None:
                 found[f"{data} n={n}"] = values
-        return decided(listed({k: spread(v, 3) for k, v in found.items()}),
-                       *([within(v, wanted - margin, wanted + margin) for v in found.values()] or [None]))
+        return decided(
+            listed({k: spread(v, 3) for k, v in found.items()}),
+            *([within(v, wanted - margin, wanted + margin) for v in found.values()] or [None]),
+        )
+
     return function
 
 
 def below(n):
     return 0, 1 / (2 * n**2)
-
-
-def between(n):
-    return 8 / n**2, 1 / (8 * n)
 
 
 def small(n):
@@ -144,143 +147,106 @@ for id, text, order, wanted, margin, span in (
     ("a-three", "reshuffled, the floor falls as its cube well between 1/n^2 and 1/n", "reshuffling", 3, 0.4, between),
     ("a-two", "reshuffled, the floor falls as the square of it below 1/n^2", "reshuffling", 2, 0.25, below),
 ):
-    experiment.claim(id, f"logistic regression: {text}", source="docstring; Mishchenko et al. bound it by the square",
-                     expected=f"slope {wanted} ± {margin} (95 % over seeds), every set and n with three steps there")(
-        slope_claim("a", order, wanted, margin, span))
+    experiment.claim(
+        id,
+        f"logistic regression: {text}",
+        source="docstring; Mishchenko et al. bound it by the square",
+        expected=f"slope {wanted} ± {margin} (95 % over seeds), every set and n with three steps there",
+    )(slope_claim("a", order, wanted, margin, span))
 
 
 def collapsed(results, order, power, scale):
     """{set: [log of floor / (n^power c^(power + 1)) at c = scale(n), one a seed, for each n]}"""
     found = {}
     for (data, n), runs in results.select("a", order=order, n=lambda n: n > 16).groups("data", "n"):
-        steps, levels = floors(runs)
+        steps, levels = runs.levels("gap", "c")
         at = int(np.abs(np.log(steps / scale(n))).argmin())
         found.setdefault(data, []).append(np.log(levels[:, at] / (n**power * steps[at] ** (power + 1))))
     return found
 
 
-for order, power, name in (("shuffle once", 1, "n c^2"), ("reshuffling", 2, "n^2 c^3")):
-    @experiment.claim(f"a-collapse-{power}", f"between the corners {order}'s floor is one number times {name}",
-                      expected="at c = n^-1.5 the numbers of n = 64 and 256 within a factor 3 (95 %)")
+for id, order, power, name in (
+    ("a-collapse-1", "shuffle once", 1, "n c^2"),
+    ("a-collapse-2", "reshuffling", 2, "n^2 c^3"),
+):
+
+    @experiment.claim(
+        id,
+        f"between the corners {order}'s floor is one number times {name}",
+        expected="at c = n^-1.5 the numbers of n = 64 and 256 within a factor 3 (95 %)",
+    )
     def collapse(results, order=order, power=power):
         found = {data: v for data, v in collapsed(results, order, power, lambda n: n**-1.5).items() if len(v) == 2}
-        return decided(listed({data: f"{np.exp(np.mean(b - a)):.3g}" for data, (a, b) in found.items()}) + " times",
-                       *([within(b - a, -np.log(3), np.log(3)) for a, b in found.values()] or [None]))
-
-for prox, wanted, margin, order in (("every step", 1, 0.3, "reshuffling"), ("every step", 1, 0.3, "shuffle once"),
-                                    ("once an epoch", 2, 0.3, "shuffle once")):
-    experiment.claim(f"b-{wanted}-{order.split()[0]}", f"LASSO, {order}, prox {prox}: the floor falls as the step "
-                     f"to the power {wanted}", expected=f"slope {wanted} ± {margin} for c <= 1/32 (95 %), every set")(
-        slope_claim("b", order, wanted, margin, lambda n: (0, 1 / 32), prox=prox))
+        return decided(
+            listed({data: f"{np.exp(np.mean(b - a)):.3g}" for data, (a, b) in found.items()}) + " times",
+            *([within(b - a, -np.log(3), np.log(3)) for a, b in found.values()] or [None]),
+        )
 
 
-@experiment.claim("b-prox", "LASSO: one prox an epoch (ProxRR) has a lower floor than a prox at every step",
-                  expected="reshuffling, at the smallest step: lower by a factor 10 or more (95 % of the log)",
-                  source="Mishchenko, Khaled & Richtarik, ICML 2022")
+for id, prox, wanted, margin, order in (
+    ("b-1-reshuffling", "every step", 1, 0.3, "reshuffling"),
+    ("b-1-shuffle", "every step", 1, 0.3, "shuffle once"),
+    ("b-2-shuffle", "once an epoch", 2, 0.3, "shuffle once"),
+):
+    experiment.claim(
+        id,
+        f"LASSO, {order}, prox {prox}: the floor falls as the step to the power {wanted}",
+        expected=f"slope {wanted} ± {margin} for c <= 1/32 (95 %), every set",
+    )(slope_claim("b", order, wanted, margin, lambda n: (0, 1 / 32), prox=prox))
+
+
+@experiment.claim(
+    "b-prox",
+    "LASSO: one prox an epoch (ProxRR) has a lower floor than a prox at every step",
+    expected="reshuffling, at the smallest step: lower by a factor 10 or more (95 % of the log)",
+    source="Mishchenko, Khaled & Richtarik, ICML 2022",
+)
 def b_prox(results):
     def judged(data, runs):
-        each_step, once = (np.log(floors(runs.select(order="reshuffling", prox=prox))[1][:, 0]) for prox in EVERY)
+        some = runs.select(order="reshuffling")
+        each_step, once = (np.log(some.select(prox=prox).levels("gap", "c")[1][:, 0]) for prox in EVERY)
         return f"{np.exp(np.mean(each_step - once)):.3g} times", within(each_step - once, np.log(10))
+
     return on_every(results.select("b").groups("data"), judged)
 
 
-@experiment.claim("p-class", f"by class (LASSO: by target) is the worst order at the step {COMMON:g}/L_max",
-                  expected="after 20 epochs above every other (95 % of the log), on every set")
+@experiment.claim(
+    "p-class",
+    f"by class (LASSO: by target) is the worst order at the step {COMMON:g}/L_max",
+    expected="after 20 epochs above every other (95 % of the log), on every set",
+)
 def p_class(results):
     def judged(data, runs):
         ends = {order: np.log(v) for order, v in runs.select(c=COMMON).finals("gap", "order").items()}
         worst = ends.pop("by class")
-        return (f"{np.exp(np.mean(worst) - max(np.mean(v) for v in ends.values())):.3g} times the next",
-                together(lower(v, worst) for v in ends.values()))
+        return (
+            f"{np.exp(np.mean(worst) - max(np.mean(v) for v in ends.values())):.3g} times the next",
+            together(lower(v, worst) for v in ends.values()),
+        )
+
     return on_every(results.select("p").groups("data"), judged)
 
 
-@experiment.claim("p-best", "after 20 epochs from 0, each order at its best step, reshuffling is as good as any",
-                  expected="at most 1.1 times each other (95 % of the log), on every set")
+@experiment.claim(
+    "p-best",
+    "after 20 epochs from 0, each order at its best step, reshuffling is as good as any",
+    expected="at most 1.1 times each other (95 % of the log), on every set",
+)
 def p_best(results):
     def judged(data, runs):
         best = runs.tuned("c", "gap", "order")
         ends = {order: np.log(found.runs.final("gap")) for order, found in best.items()}
-        return ("; ".join(f"{order} {np.exp(v.mean()):.2g} at {best[order].value:.3g}" for order, v in ends.items()),
-                together(no_higher(ends["reshuffling"], v, np.log(1.1)) for v in ends.values()))
+        return (
+            "; ".join(f"{order} {np.exp(v.mean()):.2g} at {best[order].value:.3g}" for order, v in ends.items()),
+            together(no_higher(ends["reshuffling"], v, np.log(1.1)) for v in ends.values()),
+        )
+
     return on_every(results.select("p").groups("data"), judged)
 
 
-@experiment.claim("p-edge", "the steps are wide enough", expected="the best inside the grid, always",
-                  source="tuning of this script")
-def p_edge(results):
-    return inside("p", "gap", "c", ("data", "order"))(results)
-
-
-# ---------------------------------------------------------------------------------------------------------- figures
-def levelled(ax, runs, number, label):
-    """Floors against steps, geometric means with the range of the seeds."""
-    steps, levels = floors(runs)
-    middle = np.exp(np.log(levels).mean(0))
-    ax.errorbar(steps, middle, np.maximum([middle - levels.min(0), levels.max(0) - middle], 0), **look(number),
-                marker=MARKERS[number % 8], ms=5, capsize=2, lw=1.4, label=label)
-
-
-@experiment.figure("floors.png", caption="The floor of f - f* at the ends of epochs against the step c/L_max, from the "
-                   "lowest to the highest seed; dotted: slopes that theory gives, and the corners 1/n^2 and 1/n.")
-def floors_figure(results):
-    groups = dict(results.select("a", data=results.select("a").values("data")[0]).groups("n"))
-
-    def draw(ax, n):
-        for order, runs in groups[n].groups("order"):
-            levelled(ax, runs, COLOURS[order], order)
-        steps, levels = floors(groups[n].select(order="reshuffling"))
-        low, high = max(between(n)[0], steps[0]), min(between(n)[1], steps[-1])
-        reference(ax, (low, high), levels[:, int(np.abs(steps - high).argmin())].mean() / 3, 3)
-        reference(ax, (steps[0], 1 / n**2), levels[:, 0].mean() / 3, 2, at_start=True)
-        for corner, text in ((1 / n**2, "1/n²"), (1 / n, "1/n")):
-            if steps[0] <= corner:
-                ax.axvline(corner, color="#999999", lw=1, ls=":")
-                ax.annotate(text, (corner, 0.97), xycoords=("data", "axes fraction"), fontsize=10, color="#666666")
-        ax.set(xscale="log", yscale="log", xlabel="step c, in units of 1/L_max", ylabel="floor of f - f*")
-    return each(list(groups), draw, legend=4, titles=lambda n: f"n = {n}")
-
-
-@experiment.figure("collapse.png", caption="The same floors, divided by what theory gives: one curve for all n. Left: "
-                   "shuffled once. Right: reshuffled anew; rising where c^3 rules, level where c^2 does.")
-def collapse_figure(results):
-    figure, axes = panels(1, 2)
-    for ax, order, power in zip(axes, ("shuffle once", "reshuffling"), (1, 2), strict=True):
-        for i, ((data, n), runs) in enumerate(results.select("a", order=order).groups("data", "n")):
-            steps, levels = floors(runs)
-            x = n**power * steps
-            ax.plot(x, np.exp(np.log(levels).mean(0)) / steps**2 / n ** (power % 2), **look(i), marker=MARKERS[i],
-                    ms=5, lw=1.4, label=f"{data}, n = {n}")
-        ax.set(xscale="log", yscale="log", title=order, xlabel="n c" if power == 1 else "n² c",
-               ylabel="floor / (n c²)" if power == 1 else "floor / c²")
-    reference(axes[1], (10, 100), axes[1].get_ylim()[0] * 300, 1)
-    axes[0].legend(fontsize=10)
-    return figure
-
-
-@experiment.figure("prox.png", caption=f"LASSO on {ROWS} rows, started at the minimum: the floor of F - F* with a prox "
-                   "at every step, and with one an epoch; dotted: slopes 1 and 2.")
-def prox_figure(results):
-    groups = dict(results.select("b").groups("data"))
-
-    def draw(ax, data):
-        for i, ((order, prox), runs) in enumerate(groups[data].groups("order", "prox")):
-            levelled(ax, runs, i, f"{order}, prox {prox}")
-        steps, levels = floors(groups[data].select(order="shuffle once", prox="once an epoch"))
-        reference(ax, (steps[0], 1 / 32), levels[:, 0].mean() * 3, 2, at_start=True)
-        reference(ax, (steps[0], 1 / 32), floors(groups[data].select(order="with replacement"))[1][:, 0].mean() * 2, 1,
-                  at_start=True)
-        ax.set(xscale="log", yscale="log", xlabel="step c, in units of 1/L_max", ylabel="floor of F - F*")
-    return each(list(groups), draw, legend=3)
-
-
-@experiment.figure("paths.png", caption="20 epochs from 0, each order at its best step (of a grid of halvings): F - F* "
-                   "at the ends of epochs, median over seeds with its band.")
-def path_figure(results):
-    sets = {data: runs.at_best("c", "gap", "order") for data, runs in results.select("p").groups("data")}
-    return each(list(sets), lambda ax, data: curves(
-        ax, sets[data], "gap", logy=True, legend=False, ylabel="F(w) - F*", colours=lambda t: COLOURS[t["order"]]),
-        legend=4)
+experiment.claim(
+    "p-edge", "the steps are wide enough", expected="the best inside the grid, always", source="tuning of this script"
+)(inside("p", "gap", "c", ("data", "order")))
 
 
 if __name__ == "__main__":

@@ -106,6 +106,17 @@ def test_final_is_nan_where_a_diverged_run_has_no_value():
         results.final("nothing")
 
 
+def test_levels_rise_with_the_tag_and_hold_a_row_for_each_seed():
+    results = Results(
+        finished(tags={"c": c}, seed=seed, gap=[9, 9, 10 * c + seed, 10 * c + seed + 2])
+        for c in (0.5, 0.25, 2)
+        for seed in (0, 1)
+    )
+    values, means = results.levels("gap", "c")
+    np.testing.assert_array_equal(values, [0.25, 0.5, 2])
+    np.testing.assert_array_equal(means, [[3.5, 6, 21], [4.5, 7, 22]])
+
+
 def at_rate(method, lr, losses, **more):
     return [
         finished(tags={"method": method, "lr": lr, "data": "d"}, seed=seed, held=[9, loss], **more)
