@@ -84,9 +84,3 @@ def counts(runs, target):
     """Values of the whole f until f - f* is this part of the first, one a run; inf where it never is. The runs are of
     one data set; their tag n is its number of rows."""
     return runs.until("relative", target, "values") / runs[0].tags["n"]
-
-
-def floors(runs):
-    """(radii, rising; floors: (seeds, radii)) by the tag "radius": means over the last half of the rows."""
-    levels = {radius: some.late("gap") for radius, some in sorted(runs.groups("radius"))}
-    return np.array(list(levels)), np.array(list(levels.values())).T

@@ -16,7 +16,7 @@ import itertools
 
 from figures.zeroth_order import SHARES, SLOW, TARGETS, album
 from lab import Entry, Experiment, Part, Recipe, decided, lower, on_every, slope, spread, within
-from lab.ridge import KAPPA, NAMES, counts, floors, theory
+from lab.ridge import KAPPA, NAMES, counts, theory
 from npopt import (
     SGD,
     CoordinateDifferences,
@@ -178,28 +178,28 @@ def floor_claim(id, text, expected, judged, difference="forward", source=""):
 
 
 def slope_of(some, low, high, wanted, margin):
-    radii, levels = floors(some)
+    radii, levels = some.levels("gap", "radius")
     part = (radii > low) & (radii < high) & (levels > 0).all(0)  # 0: differences along coordinates that cancel
     slopes = np.array([slope(radii[part], row[part]) for row in levels])
     return spread(slopes, 3), within(slopes, wanted - margin, wanted + margin)
 
 
 def levelled(name, some):
-    radii, levels = floors(some)
+    radii, levels = some.levels("gap", "radius")
     at = int(np.abs(np.log(radii / 1e-3)).argmin())
     ratios = np.log(levels[:, at] / theory(some[0].tags["data"]).floor(some[0].tags["method"], radii[at]))
     return f"{np.exp(ratios.mean()):.3f}", within(ratios, np.log(0.8), np.log(1.2))
 
 
 def turning(name, some):
-    radii, levels = floors(some)
+    radii, levels = some.levels("gap", "radius")
     best = radii[np.log(levels).mean(0).argmin()]
     wanted = theory(some[0].tags["data"]).best_radius(some[0].tags["method"])
     return f"{best:.0e} ({wanted:.1e})", 0.09 <= best / wanted <= 11
 
 
 def falling(name, some):
-    radii, levels = floors(some)
+    radii, levels = some.levels("gap", "radius")
     last = levels[:, radii < 2e-3][:, -1]
     text, fits = slope_of(some, 0, 2e-3, -2, 0.3)
     return f"{text}, {last.mean():.1e}", fits and bool((last < 1e-24).all())

@@ -2,7 +2,7 @@
 
 from lab import Album
 from lab.figures import MARKERS, curves, each, look
-from lab.ridge import KAPPA, NAMES, counts, floors, theory
+from lab.ridge import KAPPA, NAMES, counts, theory
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def radius_figure(results):
 
     def draw(ax, data):
         for i, ((kind, difference), runs) in enumerate(sets[data].groups("method", "difference")):
-            (radii, levels), shown = floors(runs), look(list(NAMES).index(kind))["color"]
+            (radii, levels), shown = runs.levels("gap", "radius"), look(list(NAMES).index(kind))["color"]
             seen = (levels > 0).all(0)
             middle, label = np.exp(np.log(levels[:, seen]).mean(0)), f"{NAMES[kind]}, {difference}"
             style = dict(ls="-", mfc=shown) if difference == "forward" else dict(ls="--", mfc="white")
