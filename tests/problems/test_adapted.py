@@ -1,7 +1,7 @@
 """Problems of the zeroth-order scripts: a second task for a network that has learned a first, ridge regressions."""
 
 from lab import Finished, Results
-from lab.ridge import counts, floors, theory
+from lab.ridge import counts, theory
 from npopt import SGD, MeZO, RandomReshuffling, Stop, backend, minimize
 from npopt.identity import of_problem
 from problems.adapted import adapted, changed, learned
@@ -86,6 +86,6 @@ def test_what_runs_took_is_counted_in_values_of_the_whole_and_floors_rise_with_t
     }
     runs = Results(run(seed, radius, path) for (radius, seed), path in paths.items())
     np.testing.assert_array_equal(counts(runs, 0.25), [6, 3, np.inf, 3])
-    radii, levels = floors(runs)
+    radii, levels = runs.levels("gap", "radius")
     np.testing.assert_array_equal(radii, [1e-5, 1e-2])
     np.testing.assert_allclose(levels, [[7, 7 * 0.375], [0, 7 * 0.2]])  # the mean of the last two rows
