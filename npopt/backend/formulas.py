@@ -30,7 +30,7 @@ from npopt.errors import UserError
 import numba
 import numpy as np
 
-PARALLEL_FROM = 100_000  # below, one thread is faster than waking two
+PARALLEL_FROM, DRAWN_FROM = 100_000, 10_000  # below, one thread is faster than waking two; with draws
 
 
 class elementwise:
@@ -71,6 +71,7 @@ class elementwise:
         self.keys = {n.args[0].id for n in calls if n.args and isinstance(n.args[0], ast.Name)}
         used = {n.id for n in nodes if isinstance(n, ast.Name)} | set(self.written)
         self.read = [a for a in self.arguments if a in used and a not in self.keys]
+        self.many_from = DRAWN_FROM if self.keys else PARALLEL_FROM
         self.positions = {a: i for i, a in enumerate(self.arguments)}
         self.table = {}  # types of the arguments -> how to run them
         self.compiled = {}  # (kinds, dtype, parallel) -> numba function
@@ -94,7 +95,7 @@ class elementwise:
             args = [float(a) if i in numbers else a for i, a in enumerate(args)]
         n = args[first].size
         try:
-            if n < PARALLEL_FROM or numba.get_num_threads() == 1:
+            if n < self.many_from or numba.get_num_threads() == 1:
                 single(*args, offset)
             else:
                 many()(*args, offset)
