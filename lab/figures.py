@@ -187,6 +187,16 @@ def by_row(runs, y, x):
     return np.median([run.columns[x][:rows] for run in runs], 0), np.array([run.columns[y][:rows] for run in runs])
 
 
+def ranged(ax, xs, values, index, middle=np.median, **more):
+    """The middle of each point's values over seeds against xs, with bars from the lowest to the highest, in the look
+    and with the mark of line number `index`; `more` goes to errorbar. Returns the middles."""
+    found = np.array([middle(v) for v in values])
+    span = [found - [np.min(v) for v in values], [np.max(v) for v in values] - found]
+    span = np.maximum(span, 0)  # where rounding puts a mean beyond them
+    ax.errorbar(xs, found, span, **look(index) | dict(marker=MARKERS[index % len(MARKERS)], capsize=3) | more)
+    return found
+
+
 def sweep(ax, results, over, y="loss", label=None, *, xlabel=None, ylabel=None, logx=True, logy=False, index=0,
           floor=0.0, top=np.inf):  # fmt: skip
     """The last value of y against the tag `over`: the median over seeds, with bars from the lowest to the highest.
@@ -203,15 +213,12 @@ def sweep(ax, results, over, y="loss", label=None, *, xlabel=None, ylabel=None, 
     with style():
         at = [x for x, a in zip(xs, alive, strict=True) if a]
         some = [v[np.isfinite(v)] for v, a in zip(values, alive, strict=True) if a]
-        middle = np.array([np.median(v) for v in some])
-        span = np.array([[m - v.min(), v.max() - m] for m, v in zip(middle, some, strict=True)]).reshape(-1, 2).T
-        appearance = look(index) | {"marker": MARKERS[index % len(MARKERS)], "capsize": 4}
-        ax.errorbar(at, middle, yerr=span, label=label, **appearance)
+        ranged(ax, at, some, index, capsize=4, label=label)
         for x, v, d in zip(xs, values, gone, strict=True):
             lost = int(np.isnan(v).sum())
             if lost:
                 edge, what = ax.get_xaxis_transform(), "diverged" if d.sum() == lost else "off the scale"
-                ax.plot([x], [0.97], "x", color=appearance["color"], ms=9, mew=2.2, transform=edge, clip_on=False)
+                ax.plot([x], [0.97], "x", color=look(index)["color"], ms=9, mew=2.2, transform=edge, clip_on=False)
                 ax.annotate(
                     f"{lost}/{len(v)} {what}",
                     (x, 0.97),

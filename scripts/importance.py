@@ -17,7 +17,7 @@ import functools
 
 from lab import Entry, Experiment, Part, Recipe
 from lab.claims import inside, on_every
-from lab.figures import MARKERS, each, look
+from lab.figures import each, ranged
 from lab.verdicts import lower, within
 from npopt import SGD, AdaptiveImportance, Importance, Stop, WithReplacement
 from problems.convex import Binary, logistic
@@ -208,10 +208,7 @@ def importance_figure(results):
         for i, rule in enumerate(RULES):
             ends = groups[name].select(rule=rule).finals("gap", "c")
             steps = [c for c in sorted(ends) if np.isfinite(ends[c]).all()]
-            middle = np.array([np.median(ends[c]) for c in steps])
-            low, high = ([end(ends[c]) for c in steps] for end in (np.min, np.max))
-            bars = [middle - low, high - middle]
-            ax.errorbar(steps, middle, bars, **look(i), marker=MARKERS[i], ms=5, capsize=2, lw=1.4, label=rule)
+            ranged(ax, steps, [ends[c] for c in steps], i, ms=5, capsize=2, lw=1.4, label=rule)
         for at, text, side in ((1, "1/max L ", "right"), (gain[name]["longer"], " 1/mean L", "left")):
             ax.axvline(at, color="#999999", lw=1, ls=":")
             ax.annotate(text, (at, 0.96), xycoords=("data", "axes fraction"), fontsize=10, color="#666666", ha=side)

@@ -1,7 +1,7 @@
 """Figures of mezo: test errors by batches forward, rates and radii, MeZO's steps against SGD's."""
 
 from lab import Album
-from lab.figures import MARKERS, below, curves, look, mark, panels, plain, said
+from lab.figures import MARKERS, below, curves, look, mark, panels, plain, ranged, said
 from problems.adapted import BATCH
 
 import numpy as np
@@ -60,9 +60,8 @@ def rates_figure(results):
     left.set(xscale="log", yscale="log", xlabel="rate", ylabel="training loss")
     left.legend(fontsize=10)
     ends = results.select("r").finals("train_loss", "radius")
-    middle = np.array([[radius, np.median(v), v.min(), v.max()] for radius, v in ends.items() if np.isfinite(v).all()])
-    spans = middle[:, 1] - middle[:, 2], middle[:, 3] - middle[:, 1]
-    right.errorbar(middle[:, 0], middle[:, 1], spans, **look(1), marker="o", capsize=3)
+    ends = {radius: v for radius, v in ends.items() if np.isfinite(v).all()}
+    ranged(right, list(ends), list(ends.values()), 1, marker="o")
     mark(right, results.select("r").at("train_loss", 0)[0], "start", 0.05)
     right.set(xscale="log", yscale="log", xlabel="radius", ylabel="training loss")
     plain(right.yaxis)

@@ -1,7 +1,7 @@
 """Figures of sampling: floors against steps, what theory makes of them, the prox, and paths."""
 
 from lab import Album
-from lab.figures import MARKERS, curves, each, look, panels, reference
+from lab.figures import MARKERS, curves, each, look, panels, ranged, reference
 
 import numpy as np
 
@@ -18,9 +18,11 @@ def between(n):
 def levelled(ax, runs, number, label):
     """Floors against steps, geometric means with the range of the seeds."""
     steps, levels = runs.levels("gap", "c")
-    middle = np.exp(np.log(levels).mean(0))
-    bars, marks = [middle - levels.min(0), levels.max(0) - middle], dict(marker=MARKERS[number % 8], ms=5, capsize=2)
-    ax.errorbar(steps, middle, np.maximum(bars, 0), lw=1.4, label=label, **look(number), **marks)
+    ranged(ax, steps, levels.T, number, geometric, ms=5, capsize=2, lw=1.4, label=label)
+
+
+def geometric(values):
+    return np.exp(np.log(values).mean())
 
 
 @album.figure(

@@ -3,7 +3,7 @@
 import dataclasses
 
 from lab import Album, Results
-from lab.figures import MARKERS, curves, each, fitted, halved, look, panels, reference, sweep
+from lab.figures import MARKERS, curves, each, fitted, halved, look, panels, ranged, reference, sweep
 from problems.convex import linear
 
 import numpy as np
@@ -139,9 +139,7 @@ def strength_figure(results):
 def theorem_figure(results):
     figure, ax = panels()
     for i, (data, (known, _, mean)) in enumerate(stages(results).items()):
-        middle = np.median(mean, 0)
-        bars = [middle - mean.min(0), mean.max(0) - middle]
-        ax.errorbar(known, middle, bars, **look(i), marker=MARKERS[i], label=data)
+        middle = ranged(ax, known, mean.T, i, capsize=0, label=data)
     ax.plot(known, 12.5 / known + 0.25, "--", color="#555555", label="promised: 12.5 kappa/m + 0.25")
     reference(ax, (known[1], known[-1]), middle[-1] / 2, -1)
     ax.set(xscale="log", yscale="log", xlabel="m / kappa", ylabel="E f(w~) - f*, of the start's")

@@ -1,7 +1,7 @@
 """Figures of zeroth_order: what the runs took beside theory, by step, radius, directions and rows."""
 
 from lab import Album
-from lab.figures import MARKERS, curves, each, look
+from lab.figures import MARKERS, curves, each, look, ranged
 from lab.ridge import KAPPA, NAMES, counts, theory
 
 import numpy as np
@@ -69,8 +69,7 @@ def directions_figure(results):
         for i, (rule, runs) in enumerate(sets[data].groups("rule")):
             qs, t = runs.values("q"), theory(data)
             found = np.array([counts(runs.select(q=q), 1e-6) for q in qs])
-            span = found.mean(1) - found.min(1), found.max(1) - found.mean(1)
-            ax.errorbar(qs, found.mean(1), span, **look(i), marker=MARKERS[i], capsize=3, label=rule)
+            ranged(ax, qs, found, i, np.mean, label=rule)
             rates = [t.step("sphere", q if rule == "own step" else 1) for q in qs]
             wanted = [t.steps("sphere", lr, TARGETS, q)[2] * (q + 1) for lr, q in zip(rates, qs, strict=True)]
             ax.plot(qs, wanted, color=look(i)["color"], ls="--", lw=1)
