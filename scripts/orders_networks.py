@@ -12,7 +12,7 @@ statistics taken anew over all classes can undo.
 All orders have the same rates to choose from, and are compared at the best rate of each and at one common rate. An
 epoch is n draws for all. Momentum 0.9, batches of 64 (ResNet: 128).
 
-Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about one hour (m 12, v 15, r 30, t 2).
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 50 minutes.
 """
 
 from figures.orders_networks import album
@@ -84,7 +84,11 @@ def network(data, kind, rows=None, validation=0.0, test_rows=None):
 
 # ------------------------------------------------------------------------------------------------------------- grid
 KINDS = {"m": "lenet", "v": "vgg", "r": "resnet"}
-SIZES = {"m": dict(rows=None), "v": dict(rows=10_000), "r": dict(rows=10_000)}
+SIZES = {
+    "m": dict(rows=30_000, test_rows=5000),
+    "v": dict(rows=6000, test_rows=2000),
+    "r": dict(rows=6000, test_rows=2000),
+}
 
 
 @experiment.runs

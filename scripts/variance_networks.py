@@ -12,7 +12,7 @@ Part a gives all methods the same number of gradients, each at its best rate by 
 both variances at the same points, from a sample of the batches. Momentum is left out: the
 methods' own papers have none.
 
-Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about one hour, half of it part r.
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 90 minutes, half of them part r.
 """
 
 import itertools
