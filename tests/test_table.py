@@ -348,6 +348,13 @@ TABLE = {
             "analysis/test_curvature.py::test_quadrature_of_lanczos_is_exact_for_polynomials",
         ],
     },
+    "nn.twice": {
+        "Twice": [
+            "nn/test_twice.py::test_tangents_and_second_derivatives",
+            "nn/test_twice.py::test_second_derivatives_where_nothing_may_be_read",
+            "nn/test_twice.py::test_products_come_again_and_adjoints_are_adjoint",
+        ],
+    },
     "nn.spectra": {"PowerIteration": ["nn/test_init.py::test_power_iteration_finds_the_largest_singular_value"]},
     "problems.linear.losses": {name: FENCHEL for name in ("Squared", "Huber", "SquaredHinge", "Logit", "Softmax")},
     "problems.attacks": {
