@@ -3,7 +3,10 @@
 from nn.losses import weighted_mean
 from nn.twice import Twice, lacking
 from npopt import backend
+from npopt.errors import UserError
 from npopt.estimators.accumulated import add
+
+__all__ = ["Linearised"]
 
 
 class Curved:
@@ -69,6 +72,17 @@ class Linearised:
         if self.problem.l2:
             add(out, v, self.strength)
         return out
+
+    def fisher(self, v, labels="data"):
+        """mean_b (v'grad l_b)^2, l_b without weights and l2; labels "model": the mean over labels of the network's own
+        distribution, v'J' L'' J v / B."""
+        if labels not in ("data", "model"):
+            raise UserError(f"labels must be 'data' or 'model', got {labels!r}")
+        rz, loss, B = self.tangent(v), self.problem.loss_function, self.rows
+        if labels == "model":
+            return (rz * loss.tangent(self.z, self.targets, rz)).sum()
+        slopes = (rz * loss.value_and_gradient(self.z, self.targets)[1]).reshape(B, -1).sum(axis=1) * B
+        return (slopes * slopes).sum() / B
 
     def __call__(self, v):
         """H v, a new array."""

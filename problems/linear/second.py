@@ -16,8 +16,8 @@ class Second:
             r = l'' (V a + c)        H v = (1/B) sum_b w_b (r_b a_b', r_b) + l2 mean(w) V
 
         l'' is computed once, in float64 on the host, and kept: K x K numbers a row. None where the loss does not
-        define it. A product costs two passes over the rows. It has no penalty in it. (Newton's method has its own product,
-        over all rows on the host: problems/minima/exact.py.)
+        define it. A product costs two passes over the rows. It has no penalty in it. (Newton's method has a product of
+        its own, over all rows on the host: problems/minima/exact.py.)
         """
         if type(self.loss).second is Loss.second:
             return None

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import nn
 from npopt import backend
 from problems import Logistic, Neural, Quadratic
+from problems.curved import Linearised
 from problems.feeds import Images, Table
 
 import numpy as np
@@ -105,6 +106,7 @@ def test_networks_column_by_column(name, rng):
     found = columns(product, problem.dim)
     close(found, by_differences(problem, x, rows, w, 1e-6 if "relu" in name else 1e-5))
     np.testing.assert_allclose(found, found.T, rtol=0, atol=1e-12 * np.abs(found).max())
+    assert isinstance(product, Linearised)
     assert product.loss == pytest.approx(problem.value(x, rows, w), rel=1e-13)
     problem.network.begin()
     columns(problem.curvature(x, rows, w), problem.dim)
