@@ -44,7 +44,17 @@ ROOMS = {  # kind: the modules in which it is public
     "problems": ("problems", "problems.unrolled"),
     "feeds": ("problems.feeds", "problems.tokens"),
     "attacks": ("problems.attacks",),
-    "analysis": ("npopt.analysis.curvature", "nn.spectra"),
+    "analysis": (
+        "npopt.analysis.curvature",
+        "npopt.analysis.products",
+        "npopt.analysis.eigen",
+        "npopt.analysis.densities",
+        "npopt.analysis.gradient_noise",
+        "npopt.analysis.sharpness",
+        "problems.curved",
+        "nn.twice",
+        "nn.spectra",
+    ),
 }
 BASES = {
     "Array",

@@ -14,7 +14,9 @@ from .layer import Layer
 class Activation(Layer):
     """y = f(x); dx = f'(x) dy, written over dy. A subclass has two methods. apply(x, y) writes y and returns what
     backward needs. derive(dy, *saved) multiplies dy by f'. y may be written over x if the layer before does not read
-    its output and this layer, by `reads_input`, does not read its input."""
+    its output and this layer, by `reads_input`, does not read its input.
+
+    R y = f'(x) Rx,    R dx = f'(x) Rdy + f''(x) Rx dy,   with f'' from second(*saved), or None where it is 0."""
 
     view = True
     reads_input = False
@@ -29,6 +31,28 @@ class Activation(Layer):
             return None
         self.derive(dy, *saved)
         return dy
+
+    def second(self, *saved):
+        """f'' as a new array, or None."""
+        return None
+
+    def tangent(self, rx, saved, run):
+        ry = rx.copy()
+        self.derive(ry, *saved)
+        return ry, (rx,)
+
+    def note(self, dy, saved):
+        bend = self.second(*saved)
+        return (None if bend is None else bend * dy,)
+
+    def backward_tangent(self, rdy, noted, kept, saved, run):
+        (bent,), (rx,) = noted, kept
+        if not run.dx:
+            return None
+        self.derive(rdy, *saved)
+        if bent is not None:
+            rdy += bent * rx
+        return rdy
 
 
 class ReLU(Activation):
@@ -45,6 +69,18 @@ class ReLU(Activation):
         dx = dy.reshape(-1)
         kernels.relu_backward(y.reshape(-1), dx, dx)
         return dx.reshape(y.shape)
+
+    def tangent(self, rx, saved, run):
+        (y,) = saved
+        ry = backend.empty(y.shape, y.dtype)
+        kernels.relu_backward(y.reshape(-1), rx.reshape(-1), ry.reshape(-1))
+        return ry, ()
+
+    def note(self, dy, saved):
+        return ()
+
+    def backward_tangent(self, rdy, noted, kept, saved, run):
+        return self.backward(rdy, saved, run)
 
 
 class LeakyReLU(Activation):
@@ -104,6 +140,9 @@ class Tanh(Activation):
     def derive(self, dy, y):
         dy *= 1 - y * y  # forward was: y = tanh x
 
+    def second(self, y):
+        return -2 * y * (1 - y * y)
+
 
 class Sigmoid(Activation):
     """y = 1/(1 + e^(-x)) = (1 + tanh(x/2))/2, which cannot overflow; dx = y (1 - y) dy. Kept: y."""
@@ -117,13 +156,17 @@ class Sigmoid(Activation):
     def derive(self, dy, y):
         dy *= y * (1 - y)  # forward was: y = 1/(1 + e^(-x))
 
+    def second(self, y):
+        return y * (1 - y) * (1 - 2 * y)
+
 
 class GELU(Activation):
     """y = x P(x), P the standard normal distribution function.   Hendrycks & Gimpel 2016.
 
     form "erf":   P = (1 + erf(x/sqrt 2))/2,  P' = e^(-x^2/2)/sqrt(2 pi)
     form "tanh":  P = (1 + tanh u)/2,  u = sqrt(2/pi) (x + 0.044715 x^3),  P' = (1 - tanh^2 u) u'/2 = 2 P (1 - P) u'
-    dx = (P + x P') dy. Kept: x, and P.
+    dx = (P + x P') dy. Kept: x, and P. f'' = 2 P' + x P'', with P'' = -x P' (erf),
+    or 2 P' (1 - 2 P) u' + 2 P (1 - P) u'' (tanh).
     """
 
     reads_input = True
@@ -146,11 +189,20 @@ class GELU(Activation):
         return x, p
 
     def derive(self, dy, x, p):
+        dy *= p + x * self.slope(x, p)  # forward was: y = x P(x)
+
+    def slope(self, x, p):
+        """P'."""
         if self.form == "erf":
-            slope = xp(x).exp(-0.5 * x * x) * (1 / sqrt(2 * pi))
-        else:
-            slope = 2 * p * (1 - p) * (sqrt(2 / pi) * (1 + 3 * 0.044715 * x * x))
-        dy *= p + x * slope  # forward was: y = x P(x)
+            return xp(x).exp(-0.5 * x * x) * (1 / sqrt(2 * pi))
+        return 2 * p * (1 - p) * (sqrt(2 / pi) * (1 + 3 * 0.044715 * x * x))
+
+    def second(self, x, p):
+        slope = self.slope(x, p)
+        if self.form == "erf":
+            return slope * (2 - x * x)
+        first, bend = sqrt(2 / pi) * (1 + 3 * 0.044715 * x * x), sqrt(2 / pi) * 6 * 0.044715 * x  # u', u''
+        return 2 * slope + x * (2 * slope * (1 - 2 * p) * first + 2 * p * (1 - p) * bend)
 
     def __repr__(self):
         return f"GELU({self.form!r})"

@@ -20,7 +20,8 @@ class Conv2d(Layer):
         dW = dy' columns,    db = sum of dy over positions,    dcolumns = dy W.
     An input gathers its dx from the windows that saw it, in a fixed order:
         dx_{b h w c} = sum_{i,j} dcolumns_{b, (h + p - i)/s, (w + p - j)/s, i, j, c}
-    over the taps (i, j) for which both quotients are positions. Kept: x, for dW.
+    over the taps (i, j) for which both quotients are positions. Kept: x, for dW. Along a direction it is a linear layer
+    as well, with columns for x: Ry = RW * x + W * Rx + Rb, and the product rule on the way back, as in Linear.
     """
 
     reads_output = False
@@ -66,6 +67,37 @@ class Conv2d(Layer):
         dx = backend.empty(x.shape, dy.dtype)
         kernels.convolve_inputs(dy, self.W, dx, self.stride, self.padding)
         return dx
+
+    def tangent(self, rx, saved, run):
+        (x,) = saved
+        ry = backend.empty((x.shape[0], *self.output_shape(x.shape[1:])), x.dtype)
+        kernels.convolve(x, self.vW, self.vb if self.bias else None, ry, self.stride, self.padding)
+        if rx is not None:
+            more = backend.workspace(ry.shape, ry.dtype)
+            kernels.convolve(rx, self.W, None, more, self.stride, self.padding)
+            ry += more
+        return ry, (rx,)
+
+    def note(self, dy, saved):
+        return (dy,)
+
+    def backward_tangent(self, rdy, noted, kept, saved, run):
+        (dy,), (rx,), (x,) = noted, kept, saved
+        if self.dW is not None:
+            kernels.convolve_weights(x, rdy, self.dW, self.stride, self.padding)
+            if rx is not None:
+                more = backend.workspace(self.dW.shape, x.dtype)
+                kernels.convolve_weights(rx, dy, more, self.stride, self.padding)
+                self.dW += more
+        if self.db is not None:
+            kernels.sum_rows(rdy.reshape(-1, self.outputs), self.db)
+        if not run.dx:
+            return None
+        rdx, more = backend.empty(x.shape, x.dtype), backend.workspace(x.shape, x.dtype)
+        kernels.convolve_inputs(rdy, self.W, rdx, self.stride, self.padding)
+        kernels.convolve_inputs(dy, self.vW, more, self.stride, self.padding)
+        rdx += more
+        return rdx
 
     def __repr__(self):
         return (

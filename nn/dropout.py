@@ -25,6 +25,9 @@ class Flatten(Layer):
         (shape,) = saved
         return dy.reshape(shape) if run.dx else None
 
+    def tangent(self, rx, saved, run):
+        return rx.reshape(rx.shape[0], -1), ()
+
 
 class Dropout(Layer):
     """Training: y = x k / (1 - p), k = 1 with probability 1 - p, else 0; dx = dy k / (1 - p). Evaluation: y = x.
@@ -63,6 +66,10 @@ class Dropout(Layer):
             dy *= mask
             dy *= 1 / (1 - self.p)
         return dy
+
+    def tangent(self, rx, saved, run):
+        (mask,) = saved
+        return rx if mask is None else rx * mask * (1 / (1 - self.p)), ()
 
     def __repr__(self):
         return f"{type(self).__name__}({self.p})"

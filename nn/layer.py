@@ -7,6 +7,14 @@ A layer holds its parameters and their gradients, which are views into flat vect
 a pass, so any number of passes may be on their way. Gradients are written, not added. Backward owns dy and may write
 over it; a layer that gives one dy to two others copies it first. Arrays come from backend.empty and go back to its pool
 by themselves.
+
+Second derivatives (nn/twice.py). R is the derivative along a direction: R x of the inputs, self.v<name> of parameters.
+
+    ry, kept = layer.tangent(rx, saved, run)    R y. rx None: zero, below the lowest parameter. rx is only read
+    noted = layer.note(dy, saved)               what backward_tangent needs of dy, and may keep
+    rdx = layer.backward_tangent(rdy, noted, kept, saved, run)      R dx; writes R d<name> to self.d<name>
+
+backward_tangent owns rdy. Pearlmutter, Neural Computation 6, 1994. A layer may do without these three methods.
 """
 
 import copy
@@ -124,6 +132,18 @@ class Layer:
     def backward(self, dy: Array, saved: tuple, run: Run) -> Array | None:
         """Write the gradients of the parameters that are not frozen. Returns dx, or None where run.dx is False."""
         raise UserError(f"{type(self).__name__} has no backward(self, dy, saved, run)")
+
+    def tangent(self, rx: Array | None, saved: tuple, run: Run) -> tuple[Array, tuple]:
+        """(R y, kept) of the pass that left `saved`; kept is for backward_tangent."""
+        raise UserError(f"{type(self).__name__} has no tangent(self, rx, saved, run)")
+
+    def note(self, dy: Array, saved: tuple) -> tuple:
+        """What backward_tangent needs of dy. backward gets the same dy next, so what it writes over is copied here."""
+        return ()
+
+    def backward_tangent(self, rdy: Array, noted: tuple, kept: tuple, saved: tuple, run: Run) -> Array | None:
+        """R dx. This one is right where dx is linear in dy, by numbers that no parameter or input moves."""
+        return self.backward(rdy, saved, run)
 
     def activate(self) -> None:
         """After bind: find out whether a parameter in or below this layer is trained."""

@@ -14,7 +14,9 @@ class Linear(Layer):
     """y = x W' + b.   x: (..., in)   W: (out, in)   b: (out,)   y: (..., out)
 
     With rows x_n:  y_no = sum_i W_oi x_ni + b_o,   so   dW = dy' x,   db = sum_n dy_n,   dx = dy W.
-    Kept: x, for dW.
+    Kept: x, for dW. By the product rule
+
+        Ry = x RW' + Rx W' + Rb,   R dW = Rdy' x + dy' Rx,   R db = sum_n Rdy_n,   R dx = Rdy W + dy RW.
     """
 
     reads_output = False
@@ -53,6 +55,38 @@ class Linear(Layer):
         dx = backend.empty(x.shape, dy.dtype)
         kernels.linear_inputs(dy, self.W, dx)  # dx = dy W
         return dx.reshape(shape)
+
+    def tangent(self, rx, saved, run):
+        x, shape = saved
+        ry = backend.empty((x.shape[0], self.outputs), x.dtype)
+        kernels.linear(x, self.vW, self.vb if self.bias else None, ry)  # x RW' + Rb
+        if rx is not None:
+            rx, more = rx.reshape(x.shape), backend.workspace(ry.shape, ry.dtype)
+            kernels.linear(rx, self.W, None, more)  # Rx W'
+            ry += more
+        return ry.reshape(*shape[:-1], self.outputs), (rx,)
+
+    def note(self, dy, saved):
+        return (dy.reshape(-1, self.outputs),)
+
+    def backward_tangent(self, rdy, noted, kept, saved, run):
+        (dy,), (rx,), (x, shape) = noted, kept, saved
+        rdy = rdy.reshape(-1, self.outputs)
+        if self.dW is not None:
+            kernels.linear_weights(x, rdy, self.dW)  # Rdy' x
+            if rx is not None:
+                more = backend.workspace(self.dW.shape, x.dtype)
+                kernels.linear_weights(rx, dy, more)  # dy' Rx
+                self.dW += more
+        if self.db is not None:
+            kernels.sum_rows(rdy, self.db)
+        if not run.dx:
+            return None
+        rdx, more = backend.empty(x.shape, x.dtype), backend.workspace(x.shape, x.dtype)
+        kernels.linear_inputs(rdy, self.W, rdx)  # Rdy W
+        kernels.linear_inputs(dy, self.vW, more)  # dy RW
+        rdx += more
+        return rdx.reshape(shape)
 
     def __repr__(self):
         return f"Linear({self.inputs}, {self.outputs}, bias={self.bias})"

@@ -2,9 +2,11 @@
 
     L = (1/B) sum_b w_b l_b,    dL/dz_b = (w_b / B) dl_b/dz_b
 
-z: (B, ...) outputs; t: targets; w: (B,) or None for ones; l: (B,). `rows(z, t)` gives l, `value(z, t, w)` L, and
-`value_and_gradient(z, t, w)` (L, dL/dz). L is summed in float64: a Python float on the host, a 0-d device array
-elsewhere.
+    R(dL/dz_b) = (w_b / B) l''_b R z_b, the derivative of dL/dz along R z
+
+z: (B, ...) outputs; t: targets; w: (B,) or None for ones; l: (B,). `rows(z, t)` gives l, `value(z, t, w)` L,
+`value_and_gradient(z, t, w)` (L, dL/dz), and `tangent(z, t, rz, w)` R(dL/dz). L is summed in float64: a Python float on
+the host, a 0-d device array elsewhere.
 """
 
 from math import prod
@@ -53,6 +55,24 @@ class Loss(Value):
         if weights is not None:
             dz *= columns(weights, z)
         return loss, dz
+
+    def second(self, z, t, rz):
+        """l'' R z, a new array. t is held fixed."""
+        raise UserError(f"{type(self).__name__} has no second(self, z, t, rz)")
+
+    def tangent(self, z, t, rz, weights=None):
+        rdz = self.second(z, t, rz)
+        rdz *= 1 / z.shape[0]
+        if weights is not None:
+            rdz *= columns(weights, z)
+        return rdz
+
+
+def softmax_second(z, rz):
+    """(diag p - p p') R z, p = softmax(z) over the last axis: l'' where the gradient is p minus a constant."""
+    p = xp(z).exp(z - z.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    return p * (rz - (p * rz).sum(-1, keepdims=True))
 
 
 def binary(t):
@@ -127,6 +147,13 @@ class SoftmaxCrossEntropy(Loss):
         rows, dz = self._pass(z, t, weights)
         return weighted_mean(rows, weights), dz
 
+    def second(self, z, t, rz):
+        found = softmax_second(z, rz)
+        if z.ndim > 2:
+            counts = t != IGNORE
+            found *= (counts / xp(z).maximum(counts.sum(axis=1), 1).reshape(-1, 1))[..., None].astype(z.dtype)
+        return found
+
     def _pass(self, z, t, weights):
         flat, share = z.reshape(-1, z.shape[-1]), None
         rows, dz = backend.empty(flat.shape[:1], z.dtype), backend.empty(flat.shape, z.dtype)
@@ -158,6 +185,9 @@ class SquaredError(Loss):
 
     def gradient(self, z, t):
         return z - t.reshape(z.shape)
+
+    def second(self, z, t, rz):
+        return rz.copy()
 
 
 class BinaryCrossEntropy(Loss):
@@ -194,6 +224,10 @@ class BinaryCrossEntropy(Loss):
         u = m.exp(-m.abs(z))
         return (1 - t) - (1 + (self.pos_weight - 1) * t) * m.where(z >= 0, u, 1) / (1 + u)
 
+    def second(self, z, t, rz):
+        u = xp(z).exp(-xp(z).abs(z))  # s (1 - s) = u / (1 + u)^2
+        return (1 + (self.pos_weight - 1) * t.reshape(z.shape)) * u / ((1 + u) * (1 + u)) * rz
+
 
 class KLDivergence(Loss):
     """l = KL(p || q) = sum_k p_k (log p_k - log q_k), p = softmax(t), q = softmax(z), from two rows of logits.
@@ -217,6 +251,9 @@ class KLDivergence(Loss):
 
     def gradient(self, z, t):
         return self.both(z, t)[1]
+
+    def second(self, z, t, rz):
+        return softmax_second(z, rz)
 
     def both(self, z, t):
         """(l, dl/dz, dl/dt), without weights: (B,), (B, K), (B, K)."""

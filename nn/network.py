@@ -213,11 +213,15 @@ class Network:
             )
         kind, dy = dy.dtype, cast(dy, run.compute)
         dx = self.layer.backward(dy, stack.pop(), here) if here.backward else None
+        self.add_shared()
+        return dx if dx is None else cast(dx, run.compute and kind)
+
+    def add_shared(self):
+        """What the users of a shared parameter wrote, summed up."""
         for (name, _), extra in self.sums.items():
             layer, parameter = self.users[name][-1]
             total = getattr(layer, "d" + parameter)
             backend.xp(total).add(total, extra, out=total)
-        return dx if dx is None else cast(dx, run.compute and kind)
 
     def part(self, run):
         return run.asking(run.backward and (run.dx or self.layer.active), run.dx)

@@ -46,6 +46,14 @@ class BatchNorm(Layer):
 
     Running estimates, as in PyTorch: R <- (1 - momentum) R + momentum (batch value), with the batch's *unbiased*
     variance N/(N-1) v. A training pass leaves them pending; `Network.commit` folds them in. Kept: x, m, r.
+
+    Along a direction, with c = mean(xh Rx) and Rm = mean Rx (both 0 in evaluation), and J the map from dy to dx above:
+
+        Rxh = r (Rx - Rm - xh c),    Rr = -r^2 c,    Ry = a Rxh + Ra xh + Rb = J Rx + Ra xh + Rb
+        R db = sum Rdy,   R da = sum (Rdy xh + dy Rxh),   sum dy Rxh = r sum dy (Rx - Rm) - r c da
+        R dx = (r Ra + a Rr) (dy - db/N - xh da/N) + a r (Rdy - R db/N - Rxh da/N - xh R da/N)
+
+    without the sums over N in evaluation.
     """
 
     reads_output = False
@@ -98,6 +106,52 @@ class BatchNorm(Layer):
             slope = shift = xp(dy).zeros_like(r)
         kernels.normalise_backward(rows, m, ar, dy, slope, shift, dx)  # dx = a r (dy - db/N - (x - m) r da/N)
         return dx.reshape(shape)
+
+    def tangent(self, rx, saved, run):
+        x, m, r, ar, _, batch = saved
+        c, rm, slope, shift = (xp(r).zeros_like(r) for _ in "cmss")
+        ry = backend.empty(x.shape, x.dtype)
+        if rx is not None:
+            rx = rx.reshape(x.shape)
+            if batch:
+                kernels.normalise_sums(x, m, r, rx, None, c, rm)
+                slopes(slope, shift, c, rm, r, x.shape[0])
+                c, rm = c / x.shape[0], rm / x.shape[0]
+            kernels.normalise_backward(x, m, ar, rx, slope, shift, ry)  # J Rx
+        kernels.normalise(x, m, r * self.va, self.vb, None if rx is None else ry, False, ry)
+        return ry, (rx, c, rm)  # ry: (N, D)
+
+    def note(self, dy, saved):
+        x, m, r, *_ = saved
+        da, db, dy = backend.empty(m.shape, r.dtype), backend.empty(m.shape, r.dtype), dy.reshape(x.shape).copy()
+        kernels.normalise_sums(x, m, r, dy, None, da, db)
+        return dy, da, db
+
+    def backward_tangent(self, rdy, noted, kept, saved, run):
+        (dy, da, db), (rx, c, rm), (x, m, r, ar, _, batch) = noted, kept, saved
+        n, shape, rdy = x.shape[0], rdy.shape, rdy.reshape(x.shape)
+        rda, rdb, along, _ = vectors = [xp(r).zeros_like(r) for _ in "abab"]
+        kernels.normalise_sums(x, m, r, rdy, None, rda, rdb)  # sum Rdy xh, sum Rdy
+        if rx is not None:
+            kernels.normalise_sums(rx, rm, r, dy, None, *vectors[2:])  # r sum dy (Rx - Rm)
+            rda = rda + along - r * c * da
+        for d, rd in ((self.da, rda), (self.db, rdb)):
+            if d is not None:
+                d[...] = rd
+        if not run.dx:
+            return None
+        turned = r * self.va - ar * r * c  # r Ra + a Rr
+        zero = slope = offset = xp(r).zeros_like(r)
+        if batch:  # a r (Rdy - R db/N - Rxh da/N - xh R da/N), Rxh = r (Rx - Rm - xh c), xh = r (x - m)
+            slope, offset = r * (rda - r * c * da) / n, (rdb - r * rm * da) / n
+        kernels.normalise_backward(x, m, ar, rdy, slope, offset, rdy)
+        if batch:
+            kernels.normalise(rx, zero, -ar * r * da / n, zero, rdy, False, rdy)
+            slope, offset = r * da / n, db / n
+        more = backend.workspace(x.shape, x.dtype)
+        kernels.normalise_backward(x, m, turned, dy, slope, offset, more)
+        rdy += more
+        return rdy.reshape(shape)
 
     # statistics, in float64 on the device in use
 

@@ -67,6 +67,14 @@ class MaxPool2d(Pool):
         kernels.max_pool_backward(dy, index, dx, self.kernel, self.stride, self.padding)
         return dx
 
+    def tangent(self, rx, saved, run):
+        index, _ = saved
+        ry = backend.zeros(index.shape, rx.dtype)
+        for (i, j), here, there in kernels.taps(rx.shape, index.shape, self.kernel, self.stride, self.padding):
+            target = ry[there]
+            target += rx[here] * (index[there] == i * self.kernel[1] + j)
+        return ry, ()
+
 
 class AvgPool2d(Pool):
     """y = (sum over the window) / n; padding counts as zeros. n = kh kw, as in PyTorch's default; with
@@ -110,6 +118,9 @@ class AvgPool2d(Pool):
             target += dy[there]
         return dx
 
+    def tangent(self, rx, saved, run):
+        return self.forward(rx, run)[0], ()  # linear
+
     def __repr__(self):
         more = "" if self.count_padding else ", count_padding=False"
         return super().__repr__()[:-1] + more + ")"
@@ -151,6 +162,9 @@ class AdaptiveAvgPool2d(Layer):
         dx = xp(dy).matmul(self.windows(dy, h, rows).T, dx.reshape(b, rows, w * c))
         return dx.reshape(b, h, w, c)
 
+    def tangent(self, rx, saved, run):
+        return self.forward(rx, run)[0], ()  # linear
+
     def __repr__(self):
         return f"AdaptiveAvgPool2d({self.size})"
 
@@ -173,3 +187,6 @@ class GlobalAvgPool(Layer):
         dx = backend.empty(shape, dy.dtype)
         dx[...] = (dy / (shape[1] * shape[2])).reshape(shape[0], 1, 1, shape[3])
         return dx
+
+    def tangent(self, rx, saved, run):
+        return self.forward(rx, run)[0], ()  # linear

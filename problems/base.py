@@ -22,6 +22,7 @@ class Problem:
     returned is a Python float on the host, a 0-d device array elsewhere. Only problems that have them define
 
         scalars(x, rows, out, weights), combine(s, rows, out)         linear models
+        curvature(x, rows, weights) -> (v -> H v), exact, or None where it is not known
         smoothness(), row_smoothness(), strong_convexity(), minimum() -> (x, f)
 
     Ask with `hasattr` whether a problem has them. They speak of f, without the penalty; only minimum() speaks of the
@@ -228,6 +229,14 @@ class Restricted(Problem):
         if out is not None:
             self.gather(g, self.check(out, "out"))
         return loss
+
+    def curvature(self, x, rows=None, weights=None):
+        """The block of the whole Hessian, or None."""
+        known = getattr(self.problem, "curvature", None)
+        whole = known and known(self.place(x).copy(), rows, weights)
+        if whole is None:
+            return None
+        return lambda v: self.gather(whole(self.scatter(v, backend.zeros((self.problem.dim,), self.dtype))))
 
     def penalty(self, x):
         return self.problem.penalty(self.place(x))

@@ -19,6 +19,7 @@ from npopt.directions import as_direction
 from npopt.errors import UserError
 from npopt.values import arguments_of, number, whole
 from problems.base import Problem, Restricted
+from problems.curved import Curved
 from problems.evaluated import Evaluated
 from problems.feeds import Feed
 from problems.inputs import OfInputs
@@ -50,7 +51,7 @@ def checked(compute, dtype):
     return compute
 
 
-class Neural(OfInputs, Evaluated, Problem):
+class Neural(OfInputs, Evaluated, Curved, Problem):
     """The problem of a network on the rows of a feed.
 
     network        nn.Network; it serves this problem alone, because its statistics belong to the problem

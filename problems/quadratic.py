@@ -93,6 +93,11 @@ class Quadratic(Problem):
             self.check(out, "out")[:] = mean * Ax - b
         return number(0.5 * mean * (x @ Ax) - b @ x)
 
+    def curvature(self, x, rows=None, weights=None):
+        """v -> mean(w) A v."""
+        mean = 1.0 if weights is None else backend.asarray(weights, self.dtype).mean()
+        return lambda v: mean * self.product(self.A, v)
+
     def eigenvalues(self):
         """The eigenvalues of A, ascending."""
         return np.sort(self.exact_A) if self.exact_A.ndim == 1 else np.linalg.eigvalsh(self.exact_A)

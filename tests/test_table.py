@@ -339,13 +339,49 @@ TABLE = {
         **{name: ["nn/test_init.py::test_constants_and_printing"] for name in ("Zeros", "Ones", "Constant")},
     },
     "npopt.analysis.curvature": {
-        "Hessian": [
-            "analysis/test_curvature.py::test_products_are_those_of_the_logistic_hessian",
-            "analysis/test_curvature.py::test_products_of_a_network_are_symmetric_and_fit_differences_of_the_loss",
-        ],
         "Spectrum": [
             "analysis/test_curvature.py::test_errors_of_lanczos_are_bounds_and_extremes_come_first",
             "analysis/test_curvature.py::test_quadrature_of_lanczos_is_exact_for_polynomials",
+        ],
+    },
+    "npopt.analysis.products": {
+        "Hessian": [
+            "analysis/test_curvature.py::test_products_are_those_of_the_logistic_hessian",
+            "analysis/test_curvature.py::test_products_of_a_network_are_symmetric_and_fit_differences_of_the_loss",
+            "analysis/test_products.py::test_the_uncertainty_of_differences_bounds_their_error",
+        ],
+        "Nonuniformity": [
+            "analysis/test_products.py::test_non_uniformity_is_the_matrix_of_its_definition",
+            "analysis/test_products.py::test_the_toy_of_wu_ma_and_e_has_non_uniformity_1_8",
+        ],
+    },
+    "npopt.analysis.eigen": {
+        "Pairs": [
+            "analysis/test_eigen.py::test_power_iteration_takes_the_largest_magnitudes_one_by_one",
+            "analysis/test_eigen.py::test_eigenpairs_of_a_network_are_those_of_its_whole_hessian",
+        ],
+    },
+    "npopt.analysis.densities": {
+        "Trace": ["analysis/test_eigen.py::test_hutchinson_is_exact_for_diagonals_and_its_error_bar_is_right"],
+        "Density": ["analysis/test_eigen.py::test_the_density_of_a_known_spectrum"],
+    },
+    "npopt.analysis.gradient_noise": {
+        "GradientNoise": ["analysis/test_gradient_noise.py::test_with_single_rows_it_is_their_covariance"],
+    },
+    "npopt.analysis.sharpness": {
+        "Rise": ["analysis/test_sharpness.py::test_at_a_quadratics_minimum_the_rise_is_half_of_lambda_max"],
+    },
+    "problems.curved": {
+        "Linearised": [
+            "problems/test_second.py::test_networks_column_by_column",
+            "problems/test_second.py::test_gauss_newton_is_the_jacobian_around_the_losses_curvature",
+        ],
+    },
+    "nn.twice": {
+        "Twice": [
+            "nn/test_twice.py::test_tangents_and_second_derivatives",
+            "nn/test_twice.py::test_second_derivatives_where_nothing_may_be_read",
+            "nn/test_twice.py::test_products_come_again_and_adjoints_are_adjoint",
         ],
     },
     "nn.spectra": {"PowerIteration": ["nn/test_init.py::test_power_iteration_finds_the_largest_singular_value"]},

@@ -1,8 +1,40 @@
 """Questions about a problem before and after a run: is its gradient right, how curved is it, which rates fit."""
 
 from npopt.analysis import theory
-from npopt.analysis.curvature import Hessian, Spectrum, lanczos, stable
+from npopt.analysis.curvature import Spectrum, lanczos, stable
+from npopt.analysis.densities import Density, Trace, density, trace
+from npopt.analysis.eigen import Pairs, eigenpairs, power_iteration
 from npopt.analysis.gradcheck import gradcheck
+from npopt.analysis.gradient_noise import GradientNoise, gradient_noise
+from npopt.analysis.products import Hessian, Nonuniformity, gauss_newton, hessian
 from npopt.analysis.range_test import RangeTest, range_test
+from npopt.analysis.sharpness import Rise, fisher_rao, relative_flatness, scaled, scales, worst_rise
 
-__all__ = ["Hessian", "RangeTest", "Spectrum", "gradcheck", "lanczos", "range_test", "stable", "theory"]
+__all__ = [
+    "Density",
+    "GradientNoise",
+    "Hessian",
+    "Nonuniformity",
+    "Pairs",
+    "RangeTest",
+    "Rise",
+    "Spectrum",
+    "Trace",
+    "density",
+    "eigenpairs",
+    "fisher_rao",
+    "gauss_newton",
+    "gradcheck",
+    "gradient_noise",
+    "hessian",
+    "lanczos",
+    "power_iteration",
+    "range_test",
+    "relative_flatness",
+    "scaled",
+    "scales",
+    "stable",
+    "theory",
+    "trace",
+    "worst_rise",
+]

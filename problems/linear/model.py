@@ -11,6 +11,7 @@ from npopt.values import number as checked
 from problems.base import Problem, number
 from problems.linear import data, fused, labels, passes
 from problems.linear.losses import Loss
+from problems.linear.second import Second
 from problems.linear.stretches import Stretches
 from problems.minima.exact import Exact
 
@@ -18,7 +19,7 @@ import numpy as np
 import scipy.sparse
 
 
-class LinearModel(Stretches, Exact, Problem):
+class LinearModel(Stretches, Exact, Second, Problem):
     """f(x) = (1/n) sum_i l(W a_i + c; y_i) + l2/2 |W|^2: see problems/linear/__init__.py.
 
     X: (n, d), dense or any scipy.sparse matrix, float32 or float64 (the dtype of the problem; other numbers become
