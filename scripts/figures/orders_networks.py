@@ -26,7 +26,7 @@ def common(results, part):
     "compare networks.",
 )
 def orders(results):
-    parts = [part for part in NAMES if part in results.parts]
+    parts = [part for part in NAMES if part in results.parts] or results.select("m").parts
     figure, grid = panels(2, len(parts), size=(13, 7.5), squeeze=False)
     for part, (top, bottom) in zip(parts, grid.T, strict=True):
         runs = common(results, part)
@@ -55,7 +55,7 @@ def saw(results):
                colours=lambda t: {"by class": 4, "reshuffling": 2}[t["order"]])  # fmt: skip
         ax.grid(axis="x", visible=False)
         named(ax)
-    axes[0].set_xlabel("")
+    axes[0].set(xlabel="", ylim=(1e-3, None))  # a class alone is learned to 1e-16
     return figure
 
 
@@ -65,7 +65,7 @@ def saw(results):
     "anew over 2,000 training rows of all classes; a mark a seed. Dotted: a guess.",
 )
 def statistics(results):
-    parts = [part for part in ("v", "r") if part in results.parts]
+    parts = [part for part in ("v", "r") if part in results.parts] or results.select("v").parts
     figure, grid = panels(1, len(parts), size=(13, 5), sharey=True, squeeze=False)
     for part, ax in zip(parts, grid[0], strict=True):
         groups = common(results, part).groups("order")
@@ -89,7 +89,7 @@ def statistics(results):
     "that are learned on the way.",
 )
 def time(results):
-    parts = [part for part in NAMES if part in results.parts]
+    parts = [part for part in NAMES if part in results.parts] or results.select("m").parts
     figure, grid = panels(1, len(parts), size=(13, 4.8), squeeze=False)
     for part, ax in zip(parts, grid[0], strict=True):
         runs = common(results, part).select(order=("with replacement", "reshuffling", "by score"))
