@@ -44,7 +44,7 @@ ROOMS = {  # kind: the modules in which it is public
     "problems": ("problems", "problems.unrolled"),
     "feeds": ("problems.feeds", "problems.tokens"),
     "attacks": ("problems.attacks",),
-    "analysis": ("npopt.analysis.curvature", "nn.spectra"),
+    "analysis": ("npopt.analysis.curvature", "npopt.analysis.smoothness", "nn.spectra"),
 }
 BASES = {
     "Array",

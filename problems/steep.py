@@ -42,7 +42,7 @@ class Steep(Problem):
         return cls(((1 + np.log(M * L1 / L0)) / L1, *others), L0, L1)
 
     def x0(self, rng):
-        return backend.asarray(self.start, self.dtype)
+        return backend.asarray(self.start.astype(self.dtype))  # a copy
 
     def walls(self, x):
         """(whether each number is on a wall, phi'(|x_j|) there): (d,) each."""

@@ -47,6 +47,9 @@ def walls(results):
     axes[2].plot(span, 1 + span, "k--", lw=1, label="L0 + L1 |grad f|")
     for ax, x, y in zip(axes, ("M", "M", "|grad f|"), ("iterations", "rate", "local smoothness"), strict=True):
         ax.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+    titles = ("how long it takes", "gradient descent's best rate", "what the estimate sees")
+    for ax, title in zip(axes, titles, strict=True):
+        ax.set_title(title)
     axes[1].legend()
     axes[2].legend()
     named(axes[0], 9)
@@ -67,15 +70,15 @@ def cloud(ax, runs, column="smoothness", title=""):
         ax.plot(np.exp(ends), np.exp(np.polyval(rise, ends)), color="#555555", lw=1)
     r, slope = (np.mean([getattr(one, name) for one in found]) for name in ("correlation", "slope"))
     ax.set(xscale="log", yscale="log", xlabel="|grad f| of the slice")
-    ax.set_title(f"{title}\nr = {r:.2f}, slope {slope:.2f}")
+    ax.set_title(f"{title}\nr = {r:.2f}, slope {slope:.2f}", fontsize=12)
     return marks
 
 
 def clouds(results, part, asides=()):
     groups = results.select(part).groups("method")
-    figure, axes = panels(1, len(groups) + len(asides), size=(13, 5), sharey=True, squeeze=False)
+    figure, axes = panels(1, len(groups) + len(asides), size=(13, 5.5), sharey=True, squeeze=False)
     shown = [(name, runs, "smoothness") for name, runs in groups]
-    shown += [(f"{groups[at][0]},\nother rows", groups[at][1], "other_rows") for at in asides]
+    shown += [(f"{groups[at][0]}, other rows", groups[at][1], "other_rows") for at in asides]
     for ax, (name, runs, column) in zip(axes[0], shown, strict=True):
         marks = cloud(ax, runs, column, name)
     axes[0][0].set_ylabel("local smoothness")
@@ -136,9 +139,9 @@ def growth(results):
         axes[1].plot(words, np.exp(np.min(losses, axis=0)), label=method, marker=MARKERS[COLOURS[method]],
                      **look(COLOURS[method]))  # fmt: skip
     late = np.concatenate([run.columns["validation_perplexity"][1:] for run in some if not run.diverged])
-    axes[0].set_ylim(late.min() / 1.1, np.percentile(late, 97))
-    axes[0].set_title(f"rates of the shorter budget ({said(len(runs))})")
-    axes[1].set(xscale="log", xlabel="thousand words seen", title="rates of each budget")
+    axes[0].set_ylim(late.min() / 1.1, np.percentile(late, 98))
+    axes[0].set_title(f"one rate a method; {said(len(runs))}", fontsize=12)
+    axes[1].set(xscale="log", xlabel="thousand words seen", title="at each budget the best rate")
     for ax in axes:
         plain(ax.xaxis)
         plain(ax.yaxis)

@@ -79,6 +79,24 @@ def test_characters_are_numbered_in_their_order_and_split_in_order(folder):
         load("tinyshakespeare")
 
 
+def test_a_chain_is_drawn_as_it_says_and_its_perplexities_are_those_in_the_docstring():
+    P, found = texts.chain_of(200), load("chain")
+    assert (len(found.train), len(found.validation), len(found.test)) == (40_000, 4_000, 4_000)
+    np.testing.assert_allclose(P.sum(1), 1, rtol=1e-12)
+    values, vectors = np.linalg.eig(P.T)
+    often = np.abs(vectors[:, np.argmax(values.real)].real)
+    often /= often.sum()
+    assert np.exp(-(often[:, None] * P * np.log(P)).sum()) == pytest.approx(31.6, abs=0.05)
+    assert np.exp(-(often * np.log(often)).sum()) == pytest.approx(118.4, abs=0.05)
+    seen = np.bincount(found.train, minlength=200) / len(found.train)
+    assert np.abs(seen - often).max() < 6 * np.sqrt(often.max() / len(found.train))
+    pairs = np.exp(
+        -np.log(P[found.train[:-1], found.train[1:]]).mean()
+    )  # what the drawn words cost who knows the chain
+    assert pairs == pytest.approx(31.6, rel=0.03)
+    assert found.sha256 == load("chain").sha256 and found.part(100).train.tolist() == found.train[:100].tolist()
+
+
 @pytest.mark.parametrize(
     "name, sizes, words",
     [
