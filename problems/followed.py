@@ -3,6 +3,7 @@
 import math
 
 from nn.networks import language_model, resnet20
+from npopt import backend
 from npopt.analysis.smoothness import FRACTIONS, local_smoothness
 from problems.datasets import shared
 from problems.feeds import Images
@@ -41,7 +42,7 @@ class Followed(Neural):
         return super().value_and_gradient(x, rows, weights, out, inputs, dinputs)
 
     def metrics(self, x):
-        if self.before is None or not (x != self.before).any():
+        if self.before is None or not backend.to_host((x != self.before).any()):
             return dict.fromkeys(NAMES, math.nan)
         one = local_smoothness(self.twin, self.before, x, self.slice, others=self.others)
         middle = float(one.ratios[FRACTIONS.index(1 / 2)])
@@ -53,10 +54,10 @@ class Followed(Neural):
 
 def with_twin(build, every, rows):
     """build(kind) followed, with its twin; the slice is `rows` rows spread over all, the others are those behind."""
-    problem, problem.twin = (found := build(Followed)), build(Neural)
-    problem.every, n = every, found.n
-    problem.slice = np.arange(rows) * (n // rows)
-    problem.others = problem.slice + max(1, n // rows // 2)
+    problem = build(Followed)
+    problem.twin, problem.every, apart = build(Neural), every, problem.n // rows
+    problem.slice = np.arange(rows) * apart
+    problem.others = problem.slice + max(1, apart // 2)
     return problem
 
 

@@ -1,6 +1,7 @@
 """Walls that rise exponentially: a function that is (L0, L1)-smooth and has no smoothness constant."""
 
-from npopt import backend
+from npopt import SGD, Events, Stop, backend, minimize
+from npopt.analysis.smoothness import local_smoothness
 from npopt.errors import UserError
 from npopt.segments import Segments
 from npopt.values import number
@@ -73,3 +74,48 @@ class Steep(Problem):
             phi = np.where(outside, slope / self.L1 - self.L0 / (2 * self.L1**2), self.L0 * x * x / 2)
             norm = float(np.linalg.norm(g))
         return {"gap": float(phi.sum()), "gradient_norm": norm, "curvature": max(self.L0, self.L1 * float(g.max()))}
+
+
+# ------------------------------------------------------------- from (1 + log M, 1) with L0 = L1 = 1, where |grad f| = M
+def longest_step(M):
+    """The rate below which, and only below which, gradient descent comes down: 2 u / phi'(u)."""
+    return 2 * (1 + np.log(M)) / M
+
+
+def descent_steps(M, eps):
+    """Iterations of gradient descent at that rate until the second number, from 1, is eps: of order M / log M."""
+    return np.ceil(np.log(1 / eps) / -np.log1p(-longest_step(M)))
+
+
+def clipped_steps(M, eps, lr=0.1):
+    """Iterations with steps of at most lr: down the wall by lr a step, then (1 - lr)^t."""
+    return np.ceil(np.log(M) / lr + np.log(1 / eps) / -np.log1p(-lr))
+
+
+def iterations(optimizer, estimator, M, rates, eps, seed, events, most=50_000):
+    """Columns lr, iterations: how many it takes until |grad f| <= eps, for each rate, falling; NaN where it diverges or
+    takes `most`. The column ends where a rate takes twice as long as the best."""
+    found, best = {"lr": [], "iterations": []}, most / 2
+    for lr in rates:
+        stop = Stop(steps=int(2 * best), target=("gradient_norm", eps))
+        run = minimize(Steep.on_wall(M, 1.0), optimizer, None, lr, estimator, stop=stop, events=Events(1, "step"))
+        arrived = run.reason == "target"
+        found["lr"].append(lr)
+        found["iterations"].append(float(run.final["step"]) if arrived else np.nan)
+        best = min(best, run.final["step"]) if arrived else best
+        if not arrived and not run.diverged and best < most / 2:
+            break
+    return found
+
+
+def walk(estimator, M, lr, steps, seed, events):
+    """Columns step, norm, smoothness: |grad f| at the start of each step and the local smoothness along it."""
+    problem, found = Steep.on_wall(M, 1.0), {"step": [], "norm": [], "smoothness": []}
+    x = problem.x0(None)
+    for t in range(steps):
+        y = minimize(problem, SGD(), None, lr, estimator, stop=Stop(steps=1), x=x).x
+        seen = local_smoothness(problem, x, y)
+        for name, value in zip(found, (t, seen.norm, seen.largest), strict=True):
+            found[name].append(value)
+        x = y
+    return found

@@ -146,6 +146,18 @@ def test_a_followed_network_measures_its_own_steps_and_changes_nothing(kind):
     assert not set(problem.slice) & set(problem.others) and len(problem.slice) == len(problem.others)
 
 
+def test_a_run_is_followed_where_nothing_may_be_read(device):
+    found = []
+    for name in (device, "cpu"):
+        backend.use(name)
+        problem = followed_language("chain", 6, 2, 8, length=5, streams=4)
+        found.append(minimize(problem, SGD(), Sequential(4), 3.0, stop=Stop(steps=2), events=Events(2, "step")))
+    for name in NAMES:
+        np.testing.assert_allclose(
+            *(run.columns[name][-1] for run in found), rtol=2e-3
+        )  # float32, other orders of sums
+
+
 def test_a_followed_run_that_is_broken_goes_on_bit_for_bit(tmp_path):
     def go(steps, path=None):
         problem = followed_language("chain", 6, 3, 8, length=5, streams=4)

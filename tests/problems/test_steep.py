@@ -2,6 +2,7 @@
 
 from npopt import SGD, Clipped, Stop, backend, gradcheck, minimize
 from problems import Steep
+from problems.steep import clipped_steps, descent_steps, iterations, longest_step, walk
 
 import numpy as np
 import pytest
@@ -63,6 +64,44 @@ def test_gradient_descent_comes_down_if_and_only_if_its_step_is_below_two_u_over
 def test_clipped_steps_go_down_a_wall_by_the_length_of_a_step():
     run = minimize(Steep.on_wall(1e6), SGD(), schedule=0.1, estimator=Clipped(1.0), stop=Stop(steps=100))
     assert run.x[0] == pytest.approx(1 + np.log(1e6) - 100 * 0.1, rel=1e-12)
+
+
+def by_hand(M, lr, eps, most, bound=np.inf):
+    """Iterations of descent, clipped at `bound`, from (1 + log M, 1), number by number; None: more than `most`."""
+    x = [1 + np.log(M), 1.0]
+    for t in range(most + 1):
+        g = [slow(u, 1.0, 1.0)[1] for u in x]
+        size = np.hypot(*g)
+        if size <= eps or not np.isfinite(size):
+            return t if size <= eps else None
+        x = [u - lr * v * min(1, bound / size) for u, v in zip(x, g, strict=True)]
+
+
+def test_iterations_are_those_of_a_loop_and_near_what_theory_says():
+    M, eps = 40.0, 1e-3
+    edge = longest_step(M)
+    rates = [2 * edge, 0.97 * edge, 0.6 * edge, 0.4 * edge, 0.3 * edge]
+    found = iterations(SGD(), None, M, rates, eps, seed=0, events=None, most=2000)
+    with np.errstate(over="ignore"):
+        wanted = [by_hand(M, lr, eps, 2000) for lr in rates]
+    assert wanted[0] is None and np.isnan(found["iterations"][0]) and found["iterations"][1:3] == wanted[1:3]
+    assert (
+        wanted[3] > 2 * min(wanted[1:3]) and np.isnan(found["iterations"][3]) and found["lr"] == rates[:4]
+    )  # ends there
+    assert 1 <= wanted[1] / descent_steps(M, eps) < 1.25
+    clipped = iterations(SGD(), Clipped(1.0), M, (0.1,), eps, seed=0, events=None)["iterations"]
+    assert clipped == [by_hand(M, 0.1, eps, 2000, 1.0)] and abs(clipped[0] / clipped_steps(M, eps) - 1) < 0.05
+
+
+def test_a_walk_has_the_norms_of_the_loop_and_the_smoothness_of_its_steps():
+    found = walk(Clipped(1.0), 50.0, 0.1, 30, seed=0, events=None)
+    x, norms = np.array([1 + np.log(50.0), 1.0]), []
+    for _ in range(30):
+        g = np.array([slow(u, 1.0, 1.0)[1] for u in x])
+        norms.append(np.linalg.norm(g))
+        x = x - 0.1 * g / max(1, norms[-1])
+    np.testing.assert_allclose(found["norm"], norms, rtol=1e-12)
+    assert len(found["smoothness"]) == 30 and (np.array(found["smoothness"]) <= 1 + np.array(norms)).all()
 
 
 def test_wrong_arguments_are_refused():
