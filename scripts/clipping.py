@@ -222,23 +222,18 @@ def related(some, method, column="smoothness"):
 
 CLIPPED, PLAIN = PATHS["l"]
 USUAL, LONG_STEPS = PATHS["r"]
-for id, method, low, high, statement, expected in (
-    (
-        "l-clipped",
-        CLIPPED,
-        0.5,
-        1,
-        "clipped, with long steps, the LSTM is rougher where its gradient is longer",
-        "> 0.5",
-    ),
-    ("r-usual", USUAL, -1, 0, "the ResNet with usual momentum is smoother where its gradient is longer", "< 0"),
-    ("r-clipped", LONG_STEPS, 0, 1, "clipped, with long steps, it goes the LSTM's way", "> 0"),
+for id, method, region, statement in (
+    ("l-clipped", CLIPPED, dict(low=0.5), "clipped, with long steps, the LSTM is rougher where its gradient is longer"),
+    ("r-usual", USUAL, dict(high=0.0), "the ResNet with usual momentum is smoother where its gradient is longer"),
+    ("r-clipped", LONG_STEPS, dict(low=0.0), "clipped, with long steps, it goes the LSTM's way"),
 ):
+    ((end, bound),) = region.items()
+    expected = f"r of the logarithms {'above' if end == 'low' else 'below'} {bound:g} (95 %)"
 
-    @on_real(id, statement, f"r of the logarithms {expected} (95 %)", "Figures 2 and 3, second-hand")
-    def correlated(some, method=method, low=low, high=high):
+    @on_real(id, statement, expected, "Figures 2 and 3, second-hand")
+    def correlated(some, method=method, region=region):
         r = related(some, method)[0]
-        return decided(spread(r, 2), within(r, low, high))
+        return decided(spread(r, 2), within(r, **region))
 
 
 @on_real("l-plain", "without clipping, at a small rate, r is smaller", "r lower (95 %, paired)", "Figure 2")
