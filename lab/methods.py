@@ -51,6 +51,7 @@ ROOMS = {  # kind: the modules in which it is public
         "npopt.analysis.densities",
         "npopt.analysis.gradient_noise",
         "npopt.analysis.sharpness",
+        "npopt.analysis.smoothness",
         "problems.curved",
         "nn.twice",
         "nn.spectra",

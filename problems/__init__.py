@@ -6,6 +6,7 @@ from problems.landscapes import LANDSCAPES, Surface
 from problems.linear import ElasticNet, Lasso, LeastSquares, LinearModel, Logistic
 from problems.quadratic import Quadratic
 from problems.splits import split, standardise
+from problems.steep import Steep
 
 __all__ = [
     "LANDSCAPES",
@@ -19,6 +20,7 @@ __all__ = [
     "Problem",
     "Quadratic",
     "Restricted",
+    "Steep",
     "Surface",
     "load",
     "split",

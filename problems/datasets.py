@@ -6,7 +6,7 @@
     cifar-10-jpeg                        the same pictures after JPEG compression, hence other data: its numbers are not
                                          CIFAR-10's; train.zip and test.zip of class/NNNN.jpg; nowhere to download
     a9a, w8a, abalone, news20, ...       the LIBSVM collection, in its scaled variant where it has one
-    ptb, tinyshakespeare                 texts of words and of characters: a Text, see problems/texts.py
+    ptb, tinyshakespeare, chain          texts of words and of characters: a Text, see problems/texts.py
 
 Sources: LeCun, Bottou, Bengio & Haffner, Proc. IEEE 86(11), 1998 (mnist); Xiao, Rasul & Vollgraf, arXiv:1708.07747,
 2017 (fashion-mnist); Krizhevsky, tech. report, Toronto, 2009 (cifar-10); Chang & Lin, ACM TIST 2(3), 2011 (LIBSVM).

@@ -271,4 +271,5 @@ READERS = {
     **dict.fromkeys(SETS, libsvm_set),
     "ptb": texts.ptb,
     "tinyshakespeare": texts.tinyshakespeare,
+    "chain": texts.chain,
 }

@@ -1,9 +1,13 @@
-"""Texts for language models, by name: load("ptb"), load("tinyshakespeare").
+"""Texts for language models, by name: load("ptb"), load("tinyshakespeare"), load("chain").
 
 ptb               Penn Treebank as Mikolov et al. (Interspeech 2010) prepared it: 10,000 words, lines end in <eos>;
                   929,589 / 73,760 / 82,430 tokens. Nowhere to download: the text belongs to the LDC
 tinyshakespeare   1,115,394 characters, 65 distinct; the first 90 % are for training, then 5 % and 5 %, in order,
                   Karpathy, char-rnn, 2015
+chain             drawn here, nothing to download: 200 words of a Markov chain, 40,000 / 4,000 / 4,000 tokens. Every
+                  second word, on average, is drawn whatever stands before it, the k-th with weight 1/k; the others from
+                  an order of the words that belongs to the word before, the k-th with weight 1/k^2. Whoever knows the
+                  chain has a perplexity of 31.6, who knows the frequencies alone 118.4
 """
 
 import collections
@@ -116,6 +120,23 @@ def tinyshakespeare(name, dtype, dense, check):
     first, second = (len(ids) * share // 100 for share in (90, 95))
     source = f"characters, in order 90, 5 and 5 % for training, validation and test, from {SHAKESPEARE}"
     return Text(name, ids[:first], ids[first:second], ids[second:], characters, sha([path]), source)
+
+
+def chain_of(words, seed=0):
+    """(words, words) transition probabilities of `chain`: row i is what follows word i."""
+    rng, k = np.random.default_rng(seed), np.arange(1.0, words + 1)
+    own = np.stack([rng.permutation(1 / k**2) for _ in k])
+    return ((1 / k) / (1 / k).sum() + own / own.sum(1, keepdims=True)) / 2
+
+
+def chain(name, dtype, dense, check, words=200, sizes=(40_000, 4_000, 4_000)):
+    below, rng = chain_of(words).cumsum(1), np.random.default_rng(1)
+    found, word = np.empty(sum(sizes), np.int64), 0
+    for t, u in enumerate(rng.random(len(found))):
+        word = min(int(np.searchsorted(below[word], u, side="right")), words - 1)
+        found[t] = word
+    parts, names = np.split(found, np.cumsum(sizes)[:-1]), tuple(f"w{i}" for i in range(words))
+    return Text(name, *parts, names, hashlib.sha256(found.tobytes()).hexdigest(), "a Markov chain of words, drawn here")
 
 
 def sha(paths):

@@ -384,6 +384,18 @@ TABLE = {
             "nn/test_twice.py::test_products_come_again_and_adjoints_are_adjoint",
         ],
     },
+    "npopt.analysis.smoothness": {
+        "LocalSmoothness": [
+            "analysis/test_smoothness.py::" + test
+            for test in (
+                "test_on_a_quadratic_it_is_the_length_of_the_product_with_the_direction",
+                "test_on_a_wall_it_is_the_chord_of_the_exponential_and_its_supremum_at_the_steeper_end",
+                "test_a_slow_loop_finds_no_more_than_the_largest_curvature_on_the_segment",
+                "test_noise_of_the_rows_cancels_on_the_same_rows_and_is_divided_by_the_step_on_others",
+            )
+        ],
+        "Relation": ["analysis/test_smoothness.py::test_a_relation_is_that_of_the_logarithms_and_of_the_line"],
+    },
     "nn.spectra": {"PowerIteration": ["nn/test_init.py::test_power_iteration_finds_the_largest_singular_value"]},
     "problems.linear.losses": {name: FENCHEL for name in ("Squared", "Huber", "SquaredHinge", "Logit", "Softmax")},
     "problems.attacks": {
@@ -415,6 +427,7 @@ TABLE = {
         "Logistic": ["problems/test_linear.py::"],
         "Surface": ["problems/test_landscapes.py::"],
         "Quadratic": ["problems/test_quadratic.py::"],
+        "Steep": ["problems/test_steep.py::"],
         "Neural": ["problems/test_neural.py::"],
     },
     "problems.unrolled": {

@@ -9,14 +9,17 @@ from npopt.analysis.gradient_noise import GradientNoise, gradient_noise
 from npopt.analysis.products import Hessian, Nonuniformity, gauss_newton, hessian
 from npopt.analysis.range_test import RangeTest, range_test
 from npopt.analysis.sharpness import Rise, fisher_rao, relative_flatness, scaled, scales, worst_rise
+from npopt.analysis.smoothness import LocalSmoothness, Relation, local_smoothness, relation
 
 __all__ = [
     "Density",
     "GradientNoise",
     "Hessian",
+    "LocalSmoothness",
     "Nonuniformity",
     "Pairs",
     "RangeTest",
+    "Relation",
     "Rise",
     "Spectrum",
     "Trace",
@@ -28,8 +31,10 @@ __all__ = [
     "gradient_noise",
     "hessian",
     "lanczos",
+    "local_smoothness",
     "power_iteration",
     "range_test",
+    "relation",
     "relative_flatness",
     "scaled",
     "scales",

@@ -7,6 +7,7 @@ import pathlib
 import nn
 from npopt import SGD, Accumulated, Adam, Batch, Clipped, Minibatch, Sequential, Stop, backend, gradcheck, minimize
 from problems import load, texts
+from problems.language import language
 from problems.neural import Neural
 from problems.tokens import Windows
 
@@ -77,6 +78,37 @@ def test_characters_are_numbered_in_their_order_and_split_in_order(folder):
     assert "".join(found.words[i] for i in whole) == text
     with pytest.raises(ValueError, match="wrong checksum"):
         load("tinyshakespeare")
+
+
+def test_a_chain_is_drawn_as_it_says_and_its_perplexities_are_those_in_the_docstring():
+    P, found = texts.chain_of(200), load("chain")
+    assert (len(found.train), len(found.validation), len(found.test)) == (40_000, 4_000, 4_000)
+    np.testing.assert_allclose(P.sum(1), 1, rtol=1e-12)
+    values, vectors = np.linalg.eig(P.T)
+    often = np.abs(vectors[:, np.argmax(values.real)].real)
+    often /= often.sum()
+    assert np.exp(-(often[:, None] * P * np.log(P)).sum()) == pytest.approx(31.6, abs=0.05)
+    assert np.exp(-(often * np.log(often)).sum()) == pytest.approx(118.4, abs=0.05)
+    seen = np.bincount(found.train, minlength=200) / len(found.train)
+    assert np.abs(seen - often).max() < 6 * np.sqrt(often.max() / len(found.train))
+    pairs = np.exp(
+        -np.log(P[found.train[:-1], found.train[1:]]).mean()
+    )  # what the drawn words cost who knows the chain
+    assert pairs == pytest.approx(31.6, rel=0.03)
+    assert found.sha256 == load("chain").sha256 and found.part(100).train.tolist() == found.train[:100].tolist()
+
+
+def test_the_courses_language_model_is_measured_on_the_first_held_tokens_in_streams():
+    found = language("chain", 6, length=5, streams=4, tokens=1000, held=201)
+    x = found.x0(backend.generator(0, "x0"))
+    seen, text = found.metrics(x), load("chain")
+    assert found.n == 199 and (found.feed.count("validation"), found.feed.count("test")) == (40, 40)
+    plain = Neural(nn.language_model(200, 5, 6, 1, streams=4), Windows(text.train, 5, test=text.validation[:201]))
+    plain.metrics_batch = 8
+    assert seen["validation_loss"] == pytest.approx(plain.metrics(x)["test_loss"], rel=1e-6)
+    assert seen["validation_perplexity"] == pytest.approx(np.exp(seen["validation_loss"]))
+    alone = language("chain", 6, length=5, held=0)
+    assert alone.feed.parts.keys() == {"train"} and language("chain", 6).feed.count("test") == 3999 // 20
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,24 @@
+"""The course's language models: a recurrent network on a text, as a Problem."""
+
+from nn.networks import language_model
+from problems.datasets import shared
+from problems.neural import Neural
+from problems.tokens import Windows
+
+
+def windows(text, length, held=None):
+    """The feed of a text's windows; held: so many tokens of its validation and test parts, None: all, 0: neither."""
+    parts = (text.validation, text.test) if held is None else (text.validation[:held], text.test[:held])
+    return Windows(text.train, length, *(parts if held != 0 else (None, None)), name=text.name)
+
+
+def language(data, units, length=20, streams=16, layers=1, tokens=None, held=None, **more):
+    """A recurrent language model on a text, for batches of samplers.Sequential(streams). Metrics on `held` tokens of
+    the validation and the test part each, and on as many rows of the training part as streams. `more` goes to
+    nn.networks.language_model.
+
+    tokens   of the training part; None: all
+    """
+    text = shared(data, rows=tokens)
+    network = language_model(len(text.words), length, units, layers, streams=streams, **more)
+    return Neural(network, windows(text, length, held), metrics_rows=streams, metrics_batch=2 * streams)
