@@ -41,7 +41,7 @@ ROOMS = {  # kind: the modules in which it is public
     "networks": ("nn.networks",),
     "losses": ("nn.losses", "problems.linear.losses"),
     "initialisers": ("nn.init",),
-    "problems": ("problems", "problems.unrolled"),
+    "problems": ("problems", "problems.unrolled", "problems.batched", "problems.scored"),
     "feeds": ("problems.feeds", "problems.tokens"),
     "attacks": ("problems.attacks",),
     "analysis": (

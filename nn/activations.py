@@ -16,7 +16,8 @@ class Activation(Layer):
     backward needs. derive(dy, *saved) multiplies dy by f'. y may be written over x if the layer before does not read
     its output and this layer, by `reads_input`, does not read its input.
 
-    R y = f'(x) Rx,    R dx = f'(x) Rdy + f''(x) Rx dy,   with f'' from second(*saved), or None where it is 0."""
+    R y = f'(x) Rx,    R dx = f'(x) Rdy + f''(x) Rx dy,   with f'' from second(*saved), None where it is 0 everywhere.
+    A subclass without a method second has no exact second derivatives."""
 
     view = True
     reads_input = False
@@ -31,10 +32,6 @@ class Activation(Layer):
             return None
         self.derive(dy, *saved)
         return dy
-
-    def second(self, *saved):
-        """f'' as a new array, or None."""
-        return None
 
     def tangent(self, rx, saved, run):
         ry = rx.copy()
@@ -95,6 +92,10 @@ class LeakyReLU(Activation):
 
     def derive(self, dy, y):
         dy *= xp(dy).where(y > 0, 1, self.slope).astype(dy.dtype)  # forward was: y = max(x, s x)
+
+    def second(self, y):
+        """f'' is 0 but at the kink."""
+        return None
 
     def __repr__(self):
         return f"LeakyReLU({self.slope})"

@@ -19,15 +19,36 @@ from npopt.errors import UserError
 
 from .composites import Chain, Residual, Sequential
 from .layer import Layer
+from .losses import Loss
 
 __all__ = ["Twice"]
 
 
+GOES_WITH = {"tangent": "forward", "backward_tangent": "backward", "second": "derive"}
+
+
+def fits(kind, new, *old):
+    """Whether a class has its method `new` from as near as its methods `old`. What it inherits while it brings one of
+    those of its own is the derivative of another function."""
+    homes = [vars(base) for base in kind.__mro__]
+    depth = {name: next((k for k, home in enumerate(homes) if name in home), len(homes)) for name in (new, *old)}
+    return all(depth[new] <= depth[name] for name in old)
+
+
 def lacking(layer):
-    """The first layer of this one's leaves that has no second derivative, or None."""
+    """The first layer of this one's leaves that has no second derivative of its own, or None."""
     if isinstance(layer, (Sequential, Residual)):
         return next((found for _, child in layer.children() if (found := lacking(child)) is not None), None)
-    return layer if type(layer).tangent is Layer.tangent else None
+    kind, pairs = type(layer), dict(GOES_WITH)
+    if kind.backward_tangent is Layer.backward_tangent:  # it is `backward` again, whatever that is
+        del pairs["backward_tangent"]
+    whole = kind.tangent is not Layer.tangent and all(fits(kind, new, old) for new, old in pairs.items())
+    return None if whole else layer
+
+
+def bent(loss):
+    """Whether a loss has a second derivative of its own."""
+    return type(loss).second is not Loss.second and fits(type(loss), "second", "gradient", "value_and_gradient")
 
 
 def trained(layer):

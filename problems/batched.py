@@ -15,7 +15,7 @@ class Batched(Problem):
     size     rows a batch: K = n // size batches of a random order; the n - K size rows at its end are left out
     seed     of that order
     lock     augmentation and dropout masks stay as they are for so many steps (transform locking: Defazio & Bottou,
-             NeurIPS 2019, section 3.1); None: for ever
+             NeurIPS 2019, section 3.1), a multiple of SVRG's stages; None: for ever
     sampled  batches from which gradient_variance is estimated; None: all
     plain    metrics measure the plain gradient's variance, too: its column is called plain_variance
 
@@ -84,6 +84,12 @@ class Batched(Problem):
         """
         if probabilities is not None:
             raise UserError("Batched: the variance is that of batches drawn uniformly; leave variance=True out")
+        if self.n < 2:
+            raise UserError(f"Batched: one batch of {self.size} rows has no variance; take smaller ones")
+        if old is not None and old.ndim == 2 and len(old) != self.n:
+            raise UserError(
+                f"Batched: the table holds {len(old)} gradients, one for each of {self.n} batches is needed"
+            )
         chosen = np.arange(self.n)
         if self.sampled is not None:
             chosen = backend.generator(self.seed, "sampled batches").permutation(self.n)[: self.sampled]

@@ -12,6 +12,7 @@ import dataclasses
 from nn import BatchNorm, Conv2d, Dropout, Flatten, Linear, MaxPool2d, Network, PReLU, ReLU, Sequential, init
 from nn.networks import lenet5, mlp, resnet18
 from npopt import backend
+from npopt.errors import UserError
 from problems.datasets import shared
 from problems.feeds import CropFlip, Images, feed_of
 from problems.neural import Neural
@@ -38,6 +39,8 @@ def shortened(d, test_rows):
 def padded(d, size):
     """The set with images of size x size pixels, zeros around them: MNIST for networks that halve five times."""
     height, width = d.x_train.shape[1:3]
+    if size < max(height, width):
+        raise UserError(f"padded: images of {height} x {width} are larger than {size} x {size}")
     around = [(0, 0), *(((size - n) // 2, size - n - (size - n) // 2) for n in (height, width)), (0, 0)]
     parts = {f"x_{part}": getattr(d, f"x_{part}") for part in ("train", "validation", "test")}
     return dataclasses.replace(d, **{name: None if x is None else np.pad(x, around) for name, x in parts.items()})

@@ -1,7 +1,7 @@
 """A network's exact second derivatives at a point: products with its Hessian, its Gauss-Newton matrix, its Jacobian."""
 
 from nn.losses import weighted_mean
-from nn.twice import Twice, lacking
+from nn.twice import Twice, bent, lacking
 from npopt import backend
 from npopt.errors import UserError
 from npopt.estimators.accumulated import add
@@ -14,9 +14,11 @@ class Curved:
 
     def curvature(self, x, rows=None, weights=None):
         """The Linearised pass whose calls are v -> H v, H of the loss of a training pass over `rows`; None where a
-        layer has no second derivative (recurrent ones, embeddings, layer norm, ...) or activations have two bytes. A
+        layer or the loss has no second derivative (recurrent layers, embeddings, layer norm, ...) or activations have
+        two bytes. A
         kink of a ReLU or a maximum has none either: there it is that of the side which the pass is on."""
-        if self.compute is not None or lacking(self.network.layer) is not None:
+        known = bent(self.loss_function) and lacking(self.network.layer) is None
+        if self.compute is not None or not known:
             return None
         return Linearised(self, x, rows, weights)
 
@@ -27,8 +29,9 @@ class Linearised:
         H v = J' L'' J v + sum over outputs of dL/dz times their own curvature + l2 v
         gauss_newton(v) = J' L'' J v + l2 v, positive semi-definite for convex losses
 
-    x must stay as it is. A product with H costs two gradients, as forward and dL/dy are kept (nn/twice.py). It leaves
-    nothing behind in the problem. `loss` is the value at x.
+    x must stay as it is. A product with H costs two gradients, as forward and dL/dy are kept (nn/twice.py). It changes
+    no number of the problem; the network stays bound to the last product's vectors until its next pass. `loss` is the
+    value at x.
     """
 
     def __init__(self, problem, x, rows=None, weights=None):

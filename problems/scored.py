@@ -20,7 +20,7 @@ class Scored(Neural):
         self.recordings.refused = True  # on a GPU a recorded pass would leave its norms where nobody looks
 
     def seen(self, dz, weights):
-        """As dL/dz_b = (w_b / B) dl_b/dz_b."""
+        """As dL/dz_b = (w_b / B) dl_b/dz_b, w_b > 0."""
         count = dz.shape[0]
         rows = dz.reshape(count, -1)
         norms = backend.xp(rows).sqrt((rows * rows).sum(axis=1)) * count

@@ -136,11 +136,20 @@ def test_variance_networks_cuts_stages_and_fits_their_rise():
     assert len(cuts) == 4 and all(len(at) == 10 and at[-1] == 1 for at, _ in cuts)
     np.testing.assert_allclose(cuts[2][1], cuts[2][0] ** power)
     np.testing.assert_allclose(module.rises([some]), [power])
-    np.testing.assert_allclose(module.late([some]), [1])
+    np.testing.assert_allclose(module.late([some]), [1 / (power + 1)], rtol=0.01)
+    torn = {name: column[:29] for name, column in columns.items()}  # 112 of 160 steps: the third stage is not whole
+    torn = Finished("v", some.tags, 0, {}, torn, {}, 0.0, "diverged: the loss is nan")
+    assert len(module.stages(torn)) == 2 and np.isnan(module.late([torn])).all()
 
 
-def test_orders_networks_finds_the_teeth_of_the_last_epoch():
+def test_orders_networks_finds_the_teeth_of_classes_of_unequal_size():
     module, epoch = script("orders_networks"), np.arange(0, 201) / 100
-    tooth = np.where(epoch > 1, 1 - (epoch * 10 - 1e-9) % 1, 7.0)
-    found = module.teeth(Finished("t", {}, 0, {}, {"epoch": epoch, "loss": tooth}, {}, 0.0, "epochs"))
-    assert found.shape == (10, 2) and np.all(found[:, 0] > 0.7) and np.all(found[:, 1] < 0.3)
+    ends = np.array([0.08, 0.2, 0.31, 0.42, 0.5, 0.6, 0.72, 0.8, 0.9, 1.0])
+    last = np.array([0, *ends])
+    which = np.searchsorted(ends, (epoch - 1e-9) % 1)
+    tooth = np.where(epoch > 1, (ends[which] - (epoch - 1e-9) % 1) / np.diff(last)[which], 7.0)
+    run_of = Finished("t", {}, 0, {}, {"epoch": epoch, "loss": tooth}, {}, 0.0, "epochs")
+    found = module.teeth(run_of, ends)
+    assert found.shape == (10, 2) and np.all(found[:, 0] > 0.6) and np.all(found[:, 1] < 0.25)
+    shares = module.borders("digits", 900)
+    assert len(shares) == 10 and shares[-1] == 1 and np.ptp(np.diff([0, *shares])) > 0

@@ -397,6 +397,13 @@ TABLE = {
         "Relation": ["analysis/test_smoothness.py::test_a_relation_is_that_of_the_logarithms_and_of_the_line"],
     },
     "nn.spectra": {"PowerIteration": ["nn/test_init.py::test_power_iteration_finds_the_largest_singular_value"]},
+    "problems.batched": {
+        "Batched": [
+            "problems/test_batched.py::test_estimates_are_unbiased_with_batch_norm_and_dropout",
+            "problems/test_batched.py::test_svrg_on_batches_takes_the_papers_steps",
+        ],
+    },
+    "problems.scored": {"Scored": ["problems/test_scored.py::test_scores_are_the_norms_of_softmax_minus_onehot"]},
     "problems.linear.losses": {name: FENCHEL for name in ("Squared", "Huber", "SquaredHinge", "Logit", "Softmax")},
     "problems.attacks": {
         "FGSM": [

@@ -1,9 +1,11 @@
 """Curvature without a Hessian: its spectrum by the Lanczos process. (Products with it: products.py.)"""
 
 import dataclasses
+import math
 
 from npopt import backend
 from npopt.analysis.products import Hessian, length
+from npopt.errors import UserError
 from npopt.values import whole
 
 import numpy as np
@@ -72,6 +74,8 @@ def krylov(product, dim, steps=40, seed=0, start=None, dtype="float64"):
     for j in range(steps):
         r = product(q[j])
         a.append(float(backend.to_host(q[j] @ r)))
+        if not math.isfinite(a[-1]):
+            raise UserError("lanczos: a product is not finite; look at the point and at the gradient there")
         before = length(r)
         for _ in range(2):
             r = r - q[: j + 1].T @ (q[: j + 1] @ r)

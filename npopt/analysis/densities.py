@@ -61,7 +61,7 @@ class Density:
     def at(self, grid, width=None):
         """(len(grid),): the density of eigenvalues, its integral 1, each Ritz value being a Gaussian of this standard
         deviation. By default that is sqrt(1e-5 max(1, range)), as in Ghorbani, Krishnan & Xiao, ICML 2019."""
-        grid = np.asarray(grid, float)
+        grid = np.atleast_1d(np.asarray(grid, float))
         if width is None:
             values = np.concatenate([v for v, _ in self.starts])
             width = (1e-5 * max(1.0, np.ptp(values))) ** 0.5

@@ -75,7 +75,8 @@ def eigenpairs(product, dim, count=1, steps=40, seed=0, which="largest", dtype="
     """`count` extreme eigenvalues by `steps` steps of Lanczos with full re-orthogonalisation (curvature.krylov): Pairs.
 
     which: "largest", "smallest" or "magnitude". `count` more products give the residuals, so that they are true even
-    where rounding spoiled the process. Eigenvalues that occur more than once come once.
+    where rounding spoiled the process. Eigenvalues that occur more than once come once. There are fewer pairs than
+    asked for where the process ends before it has found as many.
     """
     if which not in ORDERS:
         raise UserError(f"eigenpairs: which must be one of {', '.join(ORDERS)}, got {which!r}")

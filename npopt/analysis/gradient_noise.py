@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from npopt import backend
+from npopt.analysis.products import row_numbers
 from npopt.errors import UserError
 from npopt.values import whole
 
@@ -45,8 +46,8 @@ def gradient_noise(problem, x, directions, size, seed=0, rows=None, batches=None
 
     One pass over the batches (Welford, Technometrics 4, 1962), with one vector of dim numbers in float64.
     """
-    rows = np.arange(problem.n) if rows is None else np.asarray(backend.to_host(rows))
-    size, most = whole("gradient_noise", "size", size), len(rows) if batches is None else batches
+    rows, size = row_numbers("gradient_noise", problem, rows), whole("gradient_noise", "size", size)
+    most = len(rows) if batches is None else whole("gradient_noise", "batches", batches, low=2)
     count = min(len(rows) // size, most)
     if count < 2:
         raise UserError(f"gradient_noise: {len(rows)} rows make {count} batches of {size}; two are needed")

@@ -92,11 +92,20 @@ def gauss_newton(problem, x, rows=None):
     return found.gauss_newton
 
 
-def batches(problem, rows, size):
+def batches(problem, rows, size, owner="hessian", name="batch"):
     """The rows in parts of `size`, the last one perhaps smaller."""
-    size = whole("hessian", "batch", size)
-    rows = np.arange(problem.n) if rows is None else np.asarray(backend.to_host(rows))
+    size, rows = whole(owner, name, size), row_numbers(owner, problem, rows)
     return [rows[first : first + size] for first in range(0, len(rows), size)]
+
+
+def row_numbers(owner, problem, rows):
+    """Row numbers on the host, at least one; None: all."""
+    if rows is None:
+        return np.arange(problem.n)
+    rows = np.asarray(rows if isinstance(rows, (list, tuple, range)) else backend.to_host(rows))
+    if not rows.size:
+        raise UserError(f"{owner}: rows must hold at least one row number of {problem.name}")
+    return rows
 
 
 def mean(parts, function):
@@ -117,7 +126,7 @@ class Nonuniformity:
     """
 
     def __init__(self, problem, x, rows=None, size=1, how=None, radius=1e-10):
-        self.parts = batches(problem, rows, size)
+        self.parts = batches(problem, rows, size, "Nonuniformity", "size")
         self.of = lambda part: hessian(problem, x, part, how, radius)
 
     def __call__(self, v):

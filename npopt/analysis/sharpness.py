@@ -12,6 +12,7 @@ which is the curvature that adaptive SAM sees: Kwon, Kim, Park & Choi, ICML 2021
     sum_(s,s') <w_s, w_s'> tr H_(s,s')            Petzka et al., NeurIPS 2021, arXiv:2001.00939, definition 3
 """
 
+import math
 from dataclasses import dataclass
 
 from npopt import backend
@@ -40,7 +41,7 @@ def scales(problem, x, by="element"):
 
 
 def scaled(product, T):
-    """v -> T H T v: lambda_max and trace of this matrix are the adaptive sharpness and its mean."""
+    """v -> T H T v: its lambda_max is the adaptive sharpness."""
     return lambda v: T * product(T * v)
 
 
@@ -65,19 +66,21 @@ def worst_rise(problem, x, rho, rows=None, T=None, steps=10, seed=0):
 
     Every e_k is the maximum over the ball of the loss linearised at x + e_(k-1), so where f is convex the rise grows
     from step to step. At a minimum of a quadratic it is power iteration with T H T and tends to rho^2 lambda_max / 2.
-    Where g = 0 the first direction is random. One gradient a step, and one value at the end.
+    Where g = 0 the first direction is random. A gradient at x, and one a step.
     """
     rho, steps = number("worst_rise", "rho", rho, low=0, open_low=True), whole("worst_rise", "steps", steps)
     g, T = backend.xp(x).empty_like(x), 1.0 if T is None else T
     base, found, best = problem.value_and_gradient(x, rows, out=g), [], None
     base = float(backend.to_host(base))
+    if not math.isfinite(base):
+        raise UserError(f"worst_rise: the loss of {problem.name} at x is {base}")
     if length(T * g) == 0:
         g = sign_vector(x.shape[0], seed, 0, x.dtype)
     for _ in range(steps):
         slope = T * g
         e = (rho / max(length(slope), 1e-300)) * (T * slope)
         found.append(float(backend.to_host(problem.value_and_gradient(x + e, rows, out=g))) - base)
-        best = e if found[-1] == max(found) else best
+        best = e if best is None or found[-1] == max(found) else best
     return Rise(found[0], max(found), best)
 
 

@@ -67,7 +67,8 @@ class Estimator(Value):
         """E|g - E g|^2 of the estimate at x from one row, drawn with these probabilities (None: uniformly)."""
         raise UserError(
             f"{type(self).__name__} on {self.problem.name}: the variance is measured for linear models and for fixed "
-            "batches (problems.batched), with Minibatch, SVRG or SAGA; leave variance=True out"
+            "batches (problems.batched), with Minibatch, SVRG or SAGA (linear models: table='scalars'); leave "
+            "variance=True out"
         )
 
     def compiled(self, optimizer, sampler) -> Callable | None:

@@ -53,6 +53,12 @@ class SVRG(Estimator):
         """Take the snapshot and its gradient; size is that of the stage's batches."""
         problem = self.problem
         self.left = max(1, int(np.ceil(self.passes * problem.n / size - 1e-9)))
+        lock = getattr(problem, "lock", None)
+        if lock is not None and lock % self.left:
+            raise UserError(
+                f"SVRG: the masks of {problem.name} change every {lock} steps, within stages of {self.left}; G would "
+                "be that of other masks. Let `lock` be a multiple of the stage"
+            )
         if self.option == "II":
             if self.stage:
                 x[...] = self.chosen

@@ -2,11 +2,18 @@
 
 from lab import Album
 from lab.figures import curves, look, named, panels, said
+from problems.datasets import shared
 
 import numpy as np
 
 album = Album()
-NAMES = {"m": "LeNet-5, MNIST", "v": "VGG-11, MNIST", "r": "ResNet-18, CIFAR-10"}
+NAMES = {"m": "LeNet-5", "v": "VGG-11", "r": "ResNet-18"}
+
+
+def borders(data, rows):
+    """Where the classes end in an epoch class by class, as shares of it."""
+    counts = np.unique(shared(data, rows=rows).y_train, return_counts=True)[1]
+    return np.cumsum(counts) / counts.sum()
 
 
 def in_percent(runs):
@@ -35,22 +42,22 @@ def orders(results):
             curves(ax, runs, column, logy=True, legend=False, ylabel=text, label=lambda t: t["order"],
                    colours=lambda t, order=order: order.index(t["order"]))  # fmt: skip
             named(ax, 9)
-        top.set_title(NAMES[part])
+        top.set_title(f"{NAMES[part]}, {runs.values('data')[0]}")
     figure.suptitle(said(len(results.select(parts[0]).seeds)), fontsize=10, color="#666666")
     return figure
 
 
 @album.figure(
     "saw.png",
-    caption="LeNet-5 on MNIST: the batch loss within two epochs, class by class and reshuffled (means of a hundredth "
+    caption="LeNet-5: the batch loss within two epochs, class by class and reshuffled (means of a hundredth "
     "of an epoch), and what becomes of test accuracy meanwhile; grey: a class ends. Seed 0.",
 )
 def saw(results):
     figure, axes = panels(2, 1, size=(12, 7), sharex=True)
     runs = in_percent(results.select("t"))
     for ax, column, text in ((axes[0], "loss", "batch loss"), (axes[1], "accuracy", "test accuracy [%]")):
-        for tenth in range(21):
-            ax.axvline(tenth / 10, color="#dddddd", lw=1 + (tenth % 10 == 0), zorder=0)
+        for end in np.add.outer([0, 1], borders(*runs.groups("data", "rows")[0][0])).reshape(-1):
+            ax.axvline(end, color="#dddddd", lw=1 + (end % 1 == 0), zorder=0)
         curves(ax, runs, column, logy=column == "loss", legend=False, ylabel=text, label=lambda t: t["order"],
                colours=lambda t: {"by class": 4, "reshuffling": 2}[t["order"]])  # fmt: skip
         ax.grid(axis="x", visible=False)

@@ -4,7 +4,19 @@ import itertools
 from types import SimpleNamespace
 
 import nn
-from npopt import SAGA, SGD, SVRG, Batch, Events, Minibatch, RandomReshuffling, Stop, WithReplacement, minimize
+from npopt import (
+    SAGA,
+    SGD,
+    SVRG,
+    Batch,
+    Events,
+    Minibatch,
+    RandomReshuffling,
+    ShuffleOnce,
+    Stop,
+    WithReplacement,
+    minimize,
+)
 from npopt.errors import UserError
 from problems import LeastSquares
 from problems.batched import Batched
@@ -146,6 +158,19 @@ def test_masks_stay_for_lock_steps(rng):
     assert seen[0] == seen[1] == seen[2] != seen[3] == seen[4] == seen[5] != seen[6]
 
 
+def test_svrg_is_unbiased_after_the_masks_have_changed(rng):
+    problem, estimator = Batched(network(rng), 4, lock=10), SVRG(1)
+    x, g, full = problem.x0(rng), np.empty(problem.dim), np.empty(problem.dim)
+    estimator.start(problem, x, 7)
+    for t in range(12):
+        problem.begin(t)
+        estimator(x, Batch(np.array([t % 5])), g)
+        x -= 0.05 * g
+    problem.value_and_gradient(x, None, None, full)
+    change = gradients(problem, x) - gradients(problem, estimator.snapshot)
+    np.testing.assert_allclose(change.mean(0) + estimator.G, full, rtol=1e-9, atol=1e-12)
+
+
 def test_metrics_are_the_others_with_the_plain_variance(rng):
     inner = network(rng)
     problem, x = Batched(inner, 4, plain=True), inner.x0(rng)
@@ -182,6 +207,13 @@ def test_what_does_not_fit_is_one_sentence(problem, rng):
         Batched(problem.problem, 0)
     with pytest.raises(UserError, match="sampled must be a whole number of at least 2"):
         Batched(problem.problem, 4, sampled=1)
+    with pytest.raises(UserError, match="has no variance"):
+        Batched(problem.problem, 20).gradient_variance(x)
+    saga = dict(estimator=SAGA("gradients", initial="zeros"), events=Events(variance=True))
+    with pytest.raises(UserError, match="the table holds 3 gradients"):
+        minimize(problem, SGD(), ShuffleOnce(2), 0.1, stop=Stop(steps=4), **saga)
+    with pytest.raises(UserError, match="every 3 steps, within stages of 7"):
+        minimize(Batched(problem.problem, 4, lock=3), SGD(), WithReplacement(1), 0.1, SVRG(1.4), stop=Stop(steps=4))
     linear = Batched(LeastSquares(rng.standard_normal((9, 2)), rng.standard_normal(9)), 4)
     x = linear.x0(rng)
     estimator = Minibatch()

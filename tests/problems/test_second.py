@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import nn
 from npopt import backend
+from npopt.analysis import hessian
 from problems import Logistic, Neural, Quadratic
 from problems.curved import Linearised
 from problems.feeds import Images, Table
@@ -175,3 +176,48 @@ def test_float32_products_are_near(rng):
     assert found.dtype == np.float32
     expected = problem.curvature(x)(v)
     assert np.linalg.norm(found - expected) < 1e-4 * np.linalg.norm(expected)
+
+
+class Own(nn.Tanh):
+    """Another function with the second derivative of Tanh."""
+
+    def apply(self, x, y):
+        y[...] = x / (1 + np.exp(-x))
+        return (x.copy(),)
+
+    def derive(self, dy, x):
+        s = 1 / (1 + np.exp(-x))
+        dy *= s + x * s * (1 - s)
+
+
+class Half(nn.Linear):
+    """A layer that brings its passes and inherits the tangent of another."""
+
+    def forward(self, x, run):
+        y, saved = super().forward(x, run)
+        return 0.5 * y, saved
+
+    def backward(self, dy, saved, run):
+        return super().backward(0.5 * dy, saved, run)
+
+
+class NoSecond(nn.SquaredError):
+    """A loss whose second derivative is that of another."""
+
+    def gradient(self, z, t):
+        return z - t.reshape(z.shape)
+
+
+@pytest.mark.parametrize(
+    "layer, loss", [(Own(), None), (nn.Tanh(), NoSecond()), (Half(4, 4), None)], ids=["activation", "loss", "layer"]
+)
+def test_a_second_derivative_that_is_another_functions_is_not_taken(layer, loss, rng):
+    rows = SimpleNamespace(name="rows", x_train=rng.standard_normal((9, 3)), x_test=None, y_test=None)
+    rows.y_train = rng.integers(0, 2, 9) if loss is None else rng.standard_normal((9, 2))
+    network = nn.Network(nn.Sequential(nn.Linear(3, 4), layer, nn.Linear(4, 2)), (3,))
+    problem = Neural(network, Table(rows), loss, dtype="float64")
+    x, v = problem.x0(rng), rng.standard_normal(network.dim)
+    assert problem.curvature(x) is None
+    np.testing.assert_allclose(
+        hessian(problem, x)(v), hessian(problem, x, how="differences", radius=1e-6)(v), rtol=0, atol=1e-4
+    )
