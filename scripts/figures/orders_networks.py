@@ -1,7 +1,7 @@
 """Figures of orders_networks: accuracy by epoch, the saw of an epoch, what the batch statistics cost."""
 
 from lab import Album
-from lab.figures import curves, look, named, panels, said
+from lab.figures import below, curves, look, named, panels, said
 from problems.datasets import shared
 
 import numpy as np
@@ -84,10 +84,9 @@ def statistics(results):
                         label=name)  # fmt: skip
         ax.axhline(10, color="#888888", lw=1, ls=":")
         ax.set_xticks(range(len(groups)), [order for order, _ in groups], rotation=15)
-        ax.set(title=NAMES[part], ylim=(0, 100))
+        ax.set(title=f"{NAMES[part]}, {results.select(part).values('data')[0]}", ylim=(0, 100))
     grid[0, 0].set_ylabel("test accuracy [%]")
-    grid[0, -1].legend(title="statistics", loc="center right")
-    return figure
+    return below(figure, grid[0, -1], title="statistics")
 
 
 @album.figure(
