@@ -29,8 +29,8 @@ def load(name, validation=0.0, seed=0, standard=None, dense=None, dtype=np.float
     """The Dataset of that name, or the Text.
 
     rows         training rows that are kept, drawn at random, or the first tokens of a text; None: all
-    noise        share of those rows whose label is drawn anew from all classes, with `seed`: before any are held out, as
-                 somebody who has only noisy labels would have it
+    noise        share of those rows whose label is drawn anew from all classes, with `seed`; before any are held out:
+                 who has noisy labels has no others
     validation   fraction of those rows that is held out, with `seed`
     standard     standardise the columns; None: only breast_cancer and diabetes, whose columns have raw units
     dense        LIBSVM rows as an array (True) or CSR (False); None: an array if at least a quarter of it is non-zero

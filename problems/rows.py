@@ -71,8 +71,8 @@ class Dataset:
         ).measured()
 
     def with_label_noise(self, share, seed=0):
-        """The set in which round(share n) training rows, drawn at random, have a label drawn uniformly from all classes:
-        with K classes one in K of them keeps its own by chance. Test and validation rows keep theirs."""
+        """The set in which round(share n) training rows, drawn at random, have a label drawn uniformly from all
+        classes: of K classes one in K of them keeps its own by chance. Test and validation rows keep theirs."""
         if self.classes is None:
             raise UserError(f"{self.name}: only sets with classes have labels to draw")
         number("with_label_noise", "share", share, low=0, high=1)
