@@ -56,10 +56,11 @@ def on_relief(land, way):
     return np.where(inside, [x, y, height(land, x, y)], np.nan)
 
 
-def moving(draw, runs, frames, column="gap", place=None, **subplot):
+def moving(draw, runs, frames, column="gap", place=None, every=1, **subplot):
     """Frames of {method: run}: the paths on the map that draw(ax) makes, and a column against the step; lines grow.
 
     column   "gap", on a logarithmic axis, or another, on a linear one whose span is that of draw(ax), if it gives one
+    every    steps between two rows of the runs
     place    function of a way -> (2, steps), or, on a relief, (3, steps); subplot: of the map
     """
     place = place or (lambda way: way.T)
@@ -80,7 +81,7 @@ def moving(draw, runs, frames, column="gap", place=None, **subplot):
         head = left.plot(*nothing, MARKERS[i], color=COLOURS[i], ms=9, mec="white", label=m, zorder=6)[0]
         lines.append((points, values[m], way, head, curve))
     steps = max(map(len, values.values())) - 1
-    right.set(xlim=(0, steps), ylim=span, xlabel="step", ylabel={"gap": "f - f*"}.get(column, column))
+    right.set(xlim=(0, every * steps), ylim=span, xlabel="step", ylabel={"gap": "f - f*"}.get(column, column))
     below(figure, left, 7, fontsize=11)
     figure.canvas.draw()
     figure.set_layout_engine("none")  # the first frame's layout stays
@@ -88,6 +89,6 @@ def moving(draw, runs, frames, column="gap", place=None, **subplot):
         for points, value, way, head, curve in lines:
             for line, some in ((way, points[:, : t + 1]), (head, points[:, t : t + 1])):
                 (line.set_data if len(points) == 2 else line.set_data_3d)(*some)
-            curve.set_data(np.arange(len(value))[: t + 1], value[: t + 1])
-        right.set_title(f"step {t}")
+            curve.set_data(every * np.arange(len(value))[: t + 1], value[: t + 1])
+        right.set_title(f"step {every * t}")
         yield figure

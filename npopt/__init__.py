@@ -11,8 +11,10 @@ from npopt import backend
 from npopt.analysis import gradcheck, range_test, theory
 from npopt.backend import elementwise
 from npopt.estimators import (
+    ASAM,
     LOZO,
     SAGA,
+    SAM,
     SPSA,
     SVRG,
     TRADES,
@@ -99,6 +101,7 @@ from npopt.schedules import (
 from npopt.version import __version__
 
 __all__ = [
+    "ASAM",
     "ASGD",
     "EMA",
     "FISTA",
@@ -110,6 +113,7 @@ __all__ = [
     "LARS",
     "LOZO",
     "SAGA",
+    "SAM",
     "SGD",
     "SPSA",
     "SVRG",

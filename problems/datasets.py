@@ -25,10 +25,12 @@ import numpy as np
 __all__ = ["Dataset", "load", "names", "shared"]
 
 
-def load(name, validation=0.0, seed=0, standard=None, dense=None, dtype=np.float64, check=True, rows=None):
+def load(name, validation=0.0, seed=0, standard=None, dense=None, dtype=np.float64, check=True, rows=None, noise=0.0):
     """The Dataset of that name, or the Text.
 
     rows         training rows that are kept, drawn at random, or the first tokens of a text; None: all
+    noise        share of those rows whose label is drawn anew from all classes, with `seed`; before any are held out:
+                 who has noisy labels has no others
     validation   fraction of those rows that is held out, with `seed`
     standard     standardise the columns; None: only breast_cancer and diabetes, whose columns have raw units
     dense        LIBSVM rows as an array (True) or CSR (False); None: an array if at least a quarter of it is non-zero
@@ -45,6 +47,8 @@ def load(name, validation=0.0, seed=0, standard=None, dense=None, dtype=np.float
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise UserError(f"load: dtype must be float32 or float64, got {dtype!r}")
     found = READERS[name](name, np.dtype(dtype), dense, check).measured().part(rows)
+    if noise:
+        found = found.with_label_noise(noise, seed)
     if validation:
         found = found.with_validation(validation, seed)
     if name in ("breast_cancer", "diabetes") if standard is None else standard:

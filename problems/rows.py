@@ -3,7 +3,7 @@
 import dataclasses
 
 from npopt.errors import UserError
-from npopt.values import whole
+from npopt.values import number, whole
 from problems.splits import channel_statistics, column_statistics, split, standardise
 
 import numpy as np
@@ -69,6 +69,18 @@ class Dataset:
             y_validation=self.y_train[held],
             source=f"{self.source}; validation: {fraction:g} of the training rows, seed {seed}",
         ).measured()
+
+    def with_label_noise(self, share, seed=0):
+        """The set in which round(share n) training rows, drawn at random, have a label drawn uniformly from all
+        classes: of K classes one in K of them keeps its own by chance. Test and validation rows keep theirs."""
+        if self.classes is None:
+            raise UserError(f"{self.name}: only sets with classes have labels to draw")
+        number("with_label_noise", "share", share, low=0, high=1)
+        rng, y, labels = np.random.default_rng(seed), self.y_train.copy(), np.unique(self.y_train)
+        chosen = rng.permutation(len(y))[: round(share * len(y))]
+        y[chosen] = labels[rng.integers(len(labels), size=len(chosen))]
+        text = f"{self.source}; {len(chosen)} of {len(y)} training labels drawn anew, seed {seed}"
+        return dataclasses.replace(self, y_train=y, source=text)
 
     def measured(self):
         """The set with mean and std of its training rows."""

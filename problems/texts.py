@@ -59,6 +59,9 @@ class Text:
     def with_validation(self, fraction=0.1, seed=0):
         raise UserError(f"{self.name}: a text has a validation part of its own; leave validation out")
 
+    def with_label_noise(self, share, seed=0):
+        raise UserError(f"{self.name}: a text has no labels; leave noise out")
+
     def standardised(self):
         raise UserError(f"{self.name}: a text has no columns to standardise")
 

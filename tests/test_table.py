@@ -99,6 +99,18 @@ REDUCED = [
         "test_where_nothing_may_be_read",
     )
 ] + ["problems/test_stretches.py::test_compiled_steps_are_those_of_the_loop"]
+SHARP = [
+    "test_sam.py::" + test
+    for test in (
+        "test_trajectories_with_momentum_on_weighted_batches",
+        "test_micro_batches_outside_give_every_m_rows_their_own_ball",
+        "test_the_shift_lies_on_the_ball_and_no_other_raises_a_linear_function_more",
+        "test_a_radius_of_zero_changes_nothing_bit_for_bit",
+        "test_batch_statistics_are_updated_once_a_step_by_the_pass_at_x",
+        "test_two_parts_equal_the_whole_bitwise",
+        "test_steps_where_nothing_may_be_read",
+    )
+]
 ZO = "test_zeroth_order.py::"
 ZEROTH = [
     ZO + "test_on_a_device_that_lets_nothing_be_read_runs_are_those_of_the_cpu",
@@ -230,6 +242,11 @@ TABLE = {
             *TRAINED,
             "test_adversarial.py::test_trades_climbs_the_divergence_and_adds_it",
             "test_adversarial.py::test_the_gradient_of_trades_through_batch_norm_and_dropout_by_differences",
+        ],
+        "SAM": [*SHARP, "test_sam.py::test_sam_circles_a_quadratic_at_the_amplitude_of_theory"],
+        "ASAM": [
+            *SHARP,
+            "test_sam.py::test_without_eta_adaptive_sharpness_is_that_of_all_scalings_of_the_layers_and_sams_is_not",
         ],
         "SVRG": REDUCED,
         "SAGA": REDUCED,

@@ -3,6 +3,7 @@ one that knows function values alone."""
 
 from npopt.estimators.accumulated import Accumulated
 from npopt.estimators.adversarial import Adversarial
+from npopt.estimators.asam import ASAM
 from npopt.estimators.base import Estimator, Wrapper
 from npopt.estimators.clipped import Clipped, Clipping
 from npopt.estimators.clipped_by_segment import ClippedBySegment
@@ -17,6 +18,7 @@ from npopt.estimators.mezo_svrg import MeZOSVRG
 from npopt.estimators.minibatch import Minibatch
 from npopt.estimators.normalised import Normalised
 from npopt.estimators.saga import SAGA
+from npopt.estimators.sam import SAM
 from npopt.estimators.sphere import SphereSmoothing
 from npopt.estimators.spsa import SPSA
 from npopt.estimators.svrg import SVRG
@@ -24,8 +26,10 @@ from npopt.estimators.trades import TRADES
 from npopt.estimators.zo_svrg import ZOSVRG
 
 __all__ = [
+    "ASAM",
     "LOZO",
     "SAGA",
+    "SAM",
     "SPSA",
     "SVRG",
     "ZOSVRG",

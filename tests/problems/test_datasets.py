@@ -83,6 +83,26 @@ def test_the_checksum_of_a_set_changes_with_any_file(tiny_mnist, home):
     assert load("mnist", check=False).sha256 != before
 
 
+def test_label_noise_draws_a_share_of_the_training_labels_anew_and_nothing_else():
+    clean, noisy = load("digits", rows=1000), load("digits", rows=1000, noise=0.4)
+    assert (clean.x_train == noisy.x_train).all() and (clean.y_test == noisy.y_test).all()
+    changed = clean.y_train != noisy.y_train
+    assert 0.4 * 0.9 * 1000 - 4 * 6 < changed.sum() <= 400  # a tenth of 400 keep theirs, 6 is the deviation
+    counts = np.bincount(noisy.y_train[changed], minlength=10)
+    assert counts.min() > 15 and set(noisy.y_train) == set(range(10))
+    assert "400 of 1000 training labels drawn anew" in noisy.source
+    assert (load("digits", rows=1000, noise=0.4).y_train == noisy.y_train).all()
+    assert (load("digits", rows=1000, noise=0.4, seed=1).y_train != noisy.y_train).any()
+    held = load("digits", rows=1000, noise=0.4, validation=0.2)  # held-out labels are as noisy
+    assert sorted([*held.y_train, *held.y_validation]) == sorted(noisy.y_train)
+    binary = load("breast_cancer", noise=1.0)
+    assert set(binary.y_train) == {-1.0, 1.0} and 0.3 < (binary.y_train == load("breast_cancer").y_train).mean() < 0.7
+    with pytest.raises(ValueError, match="diabetes: only sets with classes"):
+        load("diabetes", noise=0.1)
+    with pytest.raises(ValueError, match="share must"):
+        load("digits", noise=1.5)
+
+
 def test_a_validation_part_is_taken_out_of_the_training_rows(tiny_mnist):
     whole, found = load("mnist"), load("mnist", validation=1 / 3, seed=4)
     kept, held = split(6, 1 / 3, 4)
