@@ -87,7 +87,7 @@ def escape_figure(results):
     for i, (lr, run) in enumerate(seen):
         left.step(*share_of(run, LIMIT), where="post", label=f"rate {lr:g}", color=look(i)["color"])
         left.plot(exits((lr,), 1e-5, LIMIT)[0], ls=":", lw=1.2, color="#333333", zorder=5)
-    left.set(xscale="log", xlim=(20, LIMIT), xlabel="step", ylabel="share past the ridge", ylim=(0, 1.02))
+    left.set(xscale="log", xlim=(3, LIMIT), xlabel="step", ylabel="share past the ridge", ylim=(0, 1.02))
     left.legend(fontsize=9)
     rates = np.linspace(0.5, 0.62, 61)
     for i, first in enumerate((1e-5, 0.1)):
@@ -97,7 +97,7 @@ def escape_figure(results):
         label = f"from 1 + {first:g}"
         middle.plot([lr for lr, _ in found], shares, "os"[i], color=look(i)["color"], ms=7, label=label)
     thresholds(middle)
-    middle.set(xlim=(0.495, 0.625), xlabel="rate", ylabel=f"share past the ridge after {LIMIT} steps (dotted: law)")
+    middle.set(xlim=(0.495, 0.625), xlabel="rate", ylabel=f"share after {LIMIT} steps (dotted: law)")
     middle.legend(fontsize=9, loc="center left")
     rates = np.linspace(0.562, 0.72, 80)
     right.plot(rates, np.log(EDGE / 1e-5) / drift(rates), color="#333333", ls=":", label="theory")
