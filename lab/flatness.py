@@ -5,8 +5,10 @@ import math
 from nn.losses import Loss
 from nn.networks import mlp
 from npopt import SGD, Accumulated, RandomReshuffling, Stop, backend, minimize
-from npopt.analysis.curvature import Hessian, lanczos
-from npopt.analysis.stability import non_uniformity, trace
+from npopt.analysis.curvature import lanczos
+from npopt.analysis.densities import trace
+from npopt.analysis.products import Hessian
+from npopt.analysis.stability import non_uniformity
 from npopt.phases import joined
 from problems import Neural
 from problems.classifiers import between, shortened
@@ -56,7 +58,7 @@ def measured(exact, x, look):
     return {
         "high": float(found.values[-1]),
         "error": float(found.errors[-1]),
-        "trace": trace(product, x.shape[0], look[1])[0],
+        "trace": trace(product, x.shape[0], look[1]).value,
         "uneven": non_uniformity(exact, x, None, look[2])[0],
     }
 

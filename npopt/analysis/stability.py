@@ -12,8 +12,8 @@ which asks of the sharpness a = lmax(H) and the non-uniformity s = sqrt(lmax(Sig
 
 import math
 
-from npopt import backend
-from npopt.analysis.curvature import Hessian, lanczos
+from npopt.analysis.curvature import lanczos
+from npopt.analysis.products import Nonuniformity
 
 import numpy as np
 
@@ -37,42 +37,8 @@ def box(lr, batch, n):
     return 2 / lr, 1 / (lr * math.sqrt(part)) if part else math.inf
 
 
-class Spread:
-    """v -> Sigma v = mean_i H_i (H_i v) - H (H v), by differences of rows' gradients.
-
-    A product costs four gradients of each row, taken alone, and two of all rows together. x is float64; radius and
-    error are those of `Hessian`.
-    """
-
-    def __init__(self, problem, x, rows=None, radius=1e-10):
-        self.rows = np.arange(problem.n) if rows is None else np.asarray(rows)
-        self.mean = Hessian(problem, x, backend.asarray(self.rows), radius)
-        self.one = Hessian(problem, x, None, radius)
-
-    def __call__(self, v):
-        first, second = backend.xp(v).zeros_like(v), backend.xp(v).zeros_like(v)
-        for row in self.rows:
-            self.one.rows = backend.asarray(np.array([row]))
-            u = self.one(v)
-            first += u
-            second += self.one(u)
-        count = len(self.rows)
-        return second / count - self.mean(first / count)
-
-
-def non_uniformity(problem, x, rows=None, steps=10, seed=0, radius=1e-10):
+def non_uniformity(problem, x, rows=None, steps=10, seed=0, how=None, radius=1e-10):
     """(s, error): the root of the largest eigenvalue of Sigma over these rows, by so many steps of Lanczos. Some
-    eigenvalue lies within error of s^2; s is a lower bound that rises with the steps."""
-    found = lanczos(Spread(problem, x, rows, radius), x.shape[0], steps, seed)
+    eigenvalue lies within error of s^2; s is a lower bound that rises with the steps. how, radius: as in `hessian`."""
+    found = lanczos(Nonuniformity(problem, x, rows, 1, how, radius), x.shape[0], steps, seed)
     return math.sqrt(max(0.0, float(found.values[-1]))), float(found.errors[-1])
-
-
-def trace(product, dim, draws=20, seed=0):
-    """(tr A, its standard error) of the symmetric matrix behind `product`: the mean of z' A z over signs z with
-    E z z' = I (Hutchinson, Commun. Stat. 18, 1989)."""
-    rng = backend.generator(seed, "signs")
-    found = []
-    for _ in range(draws):
-        z = backend.asarray(rng.choice((-1.0, 1.0), dim))
-        found.append(float(backend.to_host(z @ product(z))))
-    return float(np.mean(found)), float(np.std(found, ddof=1) / math.sqrt(draws))

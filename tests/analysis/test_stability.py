@@ -3,8 +3,8 @@
 import itertools
 
 from nn import Linear, Network, Sequential, Tanh
-from npopt.analysis.curvature import Hessian
-from npopt.analysis.stability import Spread, box, growth, non_uniformity, share, trace
+from npopt.analysis.products import Nonuniformity
+from npopt.analysis.stability import box, growth, non_uniformity, share
 from problems import LeastSquares, Neural, datasets
 from problems.feeds import Images
 from problems.wells import uneven
@@ -48,7 +48,9 @@ def test_linear_models(rng):
     sigma = spread_of(np.array([np.outer(a, a) + 0.3 * np.eye(5) for a in A]))
     problem, x = LeastSquares(A, rng.standard_normal(12), l2=0.3), rng.standard_normal(5)
     v = rng.standard_normal(5)
-    np.testing.assert_allclose(Spread(problem, x, radius=1e-5)(v), sigma @ v, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(
+        Nonuniformity(problem, x, how="differences", radius=1e-5)(v), sigma @ v, rtol=1e-6, atol=1e-7
+    )
     s, error = non_uniformity(problem, x, steps=5, radius=1e-5)
     assert s == pytest.approx(np.linalg.eigvalsh(sigma)[-1] ** 0.5, rel=1e-6) and error < 1e-3
     some = [3, 7, 1]
@@ -70,15 +72,3 @@ def test_a_network_against_its_full_hessians(rng):
         hessians[i, j] = (hessians[i, j] - g) / (2 * h)
     s, _ = non_uniformity(problem, x, steps=20, radius=1e-6)
     assert s == pytest.approx(np.linalg.eigvalsh(spread_of(hessians))[-1] ** 0.5, rel=1e-5)
-    mean, error = trace(Hessian(problem, x, radius=1e-6), network.dim, 200)
-    assert abs(mean - np.trace(hessians.mean(0))) < 4 * error
-
-
-def test_the_trace_of_a_diagonal_is_exact_with_signs_and_nearly_so_with_any_matrix(rng):
-    assert trace(lambda v: np.arange(5.0) * v, 5, 3) == (10.0, 0.0)
-    A = rng.standard_normal((30, 30))
-    A = A + A.T
-    mean, error = trace(lambda v: A @ v, 30, 400)
-    assert abs(mean - np.trace(A)) < 4 * error
-    off = A - np.diag(np.diag(A))
-    assert error == pytest.approx((2 * (off**2).sum() / 400) ** 0.5, rel=0.15)  # Var z'Az = 2 sum off^2
