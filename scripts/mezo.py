@@ -76,7 +76,7 @@ def estimators(part):
 def steps_of(method, part, args):
     """(steps, steps between two rows of columns)"""
     full = {"SGD": 100, "DeepZero": 40} if part != "c" else {"SGD": 60, "DeepZero": 4}
-    others = args.pick(250, 100) if part == "c" else args.pick(2000, 200)
+    others = args.pick(250, 50) if part == "c" else args.pick(2000, 100)
     steps = args.pick(full, {"SGD": 40, "DeepZero": 5}).get(method, others)
     return steps, max(1, steps // (6 if part == "c" else 50))
 

@@ -97,7 +97,7 @@ SIZES = {
 @experiment.runs
 def runs(args):
     for part, kind in KINDS.items():
-        rows = args.pick(SIZES[part], dict(rows={"m": 900, "v": 300, "r": 300}[part], test_rows=300))
+        rows = args.pick(SIZES[part], dict(rows={"m": 900, "v": 120, "r": 120}[part], test_rows=100))
         size, epochs = (
             128 if kind == "resnet" else 64,
             args.budget(6 if kind == "resnet" else 5, 3 if kind == "lenet" else 1),

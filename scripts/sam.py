@@ -79,7 +79,7 @@ def runs(args, found=None):
             yield Entry("h", run=Recipe(threshold, **some), seeds=one, toy=toy, lr=lr)
     for width, table in ((0.15, SHARES), (0.25, WIDER)):
         for rho in table:
-            some = dict(rho=rho, width=width, lr=0.01, steps=args.pick(6000, 2000), side=args.pick(SIDE, 8))
+            some = dict(rho=rho, width=width, lr=0.01, steps=args.pick(6000, 1000), side=args.pick(SIDE, 8))
             yield Entry("s", run=Recipe(ends, **some), seeds=one, width=width, rho=rho)
     for rho in (0.0, 0.3, 0.5):
         some = dict(start=START, rho=rho, lr=0.02, steps=args.pick(1500, 500))

@@ -72,7 +72,7 @@ def runs(args, found=None):
         K = batches(data, size, rows, 1 / 6)
         stop = Stop(evaluations=args.pick(20, 4) * K)
         for method, estimator in METHODS.items():
-            for lr in finer(args.pick(RATES, RATES[1:3]), found, "a", method=method):
+            for lr in finer(args.pick(RATES, RATES[2:3]), found, "a", method=method):
                 yield Entry(
                     "a",
                     problem,
@@ -94,10 +94,10 @@ def runs(args, found=None):
 def watched(part, build, data, args):
     """SVRG (and SAGA on the small network) with both variances ten times a pass."""
     if part == "v":
-        given, most = args.pick(dict(size=100, sampled=60), dict(size=25, rows=1000, sampled=8)), args.pick(8, 3)
+        given, most = args.pick(dict(size=100, sampled=60), dict(size=25, rows=1000, sampled=4)), args.pick(8, 3)
     else:
         given, most = args.pick(dict(size=128, width=16, sampled=40), dict(size=32, width=2, rows=320, sampled=4)), 3
-    problem = Recipe(build, data=data, test_rows=args.pick(2000, 300), plain=True, **given)
+    problem = Recipe(build, data=data, test_rows=args.pick(2000, 100), plain=True, **given)
     K = batches(data, given["size"], given.get("rows"))
     rates = args.pick(STEPS[part], STEPS[part][-3:-1] or STEPS[part])
     for method, lr in [*(("SVRG", lr) for lr in rates), *[("SAGA", 0.1)] * (part == "v")]:
