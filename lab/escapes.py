@@ -56,20 +56,20 @@ class Kicked(Wrapper):
 
 
 def walk(problem, lr, steps, seed, sampler=None, estimator=None, until=lambda x: False):
-    """(steps + 1, d): where SGD has been. It ends after the first step with until(x), and where nothing moves it."""
+    """(steps + 1, d), on the host: where SGD has been, until(x) or nothing moves it."""
     sampler, estimator, optimizer = sampler or RandomReshuffling(None), estimator or Minibatch(), SGD()
     x = problem.x0(None)
     sampler.start(problem, seed)
     g = estimator.start(problem, x, seed)
     optimizer.start(x, estimator)
-    way = [x.copy()]
+    way = [backend.to_host(x).copy()]
     for t, batch in enumerate(sampler.take(steps)):
         problem.begin(t)
         estimator(x, batch, out=g)
         optimizer.step(x, g, lr)
         problem.commit()
-        way.append(x.copy())
-        if until(x) or not np.isfinite(x).all():
+        way.append(backend.to_host(x).copy())
+        if until(way[-1]) or not np.isfinite(way[-1]).all():
             break
     return np.array(way)
 
@@ -83,7 +83,7 @@ def escapes(seed, events, *, build, arguments, lr, steps, count, **methods):
         past = np.flatnonzero(beyond(problem, way))
         columns["left"].append(float(past[0]) if len(past) else np.inf)
         end, finite = way[-1], bool(np.isfinite(way[-1]).all())
-        columns["nearest"].append(problem.metrics(end)["nearest"] if finite else np.nan)
+        columns["nearest"].append(problem.metrics(backend.asarray(end))["nearest"] if finite else np.nan)
         columns["x"].append(float(end[0]))
         columns["y"].append(float(end[-1]))
         if events is not None and events.progress is not None:

@@ -73,11 +73,11 @@ def predicted(name, lr):
     and the next gradient is taken rho further on: the basin cannot hold SAM where that is past the ridge, at D.
     """
     problem, sharp, way, D = toy(name)
-    g = np.empty(2)
+    g = backend.empty((2,), "float64")
 
     def short(rho):
-        problem.value_and_gradient(sharp - rho * way, out=g)
-        return rho + lr * abs(g @ way) - D
+        problem.value_and_gradient(backend.asarray(sharp - rho * way), out=g)
+        return rho + lr * abs(backend.to_host(g) @ way) - D
 
     return scipy.optimize.brentq(short, 1e-6, D)
 

@@ -95,7 +95,7 @@ class Batched(Problem):
             chosen = backend.generator(self.seed, "sampled batches").permutation(self.n)[: self.sampled]
         g, before = backend.empty((self.dim,), self.dtype), backend.empty((self.dim,), self.dtype)
         mean, squares = backend.zeros((self.dim,), "float64"), 0.0
-        for count, k in enumerate(chosen, 1):  # Welford, Technometrics 4, 1962
+        for count, k in enumerate(chosen.tolist(), 1):  # Welford, Technometrics 4, 1962
             self.problem.value_and_gradient(x, self.batches[k], None, g)
             if old is not None and old.ndim == 1:
                 self.problem.value_and_gradient(old, self.batches[k], None, before)

@@ -14,6 +14,7 @@ from npopt import backend, ball
 from npopt.backend import elementwise, noise
 from npopt.directions import add_normals
 from npopt.errors import UserError
+from npopt.estimators import asam, sam
 from npopt.estimators.accumulated import add, scale
 from npopt.estimators.clipped import shrink
 from npopt.estimators.clipped_by_value import limit
@@ -270,6 +271,9 @@ COMPILED = [
     (rotate, ("a", "b")),
     (extrapolate, ("y", "x", "p")),
     (descent, ("x", "y", "g")),
+    (asam.weigh, ("y", "x", "g")),
+    (asam.climb, ("y", "x")),
+    (sam.climb, ("y", "x", "g")),
     (ball.moved, ("inputs", "own", "unit", "delta")),
     (ball.ascended, ("delta", "g", "lower", "upper")),
     (ball.spread, ("delta", "u", "lower", "upper")),

@@ -194,7 +194,7 @@ def test_every_method_can_be_shown():
     "words, sentence",
     [
         (["show", "radm"], "no method is called 'radm'; did you mean RAdam, Adam, NAdam?"),
-        (["show", "mini"], "no method is called 'mini'; did you mean AdamMini, Minibatch, Muon?"),
+        (["show", "mini"], "no method is called 'mini'; did you mean AdamMini, Minibatch, Batched, Muon?"),
         (["show", "momentum"], "no method is called 'momentum'; did you mean NormalisedMomentum, LMomentum, HeavyBall"),
         (["show", "qqqq"], "no method is called 'qqqq'; npopt methods lists them all"),
         (["show"], "name one method"),
