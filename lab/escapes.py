@@ -18,6 +18,7 @@ HALF = -1.0  # problems.wells.two_basins: w1 + w2 at a walk that is half way dow
 
 def shape_of(problem, x, kind):
     """The covariance of a kind of noise at x, (d, d), of trace 1; zeros where it has none. Zhu et al., section 5.1."""
+    x = backend.asarray(x)
     if kind in ("constant", "diagonal", "covariance"):
         M = np.eye(len(x))
         if kind != "constant":
@@ -48,7 +49,7 @@ class Kicked(Wrapper):
         loss = self.inner(x, batch, out)
         values, vectors = np.linalg.eigh(self.total * shape_of(self.problem, x, self.kind))
         draw = backend.generator(self.seed, "kick", self.problem.t).standard_normal(len(values))
-        out -= vectors @ (np.sqrt(np.maximum(values, 0)) * draw) / self.lr
+        out -= backend.asarray(vectors @ (np.sqrt(np.maximum(values, 0)) * draw) / self.lr)
         return loss
 
     def again(self, y, out):
@@ -143,11 +144,11 @@ def climbs(kind, lr, total, steps, cells=500):
     direction."""
     problem, line = two_basins(), np.full(2, np.sqrt(0.5))
     edges = np.linspace(HALF * np.sqrt(0.5), 3.5, cells + 1)
-    middle, g = (edges[1:] + edges[:-1]) / 2, np.empty(2)
+    middle, g = (edges[1:] + edges[:-1]) / 2, backend.empty((2,), "float64")
     there, spread = np.empty(cells), np.empty(cells)
     for i, u in enumerate(middle):
-        problem.value_and_gradient(u * line, out=g)
-        there[i] = u - lr * (g @ line)
+        problem.value_and_gradient(backend.asarray(u * line), out=g)
+        there[i] = u - lr * (backend.to_host(g) @ line)
         spread[i] = np.sqrt(total * (line @ shape_of(problem, u * line, kind) @ line))
     below = scipy.stats.norm.cdf(edges[None], there[:, None], np.maximum(spread, 1e-12)[:, None])
     step, found = np.diff(below, axis=1), [0.0]
