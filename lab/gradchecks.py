@@ -110,7 +110,7 @@ def subject(word, args):
         make, usual = EXAMPLES[name]
         if args.args is None:
             return name, make(), shape or usual
-        thing = getattr(nn, name, None) or public("nn.norms")[name]
+        thing = getattr(nn, name, None) or public("nn.fused")[name]
     layer = thing if isinstance(thing, (nn.Layer, nn.Network)) else made(name, thing, given, named)
     if shape is None and not isinstance(layer, nn.Network):
         raise UserError(f"{name}: say the shape of one row of inputs, without the batch, as in --shape 3,5")

@@ -32,6 +32,8 @@ ROOMS = {  # kind: the modules in which it is public
         "nn.convolution",
         "nn.embedding",
         "nn.norms",
+        "nn.fused",
+        "nn.layer_norm",
         "nn.activations",
         "nn.pooling",
         "nn.dropout",

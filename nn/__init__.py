@@ -8,11 +8,12 @@ from .dropout import Dropout, Flatten, VariationalDropout
 from .embedding import Embedding
 from .gradcheck import gradcheck_layer
 from .layer import Layer, Run
+from .layer_norm import LayerNorm
 from .linear import Linear
 from .losses import BinaryCrossEntropy, KLDivergence, SoftmaxCrossEntropy, SquaredError
 from .network import Network
 from .networks import basic_block, language_model, lenet5, mlp, resnet18, resnet20, small_cnn, strided, vgg
-from .norms import BatchNorm, LayerNorm
+from .norms import BatchNorm
 from .pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool, MaxPool2d
 from .profile import Profile
 from .recurrent import GRU, LSTM

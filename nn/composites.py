@@ -13,8 +13,9 @@ from npopt.errors import UserError
 
 from . import kernels
 from .activations import ReLU
+from .fused import BatchNormReLU, BatchNormSkip
 from .layer import Layer
-from .norms import BatchNorm, BatchNormReLU, BatchNormSkip
+from .norms import BatchNorm
 
 
 def fused(layers):

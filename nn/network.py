@@ -9,22 +9,7 @@ from npopt.segments import Segments
 
 import numpy as np
 
-
-def named(layer, parameter):
-    """The full name of a layer's parameter: "conv1.W", or "W" where the layer is the whole network."""
-    return f"{layer.path}.{parameter}" if layer.path else parameter
-
-
-def sizes(shape):
-    """A shape, or a tuple of shapes, as tuples of ints."""
-    return tuple(sizes(part) if isinstance(part, (tuple, list)) else int(part) for part in shape)
-
-
-def cast(a, dtype):
-    """Floating arrays, one or a tuple, in this type. Whole numbers stay as they are. If dtype is None, all do."""
-    if isinstance(a, tuple):
-        return tuple(cast(one, dtype) for one in a)
-    return a if dtype is None or a.dtype.kind in "iub" else a.astype(dtype, copy=False)
+from .layer import cast, named, sizes
 
 
 class Network:

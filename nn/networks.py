@@ -15,9 +15,10 @@ from .composites import Residual, Sequential
 from .convolution import Conv2d
 from .dropout import Dropout, Flatten, VariationalDropout
 from .embedding import Embedding
+from .layer_norm import LayerNorm
 from .linear import Linear
 from .network import Network
-from .norms import BatchNorm, LayerNorm
+from .norms import BatchNorm
 from .pooling import AvgPool2d, GlobalAvgPool, MaxPool2d
 from .recurrent import LSTM, Recurrent
 

@@ -11,7 +11,7 @@ from npopt.directions import moved
 
 from . import kernels
 from .composites import Sequential
-from .network import cast
+from .layer import cast
 
 
 def taken_apart(layer):

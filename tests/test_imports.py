@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import pathlib
+import tomllib
 
 import pytest
 
@@ -39,6 +40,12 @@ def test_no_file_imports_a_room_above_its_own(path):
 def test_an_import_is_seen_wherever_it_stands():
     text = "import numpy\ndef f():\n    from lab.figures import panels\n    import nn.core, problems\n"
     assert rooms_imported(ast.parse(text)) == {"lab": 3, "nn": 4, "problems": 4}
+
+
+def test_every_package_is_installed_where_the_installation_is_not_editable():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    inits = [path for room in FLOORS[:-1] for path in (ROOT / room).rglob("__init__.py")]
+    assert set(listed) == {".".join(path.parent.relative_to(ROOT).parts) for path in inits}
 
 
 def modules_imported(tree, known):

@@ -319,7 +319,9 @@ TABLE = {
     },
     "problems.tokens": {name: ["problems/test_tokens.py::"] for name in ("Windows", "Sentences", "Pairs")},
     "nn.convolution": {"Conv2d": LAYER},
-    "nn.norms": {"BatchNorm": LAYER, "LayerNorm": LAYER, "BatchNormReLU": FUSED, "BatchNormSkip": FUSED},
+    "nn.norms": {"BatchNorm": LAYER},
+    "nn.fused": {"BatchNormReLU": FUSED, "BatchNormSkip": FUSED},
+    "nn.layer_norm": {"LayerNorm": LAYER},
     "nn.activations": {
         name: LAYER for name in ("ReLU", "LeakyReLU", "PReLU", "Tanh", "Sigmoid", "GELU", "Softmax", "LogSoftmax")
     },

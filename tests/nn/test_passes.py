@@ -1,8 +1,8 @@
 """Binding, freezing, sharing, several passes at once, memory."""
 
 import nn
+from nn.fused import BatchNormReLU, BatchNormSkip
 from nn.networks import resnet18
-from nn.norms import BatchNormReLU, BatchNormSkip
 from npopt.backend.allocator import pool, spaces
 
 import numpy as np
