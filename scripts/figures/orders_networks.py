@@ -100,7 +100,7 @@ def time(results):
     for part, ax in zip(parts, grid[0], strict=True):
         runs = common(results, part).select(order=("with replacement", "reshuffling", "by score"))
         order = results.select(part).values("order")
-        curves(ax, runs, "train_loss", "seconds", logy=True, legend=False, label=lambda t: t["order"],
+        curves(ax, runs, "train_loss", "seconds", ylabel="training loss", logy=True, legend=False, label=lambda t: t["order"],
                colours=lambda t, order=order: order.index(t["order"]))  # fmt: skip
         ax.set_title(NAMES[part])
         named(ax, 9)
