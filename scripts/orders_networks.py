@@ -106,14 +106,34 @@ def runs(args):
             problem = Recipe(network, data=data, kind=kind, validation=1 / 6, **rows)
             for order, sampler in ORDERS.items():
                 for lr in args.pick(RATES[part], (COMMON[part],)):
-                    yield Entry(part, problem, HeavyBall(0.9), sampler(args.pick(size, 16)), lr,
-                                stop=Stop(epochs=epochs), data=data, order=order, lr=lr)  # fmt: skip
+                    yield Entry(
+                        part,
+                        problem,
+                        HeavyBall(0.9),
+                        sampler(args.pick(size, 16)),
+                        lr,
+                        stop=Stop(epochs=epochs),
+                        data=data,
+                        order=order,
+                        lr=lr,
+                    )
     for data in args.data_of("t"):
         rows = args.pick(20_000, 900)
         problem = Recipe(network, data=data, kind="lenet", test_rows=300, rows=rows)
         for order in ("by class", "reshuffling"):
-            yield Entry("t", problem, HeavyBall(0.9), ORDERS[order](args.pick(64, 16)), 0.01, stop=Stop(epochs=2),
-                        metrics=0.01, data=data, order=order, rows=rows, seeds=args.seeds[:1])  # fmt: skip
+            yield Entry(
+                "t",
+                problem,
+                HeavyBall(0.9),
+                ORDERS[order](args.pick(64, 16)),
+                0.01,
+                stop=Stop(epochs=2),
+                metrics=0.01,
+                data=data,
+                order=order,
+                rows=rows,
+                seeds=args.seeds[:1],
+            )
 
 
 # ----------------------------------------------------------------------------------------------------------- claims

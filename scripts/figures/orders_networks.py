@@ -39,8 +39,16 @@ def orders(results):
         runs = common(results, part)
         order = runs.values("order")
         for ax, column, text in ((top, "error", "test error [%]"), (bottom, "train_loss", "training loss")):
-            curves(ax, runs, column, logy=True, legend=False, ylabel=text, label=lambda t: t["order"],
-                   colours=lambda t, order=order: order.index(t["order"]))  # fmt: skip
+            curves(
+                ax,
+                runs,
+                column,
+                logy=True,
+                legend=False,
+                ylabel=text,
+                label=lambda t: t["order"],
+                colours=lambda t, order=order: order.index(t["order"]),
+            )
             named(ax, 9)
         top.set_title(f"{NAMES[part]}, {runs.values('data')[0]}")
     figure.suptitle(said(len(results.select(parts[0]).seeds)), fontsize=10, color="#666666")
@@ -58,8 +66,16 @@ def saw(results):
     for ax, column, text in ((axes[0], "loss", "batch loss"), (axes[1], "accuracy", "test accuracy [%]")):
         for end in np.add.outer([0, 1], borders(*runs.groups("data", "rows")[0][0])).reshape(-1):
             ax.axvline(end, color="#dddddd", lw=1 + (end % 1 == 0), zorder=0)
-        curves(ax, runs, column, logy=column == "loss", legend=False, ylabel=text, label=lambda t: t["order"],
-               colours=lambda t: {"by class": 4, "reshuffling": 2}[t["order"]])  # fmt: skip
+        curves(
+            ax,
+            runs,
+            column,
+            logy=column == "loss",
+            legend=False,
+            ylabel=text,
+            label=lambda t: t["order"],
+            colours=lambda t: {"by class": 4, "reshuffling": 2}[t["order"]],
+        )
         ax.grid(axis="x", visible=False)
         named(ax)
     axes[0].set(xlabel="", ylim=(1e-3, None))  # a class alone is learned to 1e-16
@@ -80,8 +96,9 @@ def statistics(results):
             for shift, column, marker in ((-0.15, "test_accuracy", "o"), (0.15, "fresh_accuracy", "^")):
                 values = 100 * runs.final(column)
                 name = {"o": "running", "^": "taken anew"}[marker] if i == 0 else None
-                ax.plot(np.full(len(values), i + shift), values, marker, color=look(i)["color"], ms=7, alpha=0.7,
-                        label=name)  # fmt: skip
+                ax.plot(
+                    np.full(len(values), i + shift), values, marker, color=look(i)["color"], ms=7, alpha=0.7, label=name
+                )
         ax.axhline(10, color="#888888", lw=1, ls=":")
         ax.set_xticks(range(len(groups)), [order for order, _ in groups], rotation=15)
         ax.set(title=f"{NAMES[part]}, {results.select(part).values('data')[0]}", ylim=(0, 100))
@@ -100,8 +117,17 @@ def time(results):
     for part, ax in zip(parts, grid[0], strict=True):
         runs = common(results, part).select(order=("with replacement", "reshuffling", "by score"))
         order = results.select(part).values("order")
-        curves(ax, runs, "train_loss", "seconds", ylabel="training loss", logy=True, legend=False, label=lambda t: t["order"],
-               colours=lambda t, order=order: order.index(t["order"]))  # fmt: skip
+        curves(
+            ax,
+            runs,
+            "train_loss",
+            "seconds",
+            ylabel="training loss",
+            logy=True,
+            legend=False,
+            label=lambda t: t["order"],
+            colours=lambda t, order=order: order.index(t["order"]),
+        )
         ax.set_title(NAMES[part])
         named(ax, 9)
     return figure
