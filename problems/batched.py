@@ -117,9 +117,9 @@ class Batched(Problem):
         return found | {"plain_variance": self.gradient_variance(x)} if self.plain else found
 
     def recalibrate(self, x, rows=None, batch=500):
-        """Batch statistics of x, where the other problem has any."""
+        """Batch statistics of x over these batches (None: over all rows), where the other problem has any."""
         if hasattr(self.problem, "recalibrate"):
-            self.problem.recalibrate(x, None, batch)
+            self.problem.recalibrate(x, None if rows is None else self.batches[rows].reshape(-1), batch)
 
     def begin(self, t):
         self.t = t

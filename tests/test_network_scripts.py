@@ -153,3 +153,20 @@ def test_orders_networks_finds_the_teeth_of_classes_of_unequal_size():
     assert found.shape == (10, 2) and np.all(found[:, 0] > 0.6) and np.all(found[:, 1] < 0.25)
     shares = module.borders("digits", 900)
     assert len(shares) == 10 and shares[-1] == 1 and np.ptp(np.diff([0, *shares])) > 0
+
+
+def test_orders_networks_measures_twice_and_leaves_the_statistics_alone():
+    problem = script("orders_networks").network("digits", "resnet", rows=80, test_rows=40)
+    x = problem.x0(np.random.default_rng(0))
+    problem.begin(0)
+    problem.value_and_gradient(x, np.arange(16), None, np.empty_like(x))
+    problem.commit()
+    before = {name: {k: v.copy() for k, v in kept.items()} for name, kept in problem.network.state().items()}
+    found = problem.metrics(x)
+    for name, kept in problem.network.state().items():
+        for key, value in kept.items():
+            np.testing.assert_array_equal(before[name][key], value)
+    assert found["last"] == np.mean(problem.outputs(x).argmax(1) == 9)
+    assert found["fresh_accuracy"] != found["test_accuracy"]  # after one step the running ones are not there yet
+    problem.recalibrate(x, np.arange(problem.metrics_rows))
+    assert problem.metrics(x)["test_accuracy"] == found["fresh_accuracy"]

@@ -180,6 +180,18 @@ def test_metrics_are_the_others_with_the_plain_variance(rng):
     assert found == inner.metrics(x) and Batched(inner, 4).metrics(x) == found
 
 
+def test_statistics_are_taken_over_the_rows_of_the_batches(problem, rng):
+    x, inner = problem.x0(rng), problem.problem
+    problem.recalibrate(x, np.array([3, 1]))
+    found = {name: {k: v.copy() for k, v in kept.items()} for name, kept in inner.network.state().items()}
+    inner.recalibrate(x)
+    assert any(np.any(found[n][k] != v) for n, kept in inner.network.state().items() for k, v in kept.items())
+    inner.recalibrate(x, np.concatenate([problem.batches[3], problem.batches[1]]))
+    for name, kept in inner.network.state().items():
+        for key, value in kept.items():
+            np.testing.assert_array_equal(found[name][key], value)
+
+
 def test_a_run_goes_on_bit_for_bit(rng, tmp_path):
     def run(steps, path):
         problem = Batched(network(np.random.default_rng(4), dtype="float32"), 4, lock=5, plain=True)
