@@ -27,6 +27,11 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("device", names, indirect=True)
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Bytes name a test by their argument: packed bytes carry the second they were packed in, and workers must agree."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(config, items):
     """Without --device gpu, the tests marked gpu are left out, not counted as skipped."""
     if config.getoption("--device") != "gpu":
