@@ -4,7 +4,8 @@ from lab import Album
 from lab.charts import with_errors
 from lab.figures import closer, curves, look, mark, named, panels
 from lab.sharp import highest, predicted, ridge, starts, toy
-from lab.surfaces import map_of, moving
+from lab.surfaces import map_of, moving, way_of
+from lab.turn import Surface
 from problems.landscapes import Landscape
 from problems.wells import Wells
 
@@ -54,6 +55,24 @@ def surface(results):
     right.set(xlabel="rho", ylabel="share of the starts", ylim=(-0.02, 1))
     right.legend(fontsize=9, loc="center right", handlelength=3)
     return figure
+
+
+@album.figure(
+    "wells.png",
+    caption="What SAM lowers: f, and its highest value within rho of each point. Left: gradient descent, and SAM with "
+    "gradient descent after it. Middle and right: SAM alone, from the same start.",
+)
+def wells(results):
+    problem, at = Wells(), np.linspace(*WINDOW[:2], 61)
+    x, y = np.meshgrid(at, at)
+    runs = {rho: some[0] for rho, some in results.select("w").groups("rho")}
+    whole = {f"SAM {rho:g}, then GD" if rho else "GD": way_of(run) for rho, run in runs.items()}
+    alone = {rho: {f"SAM {rho:g}": way_of(run)[run.columns["phase"] == 0]} for rho, run in runs.items()}
+    return [
+        Surface(at, at, highest(problem, x, y, rho), ("x", "y", "loss"), paths=alone[rho] if rho else whole,
+                title=f"highest f within {rho:g}" if rho else "f")
+        for rho in runs
+    ]  # fmt: skip
 
 
 @album.figure(
