@@ -257,7 +257,7 @@ class Experiment:
                 shown = given(function, results, args=args)
                 if some := turn.surfaces(shown):
                     turned, shown = turn.payload(some), turn.picture(some)
-                pictures.save(shown, folder / name)
+                pictures.save(shown, folder / name, shaded=turned is not None)
         except MissingRuns as error:
             reason = f"not drawn: {error}"
         except Unwritable:

@@ -191,7 +191,8 @@ def panel(ax, surface, norm, cmap, colour_of):
         ax.plot(*np.where(seen, points.T, np.nan), lw=2, label=name, **line)
         ends = np.flatnonzero(np.isfinite(points[:, 2]))
         if len(ends):
-            end = points[ends[-1]]
+            start, end = points[ends[0]], points[ends[-1]]
+            ax.plot(*start[:, None], "o", ms=5, color="white", mec=colour_of[name], zorder=4)
             ax.plot(*end[:, None], "o", ms=7, color=colour_of[name], mec="white", zorder=4)
             ax.text(*end, f"  {name}", color=colour_of[name], fontsize=11, zorder=5, path_effects=HALO)
     ax.set(xlabel=surface.labels[0], ylabel=surface.labels[1], title=surface.title)

@@ -59,20 +59,20 @@ def surface(results):
 
 @album.figure(
     "wells.png",
-    caption="What SAM lowers: f, and its highest value within rho of each point. Left: gradient descent, and SAM with "
-    "gradient descent after it. Middle and right: SAM alone, from the same start.",
+    caption="What SAM lowers: f, and its highest value within rho of each point, with the ways from one start. Left: "
+    "gradient descent into the narrow well, which is the deeper one, and SAM followed by gradient descent. Middle and "
+    "right: SAM alone.",
 )
 def wells(results):
-    problem, at = Wells(), np.linspace(*WINDOW[:2], 61)
-    x, y = np.meshgrid(at, at)
+    problem, x, y = Wells(), np.linspace(-2.2, 2.4, 70), np.linspace(-1.6, 1.6, 49)
     runs = {rho: some[0] for rho, some in results.select("w").groups("rho")}
-    whole = {f"SAM {rho:g}, then GD" if rho else "GD": way_of(run) for rho, run in runs.items()}
-    alone = {rho: {f"SAM {rho:g}": way_of(run)[run.columns["phase"] == 0]} for rho, run in runs.items()}
+    ways = {rho: {f"SAM {rho:g}": way_of(run)[run.columns["phase"] == 0]} for rho, run in runs.items()}
+    ways[0.0] = {"GD": way_of(runs[0.0]), f"SAM {max(runs):g}": way_of(runs[max(runs)])}
+    more = dict(labels=("x", "y", "loss"), view=(-68, 48))
     return [
-        Surface(at, at, highest(problem, x, y, rho), ("x", "y", "loss"), paths=alone[rho] if rho else whole,
-                title=f"highest f within {rho:g}" if rho else "f")
-        for rho in runs
-    ]  # fmt: skip
+        Surface(x, y, highest(problem, *np.meshgrid(x, y), rho), paths=ways[rho], title=title, **more)
+        for rho, title in ((rho, f"highest f within {rho:g}" if rho else "f") for rho in runs)
+    ]
 
 
 @album.figure(

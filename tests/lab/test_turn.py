@@ -231,7 +231,8 @@ requestAnimationFrame = draw => setTimeout(draw, 0); // without a screen there a
 </script>"""
 AFTER = """<script>
 (async () => {
-  const found = [], wait = () => new Promise(done => setTimeout(done, 250)); // cells are small again after 150 ms
+  // Cells are small again after 150 ms; what was asked for then is drawn before the second timer, however slow it is.
+  const found = [], wait = () => new Promise(done => setTimeout(() => setTimeout(done, 50), 250));
   for (const room of document.querySelectorAll(".turn")) {
     const canvas = room.querySelector("canvas"), box = canvas.getBoundingClientRect(), said = {};
     const dots = () => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
