@@ -54,13 +54,17 @@ function dense(p, path) { // the line over the surface, with points between thos
   return found;
 }
 
+function behind(p, cam, [X, Y, w]) { // whether the surface hides this point of it
+  return !!first(p, cam, X, Y, w - 0.02, FAR - 0.85, 90, 1);
+}
+
 function lines(ctx, p, cam, box) {
   const ends = [];
   for (const path of p.paths) {
     path.line ||= dense(p, path);
     path.at = path.points.map(q => cam.see(...q));
     const points = path.line.map(q => cam.see(...q));
-    const hidden = points.map(([X, Y, w]) => !!first(p, cam, X, Y, w - 0.02, FAR - 0.85, 90, 1));
+    const hidden = points.map(q => behind(p, cam, q));
     const draw = (wanted, width, colour, dash) => {
       ctx.beginPath();
       for (let k = 1; k < points.length; k++) {
@@ -181,8 +185,8 @@ class Turning {
   hover(X, Y) { // say the values there
     const p = this.panels.find(({ box }) => X >= box.x && X < box.x + box.w && Y >= box.y && Y < box.y + box.h);
     let point = p && first(p, p.cam, X, Y, FAR - 1.1, FAR + 1.1, 500), words = [];
-    for (const path of p ? p.paths : []) path.at.forEach(([a, b], k) => {
-      if (Math.hypot(a - X, b - Y) < 7) {
+    for (const path of p ? p.paths : []) path.at.forEach((seen, k) => {
+      if (Math.hypot(seen[0] - X, seen[1] - Y) < 7 && !behind(p, p.cam, seen)) {
         point = path.points[k];
         words = [`${path.name}, point ${k} of ${path.at.length - 1}`];
       }
