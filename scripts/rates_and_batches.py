@@ -5,7 +5,7 @@ equally many epochs at one rate smaller batches have the smaller training loss, 
 equally many steps a larger batch is no worse, because its gradients have less noise; a rate proportional to the batch
 size removes most of the gap, as long as that rate is one at which the network trains at all.
 
-Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 10 minutes.
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 20 minutes.
 """
 
 import dataclasses
