@@ -56,19 +56,26 @@ class Kicked(Wrapper):
         return self.inner.again(y, out)
 
 
-def walk(problem, lr, steps, seed, sampler=None, estimator=None, until=lambda x: False):
-    """(steps + 1, d), on the host: where SGD has been, until(x) or nothing moves it."""
-    sampler, estimator, optimizer = sampler or RandomReshuffling(None), estimator or Minibatch(), SGD()
-    x = problem.x0(None)
+def stepping(problem, x, optimizer, sampler, lr, steps, seed, estimator=None):
+    """Make the steps of `minimize` from x, in place, and yield (loss, g) of each when it is made. The optimizer is the
+    caller's, who may look at its state, and who ends it where the loss is not finite."""
+    estimator = Minibatch() if estimator is None else estimator
     sampler.start(problem, seed)
     g = estimator.start(problem, x, seed)
     optimizer.start(x, estimator)
-    way = [backend.to_host(x).copy()]
     for t, batch in enumerate(sampler.take(steps)):
         problem.begin(t)
-        estimator(x, batch, out=g)
+        estimator.loss = loss = estimator(x, batch, out=g)
         optimizer.step(x, g, lr)
         problem.commit()
+        yield loss, g
+
+
+def walk(problem, lr, steps, seed, sampler=None, estimator=None, until=lambda x: False):
+    """(steps + 1, d), on the host: where SGD has been, until(x) or nothing moves it."""
+    x = problem.x0(None)
+    way = [backend.to_host(x).copy()]
+    for _ in stepping(problem, x, SGD(), sampler or RandomReshuffling(None), lr, steps, seed, estimator):
         way.append(backend.to_host(x).copy())
         if until(way[-1]) or not np.isfinite(way[-1]).all():
             break

@@ -7,7 +7,7 @@ from nn.networks import mlp
 from npopt import SGD, Accumulated, RandomReshuffling, Stop, backend, minimize
 from npopt.analysis.curvature import lanczos
 from npopt.analysis.densities import trace
-from npopt.analysis.products import Hessian
+from npopt.analysis.products import hessian
 from npopt.analysis.stability import non_uniformity
 from npopt.phases import joined
 from problems import Neural
@@ -31,15 +31,20 @@ class OneHot(Loss):
     def gradient(self, z, t):
         return (2 / z.shape[1]) * (z - t)
 
+    def second(self, z, t, rz):
+        return (2 / z.shape[1]) * rz
+
     def right(self, z, t):
         return z.argmax(axis=1) == t.argmax(axis=1)
 
 
-def fitted(data, rows, hidden, test_rows=None, noise=0.0, dtype="float32"):
-    """A perceptron on the first so many rows of a random order, pixels from 0 to 1, one-hot targets."""
-    d = between(shortened(shared(data, rows=rows, noise=noise), test_rows), 0.0, 1.0)
-    network = mlp((d.x_train[0].size, *hidden, len(d.classes)))
-    return Neural(network, Images(d), OneHot(), dtype=dtype, metrics_batch=1000)
+def fitted(data, rows, hidden, test_rows=None, noise=0.0, dtype="float32", pixels=(0.0, 1.0), loss=None, **more):
+    """A perceptron on the first so many rows of a random order. pixels: (low, high), or None for mean 0 and standard
+    deviation 1; loss: OneHot() unless another is given; `more` goes to nn.networks.mlp."""
+    d = shortened(shared(data, rows=rows, noise=noise), test_rows)
+    d = d if pixels is None else between(d, *pixels)
+    network = mlp((d.x_train[0].size, *hidden, len(d.classes)), **more)
+    return Neural(network, Images(d), OneHot() if loss is None else loss, dtype=dtype, metrics_batch=1000)
 
 
 def method(batch, rows, piece):
@@ -53,7 +58,7 @@ def measured(exact, x, look):
     """{"high": lmax, with its error; "trace"; "uneven": non-uniformity} of the training loss over all rows. look: steps
     of Lanczos, draws of the trace, steps of Lanczos for the non-uniformity."""
     x = backend.asarray(backend.to_host(x), "float64")
-    product = Hessian(exact, x)
+    product = hessian(exact, x)
     found = lanczos(product, x.shape[0], look[0])
     return {
         "high": float(found.values[-1]),

@@ -51,6 +51,7 @@ ROOMS = {  # kind: the modules in which it is public
         "npopt.analysis.products",
         "npopt.analysis.eigen",
         "npopt.analysis.densities",
+        "npopt.analysis.dynamics",
         "npopt.analysis.gradient_noise",
         "npopt.analysis.sharpness",
         "npopt.analysis.smoothness",

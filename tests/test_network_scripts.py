@@ -170,3 +170,34 @@ def test_orders_networks_measures_twice_and_leaves_the_statistics_alone():
     assert found["fresh_accuracy"] != found["test_accuracy"]  # after one step the running ones are not there yet
     problem.recalibrate(x, np.arange(problem.metrics_rows))
     assert problem.metrics(x)["test_accuracy"] == found["fresh_accuracy"]
+
+
+def edged(seed=0, **tags):
+    """A run of 100 steps at the rate 0.5 whose lmax, looked at in every fifth row, rises from 1 to 4 = 2/lr by step
+    50."""
+    step = np.arange(101)
+    high = np.where(step % 5 == 0, np.minimum(1 + 3 * step / 50, 4.0), np.nan)
+    high[0] = 4.5  # above the edge at first, as networks are at large rates
+    cosine = np.where(step < 50, 1.0, -1.0)
+    columns = {"step": step, "high": high, "cosine": cosine, "loss": 1 / (1 + step) + 0.001 * (-1.0) ** step}
+    return Finished("g", dict(data="d", lr=0.5, edge=4.0) | tags, seed, {}, columns, {}, 0.0, "steps")
+
+
+def test_training_dynamics_finds_where_runs_reach_their_edge():
+    module = script("training_dynamics")
+    run = edged()
+    assert module.arrival(run) == 50 and module.arrival(run, 0.7) == 30 and module.arrival(run, 2.0) == 100
+    assert module.value_at(run, 22.5) == pytest.approx(1 + 3 * 22.5 / 50)
+    np.testing.assert_allclose(module.late([run, run], "high"), [4, 4])
+    np.testing.assert_allclose(module.late([run], "cosine"), [-1])
+    some = Results(edged(seed) for seed in range(3))
+    for claim, seen in ((module.g_edge, "1 ± 0"), (module.g_rises, "3.08"), (module.g_zigzag, "1.00 and -1.00")):
+        text, holds = claim(some)[:2]
+        assert holds is True and seen in text
+    assert "rise" in module.g_falls(some)[0]
+    text, holds = module.g_path(Results([*some, *(edged(seed, lr=0.25, edge=8.0) for seed in range(3))]))[:2]
+    assert holds is False  # the same by steps, so not by time
+    slow = [edged(seed, lr=0.25, edge=8.0) for seed in range(3)]
+    for run in slow:
+        run.columns["step"] = 2 * run.columns["step"]
+    assert module.g_path(Results([*some, *slow]))[1] is True

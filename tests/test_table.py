@@ -379,6 +379,10 @@ TABLE = {
             "analysis/test_eigen.py::test_power_iteration_takes_the_largest_magnitudes_one_by_one",
             "analysis/test_eigen.py::test_eigenpairs_of_a_network_are_those_of_its_whole_hessian",
         ],
+        "Top": ["analysis/test_eigen.py::test_the_top_of_a_path_of_matrices_is_followed_in_few_products"],
+    },
+    "npopt.analysis.dynamics": {
+        "Dynamics": ["analysis/test_dynamics.py::test_each_number_is_its_definition"],
     },
     "npopt.analysis.densities": {
         "Trace": ["analysis/test_eigen.py::test_hutchinson_is_exact_for_diagonals_and_its_error_bar_is_right"],

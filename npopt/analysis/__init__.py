@@ -3,16 +3,19 @@
 from npopt.analysis import theory
 from npopt.analysis.curvature import Spectrum, lanczos, stable
 from npopt.analysis.densities import Density, Trace, density, trace
-from npopt.analysis.eigen import Pairs, eigenpairs, power_iteration
+from npopt.analysis.dynamics import Dynamics
+from npopt.analysis.eigen import Pairs, Top, eigenpairs, power_iteration
 from npopt.analysis.gradcheck import gradcheck
 from npopt.analysis.gradient_noise import GradientNoise, gradient_noise
 from npopt.analysis.products import Hessian, Nonuniformity, gauss_newton, hessian
 from npopt.analysis.range_test import RangeTest, range_test
 from npopt.analysis.sharpness import Rise, fisher_rao, relative_flatness, scaled, scales, worst_rise
 from npopt.analysis.smoothness import LocalSmoothness, Relation, local_smoothness, relation
+from npopt.analysis.stability import edge, preconditioner
 
 __all__ = [
     "Density",
+    "Dynamics",
     "GradientNoise",
     "Hessian",
     "LocalSmoothness",
@@ -22,8 +25,10 @@ __all__ = [
     "Relation",
     "Rise",
     "Spectrum",
+    "Top",
     "Trace",
     "density",
+    "edge",
     "eigenpairs",
     "fisher_rao",
     "gauss_newton",
@@ -33,6 +38,7 @@ __all__ = [
     "lanczos",
     "local_smoothness",
     "power_iteration",
+    "preconditioner",
     "range_test",
     "relation",
     "relative_flatness",

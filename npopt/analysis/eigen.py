@@ -91,3 +91,37 @@ def eigenpairs(product, dim, count=1, steps=40, seed=0, which="largest", dtype="
         quotients.append(scalar(v @ w))
         errors.append(length(w - quotients[-1] * v))
     return Pairs(np.array(quotients), found, np.array(errors), q.shape[0] + len(chosen))
+
+
+class Top:
+    """The largest eigenvalue of a matrix that changes little from call to call, such as the Hessian along a path.
+
+        top = Top(dim);   value, error = top(product)
+
+    Lanczos of `steps` products begins with the vector v with which the call before ended, and a tenth of a random one,
+    lest it keep to an eigenvector that others have overtaken. It begins again with what it found, at most `tries`
+    times, until |A v - value v| <= tol |value|: `error` is that length, and some eigenvalue lies within it. Then a call
+    takes about `steps` + 1 products. The first vector, and the tenths, are functions of (seed, call).
+    """
+
+    def __init__(self, dim, steps=6, tol=1e-2, tries=20, seed=0, dtype="float64"):
+        self.dim, self.steps, self.tries = dim, whole("Top", "steps", steps, low=2), whole("Top", "tries", tries)
+        self.tol = number("Top", "tol", tol, low=0, open_low=True)
+        self.seed, self.dtype, self.calls, self.vector = seed, dtype, 0, None
+
+    def __call__(self, product):
+        start = backend.normals(backend.key(self.seed, "top", self.calls), backend.empty((self.dim,), self.dtype))
+        if self.vector is not None:
+            start = self.vector + (0.1 / length(start)) * start
+        self.calls += 1
+        for _ in range(self.tries):
+            q, values, vectors, _ = krylov(product, self.dim, self.steps, start=start, dtype=self.dtype)
+            start = backend.asarray(vectors[:, -1].astype(self.dtype)) @ q
+            start /= length(start)
+            w = product(start)
+            value = scalar(start @ w)
+            error = length(w - value * start)
+            if error <= self.tol * abs(value):
+                break
+        self.vector = start
+        return value, error

@@ -2,7 +2,7 @@
 
 import nn
 from npopt import backend
-from npopt.analysis import Density, Pairs, Trace, density, eigenpairs, hessian, power_iteration, trace
+from npopt.analysis import Density, Pairs, Top, Trace, density, eigenpairs, hessian, power_iteration, trace
 from npopt.analysis.densities import sign_vector
 
 import numpy as np
@@ -73,6 +73,24 @@ def test_eigenpairs_of_a_network_are_those_of_its_whole_hessian(rng):
     assert first.value == pytest.approx(values[np.argmax(np.abs(values))], rel=1e-8)
 
 
+def test_the_top_of_a_path_of_matrices_is_followed_in_few_products():
+    """A pencil on which the second eigenvector overtakes the first one, both exact, at 1/2."""
+    A, B = matrix([9.0, 1.0, *np.linspace(0, 3, 38)]), matrix([1.0, 9.0, *np.linspace(0, 3, 38)])
+    for dtype in ("float64", "float32"):
+        top, count = Top(40, tol=1e-3, dtype=dtype), []
+        for part in np.linspace(0, 1, 21):
+            M = ((1 - part) * A + part * B).astype(dtype)
+            calls = []
+            value, error = top(lambda v, M=M, calls=calls: calls.append(1) or M @ v)
+            exact = np.linalg.eigvalsh(M.astype(float))
+            assert value == pytest.approx(exact[-1], rel=1e-5) and np.abs(exact - value).min() <= error + 1e-5
+            assert error <= 1e-3 * value and top.vector.dtype == dtype
+            count.append(len(calls))
+        assert np.median(count) <= 14
+    one = [Top(40, seed=s) for s in (1, 1, 2)]
+    assert one[0](lambda v: A @ v) == one[1](lambda v: A @ v) != one[2](lambda v: A @ v)
+
+
 def test_signs_are_signs_with_the_identity_as_their_covariance(device):
     z = np.stack([backend.to_host(sign_vector(5, 1, k)) for k in range(4000)])
     assert set(np.unique(z)) == {-1.0, 1.0}
@@ -124,7 +142,8 @@ def test_the_same_where_nothing_may_be_read(device, rng):
         product = lambda v, A=there: A @ v  # noqa: E731
         pairs = eigenpairs(product, 6, 2, steps=6)
         power = power_iteration(product, 6, 2, steps=20)
-        spectrum = density(product, 6, draws=2, steps=4)
+        spectrum, top = density(product, 6, draws=2, steps=4), Top(6)
+        assert isinstance(top(product)[0], float) and top(product)[0] == pytest.approx(9)
         estimate = trace(product, 6, draws=3).draws
         found.append([pairs.values, np.abs(backend.to_host(pairs.vectors)), power.values, estimate])
         found[-1].append(spectrum.at(np.linspace(-6, 10, 5), 1.0))

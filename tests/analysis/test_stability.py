@@ -3,8 +3,10 @@
 import itertools
 
 from nn import Linear, Network, Sequential, Tanh
+from npopt import SGD, Adam, AdamW, HeavyBall, Lion, Nesterov
+from npopt.analysis import Top, scaled
 from npopt.analysis.products import Nonuniformity
-from npopt.analysis.stability import box, growth, non_uniformity, share
+from npopt.analysis.stability import box, edge, growth, non_uniformity, preconditioner, share
 from problems import LeastSquares, Neural, datasets
 from problems.feeds import Images
 from problems.wells import uneven
@@ -72,3 +74,52 @@ def test_a_network_against_its_full_hessians(rng):
         hessians[i, j] = (hessians[i, j] - g) / (2 * h)
     s, _ = non_uniformity(problem, x, steps=20, radius=1e-6)
     assert s == pytest.approx(np.linalg.eigvalsh(spread_of(hessians))[-1] ** 0.5, rel=1e-5)
+
+
+METHODS = {
+    "gradient descent": (SGD(), 2),
+    "heavy ball": (HeavyBall(0.7), 3.4),
+    "Nesterov": (Nesterov(0.7), 3.4 / 2.4),
+    "Adam": (Adam(b1=0.7, b2=1 - 1e-15, eps=1e-2), 3.4 / 0.3),
+    "AdamW": (AdamW(b1=0.7, b2=1 - 1e-15, eps=1e-2, weight_decay=0.0), 3.4 / 0.3),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("part", [0.99, 1.01])
+def test_quadratics_blow_up_beyond_the_edge_and_not_below(name, part, rng):
+    """The library's own steps, with Adam's v far from all ones and as good as fixed."""
+    method, share = METHODS[name]
+    A, lr = rng.standard_normal((6, 6)), 0.3
+    H, x = A @ A.T + 0.1 * np.eye(6), rng.standard_normal(6)
+    assert edge(method, lr) == pytest.approx(share / lr)
+    method.start(x)
+    root = np.ones(6)
+    if hasattr(method, "b2"):
+        v = rng.uniform(0.1, 5, 6)
+        method.load_state(method.state() | {"t": 10**18, "v": v})
+        root = 1 / np.sqrt(np.sqrt(v) + 1e-2)
+    H *= part * share / lr / np.linalg.eigvalsh(root[:, None] * H * root)[-1]
+    first = np.linalg.norm(x)
+    for _ in range(2000):
+        method.step(x, H @ x, lr)
+        if np.linalg.norm(x) > 1e2 * first:  # before v changes
+            break
+    if hasattr(method, "b2"):
+        np.testing.assert_allclose(preconditioner(method) ** -0.5, root, rtol=1e-6)
+        product = scaled(lambda u: H @ u, preconditioner(method) ** -0.5)
+        assert Top(6)(product)[0] == pytest.approx(part * edge(method, lr), rel=1e-3)
+    assert (np.linalg.norm(x) > 1e2 * first) == (part > 1)
+
+
+def test_the_preconditioner_is_what_divides_adams_average(rng):
+    x, lr, b1, b2, eps = rng.standard_normal(5), 0.1, 0.8, 0.95, 0.03
+    method, m, v = Adam(b1, b2, eps), np.zeros(5), np.zeros(5)
+    method.start(x)
+    for _ in range(4):
+        g, before = rng.standard_normal(5), x.copy()
+        method.step(x, g, lr)
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+        np.testing.assert_allclose(before - lr * m / preconditioner(method), x, rtol=1e-12)
+    with pytest.raises(ValueError, match="edge: known for SGD, .* not for Lion"):
+        edge(Lion(), 0.1)

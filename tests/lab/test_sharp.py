@@ -75,6 +75,9 @@ def test_the_mean_of_squares_over_outputs(rng):
     change = (loss.rows(z + 1e-6 * e, t) - loss.rows(z - 1e-6 * e, t)) / 2e-6
     np.testing.assert_allclose((loss.gradient(z, t) * e).sum(1), change, rtol=1e-7, atol=1e-9)
     np.testing.assert_array_equal(loss.right(z, t), z.argmax(1) == labels)
+    change = (loss.gradient(z + 1e-6 * e, t) - loss.gradient(z - 1e-6 * e, t)) / 2e-6
+    np.testing.assert_allclose(loss.second(z, t, e), change, rtol=1e-7, atol=1e-9)
+    assert fitted("digits", 30, (4,)).curvature(fitted("digits", 30, (4,)).x0(rng)) is not None  # exact Hessians
 
 
 SMALL = dict(data="digits", problem=dict(rows=30, hidden=(4,), test_rows=20), lr=0.5, piece=8, look=(10, 4, 4))
