@@ -8,7 +8,7 @@ larger is not better; L-momentum's weights all have variance 0.81. Here the tabl
 slope, over seeds; the training once as in the book (rate 1e-3) and once for ten epochs, each at its best.
 Depth and batch norm are asked for in initialization_depth.
 
-Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 10 minutes.
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 30 minutes.
 """
 
 import math
