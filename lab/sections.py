@@ -3,12 +3,15 @@
 A surface is stored as columns NAME_a, NAME_b, NAME_loss and NAME_accuracy; `surface_of` reads it again.
 """
 
+from lab.results import MissingRuns
 from npopt import Cosine, Events, HeavyBall, RandomReshuffling, Stop, backend, minimize
 from npopt.analysis.eigen import eigenpairs
+from npopt.analysis.persistence import persistence
 from npopt.analysis.planes import Plane, cosines, random_direction
 from npopt.analysis.products import hessian
 from npopt.analysis.surfaces import LossSurface, interpolation, loss_surface
 from npopt.analysis.trajectories import components, step_lengths, tsne, walk_shares
+from npopt.optional import Absent
 from problems.classifiers import Remembering, perceptron, residual
 
 import numpy as np
@@ -26,6 +29,19 @@ def surface_of(run, name):
     return LossSurface(
         columns[f"{name}_a"], columns.get(f"{name}_b"), columns[f"{name}_loss"], columns[f"{name}_accuracy"]
     )
+
+
+def with_package(function, *given):
+    """function(*given). Where a package that it needs is absent, a claim is undecided and a figure left out."""
+    try:
+        return function(*given)
+    except Absent as error:
+        raise MissingRuns(str(error)) from None
+
+
+def lasting(grid, part=0.01):
+    """How many basins of a grid live for longer than that part of its range."""
+    return with_package(persistence, grid).lasting(part * np.ptp(grid))
 
 
 def train(problem, seed, events, *, lr, epochs, batch, optimizer=None, marks=1, share=1.0):
@@ -82,6 +98,7 @@ def paths(seed, events, *, data, problem, methods, epochs, batch, marks, look, s
     low, high = places.min(0), places.max(0)
     low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
     a, b = (np.linspace(*ends, side) for ends in zip(low, high, strict=True))
+    found["every"] = [given.n // batch / marks]  # steps between two points of a path
     return found | stored("plane", loss_surface(given, plane, a, b, rows))
 
 

@@ -90,9 +90,9 @@ class Sections:
             yield found
 
     def fitting(self):
-        """Rows whose largest layer takes about a megabyte: half of a usual second-level cache."""
+        """Rows whose largest layer takes four megabytes: a layer's input and output stay in the processor's cache."""
         numbers = max(widths(self.network.layer, self.network.input_shape))
-        return int(min(max(2**20 // (numbers * self.dtype.itemsize), 16), self.metrics_batch))
+        return int(min(max(2**22 // (numbers * self.dtype.itemsize), 16), self.metrics_batch))
 
     def _mean_loss(self, y, held, together):
         """(loss, accuracy) at y over batches that were made."""

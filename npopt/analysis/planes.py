@@ -53,8 +53,14 @@ def cosines(directions):
     return G / np.outer(size, size)
 
 
+def vectors(path):
+    """A list of vectors, of an array (T, dim) or of an iterable of (dim,)."""
+    return [path[i] for i in range(path.shape[0])] if hasattr(path, "shape") else list(path)
+
+
 def gram(a, b):
     """a b', (j, k), of lists of vectors, in float64 on the host; some numbers of each vector at a time."""
+    a, b = vectors(a), vectors(b)
     m, total = backend.xp(a[0]), 0.0
     for first in range(0, a[0].shape[0], 2**17):
         one, two = (m.stack([v[first : first + 2**17] for v in some]).astype("float64") for some in (a, b))
@@ -89,13 +95,13 @@ class Plane:
     def at(self, *coefficients):
         """The point x + sum_k c_k d_k, a new array (dim,)."""
         point = self.origin.copy()
-        for c, d in zip(coefficients, self.directions, strict=True):
+        for c, d in zip(coefficients, vectors(self.directions), strict=True):
             point += float(c) * d
         return point
 
     def project(self, path):
-        """The nearest points of the plane to the points of a path, an iterable of (dim,): a Projection."""
-        apart = [point - self.origin for point in path]
+        """The nearest points of the plane to those of a path, (T, dim) or an iterable of (dim,): a Projection."""
+        apart = [point - self.origin for point in vectors(path)]
         squares = np.array([length(v) ** 2 for v in apart])
         along = gram(apart, self.directions)
         coefficients = np.linalg.solve(self.gram, along.T).T

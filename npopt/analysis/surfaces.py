@@ -87,12 +87,12 @@ def coefficients(name, values):
 
 
 def interpolation(problem, x, y, a=None, rows=None, **more):
-    """The LossSurface of the line (1 - a) x + a y. a: by default 51 points from -0.5 to 1.5, with 0 and 1 among them.
+    """The LossSurface of the line (1 - a) x + a y. a: by default 61 points from -0.5 to 1.5, with 0 and 1 among them.
 
     `more` as in loss_surface. Two networks with batch normalisation need statistics=(state of x, state of y), or, which
     shows less of a barrier that is none, statistics="rows".
     """
-    a = np.linspace(-0.5, 1.5, 51) if a is None else a
+    a = np.linspace(-0.5, 1.5, 61) if a is None else a
     return loss_surface(problem, Plane(x, (y - x).reshape(1, -1)), a, rows=rows, **more)
 
 

@@ -15,7 +15,7 @@ because the inverse of the centred matrix is the Laplacian of a chain. So the fi
 from dataclasses import dataclass
 
 from npopt import backend
-from npopt.analysis.planes import Plane, gram
+from npopt.analysis.planes import Plane, gram, vectors
 from npopt.errors import UserError
 from npopt.values import number, whole
 
@@ -47,22 +47,22 @@ def components(path, count=2, about="mean"):
     """The first `count` Components of a path, an array (T, dim) or a list of vectors. about: "mean" or "last"."""
     if about not in ("mean", "last"):
         raise UserError(f"components: about must be 'mean' or 'last', got {about!r}")
-    path, count = list(path), whole("components", "count", count)
+    path, count = vectors(path), whole("components", "count", count)
     if len(path) < count + 1:
         raise UserError(f"components: {count} components need at least {count + 1} points, got {len(path)}")
     origin = path[-1].copy() if about == "last" else sum(point.astype("float64") for point in path) / len(path)
     apart = [point - origin.astype(point.dtype) for point in path]
-    values, vectors = np.linalg.eigh(gram(apart, apart))
-    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1][:, :count]
+    values, along = np.linalg.eigh(gram(apart, apart))
+    values, along = np.maximum(values[::-1], 0), along[:, ::-1][:, :count]
     if not values[count - 1] > 1e-12 * values.sum():
         raise UserError(f"components: the path has fewer than {count} dimensions")
-    vectors = vectors * np.where(vectors[0] < 0, -1, 1)  # an eigenvector has no sign of its own
+    along = along * np.where(along[0] < 0, -1, 1)  # an eigenvector has no sign of its own
     directions = backend.zeros((count, origin.shape[0]), path[0].dtype)
     for k in range(count):
-        for weight, point in zip(vectors[:, k] / values[k] ** 0.5, apart, strict=True):
+        for weight, point in zip(along[:, k] / values[k] ** 0.5, apart, strict=True):
             directions[k] += float(weight) * point
     return Components(
-        origin.astype(path[0].dtype), directions, vectors * np.sqrt(values[:count]), values / values.sum()
+        origin.astype(path[0].dtype), directions, along * np.sqrt(values[:count]), values / values.sum()
     )
 
 
@@ -93,7 +93,7 @@ def walk_coordinates(points, count=2):
 
 def step_lengths(path):
     """(T - 1,): the lengths of a path's steps."""
-    path = list(path)
+    path = vectors(path)
     return np.array([float(backend.to_host(backend.norm(b - a))) for a, b in zip(path[:-1], path[1:], strict=True)])
 
 
@@ -106,13 +106,13 @@ def tsne(path, perplexity=5.0, seed=0):
     """
     from sklearn.manifold import TSNE
 
-    path = list(path)
+    path = vectors(path)
     perplexity = number("tsne", "perplexity", perplexity, low=1)
     if not perplexity < len(path) / 3:
         raise UserError(f"tsne: perplexity must be below a third of the {len(path)} points, got {perplexity:g}")
     mean = sum(point.astype("float64") for point in path) / len(path)
     apart = [point - mean.astype(point.dtype) for point in path]
-    values, vectors = np.linalg.eigh(gram(apart, apart))  # the same distances in T numbers a point
-    flat = (vectors * np.sqrt(np.maximum(values, 0)))[:, ::-1] / max(values.max(), 1e-300) ** 0.5
+    values, along = np.linalg.eigh(gram(apart, apart))  # the same distances in T numbers a point
+    flat = (along * np.sqrt(np.maximum(values, 0)))[:, ::-1] / max(values.max(), 1e-300) ** 0.5
     method = TSNE(perplexity=perplexity, init=1e-4 * flat[:, :2] / flat[:, 0].std(), random_state=seed, method="exact")
     return np.asarray(method.fit_transform(flat), float)
