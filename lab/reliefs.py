@@ -30,7 +30,7 @@ def clipped(surface, norm):
 
 
 def contours(ax, surface, norm, labels=("a", "b"), middle=True):
-    """A map of a LossSurface with labelled levels; a cross at the origin if `middle`. Returns what a colour bar needs."""
+    """A map of a LossSurface with labelled levels, and a cross at the origin if `middle`. Returns what `bar` needs."""
     z, levels = clipped(surface, norm), levels_of(norm)
     picture = ax.pcolormesh(surface.a, surface.b, z, norm=norm, cmap="cividis", shading="gouraud", rasterized=True)
     shown = [v for v in levels if z.min() < v < z.max()]
@@ -42,6 +42,14 @@ def contours(ax, surface, norm, labels=("a", "b"), middle=True):
     ax.set(xlabel=labels[0], ylabel=labels[1])
     ax.grid(False)
     return picture
+
+
+def bar(figure, picture, axes, label="training loss", **more):
+    """The bar of colours that these axes share."""
+    found = figure.colorbar(picture, ax=axes, label=label, **more)
+    ticks = levels_of(picture.norm, 7)
+    found.set_ticks(ticks, labels=[f"{v:.2g}" for v in ticks])
+    found.ax.minorticks_off()
 
 
 def relief(ax, surface, norm, labels=("a", "b"), view=(35, -60), zlabel="loss"):

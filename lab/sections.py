@@ -134,9 +134,13 @@ def joined_runs(seed, events, *, data, problem, lr, epochs, batch, change):
 
 
 # ---------------------------------------------------------------------------------------------------------- directions
-def directions(seed, events, *, data, problem, lr, epochs, batch, look, side, near, steps):
-    """A trained perceptron's loss over planes of several kinds of directions, all from -1 to 1; "near": over that of
-    the two leading eigenvectors of the Hessian of the same rows, from -near to near; eigenvalues with their errors."""
+RANDOM = {"filter": "filter", "whole": "whole", "unit": None}  # kinds of random directions
+
+
+def directions(seed, events, *, data, problem, lr, epochs, batch, look, kinds, side, near, steps):
+    """A trained perceptron's loss over planes of several kinds, all from -1 to 1: of RANDOM, or "eigen", the two
+    leading eigenvectors of the Hessian of the same rows. "near": over that plane in float64, from -near to near;
+    "values", "errors": the two largest eigenvalues and the least."""
     given = perceptron(data, **problem)
     x = train(given, seed, events, lr=lr, epochs=epochs, batch=batch)
     rows, found = first(given, look), {}
@@ -145,13 +149,11 @@ def directions(seed, events, *, data, problem, lr, epochs, batch, look, side, ne
     high = eigenpairs(product, wide.shape[0], 2, steps, seed)
     low = eigenpairs(product, wide.shape[0], 1, steps, seed, "smallest")
     found |= {"values": [*high.values, low.value], "errors": [*high.errors, *low.errors]}
-    kinds = {
-        kind: [random_direction(given, x, by, seed, k) for k in (0, 1)]
-        for kind, by in (("filter", "filter"), ("whole", "whole"), ("unit", None))
-    }
-    kinds["eigen"] = [v.astype(x.dtype) for v in high.vectors]
-    for kind, vectors in kinds.items():
-        plane = plane_of(x, vectors)
+    for kind in kinds:
+        if kind == "eigen":
+            plane = Plane(x, high.vectors)
+        else:
+            plane = plane_of(x, [random_direction(given, x, RANDOM[kind], seed, k) for k in (0, 1)])
         found |= stored(kind, loss_surface(given, plane, span(1, side), span(1, side), rows))
         found[f"{kind} cosine"] = [cosines(plane.directions)[0, 1]]
     plane = Plane(wide, high.vectors)
@@ -168,7 +170,7 @@ def scaled_twins(seed, events, *, data, problem, lr, epochs, batch, look, points
         y[given.segments.find(name).slice] *= scale
     twin = perceptron(data, **problem, dtype="float64")
     for name, point in (("first", x), ("twin", y)):
-        for kind, by in (("filter", "filter"), ("whole", "whole"), ("unit", None)):
+        for kind, by in RANDOM.items():
             plane = plane_of(point, [random_direction(given, point, by, seed, 0)])
             found |= stored(f"{name} {kind}", loss_surface(given, plane, span(1, points), rows=rows))
         wide = backend.asarray(backend.to_host(point), "float64")

@@ -3,8 +3,8 @@
 from types import SimpleNamespace
 
 from lab import Album
-from lab.figures import MARKERS, look, named, panels
-from lab.reliefs import contours, relief, scale_of
+from lab.figures import MARKERS, look, named, panels, plain
+from lab.reliefs import bar, contours, relief, scale_of
 from lab.sections import surface_of
 from lab.surfaces import moving
 from npopt.analysis import gaussian_fit, quadratic_fit, walk_coordinates, walk_shares
@@ -28,6 +28,11 @@ def first_of(results, part):
     return results.select(part)[0]
 
 
+def trained(results):
+    """The run of part d with all planes."""
+    return results.select("d", activation="ReLU")[0]
+
+
 def methods_of(run):
     return [name.removesuffix(" place") for name in run.columns if name.endswith(" place")]
 
@@ -38,7 +43,7 @@ def methods_of(run):
     "on 1,000 rows, seed 0. The axes have different scales: a step of 1 is as long as the weights above.",
 )
 def planes(results):
-    run = first_of(results, "d")
+    run = trained(results)
     surfaces = {kind: surface_of(run, kind) for kind in KINDS}
     norm = scale_of(surfaces.values())
     figure, axes = panels(2, 2, size=(11, 7.5))
@@ -46,14 +51,14 @@ def planes(results):
         picture = contours(ax, surface, norm)
         ax.set_title(KINDS[kind])
         ax.set_aspect("equal")
-    figure.colorbar(picture, ax=axes, label="training loss", shrink=0.8)
+    bar(figure, picture, axes, shrink=0.8)
     return figure
 
 
 def sheets(results):
     """[keywords of a panel]: the surfaces of relief.png. A reader can turn them where lab.turn is: return
     [Surface(**sheet) for sheet in sheets(results)]."""
-    run, found = first_of(results, "d"), []
+    run, found = trained(results), []
     for kind in ("filter", "eigen"):
         s = surface_of(run, kind)
         found.append(dict(x=s.a, y=s.b, z=s.loss.T, labels=("a", "b", "training loss"), title=KINDS[kind], log=True))
@@ -77,9 +82,9 @@ def reliefs(results):
 
 @album.figure(
     "paths.png",
-    caption="Three methods from one start, seen in the plane of the first two components of all their points. Left: the "
-    "training loss on that plane, in brackets the share of a path's squared distances that the plane sees. Right: the "
-    "loss on the path (full) and at its projection (dashed).",
+    caption="Three methods from one start, seen in the plane of the first two components of all their points. Left: "
+    "the training loss on that plane, in brackets the share of a path's squared distances that the plane sees. Right: "
+    "the loss on the path (full) and at its projection (dashed).",
 )
 def paths_figure(results):
     run = first_of(results, "p")
@@ -95,8 +100,9 @@ def paths_figure(results):
     left.plot(*place[0], "X", color="white", mec="black", ms=11, zorder=7)
     left.legend(loc="upper right")
     right.set(yscale="log", xlabel="step", ylabel="training loss, 1,000 rows")
+    plain(right.yaxis)
     right.legend()
-    figure.colorbar(picture, ax=left, label="training loss")
+    bar(figure, picture, left)
     return figure
 
 
@@ -208,9 +214,9 @@ def twins_figure(results):
 
 @album.figure(
     "well.png",
-    caption="Left: the book's Gaussian well and its three methods, 100 steps from (-1, 1). Gradient descent at 0.1 does "
-    "not stay: 2/52.5 = 0.038. Middle: their distance to the minimum. Right: our own surface along the diagonal, with "
-    "the Gaussian and the quadratic that fit it best.",
+    caption="Left: the book's Gaussian well and its three methods, 100 steps from (-1, 1). Gradient descent at 0.1 "
+    "does not stay: 2/52.5 = 0.038. Middle: their distance to the minimum, down to 1e-9. Right: our own surface along "
+    "the diagonal, with the Gaussian and the quadratic that fit the whole of it best.",
 )
 def well_figure(results):
     some = results.select("g")
@@ -221,16 +227,17 @@ def well_figure(results):
     z = problem.f(*np.meshgrid(a, a))
     left.contourf(a, a, z, 14, colors=[str(0.97 - 0.45 * k / 14) for k in range(15, 0, -1)])
     for i, (name, run) in enumerate(runs.items()):
-        style = dict(color=look(i)["color"], marker=MARKERS[i], ms=3, lw=1.1)
+        style = dict(color=look(i)["color"], marker=MARKERS[i], ms=3, lw=1.1 if i else 0.5)
         left.plot(run.columns["x"], run.columns["y"], **style, label=name)
-        middle.plot(np.maximum(run.columns["distance"], 1e-9), **look(i), label=name)
+        far = run.columns["distance"]
+        middle.plot(np.where(far > 1e-9, far, np.nan), **look(i), label=name)
     left.plot(*problem.minimum()[0][0], "*", color="black", ms=12, zorder=6)
     left.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), xlabel="a", ylabel="b")
     left.grid(False)
     left.legend(fontsize=9, loc="lower left")
     middle.set(yscale="log", xlabel="step", ylabel="distance to the minimum", ylim=(5e-10, 5))
     named(middle, 9)
-    surface = surface_of(first_of(results, "d"), "filter")
+    surface = surface_of(trained(results), "filter")
     right.plot(surface.a, np.diag(surface.loss), color="black", label="loss, a = b")
     for i, (name, fit) in enumerate((("Gaussian", gaussian_fit(surface)), ("quadratic", quadratic_fit(surface)))):
         right.plot(surface.a, fit.at(surface.a, surface.b), **look(i + 4), label=f"{name} ({100 * fit.share:.1f} %)")

@@ -2,7 +2,7 @@
 
 from lab import Album
 from lab.figures import look, panels
-from lab.reliefs import contours, relief, scale_of
+from lab.reliefs import bar, contours, relief, scale_of
 from lab.sections import surface_of, with_package
 from npopt.analysis import bottleneck, persistence, wavelets
 
@@ -15,8 +15,9 @@ STATISTICS = {"running": "running ones of the first", "mixed": "running ones, mi
 
 @album.figure(
     "lines.png",
-    caption="Training loss (top) and accuracy (bottom) on the line between two trained perceptrons from different starts, "
-    "at 0 and 1, and from epoch 1 of a run to its end. With batch norm by whose statistics are used. Thin: seeds.",
+    caption="Training loss (top) and accuracy (bottom) on the line between two trained perceptrons from different "
+    "starts, at 0 and 1, and from epoch 1 of a run to its end. With batch norm by whose statistics are used. Thin: "
+    "seeds; thick: their median.",
 )
 def lines(results):
     groups = dict(results.select("i").groups("norm"))
@@ -89,7 +90,7 @@ def maps(results):
         picture = contours(ax, surface_of(run, "plane"), norm)
         ax.set_title(title_of(key), fontsize=10)
         ax.set_aspect("equal")
-    figure.colorbar(picture, ax=axes, label="training loss")
+    bar(figure, picture, axes)
     return figure
 
 
@@ -139,8 +140,8 @@ def details(results):
 
 @album.figure(
     "persistence.png",
-    caption="Basins (circles) and rings (squares) of the logarithm of the loss: born at their lowest point, dead where they "
-    "merge or are filled. Far from the diagonal: lasting. All seeds; the lowest basin, which never dies, is left out. "
+    caption="Basins (circles) and rings (squares) of the logarithm of the loss: born at their lowest point, dead where "
+    "they merge or are filled. Far from the diagonal: lasting. All seeds, without the lowest basin, which never dies. "
     "Right: bottleneck distances of the basins, first seed.",
 )
 def diagrams(results):
