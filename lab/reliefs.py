@@ -23,6 +23,11 @@ def levels_of(norm, most=9):
     return inside[:: -(-len(inside) // most)]
 
 
+def said(value):
+    """A level in print."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def clipped(surface, norm):
     """Losses within the scale; what is not finite is at its top. (m, n): rows belong to b."""
     loss = np.where(np.isfinite(surface.loss), surface.loss, norm.vmax)
@@ -36,7 +41,7 @@ def contours(ax, surface, norm, labels=("a", "b"), middle=True):
     shown = [v for v in levels if z.min() < v < z.max()]
     if shown:
         lines = ax.contour(surface.a, surface.b, z, levels=shown, colors="white", linewidths=0.9)
-        ax.clabel(lines, fmt=lambda v: f"{v:.2g}", fontsize=9)
+        ax.clabel(lines, fmt=said, fontsize=9)
     if middle:
         ax.plot(0, 0, "+", color="#D55E00", ms=11, mew=2.2)
     ax.set(xlabel=labels[0], ylabel=labels[1])
@@ -48,7 +53,7 @@ def bar(figure, picture, axes, label="training loss", **more):
     """The bar of colours that these axes share."""
     found = figure.colorbar(picture, ax=axes, label=label, **more)
     ticks = levels_of(picture.norm, 7)
-    found.set_ticks(ticks, labels=[f"{v:.2g}" for v in ticks])
+    found.set_ticks(ticks, labels=[said(v) for v in ticks])
     found.ax.minorticks_off()
 
 
@@ -66,8 +71,8 @@ def relief(ax, surface, norm, labels=("a", "b"), view=(35, -60), zlabel="loss"):
     ax.contour(a, b, z, levels=levels, zdir="z", offset=floor, cmap="cividis", norm=paint, linewidths=1.2)
     ax.set(xlabel=labels[0], ylabel=labels[1], zlim=(floor, high))
     ticks = levels_of(norm, 5)
-    ax.set_zticks(np.log10(ticks), [f"{v:.2g}" for v in ticks])
-    ax.set_zlabel(zlabel)
+    ax.set_zticks(np.log10(ticks), [said(v) for v in ticks])
+    ax.set_zlabel(zlabel, labelpad=8)
     ax.set_box_aspect((1, 1, 0.7), zoom=0.92)
     ax.view_init(*view)
     ax.locator_params("x", nbins=5)

@@ -1,7 +1,7 @@
 """Figures of loss_surface_networks: lines between networks, surfaces with and without skips, their details."""
 
 from lab import Album
-from lab.figures import look, panels
+from lab.figures import look, panels, plain
 from lab.reliefs import bar, contours, relief, scale_of
 from lab.sections import surface_of, with_package
 from npopt.analysis import bottleneck, persistence, wavelets
@@ -42,6 +42,7 @@ def lines(results):
             for end in (0, 1):
                 ax.axvline(end, color="#999999", lw=1, ls=":")
         column[0].set(title=title, yscale="log")
+        plain(column[0].yaxis)
         column[1].set_xlabel("share of the way")
         if len(shown) > 1:
             column[0].legend(fontsize=9)
@@ -108,6 +109,8 @@ def statistics(results):
                 line = surface_of(run, kind)
                 ax.plot(line.a, line.loss, **look(i), label=text if run is some[0] else None)
         ax.set(xlabel="a", title=title_of(key), yscale="log")
+        ax.title.set_fontsize(10)
+        plain(ax.yaxis)
     axes[0, 0].set_ylabel("training loss")
     axes[0, 0].legend(title="statistics")
     return figure
