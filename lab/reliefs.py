@@ -34,13 +34,20 @@ def clipped(surface, norm):
     return np.clip(loss, norm.vmin, norm.vmax).T
 
 
-def contours(ax, surface, norm, labels=("a", "b"), middle=True):
-    """A map of a LossSurface with labelled levels, and a cross at the origin if `middle`. Returns what `bar` needs."""
+def contours(ax, surface, norm, labels=("a", "b"), middle=True, grey=False):
+    """A map of a LossSurface with labelled levels, and a cross at the origin if `middle`; in twelve greys for coloured
+    paths that move. Returns what `bar` needs."""
     z, levels = clipped(surface, norm), levels_of(norm)
-    picture = ax.pcolormesh(surface.a, surface.b, z, norm=norm, cmap="cividis", shading="gouraud", rasterized=True)
+    if grey:
+        shades = [str(0.62 + 0.36 * k / 12) for k in range(13)]
+        steps = np.geomspace(norm.vmin, norm.vmax * 1.0001, 14)
+        picture = ax.contourf(surface.a, surface.b, z, levels=steps, colors=shades)
+    else:
+        picture = ax.pcolormesh(surface.a, surface.b, z, norm=norm, cmap="cividis", shading="gouraud", rasterized=True)
     shown = [v for v in levels if z.min() < v < z.max()]
     if shown:
-        lines = ax.contour(surface.a, surface.b, z, levels=shown, colors="white", linewidths=0.9)
+        ink = "#555555" if grey else "white"
+        lines = ax.contour(surface.a, surface.b, z, levels=shown, colors=ink, linewidths=0.9)
         ax.clabel(lines, fmt=said, fontsize=9)
     if middle:
         ax.plot(0, 0, "+", color="#D55E00", ms=11, mew=2.2)

@@ -98,7 +98,7 @@ def paths_figure(results):
         right.plot(steps, run.columns[f"{name} loss"], color=style["color"], label=name)
         right.plot(steps, run.columns[f"{name} on plane"], color=style["color"], ls="--", lw=1.3)
     left.plot(*place[0], "X", color="white", mec="black", ms=11, zorder=7)
-    left.legend(loc="upper right")
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
     right.set(yscale="log", xlabel="step", ylabel="training loss, 1,000 rows")
     plain(right.yaxis)
     right.legend()
@@ -128,7 +128,8 @@ def paths_animation(results, args):
     span = np.min(losses) - 0.05, np.max(losses) + 0.05
 
     def draw(ax):
-        contours(ax, surface, scale_of([surface]), ("first component", "second component"), middle=False)
+        words = ("first component", "second component")
+        contours(ax, surface, scale_of([surface]), words, middle=False, grey=True)
         return span
 
     for figure in moving(draw, runs, range(len(losses[0])), "loss", every=run.columns["every"][0]):

@@ -100,6 +100,7 @@ def test_maps_and_reliefs_share_a_scale(rng):
     figure, (left, right) = panels(1, 2)
     for ax, surface in ((left, one), (right, two)):
         bar(figure, contours(ax, surface, norm), ax)
+        contours(ax, surface, norm, grey=True)
     solid = plt.figure().add_subplot(projection="3d")
     relief(solid, two, norm)
     figure.canvas.draw()
