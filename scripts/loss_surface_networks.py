@@ -97,6 +97,23 @@ def i_statistics(results):
     return decided(text, lower(mixed, running), lower(rows, mixed))
 
 
+@experiment.claim(
+    "i-middle",
+    "half way the loss is highest with the statistics of one end, lower with mixed ones, least with those of the rows",
+    expected="both orders (95 %); false where one is the other way",
+    source="Jordan et al., ICLR 2023. Said after i-statistics was seen: a barrier counts from ends that wrong "
+    "statistics raise, too",
+)
+def i_middle(results):
+    found = {}
+    for kind in ("running", "mixed", "rows"):
+        lines = [surface_of(run, f"across {kind}") for run in results.select("i", norm="batch")]
+        found[kind] = np.array([line.loss[np.argmin(np.abs(line.a - 0.5))] for line in lines])
+    running, mixed, rows = found.values()
+    text = spreads({"of one end": running, "mixed": mixed, "of the rows": rows})
+    return decided(text, lower(mixed, running), lower(rows, mixed))
+
+
 # -------------------------------------------------------------------------------------------------- claims: residual
 def roughness(run):
     """The share of the finest diagonal details in the variance of the logarithm of the loss."""
