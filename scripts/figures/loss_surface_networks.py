@@ -144,8 +144,8 @@ def details(results):
 @album.figure(
     "persistence.png",
     caption="Left: how long basins (circles) and rings (squares) of the logarithm of the loss live, in parts of its "
-    "range, all seeds; the lowest basin, which never dies, is left out. Above the line is what lasts. Right: bottleneck "
-    "distances of the basins' diagrams (log10 of the loss), first seed.",
+    "range, all seeds; the lowest basin, which never dies, is left out. Above the line is what lasts. Right: "
+    "bottleneck distances of the basins' diagrams (log10 of the loss), first seed.",
 )
 def diagrams(results):
     groups = results.select("r").groups("blocks", "skip")
@@ -163,7 +163,8 @@ def diagrams(results):
             left.plot(np.full(len(values), at + 0.12 * (k - 0.5)), 100 * values, "os"[k], **more)
         count = sum(len(v) for k in lives for v in k)
         seeds = "1 seed" if len(some) == 1 else f"{len(some)} seeds"
-        names.append(f"{6 * key[0] + 2} layers{'' if key[1] else ',\nno skips'}\n{seeds}: {count or 'none'}")
+        name = f"{6 * key[0] + 2} layers" + (", no skips" if not key[1] else "")
+        names.append(f"{name}\n{seeds}: {count or 'none'}")
     left.axhline(1, color="#888888", lw=1, ls=":")
     left.set(yscale="log", ylabel="life [% of the range]", xlim=(-0.5, len(groups) - 0.5), ylim=(1e-3, 100))
     left.set_xticks(range(len(names)), names, fontsize=10)
