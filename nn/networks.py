@@ -142,10 +142,10 @@ def strided(classes=10, input_shape=(28, 28, 1), init=None):
     return Network(Sequential(**body, **head), input_shape, "strided")
 
 
-def basic_block(inputs, outputs, stride=1, activation=ReLU, init=None):
+def basic_block(inputs, outputs, stride=1, activation=ReLU, init=None, skip=True):
     """y = act(BN(conv3x3(act(BN(conv3x3(x))))) + shortcut(x)).   He et al., CVPR 2016, figure 2.
 
-    The shortcut is x, or a 1x1 convolution with batch norm where the shape changes (option B).
+    The shortcut is x, or a 1x1 convolution with batch norm where the shape changes (option B). skip=False: none.
     """
     _check("basic_block", activation)
     starts = _starts(init)
@@ -156,6 +156,8 @@ def basic_block(inputs, outputs, stride=1, activation=ReLU, init=None):
         conv2=Conv2d(outputs, outputs, 3, 1, 1, bias=False, **starts),
         bn2=BatchNorm(outputs),
     )
+    if not skip:
+        return Sequential(block=block, act2=activation())
     shortcut = None
     if stride != 1 or inputs != outputs:
         shortcut = Sequential(conv=Conv2d(inputs, outputs, 1, stride, bias=False, **starts), bn=BatchNorm(outputs))
@@ -187,7 +189,7 @@ def resnet18(width=64, in_channels=3, classes=10, image=32, activation=ReLU, ini
     return Network(Sequential(**layers), size, "resnet18" if width == 64 else f"resnet18-w{width}")
 
 
-def resnet20(width=16, in_channels=3, classes=10, image=32, activation=ReLU, init=KAIMING):
+def resnet20(width=16, in_channels=3, classes=10, image=32, activation=ReLU, init=KAIMING, blocks=3, skip=True):
     """ResNet-20 for small images: 272,474 parameters at width 16, 3 channels and 10 classes.   He et al., CVPR 2016,
     section 4.2.
 
@@ -196,8 +198,12 @@ def resnet20(width=16, in_channels=3, classes=10, image=32, activation=ReLU, ini
 
     Where the shape changes the shortcut is a 1x1 convolution with batch norm, as in resnet18; the paper's own, which
     pads with zeros, has 269,722 parameters.
+
+    blocks   of a stage; the depth is 6 blocks + 2: 9 make ResNet-56
+    skip     False: the same layers without shortcuts, as in Li et al., NeurIPS 2018, figure 5
     """
     _check("resnet20", activation)
+    blocks = whole("resnet20", "blocks", blocks)
     starts = _starts(init)
     layers = dict(
         conv1=Conv2d(in_channels, width, 3, 1, 1, bias=False, **starts), bn1=BatchNorm(width), act1=activation()
@@ -205,12 +211,13 @@ def resnet20(width=16, in_channels=3, classes=10, image=32, activation=ReLU, ini
     inputs = width
     for stage in range(3):
         outputs, stride = width << stage, 1 if stage == 0 else 2
-        blocks = [basic_block(inputs, outputs, stride, activation, init)]
-        blocks += [basic_block(outputs, outputs, 1, activation, init) for _ in range(2)]
-        layers[f"layer{stage + 1}"], inputs = Sequential(*blocks), outputs
+        made = [basic_block(inputs, outputs, stride, activation, init, skip)]
+        made += [basic_block(outputs, outputs, 1, activation, init, skip) for _ in range(blocks - 1)]
+        layers[f"layer{stage + 1}"], inputs = Sequential(*made), outputs
     layers.update(pool=GlobalAvgPool(), fc=Linear(inputs, classes, **starts))
     size = (image, image, in_channels)
-    return Network(Sequential(**layers), size, "resnet20" if width == 16 else f"resnet20-w{width}")
+    name = f"resnet{6 * blocks + 2}" + ("" if width == 16 else f"-w{width}") + ("" if skip else "-noskip")
+    return Network(Sequential(**layers), size, name)
 
 
 VGG = {

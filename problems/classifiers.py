@@ -10,7 +10,7 @@ Recipe can be printed.
 import dataclasses
 
 from nn import BatchNorm, Conv2d, Dropout, Flatten, Linear, MaxPool2d, Network, PReLU, ReLU, Sequential, init
-from nn.networks import lenet5, mlp, resnet18
+from nn.networks import lenet5, mlp, resnet18, resnet20
 from npopt import backend
 from npopt.errors import UserError
 from problems.datasets import shared
@@ -146,3 +146,37 @@ def resnet(data, width=64, rows=None, validation=0.0, test_rows=None, l2=0.0, **
     network = resnet18(width, in_channels=d.x_train.shape[3], image=d.x_train.shape[1], classes=len(d.classes))
     feed = Images(shortened(d, test_rows), CropFlip(4) if d.x_train.shape[1] == 32 else None)
     return Recalibrated(network, feed, l2=l2, metrics_rows=min(2000, len(d.y_train)), **more)
+
+
+class Remembering(Neural):
+    """A network that keeps a copy of x whenever its metrics are taken: `path`, a list of vectors on the device."""
+
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, **more)
+        self.path = []
+
+    def metrics(self, x):
+        self.path.append(x.copy())
+        return super().metrics(x)
+
+
+def halved(d):
+    """The images of d at half their size, each pixel the mean of four, rounded."""
+    if any(n % 2 for n in d.x_train.shape[1:3]):
+        raise UserError(f"halved: images of {d.x_train.shape[1:3]} pixels cannot be halved")
+
+    def half(x):
+        n, height, width, channels = x.shape
+        return x.reshape(n, height // 2, 2, width // 2, 2, channels).mean((2, 4)).round().astype(x.dtype)
+
+    parts = {f"x_{part}": getattr(d, f"x_{part}") for part in ("train", "validation", "test")}
+    return dataclasses.replace(d, **{name: None if x is None else half(x) for name, x in parts.items()}).measured()
+
+
+def residual(data, width=8, blocks=3, skip=True, rows=None, test_rows=None, l2=0.0, halves=True, **more):
+    """ResNet-(6 blocks + 2) of this width, or the same layers without skips, on images of half their size (halves), so
+    that a deep one trains on a processor. Without augmentation. `more` goes to Neural."""
+    d = shortened(shared(data, rows=rows or 10**9), test_rows)
+    d = halved(d) if halves else d
+    network = resnet20(width, d.x_train.shape[3], len(d.classes), d.x_train.shape[1], blocks=blocks, skip=skip)
+    return Neural(network, Images(d), l2=l2, metrics_rows=min(2000, len(d.y_train)), **more)

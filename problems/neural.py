@@ -24,6 +24,7 @@ from problems.evaluated import Evaluated
 from problems.feeds import Feed
 from problems.inputs import OfInputs
 from problems.recorded import Recordings
+from problems.sections import Sections
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def checked(compute, dtype):
     return compute
 
 
-class Neural(OfInputs, Evaluated, Curved, Problem):
+class Neural(OfInputs, Evaluated, Curved, Sections, Problem):
     """The problem of a network on the rows of a feed.
 
     network        nn.Network; it serves this problem alone, because its statistics belong to the problem

@@ -130,9 +130,10 @@ CENTRES = ((-1.0, 0.0), (1.2, 0.0))
 class Wells(Problem):
     """f(w) = bowl |w|^2 - sum_k depth_k exp(-|w - c_k|^2 / (2 s_k^2)), of two variables and one row.
 
-    centres (K, 2), widths (K,), depths (K,), bowl > 0; by default a sharp well at (-1, 0), of width 0.15, and a flat
-    one at (1.2, 0), of width 0.9; the sharp one is the deeper by 0.06. Metrics as of Bowls. Two numbers are computed
-    on the host: on a device each pass reads x and sends the gradient back.
+    centres (K, 2), widths (K,), or (K, 2) where both axes have their own, depths (K,), bowl >= 0; by default a sharp
+    well at (-1, 0), of width 0.15, and a flat one at (1.2, 0), of width 0.9; the sharp one is the deeper by 0.06.
+    Metrics as of Bowls. Two numbers are computed on the host: on a device each pass reads x and sends the gradient
+    back.
     """
 
     n, name = 1, "wells"
@@ -140,8 +141,12 @@ class Wells(Problem):
     def __init__(self, centres=CENTRES, widths=(0.15, 0.9), depths=(1.0, 1.0), bowl=0.02, start=(0.0, 1.5)):
         self.centres, self.widths = np.array(centres, float), np.array(widths, float)
         self.depths, self.bowl, self.start = np.array(depths, float), float(bowl), np.array(start, float)
-        if self.centres.shape != (len(self.widths), 2) or self.depths.shape != self.widths.shape:
-            raise UserError(f"Wells: {len(self.widths)} widths need as many centres (2 numbers each) and depths")
+        count = len(self.widths)
+        if self.centres.shape != (count, 2) or self.depths.shape != (count,):
+            raise UserError(f"Wells: {count} widths need as many centres (2 numbers each) and depths")
+        if self.widths.shape not in ((count,), (count, 2)):
+            raise UserError(f"Wells: widths must be one or two numbers a well, got shape {self.widths.shape}")
+        self.axes = self.widths if self.widths.ndim == 2 else np.stack([self.widths] * 2, 1)
         self.set_shape(2, np.float64)
         self.found = None
 
@@ -153,19 +158,19 @@ class Wells(Problem):
         return self.bowl * (x * x + y * y) - sum(e for e, *_ in self.terms(x, y))
 
     def gradient(self, x, y):
-        found = [(e * a / s**2, e * b / s**2) for e, a, b, s in self.terms(x, y)]
+        found = [(e * a / s[0] ** 2, e * b / s[1] ** 2) for e, a, b, s in self.terms(x, y)]
         return 2 * self.bowl * x + sum(a for a, _ in found), 2 * self.bowl * y + sum(b for _, b in found)
 
     def terms(self, x, y):
-        for (a, b), s, depth in zip(self.centres, self.widths, self.depths, strict=True):
-            yield depth * np.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * s * s)), x - a, y - b, s
+        for (a, b), s, depth in zip(self.centres, self.axes, self.depths, strict=True):
+            yield depth * np.exp(-0.5 * (((x - a) / s[0]) ** 2 + ((y - b) / s[1]) ** 2)), x - a, y - b, s
 
     def hessian(self, x, y):
-        """(2, 2): of -e^(-r^2 / 2 s^2) it is e^(...) (I / s^2 - r r' / s^4)."""
+        """(2, 2): of -e^(-r^2 / 2 s^2) it is e^(...) (I / s^2 - r r' / s^4), axis by axis."""
         H = 2 * self.bowl * np.eye(2)
         for e, a, b, s in self.terms(x, y):
-            r = np.array([a, b])
-            H = H + e * (np.eye(2) / s**2 - np.outer(r, r) / s**4)
+            r = np.array([a, b]) / s**2
+            H = H + e * (np.diag(1 / s**2) - np.outer(r, r))
         return H
 
     def critical(self, x, y=0.0):

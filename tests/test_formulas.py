@@ -58,6 +58,7 @@ from npopt.optimizers.sgd import sgd
 from npopt.penalties import clip, soft_threshold, subtract_and_cut
 from problems.linear.fused import finish
 from problems.neural import add_scaled
+from problems.sections import on_line, on_plane
 
 import numpy as np
 import pytest
@@ -271,6 +272,8 @@ COMPILED = [
     (rotate, ("a", "b")),
     (extrapolate, ("y", "x", "p")),
     (descent, ("x", "y", "g")),
+    (on_line, ("y", "x", "d")),
+    (on_plane, ("y", "x", "d", "e")),
     (asam.weigh, ("y", "x", "g")),
     (asam.climb, ("y", "x")),
     (sam.climb, ("y", "x", "g")),

@@ -419,6 +419,49 @@ TABLE = {
         ],
         "Relation": ["analysis/test_smoothness.py::test_a_relation_is_that_of_the_logarithms_and_of_the_line"],
     },
+    "npopt.analysis.planes": {
+        "Plane": [
+            "analysis/test_planes.py::test_projections_on_oblique_directions_are_least_squares",
+            "analysis/test_planes.py::test_every_filter_of_the_direction_is_as_long_as_that_of_x",
+            "analysis/test_planes.py::test_scaled_layers_leave_the_filter_normalised_surface_and_change_the_plain_one",
+        ],
+        "Projection": ["analysis/test_planes.py::test_a_random_plane_sees_two_of_dim_parts_of_a_random_path"],
+    },
+    "npopt.analysis.surfaces": {
+        "LossSurface": [
+            "analysis/test_surfaces.py::" + test
+            for test in (
+                "test_the_surface_of_a_quadratic_is_the_quadratic",
+                "test_running_statistics_are_those_of_the_network_at_every_point",
+                "test_statistics_of_the_rows_are_those_of_a_training_pass",
+                "test_the_same_where_nothing_may_be_read",
+            )
+        ],
+        "Barrier": ["analysis/test_surfaces.py::test_a_barrier_is_measured_from_the_line_between_the_ends"],
+    },
+    "npopt.analysis.trajectories": {
+        "Components": [
+            "analysis/test_trajectories.py::test_components_are_those_of_the_singular_value_decomposition",
+            "analysis/test_trajectories.py::test_a_walk_in_many_dimensions_draws_lissajous_curves",
+        ],
+    },
+    "npopt.analysis.wavelets": {
+        "Wavelets": [
+            "analysis/test_wavelets.py::test_haar_is_that_of_the_blocks",
+            "analysis/test_wavelets.py::test_squares_are_kept_and_the_grid_comes_back",
+        ],
+    },
+    "npopt.analysis.persistence": {
+        "Diagram": [
+            "analysis/test_persistence.py::test_basins_of_noise_are_those_of_a_slow_loop",
+            "analysis/test_persistence.py::test_the_life_of_the_shallower_well_is_the_height_of_the_barrier",
+            "analysis/test_persistence.py::test_a_torus_has_the_betti_numbers_of_a_torus",
+        ],
+    },
+    "npopt.analysis.fits": {
+        "QuadraticFit": ["analysis/test_fits.py::test_a_quadratic_is_found_exactly"],
+        "GaussianFit": ["analysis/test_fits.py::test_a_gaussian_well_whose_top_is_seen_is_found_again"],
+    },
     "nn.spectra": {"PowerIteration": ["nn/test_init.py::test_power_iteration_finds_the_largest_singular_value"]},
     "problems.batched": {
         "Batched": [

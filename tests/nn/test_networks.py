@@ -16,6 +16,8 @@ import pytest
         (nn.strided, 166_406),
         (nn.resnet18, 11_173_962),
         (nn.resnet20, 272_474),
+        (lambda: nn.resnet20(blocks=9), 853_018 + 2752),  # ResNet-56: the paper's shortcuts have no weights, ours do
+        (lambda: nn.resnet20(blocks=9, skip=False), 853_018),
         (lambda: nn.resnet18(in_channels=1), 11_173_962 - 2 * 9 * 64),
         (nn.vgg, 9_231_114),
         (lambda: nn.vgg(16), 14_728_266),
@@ -61,6 +63,7 @@ NETWORKS = {
     "strided": lambda: nn.strided(input_shape=(12, 12, 2)),
     "resnet18": lambda: nn.resnet18(width=2, in_channels=1, image=16),
     "resnet20": lambda: nn.resnet20(width=2, in_channels=1, image=16),
+    "resnet8 without skips": lambda: nn.resnet20(width=2, in_channels=1, image=16, blocks=1, skip=False),
     "vgg11": lambda: nn.vgg(11, width=2),
     "vgg16": lambda: nn.vgg(16, width=1, batch_norm=False, dropout=0.1),
 }

@@ -2,7 +2,7 @@
 
 from npopt import SGD, Events, RandomReshuffling, Stop, minimize
 from problems import Neural
-from problems.classifiers import book_cnn, lenet, padded, perceptron, resnet
+from problems.classifiers import Remembering, book_cnn, halved, lenet, padded, perceptron, residual, resnet
 from problems.datasets import shared
 
 import numpy as np
@@ -92,3 +92,31 @@ def test_steps_see_nothing_of_the_metrics():
 def test_one_set_is_loaded_once():
     assert shared("digits") is shared("digits")
     assert lenet("digits").feed.data is shared("digits", validation=0.0, rows=None)
+
+
+def test_halved_images_are_means_of_four():
+    d = shared("digits")
+    found = halved(d)
+    assert found.x_train.shape == (len(d.x_train), 4, 4, 1) and found.x_train.dtype == d.x_train.dtype
+    for i, j in ((0, 0), (3, 1)):
+        block = d.x_train[7, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, 0].astype(float)
+        assert abs(found.x_train[7, i, j, 0] - block.mean()) <= 0.5
+    assert found.mean[0] == pytest.approx(found.x_train.mean(), rel=1e-6)
+    with pytest.raises(ValueError, match="cannot be halved"):
+        halved(padded(d, 9))
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_residual_networks_by_depth(skip):
+    problem = residual("digits", width=2, blocks=2, skip=skip, rows=40, test_rows=10, halves=False)
+    assert problem.network.name == "resnet14-w2" + "-noskip" * (not skip) and problem.n == 40
+    assert any("shortcut" in name for name in problem.segments.names) == skip
+    assert problem.metrics(problem.x0(np.random.default_rng(0)))["train_loss"] > 0
+
+
+def test_a_remembering_network_keeps_where_its_metrics_were_taken():
+    problem = perceptron("digits", hidden=(4,), rows=40, test_rows=10, kind=Remembering)
+    run = minimize(problem, SGD(), RandomReshuffling(20), 0.1, stop=Stop(epochs=2), events=Events(metrics=1 / 2))
+    assert len(problem.path) == len(run.columns["step"]) == 5
+    np.testing.assert_array_equal(problem.path[-1], run.x)
+    assert all((a != b).any() for a, b in zip(problem.path[:-1], problem.path[1:], strict=True))

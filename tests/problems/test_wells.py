@@ -107,3 +107,17 @@ def test_bad_shapes():
         Bowls(np.zeros((3, 2, 2)), np.zeros((2, 3, 3)), (0, 0), ((0, 0),))
     with pytest.raises(ValueError, match="2 widths need"):
         Wells(centres=((0, 0),))
+    with pytest.raises(ValueError, match="one or two numbers a well"):
+        Wells(widths=np.ones((2, 3)))
+
+
+def test_wells_may_have_two_widths(rng):
+    """-3 exp(-(x - 1)^2 / 2 - (y + 1)^2 / 8): its Hessian at the middle is diag(3, 3/4), and differences agree."""
+    problem = Wells(((1.0, -1.0),), ((1.0, 2.0),), (3.0,), bowl=0.0, start=(0, 0))
+    assert problem.f(2.0, 1.0) == pytest.approx(-3 * np.exp(-1), rel=1e-12)
+    np.testing.assert_allclose(problem.hessian(1.0, -1.0), np.diag([3, 0.75]), rtol=1e-12)
+    np.testing.assert_allclose(problem.minimum()[0], [[1, -1]], atol=1e-12)
+    for x in rng.uniform(-1, 1, (4, 2)):
+        assert gradcheck(problem, x).ok
+        columns = [np.subtract(problem.gradient(*(x + h)), problem.gradient(*(x - h))) / 2e-5 for h in np.eye(2) * 1e-5]
+        np.testing.assert_allclose(problem.hessian(*x), columns, atol=1e-8)
