@@ -2,7 +2,7 @@
 
     python benchmarks/surfaces.py --write
 
-A row of the surface, 51 points, is timed; the surface has 51 of them. PyTorch's side is the recipe of Li et al., NeurIPS
+A row of the surface, 51 points, is timed; there are 51 of them. PyTorch's side is the recipe of Li et al., NeurIPS
 2018: at each point the parameters are set to w + a d + b e, tensor by tensor, and the network runs in evaluation mode
 without gradients, on the same rows, all of them in one batch or in batches of 64, whichever is faster. Float32.
 """
