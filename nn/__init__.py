@@ -17,9 +17,10 @@ from .network import Network
 from .networks import basic_block, language_model, lenet5, mlp, resnet18, resnet20, small_cnn, strided, vgg
 from .norms import BatchNorm
 from .pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool, MaxPool2d
-from .positions import Alibi, LearnedPositions, Relative, Rotary, SinusoidalPositions
+from .positions import LearnedPositions, SinusoidalPositions
 from .profile import Profile
 from .recurrent import GRU, LSTM
+from .rotary import Alibi, Relative, Rotary
 from .transformer import DecoderLayer, EncoderLayer, feed_forward
 
 __all__ = [

@@ -183,7 +183,7 @@ class Smooth(Activation):
 
 
 class SiLU(Smooth):
-    """y = x s, s = 1/(1 + e^(-x)); dx = s (1 + x (1 - s)) dy. Also called swish.   Elfwing, Uchibe & Doya 2018. Kept: x.
+    """y = x s, s = 1/(1 + e^(-x)); dx = s (1 + x (1 - s)) dy. Also called swish. Kept: x.   Elfwing et al. 2018.
 
     f'' = 2 s' + x s'', with s' = s (1 - s), s'' = s' (1 - 2 s).
     """

@@ -11,7 +11,7 @@ from . import init, kernels
 from .kernels.reference_attention import How
 from .layer import Layer
 from .linear import Linear
-from .positions import Alibi, Relative, Rotary
+from .rotary import Alibi, Relative, Rotary
 
 DEFAULT, TABLE = init.PyTorchDefault(), init.Normal(0.02)
 PATTERNS = {"strided": 1, "fixed": 2}  # name: how many numbers follow
@@ -20,7 +20,7 @@ PATTERNS = {"strided": 1, "fixed": 2}  # name: how many numbers follow
 class MultiHeadAttention(Layer):
     """y_i = O (o_i1, ..., o_iH) + b,   o_ih = sum_j p_ijh v_jg,   p_ijh = softmax_j(scale q_ih . k_jg)
 
-    Vaswani et al., NeurIPS 2017, section 3.2.   x: (B, T, D)   q = Q x + b, (B, T, H, d)   k, v: (B, S, G, d)   y: (B, T, D)
+    Vaswani et al., NeurIPS 2017, section 3.2.   x, y: (B, T, D)   q = Q x + b: (B, T, H, d)   k, v: (B, S, G, d)
     H heads of queries, G of keys and values; g = h // (H/G): neighbouring heads share (Ainslie et al., EMNLP 2023).
 
     Inputs      x                       tokens of x see one another
@@ -35,7 +35,7 @@ class MultiHeadAttention(Layer):
     pattern     Child et al. 2019, arXiv:1904.10509, section 4.2, beside `causal`:
                 ("strided", l)      |i - j| < l or (i - j) mod l = 0
                 ("fixed", l, c)     floor(i/l) = floor(j/l) or j mod l >= l - c
-    positions   Rotary(...), Alibi(), Relative(...) of nn/positions.py, or None
+    positions   Rotary(...), Alibi(), Relative(...) of nn/rotary.py, or None
     dropout     of the p_ijh in training, a function of (seed, step, layer name, row, h, i, j); p is not scaled to sum 1
     scale       None: 1/sqrt(d)
 
@@ -45,7 +45,7 @@ class MultiHeadAttention(Layer):
         dq_i = scale sum_j ds_ij k_j,   dk_j = scale sum_i ds_ij q_i,    dk, dv summed over the heads that share them;
         dx = dq Q + dk K + dv V (in cross attention dx = dq Q, dmemory = dk K + dv V).
 
-    The fast paths keep no array of T x S numbers. Where a query may see no key at all, o = 0 and all its gradients are 0.
+    The fast paths keep no array of T x S numbers. Where a query may see no key, o = 0 and all its gradients are 0.
     Kept: q, k, v, o and the logarithms of the softmax's sums, (B, H, T). Relative's tables are the parameters K, V.
     """
 
@@ -159,9 +159,10 @@ class MultiHeadAttention(Layer):
         maps, between, behind = self.asked(run)
         x = x if x.flags.c_contiguous else x.copy()
         other = x if memory is None else memory if memory.flags.c_contiguous else memory.copy()
-        made = [m.forward(a, r) for m, a, r in zip((self.query, self.key, self.value), (x, other, other), maps)]
+        layers = zip((self.query, self.key, self.value), (x, other, other), maps, strict=True)
+        made = [m.forward(a, r) for m, a, r in layers]
         sizes = (self.heads, self.kv_heads, self.kv_heads)
-        q, k, v = (y.reshape(*y.shape[:2], n, self.width) for (y, _), n in zip(made, sizes))
+        q, k, v = (y.reshape(*y.shape[:2], n, self.width) for (y, _), n in zip(made, sizes, strict=True))
         if isinstance(self.positions, Rotary):
             self.positions.turn(q)
             self.positions.turn(k)
@@ -199,7 +200,7 @@ class MultiHeadAttention(Layer):
             for d in grads[:2]:
                 self.positions.turn(d, back=True)  # forward was: q, k <- R q, R k; the transpose of R turns back
         wanted = []
-        for layer, d, part, r in zip((self.query, self.key, self.value), grads, kept, maps):
+        for layer, d, part, r in zip((self.query, self.key, self.value), grads, kept, maps, strict=True):
             wanted.append(layer.backward(d.reshape(*d.shape[:2], -1), part, r) if r.backward else None)
         if not run.dx:
             return None, None
@@ -227,7 +228,8 @@ def whether(keep, k):
             f"MultiHeadAttention: keep must be bool of shape {tuple(k.shape[:2])} or whole numbers of shape "
             f"({k.shape[0]},), got {keep.dtype} {tuple(keep.shape)}"
         )
-    return m.ascontiguousarray(keep)
+    keep = m.ascontiguousarray(keep)
+    return keep if getattr(keep.flags, "writeable", True) else keep.copy()  # compiled loops take what can be written
 
 
 @functools.lru_cache(maxsize=64)

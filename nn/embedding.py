@@ -1,9 +1,10 @@
 """Vectors looked up by whole numbers."""
 
 from npopt.errors import UserError
-from npopt.values import Value, whole
+from npopt.values import whole
 
 from . import init, kernels
+from .init import ZeroRow
 from .layer import Layer
 
 START = init.Normal(0.02)
@@ -25,7 +26,7 @@ class Embedding(Layer):
         if padding is not None and not 0 <= whole("Embedding", "padding", padding, 0) < words:
             raise UserError(f"Embedding: padding must be one of the {words} words, got {padding}")
         self.padding = padding
-        start = init if padding is None else WithZeroRow(init, padding)
+        start = init if padding is None else ZeroRow(init, padding)
         self.shapes, self.init = {"W": ((words, features), "embedding")}, {"W": start}
 
     def output_shape(self, shape):
@@ -51,15 +52,3 @@ class Embedding(Layer):
     def __repr__(self):
         more = "" if self.padding is None else f", padding={self.padding}"
         return f"Embedding({self.words}, {self.features}{more})"
-
-
-class WithZeroRow(Value):
-    """What another initialiser gives, but zeros in one row."""
-
-    def __init__(self, inner, row):
-        self.inner, self.row = inner, row
-
-    def __call__(self, rng, shape, fan_in, fan_out, dtype):
-        W = self.inner(rng, shape, fan_in, fan_out, dtype)
-        W[self.row] = 0
-        return W

@@ -13,7 +13,7 @@ DEFAULT = init.PyTorchDefault()
 class Gated(Layer):
     """y = f(a) b, a = x G' + g, b = x U' + u.   x: (..., in)   G, U: (out, in)   g, u: (out,)   y: (..., out)
 
-    Dauphin et al., ICML 2017, arXiv:1612.08083; Shazeer 2020, arXiv:2002.05202, equations 5 and 6. With the product rule
+    Dauphin et al., ICML 2017, arXiv:1612.08083; Shazeer 2020, arXiv:2002.05202, equations 5, 6. By the product rule
 
         da = f'(a) b dy,   db = f(a) dy,   dx = da G + db U;   dG = da' x, dU = db' x, dg = sum_n da_n, du = sum_n db_n
 

@@ -1,7 +1,7 @@
 """Transformer layers as composites: attention and feed-forward parts, each with its sum and its norm.
 
     place "post"    y = N(x + D(f(x)))          Vaswani et al., NeurIPS 2017; BERT, RoBERTa
-    place "pre"     y = x + D(f(N(x)))          Xiong et al., ICML 2020; GPT-2, Llama. Behind the last layer stands a norm
+    place "pre"     y = x + D(f(N(x)))          Xiong et al., ICML 2020; GPT-2, Llama. A norm follows the last layer
 
 f is attention or the feed-forward part, N LayerNorm or RMSNorm, D dropout. With s = x + D(f(x)) and ds = N' dy:
 
@@ -189,8 +189,9 @@ class DecoderLayer(Stack):
 
     (x, memory) or (x, memory, keep) -> y.   x, y: (B, T, D)   memory: (B, S, M)   keep: which of the S are there
 
-    backward returns (dx, dmemory): all layers of a decoder share one memory, and their dmemory are summed. memory_features
-    is M, None: D; the other arguments are EncoderLayer's, those of `attention` being the self-attention's.
+    backward returns (dx, dmemory): all layers of a decoder share one memory, and their dmemory are summed.
+
+    memory_features is M, None: D. The other arguments are EncoderLayer's, `attention` being the self-attention's.
     """
 
     def __init__(

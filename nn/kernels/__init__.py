@@ -46,8 +46,7 @@ class Absent:
 
 
 try:
-    from . import attention_blocks
-    from . import cpu, gates, matrices, norms, pooling, recurrent, rows
+    from . import attention_blocks, cpu, gates, matrices, norms, pooling, recurrent, rows
 except Exception as error:  # whatever a library does whose inner parts have changed
     warn(error)
     attention_blocks = cpu = gates = matrices = norms = pooling = recurrent = rows = Absent()

@@ -1,10 +1,13 @@
-"""Attention on a CPU: blocks of QUERIES x KEYS scores in the cache, products out of register blocks.
+"""Attention on a CPU: blocks of queries x keys, whose scores stay in the cache, products out of register blocks.
 
 reference_attention.py has the derivation. A piece of work forward is some blocks of queries against the keys of one row
-and key head; backward it is one row and key head, because dk, dv and dq are sums over blocks. K' and V forward, K', V',
-K, Q and dO backward are copied into panels once a piece; all other operands are read where they lie. Blocks that nobody
-may see into are left out. Relative positions go the way of array code. No result depends on the number of threads.
+and key head; backward it is one row and key head, because dk, dv and dq are sums over blocks. What a piece reads and
+writes again and again is copied, one head's numbers beside one another: those of the other heads between them would
+push it out of the caches. K' and V' are in panels. Blocks that nobody may see into are left out. Relative positions go
+the way of array code. No result depends on the number of threads.
 """
+
+from math import prod
 
 from npopt import backend
 
@@ -15,23 +18,23 @@ from . import reference_attention
 from .attention_parts import (
     Settings,
     bounds,
+    copy_rows,
     divide,
     dot,
     dropped,
-    exponentials,
     go_on,
-    gradient_row,
+    gradients,
     limit,
     pack_columns,
-    pack_rows,
     product,
+    put_rows,
 )
 from .products import inside, jit
 from .recurrent_parts import wide_of
 
-QUERIES, KEYS = 64, 128  # of a block
+BLOCK, SHORT = (64, 128), (64, 64)  # queries and keys of a block; of a short sequence under a causal mask
 PIECES = 8  # pieces of work forward, at least
-NO_ROWS, NO_KEEP = np.empty(0, np.int64), np.empty(0, np.bool_)
+NO_KEEP = np.empty(0, np.bool_)
 
 
 @inside
@@ -46,75 +49,79 @@ def offsets(left, out, count):
 @inside
 def forward_piece(arrays, there, slopes, row, mine, item, sizes, how):
     """Some blocks of queries of one row b and one key head. arrays: (q, k, v, o, lse)   there: keep of this row"""
-    (q, k, v, o, lse), (T, H, D, S, G, pieces, _) = arrays, sizes
-    b, g, piece = item // pieces // G, item // pieces % G, item % pieces
-    zeros, into, back = np.zeros(wide_of(q), q.dtype), offsets(H * D, KEYS, QUERIES), offsets(KEYS, H * D, QUERIES)
-    kt, vp, s = mine[: S * D], mine[S * D : 2 * S * D], mine[2 * S * D :]
-    tops, totals = np.empty(QUERIES, q.dtype), np.empty(QUERIES, q.dtype)
+    (q, k, v, o, lse), (T, H, D, S, G, pieces, _, queries, keys) = arrays, sizes
+    b, g, piece, size = item // pieces // G, item // pieces % G, item % pieces, S * D
+    zeros, into, back = np.zeros(wide_of(q), q.dtype), offsets(D, keys, queries), offsets(keys, D, queries)
+    kt, vc, flat, mine = mine[:size], mine[size : 2 * size], mine[2 * size :], mine[2 * size + queries * keys :]
+    qc, oc = mine[: queries * D], mine[queries * D : 2 * queries * D]
+    s = flat[: queries * keys].reshape(queries, keys)
+    tops, totals = np.empty(queries, q.dtype), np.empty(queries, q.dtype)
     pack_columns(k, (b * S * G + g) * D, G * D, S, D, kt)
-    pack_rows(v, (b * S * G + g) * D, G * D, S, D, vp)
+    copy_rows(v, (b * S * G + g) * D, G * D, S, D, vc)
     for h in range(g * (H // G), (g + 1) * (H // G)):
-        for i0 in range(piece * QUERIES, T, pieces * QUERIES):
-            m, at = min(QUERIES, T - i0), ((b * T + i0) * H + h) * D
+        for i0 in range(piece * queries, T, pieces * queries):
+            m, at, end = min(queries, T - i0), ((b * T + i0) * H + h) * D, (b * H + h) * T + i0
+            copy_rows(q, at, H * D, m, D, qc)
+            tops[:], totals[:], oc[:] = -np.inf, 0, 0
+            for j0 in range(bounds(i0, S, how)[0] // keys * keys, bounds(i0 + m - 1, S, how)[1], keys):
+                n = min(keys, S - j0)
+                product(qc, (0, 1), kt, (j0 * D, D, 0), flat, zeros, into, (m, D, n, 0, False))
+                limit(s, (m, n, i0, j0, S), there[j0 : j0 + n], slopes[h], how)
+                go_on(s, (m, n, D), tops, totals, oc, how)
+                if how.rate > 0:
+                    for i in range(m):
+                        dropped(s[i, :n], ((row * H + h) * T + i0 + i) * S + j0, how)
+                product(flat, (0, 1), vc, (j0 * D, 1, D), oc, oc, back, (m, n, D, 0, True))
             for i in range(m):
-                tops[i], totals[i] = -np.inf, 0
-                o[at + i * H * D : at + i * H * D + D] = 0
-            for j0 in range(bounds(i0, S, how)[0] // KEYS * KEYS, bounds(i0 + m - 1, S, how)[1], KEYS):
-                n = min(KEYS, S - j0)
-                product(q, (at, 1), kt, (j0 * D, D, 0), s, zeros, into, (m, D, n, 0, False))
-                for i in range(m):
-                    line = s[i * KEYS : i * KEYS + n]
-                    limit(line, i0 + i, j0, S, there[j0 : j0 + n], slopes[h], how)
-                    go_on(line, o[at + i * H * D : at + i * H * D + D], tops, totals, i)
-                    if how.rate > 0:
-                        dropped(line, ((row * H + h) * T + i0 + i) * S + j0, how)
-                product(s, (0, 1), vp, (0, S, j0), o, o, back, (m, n, D, at, True))
-            for i in range(m):
-                end = (b * H + h) * T + i0 + i
-                lse[end] = divide(o[at + i * H * D : at + i * H * D + D], tops[i], totals[i])
+                lse[end + i] = divide(oc[i * D : i * D + D], q.dtype.type(how.scale) * tops[i], totals[i])
+            put_rows(oc, m, D, o, at, H * D)
 
 
 @inside
 def backward_piece(arrays, passed, there, slopes, row, mine, item, sizes, how):
-    """One row b and one key head. arrays: (q, k, v)   passed: (o, lse, do, dq, dk, dv), the last three zeros"""
-    (q, k, v), (o, lse, do, dq, dk, dv), (T, H, D, S, G, _, _) = arrays, passed, sizes
-    b, g, block, size = item // G, item % G, QUERIES * KEYS, S * D
-    zeros, into, back = np.zeros(wide_of(q), q.dtype), offsets(H * D, KEYS, QUERIES), offsets(KEYS, H * D, QUERIES)
-    across, start = offsets(1, G * D, KEYS), (b * S * G + g) * D
-    kt, vt, kp, p = mine[:size], mine[size : 2 * size], mine[2 * size : 3 * size], mine[3 * size :]
-    dp = p[block:]
-    qp, dop, r = p[2 * block :], p[2 * block + T * D :], p[2 * block + 2 * T * D :]
+    """One row b and one key head. arrays: (q, k, v)   passed: (o, lse, do, dq, dk, dv)"""
+    (q, k, v), (o, lse, do, dq, dk, dv), (T, H, D, S, G, _, _, queries, keys) = arrays, passed, sizes
+    b, g, block, size, long = item // G, item % G, queries * keys, S * D, T * D
+    zeros, into, back = np.zeros(wide_of(q), q.dtype), offsets(D, keys, queries), offsets(keys, D, queries)
+    across, start = offsets(1, D, keys), (b * S * G + g) * D
+    kt, vt, kc, mine = mine[:size], mine[size : 2 * size], mine[2 * size : 3 * size], mine[3 * size :]
+    dkc, dvc, mine = mine[:size], mine[size : 2 * size], mine[2 * size :]
+    qc, doc, dqc, mine = mine[:long], mine[long : 2 * long], mine[2 * long : 3 * long], mine[3 * long :]
+    p, dp, r = mine[:block], mine[block : 2 * block], mine[2 * block :]
+    square, other = p.reshape(queries, keys), dp.reshape(queries, keys)
     pack_columns(k, start, G * D, S, D, kt)
     pack_columns(v, start, G * D, S, D, vt)
-    pack_rows(k, start, G * D, S, D, kp)
+    copy_rows(k, start, G * D, S, D, kc)
+    dkc[:], dvc[:] = 0, 0
     for h in range(g * (H // G), (g + 1) * (H // G)):
         first = (b * T * H + h) * D
-        pack_rows(q, first, H * D, T, D, qp)
-        pack_rows(do, first, H * D, T, D, dop)
+        copy_rows(q, first, H * D, T, D, qc)
+        copy_rows(do, first, H * D, T, D, doc)
         for i in range(T):
-            at = first + i * H * D
-            r[i] = dot(do[at : at + D], o[at : at + D])
-        for j0 in range(0, S, KEYS):
-            n, key = min(KEYS, S - j0), start + j0 * G * D
-            for i0 in range(0, T, QUERIES):
-                m, at = min(QUERIES, T - i0), first + i0 * H * D
+            r[i] = dot(doc[i * D : i * D + D], o[first + i * H * D : first + i * H * D + D])
+        dqc[:] = 0
+        for j0 in range(0, S, keys):
+            n, key = min(keys, S - j0), j0 * D
+            for i0 in range(0, T, queries):
+                m, at = min(queries, T - i0), i0 * D
                 if bounds(i0, S, how)[0] >= j0 + n or bounds(i0 + m - 1, S, how)[1] <= j0:
                     continue
-                product(q, (at, 1), kt, (j0 * D, D, 0), p, zeros, into, (m, D, n, 0, False))
-                product(do, (at, 1), vt, (j0 * D, D, 0), dp, zeros, into, (m, D, n, 0, False))
-                for i in range(m):
-                    line, up = p[i * KEYS : i * KEYS + n], dp[i * KEYS : i * KEYS + n]
-                    limit(line, i0 + i, j0, S, there[j0 : j0 + n], slopes[h], how)
-                    exponentials(line, lse[(b * H + h) * T + i0 + i])
-                    gradient_row(line, up, r[i0 + i], ((row * H + h) * T + i0 + i) * S + j0, how)
-                product(p, (0, KEYS), dop, (0, T, i0), dv, dv, across, (n, m, D, key, True))
-                product(dp, (0, KEYS), qp, (0, T, i0), dk, dk, across, (n, m, D, key, True))
-                product(dp, (0, 1), kp, (0, S, j0), dq, dq, back, (m, n, D, at, True))
+                product(qc, (at, 1), kt, (key, D, 0), p, zeros, into, (m, D, n, 0, False))
+                product(doc, (at, 1), vt, (key, D, 0), dp, zeros, into, (m, D, n, 0, False))
+                limit(square, (m, n, i0, j0, S), there[j0 : j0 + n], slopes[h], how)
+                draw = ((row * H + h) * T + i0) * S + j0
+                gradients(square, other, (m, n), lse, r, ((b * H + h) * T + i0, i0), (draw, S), how)
+                product(p, (0, keys), doc, (at, 1, D), dvc, dvc, across, (n, m, D, key, True))
+                product(dp, (0, keys), qc, (at, 1, D), dkc, dkc, across, (n, m, D, key, True))
+                product(dp, (0, 1), kc, (key, 1, D), dqc, dqc, back, (m, n, D, at, True))
+        put_rows(dqc, T, D, dq, first, H * D)
+    put_rows(dkc, S, D, dk, start, G * D)
+    put_rows(dvc, S, D, dv, start, G * D)
 
 
 @jit
 def _forward(arrays, keep, slopes, rows, scratch, sizes, how):
-    """sizes: (T, H, D, S, G, pieces, items)"""
+    """sizes: (T, H, D, S, G, pieces, items, queries, keys)"""
     size, of_row = sizes[3], sizes[6] // rows.size
     for number in numba.prange(sizes[6]):
         item = np.int64(number)
@@ -133,8 +140,8 @@ def _backward(arrays, passed, keep, slopes, rows, scratch, sizes, how):
         backward_piece(arrays, passed, there, slopes, rows[b], scratch[numba.get_thread_id()], item, sizes, how)
 
 
-def plan(q, k, how, pieces):
-    """(more, sizes, settings) of a pass."""
+def plan(q, k, how, pieces, block):
+    """((keep, slopes, rows), sizes, settings) of a pass."""
     (B, T, H, D), (_, S, G, _) = q.shape, k.shape
     keep = NO_KEEP if how.keep is None else how.keep.reshape(-1)
     slopes = np.zeros(H, q.dtype) if how.slopes is None else how.slopes
@@ -152,21 +159,26 @@ def plan(q, k, how, pieces):
         float(rate),
         np.uint64(key),
     )
-    return (keep, slopes, rows), (T, H, D, S, G, pieces, B * G * pieces), settings
+    return (keep, slopes, rows), (T, H, D, S, G, pieces, B * G * pieces, *block), settings
 
 
 def flat(*arrays):
     return [a.reshape(-1) for a in arrays]
 
 
+def block_of(k, how):
+    """Queries and keys of a block: smaller ones waste less of a small triangle."""
+    return SHORT if how.causal and k.shape[1] <= 4 * BLOCK[1] else BLOCK
+
+
 def attention(q, k, v, o, lse, how):
     if how.tables is not None:
         reference_attention.attention_in_blocks(q, k, v, o, lse, how)
         return
-    (B, T, _, D), (_, S, G, _) = q.shape, k.shape
-    pieces = min(-(-T // QUERIES), -(-PIECES // (B * G)))
-    scratch = backend.workspace((backend.threads(), 2 * S * D + QUERIES * KEYS), q.dtype)
-    more, sizes, settings = plan(q, k, how, pieces)
+    (B, T, _, D), (_, S, G, _), block = q.shape, k.shape, block_of(k, how)
+    pieces = min(-(-T // block[0]), -(-PIECES // (B * G)))
+    scratch = backend.workspace((backend.threads(), 2 * S * D + prod(block) + 2 * block[0] * D), q.dtype)
+    more, sizes, settings = plan(q, k, how, pieces, block)
     _forward(tuple(flat(q, k, v, o, lse)), *more, scratch, sizes, settings)
 
 
@@ -174,10 +186,7 @@ def attention_backward(q, k, v, o, lse, do, grads, how):
     if how.tables is not None:
         reference_attention.attention_in_blocks_backward(q, k, v, o, lse, do, grads, how)
         return
-    (_, T, _, D), S = q.shape, k.shape[1]
-    for g in grads[:3]:
-        g[...] = 0
-    size = 3 * S * D + 2 * T * D + T + 2 * QUERIES * KEYS
-    scratch = backend.workspace((backend.threads(), size), q.dtype)
-    more, sizes, settings = plan(q, k, how, 1)
+    (_, T, _, D), S, block = q.shape, k.shape[1], block_of(k, how)
+    scratch = backend.workspace((backend.threads(), 5 * S * D + 3 * T * D + T + 2 * prod(block)), q.dtype)
+    more, sizes, settings = plan(q, k, how, 1, block)
     _backward(tuple(flat(q, k, v)), tuple(flat(o, lse, do, *grads[:3])), *more, scratch, sizes, settings)

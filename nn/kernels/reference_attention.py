@@ -21,9 +21,10 @@ Pairs that may not see each other have s = -inf, so p = 0 and ds = 0. Where a qu
 and p made again is 0: its gradients are 0.
 
 Relative positions (Shaw et al. 2018): K_c joins k_j and V_c joins v_j, c = c(i, j). With R_ic = q_i . K_c, s_ij has
-scale R_i,c(i,j) more, and with W_ic = sum of p_ij over the j of c, o_i has sum_c W_ic V_c more. So dV_c = sum_i W_ic do_i,
-dp_ij has do_i . V_c(i,j) more, and with X_ic = sum of ds_ij over the j of c, dq_i has scale sum_c X_ic K_c more and
-dK_c = scale sum_i X_ic q_i. As c = clip(j - i) + k, a W_ic but the two at the ends has one term: it is looked up.
+scale R_i,c(i,j) more, and with W_ic = sum of p_ij over the j of c, o_i has sum_c W_ic V_c more. So dp_ij has
+do_i . V_c(i,j) more, and dV_c = sum_i W_ic do_i. With X_ic = sum of ds_ij over the j of c, dq_i has
+scale sum_c X_ic K_c more, and dK_c = scale sum_i X_ic q_i. As c = clip(j - i) + k, W_ic has one term, which is looked
+up, but at the two ends.
 
 Dropout: o = sum_j p_ij M_ij v_j, M_ij 0 or 1/(1 - rate). Then dv_j has p_ij M_ij, and dp_ij = M_ij (do_i . v_j); r_i is
 do_i . o_i as before. M is a function of (key, row, h, i, j) and is drawn again on the way back.

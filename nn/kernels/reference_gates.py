@@ -1,13 +1,14 @@
 """Activations with their derivatives, and gates made of them, in array code for every device.
 
-    kind            f(x)                                                                            f'(x)
-    "identity"      x                                                                               1
-    "relu"          max(x, 0)                                                                       1 where x > 0, else 0
-    "sigmoid"       s = 1/(1 + e^(-x))                                                              s (1 - s)
-    "silu"          x s                                                                             s (1 + x (1 - s))
-    "gelu"          x P, P = (1 + erf(x/sqrt 2))/2, the normal distribution function                P + x e^(-x^2/2)/sqrt(2 pi)
-    "gelu-tanh"     x P, P = (1 + tanh u)/2 = s(2 u), u = sqrt(2/pi) (x + 0.044715 x^3)             P + 2 x P (1 - P) u'
+    kind            f(x)                                                                f'(x)
+    "identity"      x                                                                   1
+    "relu"          max(x, 0)                                                           1 where x > 0, else 0
+    "sigmoid"       s = 1/(1 + e^(-x))                                                  s (1 - s)
+    "silu"          x s                                                                 s (1 + x (1 - s))
+    "gelu"          x P, P = (1 + erf(x/sqrt 2))/2                                      P + x e^(-x^2/2)/sqrt(2 pi)
+    "gelu-tanh"     x P, P = (1 + tanh u)/2, u = sqrt(2/pi) (x + 0.044715 x^3)          P + 2 x P (1 - P) u'
 
+P of "gelu" is the standard normal distribution function; (1 + tanh u)/2 = 1/(1 + e^(-2u)).
 s is taken as e^(-|x|)/(1 + e^(-|x|)) or 1 less that, which cannot overflow.
 """
 

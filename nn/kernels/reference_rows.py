@@ -18,7 +18,7 @@ def layer_norm(x, a, b, eps, y, m, r):
 
 
 def layer_norm_backward(x, a, m, r, dy, dx, da, db):
-    """With xh = (x - m) r and h = a dy:  dx = r (h - mean h - xh mean(h xh)),  da = sum_rows dy xh,  db = sum_rows dy."""
+    """With xh = (x - m) r, h = a dy:  dx = r (h - mean h - xh mean(h xh)),  da = sum_rows dy xh,  db = sum_rows dy."""
     xh = (x - m[:, None]) * r[:, None]
     if da is not None:
         sum_rows(dy * xh, da)

@@ -1,6 +1,6 @@
 """Attention and positions: values by loops over pairs, both ways of computing them, masks, identities, gradients."""
 
-from math import exp, sqrt
+from math import exp
 
 import nn
 from nn import kernels

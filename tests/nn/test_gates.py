@@ -1,4 +1,4 @@
-"""Activations, gates and norms of rows: the fast loops against array code, array code against what stands written here."""
+"""Activations, gates and norms of rows: fast loops against array code, both against what stands written here."""
 
 import nn
 from nn import kernels
@@ -47,6 +47,24 @@ def test_activations_and_gates(kind, size, dtype, rng):
     same = dy.copy()
     kernels.activate_backward(a, same, same, kind)
     np.testing.assert_allclose(same, dx, rtol=1e-5, atol=NEAR[dtype])
+
+
+def test_layers_of_activations_and_gates_are_their_formulas(rng):
+    x = rng.standard_normal((2, 3))
+    for layer, kind in ((nn.SiLU(), "silu"), (nn.GELU(), "gelu"), (nn.GELU("tanh"), "gelu-tanh")):
+        np.testing.assert_allclose(layer.forward(x, nn.Run())[0], FORMULAS[kind](x), rtol=1e-13)
+    gates = {
+        "sigmoid": nn.Gated(3, 4, bias=True),
+        "silu": nn.SwiGLU(3, 4),
+        "gelu": nn.GEGLU(3, 4, bias=True),
+        "gelu-tanh": nn.GEGLU(3, 4, "tanh"),
+        "relu": nn.ReGLU(3, 4),
+    }
+    for kind, layer in gates.items():
+        network = nn.Network(layer, (3,))
+        network.bind(rng.standard_normal(network.dim))
+        a, b = (x @ part.W.T + (part.b if part.bias else 0) for part in (layer.gate, layer.up))
+        np.testing.assert_allclose(network.forward(x, nn.Run())[0], FORMULAS[kind](a) * b, rtol=1e-12, atol=1e-14)
 
 
 def test_gelu_keeps_its_digits_far_to_the_left():

@@ -179,6 +179,7 @@ def test_a_tied_head_adds_to_the_embedding_and_padding_is_not_trained(rng):
     np.testing.assert_allclose(found[0][1][where].reshape(5, 4)[0], of_head[0], rtol=1e-12)
     np.testing.assert_array_equal(found[0][1][where].reshape(5, 4)[1:], full[where].reshape(5, 4)[1:])
     assert np.abs(full[where].reshape(5, 4)[0] - of_head[0]).max() > 1e-3
+    assert repr(network.layer.layers[0].init["W"]) == repr(nn.init.ZeroRow(nn.init.Normal(0.02), 0))
     start = network.x0(np.random.default_rng(0))
     np.testing.assert_array_equal(start[where].reshape(5, 4)[0], 0)
     assert start[where].reshape(5, 4)[1:].all()
