@@ -36,7 +36,8 @@ class MultiHeadAttention(Layer):
                 ("strided", l)      |i - j| < l or (i - j) mod l = 0
                 ("fixed", l, c)     floor(i/l) = floor(j/l) or j mod l >= l - c
     positions   Rotary(...), Alibi(), Relative(...) of nn/rotary.py, or None
-    dropout     of the p_ijh in training, a function of (seed, step, layer name, row, h, i, j); p is not scaled to sum 1
+    dropout     of the p_ijh in training, a function of (seed, step, layer name, row, h, i, j); what stays is divided
+                by 1 - dropout
     scale       None: 1/sqrt(d)
 
     Backward, head by head (nn/kernels/reference_attention.py derives it, also in blocks):
@@ -151,7 +152,8 @@ class MultiHeadAttention(Layer):
     def asked(self, run):
         """What is asked of the maps to q, k and v, of the attention between, and of the map behind it."""
         maps = [run.asking(run.backward and (run.dx or m.active), run.dx) for m in (self.query, self.key, self.value)]
-        between = run.backward and (run.dx or self.dK is not None or any(part.backward for part in maps))
+        own = self.dK is not None or self.dV is not None
+        between = run.backward and (run.dx or own or any(part.backward for part in maps))
         return maps, between, run.asking(run.backward, between)
 
     def attend(self, x, memory, keep, run):

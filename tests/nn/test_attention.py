@@ -327,6 +327,19 @@ def test_passes_in_flight_and_what_they_keep(path, rng):
     assert max(a.size for a in arrays(passes[0][1])) == 160 < 40 * 40
 
 
+@pytest.mark.parametrize("active", [["V"], ["K", "out.b"], ["key.b"], ["out.W"]])
+def test_frozen_gradients_are_those_of_the_full_pass(active, path, rng):
+    network, x, full = bound(nn.MultiHeadAttention(8, 2, positions=nn.Relative(2)), (5, 8), rng)
+    a, c, run = *rng.standard_normal((2, 3, 5, 8)), nn.Run(training=True, backward=True)
+    network.backward(c.copy(), network.forward(a, run)[1], run)
+    part = np.full(network.dim, np.nan)
+    network.bind(x, part, frozenset(active))
+    assert network.backward(c.copy(), network.forward(a, run)[1], run) is None
+    for segment in network.segments:
+        expected = full[segment.slice] if segment.name in active else np.nan
+        np.testing.assert_array_equal(part[segment.slice], expected)
+
+
 def test_float32_is_near_float64(rng):
     found = []
     for dtype in ("float64", "float32"):
