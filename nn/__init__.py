@@ -1,57 +1,77 @@
 """Layers, losses, initialisers and networks over flat vectors. Every backward pass is derived beside its code."""
 
 from . import init
-from .activations import GELU, LeakyReLU, LogSoftmax, PReLU, ReLU, Sigmoid, Softmax, Tanh
+from .activations import GELU, LeakyReLU, LogSoftmax, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from .attention import MultiHeadAttention
 from .composites import Residual, Sequential
 from .convolution import Conv2d
 from .dropout import Dropout, Flatten, VariationalDropout
 from .embedding import Embedding
+from .gated import GEGLU, Gated, ReGLU, SwiGLU
 from .gradcheck import gradcheck_layer
 from .layer import Layer, Run
-from .layer_norm import LayerNorm
+from .layer_norm import LayerNorm, RMSNorm
 from .linear import Linear
 from .losses import BinaryCrossEntropy, KLDivergence, SoftmaxCrossEntropy, SquaredError
 from .network import Network
 from .networks import basic_block, language_model, lenet5, mlp, resnet18, resnet20, small_cnn, strided, vgg
 from .norms import BatchNorm
 from .pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool, MaxPool2d
+from .positions import LearnedPositions, SinusoidalPositions
 from .profile import Profile
 from .recurrent import GRU, LSTM
+from .rotary import Alibi, Relative, Rotary
+from .transformer import DecoderLayer, EncoderLayer, feed_forward
 
 __all__ = [
+    "GEGLU",
+    "GELU",
     "GRU",
     "LSTM",
     "AdaptiveAvgPool2d",
+    "Alibi",
     "AvgPool2d",
     "BatchNorm",
     "BinaryCrossEntropy",
     "Conv2d",
+    "DecoderLayer",
     "Dropout",
     "Embedding",
+    "EncoderLayer",
     "Flatten",
-    "GELU",
+    "Gated",
     "KLDivergence",
     "GlobalAvgPool",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "LearnedPositions",
     "Linear",
     "LogSoftmax",
     "MaxPool2d",
+    "MultiHeadAttention",
     "Network",
     "PReLU",
     "Profile",
+    "RMSNorm",
+    "ReGLU",
     "ReLU",
+    "Relative",
     "Residual",
+    "Rotary",
     "Run",
     "Sequential",
+    "SiLU",
     "Sigmoid",
+    "SinusoidalPositions",
     "Softmax",
     "SoftmaxCrossEntropy",
     "SquaredError",
+    "SwiGLU",
     "Tanh",
     "VariationalDropout",
     "basic_block",
+    "feed_forward",
     "gradcheck_layer",
     "init",
     "language_model",

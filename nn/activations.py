@@ -161,49 +161,58 @@ class Sigmoid(Activation):
         return y * (1 - y) * (1 - 2 * y)
 
 
-class GELU(Activation):
-    """y = x P(x), P the standard normal distribution function.   Hendrycks & Gimpel 2016.
-
-    form "erf":   P = (1 + erf(x/sqrt 2))/2,  P' = e^(-x^2/2)/sqrt(2 pi)
-    form "tanh":  P = (1 + tanh u)/2,  u = sqrt(2/pi) (x + 0.044715 x^3),  P' = (1 - tanh^2 u) u'/2 = 2 P (1 - P) u'
-    dx = (P + x P') dy. Kept: x, and P. f'' = 2 P' + x P'', with P'' = -x P' (erf),
-    or 2 P' (1 - 2 P) u' + 2 P (1 - P) u'' (tanh).
-    """
+class Smooth(Activation):
+    """An activation of nn/kernels/reference_gates.py, named by `kind`, with its second derivative there. Kept: x."""
 
     reads_input = True
+    kind = "sigmoid"
+
+    def apply(self, x, y):
+        x = x if x.flags.c_contiguous else x.copy()
+        kernels.activate(x, y, self.kind)
+        return (x,)
+
+    def derive(self, dy, x):
+        kernels.activate_backward(x, dy, dy, self.kind)
+
+    def second(self, x):
+        """With f = x P:  f'' = 2 P' + x P''."""
+        p = kernels.reference_gates.share(self.kind, x)
+        slope = kernels.reference_gates.share_slope(self.kind, x, p)
+        return 2 * slope + x * self.bend(x, p, slope)
+
+
+class SiLU(Smooth):
+    """y = x s, s = 1/(1 + e^(-x)); dx = s (1 + x (1 - s)) dy. Also called swish. Kept: x.   Elfwing et al. 2018.
+
+    f'' = 2 s' + x s'', with s' = s (1 - s), s'' = s' (1 - 2 s).
+    """
+
+    kind = "silu"
+
+    def bend(self, x, s, slope):
+        return slope * (1 - 2 * s)
+
+
+class GELU(Smooth):
+    """y = x P(x), P the standard normal distribution function.   Hendrycks & Gimpel 2016.
+
+    form "erf":   P = (1 + erf(x/sqrt 2))/2,  P' = e^(-x^2/2)/sqrt(2 pi)                                BERT, RoBERTa
+    form "tanh":  P = (1 + tanh u)/2,  u = sqrt(2/pi) (x + 0.044715 x^3),  P' = 2 P (1 - P) u'           GPT-2
+    dx = (P + x P') dy. Kept: x. f'' = 2 P' + x P'', with P'' = -x P' (erf),
+    or 2 P' (1 - 2 P) u' + 2 P (1 - P) u'' (tanh).
+    """
 
     def __init__(self, form="erf"):
         if form not in ("erf", "tanh"):
             raise UserError(f"GELU: form must be 'erf' or 'tanh', got {form!r}")
-        self.form = form
+        self.form, self.kind = form, "gelu" if form == "erf" else "gelu-tanh"
 
-    def apply(self, x, y):
-        m = xp(x)
+    def bend(self, x, p, slope):
         if self.form == "erf":
-            p = x * sqrt(0.5)
-            kernels.erf(p)
-        else:
-            p = m.tanh(sqrt(2 / pi) * x * (1 + 0.044715 * x * x))
-        p += 1
-        p *= 0.5
-        m.multiply(x, p, out=y)
-        return x, p
-
-    def derive(self, dy, x, p):
-        dy *= p + x * self.slope(x, p)  # forward was: y = x P(x)
-
-    def slope(self, x, p):
-        """P'."""
-        if self.form == "erf":
-            return xp(x).exp(-0.5 * x * x) * (1 / sqrt(2 * pi))
-        return 2 * p * (1 - p) * (sqrt(2 / pi) * (1 + 3 * 0.044715 * x * x))
-
-    def second(self, x, p):
-        slope = self.slope(x, p)
-        if self.form == "erf":
-            return slope * (2 - x * x)
+            return -x * slope
         first, bend = sqrt(2 / pi) * (1 + 3 * 0.044715 * x * x), sqrt(2 / pi) * 6 * 0.044715 * x  # u', u''
-        return 2 * slope + x * (2 * slope * (1 - 2 * p) * first + 2 * p * (1 - p) * bend)
+        return 2 * slope * (1 - 2 * p) * first + 2 * p * (1 - p) * bend
 
     def __repr__(self):
         return f"GELU({self.form!r})"

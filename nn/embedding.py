@@ -4,6 +4,7 @@ from npopt.errors import UserError
 from npopt.values import whole
 
 from . import init, kernels
+from .init import ZeroRow
 from .layer import Layer
 
 START = init.Normal(0.02)
@@ -14,13 +15,19 @@ class Embedding(Layer):
 
     dW_v = sum of dy over the places where x = v, in the order of the places; rows of words that do not occur are 0.
     There is no dx: x is not a number that could move. Kept: x.
+
+    padding  a word whose vector starts at 0 and is not trained: dW_padding = 0. None: there is no such word
     """
 
     reads_output = False
 
-    def __init__(self, words, features, init=START):
+    def __init__(self, words, features, init=START, padding=None):
         self.words, self.features = whole("Embedding", "words", words), whole("Embedding", "features", features)
-        self.shapes, self.init = {"W": ((words, features), "embedding")}, {"W": init}
+        if padding is not None and not 0 <= whole("Embedding", "padding", padding, 0) < words:
+            raise UserError(f"Embedding: padding must be one of the {words} words, got {padding}")
+        self.padding = padding
+        start = init if padding is None else ZeroRow(init, padding)
+        self.shapes, self.init = {"W": ((words, features), "embedding")}, {"W": start}
 
     def output_shape(self, shape):
         return (*shape, self.features)
@@ -39,6 +46,9 @@ class Embedding(Layer):
             raise UserError("Embedding: whole numbers have no gradient; ask for that of the Embedding's output")
         if self.dW is not None:
             kernels.sum_by_word(dy.reshape(-1, self.features), x.reshape(-1), self.dW)
+            if self.padding is not None:
+                self.dW[self.padding] = 0
 
     def __repr__(self):
-        return f"Embedding({self.words}, {self.features})"
+        more = "" if self.padding is None else f", padding={self.padding}"
+        return f"Embedding({self.words}, {self.features}{more})"

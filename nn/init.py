@@ -169,3 +169,15 @@ class PyTorchDefault(Value):
 
     def __call__(self, rng, shape, fan_in, fan_out, dtype):
         return uniform(rng, shape, sqrt(1 / fan_in), dtype)
+
+
+class ZeroRow(Value):
+    """What another initialiser gives, but 0 in one row: the vector of padding in an Embedding."""
+
+    def __init__(self, inner, row):
+        self.inner, self.row = inner, row
+
+    def __call__(self, rng, shape, fan_in, fan_out, dtype):
+        W = self.inner(rng, shape, fan_in, fan_out, dtype)
+        W[self.row] = 0
+        return W

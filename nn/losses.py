@@ -99,12 +99,20 @@ class SoftmaxCrossEntropy(Loss):
         l = S - (1 - s) z_t - s mean(z),      dl/dz_k = p_k - q_k,    because dS/dz_k = p_k and sum_k q_k = 1.
     Szegedy et al., CVPR 2016, section 7, for the smoothing.
 
-    Outputs (B, T, K) with targets (B, T) are sequences: l_b is the mean over the n_b positions of row b that count,
-    those whose target is not -1, and 0 where there are none. So rows weigh the same, however many positions they have.
+    Outputs (B, T, K) with targets (B, T) are sequences, in which positions count whose target is not -1.
+
+    over="rows"         l_b is the mean over the n_b positions of row b that count, and 0 where there are none. So rows
+                        weigh the same, however many positions they have.
+    over="positions"    l_b = (B/n) sum_t l_bt, n = sum_b n_b: without weights L is the mean over all n positions of the
+                        batch, and dL/dz = (p - q)/n. So positions weigh the same, as in masked language models. n is
+                        the batch's: L is not the mean of the losses of its parts unless n_b is the same for all rows.
     """
 
-    def __init__(self, label_smoothing=0.0):
+    def __init__(self, label_smoothing=0.0, over="rows"):
         self.label_smoothing = number("SoftmaxCrossEntropy", "label_smoothing", label_smoothing, low=0, high=1)
+        if over not in ("rows", "positions"):
+            raise UserError(f"SoftmaxCrossEntropy: over must be 'rows' or 'positions', got {over!r}")
+        self.over = over
 
     def targets(self, outputs, t, dtype):
         t = binary(t)
@@ -130,8 +138,14 @@ class SoftmaxCrossEntropy(Loss):
         found = z.argmax(axis=-1) == t
         if z.ndim == 2:
             return found
-        counts = t != IGNORE
-        return (found & counts).sum(axis=1) / xp(z).maximum(counts.sum(axis=1), 1)
+        return (found * self.shares(t)).sum(axis=1)
+
+    def shares(self, t):
+        """(B, T): the weight of each position in the loss of its row."""
+        m, counts = xp(t), t != IGNORE
+        if self.over == "positions":
+            return counts * (t.shape[0] / m.maximum(counts.sum(), 1))
+        return counts / m.maximum(counts.sum(axis=1), 1).reshape(-1, 1)
 
     def draw(self, z, u):
         """(B,) labels with the probabilities softmax(z), from uniform numbers u, (B,): the inverse of the cdf."""
@@ -150,21 +164,19 @@ class SoftmaxCrossEntropy(Loss):
     def second(self, z, t, rz):
         found = softmax_second(z, rz)
         if z.ndim > 2:
-            counts = t != IGNORE
-            found *= (counts / xp(z).maximum(counts.sum(axis=1), 1).reshape(-1, 1))[..., None].astype(z.dtype)
+            found *= self.shares(t)[..., None].astype(z.dtype)
         return found
 
     def _pass(self, z, t, weights):
-        flat, share = z.reshape(-1, z.shape[-1]), None
+        flat = z.reshape(-1, z.shape[-1])
         rows, dz = backend.empty(flat.shape[:1], z.dtype), backend.empty(flat.shape, z.dtype)
         if z.ndim == 2:
             kernels.softmax(flat, t, self.label_smoothing, weights, dz, rows)
             return rows, dz
-        counts = t != IGNORE  # the kernel divides by B T: a position weighs T / n_b
-        share = counts * (t.shape[1] / xp(z).maximum(counts.sum(axis=1), 1)).reshape(-1, 1)
+        share = self.shares(t) * t.shape[1]  # the kernel divides by B T
         each = share if weights is None else share * weights.reshape(-1, 1)
         each = each.astype(z.dtype).reshape(-1)
-        kernels.softmax(flat, (t * counts).reshape(-1), self.label_smoothing, each, dz, rows)
+        kernels.softmax(flat, (t * (t != IGNORE)).reshape(-1), self.label_smoothing, each, dz, rows)
         return (rows.reshape(t.shape) * share).sum(axis=1).astype(z.dtype) * (1 / t.shape[1]), dz.reshape(z.shape)
 
 

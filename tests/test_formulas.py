@@ -9,6 +9,7 @@ import nn
 import npopt
 import problems
 from nn.kernels.cpu import _cut, _relu, _relu_backward
+from nn.kernels.gpu import gates
 from nn.norms import fold, scales, slopes
 from npopt import backend, ball
 from npopt.backend import elementwise, noise
@@ -255,6 +256,12 @@ COMPILED = [
     (_relu, ("y", "x")),
     (_relu_backward, ("dx", "dy", "y")),
     (_cut, ("dy", "y")),
+    (gates.silu, ("y", "x")),
+    (gates.silu_backward, ("dx", "x")),
+    (gates.gelu_tanh, ("y", "x")),
+    (gates.gelu_tanh_backward, ("dx", "x")),
+    (gates.swiglu, ("y", "a", "b")),
+    (gates.swiglu_backward, ("da", "db", "a", "b")),
     (reduced, ("out", "old", "mean")),
     (add_normals, ("out",)),
     (moved, ("y", "x", "u")),

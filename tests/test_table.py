@@ -46,6 +46,20 @@ RECURRENT = [
         )
     ),
 ]
+GATES = "nn/test_gates.py::test_activations_and_gates"
+TRANSFORMER = "nn/test_transformer.py::"
+ADDED = TRANSFORMER + "test_positions_that_are_added"
+ATTENTION = [
+    "nn/test_attention.py::" + test
+    for test in (
+        "test_values_are_the_equations_pair_by_pair",
+        "test_gradients_with_keys_that_are_left_out",
+        "test_layers_with_masks_never_touch_the_host",
+        "test_both_forms_and_the_compiled_one_agree",
+        "test_cross_attention",
+        "test_what_may_not_be_seen_changes_nothing",
+    )
+]
 FUSED = ["nn/test_passes.py::test_fused_layers_are_chosen_printed_and_equal_to_their_parts"]
 LOSS = [
     "nn/test_losses.py::test_gradient_is_the_derivative_of_the_weighted_mean",
@@ -321,9 +335,17 @@ TABLE = {
     "nn.convolution": {"Conv2d": LAYER},
     "nn.norms": {"BatchNorm": LAYER},
     "nn.fused": {"BatchNormReLU": FUSED, "BatchNormSkip": FUSED},
-    "nn.layer_norm": {"LayerNorm": LAYER},
+    "nn.layer_norm": {name: [*LAYER, "nn/test_gates.py::test_norms_of_rows"] for name in ("LayerNorm", "RMSNorm")},
     "nn.activations": {
-        name: LAYER for name in ("ReLU", "LeakyReLU", "PReLU", "Tanh", "Sigmoid", "GELU", "Softmax", "LogSoftmax")
+        **{name: LAYER for name in ("ReLU", "LeakyReLU", "PReLU", "Tanh", "Sigmoid", "Softmax", "LogSoftmax")},
+        **{name: [*LAYER, GATES] for name in ("GELU", "SiLU")},
+    },
+    "nn.gated": {name: [*LAYER, GATES] for name in ("Gated", "SwiGLU", "GEGLU", "ReGLU")},
+    "nn.attention": {"MultiHeadAttention": ATTENTION},
+    "nn.positions": {name: [*LAYER, ADDED] for name in ("LearnedPositions", "SinusoidalPositions")},
+    "nn.transformer": {
+        "EncoderLayer": [*LAYER, TRANSFORMER + "test_gradients_of_encoder_layers"],
+        "DecoderLayer": [TRANSFORMER + "test_gradients_of_decoder_layers_and_of_their_memory"],
     },
     "nn.pooling": {name: LAYER for name in ("MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "GlobalAvgPool")},
     "nn.dropout": {
@@ -337,6 +359,7 @@ TABLE = {
     "nn.recurrent": {name: RECURRENT for name in ("LSTM", "GRU")},
     "nn.losses": {name: LOSS for name in ("SoftmaxCrossEntropy", "SquaredError", "BinaryCrossEntropy", "KLDivergence")},
     "nn.init": {
+        "ZeroRow": [TRANSFORMER + "test_a_tied_head_adds_to_the_embedding_and_padding_is_not_trained"],
         **{
             name: ["nn/test_init.py::test_standard_deviation_and_bound"]
             for name in (

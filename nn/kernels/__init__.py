@@ -18,7 +18,7 @@ from npopt.errors import UserError
 
 import numpy as np
 
-from . import gpu, reference, reference_recurrent
+from . import gpu, reference, reference_attention, reference_gates, reference_recurrent, reference_rows
 from .reference import taps
 
 SAID = []  # not empty once it was said
@@ -46,24 +46,32 @@ class Absent:
 
 
 try:
-    from . import cpu, matrices, norms, pooling, recurrent
+    from . import attention_blocks, cpu, gates, matrices, norms, pooling, recurrent, rows
 except Exception as error:  # whatever a library does whose inner parts have changed
     warn(error)
-    cpu = matrices = norms = pooling = recurrent = Absent()
+    attention_blocks = cpu = gates = matrices = norms = pooling = recurrent = rows = Absent()
 
 __all__ = [
     "CHOICES",
+    "activate",
+    "activate_backward",
+    "attention",
+    "attention_backward",
     "chosen",
     "convolve",
     "convolve_inputs",
     "convolve_weights",
     "erf",
+    "gate",
+    "gate_backward",
     "gather_images",
     "gather_windows",
     "gru",
     "gru_backward",
     "gru_before",
     "gru_before_backward",
+    "layer_norm",
+    "layer_norm_backward",
     "linear",
     "linear_inputs",
     "linear_weights",
@@ -77,8 +85,12 @@ __all__ = [
     "normalise_backward",
     "normalise_sums",
     "plan",
+    "reference_gates",
     "relu",
     "relu_backward",
+    "rotate",
+    "rms_norm",
+    "rms_norm_backward",
     "softmax",
     "sum_by_word",
     "sum_rows",
@@ -180,3 +192,22 @@ gru = either(reference_recurrent.gru, cpu=recurrent.gru)
 gru_backward = either(reference_recurrent.gru_backward, cpu=recurrent.gru_backward)
 gru_before = either(reference_recurrent.gru_before)
 gru_before_backward = either(reference_recurrent.gru_before_backward)
+activate = either(reference_gates.activate, cpu=gates.activate, gpu=gpu.gates.activate)
+activate_backward = either(
+    reference_gates.activate_backward, cpu=gates.activate_backward, gpu=gpu.gates.activate_backward
+)
+gate = either(reference_gates.gate, cpu=gates.gate, gpu=gpu.gates.gate)
+gate_backward = either(reference_gates.gate_backward, cpu=gates.gate_backward, gpu=gpu.gates.gate_backward)
+layer_norm = either(reference_rows.layer_norm, cpu=rows.layer_norm)
+layer_norm_backward = either(reference_rows.layer_norm_backward, cpu=rows.layer_norm_backward)
+rms_norm = either(reference_rows.rms_norm, cpu=rows.rms_norm)
+rms_norm_backward = either(reference_rows.rms_norm_backward, cpu=rows.rms_norm_backward)
+attention = either(
+    reference_attention.attention, cpu=attention_blocks.attention, gpu=reference_attention.attention_in_blocks
+)
+attention_backward = either(
+    reference_attention.attention_backward,
+    cpu=attention_blocks.attention_backward,
+    gpu=reference_attention.attention_in_blocks_backward,
+)
+rotate = either(reference_rows.rotate, cpu=rows.rotate)

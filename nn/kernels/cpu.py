@@ -5,7 +5,8 @@ product, a linear map on both axes of a small tile, a 2 x 2 maximum, a transposi
 together for use inside numba loops. Around them are matrices (linear layers: a BLAS library's threads would have to be
 woken around each), direct with its direct_loops (any convolution, on the images themselves, no columns written),
 winograd with its winograd_maps (3x3 of stride 1), norms, pooling, recurrent with its recurrent_parts and cells (LSTM,
-GRU). functions has tanh and exp. `algorithm` chooses between direct and winograd.
+GRU), attention_blocks with its attention_parts, gates, and rows (norms of rows). functions has tanh and exp.
+`algorithm` chooses between direct and winograd.
 For dW Winograd's V is made again: in the cache that is cheaper than to keep 2.25 times the activations. No result
 depends on the number of threads.
 

@@ -17,6 +17,7 @@ CASES = {
     "binary cross-entropy, positives weighted": (nn.BinaryCrossEntropy(pos_weight=2.5), "shares", 3),
     "divergence": (nn.KLDivergence(), "logits", 4),
     "cross-entropy of sequences": (nn.SoftmaxCrossEntropy(0.1), "words", (5, 4)),
+    "cross-entropy of positions": (nn.SoftmaxCrossEntropy(0.1, over="positions"), "words", (5, 4)),
     "squared error of sequences": (nn.SquaredError(), "series", (5, 2)),
     "binary cross-entropy of sequences": (nn.BinaryCrossEntropy(), "marks", (5, 2)),
 }
@@ -132,7 +133,7 @@ def test_targets_that_do_not_fit_get_one_sentence(loss, outputs, t, words):
 
 def test_losses_are_values():
     assert nn.SoftmaxCrossEntropy() == nn.SoftmaxCrossEntropy(label_smoothing=0.0)
-    assert repr(nn.SoftmaxCrossEntropy(0.1)) == "SoftmaxCrossEntropy(label_smoothing=0.1)"
+    assert repr(nn.SoftmaxCrossEntropy(0.1)) == "SoftmaxCrossEntropy(label_smoothing=0.1, over='rows')"
     with pytest.raises(ValueError, match="label_smoothing must lie in"):
         nn.SoftmaxCrossEntropy(1.5)
 
@@ -140,3 +141,23 @@ def test_losses_are_values():
 def test_the_accuracy_of_several_binary_outputs_is_a_share():
     z, t = np.array([[2.0, -1.0, 3.0], [1.0, 1.0, 1.0]]), np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
     np.testing.assert_allclose(nn.BinaryCrossEntropy().right(z, t), [1.0, 1 / 3])
+
+
+def test_over_positions_the_mean_is_that_of_all_labels_that_count(rng):
+    """(1/n) sum of the n unmasked labels' losses; dz is (p - e)/n there and exactly 0 elsewhere."""
+    loss, z = nn.SoftmaxCrossEntropy(over="positions"), rng.standard_normal((3, 4, 5))
+    t = np.array([[1, -1, 4, 0], [-1, -1, -1, -1], [2, -1, -1, -1]])
+    value, dz = loss.value_and_gradient(z, t)
+    p, counts = scipy.special.softmax(z, axis=2), t != -1
+    chosen = np.take_along_axis(p, np.maximum(t, 0)[..., None], 2)[..., 0]
+    assert value == pytest.approx(-np.log(chosen[counts]).mean(), rel=1e-13)
+    expected = (p - np.eye(5)[np.maximum(t, 0)]) / 4
+    np.testing.assert_allclose(dz[counts], expected[counts], rtol=1e-12)
+    np.testing.assert_array_equal(dz[~counts], 0)
+    right = (z.argmax(2) == t)[counts].mean()
+    assert loss.right(z, t).mean() == pytest.approx(right, rel=1e-14)
+    nothing = np.full((3, 4), -1)
+    value, dz = loss.value_and_gradient(z, nothing)
+    assert value == 0 and not dz.any()
+    with pytest.raises(ValueError, match="over must be"):
+        nn.SoftmaxCrossEntropy(over="batches")

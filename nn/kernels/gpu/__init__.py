@@ -7,10 +7,10 @@ unless backend.precision("tf32") is set. Activations may be float16 or bfloat16:
 statistics and sums stay float32.
 """
 
-from . import convolutions, norms, pixels, tensor, winograd
+from . import convolutions, gates, norms, pixels, tensor, winograd
 from .launch import takes
 
-__all__ = ["PROGRAMS", "convolutions", "norms", "pixels", "takes", "tensor", "winograd"]
+__all__ = ["PROGRAMS", "convolutions", "gates", "norms", "pixels", "takes", "tensor", "winograd"]
 
 PROGRAMS = (
     convolutions.program,
