@@ -12,7 +12,8 @@ from .embedding import Embedding
 from .layer_norm import LayerNorm, RMSNorm
 from .linear import Linear
 from .network import Network
-from .positions import LearnedPositions, Rotary
+from .positions import LearnedPositions
+from .rotary import Rotary
 from .transformer import EncoderLayer
 
 START = initialisers.Normal(0.02)
