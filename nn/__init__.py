@@ -9,7 +9,7 @@ from .dropout import Dropout, Flatten, VariationalDropout
 from .embedding import Embedding
 from .gated import GEGLU, Gated, ReGLU, SwiGLU
 from .gradcheck import gradcheck_layer
-from .language import gpt2, llama
+from .language import bert, gpt2, llama
 from .layer import Layer, Run
 from .layer_norm import LayerNorm, RMSNorm
 from .linear import Linear
@@ -72,6 +72,7 @@ __all__ = [
     "Tanh",
     "VariationalDropout",
     "basic_block",
+    "bert",
     "feed_forward",
     "gpt2",
     "gradcheck_layer",

@@ -6,9 +6,11 @@ Each returns a Network of whole numbers. A row has `length` tokens; `network.lay
 from npopt.values import whole
 
 from . import init as initialisers
+from .activations import GELU, Tanh
 from .composites import Sequential
 from .dropout import Dropout
 from .embedding import Embedding
+from .encoder import Encoder, First, OneType
 from .layer_norm import LayerNorm, RMSNorm
 from .linear import Linear
 from .network import Network
@@ -102,3 +104,48 @@ def gpt2(words, length, features, layers, heads, hidden=None, *, dropout=0.0, ep
     if dropout:
         body["drop"] = Dropout(dropout)
     return decoder(words, length, body, parts, LayerNorm(features, eps), features, f"gpt2-{layers}x{features}", tied)
+
+
+def bert(
+    words, length, features, layers, heads, hidden=None, *, head=None, types=2, dropout=0.0, eps=1e-12, init=START
+):
+    """The encoder of BERT, Devlin et al., NAACL 2019: (words, keep) -> (B, length, features), norms behind each part.
+
+    head    None: the vectors of all words; "words": logits of each word, for masked language models, whose last map
+            shares embed.W; a number of classes: logits of the row, by the first word's vector
+    types   rows of the table that marks a pair's sentences; all words are of the first type here
+    """
+    start = Sequential(
+        embed=Embedding(words, features, init),
+        positions=LearnedPositions(length, features, init),
+        types=OneType(types, features, init),
+        norm=LayerNorm(features, eps),
+        drop=Dropout(dropout),
+    )
+    zeros = initialisers.Zeros()
+    starts = dict(init=init, bias_init=zeros)
+    parts = [
+        EncoderLayer(
+            features,
+            heads,
+            hidden,
+            "gelu",
+            place="post",
+            norm=lambda size: LayerNorm(size, eps),
+            dropout=dropout,
+            **starts,
+        )
+        for _ in range(whole("bert", "layers", layers))
+    ]
+    encoder, share = Encoder(start, parts), None
+    if head is None:
+        body = Sequential(encoder=encoder)
+    elif head == "words":
+        last = Linear(features, words, **starts)
+        transform = dict(dense=Linear(features, features, **starts), act=GELU(), norm=LayerNorm(features, eps))
+        body, share = Sequential(encoder=encoder, **transform, head=last), {"head.W": "encoder.embed.W"}
+    else:
+        last = Linear(features, whole("bert", "head", head), **starts)
+        pooled = dict(first=First(), pooler=Linear(features, features, **starts), act=Tanh(), drop=Dropout(dropout))
+        body = Sequential(encoder=encoder, **pooled, head=last)
+    return Network(body, ((length,), (length,)), f"bert-{layers}x{features}", share=share)

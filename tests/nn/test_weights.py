@@ -1,12 +1,14 @@
 """Published weights: parameter counts, a documented text, and forward passes written from other conventions."""
 
 import json
+import math
 import os
 import pathlib
 import struct
 
+import nn
 from nn import weights
-from nn.language import gpt2, llama
+from nn.language import bert, gpt2, llama
 from nn.layer import Run
 from npopt import gradcheck
 from problems.neural import Neural
@@ -216,7 +218,7 @@ def test_a_llama_folder(tmp_path, rng):
         (dict(vocab_size=12), r"embed.W has shape \(11, 16\), the network wants \(12, 16\)"),
         (dict(num_hidden_layers=1), "no place in the network for layer2.attention.key.W, .* and 6 more"),
         (dict(num_hidden_layers=3), "no tensor for layer3.attention.key.W"),
-        (dict(tie_word_embeddings=True), "ties the head to the embedding, but the files hold two arrays"),
+        (dict(tie_word_embeddings=True), "ties head.W to embed.W, but the files hold two arrays"),
     ):
         with pytest.raises(ValueError, match=message):
             weights.hub(folder_of(tmp_path / "a", LLAMA | change, arrays))
@@ -305,6 +307,83 @@ def test_a_gpt2_folder(tmp_path, rng):
         weights.hub(folder_of(tmp_path / "d", GPT2 | dict(activation_function="relu"), arrays))
 
 
+BERT = dict(architectures=["BertModel"], vocab_size=9, max_position_embeddings=7, hidden_size=8, num_hidden_layers=2,
+            num_attention_heads=2, intermediate_size=12, hidden_act="gelu", layer_norm_eps=1e-12, type_vocab_size=2,
+            id2label={"0": "a", "1": "b", "2": "c"})  # fmt: skip
+
+
+def bert_arrays(rng, kind="BertModel"):
+    top, embeddings = "" if kind == "BertModel" else "bert.", "embeddings."
+    shapes = {f"{top}{embeddings}{n}_embeddings.weight": (rows, 8) for n, rows in
+              (("word", 9), ("position", 7), ("token_type", 2))}  # fmt: skip
+    shapes |= {f"{top}{embeddings}LayerNorm.{n}": (8,) for n in ("weight", "bias")}
+    maps = {f"attention.self.{n}": (8, 8) for n in ("query", "key", "value")}
+    maps |= {"attention.output.dense": (8, 8), "intermediate.dense": (12, 8), "output.dense": (8, 12)}
+    for i in range(2):
+        at = f"{top}encoder.layer.{i}."
+        for name, shape in maps.items():
+            shapes |= {f"{at}{name}.weight": shape, f"{at}{name}.bias": shape[:1]}
+        shapes |= {
+            f"{at}{part}.LayerNorm.{n}": (8,) for part in ("attention.output", "output") for n in ("weight", "bias")
+        }
+    if kind == "BertForMaskedLM":
+        shapes |= {"cls.predictions.transform.dense.weight": (8, 8), "cls.predictions.bias": (9,)}
+        shapes |= {f"cls.predictions.transform.{n}": (8,) for n in ("dense.bias", "LayerNorm.weight", "LayerNorm.bias")}
+    else:
+        shapes |= {f"{top}pooler.dense.weight": (8, 8), f"{top}pooler.dense.bias": (8,)}
+    if kind == "BertForSequenceClassification":
+        shapes |= {"classifier.weight": (3, 8), "classifier.bias": (3,)}
+    return {name: rng.standard_normal(shape).astype("f4") for name, shape in shapes.items()}
+
+
+def gelu(x):
+    return x * np.vectorize(lambda v: (1 + math.erf(v / math.sqrt(2))) / 2)(x)
+
+
+def hub_bert(a, tokens, kind):
+    """Of the words that are there; those behind them are as if they were not."""
+    a = {name.removeprefix("bert."): array for name, array in a.items()}
+
+    def norm(x, name):
+        x = x - x.mean(-1, keepdims=True)
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-12) * a[name + ".weight"] + a[name + ".bias"]
+
+    def map_(x, name):
+        return x @ a[name + ".weight"].T + a[name + ".bias"]
+
+    x = a["embeddings.word_embeddings.weight"][tokens] + a["embeddings.position_embeddings.weight"][: len(tokens)]
+    x = norm(x + a["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+    for i in range(2):
+        at = f"encoder.layer.{i}."
+        q, k, v = (map_(x, f"{at}attention.self.{n}") for n in ("query", "key", "value"))
+        heads = []
+        for h in (slice(0, 4), slice(4, 8)):
+            p = np.exp(q[:, h] @ k[:, h].T / 2)
+            heads.append(p / p.sum(1, keepdims=True) @ v[:, h])
+        x = norm(x + map_(np.concatenate(heads, 1), at + "attention.output.dense"), at + "attention.output.LayerNorm")
+        inner = gelu(map_(x, at + "intermediate.dense"))
+        x = norm(x + map_(inner, at + "output.dense"), at + "output.LayerNorm")
+    if kind == "BertForMaskedLM":
+        h = norm(gelu(map_(x, "cls.predictions.transform.dense")), "cls.predictions.transform.LayerNorm")
+        return h @ a["embeddings.word_embeddings.weight"].T + a["cls.predictions.bias"]
+    if kind == "BertForSequenceClassification":
+        return map_(np.tanh(map_(x[0], "pooler.dense")), "classifier")
+    return x
+
+
+@pytest.mark.parametrize("kind", ["BertModel", "BertForMaskedLM", "BertForSequenceClassification"])
+def test_a_bert_folder(tmp_path, rng, kind):
+    arrays, tokens = bert_arrays(rng, kind), [8, 1, 1, 0]
+    network, x = weights.hub(folder_of(tmp_path / "a", BERT | dict(architectures=[kind]), arrays))
+    expected = hub_bert({name: array.astype(float) for name, array in arrays.items()}, tokens, kind)
+    network.bind(x)
+    padded = np.array([[*tokens, 5, 5, 5], [*tokens, 0, 7, 2]])
+    found = network.forward((padded, np.arange(7) < np.array([[4], [4]])), Run())[0]
+    for row in found:
+        row = row if kind == "BertForSequenceClassification" else row[:4]
+        np.testing.assert_allclose(row, expected, rtol=3e-4, atol=3e-4)
+
+
 # ------------------------------------------------------------------------------------------------------- the networks
 @pytest.mark.parametrize(
     "made",
@@ -328,3 +407,18 @@ def test_gpt2_starts_narrow_before_its_sums(rng):
     assert views["layer2.attention.out.W"].std() == pytest.approx(0.02 / 8**0.5, rel=0.02)
     assert views["layer2.feed.down.W"].std() == pytest.approx(0.02 / 8**0.5, rel=0.02)
     assert views["layer2.feed.up.W"].std() == pytest.approx(0.02, rel=0.02) and not views["layer2.feed.up.b"].any()
+
+
+@pytest.mark.parametrize("head", ["words", 3])
+def test_gradients_of_encoders(head, rng):
+    """Rows of 3 to 6 words; targets of masked language models for some of them."""
+    words, keep = rng.integers(0, 9, (4, 6)), np.arange(6) < np.array([[3], [6], [4], [5]])
+    network = bert(9, 6, 8, 2, 2, 12, head=head, dropout=0.1)
+    report = nn.gradcheck_layer(network, network.input_shape, batch=4, inputs=(words, keep))
+    assert report.ok, str(report)
+
+
+def test_encoders_have_as_many_parameters_as_published():
+    """With the pooler's 768 x 769 and 384 x 385, which only classifiers have here."""
+    assert bert(30_522, 512, 768, 12, 12, 3072).dim + 768 * 769 == 109_482_240
+    assert bert(30_522, 512, 384, 6, 12, 1536).dim + 384 * 385 == 22_713_216
