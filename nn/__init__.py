@@ -1,6 +1,6 @@
 """Layers, losses, initialisers and networks over flat vectors. Every backward pass is derived beside its code."""
 
-from . import init
+from . import init, weights
 from .activations import GELU, LeakyReLU, LogSoftmax, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from .attention import MultiHeadAttention
 from .composites import Residual, Sequential
@@ -9,6 +9,7 @@ from .dropout import Dropout, Flatten, VariationalDropout
 from .embedding import Embedding
 from .gated import GEGLU, Gated, ReGLU, SwiGLU
 from .gradcheck import gradcheck_layer
+from .language import bert, gpt2, llama
 from .layer import Layer, Run
 from .layer_norm import LayerNorm, RMSNorm
 from .linear import Linear
@@ -71,15 +72,19 @@ __all__ = [
     "Tanh",
     "VariationalDropout",
     "basic_block",
+    "bert",
     "feed_forward",
+    "gpt2",
     "gradcheck_layer",
     "init",
     "language_model",
     "lenet5",
+    "llama",
     "mlp",
     "resnet18",
     "resnet20",
     "small_cnn",
     "strided",
     "vgg",
+    "weights",
 ]

@@ -36,7 +36,8 @@ def gradcheck_layer(layer, input_shape, batch=3, training=True, tol=1e-7, seed=0
         + [a.reshape(-1).astype("float64") for a, moves in zip(arrays, moving, strict=True) if moves]
     )
     c = backend.asarray(rng.standard_normal((len(arrays[0]), *network.output_shape)))
-    there, back, split = Run(training, seed=seed), Run(training, dx=True, seed=seed), network.dim
+    there, split = Run(training, seed=seed), network.dim
+    back = Run(training, backward=True, dx=any(moving), seed=seed)
     table = [(s.name, s.shape, s.kind, s.block) for s in network.segments]
     fixed = [None if moves else backend.asarray(a) for a, moves in zip(arrays, moving, strict=True)]
 
@@ -59,7 +60,7 @@ def gradcheck_layer(layer, input_shape, batch=3, training=True, tol=1e-7, seed=0
         y, saved = network.forward(taken(x), back)
         loss, at = (y * c).sum(), split
         dx = network.backward(c.copy(), saved, back)
-        for d in dx if isinstance(dx, tuple) else (dx,):
+        for d in (dx if isinstance(dx, tuple) else (dx,)) if any(moving) else ():
             out[at : at + d.size] = d.reshape(-1)
             at += d.size
         return loss
@@ -69,6 +70,6 @@ def gradcheck_layer(layer, input_shape, batch=3, training=True, tol=1e-7, seed=0
         name=network.name,
         value=value,
         value_and_gradient=value_and_gradient,
-        segments=Segments.of(*table, ("inputs", shape, "vector", "inputs")),
+        segments=Segments.of(*table, *[("inputs", shape, "vector", "inputs")] * any(moving)),
     )
     return gradcheck(problem, backend.asarray(point), directions=directions, h=h, tol=tol, seed=seed + 1)

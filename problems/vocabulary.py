@@ -97,6 +97,8 @@ class Pieces:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"Pieces: not a tokenizer.json ({error})") from None
+        self._tokenizer.no_padding()  # files may ask to fill or cut every text to one length
+        self._tokenizer.no_truncation()
         self.size = self._tokenizer.get_vocab_size()
         self.special = {token["content"]: token["id"] for token in json.loads(text)["added_tokens"] if token["special"]}
 

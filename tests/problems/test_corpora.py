@@ -173,6 +173,13 @@ def test_pieces_of_a_file(tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_text(vocabulary.pieces(["ab ab"], 262).text)
     assert vocabulary.Pieces.from_file(path).size == 262
+    text = json.loads(path.read_text())
+    text["padding"] = dict(strategy={"Fixed": 9}, direction="Right", pad_to_multiple_of=None, pad_id=0, pad_type_id=0,
+                           pad_token="<pad>")  # fmt: skip
+    text["truncation"] = dict(direction="Right", max_length=2, strategy="LongestFirst", stride=0)
+    assert vocabulary.Pieces(json.dumps(text)).encode("ab ab ab").size == vocabulary.Pieces.from_file(path).encode(
+        "ab ab ab"
+    ).size  # fmt: skip
     path.write_text("{}")
     with pytest.raises(ValueError, match="tokenizer.json: Pieces: not a tokenizer.json"):
         vocabulary.Pieces.from_file(path)

@@ -1,0 +1,111 @@
+"""Encoders of padded rows: what all their layers need beside x goes along."""
+
+from npopt import backend
+from npopt.values import whole
+
+from . import init as initialisers
+from .layer import Layer
+
+START = initialisers.Normal(0.02)
+
+
+class Encoder(Layer):
+    """(words, keep) -> y: `start` makes vectors of the words, then each of the layers takes (x, keep).
+
+    words: (B, T) whole numbers   keep: (B, T) bool, which words are there   y: (B, T, D)
+
+    y = f_n(... f_1(s(words), keep) ..., keep); backward goes through the layers from the last one, down to the lowest
+    that is trained. Words have no gradient. Kept: what the parts keep.
+    """
+
+    reads_output = False
+
+    def __init__(self, start, layers):
+        self.start, self.layers = start, list(layers)
+
+    def children(self):
+        return [("", self.start), *((f"layer{i}", layer) for i, layer in enumerate(self.layers, 1))]
+
+    def output_shape(self, shape):
+        words, keep = shape
+        found = self.start.output_shape(words)
+        for layer in self.layers:
+            found = layer.output_shape((found, keep))
+        return tuple(found)
+
+    def asked(self, run):
+        """What is asked of each part: dx where a part below it is trained."""
+        found, below = [], False
+        for part in (self.start, *self.layers):
+            found.append(run.asking(run.backward and (below or part.active), below))
+            below = below or part.active
+        return found
+
+    def forward(self, x, run):
+        (words, keep), kept = x, []
+        for part, asked in zip((self.start, *self.layers), self.asked(run), strict=True):
+            x, saved = part.forward(words if part is self.start else (x, keep), asked)
+            kept.append(saved if asked.backward else None)
+        return x, tuple(kept)
+
+    def backward(self, dy, saved, run):
+        stack = list(saved)
+        del saved
+        for part, asked in zip((*reversed(self.layers), self.start), reversed(self.asked(run)), strict=True):
+            if not asked.backward:
+                break
+            dy = part.backward(dy, stack.pop(), asked)
+
+    def __repr__(self):
+        return f"Encoder({self.start!r}, {len(self.layers)} x {self.layers[0]!r})"
+
+
+class OneType(Layer):
+    """y = x + W_0: the words of a row are all of the first of the types that a network knows.   W: (types, D)
+
+    dx = dy, dW_0 = the sum of dy over all words, and 0 for the other types. BERT marks the sentences of a pair by them.
+    """
+
+    reads_output = False
+
+    def __init__(self, types, features, init=START):
+        self.shapes = {"W": ((whole("OneType", "types", types), features), "embedding")}
+        self.init = {"W": init}
+
+    def output_shape(self, shape):
+        return tuple(shape)
+
+    def fans(self, name):
+        return self.shapes["W"][0]
+
+    def forward(self, x, run):
+        return x + self.W[0], ()
+
+    def backward(self, dy, saved, run):
+        if self.dW is not None:  # forward was: y = x + W[0]
+            self.dW[...] = 0
+            self.dW[0] = backend.xp(dy).sum(dy.reshape(-1, dy.shape[-1]), axis=0)
+        return dy if run.dx else None
+
+    def __repr__(self):
+        return f"OneType({self.shapes['W'][0][0]})"
+
+
+class First(Layer):
+    """y_b = x_b1: the vector of a row's first word, such as [CLS].   x: (B, T, D)   y: (B, D); dx is 0 elsewhere."""
+
+    reads_output = False
+
+    def output_shape(self, shape):
+        return (shape[-1],)
+
+    def forward(self, x, run):
+        return x[:, 0].copy(), (x.shape,)
+
+    def backward(self, dy, saved, run):
+        (shape,) = saved  # forward was: y = x[:, 0]
+        if not run.dx:
+            return None
+        dx = backend.zeros(shape, dy.dtype)
+        dx[:, 0] = dy
+        return dx

@@ -1,0 +1,151 @@
+"""Language models by name: the decoders of GPT-2 and Llama, and the encoders of BERT and RoBERTa.
+
+Each returns a Network of whole numbers. A row has `length` tokens; `network.layer` takes shorter ones as well.
+"""
+
+from npopt.values import whole
+
+from . import init as initialisers
+from .activations import GELU, Tanh
+from .composites import Sequential
+from .dropout import Dropout
+from .embedding import Embedding
+from .encoder import Encoder, First, OneType
+from .layer_norm import LayerNorm, RMSNorm
+from .linear import Linear
+from .network import Network
+from .positions import LearnedPositions
+from .rotary import Rotary
+from .transformer import EncoderLayer
+
+START = initialisers.Normal(0.02)
+
+
+def decoder(words, length, body, layers, norm, features, name, tied):
+    """embed and what follows it in `body`, the layers, a norm, and logits of the next word: (B, length, words)."""
+    named = {f"layer{i}": layer for i, layer in enumerate(layers, 1)}
+    head = Linear(features, words, bias=False, init=START)
+    share = {"head.W": "embed.W"} if tied else None
+    return Network(Sequential(**body, **named, norm=norm, head=head), (length,), name, share=share)
+
+
+def depth_scaled(layers):
+    """GPT-2's start of the maps that end in a sum: deviation 0.02 / sqrt(2 layers), one sum for each part."""
+    return initialisers.Normal(0.02 / (2 * layers) ** 0.5)
+
+
+def llama(
+    words,
+    length,
+    features,
+    layers,
+    heads,
+    hidden=None,
+    *,
+    kv_heads=None,
+    theta=1e4,
+    pairing="half",
+    eps=1e-5,
+    tied=True,
+):
+    """The decoder of Llama, Touvron et al. 2023, arXiv:2302.13971: RMSNorm before each part, SwiGLU, rotary positions,
+    no biases.
+
+    hidden      width of the feed-forward part; None: 8/3 of the features, rounded up to a multiple of 32
+    kv_heads    heads of keys and values; None: as many as of queries
+    theta       base of the rotary angles; pairing: "half", Hugging Face's, or "adjacent", Meta's and llama2.c's
+    eps         of the norms: 1e-5 in llama2.c and Llama 2, 1e-6 in Llama 1
+    tied        whether head.W is embed.W
+    """
+    layers = whole("llama", "layers", layers)
+    hidden = -(-8 * features // 96) * 32 if hidden is None else hidden
+    parts = [
+        EncoderLayer(
+            features,
+            heads,
+            hidden,
+            "swiglu",
+            norm=lambda size: RMSNorm(size, eps),
+            bias=False,
+            init=START,
+            causal=True,
+            kv_heads=kv_heads,
+            positions=Rotary(theta, pairing),
+        )
+        for _ in range(layers)
+    ]
+    body = {"embed": Embedding(words, features, START)}
+    return decoder(words, length, body, parts, RMSNorm(features, eps), features, f"llama-{layers}x{features}", tied)
+
+
+def gpt2(words, length, features, layers, heads, hidden=None, *, dropout=0.0, eps=1e-5, tied=True):
+    """The decoder of GPT-2, Radford et al. 2019: learned positions, LayerNorm before each part, GELU by tanh, biases.
+
+    The maps that end in a sum start with a deviation of 0.02 / sqrt(2 layers), the others with 0.02.
+    """
+    layers = whole("gpt2", "layers", layers)
+    parts = []
+    for _ in range(layers):
+        part = EncoderLayer(
+            features,
+            heads,
+            hidden,
+            "gelu-tanh",
+            norm=lambda size: LayerNorm(size, eps),
+            dropout=dropout,
+            init=START,
+            bias_init=initialisers.Zeros(),
+            causal=True,
+        )
+        attention, feed = (child.f for child in part.parts)
+        attention.out.init["W"] = dict(feed.children())["down"].init["W"] = depth_scaled(layers)
+        parts.append(part)
+    body = {"embed": Embedding(words, features, START), "positions": LearnedPositions(length, features, START)}
+    if dropout:
+        body["drop"] = Dropout(dropout)
+    return decoder(words, length, body, parts, LayerNorm(features, eps), features, f"gpt2-{layers}x{features}", tied)
+
+
+def bert(
+    words, length, features, layers, heads, hidden=None, *, head=None, types=2, dropout=0.0, eps=1e-12, init=START
+):
+    """The encoder of BERT, Devlin et al., NAACL 2019: (words, keep) -> (B, length, features), norms behind each part.
+
+    head    None: the vectors of all words; "words": logits of each word, for masked language models, whose last map
+            shares embed.W; a number of classes: logits of the row, by the first word's vector
+    types   rows of the table that marks a pair's sentences; all words are of the first type here
+    """
+    start = Sequential(
+        embed=Embedding(words, features, init),
+        positions=LearnedPositions(length, features, init),
+        types=OneType(types, features, init),
+        norm=LayerNorm(features, eps),
+        drop=Dropout(dropout),
+    )
+    zeros = initialisers.Zeros()
+    starts = dict(init=init, bias_init=zeros)
+    parts = [
+        EncoderLayer(
+            features,
+            heads,
+            hidden,
+            "gelu",
+            place="post",
+            norm=lambda size: LayerNorm(size, eps),
+            dropout=dropout,
+            **starts,
+        )
+        for _ in range(whole("bert", "layers", layers))
+    ]
+    encoder, share = Encoder(start, parts), None
+    if head is None:
+        body = Sequential(encoder=encoder)
+    elif head == "words":
+        last = Linear(features, words, **starts)
+        transform = dict(dense=Linear(features, features, **starts), act=GELU(), norm=LayerNorm(features, eps))
+        body, share = Sequential(encoder=encoder, **transform, head=last), {"head.W": "encoder.embed.W"}
+    else:
+        last = Linear(features, whole("bert", "head", head), **starts)
+        pooled = dict(first=First(), pooler=Linear(features, features, **starts), act=Tanh(), drop=Dropout(dropout))
+        body = Sequential(encoder=encoder, **pooled, head=last)
+    return Network(body, ((length,), (length,)), f"bert-{layers}x{features}", share=share)
