@@ -18,7 +18,8 @@ class Album(list):
     """
 
     def figure(self, name, caption=""):
-        """A figure: a function of the results; it returns a Figure (.png), or an animation or many Figures (.gif)."""
+        """A figure: a function of the results. It returns a Figure (.png), an animation or many Figures (.gif), or a
+        Surface or a list of them (.png), which a reader of report.html can turn (lab/turn.py)."""
         if Path(name).suffix not in report.MIME or Path(name).name != name:
             raise UserError(f"experiment: a figure is called something.png or something.gif, got {name!r}")
 

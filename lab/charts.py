@@ -128,7 +128,7 @@ def rates(results, customary, ticks, by="validation_loss", families=None):
         ax.minorticks_off()
         ax.set_ylim(top / 3 / 1.05, top)
         plain(ax.yaxis)
-        named(ax)
+        ax.legend(loc="upper right", bbox_to_anchor=(1, 0.95), fontsize=9, ncols=2)
     return figure
 
 

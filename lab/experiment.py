@@ -246,25 +246,29 @@ class Experiment:
         return int(bug)
 
     def draw(self, folder, name, caption, function, results, args):
-        """Draw one figure. Returns a dict with its name and caption, and the reason where there is no picture."""
-        from lab import figures, pictures
+        """Draw one figure. Returns a dict with its name and caption, the reason where there is no picture, and for
+        Surfaces what the page needs to turn them."""
+        from lab import figures, pictures, turn
 
-        reason, bug = "", False
+        reason, bug, turned = "", False, None
         try:
             with Doing(f"drawing {name}"), figures.style(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="All-NaN slice")
-                pictures.save(given(function, results, args=args), folder / name)
+                shown = given(function, results, args=args)
+                if some := turn.surfaces(shown):
+                    turned, shown = turn.payload(some), turn.picture(some)
+                pictures.save(shown, folder / name, shaded=turned is not None)
         except MissingRuns as error:
             reason = f"not drawn: {error}"
         except Unwritable:
             raise
         except Exception as error:
-            reason, bug = f"not drawn, {type(error).__name__}: {error}", True
+            reason, bug, turned = f"not drawn, {type(error).__name__}: {error}", True, None
             print(f"figure {name} could not be drawn:", file=sys.stderr)
             traceback.print_exc()
         if reason:
             (folder / name).unlink(missing_ok=True)  # no picture of other runs may stay under this caption
-        return {"name": name, "caption": caption, "reason": reason, "bug": bug}
+        return {"name": name, "caption": caption, "reason": reason, "bug": bug, "turn": turned}
 
     def conclude(self, results, args, claims):
         """(the text, whether a bug kept the conclusion from being drawn)."""

@@ -11,13 +11,14 @@ import numpy as np
 from PIL import Image, ImageColor
 
 
-def save(figure, path):
-    """Write a Figure (PNG, 256 colours: a third of the bytes) or an animation (GIF), whole or not at all."""
+def save(figure, path, shaded=False):
+    """Write a Figure (PNG, 256 colours: a third of the bytes) or an animation (GIF), whole or not at all. shaded: it
+    has no areas of one colour, and a pixel near the colour of a line may be part of something else."""
     with style():
         if hasattr(figure, "savefig"):
             picture = drawn(figure)
             plt.close(figure)
-            picture = paletted(picture, palette(picture, 256))
+            picture = paletted(picture, palette(picture, 256), near=0 if shaded else 16)
             checkpoint.replace(path, lambda file: picture.save(file, format="png", optimize=True))
         else:
             first, *rest = animate(figure)
@@ -47,13 +48,13 @@ def palette(picture, count):
     return found
 
 
-def paletted(picture, colours):
+def paletted(picture, colours, near=16):
     """The picture in the colours of a palette. A pixel near the colour of a line gets that one (near white are
     greys)."""
     planes, places = np.asarray(picture).astype(np.int16), np.array(picture.quantize(palette=colours, dither=0))
     planes = np.moveaxis(planes, 2, 0).copy()  # red, green, blue apart: many times faster than last
     for i, colour in enumerate(LINES[1:], 1):
-        red, green, blue = (np.abs(plane - value) <= 16 for plane, value in zip(planes, colour, strict=True))
+        red, green, blue = (np.abs(plane - value) <= near for plane, value in zip(planes, colour, strict=True))
         places[red & green & blue] = i
     known, first = np.unique(np.reshape(colours.getpalette(), (-1, 3)) @ (1 << 16, 1 << 8, 1), return_index=True)
     red, green, blue = planes.astype(np.int32)

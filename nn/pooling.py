@@ -68,11 +68,9 @@ class MaxPool2d(Pool):
         return dx
 
     def tangent(self, rx, saved, run):
-        index, _ = saved
-        ry = backend.zeros(index.shape, rx.dtype)
-        for (i, j), here, there in kernels.taps(rx.shape, index.shape, self.kernel, self.stride, self.padding):
-            target = ry[there]
-            target += rx[here] * (index[there] == i * self.kernel[1] + j)
+        index, shape = saved
+        ry = backend.empty(index.shape, rx.dtype)
+        kernels.max_pool_tangent(rx.reshape(shape), index, ry, self.kernel, self.stride, self.padding)
         return ry, ()
 
 

@@ -7,6 +7,7 @@
                                          CIFAR-10's; train.zip and test.zip of class/NNNN.jpg; nowhere to download
     a9a, w8a, abalone, news20, ...       the LIBSVM collection, in its scaled variant where it has one
     ptb, tinyshakespeare, chain          texts of words and of characters: a Text, see problems/texts.py
+    sst2, goemotions, openbookqa, ...    short texts with labels, and poems: a Corpus, see problems/corpora.py
 
 Sources: LeCun, Bottou, Bengio & Haffner, Proc. IEEE 86(11), 1998 (mnist); Xiao, Rasul & Vollgraf, arXiv:1708.07747,
 2017 (fashion-mnist); Krizhevsky, tech. report, Toronto, 2009 (cifar-10); Chang & Lin, ACM TIST 2(3), 2011 (LIBSVM).
@@ -26,7 +27,7 @@ __all__ = ["Dataset", "load", "names", "shared"]
 
 
 def load(name, validation=0.0, seed=0, standard=None, dense=None, dtype=np.float64, check=True, rows=None, noise=0.0):
-    """The Dataset of that name, or the Text.
+    """The Dataset of that name, or the Text, or the Corpus.
 
     rows         training rows that are kept, drawn at random, or the first tokens of a text; None: all
     noise        share of those rows whose label is drawn anew from all classes, with `seed`; before any are held out:

@@ -4,22 +4,13 @@ import hashlib
 
 from npopt import checkpoint
 from npopt.errors import UserError
-from problems import files, libsvm, texts
+from problems import corpora, files, formats, libsvm, texts
 from problems.rows import Dataset
 from problems.splits import split
 
 import numpy as np
 
 SPLIT = {"fraction": 0.2, "seed": 0}  # where a set comes without test rows
-
-
-def combined(hashes):
-    """One sha256 of several files' (name, sha256)."""
-    return hashlib.sha256("".join(f"{name} {value}\n" for name, value in sorted(hashes)).encode()).hexdigest()
-
-
-def of_files(paths):
-    return combined((path.name, files.digest(path)) for path in paths)
 
 
 def divided(x, y):
@@ -44,7 +35,9 @@ def bundled(name, dtype, dense, check):
         raw = sklearn.datasets.load_diabetes(scaled=False)
         x, y = raw.data.astype(dtype), raw.target.astype(dtype)
         task, classes, scale = "regression", None, 1.0
-    sha = combined((part, hashlib.sha256(np.ascontiguousarray(a)).hexdigest()) for part, a in (("x", x), ("y", y)))
+    sha = files.combined(
+        (part, hashlib.sha256(np.ascontiguousarray(a)).hexdigest()) for part, a in (("x", x), ("y", y))
+    )
     *parts, text = divided(x, y)
     return Dataset(name, task, *parts, classes, sha, f"bundled with scikit-learn ({text})", scale)
 
@@ -96,13 +89,13 @@ def idx(name, dtype, dense, check):
     paths = [files.fetch(name, name, file, address + file, known, check) for file in packed]
     arrays = []
     for images, labels in ((paths[0], paths[1]), (paths[2], paths[3])):
-        x, y = files.read_idx(images, 3)[..., None], files.read_idx(labels, 1).astype(np.int64)
+        x, y = formats.read_idx(images, 3)[..., None], formats.read_idx(labels, 1).astype(np.int64)
         if len(x) != len(y):
             raise UserError(f"{images} holds {len(x)} images, {labels} {len(y)} labels")
         if y.max() >= len(classes):
             raise UserError(f"{labels}: label {y.max()} is not one of 0..{len(classes) - 1}")
         arrays += [x, y]
-    return Dataset(name, "classification", *arrays, classes, of_files(paths), f"idx files from {address}", 255.0)
+    return Dataset(name, "classification", *arrays, classes, files.of_files(paths), f"idx files from {address}", 255.0)
 
 
 CIFAR = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -124,11 +117,11 @@ def cifar(name, dtype, dense, check):
             break
     else:
         paths = [files.fetch(name, name, "cifar-10-binary.tar.gz", CIFAR, CIFAR_MD5, check)]
-        data, source = files.read_tar(paths[0], CIFAR_FILES), f"binary version from {CIFAR}"
+        data, source = formats.read_tar(paths[0], CIFAR_FILES), f"binary version from {CIFAR}"
     where = paths if len(paths) > 1 else [f"{paths[0]}: {file}" for file in CIFAR_FILES]
-    read = [files.cifar_records(d, w) for d, w in zip(data, where, strict=True)]
+    read = [formats.cifar_records(d, w) for d, w in zip(data, where, strict=True)]
     x, y = (np.concatenate(part) for part in zip(*read[:5], strict=True))
-    return Dataset(name, "classification", x, y, *read[5], CIFAR_CLASSES, of_files(paths), source, 255.0)
+    return Dataset(name, "classification", x, y, *read[5], CIFAR_CLASSES, files.of_files(paths), source, 255.0)
 
 
 JPEG = {
@@ -141,28 +134,20 @@ def cifar_jpeg(name, dtype, dense, check):
     """The images are decoded once, then kept as .npy in the user's cache under the archive's checksum."""
     paths, arrays, classes = [], [], None
     for file, known in JPEG.items():
-        path = files.find(name, file)
-        if path is None:
-            places = ", ".join(str(root / name) for root in files.folders())
-            raise UserError(
-                f"{name}: {file} is in none of {places}, and this copy has no public address; put the zip archive of "
-                f"class/NNNN.jpg at {files.folders()[0] / name / file}"
-            )
-        if check:
-            files.verify(path, known)
+        path = files.given(name, name, file, known, check, form="the zip archive of class/NNNN.jpg")
         x, y, classes = decoded(path, name)
         if classes != CIFAR_CLASSES:
             raise UserError(f"{path}: its folders are {', '.join(classes)}, not CIFAR-10's ten classes")
         paths.append(path)
         arrays += [x, y]
     source = "CIFAR-10's pictures after lossy JPEG compression: not CIFAR-10"
-    return Dataset(name, "classification", *arrays, classes, of_files(paths), source, 255.0)
+    return Dataset(name, "classification", *arrays, classes, files.of_files(paths), source, 255.0)
 
 
 def decoded(path, name):
     """(images, labels, classes) of an archive; from the cache where it is there."""
     kept = files.cache() / name / f"{files.digest(path)[:32]}.npy"
-    entries, labels, classes = files.image_names(path)
+    entries, labels, classes = formats.image_names(path)
     if kept.is_file():
         try:
             x = np.load(kept, allow_pickle=False)
@@ -170,7 +155,7 @@ def decoded(path, name):
                 return x, labels, classes
         except (ValueError, EOFError, OSError):  # a damaged cache is only slow: decode again
             pass
-    x = files.read_images(path, entries)
+    x = formats.read_images(path, entries)
     checkpoint.replace(kept, lambda file: np.save(file, x, allow_pickle=False))
     return x, labels, classes
 
@@ -260,7 +245,7 @@ def libsvm_set(name, dtype, dense, check):
         parts = [x, got.y, x_test, got.y_test]
     task = "regression" if part == "regression" else "classification"
     classes = None if classes is None else tuple(f"{c:g}" for c in classes)
-    return Dataset(name, task, *parts, classes, of_files(paths), source)
+    return Dataset(name, task, *parts, classes, files.of_files(paths), source)
 
 
 READERS = {
@@ -272,4 +257,5 @@ READERS = {
     "ptb": texts.ptb,
     "tinyshakespeare": texts.tinyshakespeare,
     "chain": texts.chain,
+    **corpora.READERS,
 }

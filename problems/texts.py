@@ -16,7 +16,7 @@ import hashlib
 
 from npopt.errors import UserError
 from npopt.values import whole
-from problems import files
+from problems import files, formats
 
 import numpy as np
 
@@ -77,9 +77,7 @@ def numbered(tokens, words, where):
 
 def words_of(path):
     """The words of a file, each line ended by <eos>."""
-    with files.readable(path):
-        lines = path.read_text(encoding="utf-8").splitlines()
-    return [word for line in lines for word in (*line.split(), END)]
+    return [word for line in formats.lines_of(path) for word in (*line.split(), END)]
 
 
 PTB = {
@@ -90,24 +88,13 @@ PTB = {
 
 
 def ptb(name, dtype, dense, check):
-    paths = []
-    for file, known in PTB.items():
-        path = files.find("text/ptb", file)
-        if path is None:
-            places = ", ".join(str(root / "text/ptb") for root in files.folders())
-            raise UserError(
-                f"{name}: {file} is in none of {places}, and this text has no public address; put it at "
-                f"{files.folders()[0] / 'text/ptb' / file}"
-            )
-        if check:
-            files.verify(path, known)
-        paths.append(path)
+    paths = [files.given(name, "text/ptb", file, known, check) for file, known in PTB.items()]
     parts = [words_of(path) for path in paths]
     counts = collections.Counter(parts[0])
     words = tuple(sorted(counts, key=lambda word: (-counts[word], word)))
     train, validation, test = (numbered(part, words, path) for part, path in zip(parts, paths, strict=True))
     source = "Penn Treebank, the preparation of Mikolov et al., words, lines end in <eos>"
-    return Text(name, train, validation, test, words, sha(paths), source)
+    return Text(name, train, validation, test, words, files.of_files(paths), source)
 
 
 SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -116,13 +103,12 @@ SHAKESPEARE_SHA256 = {"input.txt": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc
 
 def tinyshakespeare(name, dtype, dense, check):
     path = files.fetch(name, "text/tinyshakespeare", "input.txt", SHAKESPEARE, SHAKESPEARE_SHA256, check)
-    with files.readable(path):
-        text = path.read_text(encoding="utf-8")
+    text = formats.text_of(path)
     characters = tuple(sorted(set(text)))
     ids = numbered(text, characters, path)
     first, second = (len(ids) * share // 100 for share in (90, 95))
     source = f"characters, in order 90, 5 and 5 % for training, validation and test, from {SHAKESPEARE}"
-    return Text(name, ids[:first], ids[first:second], ids[second:], characters, sha([path]), source)
+    return Text(name, ids[:first], ids[first:second], ids[second:], characters, files.of_files([path]), source)
 
 
 def chain_of(words, seed=0):
@@ -140,9 +126,3 @@ def chain(name, dtype, dense, check, words=200, sizes=(40_000, 4_000, 4_000)):
         found[t] = word
     parts, names = np.split(found, np.cumsum(sizes)[:-1]), tuple(f"w{i}" for i in range(words))
     return Text(name, *parts, names, hashlib.sha256(found.tobytes()).hexdigest(), "a Markov chain of words, drawn here")
-
-
-def sha(paths):
-    """One sha256 of several files."""
-    lines = "".join(f"{path.name} {files.digest(path)}\n" for path in sorted(paths, key=lambda path: path.name))
-    return hashlib.sha256(lines.encode()).hexdigest()

@@ -76,13 +76,13 @@ def estimators(part):
 def steps_of(method, part, args):
     """(steps, steps between two rows of columns)"""
     full = {"SGD": 100, "DeepZero": 40} if part != "c" else {"SGD": 60, "DeepZero": 4}
-    others = args.pick(250, 50) if part == "c" else args.pick(2000, 100)
+    others = args.pick(250, 40) if part == "c" else args.pick(2000, 80)
     steps = args.pick(full, {"SGD": 40, "DeepZero": 5}).get(method, others)
-    return steps, max(1, steps // (6 if part == "c" else 50))
+    return steps, max(1, steps // (6 if part == "c" else args.pick(50, 10)))
 
 
 def problem_of(part, data, args):
-    size = dict(rows=args.pick(2000, 600), before=args.pick(10_000, 1400), epochs=args.pick(3, 15), test_rows=1000)
+    size = dict(rows=args.pick(2000, 600), before=args.pick(10_000, 1400), epochs=args.pick(3, 10), test_rows=1000)
     if part == "c":
         size |= {} if args.quick else dict(before=6400, epochs=2)
         return Recipe(adapted, data=data, network="resnet20", width=args.pick(16, 4), **size)
@@ -111,14 +111,14 @@ def runs(args):
         given = (HeavyBall(0.0), MIDDLE, GaussianSmoothing(), steps_of("ZO-SGD", "a", args))
         yield entry("a", data, args, *given, method="ZO-SGD", lr=MIDDLE)
     for data in args.data_of("r"):
-        lengths = args.pick((1000, 100), (100, 50))
+        lengths = args.pick((1000, 100), (60, 30))
         for radius in args.pick(RADII, RADII[1::2]):
             yield entry("r", data, args, SGD(), MIDDLE, MeZO(radius), lengths, radius=radius)
     for data, start in itertools.product(args.data_of("e"), ("learned", "scratch")):
         arguments = problem_of("a", data, args).arguments | {"start": start}
         for after in AFTER:
             run = Recipe(slowdown, sampler=SAMPLER, after=after, **arguments)
-            yield Entry("e", run=run, start=start, after=after)
+            yield Entry("e", run=run, start=start, after=after, seeds=args.pick(None, args.seeds[:1]))
 
 
 # ----------------------------------------------------------------------------------------------------------- claims

@@ -9,8 +9,7 @@ Part p shows where the equality ends. For curvature h and e = h lr/(1-beta), noi
 mean square lr/(1-beta) sigma^2 / (h (2 - e)), and momentum the same with e (1-beta)/(1+beta) for e: their ratio is
 (2 - e) / (2 - e (1-beta)/(1+beta)). SGD diverges beyond e = 2, momentum beyond 2 (1+beta)/(1-beta).
 
-Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 --parts a,p about five minutes, the
-networks an hour.
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 35 minutes.
 """
 
 from figures.momentum_vs_sgd import album, ratio, steady

@@ -35,7 +35,6 @@ RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # of part a
 SIZES = (1, 16, 64, 256, 1024, 4096)  # of part b
 BASE = 0.02  # by epochs; scaled: BASE B/64
 FAST, STEPS = 0.1, 200  # by steps, up to 1024 rows each
-ROWS = 20_000  # of part b, drawn at random
 STUCK = 2.2  # ln 10 = 2.303 is the loss of a uniform guess
 
 
@@ -48,9 +47,8 @@ def runs(args):
         for lr in args.pick(RATES, RATES[::2]):
             yield Entry("a", problem, SGD(), RandomReshuffling(64), lr, stop=epochs_of(args, data), metrics=0.5, lr=lr)
     for data in args.data_of("b"):
-        few = args.pick(min(ROWS, rows_of(data)), 2000)
-        problem, stop = Recipe(lenet, data=data, rows=few, test_rows=test_rows), epochs_of(args, data)
-        for B in (B for B in args.pick(SIZES, SIZES[1:5]) if B <= rows_of(data, few)):
+        problem, stop = Recipe(lenet, data=data, rows=rows, test_rows=test_rows), epochs_of(args, data)
+        for B in (B for B in args.pick(SIZES, SIZES[1:5]) if B <= rows_of(data, rows)):
             for equal, lr in (("epochs", BASE), ("scaled", BASE * B / 64)) if B > 1 else ():
                 yield Entry("b", problem, SGD(), RandomReshuffling(B), lr, equal=equal, B=B, stop=stop, metrics=0.5)
             if B < SIZES[-1]:
@@ -59,7 +57,7 @@ def runs(args):
 
 
 def epochs_of(args, data):
-    return Stop(epochs=args.budget(*((10, 3) if data == "digits" else (2, 1))))
+    return Stop(epochs=args.budget(*((10, 3) if data == "digits" else (3, 1))))
 
 
 # ----------------------------------------------------------------------------------------------------------- claims

@@ -67,7 +67,7 @@ def narrow(data, size, width, rows=None, test_rows=None, **more):
 @experiment.runs
 def runs(args, found=None):
     for data in args.data_of("a"):
-        size, rows = args.pick((100, None), (25, 1000))
+        size, rows = args.pick((100, None), (25, 600))
         problem = Recipe(small, data=data, size=size, rows=rows, validation=1 / 6)
         K = batches(data, size, rows, 1 / 6)
         stop = Stop(evaluations=args.pick(20, 4) * K)
@@ -94,9 +94,9 @@ def runs(args, found=None):
 def watched(part, build, data, args):
     """SVRG (and SAGA on the small network) with both variances ten times a pass."""
     if part == "v":
-        given, most = args.pick(dict(size=100, sampled=60), dict(size=25, rows=1000, sampled=4)), args.pick(8, 3)
+        given, most = args.pick(dict(size=100, sampled=60), dict(size=25, rows=600, sampled=4)), args.pick(8, 2)
     else:
-        given, most = args.pick(dict(size=128, width=16, sampled=40), dict(size=32, width=2, rows=320, sampled=4)), 3
+        given, most = args.pick(dict(size=128, width=16, sampled=40), dict(size=32, width=2, rows=192, sampled=4)), 3
     problem = Recipe(build, data=data, test_rows=args.pick(2000, 100), plain=True, **given)
     K = batches(data, given["size"], given.get("rows"))
     rates = args.pick(STEPS[part], STEPS[part][-3:-1] or STEPS[part])

@@ -28,7 +28,7 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_make_parametrize_id(val, argname):
-    """Bytes name a test by their argument: packed bytes carry the second they were packed in, and workers must agree."""
+    """Bytes name a test by their argument: what is packed carries the time, and workers must agree on names."""
     return argname if isinstance(val, bytes) else None
 
 

@@ -276,7 +276,7 @@ def test_faster_than_gradient_descent_on_an_ill_conditioned_problem(rng):
         sampler=FULL,
         schedule=1 / problem.smoothness(),
         stop=Stop(steps=20000, target=("gap", 1e-9)),
-        events=Events(1, "step"),
+        events=Events(10, "step"),
     )
     fast, slow = minimize(problem, Anderson(10), **common), minimize(problem, SGD(), **common)
     assert fast.reason == "target" and fast.final["step"] * 20 < slow.final["step"]
@@ -289,7 +289,8 @@ def test_a_window_wider_than_the_problem_is_cut_with_a_word(rng):
 
 
 def test_a_run_that_diverges_says_so(rng):
-    run = minimize(Quadratic([1.0, 3.0]), Anderson(0), FULL, 10.0, stop=Stop(steps=2000), events=Events(None))
+    with pytest.warns(RuntimeWarning, match="lr = 10 is above 2/L"):
+        run = minimize(Quadratic([1.0, 3.0]), Anderson(0), FULL, 10.0, stop=Stop(steps=2000), events=Events(None))
     assert run.diverged
 
 

@@ -17,6 +17,7 @@ import pytest
 import strict
 
 SCRIPTS = sorted((pathlib.Path(__file__).parents[1] / "scripts").glob("[!_]*.py"))
+SLOW = ("mlp_batches", "adam_variants", "variance_networks", "resnet18", "mlp_report")  # more than five seconds each
 LONG = {"sharpness"}  # recipes that train for long; the slow test has them
 loop = importlib.import_module("npopt.minimize")  # `npopt.minimize` is the function
 
@@ -47,7 +48,11 @@ def columns(entry):
     return minimize(entry.problem(), entry.optimizer, **given, stop=Stop(steps=2), events=events).columns
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow) if path.stem in SLOW else path for path in SCRIPTS],
+    ids=lambda path: path.stem,
+)
 def test_recipes_run_where_nothing_may_be_read(path):
     experiment = experiment_of(path)
     backend.use("strict")

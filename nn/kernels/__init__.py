@@ -71,6 +71,7 @@ __all__ = [
     "lstm_backward",
     "max_pool",
     "max_pool_backward",
+    "max_pool_tangent",
     "moments",
     "normalise",
     "normalise_backward",
@@ -170,6 +171,7 @@ relu = either(reference.relu, cpu=cpu.relu, gpu=gpu.pixels.relu)
 relu_backward = either(reference.relu_backward, cpu=cpu.relu_backward, gpu=gpu.pixels.relu_backward)
 max_pool = either(reference.max_pool, cpu=pooling.max_pool, gpu=gpu.pixels.max_pool)
 max_pool_backward = either(reference.max_pool_backward, cpu=pooling.max_pool_backward, gpu=gpu.pixels.max_pool_backward)
+max_pool_tangent = either(reference.max_pool_tangent, cpu=pooling.max_pool_tangent)
 softmax = either(reference.softmax, cpu=cpu.softmax, gpu=gpu.pixels.softmax)
 erf = either(reference.erf, cpu=cpu.erf, gpu=gpu.pixels.erf)
 lstm = either(reference_recurrent.lstm, cpu=recurrent.lstm)

@@ -52,6 +52,21 @@ def _max_pool(x, y, index, kh, kw, down, right, top, left):
                         best[k] = source[k] if better else best[k]
 
 
+def max_pool_tangent(rx, index, ry, kernel, stride, padding):
+    _max_pool_tangent(rx, index, ry, kernel[1], *stride, *padding)
+
+
+@jit
+def _max_pool_tangent(rx, index, ry, kw, down, right, top, left):
+    batch, rows, columns, c = ry.shape
+    for line in numba.prange(batch * rows):
+        b, i = line // rows, line % rows
+        for j in range(columns):
+            for k in range(c):
+                tap = index[b, i, j, k]
+                ry[b, i, j, k] = rx[b, i * down - top + tap // kw, j * right - left + tap % kw, k]
+
+
 def max_pool_backward(dy, index, dx, kernel, stride, padding):
     if apart(kernel, stride, padding):
         _max_pool_backward2(dy, index, dx)

@@ -274,6 +274,14 @@ def max_pool_backward(dy, index, dx, kernel, stride, padding):
         target += part[there]
 
 
+def max_pool_tangent(rx, index, ry, kernel, stride, padding):
+    """ry = rx at the tap of each window that index says; rx: (B, H, W, C), as x in max_pool."""
+    ry[...] = 0
+    for (i, j), here, there in taps(rx.shape, ry.shape, kernel, stride, padding):
+        target = ry[there]
+        target += rx[here] * (index[there] == i * kernel[1] + j)
+
+
 def softmax(z, t, smoothing, weights, p, rows):
     """rows_b = l_b and p = (w_b / B) dl_b/dz of the cross-entropy l_b of softmax(z_b) and (1 - s) e_(t_b) + s/K.
 

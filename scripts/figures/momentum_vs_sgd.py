@@ -118,9 +118,9 @@ def network_figure(results, part, args):
     figure, axes = panels(1, 2)
     some = results.select(part).with_column("test_error", lambda c: 100 * (1 - c["test_accuracy"]))
     for ax, column, text in zip(axes, ("train_loss", "test_error"), ("training loss", "test error [%]"), strict=True):
-        curves(ax, some, column, label=legend(args), logy=True, ylabel=text)
+        curves(ax, some, column, label=legend(args), logy=True, ylabel=text, legend=False)
         overlaid(ax)
-    return figure
+    return below(figure, axes[0], 3, title=said(len(some.seeds)))
 
 
 @album.figure(

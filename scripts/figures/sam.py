@@ -4,7 +4,8 @@ from lab import Album
 from lab.charts import with_errors
 from lab.figures import closer, curves, look, mark, named, panels
 from lab.sharp import highest, predicted, ridge, starts, toy
-from lab.surfaces import map_of, moving
+from lab.surfaces import map_of, moving, way_of
+from lab.turn import Surface
 from problems.landscapes import Landscape
 from problems.wells import Wells
 
@@ -54,6 +55,24 @@ def surface(results):
     right.set(xlabel="rho", ylabel="share of the starts", ylim=(-0.02, 1))
     right.legend(fontsize=9, loc="center right", handlelength=3)
     return figure
+
+
+@album.figure(
+    "wells.png",
+    caption="What SAM lowers: f, and its highest value within rho of each point, with the ways from one start. Left: "
+    "gradient descent into the narrow well, which is the deeper one, and SAM followed by gradient descent. Middle and "
+    "right: SAM alone.",
+)
+def wells(results):
+    problem, x, y = Wells(), np.linspace(-2.2, 2.4, 70), np.linspace(-1.6, 1.6, 49)
+    runs = {rho: some[0] for rho, some in results.select("w").groups("rho")}
+    ways = {rho: {f"SAM {rho:g}": way_of(run)[run.columns["phase"] == 0]} for rho, run in runs.items()}
+    ways[0.0] = {"GD": way_of(runs[0.0]), f"SAM {max(runs):g}": way_of(runs[max(runs)])}
+    more = dict(labels=("x", "y", "loss"), view=(-68, 48))
+    return [
+        Surface(x, y, highest(problem, *np.meshgrid(x, y), rho), paths=ways[rho], title=title, **more)
+        for rho, title in ((rho, f"highest f within {rho:g}" if rho else "f") for rho in runs)
+    ]
 
 
 @album.figure(

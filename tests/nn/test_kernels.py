@@ -56,6 +56,13 @@ def test_max_pool(size, kernel, stride, padding, dtype, rng):
         y, index, dx = np.empty(shape, dtype), np.empty(shape, "uint8"), np.empty_like(x)
         module.max_pool(x, y, index, kernel, stride, padding)
         module.max_pool_backward(dy, index, dx, kernel, stride, padding)
+        along, ry = rng.standard_normal(x.shape).astype(dtype), np.full(shape, np.nan, dtype)
+        module.max_pool_tangent(along, index, ry, kernel, stride, padding)
+        for place in np.ndindex(shape):
+            b, i, j, c = place
+            a, e = divmod(int(index[place]), kernel[1])
+            assert ry[place] == along[b, i * stride[0] - padding[0] + a, j * stride[1] - padding[1] + e, c]
+        assert np.vdot(ry, dy.astype(float)) == pytest.approx(np.vdot(along, dx.astype(float)), rel=1e-4, abs=1e-4)
         found.append((y, index, dx))
     np.testing.assert_array_equal(found[0][0], found[1][0])
     np.testing.assert_array_equal(found[0][1], found[1][1])

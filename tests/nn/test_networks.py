@@ -69,7 +69,12 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SLOW = ("vgg11", "resnet20")  # their layers are those of the others
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in NETWORKS]
+)
 def test_gradients(name):
     network = NETWORKS[name]()
     report = nn.gradcheck_layer(network, network.input_shape, batch=4, directions=1)

@@ -16,7 +16,7 @@ import threading
 import zipfile
 
 from npopt.errors import UserError
-from problems import LeastSquares, Logistic, files, libsvm, load, sources
+from problems import LeastSquares, Logistic, files, formats, libsvm, load, sources
 from problems.splits import split
 
 import numpy as np
@@ -451,7 +451,7 @@ def test_jpeg_archives_are_decoded_once_in_alphabetical_order(home, monkeypatch)
     assert "not CIFAR-10" in found.source and found.name == "cifar-10-jpeg"
     kept = sorted((home / "cache/cifar-10-jpeg").iterdir())
     assert len(kept) == 2 and all(path.suffix == ".npy" for path in kept)
-    monkeypatch.setattr(files, "read_images", lambda *a: pytest.fail("decoded again"))
+    monkeypatch.setattr(formats, "read_images", lambda *a: pytest.fail("decoded again"))
     np.testing.assert_array_equal(load("cifar-10-jpeg", check=False).x_train, found.x_train)
     monkeypatch.undo()
 

@@ -8,7 +8,7 @@ import tracemalloc
 import zipfile
 
 from npopt import checkpoint
-from problems import files, libsvm
+from problems import formats, libsvm
 
 import numpy as np
 import pytest
@@ -55,10 +55,10 @@ def damaged(rng, data):
 def test_no_damage_to_a_packed_archive_gives_other_data(pack, name, rng, tmp_path):
     plain, parts = tar_bytes(rng)
     whole, refused = pack(plain), 0
-    assert outcome(lambda: files.read_tar(put(tmp_path / name, whole), NAMES)) == parts
+    assert outcome(lambda: formats.read_tar(put(tmp_path / name, whole), NAMES)) == parts
     for _ in range(300):
         path = put(tmp_path / name, damaged(rng, whole))
-        found = outcome(lambda p=path: files.read_tar(p, NAMES))
+        found = outcome(lambda p=path: formats.read_tar(p, NAMES))
         assert found is None or [bytes(part) for part in found] == parts
         refused += found is None
     assert refused > 280  # some bytes of a gzip header mean nothing: its time
@@ -72,24 +72,24 @@ def test_a_plain_archive_is_held_to_its_headers(rng, tmp_path):
         broken[at] ^= 1
         put(path, bytes(broken))
         with pytest.raises(ValueError, match="a.tar: the archive is damaged or cut short: "):
-            files.read_tar(path, NAMES[:1])  # though that member is whole
+            formats.read_tar(path, NAMES[:1])  # though that member is whole
     for cut in (len(plain[:5000]), 6144):
-        assert outcome(lambda c=cut: files.read_tar(put(path, plain[:c]), NAMES)) is None
+        assert outcome(lambda c=cut: formats.read_tar(put(path, plain[:c]), NAMES)) is None
     twice, _ = tar_bytes(rng, [*NAMES, NAMES[1]])
     with pytest.raises(ValueError, match="data_1.bin occurs twice"):
-        files.read_tar(put(path, twice), NAMES)
+        formats.read_tar(put(path, twice), NAMES)
     with pytest.raises(ValueError, match="does not hold data_9.bin"):
-        files.read_tar(put(path, plain), [*NAMES, "data_9.bin"])
+        formats.read_tar(put(path, plain), [*NAMES, "data_9.bin"])
 
 
 @pytest.mark.parametrize("name, dims", [("a.gz", 1), ("a.gz", 3)])
 def test_no_damage_to_a_packed_idx_file_gives_other_data(name, dims, rng, tmp_path):
     array = rng.integers(0, 256, (7, 5, 6)[:dims], np.uint8)
     whole = gzip.compress(bytes([0, 0, 8, dims]) + np.array(array.shape, ">i4").tobytes() + array.tobytes())
-    np.testing.assert_array_equal(files.read_idx(put(tmp_path / name, whole), dims), array)
+    np.testing.assert_array_equal(formats.read_idx(put(tmp_path / name, whole), dims), array)
     for _ in range(300):
         path = put(tmp_path / name, damaged(rng, whole))
-        found = outcome(lambda p=path: files.read_idx(p, dims))
+        found = outcome(lambda p=path: formats.read_idx(p, dims))
         assert found is None or np.array_equal(found, array)
 
 
@@ -105,8 +105,8 @@ def test_no_damage_to_an_archive_of_pictures_gives_other_pictures(rng, tmp_path)
             archive.writestr(f"{'cat' if i < 3 else 'dog'}/{i}.png", picture.getvalue())
 
     def read(path):
-        entries, labels, classes = files.image_names(path)
-        return entries, labels.tolist(), classes, files.read_images(path, entries).tolist()
+        entries, labels, classes = formats.image_names(path)
+        return entries, labels.tolist(), classes, formats.read_images(path, entries).tolist()
 
     whole, refused = read(put(tmp_path / "a.zip", file.getvalue())), 0
     for _ in range(600):
@@ -129,7 +129,7 @@ def test_a_list_of_entries_is_held_to_its_end_and_to_the_entries(at, says, tmp_p
     else:
         data[data.rindex(b"5.png") + 2] ^= 1  # in the list: cat/5.qng
     with pytest.raises(ValueError, match=f"a.zip: the archive is damaged or cut short: .*{says}"):
-        files.image_names(put(tmp_path / "a.zip", bytes(data)))
+        formats.image_names(put(tmp_path / "a.zip", bytes(data)))
 
 
 def peak(read):
@@ -146,10 +146,10 @@ SIZE = 48  # MiB
 
 @pytest.mark.parametrize("pack, end", [(gzip.compress, "gz"), (bz2.compress, "bz2")])
 def test_what_swells_is_stopped_early(pack, end, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "FLOOR", 2**20)
+    monkeypatch.setattr(formats, "FLOOR", 2**20)
     path = put(tmp_path / f"a.{end}", pack(b"1 1:1\n" + b"\n" * (SIZE * 2**20)))
     assert path.stat().st_size < 2**17
-    for read in (libsvm.read, lambda p: files.read_tar(p, NAMES)):
+    for read in (libsvm.read, lambda p: formats.read_tar(p, NAMES)):
         with pytest.raises(ValueError, match=f"a.{end}: unpacks to more than .* bytes, 250 times its size"):
             read(path)
         found, most = peak(lambda r=read: r(path))
@@ -157,14 +157,14 @@ def test_what_swells_is_stopped_early(pack, end, tmp_path, monkeypatch):
     head = bytes([0, 0, 8, 1]) + np.array([5], ">i4").tobytes()
     path = put(tmp_path / f"b.{end}", pack(head + bytes(SIZE * 2**20)))
     with pytest.raises(ValueError, match=r"the header says \(5,\), that is 5 bytes, but more follow"):
-        files.read_idx(path, 1)
-    assert peak(lambda: files.read_idx(path, 1))[1] < 2
+        formats.read_idx(path, 1)
+    assert peak(lambda: formats.read_idx(path, 1))[1] < 2
 
 
 def test_an_idx_header_that_promises_too_much_is_not_believed(tmp_path):
     head = bytes([0, 0, 8, 3]) + np.array([60000, 30000, 30000], ">i4").tobytes()
     with pytest.raises(ValueError, match="54,000,000,000,000 bytes: not one of 1.."):
-        files.read_idx(put(tmp_path / "a", head + bytes(9)), 3)
+        formats.read_idx(put(tmp_path / "a", head + bytes(9)), 3)
 
 
 def test_a_checkpoint_with_packed_members_is_refused_unread(tmp_path):
@@ -195,18 +195,18 @@ def test_pictures_are_measured_before_they_are_unpacked(tmp_path):
         return tmp_path / "a.zip"
 
     path = archive(bytes(SIZE * 2**20))
-    found, most = peak(lambda: files.read_images(path, ["cat/0.png"]))
+    found, most = peak(lambda: formats.read_images(path, ["cat/0.png"]))
     assert found is None and most < 2
     with pytest.raises(ValueError, match="cat/0.png has more than 16,777,216 bytes"):
-        files.read_images(path, ["cat/0.png"])
+        formats.read_images(path, ["cat/0.png"])
     wide = io.BytesIO()
     Image.new("1", (9000, 9000)).save(wide, "PNG")
     path = archive(wide.getvalue())
     with pytest.raises(ValueError, match=r"cat/0.png is not a readable image: \(9000, 9000\) pixels"):
-        files.read_images(path, ["cat/0.png"])
+        formats.read_images(path, ["cat/0.png"])
 
 
 def test_a_missing_file_is_one_sentence(tmp_path):
-    for read in (lambda p: files.read_idx(p, 1), lambda p: files.read_tar(p, NAMES)):
+    for read in (lambda p: formats.read_idx(p, 1), lambda p: formats.read_tar(p, NAMES)):
         with pytest.raises(ValueError, match="nowhere.gz: cannot be read: No such file"):
             read(tmp_path / "nowhere.gz")

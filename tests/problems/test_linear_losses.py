@@ -143,6 +143,7 @@ print(g[0], x[0])
 """
 
 
+@pytest.mark.slow
 def test_a_loss_of_ones_own_is_one_class_and_its_formula_may_change(tmp_path):
     """Scale 1/2, z = 2, y = 1: the slope is factor / 2, times the row, 2. numba's cache never gives an old formula."""
     for factor in (4, 5, 4):

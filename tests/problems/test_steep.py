@@ -1,6 +1,6 @@
 """Walls that rise exponentially: derivatives, constants, and where gradient descent comes down."""
 
-from npopt import SGD, Clipped, Stop, backend, gradcheck, minimize
+from npopt import SGD, Clipped, Events, Stop, backend, gradcheck, minimize
 from problems import Steep
 from problems.steep import clipped_steps, descent_steps, iterations, longest_step, walk
 
@@ -56,7 +56,13 @@ def test_gradient_descent_comes_down_if_and_only_if_its_step_is_below_two_u_over
         problem = Steep.on_wall(M, L0=L0, L1=L1)
         u = problem.start[0]
         assert problem.metrics(problem.x0(None))["gradient_norm"] == pytest.approx(M, rel=1e-12)
-        below = minimize(problem, SGD(), schedule=0.99 * 2 * u / M, stop=Stop(steps=20_000))
+        below = minimize(
+            problem,
+            SGD(),
+            schedule=0.99 * 2 * u / M,
+            stop=Stop(steps=20_000, target=("gap", 1e-9)),
+            events=Events(50, "step"),
+        )
         assert below.final["gap"] < 1e-9
         assert minimize(problem, SGD(), schedule=1.01 * 2 * u / M, stop=Stop(steps=5000)).diverged
 

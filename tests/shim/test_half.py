@@ -53,7 +53,9 @@ def gradient(made, x):
 
 
 @pytest.mark.parametrize("kind", NEAR)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "lenet5" else name for name in NETWORKS]
+)
 def test_gradients_differ_by_the_rounding(name, kind, place):
     """Each layer rounds its activations: some tens of roundings. A loss scale changes next to nothing here."""
     exact = problem(name)
