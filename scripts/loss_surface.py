@@ -38,7 +38,7 @@ experiment = Experiment(
         "t": Part("one function, two sets of weights", "digits", "fashion-mnist"),
         "g": Part("methods on the book's Gaussian well"),
     },
-    seeds=3,
+    seeds=5,
     figures=album,
 )
 

@@ -61,9 +61,7 @@ def components(path, count=2, about="mean"):
     for k in range(count):
         for weight, point in zip(along[:, k] / values[k] ** 0.5, apart, strict=True):
             directions[k] += float(weight) * point
-    return Components(
-        origin.astype(path[0].dtype), directions, along * np.sqrt(values[:count]), values / values.sum()
-    )
+    return Components(origin.astype(path[0].dtype), directions, along * np.sqrt(values[:count]), values / values.sum())
 
 
 def walk_shares(steps):

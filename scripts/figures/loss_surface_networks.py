@@ -1,7 +1,7 @@
 """Figures of loss_surface_networks: lines between networks, surfaces with and without skips, their details."""
 
 from lab import Album
-from lab.figures import look, panels, plain
+from lab.figures import heat, look, panels, plain
 from lab.maps import bar, contours, scale_of, turning
 from lab.sections import surface_of, with_package
 from npopt.analysis import bottleneck, persistence, wavelets
@@ -135,35 +135,33 @@ def details(results):
 
 @album.figure(
     "persistence.png",
-    caption="Basins (circles) and rings (squares) of the logarithm of the loss: born at their lowest point, dead where "
-    "they merge or are filled. Far from the diagonal: lasting. All seeds, without the lowest basin, which never dies. "
-    "Right: bottleneck distances of the basins, first seed.",
+    caption="Left: how long basins (circles) and rings (squares) of the logarithm of the loss live, in parts of its "
+    "range, all seeds; the lowest basin, which never dies, is left out. Above the line is what lasts. Right: "
+    "bottleneck distances of the basins' diagrams (log10 of the loss), first seed.",
 )
 def diagrams(results):
     groups = results.select("r").groups("blocks", "skip")
-    figure, axes = panels(1, len(groups) + 1, size=(13, 4), squeeze=False)
-    known = {}
-    for ax, (key, some) in zip(axes[0], groups, strict=False):
-        found = [with_package(persistence, np.log10(surface_of(run, "plane").loss)) for run in some]
-        known[key], low, high = found[0], np.inf, -np.inf
-        for diagram in found:
-            low, high = min(low, diagram.pairs[0][0, 0]), max(high, diagram.pairs[0][:, 0].max())
-            for k in (0, 1):
-                pairs = diagram.pairs[k][np.isfinite(diagram.pairs[k][:, 1])]
-                ax.plot(*pairs.T, "os"[k], color=look(k)["color"], ms=5, mfc="none")
-                high = max(high, pairs.max(initial=-np.inf))
-        ax.plot([low, high], [low, high], color="#888888", lw=1)
-        ax.set(title=title_of(key), xlabel="birth (log10 of the loss)", ylabel="death" if ax is axes[0, 0] else "")
-        ax.title.set_fontsize(10)
+    figure, (left, right) = panels(1, 2, size=(11, 4.4), width_ratios=(1.7, 1))
+    known, names = {}, []
+    for at, (key, some) in enumerate(groups):
+        grids = [np.log10(surface_of(run, "plane").loss) for run in some]
+        found = [with_package(persistence, grid) for grid in grids]
+        known[key] = found[0]
+        lives = [[np.r_[f.lives(k)] / np.ptp(g) for f, g in zip(found, grids, strict=True)] for k in (0, 1)]
+        for k, values in enumerate(map(np.concatenate, lives)):
+            more = dict(
+                color=look(k)["color"], ms=7, mfc="none", mew=1.6, label=("basin", "ring")[k] if not at else None
+            )
+            left.plot(np.full(len(values), at + 0.12 * (k - 0.5)), 100 * values, "os"[k], **more)
+        count = sum(len(v) for k in lives for v in k)
+        seeds = "1 seed" if len(some) == 1 else f"{len(some)} seeds"
+        name = f"{6 * key[0] + 2} layers" + (", no skips" if not key[1] else "")
+        names.append(f"{name}\n{seeds}: {count or 'none'}")
+    left.axhline(1, color="#888888", lw=1, ls=":")
+    left.set(yscale="log", ylabel="life [% of the range]", xlim=(-0.5, len(groups) - 0.5), ylim=(1e-3, 100))
+    left.set_xticks(range(len(names)), names, fontsize=10)
+    left.legend(loc="upper left")
     table = [[with_package(bottleneck, a, b) for a in known.values()] for b in known.values()]
-    ax, names = axes[0, -1], [f"{6 * b + 2}{'' if s else ' -'}" for b, s in known]
-    ax.imshow(table, origin="lower", vmin=0)
-    for (i, j), value in np.ndenumerate(table):
-        ax.text(
-            j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 * np.max(table) else "black"
-        )
-    ax.set_xticks(range(len(names)), names)
-    ax.set_yticks(range(len(names)), names)
-    ax.set_title("distance (-: without skips)", fontsize=10)
-    ax.grid(False)
+    short = [f"{6 * b + 2}{'' if s else ', no'}" for b, s in known]
+    heat(right, table, short, short, "layers", "layers (no: without skips)", "bottleneck distance", digits="{:.2f}")
     return figure
