@@ -12,7 +12,7 @@ corrected where they are wrong. (Batch norm, skips and lines between networks: l
 - The book fits a Gaussian well of curvatures 52.5 and 32.5 and says that SGD at the rate 0.1 reaches the minimum.
   Gradient descent is stable there below 2/52.5 = 0.0381 alone: it must end at a distance of 1.18.
 
-Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 10 minutes.
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 6 minutes.
 """
 
 from figures.loss_surface import BOOK, KINDS, album

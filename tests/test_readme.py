@@ -107,7 +107,8 @@ def test_every_script_is_listed():
 def test_requirements_and_pyproject_name_the_same_versions():
     import tomllib
 
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["surfaces"]
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert set(wanted) == set(lines[1:-1]) - {line for line in lines if line.startswith(("pytest", "ruff"))}
     assert lines[-1] == "-e ."

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from lab import Album
 from lab.figures import MARKERS, look, named, panels, plain
-from lab.reliefs import bar, contours, relief, scale_of
+from lab.maps import bar, contours, scale_of, turning
 from lab.sections import surface_of
 from lab.surfaces import moving
 from npopt.analysis import gaussian_fit, quadratic_fit, walk_coordinates, walk_shares
@@ -55,29 +55,16 @@ def planes(results):
     return figure
 
 
-def sheets(results):
-    """[keywords of a panel]: the surfaces of relief.png. A reader can turn them where lab.turn is: return
-    [Surface(**sheet) for sheet in sheets(results)]."""
-    run, found = trained(results), []
-    for kind in ("filter", "eigen"):
-        s = surface_of(run, kind)
-        found.append(dict(x=s.a, y=s.b, z=s.loss.T, labels=("a", "b", "training loss"), title=KINDS[kind], log=True))
-    return found
-
-
 @album.figure(
     "relief.png",
     caption="The same network along filter-normalised random directions and along the two leading eigenvectors; the "
-    "height is the logarithm of the training loss.",
+    "plane of three paths. The height is the logarithm of the training loss.",
 )
 def reliefs(results):
-    shown = [(sheet, SimpleNamespace(a=sheet["x"], b=sheet["y"], loss=sheet["z"].T)) for sheet in sheets(results)]
-    norm = scale_of([surface for _, surface in shown])
-    figure, axes = panels(1, 2, size=(13, 6), subplot_kw={"projection": "3d"})
-    for ax, (sheet, surface) in zip(axes, shown, strict=True):
-        relief(ax, surface, norm, zlabel="training loss")
-        ax.set_title(sheet["title"])
-    return figure
+    run, walks = trained(results), first_of(results, "p")
+    shown = [(run, kind, KINDS[kind], {}) for kind in ("filter", "eigen")]
+    shown.append((walks, "plane", "three paths", {m: walks.columns[f"{m} place"] for m in methods_of(walks)}))
+    return [turning(surface_of(*of), title, paths) for *of, title, paths in shown]
 
 
 @album.figure(

@@ -2,7 +2,7 @@
 
 from lab import Album
 from lab.figures import heat, look, panels, plain
-from lab.reliefs import bar, contours, relief, scale_of
+from lab.maps import bar, contours, scale_of, turning
 from lab.sections import surface_of, with_package
 from npopt.analysis import bottleneck, persistence, wavelets
 
@@ -68,16 +68,8 @@ def title_of(key):
 )
 def skips(results):
     runs, norm = planes(results)
-    rows = len(runs) // 2
-    figure, axes = panels(
-        rows, 2, size=(11, 3.9 * rows if rows > 1 else 5), subplot_kw={"projection": "3d"}, squeeze=False
-    )
-    for ax, (key, run) in zip(
-        axes.flat, sorted(runs.items(), key=lambda item: (item[0][0], not item[0][1])), strict=True
-    ):
-        relief(ax, surface_of(run, "plane"), norm, zlabel="training loss")
-        ax.set_title(f"{title_of(key)}; at the middle {run.final['train_loss']:.2f}", fontsize=11)
-    return figure
+    order = sorted(runs.items(), key=lambda item: (item[0][0], not item[0][1]))
+    return [turning(surface_of(run, "plane"), title_of(key), most=norm.vmax) for key, run in order]
 
 
 @album.figure(

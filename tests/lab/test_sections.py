@@ -4,7 +4,7 @@ import sys
 
 from lab.engine import as_array
 from lab.figures import panels, plt
-from lab.reliefs import bar, contours, levels_of, relief, scale_of
+from lab.maps import bar, contours, levels_of, scale_of, turning
 from lab.results import MissingRuns
 from lab.sections import between, directions, lasting, paths, scaled_twins, stored, surface_of, train
 from npopt import SGD, Adam, Events
@@ -101,8 +101,13 @@ def test_maps_and_reliefs_share_a_scale(rng):
     for ax, surface in ((left, one), (right, two)):
         bar(figure, contours(ax, surface, norm), ax)
         contours(ax, surface, norm, grey=True)
-    solid = plt.figure().add_subplot(projection="3d")
-    relief(solid, two, norm)
     figure.canvas.draw()
-    solid.figure.canvas.draw()
     plt.close("all")
+
+
+def test_a_relief_has_the_losses_where_they_belong(rng):
+    surface = sheet(rng)
+    surface.loss[1, 2], surface.loss[0, 0] = np.inf, 1e7
+    found = turning(surface, "some", {"SGD": np.zeros((1, 2))}, most=100.0)
+    assert found.z.shape == (4, 5) and np.isnan(found.z[2, 1]) and found.z[0, 0] == 100
+    assert found.height[3, 4] == pytest.approx(np.log10(surface.loss[4, 3])) and found.labels[2] == "training loss"

@@ -1,10 +1,11 @@
-"""Loss surfaces as maps with labelled levels and as reliefs in a light, several on one scale of colours."""
+"""Loss surfaces as maps with labelled levels, several on one scale of colours, and as reliefs that a reader turns."""
+
+from lab.turn import Surface
 
 import numpy as np
 from matplotlib import colors
 
 LEVELS = np.array([m * 10.0**k for k in range(-5, 7) for m in (1, 2, 5)])
-LIGHT = colors.LightSource(azdeg=225, altdeg=55)
 
 
 def scale_of(surfaces, least=None, most=None):
@@ -64,29 +65,7 @@ def bar(figure, picture, axes, label="training loss", **more):
     found.ax.minorticks_off()
 
 
-def relief(ax, surface, norm, labels=("a", "b"), view=(35, -60), zlabel="loss"):
-    """A relief of a LossSurface: the height is the logarithm of the loss, the colours are those of the maps, in a light
-    from the left; levels on the floor."""
-    z = np.log10(clipped(surface, norm))
-    a, b = np.meshgrid(surface.a, surface.b)
-    low, high = np.log10(norm.vmin), np.log10(norm.vmax)
-    floor = low - 0.25 * (high - low)
-    paint = colors.Normalize(low, high)
-    shaded = LIGHT.shade_rgb(colormap()(paint(z))[..., :3], z, vert_exag=0.6 * len(z) / (high - low), blend_mode="soft")
-    ax.plot_surface(a, b, z, facecolors=shaded, rstride=1, cstride=1, lw=0, antialiased=False, shade=False)
-    levels = np.log10(levels_of(norm))
-    ax.contour(a, b, z, levels=levels, zdir="z", offset=floor, cmap="cividis", norm=paint, linewidths=1.2)
-    ax.set(xlabel=labels[0], ylabel=labels[1], zlim=(floor, high))
-    ticks = levels_of(norm, 5)
-    ax.set_zticks(np.log10(ticks), [said(v) for v in ticks])
-    ax.set_zlabel(zlabel, labelpad=8)
-    ax.set_box_aspect((1, 1, 0.7), zoom=0.92)
-    ax.view_init(*view)
-    ax.locator_params("x", nbins=5)
-    ax.locator_params("y", nbins=5)
-
-
-def colormap():
-    from matplotlib import colormaps
-
-    return colormaps["cividis"]
+def turning(surface, title, paths=None, most=np.inf):
+    """A LossSurface as lab.turn has it: a relief whose height is the logarithm. Losses above `most` are cut."""
+    loss = np.where(np.isfinite(surface.loss), np.minimum(surface.loss, most), np.nan).T
+    return Surface(surface.a, surface.b, loss, ("a", "b", "training loss"), title, paths or {}, log=True)
