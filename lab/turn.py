@@ -13,6 +13,7 @@ are in the page as 16-bit numbers: 51 x 51 of them are 7 kB.
 
 import base64
 import dataclasses
+import math
 
 from lab.figures import COLOURS, STYLE, below, plt
 from npopt.errors import UserError
@@ -173,8 +174,20 @@ def picture(some):
     bar = figure.colorbar(plt.cm.ScalarMappable(norm, cmap), ax=axes, shrink=0.65, aspect=22, label=some[0].labels[2])
     for axis in [bar.ax.yaxis, *(ax.zaxis for ax in axes)]:
         if some[0].log:
-            axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{10**v:.3g}"))
+            axis.set_ticks(*powers(low, high))
     return below(figure, axes[0], 7) if len(colour_of) > 1 and n == 1 else figure
+
+
+def powers(low, high, count=5):
+    """Ticks of a logarithmic scale from 10^low to 10^high, as relief.js has them: (their exponents, their texts)."""
+    if high - low < 0.5:
+        values = ticker.MaxNLocator(count).tick_values(10**low, 10**high)
+    else:
+        most, digits = math.ceil((high - low) / count), (1, 2, 5) if high - low < 3 else (1,)
+        exponents = (e for e in range(math.floor(low), math.ceil(high) + 1) if e % most == 0)
+        values = [digit * 10.0**e for e in exponents for digit in digits]
+    inside = [v for v in values if v > 0 and low - 1e-9 <= math.log10(v) <= high + 1e-9]
+    return [math.log10(v) for v in inside], [f"{v:.10g}" for v in inside]
 
 
 def panel(ax, surface, norm, cmap, colour_of):
