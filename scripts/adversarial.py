@@ -32,6 +32,7 @@ experiment = Experiment(
         "b": Part("seven trainings at eps 0.3", "digits", "mnist"),
     },
     seeds=3,
+    quick_seeds=2,
     figures=album,
 )
 

@@ -44,6 +44,7 @@ experiment = Experiment(
         "p": Part("perplexity of an LSTM", "chain", "ptb"),
     },
     seeds=3,
+    quick_seeds=2,
     figures=album,
 )
 

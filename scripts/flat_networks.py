@@ -37,6 +37,7 @@ experiment = Experiment(
         "w": Part("one after the other, with a sixth of the labels drawn anew", "digits", "fashion-mnist"),
     },
     seeds=5,
+    quick_seeds=2,
     figures=album,
 )
 

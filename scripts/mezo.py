@@ -39,6 +39,7 @@ experiment = Experiment(
         "c": Part("ResNet-20 that has learned a task nearby", "digits", "cifar-10-jpeg"),
     },
     seeds=3,
+    quick_seeds=2,
     figures=album,
 )
 

@@ -40,6 +40,7 @@ experiment = Experiment(
         "r": Part("ResNet-18 of width 16, batch norm", "digits", "cifar-10-jpeg"),
         "t": Part("within the epochs, class by class", "digits", "mnist"),
     },
+    quick_seeds=2,
     figures=album,
 )
 
@@ -97,7 +98,7 @@ SIZES = {
 @experiment.runs
 def runs(args):
     for part, kind in KINDS.items():
-        rows = args.pick(SIZES[part], dict(rows={"m": 900, "v": 120, "r": 120}[part], test_rows=100))
+        rows = args.pick(SIZES[part], dict(rows={"m": 600, "v": 96, "r": 96}[part], test_rows=100))
         size, epochs = (
             128 if kind == "resnet" else 64,
             args.budget(6 if kind == "resnet" else 5, 3 if kind == "lenet" else 1),
@@ -118,7 +119,7 @@ def runs(args):
                         lr=lr,
                     )
     for data in args.data_of("t"):
-        rows = args.pick(20_000, 900)
+        rows = args.pick(20_000, 600)
         problem = Recipe(network, data=data, kind="lenet", test_rows=300, rows=rows)
         for order in ("by class", "reshuffling"):
             yield Entry(

@@ -49,6 +49,7 @@ experiment = Experiment(
         "r": Part("ResNet-18 of width 16", "digits", "cifar-10-jpeg"),
     },
     seeds=10,
+    quick_seeds=2,
     figures=album,
 )
 

@@ -42,6 +42,7 @@ experiment = Experiment(
         "v": Part("variance within stages, small CNN", "digits", "fashion-mnist"),
         "r": Part("variance within stages, ResNet-18 of width 16", "digits", "cifar-10-jpeg"),
     },
+    quick_seeds=2,
 )
 
 METHODS = {"SGD": Minibatch(), "SVRG": SVRG(1), "SAGA": SAGA("gradients")}
