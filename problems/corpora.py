@@ -144,7 +144,8 @@ def sst2(name, dtype, dense, check):
     paths = given(name, SST2, check)
     (train, y_train), (test, y_test) = (labelled(path, "sentence\tlabel") for path in paths)
     source = "GLUE's SST-2; its development sentences are the test rows, its test rows have no labels"
-    return Corpus(name, train, y_train, None, None, test, y_test, SENTIMENT, files.of_files(paths), source)
+    parts = (train, y_train, None, None, test, y_test)
+    return Corpus(name, *parts, SENTIMENT, files.of_files(paths), source)
 
 
 def socher(name, dtype, dense, check):
@@ -215,7 +216,8 @@ def tang_poems(name, dtype, dense, check):
     rows = (kept, others[validation], others[test])
     train, validation, test = (tuple(poems[i] for i in part) for part in rows)
     source = "Complete Tang Poems, those of 4 or 8 lines of 5 or 7 characters; split by poem, 90, 5 and 5 %, seed 0"
-    return Corpus(name, train, None, validation, None, test, None, None, files.of_files([path]), source)
+    parts = (train, None, validation, None, test, None)
+    return Corpus(name, *parts, None, files.of_files([path]), source)
 
 
 def poem(path, line, form, author, title, text):
