@@ -25,10 +25,8 @@ def gradcheck_layer(layer, input_shape, batch=3, training=True, tol=1e-7, seed=0
     rng = np.random.default_rng(seed)
     shapes = network.input_shape if isinstance(network.input_shape[0], tuple) else (network.input_shape,)
     given = inputs if isinstance(inputs, tuple) else (inputs,) * len(shapes)
-    arrays = [
-        rng.standard_normal((batch, *shape)) if a is None else np.asarray(a)
-        for a, shape in zip(given, shapes, strict=True)
-    ]
+    pairs = zip(given, shapes, strict=True)
+    arrays = [rng.standard_normal((batch, *shape)) if a is None else np.asarray(a) for a, shape in pairs]
     moving = [a.dtype.kind == "f" for a in arrays]
     weights = np.asarray(backend.to_host(network.x0(rng, "float64"))).reshape(-1)
     point = np.concatenate(

@@ -138,14 +138,18 @@ class SoftmaxCrossEntropy(Loss):
         found = z.argmax(axis=-1) == t
         if z.ndim == 2:
             return found
-        return (found * self.shares(t)).sum(axis=1)
+        return (found & (t != IGNORE)).sum(axis=1) / self.divisors(t)
 
     def shares(self, t):
         """(B, T): the weight of each position in the loss of its row."""
-        m, counts = xp(t), t != IGNORE
+        return (t != IGNORE) / self.divisors(t).reshape(-1, 1)
+
+    def divisors(self, t):
+        """(B,): by how much the sum over a row's positions is divided, n_b or n/B."""
+        counts = (t != IGNORE).sum(axis=1)
         if self.over == "positions":
-            return counts * (t.shape[0] / m.maximum(counts.sum(), 1))
-        return counts / m.maximum(counts.sum(axis=1), 1).reshape(-1, 1)
+            counts = counts.sum() / len(t) + 0 * counts
+        return xp(t).maximum(counts, 1 / len(t) if self.over == "positions" else 1)
 
     def draw(self, z, u):
         """(B,) labels with the probabilities softmax(z), from uniform numbers u, (B,): the inverse of the cdf."""

@@ -61,7 +61,7 @@ FACTORS = (0.5, 1, 2.5, 3, 3.5, 5, 8, 12, 16, 24)
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
-def run_of(args, part, data, optimizer, lr, steps, hidden=(32, 32), every=25, given=None, batch=None, **tags):
+def run_of(args, part, data, optimizer, lr, steps, *, hidden=(32, 32), every=25, given=None, batch=None, **tags):
     """An entry of lab.dynamics.sharpened. `every` is odd: at the edge every other point lies on the same side."""
     relative, rows = "factor" in tags, 500 if data == "cifar-10-jpeg" else 1000
     problem = dict(rows=args.pick(rows, 60), hidden=args.pick(hidden, (8,)), test_rows=args.pick(1000, 60))
@@ -94,7 +94,7 @@ def runs(args):
     for data in args.data_of("k"):
         for factor in args.pick(FACTORS, (1, 3, 16)):
             more = dict(given=dict(activation=ReLU), every=5, method="GD", factor=factor)
-            yield run_of(args, "k", data, SGD(), factor, FLIGHT, (100,), **more)
+            yield run_of(args, "k", data, SGD(), factor, FLIGHT, hidden=(100,), **more)
     for factor in (0.5, 1.9, 2.5, 3, 3.5, 3.9, 4.3):
         run = Recipe(slung, m=1000, factor=factor, steps=args.pick(200, 60))
         yield Entry("t", run=run, metrics=1, per="step", method="u'v", factor=factor)

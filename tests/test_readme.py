@@ -79,6 +79,7 @@ def test_your_own_layer(tmp_path, capsys, rng):
     assert "mine.py:Softsign --shape 5" in TEXT and cli.main(["gradcheck", f"{path}:Softsign", "--shape", "5"]) == 0
 
 
+@pytest.mark.slow
 def test_your_own_script_and_fresh(tmp_path, monkeypatch, capsys):
     """It runs; a second time nothing is made, with --fresh everything is."""
     monkeypatch.chdir(tmp_path)

@@ -186,6 +186,7 @@ if __name__ == "__main__":
 '''
 
 
+@pytest.mark.slow
 def test_one_bug_does_not_end_the_grid(tmp_path, finish):
     hows = ["raises", "one", "exits", "leaves", "two", "is killed", "stays", "is told to end", "three"]
     (tmp_path / "bugs.py").write_text(BUGS.replace("HOWS", repr(hows)))

@@ -201,7 +201,7 @@ def test_rates_are_drawn_in_units_of_the_customary_one():
     families = {"one": ("A", "absent"), "two": ("B",)}
     axes = charts.rates(some, {"A": 0.1, "B": 1.0}, {1: "1"}, by="held_loss", families=families).axes
     assert [ax.get_title() for ax in axes] == ["one", "two"]
-    assert [[t.get_text() for t in ax.texts] for ax in axes] == [["A"], []]  # B has no point to be named at
+    assert [[t.get_text() for t in ax.get_legend().get_texts()] for ax in axes] == [["A"], ["B"]]
 
 
 def test_names_stand_at_the_ends_of_their_lines_and_apart():

@@ -306,6 +306,7 @@ def folder(tmp_path, monkeypatch):
         found.cache_clear()
 
 
+@pytest.mark.slow
 def test_fifty_edits_change_the_keys_of_the_runs_that_reach_them_and_no_others(folder, monkeypatch):
     before, texts, definitions = keys(folder), {}, code.definitions
     assert set(before) == RUNS and len(set(before.values())) == len(RUNS)

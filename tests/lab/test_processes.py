@@ -172,6 +172,7 @@ if __name__ == "__main__":
 '''
 
 
+@pytest.mark.slow
 def test_a_formula_of_the_script_goes_to_other_processes_and_back(tmp_path, finish):
     (tmp_path / "toy.py").write_text(OWN)
     finish(tmp_path / "toy.py", "--jobs", 2, "--threads", 1)
