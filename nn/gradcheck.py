@@ -40,13 +40,7 @@ def gradcheck_layer(layer, input_shape, batch=3, training=True, tol=1e-7, seed=0
     fixed = [None if moves else backend.asarray(a) for a, moves in zip(arrays, moving, strict=True)]
 
     def taken(x):
-        """The inputs that x holds, behind the parameters."""
-        found, at = [], split
-        for a, constant in zip(arrays, fixed, strict=True):
-            if constant is None:
-                constant, at = x[at : at + a.size].reshape(a.shape), at + a.size
-            found.append(constant)
-        return found[0] if len(found) == 1 else tuple(found)
+        return inputs_of(x[split:], arrays, fixed)
 
     def value(x, rows=None):
         network.bind(x[:split])
@@ -71,3 +65,13 @@ def gradcheck_layer(layer, input_shape, batch=3, training=True, tol=1e-7, seed=0
         segments=Segments.of(*table, *[("inputs", shape, "vector", "inputs")] * any(moving)),
     )
     return gradcheck(problem, backend.asarray(point), directions=directions, h=h, tol=tol, seed=seed + 1)
+
+
+def inputs_of(x, arrays, fixed):
+    """Inputs of the shapes of `arrays`: those that are fixed, and None's in turn out of the flat x."""
+    found, at = [], 0
+    for a, constant in zip(arrays, fixed, strict=True):
+        if constant is None:
+            constant, at = x[at : at + a.size].reshape(a.shape), at + a.size
+        found.append(constant)
+    return found[0] if len(found) == 1 else tuple(found)

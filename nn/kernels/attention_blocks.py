@@ -27,7 +27,6 @@ from .attention_parts import (
     limit,
     pack_columns,
     product,
-    put_rows,
 )
 from .products import inside, jit
 from .recurrent_parts import wide_of
@@ -54,14 +53,14 @@ def forward_piece(arrays, there, slopes, row, mine, item, sizes, how):
     zeros, into, back = np.zeros(wide_of(q), q.dtype), offsets(D, keys, queries), offsets(keys, D, queries)
     kt, vc, flat, mine = mine[:size], mine[size : 2 * size], mine[2 * size :], mine[2 * size + queries * keys :]
     qc, oc = mine[: queries * D], mine[queries * D : 2 * queries * D]
-    s = flat[: queries * keys].reshape(queries, keys)
+    s, rows = flat[: queries * keys].reshape(queries, keys), oc.reshape(queries, D)
     tops, totals = np.empty(queries, q.dtype), np.empty(queries, q.dtype)
     pack_columns(k, (b * S * G + g) * D, G * D, S, D, kt)
-    copy_rows(v, (b * S * G + g) * D, G * D, S, D, vc)
+    copy_rows(v, (b * S * G + g) * D, G * D, vc, 0, D, S, D)
     for h in range(g * (H // G), (g + 1) * (H // G)):
         for i0 in range(piece * queries, T, pieces * queries):
             m, at, end = min(queries, T - i0), ((b * T + i0) * H + h) * D, (b * H + h) * T + i0
-            copy_rows(q, at, H * D, m, D, qc)
+            copy_rows(q, at, H * D, qc, 0, D, m, D)
             tops[:], totals[:], oc[:] = -np.inf, 0, 0
             for j0 in range(bounds(i0, S, how)[0] // keys * keys, bounds(i0 + m - 1, S, how)[1], keys):
                 n = min(keys, S - j0)
@@ -73,8 +72,8 @@ def forward_piece(arrays, there, slopes, row, mine, item, sizes, how):
                         dropped(s[i, :n], ((row * H + h) * T + i0 + i) * S + j0, how)
                 product(flat, (0, 1), vc, (j0 * D, 1, D), oc, oc, back, (m, n, D, 0, True))
             for i in range(m):
-                lse[end + i] = divide(oc[i * D : i * D + D], q.dtype.type(how.scale) * tops[i], totals[i])
-            put_rows(oc, m, D, o, at, H * D)
+                lse[end + i] = divide(rows, i, q.dtype.type(how.scale) * tops[i], totals[i])
+            copy_rows(oc, 0, D, o, at, H * D, m, D)
 
 
 @inside
@@ -91,14 +90,16 @@ def backward_piece(arrays, passed, there, slopes, row, mine, item, sizes, how):
     square, other = p.reshape(queries, keys), dp.reshape(queries, keys)
     pack_columns(k, start, G * D, S, D, kt)
     pack_columns(v, start, G * D, S, D, vt)
-    copy_rows(k, start, G * D, S, D, kc)
+    copy_rows(k, start, G * D, kc, 0, D, S, D)
     dkc[:], dvc[:] = 0, 0
     for h in range(g * (H // G), (g + 1) * (H // G)):
         first = (b * T * H + h) * D
-        copy_rows(q, first, H * D, T, D, qc)
-        copy_rows(do, first, H * D, T, D, doc)
+        copy_rows(q, first, H * D, qc, 0, D, T, D)
+        copy_rows(do, first, H * D, doc, 0, D, T, D)
+        copy_rows(o, first, H * D, dqc, 0, D, T, D)
+        one, two = doc.reshape(T, D), dqc.reshape(T, D)
         for i in range(T):
-            r[i] = dot(doc[i * D : i * D + D], o[first + i * H * D : first + i * H * D + D])
+            r[i] = dot(one, two, i)
         dqc[:] = 0
         for j0 in range(0, S, keys):
             n, key = min(keys, S - j0), j0 * D
@@ -114,9 +115,9 @@ def backward_piece(arrays, passed, there, slopes, row, mine, item, sizes, how):
                 product(p, (0, keys), doc, (at, 1, D), dvc, dvc, across, (n, m, D, key, True))
                 product(dp, (0, keys), qc, (at, 1, D), dkc, dkc, across, (n, m, D, key, True))
                 product(dp, (0, 1), kc, (key, 1, D), dqc, dqc, back, (m, n, D, at, True))
-        put_rows(dqc, T, D, dq, first, H * D)
-    put_rows(dkc, S, D, dk, start, G * D)
-    put_rows(dvc, S, D, dv, start, G * D)
+        copy_rows(dqc, 0, D, dq, first, H * D, T, D)
+    copy_rows(dkc, 0, D, dk, start, G * D, S, D)
+    copy_rows(dvc, 0, D, dv, start, G * D, S, D)
 
 
 @jit

@@ -33,22 +33,27 @@ class Settings(NamedTuple):
     key: int
 
 
-@inside
-def copy_rows(a, at, step, count, d, out):
-    """out[d i ...] = a[at + step i ...], d numbers each, i < count."""
-    for i in range(count):
-        source, to = a[at + step * i : at + step * i + d], out[d * i : d * i + d]
-        for j in range(d):
-            to[j] = source[j]
+@intrinsic
+def copy(typing, a, at, out, to, count):
+    """out[to + j] = a[at + j], j < count. Slices of a few numbers would cost more than their numbers."""
+
+    def emit(context, builder, signature, arguments):
+        source, target = (data(context, builder, signature.args[k], arguments[k]) for k in (0, 2))
+
+        def body(e, j, part):
+            e.store(target, builder.add(arguments[3], j), e.load(source, builder.add(arguments[1], j), part), part)
+
+        each_vector(builder, scalar(signature.args[0]), arguments[4], body)
+        return context.get_dummy_value()
+
+    return types.void(a, types.int64, out, types.int64, types.int64), emit
 
 
 @inside
-def put_rows(a, count, d, out, at, step):
-    """The way back: out[at + step i ...] = a[d i ...]."""
+def copy_rows(a, at, step, out, to, jump, count, d):
+    """out[to + jump i ...] = a[at + step i ...], d numbers each, i < count."""
     for i in range(count):
-        source, to = a[d * i : d * i + d], out[at + step * i : at + step * i + d]
-        for j in range(d):
-            to[j] = source[j]
+        copy(a, at + step * i, out, to + jump * i, d)
 
 
 @inside
@@ -179,10 +184,11 @@ def exponentials(s, i, n, scale, shift):
 
 
 @sums
-def dot(a, b):
+def dot(a, b, i):
+    """The product of the rows i of a and b."""
     total = a.dtype.type(0)
-    for j in range(a.size):
-        total += a[j] * b[j]
+    for j in range(a.shape[1]):
+        total += a[i, j] * b[i, j]
     return total
 
 
@@ -208,13 +214,13 @@ def go_on(s, block, tops, totals, o, how):
 
 
 @inside
-def divide(o, top, total):
-    """o <- o / total, 0 where nothing was seen; the logarithm of the sum of e^s, top being scaled."""
+def divide(o, i, top, total):
+    """Row i of o <- itself / total, 0 where nothing was seen; the logarithm of the sum of e^s, top being scaled."""
     if total <= 0:
-        o[:] = 0
+        o[i] = 0
         return np.inf
-    for d in range(o.size):
-        o[d] /= total
+    for d in range(o.shape[1]):
+        o[i, d] /= total
     return top + np.log(total)
 
 
