@@ -188,7 +188,7 @@ def run_all(words):
     print(f"{len(order)} scripts, {jobs} at a time\n\n" + ROW.format("task", "script", width, "time", *VERDICTS))
     ENDING.clear()
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
-    runs = {pool.submit(quietly, known[name], words): name for name in order}
+    runs = {pool.submit(quietly, known[name], words): name for name in spread(order, jobs)}
     try:
         for ended in watched(runs):
             name, (status, seconds) = runs[ended], ended.result()
@@ -209,6 +209,12 @@ def run_all(words):
     index = report.write_index(folder_of(words))
     print(f"\n{len(order)} scripts, {report.duration(time.monotonic() - started)}; all reports: {index}")
     return 1 if failed else 0
+
+
+def spread(order, jobs):
+    """The names, those of each of `jobs` pieces in turn: neighbours would compile the same kernels at the same time."""
+    step = -(-len(order) // jobs)
+    return [order[k] for i in range(step) for k in range(i, len(order), step)]
 
 
 def watched(runs):

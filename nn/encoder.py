@@ -1,6 +1,7 @@
 """Encoders of padded rows: what all their layers need beside x goes along."""
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.values import whole
 
 from . import init as initialisers
@@ -27,6 +28,8 @@ class Encoder(Layer):
         return [("", self.start), *((f"layer{i}", layer) for i, layer in enumerate(self.layers, 1))]
 
     def output_shape(self, shape):
+        if len(shape) != 2 or not all(isinstance(part, tuple) for part in shape):
+            raise UserError(f"Encoder: a row must be (words, keep), got the shape {tuple(shape)}")
         words, keep = shape
         found = self.start.output_shape(words)
         for layer in self.layers:

@@ -74,6 +74,8 @@ class RMSNorm(OfRows):
 
     def forward(self, x, run):
         rows = self.rows(x)
+        if rows.dtype.itemsize == 2:
+            raise UserError("RMSNorm: float16 and bfloat16 are not there yet; leave compute= out")
         y, r = backend.empty(rows.shape, x.dtype), backend.empty((len(rows),), self.a.dtype)
         kernels.rms_norm(rows, self.a, self.eps, y, r)
         return y.reshape(x.shape), (rows, r)

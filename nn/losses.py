@@ -45,6 +45,10 @@ class Loss(Value):
         UserError where they do not fit."""
         return t
 
+    def count(self, t):
+        """How many rows, or positions, have a part in the mean over targets t."""
+        return len(t)
+
     def value(self, z, t, weights=None):
         return weighted_mean(self.rows(z, t), weights)
 
@@ -143,6 +147,11 @@ class SoftmaxCrossEntropy(Loss):
     def shares(self, t):
         """(B, T): the weight of each position in the loss of its row."""
         return (t != IGNORE) / self.divisors(t).reshape(-1, 1)
+
+    def count(self, t):
+        if self.over == "positions" and t.ndim > 1:
+            return (t != IGNORE).sum()
+        return len(t)
 
     def divisors(self, t):
         """(B,): by how much the sum over a row's positions is divided, n_b or n/B."""

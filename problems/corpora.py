@@ -122,10 +122,18 @@ def numbers(path, line, text, classes):
     return [int(word) for word in words]
 
 
+def one(path, line, text):
+    """The class number, 0 or 1, in a field."""
+    found = numbers(path, line, text, 2)
+    if len(found) != 1:
+        raise UserError(f"{path}, line {line}: one label, 0 or 1, is wanted, found {text!r}")
+    return found[0]
+
+
 def labelled(path, header=None):
     """(texts, labels) of lines "text<TAB>0 or 1"."""
     rows = table(path, 2, header)
-    return tuple(text for _, (text, _) in rows), np.array([numbers(path, n, y, 2)[0] for n, (_, y) in rows], np.int64)
+    return tuple(text for _, (text, _) in rows), np.array([one(path, n, y) for n, (_, y) in rows], np.int64)
 
 
 SENTIMENT = ("negative", "positive")
@@ -223,7 +231,8 @@ def tang_poems(name, dtype, dense, check):
 def poem(path, line, form, author, title, text):
     """A Poem from a row; form is such as 5x8: characters a line, lines."""
     lines = tuple(part for part in text.translate(dict.fromkeys(map(ord, STOPS), "\n")).split("\n") if part)
-    if {len(part) for part in lines} != {int(form[:1])} or len(lines) != int(form[2:]):
+    sizes = {f"{len(part)}x{len(lines)}" for part in lines}
+    if sizes != {form}:
         raise UserError(f"{path}, line {line}: {form} is characters x lines, found {[len(part) for part in lines]}")
     return Poem(author, title, lines)
 

@@ -40,18 +40,21 @@ class Evaluated:
             count = self.feed.count(part)
             if part == "train":
                 count = min(count, self.metrics_rows)
-            loss = right = 0.0
+            loss, right, total = 0.0, 0.0, 0
             batches = self.feed.walk(part, count, self.metrics_batch)
             for z, t in self._evaluate(x, part, batches):  # summed there, read once
-                loss = loss + self.loss_function.rows(z, t).sum(dtype="float64")
+                n = self.loss_function.count(t)
+                loss = loss + self.loss_function.rows(z, t).sum(dtype="float64") * (n / len(t))
                 if self.loss_function.accuracy:
-                    right = right + self.loss_function.right(z, t).sum()
-            found[f"{part}_loss"] = backend.to_host(loss) / count
+                    right = right + self.loss_function.right(z, t).sum() * (n / len(t))
+                total = total + n
+            total = total if isinstance(total, int) else float(backend.to_host(total))
+            found[f"{part}_loss"] = backend.to_host(loss) / total
             if self.feed.perplexity and self.loss_function == self.plain:
                 with np.errstate(over="ignore"):
                     found[f"{part}_perplexity"] = float(np.exp(found[f"{part}_loss"]))
             if self.loss_function.accuracy:
-                found[f"{part}_accuracy"] = backend.to_host(right) / count
+                found[f"{part}_accuracy"] = backend.to_host(right) / total
         return found
 
     def recalibrate(self, x, rows=None, batch=500):

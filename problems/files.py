@@ -161,6 +161,3 @@ def why(error, url):
     if isinstance(error, errors.RequestException):
         return f"there is no connection to {host}"
     return f"the cache cannot be written, {error.strerror or first_line(error)}"
-
-
-# --------------------------------------------------------------------------------------------------------- formats

@@ -22,7 +22,8 @@ def readable(path):
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); see to its permissions") from None
+        hint = "give its right path" if isinstance(error, FileNotFoundError) else "see to its permissions"
+        raise UserError(f"{path} cannot be read ({error.strerror}); {hint}") from None
 
 
 def text_of(path):

@@ -97,15 +97,16 @@ class Sections:
     def _mean_loss(self, y, held, together):
         """(loss, accuracy) at y over batches that were made."""
         self.network.bind(y)
-        loss = right = 0.0
-        carried, count = {}, sum(some.shape[0] for _, some in held)
+        loss, right, total, carried = 0.0, 0.0, 0, {}
         for (inputs, targets), some in held:
             run = Run(recalibrating=together, compute=self.compute, rows=some, pending=None if together else carried)
             z = self.network.forward(inputs, run)[0]
-            loss = loss + self.loss_function.rows(z, targets).sum(dtype="float64")
+            n = self.loss_function.count(targets)
+            loss = loss + self.loss_function.rows(z, targets).sum(dtype="float64") * (n / len(targets))
             if self.loss_function.accuracy:
-                right = right + self.loss_function.right(z, targets).sum()
-        return loss / count, right / count if self.loss_function.accuracy else float("nan")
+                right = right + self.loss_function.right(z, targets).sum() * (n / len(targets))
+            total = total + n
+        return loss / total, right / total if self.loss_function.accuracy else float("nan")
 
 
 def place(y, x, directions, coefficients):

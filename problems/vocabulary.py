@@ -13,6 +13,7 @@ text back as it was. Sennrich, Haddow & Birch, ACL 2016 (byte-pair encoding); Ra
 import collections
 import itertools
 import json
+import pathlib
 import re
 
 from npopt.errors import UserError
@@ -104,6 +105,7 @@ class Pieces:
 
     @classmethod
     def from_file(cls, path):
+        path = pathlib.Path(path)
         try:
             return cls(formats.text_of(path))
         except UserError as error:
@@ -163,6 +165,7 @@ class Scored:
     @classmethod
     def from_file(cls, path, size):
         """From a tokenizer.bin of `size` pieces: an int32, then for each its float32 score, its length, its bytes."""
+        path = pathlib.Path(path)
         with formats.readable(path):
             data = path.read_bytes()
         found, scores, at = [], [], 4

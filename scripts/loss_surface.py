@@ -4,13 +4,13 @@ Every tool of the chapter on a perceptron (784-128-56-10, Fashion-MNIST), its st
 corrected where they are wrong. (Batch norm, skips and lines between networks: loss_surface_networks.)
 
 - Axes of different kinds have different scales. A step of 1 is as long as the weights along filter-normalised
-  directions (Li et al. 2018), and a hundredth of that along a unit vector. Scaling layers so that the function stays
+  directions (Li et al. 2018), and about a tenth of that along a unit vector. Scaling layers so that the function stays
   the same changes plain surfaces, not filter-normalised ones.
 - A plane through a path shows the path's projection. Its loss is not the path's, so the share that it explains belongs
   beside it. Principal components of any walk are smooth: of a random one the first two hold 76 %, as cosines. A curve
   that jumps comes from checkpoints in the wrong order or from two runs, as in the book (epochs 1, 10, 11, ..., 2).
 - The book fits a Gaussian well of curvatures 52.5 and 32.5 and says that SGD at the rate 0.1 reaches the minimum.
-  Gradient descent is stable there below 2/52.5 = 0.0381 alone: it must end at a distance of 1.18.
+  Gradient descent is stable there below 2/52.5 = 0.0381 alone: it must not come to rest.
 
 Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 6 minutes.
 """

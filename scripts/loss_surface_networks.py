@@ -146,7 +146,7 @@ def r_rough(results):
 @experiment.claim(
     "r-basins",
     "and has more basins",
-    expected="that last longer than 1 % of the range of the logarithm (95 %); false where fewer",
+    expected="that last longer than 1 % of the range of the logarithm (95 %); false where not more",
     source="Li et al., figure 5",
 )
 def r_basins(results):

@@ -14,8 +14,8 @@ The chapter's curves (part f) are loss, improvement, gradient norm, change and w
 stand beside update / weights and cosines, from the start and for a network that goes on, with sums of the tensors'
 norms, as there, beside the norms of the whole.
 
-Perceptrons with 32 and 32 tanh units (part k: 100 ReLU units) on 1,000 pictures (CIFAR-10: 500), mean squares over ten
-outputs. Every Hessian product is exact.
+Perceptrons with 32 and 32 tanh units (part k: 100 ReLU units) on 1,000 pictures (cifar-10-jpeg: 500), mean squares over
+ten outputs. Every Hessian product is exact.
 
 Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 10 minutes.
 """
@@ -319,14 +319,14 @@ def t_catapult(results):
 
 @experiment.claim(
     "f-change",
-    "the distance from the start grows like a root of the steps",
-    expected="slope of log change against log epoch from the second epoch on within 0.2 to 0.7, both methods (95 %)",
+    "the distance from the start grows more slowly than a random walk's",
+    expected="slope of log change against log epoch from the second epoch on below 1/2, both methods (95 %)",
     source="a random walk would have 1/2",
 )
 def f_change(results):
     def judged(_, runs):
         slopes = [slope(np.arange(2, len(v) + 1), v[1:]) for v in (epochs_of(run, "change") for run in runs)]
-        return spread(slopes, 3), within(slopes, 0.2, 0.7)
+        return spread(slopes, 3), within(slopes, high=0.5)
 
     return on_every(results.select("f").groups("method"), judged)
 

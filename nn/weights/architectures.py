@@ -59,6 +59,8 @@ def of_llama(config):
     """(network, rename) of a LlamaForCausalLM."""
     for name, value in (("hidden_act", "silu"), ("rope_scaling", None), ("attention_bias", False), ("mlp_bias", False)):
         config.must_be(name, value)
+    rope = Config(config.path, config("rope_parameters", {}))  # where newer files have theta
+    rope.must_be("rope_type", "default")
     features, heads = config("hidden_size"), config("num_attention_heads")
     config.must_be("head_dim", features // heads, None)
     network = llama(
@@ -69,7 +71,7 @@ def of_llama(config):
         heads,
         config("intermediate_size"),
         kv_heads=config("num_key_value_heads", heads),
-        theta=config("rope_theta", 1e4),
+        theta=rope("rope_theta", config("rope_theta", 1e4)),
         eps=config("rms_norm_eps", 1e-6),
         tied=config("tie_word_embeddings", False),
     )
@@ -108,6 +110,7 @@ def of_gpt2(config):
     """(network, rename) of a GPT2LMHeadModel."""
     config.must_be("activation_function", "gelu_new")
     config.must_be("scale_attn_by_inverse_layer_idx", False)
+    config.must_be("scale_attn_weights", True)
     network = gpt2(
         config("vocab_size"),
         config("n_positions"),

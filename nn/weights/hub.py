@@ -12,7 +12,7 @@ import numpy as np
 from .architectures import ARCHITECTURES, Config
 from .assembled import assembled
 
-TYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "BOOL": "?"}
+TYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
 
 
 def hub(folder):
@@ -41,6 +41,8 @@ def read_config(folder):
         raise UserError(f"{path} cannot be read ({error.strerror}); give the folder of a model") from None
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: a table of names and values is wanted, found {type(config).__name__}")
     kinds = config.get("architectures") or [None]
     if len(kinds) != 1 or kinds[0] not in ARCHITECTURES:
         raise UserError(f"{path}: the architecture is {kinds[0]!r}; known are {', '.join(ARCHITECTURES)}")

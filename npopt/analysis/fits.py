@@ -87,11 +87,14 @@ def quadratic_fit(surface):
 
 def gaussian_fit(surface, start=(1.0, 1.0, 1.0, 1.0, 1.0)):
     """The GaussianFit of a LossSurface over a plane: nonlinear least squares in A, a0, b0, sa, sb from `start`, by the
-    method of Levenberg and Marquardt (scipy.optimize.least_squares). `top` is not fitted."""
+    method of Levenberg and Marquardt (scipy.optimize.least_squares). `top` is not fitted. A UserError where it does not
+    converge."""
     a, b, z = points_of(surface)
 
     def fit_of(p, share=0.0):
         return GaussianFit(float(p[0]), np.array(p[1:3]), np.abs(p[3:5]), float(z.max()), share)
 
-    found = scipy.optimize.least_squares(lambda p: (fit_of(p).at(a, b) - z).reshape(-1), start, method="lm").x
-    return fit_of(found, explained(z, fit_of(found).at(a, b)))
+    found = scipy.optimize.least_squares(lambda p: (fit_of(p).at(a, b) - z).reshape(-1), start, method="lm")
+    if not found.success:
+        raise UserError(f"gaussian_fit: no convergence from {tuple(start)} ({found.message}); give another start")
+    return fit_of(found.x, explained(z, fit_of(found.x).at(a, b)))

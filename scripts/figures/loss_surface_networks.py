@@ -64,7 +64,8 @@ def title_of(key):
 @album.figure(
     "skips.png",
     caption="Training loss (logarithm) over a filter-normalised random plane from -1 to 1 about a trained residual "
-    "network, with and without skips, on one scale; losses above 1,000 are cut. Running statistics of the middle.",
+    "network, with and without skips, on one scale; losses of 64 pictures, above 1,000 cut. Running "
+    "statistics of the middle.",
 )
 def skips(results):
     runs, norm = planes(results)
@@ -74,7 +75,8 @@ def skips(results):
 
 @album.figure(
     "maps.png",
-    caption="The same as maps with labelled levels. Levels of one scale of colours; cross: the trained network.",
+    caption="The same as maps with labelled levels. Levels of one scale of colours, 64 pictures; cross: the "
+    "trained network.",
 )
 def maps(results):
     runs, norm = planes(results)
@@ -90,7 +92,7 @@ def maps(results):
 @album.figure(
     "statistics.png",
     caption="Training loss along a filter-normalised random direction, with the running statistics of the middle and "
-    "with those of the rows at each point; a line for each seed.",
+    "with those of the 64 rows at each point; a line for each seed.",
 )
 def statistics(results):
     groups = results.select("r").groups("blocks", "skip")

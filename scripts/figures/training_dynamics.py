@@ -12,7 +12,7 @@ import numpy as np
 album = Album()
 LAST = 4  # claims on the edge look at the last quarter of the steps
 FLIGHT = 80  # steps of part k
-TITLES = {"fashion-mnist": "FashionMNIST", "cifar-10-jpeg": "CIFAR-10", "digits": "digits"}
+TITLES = {"fashion-mnist": "FashionMNIST", "cifar-10-jpeg": "CIFAR-10, JPEG copies", "digits": "digits"}
 
 
 # ------------------------------------------------------------------------------------- what claims and figures measure
@@ -90,8 +90,8 @@ def each_seed(ax, runs, points, index, label, unit=1.0):
 @album.figure(
     "edge.png",
     caption="Gradient descent at three rates, by time = rate x steps: the largest eigenvalue of the Hessian, with "
-    "2/lr dotted, and the loss, mean over 50 steps. Below the edge the three are one path; each leaves it at its own. "
-    "Three seeds.",
+    "2/lr dotted, and the loss, mean over 50 steps. Below the edge the three are one path, but for one start on "
+    "FashionMNIST; each leaves it at its own. Three seeds.",
 )
 def edges(results):
     sets = results.select("g").groups("data")
@@ -142,7 +142,7 @@ def zigzag(results):
 @album.figure(
     "methods.png",
     caption="Sharpness in parts of each method's edge: 2/lr, 3.8/lr (heavy ball), 3.8/(2.8 lr) (Nesterov), 38/lr "
-    "(Adam, preconditioned). The band is the claim's tenth. Right: Adam's lmax itself. Three seeds.",
+    "(Adam, preconditioned). The band is the claim's tenth. Right: Adam's lmax itself. Three seeds, Adam five.",
 )
 def methods(results):
     figure, (left, middle, right) = panels(1, 3, size=(13, 4.8))

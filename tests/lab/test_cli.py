@@ -192,3 +192,13 @@ def test_help_lists_every_option_that_scripts_take(folder, capsys):
             assert f"\n  {action.option_strings[0]}" in out and action.help.split()[0] in out
         for command in ("list", "run NAME", "all", "report", *cli.LIBRARY):
             assert f"\n  npopt {command}" in out
+
+
+@pytest.mark.parametrize("count, jobs", [(7, 2), (8, 3), (1, 4), (5, 1), (4, 9)])
+def test_scripts_that_begin_together_are_not_neighbours(count, jobs):
+    order = [f"s{i}" for i in range(count)]
+    found = cli.spread(order, jobs)
+    assert sorted(found) == sorted(order) and (jobs > 1 or found == order)
+    if count > 2 * jobs > 2:
+        first = sorted(order.index(name) for name in found[:jobs])
+        assert min(b - a for a, b in zip(first, first[1:], strict=False)) == -(-count // jobs)

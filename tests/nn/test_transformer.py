@@ -183,3 +183,20 @@ def test_a_tied_head_adds_to_the_embedding_and_padding_is_not_trained(rng):
     start = network.x0(np.random.default_rng(0))
     np.testing.assert_array_equal(start[where].reshape(5, 4)[0], 0)
     assert start[where].reshape(5, 4)[1:].all()
+
+
+@pytest.mark.parametrize("layer", [nn.RMSNorm(4), nn.MultiHeadAttention(4, 2)])
+def test_half_precision_is_refused_in_one_sentence(layer, rng):
+    network = nn.Network(layer, (3, 4))
+    network.bind(network.x0(rng))
+    with pytest.raises(ValueError, match="float16 and bfloat16 are not there yet"):
+        network.forward(np.ones((2, 3, 4), "float32"), nn.Run(compute="float16"))
+
+
+def test_as_many_lengths_as_rows_are_wanted(rng):
+    network = nn.Network(nn.MultiHeadAttention(4, 2), ((3, 4), ()))
+    network.bind(network.x0(rng))
+    x = np.ones((2, 3, 4), "float32")
+    assert np.isfinite(network.layer.forward((x, np.array([2, 3])), nn.Run())[0]).all()
+    with pytest.raises(ValueError, match=r"whole numbers of shape \(2,\), got int64 \(1,\)"):
+        network.layer.forward((x, np.array([2])), nn.Run())

@@ -160,3 +160,17 @@ def test_what_does_not_fit_gets_one_sentence():
         Neural(small(6), Sentences([[1, 2]], 6))
     with pytest.raises(ValueError, match="x must be whole numbers"):
         nn.Embedding(7, 5).forward(np.ones((2, 3)), nn.Run())
+
+
+@pytest.mark.parametrize("batch", [1, 3, 500])
+def test_metrics_over_positions_know_no_batches(batch, rng):
+    """The mean over all positions, whoever shares a batch of the evaluation."""
+    some, loss = sentences(), nn.SoftmaxCrossEntropy(over="positions")
+    network = small(6, first=Mask(10, 5), shape=((6,), (6,)), words=10)
+    problem = Neural(network, Sentences(some, 6), loss, dtype="float64", metrics_batch=batch)
+    x = np.random.default_rng(3).standard_normal(network.dim)
+    targets = problem.feed.tables["train"][-1]
+    lone = Neural(network, Sentences(some, 6), dtype="float64")
+    per_row = np.array([lone.value(x, np.array([row])) for row in range(len(some))])
+    counts = (targets >= 0).sum(1)
+    assert problem.metrics(x)["train_loss"] == pytest.approx(per_row @ counts / counts.sum(), rel=1e-12)
