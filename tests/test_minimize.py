@@ -156,7 +156,8 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_or_interrupted_run_resumes_bit_identically(how, tmp_path):
     path, script = tmp_path / "c.npz", tmp_path / "killed.py"
     script.write_text(textwrap.dedent(KILLED))

@@ -75,7 +75,7 @@ def folder(toy):
 @pytest.mark.parametrize(
     "command, how, group",
     [
-        ("run", signal.SIGKILL, False),
+        pytest.param("run", signal.SIGKILL, False, marks=pytest.mark.slow),
         pytest.param("run", signal.SIGTERM, False, marks=pytest.mark.slow),
         pytest.param("run", signal.SIGHUP, True, marks=pytest.mark.slow),  # a closed terminal
         pytest.param("all", signal.SIGKILL, False, marks=pytest.mark.slow),

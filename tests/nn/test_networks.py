@@ -69,7 +69,7 @@ NETWORKS = {
 }
 
 
-SLOW = ("vgg11", "resnet20")  # their layers are those of the others
+SLOW = ("vgg11", "resnet18", "resnet20")  # their layers are those of the others
 
 
 @pytest.mark.parametrize(
