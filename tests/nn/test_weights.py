@@ -214,6 +214,7 @@ def test_a_llama_folder(tmp_path, rng):
     for change, message in (
         (dict(hidden_act="gelu"), "hidden_act is 'gelu'; the network has 'silu' alone"),
         (dict(rope_scaling={"type": "linear"}), "rope_scaling is"),
+        (dict(rope_parameters={"rope_type": "llama3"}), "rope_type is 'llama3'; the network has 'default' alone"),
         (dict(architectures=["T5Model"]), "the architecture is 'T5Model'; known are LlamaForCausalLM"),
         (dict(vocab_size=None), "vocab_size is missing"),
         (dict(vocab_size=12), r"embed.W has shape \(11, 16\), the network wants \(12, 16\)"),
@@ -233,6 +234,18 @@ def test_a_llama_folder(tmp_path, rng):
         weights.hub(tmp_path / "a")
     with pytest.raises(ValueError, match="config.json cannot be read"):
         weights.hub(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "where", [dict(rope_theta=50.0), dict(rope_parameters=dict(rope_theta=50.0, rope_type="default"))]
+)
+def test_theta_is_where_older_or_newer_folders_have_it(tmp_path, rng, where):
+    network, _ = weights.hub(folder_of(tmp_path / "a", LLAMA | where, llama_arrays(rng)))
+    (found,) = {layer.positions.theta for layer in network.layer.leaves() if hasattr(layer, "positions")} or {None}
+    assert found == 50.0
+    (tmp_path / "a" / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match="a table of names and values is wanted, found list"):
+        weights.hub(tmp_path / "a")
 
 
 def test_bfloat16_is_the_upper_half_of_float32(tmp_path, rng):

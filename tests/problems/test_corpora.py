@@ -65,6 +65,7 @@ def test_sentences_and_labels_by_line(put):
         ("sentence\tlabel\na\t1\nb\n", "train.tsv, line 3: 2 columns parted by tabs are wanted, found 1"),
         ("sentence\tlabel\n\n", "train.tsv, line 2: 2 columns"),
         ("sentence\tlabel\n  \t1\n", "train.tsv, line 2: the text is empty; delete the line"),
+        ("sentence\tlabel\na\t0,1\n", "train.tsv, line 2: one label, 0 or 1, is wanted, found '0,1'"),
         ("sentence\tlabel\na\t2\n", "train.tsv, line 2: labels are numbers of 0 to 1, found '2'"),
         ("sentence\tlabel\na\t-1\n", "train.tsv, line 2: labels are numbers of 0 to 1, found '-1'"),
         (b"sentence\tlabel\na\t1\n\xff\t0\n", "train.tsv, line 3: not UTF-8 .*convert the file"),
@@ -109,9 +110,13 @@ def test_poems_are_split_whole(put):
     assert [len(part) for part in (found.train, found.validation, found.test)] == [36, 2, 2]
     assert found.train[0].lines == ("朝辭白帝彩雲間", "千里江陵一日還", "兩岸猿聲啼不住", "輕舟已過萬重山")
     assert len({poem.author for part in (found.train, found.validation, found.test) for poem in part}) == 40
-    for wrong in (POEM.replace("7x4", "5x4"), POEM.replace("，", "，，千").replace("。兩", "兩")):
+    for wrong in (
+        POEM.replace("7x4", "5x4"),
+        POEM.replace("7x4", "long"),
+        POEM.replace("，", "，，千").replace("。兩", "兩"),
+    ):
         put("tang-poems", tang_quatrain_regulated__tsv=POEM + "\n" + wrong + "\n")
-        with pytest.raises(ValueError, match="line 2: .x4 is characters x lines, found"):
+        with pytest.raises(ValueError, match="line 2: (.x4|long) is characters x lines, found"):
             load("tang-poems", check=False)
 
 
@@ -172,7 +177,7 @@ def test_pieces_of_a_file(tmp_path):
     pytest.importorskip("tokenizers")
     path = tmp_path / "tokenizer.json"
     path.write_text(vocabulary.pieces(["ab ab"], 262).text)
-    assert vocabulary.Pieces.from_file(path).size == 262
+    assert vocabulary.Pieces.from_file(str(path)).size == 262
     text = json.loads(path.read_text())
     text["padding"] = dict(strategy={"Fixed": 9}, direction="Right", pad_to_multiple_of=None, pad_id=0, pad_type_id=0,
                            pad_token="<pad>")  # fmt: skip
