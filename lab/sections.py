@@ -109,15 +109,16 @@ def given_loss(problem, x, rows):
 
 def seen_alone(problem, path, seed):
     """What a path's own components say, those of a random walk with its steps, and a random plane's share."""
-    one, last, points = components(path, 4), components(path, 2, about="last"), len(path)
+    points, unknown = len(path), np.full(len(path) - 1, np.nan)
+    whole = points > 4  # not broken off at once
     at_random = plane_of(path[-1], [random_direction(problem, path[-1], "filter", seed, k) for k in (0, 1)])
     return {
-        "components": one.coordinates,
-        "shares": one.shares[: points - 1],
+        "components": curves(path, 4),
+        "shares": components(path, 2).shares[:-1] if whole else unknown,
         "walk": walk_shares(step_lengths(path)),
-        "about last": last.shares[: points - 1],
+        "about last": components(path, 2, about="last").shares[:-1] if whole else unknown,
         "at random": [at_random.project(path[:-1]).share],
-        "tsne": tsne(path, min(10.0, (points - 1) / 3), seed),
+        "tsne": tsne(path, min(10.0, (points - 1) / 3), seed) if whole else np.full((points, 2), np.nan),
     }
 
 
@@ -129,8 +130,12 @@ def joined_runs(seed, events, *, data, problem, lr, epochs, batch, change):
         given = perceptron(data, **problem, kind=Remembering)
         train(given, seed + 1000 * k, events, lr=lr, epochs=epochs, batch=batch)
         runs.append(given.path[1:])
-    one, mixed = components(runs[0], 2), components(runs[0][:change] + runs[1][change:], 2)
-    return {"one": one.coordinates, "mixed": mixed.coordinates}
+    return {"one": curves(runs[0], 2), "mixed": curves(runs[0][:change] + runs[1][change:], 2)}
+
+
+def curves(path, count):
+    """(T, count): coordinates of the components of a path; NaN for a run that was broken off after too few points."""
+    return components(path, count).coordinates if len(path) > count else np.full((len(path), count), np.nan)
 
 
 # ---------------------------------------------------------------------------------------------------------- directions
