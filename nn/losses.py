@@ -49,6 +49,14 @@ class Loss(Value):
         """How many rows, or positions, have a part in the mean over targets t."""
         return len(t)
 
+    def sums(self, z, t):
+        """(losses, right answers, how many) of a batch, summed up for a mean over batches; the second is 0 where
+        `accuracy` has no meaning."""
+        n = self.count(t)
+        share = n / len(t)
+        loss = self.rows(z, t).sum(dtype="float64") * share
+        return loss, self.right(z, t).sum() * share if self.accuracy else 0.0, n
+
     def value(self, z, t, weights=None):
         return weighted_mean(self.rows(z, t), weights)
 

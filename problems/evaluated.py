@@ -43,11 +43,8 @@ class Evaluated:
             loss, right, total = 0.0, 0.0, 0
             batches = self.feed.walk(part, count, self.metrics_batch)
             for z, t in self._evaluate(x, part, batches):  # summed there, read once
-                n = self.loss_function.count(t)
-                loss = loss + self.loss_function.rows(z, t).sum(dtype="float64") * (n / len(t))
-                if self.loss_function.accuracy:
-                    right = right + self.loss_function.right(z, t).sum() * (n / len(t))
-                total = total + n
+                more = self.loss_function.sums(z, t)
+                loss, right, total = loss + more[0], right + more[1], total + more[2]
             total = total if isinstance(total, int) else float(backend.to_host(total))
             found[f"{part}_loss"] = backend.to_host(loss) / total
             if self.feed.perplexity and self.loss_function == self.plain:

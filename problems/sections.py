@@ -101,11 +101,8 @@ class Sections:
         for (inputs, targets), some in held:
             run = Run(recalibrating=together, compute=self.compute, rows=some, pending=None if together else carried)
             z = self.network.forward(inputs, run)[0]
-            n = self.loss_function.count(targets)
-            loss = loss + self.loss_function.rows(z, targets).sum(dtype="float64") * (n / len(targets))
-            if self.loss_function.accuracy:
-                right = right + self.loss_function.right(z, targets).sum() * (n / len(targets))
-            total = total + n
+            more = self.loss_function.sums(z, targets)
+            loss, right, total = loss + more[0], right + more[1], total + more[2]
         return loss / total, right / total if self.loss_function.accuracy else float("nan")
 
 

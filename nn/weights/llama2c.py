@@ -28,7 +28,7 @@ def llama2c(path):
     sound = min(features, hidden, layers, heads, kv_heads, words, length) > 0
     if not sound or features % heads or heads % kv_heads or features // heads % 2:
         raise UserError(f"{path}: the header {header} is not one of a llama2.c checkpoint of version 0")
-    shapes, order = layout(features, hidden, layers, heads, kv_heads, words, length, tied)
+    shapes, of_layers = layout(features, hidden, layers, heads, kv_heads, words, length, tied)
     wanted = 28 + 4 * sum(int(np.prod(shape)) for shape in shapes.values())
     if len(data) != wanted:
         raise UserError(f"{path}: {len(data)} bytes, but the header {header} asks for {wanted}; the file is cut short, "
@@ -38,8 +38,8 @@ def llama2c(path):
         size = 4 * int(np.prod(shape))
         array = data[at : at + size].view("<f4").reshape(shape)
         at += size
-        if name in order:
-            tensors |= {f"layer{i}.{order[name]}": part for i, part in enumerate(array, 1)}
+        if name in of_layers:
+            tensors |= {f"layer{i}.{name}": part for i, part in enumerate(array, 1)}
         elif not name.startswith("angles"):
             tensors[name] = array
     network = llama(words, length, features, layers, heads, hidden, kv_heads=kv_heads, pairing="adjacent", tied=tied)
@@ -47,7 +47,7 @@ def llama2c(path):
 
 
 def layout(features, hidden, layers, heads, kv_heads, words, length, tied):
-    """({array: shape} in the order of the file, {array of all layers: its name in a layer})."""
+    """({array: shape} in the order of the file, the names of those that hold all layers)."""
     inner, angles = features // heads * kv_heads, (length, features // heads // 2)
     of_layers = {
         "attention_norm.a": (features,),
@@ -62,4 +62,4 @@ def layout(features, hidden, layers, heads, kv_heads, words, length, tied):
     }
     shapes = {"embed.W": (words, features), **{name: (layers, *shape) for name, shape in of_layers.items()}}
     shapes |= {"norm.a": (features,), "angles.cos": angles, "angles.sin": angles}
-    return shapes | ({} if tied else {"head.W": (words, features)}), {name: name for name in of_layers}
+    return shapes | ({} if tied else {"head.W": (words, features)}), set(of_layers)
