@@ -6,6 +6,7 @@ from npopt.values import whole
 
 from . import init as initialisers
 from .layer import Layer
+from .transformer import asked_of
 
 START = initialisers.Normal(0.02)
 
@@ -36,25 +37,18 @@ class Encoder(Layer):
             found = layer.output_shape((found, keep))
         return tuple(found)
 
-    def asked(self, run):
-        """What is asked of each part: dx where a part below it is trained."""
-        found, below = [], False
-        for part in (self.start, *self.layers):
-            found.append(run.asking(run.backward and (below or part.active), below))
-            below = below or part.active
-        return found
-
     def forward(self, x, run):
         (words, keep), kept = x, []
-        for part, asked in zip((self.start, *self.layers), self.asked(run), strict=True):
+        parts = [self.start, *self.layers]
+        for part, asked in zip(parts, asked_of(parts, run, False), strict=True):  # words have no gradient
             x, saved = part.forward(words if part is self.start else (x, keep), asked)
             kept.append(saved if asked.backward else None)
         return x, tuple(kept)
 
     def backward(self, dy, saved, run):
-        stack = list(saved)
+        stack, parts = list(saved), [self.start, *self.layers]
         del saved
-        for part, asked in zip((*reversed(self.layers), self.start), reversed(self.asked(run)), strict=True):
+        for part, asked in zip(parts[::-1], asked_of(parts, run, False)[::-1], strict=True):
             if not asked.backward:
                 break
             dy = part.backward(dy, stack.pop(), asked)

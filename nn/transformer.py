@@ -89,6 +89,15 @@ class Part(Layer):
         return (backend.xp(ds).add(ds, d, out=ds) if run.dx else None), dmemory
 
 
+def asked_of(parts, run, below):
+    """[what is asked of each part]: backward and dx where a part below it is trained, or where `below` says so."""
+    found = []
+    for part in parts:
+        found.append(run.asking(run.backward and (below or part.active), below))
+        below = below or part.active
+    return found
+
+
 class Stack(Layer):
     """Parts one after the other. A subclass says which others a part gets."""
 
@@ -97,17 +106,9 @@ class Stack(Layer):
     def children(self):
         return [("", part) for part in self.parts]
 
-    def asked(self, run):
-        """What is asked of each part: dx where a part below it is trained or the stack's dx is wanted."""
-        found, below = [], run.dx
-        for part in self.parts:
-            found.append(run.asking(run.backward and (below or part.active), below))
-            below = below or part.active
-        return found
-
     def through(self, x, others, run):
         kept = []
-        for part, more, asked in zip(self.parts, others, self.asked(run), strict=True):
+        for part, more, asked in zip(self.parts, others, asked_of(self.parts, run, run.dx), strict=True):
             x, saved = part.join(x, more, asked)
             kept.append(saved if asked.backward else None)
         return x, tuple(kept)
@@ -116,11 +117,11 @@ class Stack(Layer):
         """(dx, the sum of the gradients of memory), None where they are not wanted."""
         stack, total = list(saved), None
         del saved
-        for part, asked in zip(reversed(self.parts), reversed(self.asked(run)), strict=True):
+        for part, asked in zip(self.parts[::-1], asked_of(self.parts, run, run.dx)[::-1], strict=True):
             if not asked.backward:
                 break
             dy, more = part.split(dy, stack.pop(), asked)
-            total = more if total is None else total
+            total = more if total is None else total if more is None else total + more
         return dy, total
 
 

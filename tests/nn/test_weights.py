@@ -13,7 +13,7 @@ from nn.layer import Run
 from npopt import gradcheck
 from problems.neural import Neural
 from problems.tokens import Windows
-from problems.vocabulary import Pieces
+from problems.vocabulary import Pieces, Scored
 
 import numpy as np
 import pytest
@@ -48,17 +48,12 @@ def test_the_small_model_tells_the_story_that_its_author_documents():
     if not (WEIGHTS / "stories260K.bin").is_file():
         pytest.skip("stories260K.bin is not there")
     network, x = weights.llama2c(WEIGHTS / "stories260K.bin")
-    units, data, at = [], (WEIGHTS / "tok512.bin").read_bytes(), 4
-    for _ in range(512):
-        length = struct.unpack_from("<i", data, at + 4)[0]
-        units.append(data[at + 8 : at + 8 + length])
-        at += 8 + length
+    tokenizer = Scored.from_file(WEIGHTS / "tok512.bin", 512)
     tokens = [1]
     while len(tokens) < 48:
         tokens.append(int(logits(network, x, [tokens])[0, -1].argmax()))
-    text = b"".join(units[i] for i in tokens[1:]).decode()
-    assert text.startswith(
-        " Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she "
+    assert tokenizer.decode(tokens).startswith(
+        "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she "
         "saw a big, red ball."
     )
     other = llama(512, 512, 64, 5, 8, 172, kv_heads=4, pairing="half")  # the trap: it runs, and tells nonsense
