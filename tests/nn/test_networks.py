@@ -81,8 +81,17 @@ def test_gradients(name):
     assert report.ok, str(report)
 
 
-@pytest.mark.parametrize("dtype, near", [("float32", 2e-4), ("float64", 1e-10)])
-@pytest.mark.parametrize("name", [*NETWORKS, "resnet18 with wide layers"])
+WIDE = ("vgg11", "vgg16", "resnet18 with wide layers")  # Winograd's loops for float64 take 15 s to compile
+
+
+@pytest.mark.parametrize(
+    "name, dtype, near",
+    [
+        pytest.param(name, dtype, near, marks=[pytest.mark.slow] * (name in WIDE and dtype == "float64"))
+        for name in (*NETWORKS, "resnet18 with wide layers")
+        for dtype, near in (("float32", 2e-4), ("float64", 1e-10))
+    ],
+)
 def test_the_fast_path_is_the_reference_path(name, dtype, near, rng):
     """One training step of every network on both paths: outputs, gradients of parameters and inputs, and statistics."""
     make = NETWORKS.get(name, lambda: nn.resnet18(width=16, image=16))
