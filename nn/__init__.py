@@ -9,7 +9,7 @@ from .dropout import Dropout, Flatten, VariationalDropout
 from .embedding import Embedding
 from .gated import GEGLU, Gated, ReGLU, SwiGLU
 from .gradcheck import gradcheck_layer
-from .language import bert, gpt2, llama
+from .language import bert, gpt2, llama, transformer
 from .layer import Layer, Run
 from .layer_norm import LayerNorm, RMSNorm
 from .linear import Linear
@@ -85,6 +85,7 @@ __all__ = [
     "resnet20",
     "small_cnn",
     "strided",
+    "transformer",
     "vgg",
     "weights",
 ]

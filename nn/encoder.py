@@ -1,4 +1,5 @@
-"""Encoders of padded rows: what all their layers need beside x goes along."""
+"""Encoders of padded rows, and decoders that look at what an encoder made of them: what all layers need beside x goes
+along."""
 
 from npopt import backend
 from npopt.errors import UserError
@@ -55,6 +56,95 @@ class Encoder(Layer):
 
     def __repr__(self):
         return f"Encoder({self.start!r}, {len(self.layers)} x {self.layers[0]!r})"
+
+
+class EncoderDecoder(Layer):
+    """(source, keep, words) -> y, Vaswani et al., NeurIPS 2017, section 3.1, without the logits.
+
+    source: (B, S) whole numbers   keep: (B, S) bool, which of them are there   words: (B, T)   y: (B, T, D)
+
+    m = N(encoder(source, keep)),   y = f_n(... f_1(s(words), m, keep) ..., m, keep)
+
+    With dm_i from layer f_i:  dm = sum_i dm_i, which goes back through N and the encoder; dx_1 goes back through s.
+
+    encoder     an Encoder
+    norm        N, for encoders whose last layer has none behind it; None: m is what the encoder gives
+    start       s: vectors of the words, with their positions
+    layers      DecoderLayers
+    """
+
+    reads_output = False
+
+    def __init__(self, encoder, start, layers, norm=None):
+        self.encoder, self.norm, self.start, self.layers = encoder, norm, start, list(layers)
+
+    def children(self):
+        norm = [] if self.norm is None else [("memory_norm", self.norm)]
+        decoder = [("", self.start), *((f"layer{i}", layer) for i, layer in enumerate(self.layers, 1))]
+        return [("encoder", self.encoder), *norm, *decoder]
+
+    def output_shape(self, shape):
+        if len(shape) != 3 or not all(isinstance(part, tuple) for part in shape):
+            raise UserError(f"EncoderDecoder: a row must be (source, keep, words), got the shape {tuple(shape)}")
+        source, keep, words = shape
+        memory = self.encoder.output_shape((source, keep))
+        found = self.start.output_shape(words)
+        for layer in self.layers:
+            found = layer.output_shape((found, memory, keep))
+        return tuple(found)
+
+    def asked(self, run):
+        """What is asked of the encoder, of N, of s and of each decoder layer."""
+        encoder, norm = self.encoder.active, self.norm is not None and self.norm.active
+        below = encoder or norm or self.start.active
+        return (
+            run.asking(run.backward and encoder, False),
+            run.asking(run.backward and (encoder or norm), encoder),
+            run.asking(run.backward and self.start.active, False),
+            asked_of(self.layers, run, below),
+        )
+
+    def encode(self, source, keep, run):
+        """(m, saved): what the decoder looks at."""
+        of_encoder, of_norm, *_ = self.asked(run)
+        memory, below = self.encoder.forward((source, keep), of_encoder)
+        if self.norm is None:
+            return memory, (below, None)
+        memory, saved = self.norm.forward(memory, of_norm)
+        return memory, (below, saved)
+
+    def forward(self, x, run):
+        source, keep, words = x
+        *_, of_start, of_layers = self.asked(run)
+        memory, encoded = self.encode(source, keep, run)
+        x, started = self.start.forward(words, of_start)
+        kept = []
+        for layer, asked in zip(self.layers, of_layers, strict=True):
+            x, saved = layer.forward((x, memory, keep), asked)
+            kept.append(saved if asked.backward else None)
+        return x, (*encoded, started, tuple(kept))
+
+    def backward(self, dy, saved, run):
+        *first, kept = saved
+        stack, total = list(kept), None
+        del saved, kept
+        started, normed, below = first.pop(), first.pop(), first.pop()
+        of_encoder, of_norm, of_start, of_layers = self.asked(run)
+        for layer, asked in zip(self.layers[::-1], of_layers[::-1], strict=True):
+            if not asked.backward:
+                return
+            found = layer.backward(dy, stack.pop(), asked)
+            dy, more = found if asked.dx else (None, None)
+            total = more if total is None else total if more is None else backend.xp(total).add(total, more, out=total)
+        if of_start.backward:
+            self.start.backward(dy, started, of_start)
+        if of_norm.backward:
+            total = total if self.norm is None else self.norm.backward(total, normed, of_norm)
+        if of_encoder.backward:
+            self.encoder.backward(total, below, of_encoder)
+
+    def __repr__(self):
+        return f"EncoderDecoder({self.encoder!r}, {self.start!r}, {len(self.layers)} x {self.layers[0]!r})"
 
 
 class OneType(Layer):

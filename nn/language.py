@@ -1,8 +1,9 @@
-"""Language models by name: the decoders of GPT-2 and Llama, and the encoders of BERT and RoBERTa.
+"""Language models by name: the decoders of GPT-2 and Llama, the encoder of BERT, and the Transformer that has both.
 
 Each returns a Network of whole numbers. A row has `length` tokens; `network.layer` takes shorter ones as well.
 """
 
+from npopt.errors import UserError
 from npopt.values import whole
 
 from . import init as initialisers
@@ -10,13 +11,13 @@ from .activations import GELU, Tanh
 from .composites import Sequential
 from .dropout import Dropout
 from .embedding import Embedding
-from .encoder import Encoder, First, OneType
+from .encoder import Encoder, EncoderDecoder, First, OneType
 from .layer_norm import LayerNorm, RMSNorm
 from .linear import Linear
 from .network import Network
-from .positions import LearnedPositions
-from .rotary import Rotary
-from .transformer import EncoderLayer
+from .positions import LearnedPositions, SinusoidalPositions
+from .rotary import Alibi, Relative, Rotary
+from .transformer import NORMS, DecoderLayer, EncoderLayer
 
 START = initialisers.Normal(0.02)
 
@@ -149,3 +150,74 @@ def bert(
         pooled = dict(first=First(), pooler=Linear(features, features, **starts), act=Tanh(), drop=Dropout(dropout))
         body = Sequential(encoder=encoder, **pooled, head=last)
     return Network(body, ((length,), (length,)), f"bert-{layers}x{features}", share=share)
+
+
+WITHIN = {"rotary": Rotary, "relative": lambda: Relative(16), "alibi": Alibi}  # positions that attention itself knows
+ADDED = ("sinusoidal", "learned", None)
+
+
+def transformer(
+    words,
+    source_length,
+    length,
+    features,
+    layers,
+    heads,
+    hidden=None,
+    *,
+    positions="sinusoidal",
+    activation="relu",
+    place="post",
+    norm="layer",
+    pattern=(),
+    dropout=0.0,
+    tied=True,
+):
+    """Encoder and decoder, Vaswani et al., NeurIPS 2017: (source, keep, words so far) -> (B, length, words), logits of
+    the next word.
+
+    source: (B, source_length) whole numbers   keep: (B, source_length) bool, which of them are there
+    words so far: (B, length): a start, then the target without its end
+
+    layers      of the encoder and of the decoder each
+    positions   "sinusoidal" or "learned", added to the vectors of words; "rotary" (Su et al. 2021), "relative" (Shaw et
+                al., NAACL 2018, up to 16 places) or "alibi" (Press et al., ICLR 2022), in self-attention alone; None
+    activation  "relu", "gelu", "silu", or gated: "swiglu", "geglu", "reglu"; hidden: width of the feed-forward part,
+                None: 4 features, or 8/3 features where it is gated, rounded to a whole number: as many parameters
+    place       of the norms: "post", behind each sum, or "pre", with one norm more behind each of the two stacks
+    norm        "layer" or "rms"
+    pattern     of the decoder's self-attention: () or Child's, see MultiHeadAttention
+    tied        whether source, target and logits share one table of words (section 3.4)
+
+    Vectors start with a deviation of 1/sqrt(features), and are multiplied by sqrt(features) where sinusoids are added.
+    """
+    if positions not in (*WITHIN, *ADDED):
+        raise UserError(f"transformer: positions must be one of {', '.join(map(repr, (*ADDED, *WITHIN)))}")
+    if hidden is None:
+        hidden = round(8 * features / 3) if activation in ("swiglu", "geglu", "reglu") else 4 * features
+    size, table = (features, heads, hidden, activation), initialisers.Normal(features**-0.5)
+    starts = dict(init=initialisers.XavierUniform(), bias_init=initialisers.Zeros())
+    around = dict(place=place, norm=norm, dropout=dropout, **starts)
+
+    def start(places):
+        parts = {"embed": Embedding(words, features, table)}
+        if positions == "sinusoidal":
+            parts["positions"] = SinusoidalPositions(features, features**0.5)
+        if positions == "learned":
+            parts["positions"] = LearnedPositions(places, features, table)
+        return Sequential(**parts, drop=Dropout(dropout))
+
+    def within():
+        return {"positions": WITHIN[positions]()} if positions in WITHIN else {}
+
+    layers = whole("transformer", "layers", layers)
+    encoder = Encoder(start(source_length), [EncoderLayer(*size, **around, **within()) for _ in range(layers)])
+    decoder = [DecoderLayer(*size, pattern=pattern, **around, **within()) for _ in range(layers)]
+    behind = [NORMS[norm](features) for _ in range(2)] if place == "pre" else [None, None]
+    body = {"body": EncoderDecoder(encoder, start(length), decoder, behind[0])}
+    if behind[1] is not None:
+        body["norm"] = behind[1]
+    head = Linear(features, words, bias=False, init=table)
+    tie = {"body.embed.W": "body.encoder.embed.W", "head.W": "body.encoder.embed.W"} if tied else None
+    shapes = ((source_length,), (source_length,), (length,))
+    return Network(Sequential(**body, head=head), shapes, f"transformer-{layers}x{features}", share=tie)
