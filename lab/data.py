@@ -42,4 +42,5 @@ def facts(name):
     """{"name", "sha256", "rows", "source"} of a data set; rows are the training rows. The set is loaded for that."""
     with Doing(f"loading {name}"):
         found = dataset(name)
-    return {"name": name, "sha256": found.sha256, "rows": len(found.y_train), "source": found.source}
+    rows = found.train if found.y_train is None else found.y_train  # poems have no labels
+    return {"name": name, "sha256": found.sha256, "rows": len(rows), "source": found.source}

@@ -1,0 +1,167 @@
+"""Couplets: what poems tell of tones and rhymes, poems by known rules, feeds, and networks that write lower lines."""
+
+import collections
+import math
+
+from problems import couplets as drawn
+from problems import prosody
+from problems.corpora import Poem
+from problems.datasets import load
+from problems.verse import BLANK, Continuations, chosen, judged, units_of, verse, verses
+from problems.vocabulary import PAD, START, STOP, UNKNOWN
+
+import numpy as np
+import pytest
+
+TINY = dict(features=16, heads=2, layers=1, least=1, held=40)
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return load("couplets")
+
+
+def test_drawn_poems_keep_their_rules(corpus):
+    """Each rule of the docstring, looked up in the tables of tones and groups; shares against the laws."""
+    number, answered, free = drawn.CHARACTERS.index, 0, 0
+    for poem in corpus.train[:300]:
+        lines = [[number(c) for c in line] for line in poem.lines]
+        assert len(lines) == 4 and len({len(line) for line in lines}) == 1 and len(lines[0]) in (5, 7)
+        assert len({drawn.RHYMES[line[-1]] for line in lines[1::2]}) == 1
+        assert all(drawn.TONES[line[-1]] == -1 for line in lines[::2])
+        for upper, lower in zip(lines[::2], lines[1::2], strict=True):
+            inner = drawn.TONES[upper[1:-1:2]]
+            assert (inner[1:] == -inner[:-1]).all()
+            assert (drawn.TONES[lower[1:-1:2]] == -inner).all()
+            for i, (a, b) in enumerate(zip(upper[:-1], lower[:-1], strict=True)):
+                answered += b == drawn.partner(a)
+                free += 1 - 0.5 - 0.5 * (drawn.OF_TONE[-drawn.TONES[a]] if i % 2 else drawn.ANY)[drawn.partner(a)]
+    places = sum(2 * (len(poem.lines[0]) - 1) for poem in corpus.train[:300])
+    assert abs(answered - (places - free)) < 5 * math.sqrt(places / 4)
+
+
+def test_the_floor_is_the_entropy_of_the_rules(corpus):
+    """Over many poems -log p is the sum of the entropies of the places, each known in closed form."""
+    entropy = lambda law: -(law[law > 0] * np.log(law[law > 0])).sum()  # noqa: E731
+    ends, total, count = np.mean(drawn.ENDS, axis=0), 0.0, 0
+    for poem in corpus.train:
+        for upper in poem.lines[::2]:
+            places = [drawn.answer(drawn.CHARACTERS.index(c), i) for i, c in enumerate(upper[:-1])]
+            total += sum(map(entropy, places)) + entropy(ends)
+            count += len(upper) + 1
+    assert abs(math.log(drawn.floor(corpus.train)) - total / count) < 0.02
+
+
+def test_rules_alone_tell_tones_and_rhymes(corpus):
+    found = prosody.learned(corpus.train, groups=6, least=5)
+    for i, c in enumerate(drawn.CHARACTERS):
+        assert found.tone(c) == drawn.TONES[i]
+        assert (c in found.rhymes) == (i < drawn.HALF)
+    for one, i in found.rhymes.items():
+        for two, j in found.rhymes.items():
+            same = drawn.RHYMES[drawn.CHARACTERS.index(one)] == drawn.RHYMES[drawn.CHARACTERS.index(two)]
+            assert found.rhyming(one, two) == (i == j) == same
+    assert found.rhyming(drawn.CHARACTERS[0], drawn.CHARACTERS[-1]) is None
+    kept = prosody.kept(found, corpus.test)
+    assert [kept[name] for name in ("rhymed", "level", "oblique", "opposed")] == [1.0] * 4
+    assert 0.1 < kept["chance"] < 0.25
+
+
+def test_one_round_of_tones_is_the_formula():
+    """Three poems of two lines, s, n and the sums over opposite characters written out by hand."""
+    poems = [Poem("", "", ("abcde", "fghij", "klmno", "pqrst")), Poem("", "", ("abcde", "fghix", "klmnj", "pqrsj"))]
+    one, two = prosody.opposites(poems[:1])
+    expected = ["bd", "bg", "di", "gi", "ln", "lq", "ns", "qs"]
+    assert sorted(a + b for a, b in zip(one, two, strict=True)) == expected
+    t = prosody.tones_of(poems, rounds=1)
+    first = {"j": 1 / 7, "x": 1 / 5, "t": 1 / 5, "o": -1 / 5}  # j: twice even, once odd; the first line does not count
+    for c, start in first.items():
+        s, n = start * {"j": 7, "x": 5, "t": 5, "o": 5}[c], {"j": 3, "x": 1, "t": 1, "o": 1}[c]
+        assert t[c] == pytest.approx(2 * s / (2 * n + 4), rel=1e-12)  # nothing has to be opposite to an end
+    assert t["b"] == 0  # its opposites were not known in the first round
+    assert collections.Counter(c for c in t) == collections.Counter(set("abcdefghijklmnopqrstx"))
+
+
+def test_opposed_and_unknown_tones():
+    found = prosody.Prosody({"a": 0.9, "b": -0.8, "c": 0.1}, {"a": 0})
+    assert [found.tone(c) for c in "abcz"] == [1, -1, 0, 0]
+    assert found.opposed("xaxax", "xbxax") == [True, False]
+    assert found.opposed("xcxbx", "xbxzx") == []
+    assert found.group(0) == "a" and found.group(1) == ""
+    with pytest.raises(ValueError, match="characters end"):
+        prosody.rhymes_of([Poem("", "", ("ab", "ab"))], 3, 1, lambda c: True)
+
+
+def test_continuations_predict_what_pairs_predict():
+    pairs = [(np.array([5, 6]), np.array([7, 8])), (np.array([5, 6, 7]), np.array([9]))]
+    feed = Continuations(pairs, 7)
+    ids, targets = feed.table(pairs)
+    np.testing.assert_array_equal(ids, [[5, 6, START, 7, 8, PAD, PAD], [5, 6, 7, START, 9, PAD, PAD]])
+    np.testing.assert_array_equal(targets, [[-1, -1, 7, 8, STOP, -1, -1], [-1, -1, -1, 9, STOP, -1, -1]])
+    with pytest.raises(ValueError, match="row 0 needs 5 places of 4"):
+        Continuations(pairs, 4)
+
+
+@pytest.mark.parametrize("kind", ["encoder-decoder", "decoder", "lstm"])
+def test_lines_are_drawn_from_the_network_s_own_law(kind):
+    """Temperature 0 takes the likeliest character each time; what is drawn does not depend on its neighbours."""
+    problem = verse("couplets", kind, **TINY)
+    x = problem.x0(np.random.default_rng(0)) * 3
+    uppers = [upper for upper, _ in problem.verses.test[:6]]
+    lines = problem.write(x, uppers, 0)
+    encode = problem.verses.vocabulary.encode
+    for upper, line in zip(uppers, lines, strict=True):
+        line = line.split(BLANK)[0]
+        so_far = encode(line)
+        for t in range(len(line)):
+            z = problem.next_logits([(encode(upper), so_far[:t])])[0]
+            assert z.argmax() == so_far[t]
+        if len(line) < 8:
+            assert problem.next_logits([(encode(upper), so_far)])[0].argmax() in (PAD, START, STOP, UNKNOWN)
+    drawn_lines = problem.write(x, uppers, 1.0, seed=4)
+    assert problem.write(x, uppers[:3], 1.0, seed=4) == drawn_lines[:3]
+    assert problem.write(x, uppers, 1.0, seed=5) != drawn_lines
+
+
+def test_draws_follow_the_softmax():
+    z = np.tile(np.log([0.5, 0.3, 0.2]), (20_000, 1))
+    shares = np.bincount(chosen(z, 1.0, 99), minlength=3) / 20_000
+    assert np.abs(shares - [0.5, 0.3, 0.2]).max() < 5 * 0.5 / math.sqrt(20_000)
+    sharper = np.bincount(chosen(z, 0.5, 99), minlength=3) / 20_000
+    assert np.abs(sharper - np.array([25, 9, 4]) / 38).max() < 5 * 0.5 / math.sqrt(20_000)
+    assert (chosen(z, 0, 99) == 0).all()
+
+
+def test_lines_are_judged_by_the_form(corpus):
+    found = verses("couplets", least=1)
+    upper, lower = found.train[0]
+    real = judged([upper], [lower], found)
+    assert real["form"] == real["level"] == real["opposed"] == real["copied"] == 1
+    assert real["repeated"] == float(len(set(lower)) < len(lower) or bool(set(upper) & set(lower)))
+    wrong = judged([upper], [lower[:-1]], found)
+    assert wrong["form"] == wrong["copied"] == 0
+    turned = judged([upper], [lower[:-1] + upper[-1]], found)
+    assert turned["level"] == 0 and turned["form"] == 1 and turned["repeated"] == 1
+    assert np.isnan(judged([upper], [""], found)["level"])
+
+
+def test_networks_of_all_kinds_have_as_many_parameters_and_predict_as_many_words():
+    found = {
+        kind: verse("couplets", kind, features=64, layers=2, held=40) for kind in ("encoder-decoder", "decoder", "lstm")
+    }
+    dims = [problem.dim for problem in found.values()]
+    assert max(dims) < 1.03 * min(dims)
+    counts = {problem.loss_function.count(problem.feed.parts["test"][-1]) for problem in found.values()}
+    assert len({int(n) for n in counts}) == 1
+    for parameters in (1000, 50_000):
+        u = units_of(parameters, 24)
+        assert abs(4 * u * (24 + u) + u * 24 - parameters) < 10 * u
+
+
+def test_errors_are_one_sentence():
+    with pytest.raises(ValueError, match="no kind is named 'gru'"):
+        verse("couplets", "gru", **TINY)
+    with pytest.raises(ValueError, match="takes no positions"):
+        verse("couplets", "lstm", positions="rotary", **TINY)
+    with pytest.raises(ValueError, match="chain holds no poems"):
+        verses("chain")
