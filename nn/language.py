@@ -156,6 +156,18 @@ WITHIN = {"rotary": Rotary, "relative": lambda: Relative(16), "alibi": Alibi}  #
 ADDED = ("sinusoidal", "learned", None)
 
 
+def vectors(words, length, features, positions, dropout, init):
+    """The vectors of words, with positions added to them if they are of the kind that is added."""
+    if positions not in (*WITHIN, *ADDED):
+        raise UserError(f"transformer: positions must be one of {', '.join(map(repr, (*ADDED, *WITHIN)))}")
+    parts = {"embed": Embedding(words, features, init)}
+    if positions == "sinusoidal":
+        parts["positions"] = SinusoidalPositions(features, features**0.5)
+    if positions == "learned":
+        parts["positions"] = LearnedPositions(length, features, init)
+    return Sequential(**parts, drop=Dropout(dropout))
+
+
 def transformer(
     words,
     source_length,
@@ -191,33 +203,21 @@ def transformer(
 
     Vectors start with a deviation of 1/sqrt(features), and are multiplied by sqrt(features) where sinusoids are added.
     """
-    if positions not in (*WITHIN, *ADDED):
-        raise UserError(f"transformer: positions must be one of {', '.join(map(repr, (*ADDED, *WITHIN)))}")
     if hidden is None:
         hidden = round(8 * features / 3) if activation in ("swiglu", "geglu", "reglu") else 4 * features
     size, table = (features, heads, hidden, activation), initialisers.Normal(features**-0.5)
-    starts = dict(init=initialisers.XavierUniform(), bias_init=initialisers.Zeros())
-    around = dict(place=place, norm=norm, dropout=dropout, **starts)
-
-    def start(places):
-        parts = {"embed": Embedding(words, features, table)}
-        if positions == "sinusoidal":
-            parts["positions"] = SinusoidalPositions(features, features**0.5)
-        if positions == "learned":
-            parts["positions"] = LearnedPositions(places, features, table)
-        return Sequential(**parts, drop=Dropout(dropout))
-
-    def within():
-        return {"positions": WITHIN[positions]()} if positions in WITHIN else {}
-
-    layers = whole("transformer", "layers", layers)
-    encoder = Encoder(start(source_length), [EncoderLayer(*size, **around, **within()) for _ in range(layers)])
-    decoder = [DecoderLayer(*size, pattern=pattern, **around, **within()) for _ in range(layers)]
+    around = dict(place=place, norm=norm, dropout=dropout)
+    around |= dict(init=initialisers.XavierUniform(), bias_init=initialisers.Zeros())
+    within = {"positions": WITHIN[positions]()} if positions in WITHIN else {}
+    starts = [vectors(words, n, features, positions, dropout, table) for n in (source_length, length)]
+    layers = range(whole("transformer", "layers", layers))
+    encoder = Encoder(starts[0], [EncoderLayer(*size, **around, **within) for _ in layers])
+    decoder = [DecoderLayer(*size, pattern=pattern, **around, **within) for _ in layers]
     behind = [NORMS[norm](features) for _ in range(2)] if place == "pre" else [None, None]
-    body = {"body": EncoderDecoder(encoder, start(length), decoder, behind[0])}
+    body = {"body": EncoderDecoder(encoder, starts[1], decoder, behind[0])}
     if behind[1] is not None:
         body["norm"] = behind[1]
     head = Linear(features, words, bias=False, init=table)
     tie = {"body.embed.W": "body.encoder.embed.W", "head.W": "body.encoder.embed.W"} if tied else None
     shapes = ((source_length,), (source_length,), (length,))
-    return Network(Sequential(**body, head=head), shapes, f"transformer-{layers}x{features}", share=tie)
+    return Network(Sequential(**body, head=head), shapes, f"transformer-{len(layers)}x{features}", share=tie)
