@@ -2,7 +2,7 @@
 
 import nn
 from nn.composites import Sequential
-from nn.decoding import Decoder, Full
+from nn.decoding import Decoder, Full, State
 from nn.language import gpt2, llama
 from nn.layer import Layer, Run
 from npopt import backend
@@ -209,6 +209,7 @@ def test_a_state_that_refuses_is_as_it_was(rng):
     x, tokens = parameters(network), rng.integers(0, V, (2, T))
     decoder = Decoder(network, x, Full())
     state = decoder.start(2)
+    assert type(state) is State
     state.append(tokens[:, :5])
     for wrong, message in (
         ([[1, 2]], r"tokens must be whole numbers of shape \(2, n\), got int64 \(1, 2\)"),
