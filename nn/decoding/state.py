@@ -19,6 +19,7 @@ import numpy as np
 from ..attention import MultiHeadAttention
 from ..composites import Sequential
 from ..layer import Run
+from . import compiled
 from .caches import Full
 
 
@@ -42,6 +43,7 @@ class Decoder:
         own = [layer for layer in found if layer.causal]
         self.places = {layer: i for i, layer in enumerate(own)}
         self.shapes = [(layer.kv_heads, layer.width) for layer in own]
+        self.fast = compiled.of(self)
 
     def start(self, rows=1, memory=None, keep=None):
         """A State of empty texts.
@@ -79,7 +81,7 @@ class State:
         self.decoder, self.rows, self.length = decoder, rows, 0
         self.memory, self.keep, self.run = memory, keep, Run()
         self.cache = decoder.cache.start(decoder.shapes, rows, decoder.x.dtype)
-        self.known = {}  # cross-attention: {layer: (keys, values) of the memory}
+        self.known = {}  # of cross-attention: {layer: (keys, values) of the memory}
 
     @property
     def nbytes(self):
@@ -91,13 +93,16 @@ class State:
 
         tokens: (B, n) whole numbers, n >= 1. A UserError leaves the state as it was.
         """
-        tokens = self.checked(tokens)
+        tokens, fast, logits = self.shaped(tokens), self.decoder.fast, None
         self.cache.reserve(self.length + tokens.shape[1])
-        logits = self.decoder.forward(tokens, self, every)
+        if fast is not None and fast.takes(tokens, self.length):
+            logits = fast(self.cache, tokens, self.length, every)
+        if logits is None:
+            logits = self.decoder.forward(self.known_words(tokens), self, every)
         self.length += tokens.shape[1]
         return logits if every else logits[:, 0]
 
-    def checked(self, tokens):
+    def shaped(self, tokens):
         """tokens as (B, n) int64 on the host."""
         tokens = backend.to_host(tokens) if hasattr(tokens, "dtype") else np.asarray(tokens)
         if tokens.ndim != 2 or len(tokens) != self.rows or not tokens.size or tokens.dtype.kind not in "iu":
@@ -105,10 +110,14 @@ class State:
                 f"State.append: tokens must be whole numbers of shape ({self.rows}, n), got {tokens.dtype} "
                 f"{tokens.shape}"
             )
+        return np.ascontiguousarray(tokens, np.int64)
+
+    def known_words(self, tokens):
+        """tokens, if they are of the vocabulary."""
         if tokens.min() < 0 or tokens.max() >= self.decoder.words:
             wrong = next(int(t) for t in tokens.reshape(-1) if not 0 <= t < self.decoder.words)
             raise UserError(f"State.append: {wrong} is not one of the {self.decoder.words} words")
-        return tokens.astype(np.int64, copy=False)
+        return tokens
 
     def rollback(self, length):
         """Forget all but the first `length` words of each text."""
