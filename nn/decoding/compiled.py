@@ -42,7 +42,7 @@ class Words:
         return words.size <= self.most and (self.limit is None or end <= self.limit) and kernels.plan() == "fast"
 
     def __call__(self, memory, words, length, every):
-        """Logits, (B, 1, V) or (B, n, V); None where a word is not one of the vocabulary's."""
+        """Logits, (B, 1, V) or (B, n, V); None where a word is not one of the vocabulary's, or it does not compile."""
         end = length + words.shape[1]
         if self.rotary is not None and end > self.angles.shape[1]:
             owner = backend.owner(self.x)
@@ -50,7 +50,13 @@ class Words:
             self.angles = np.stack([cos, sin])
         logits = np.empty((len(words), words.shape[1] if every else 1, self.sizes.words), self.x.dtype)
         arrays = self.table, self.n, self.numbers, self.angles
-        found = kernels.words.run(self.x, memory.numbers, words, length, *arrays, logits)
+        try:
+            found = kernels.words.run(self.x, memory.numbers, words, length, *arrays, logits)
+        except MemoryError:
+            raise
+        except Exception as error:  # it does not compile; the loops themselves raise nothing
+            kernels.warn(error)
+            found, self.most = False, 0
         return logits if found else None
 
 

@@ -96,18 +96,15 @@ def generate(
     words = np.zeros((B, length), np.int64)
     for row, text in zip(words, texts, strict=True):
         row[: len(text)] = text
-    first, longest = int(starts.min()), int(starts.max())
+    first, longest, stopping = int(starts.min()), int(starts.max()), ended.any()
     logits = state.append(words[:, :first])
     for position in range(first, length):
         given = position < starts
         where = None if allowed is None else may_come(allowed, position, words[:, :position], done | given)
         u = uniforms(seed, streams, position) if choose.draws else None
         chosen = choose(backend.to_host(logits), u, where)
-        if position < longest:
-            chosen = np.where(given, words[:, position], chosen)
-        words[:, position] = chosen
-        over = ended[chosen] & ~given & ~done
-        if over.any():
+        words[:, position] = np.where(given, words[:, position], chosen) if position < longest else chosen
+        if stopping and (over := ended[words[:, position]] & ~given & ~done).any():
             done |= over
             stops[over] = position + 1
             if done.all():
@@ -133,6 +130,7 @@ def score(decoder, tokens, memory=None, keep=None):
             f"score: tokens must be whole numbers of shape (B, n), n >= 2, got {tokens.dtype} {tokens.shape}"
         )
     state, found = decoder.start(len(tokens), memory, keep), []
+    state.known_words(tokens)
     for i in range(0, tokens.shape[1] - 1, PIECE):
         end = min(i + PIECE, tokens.shape[1] - 1)
         logs = log_softmax(state.append(tokens[:, i:end], every=True))

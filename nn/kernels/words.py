@@ -152,14 +152,14 @@ def turned(q, width, cos, sin, adjacent):
 
 
 @inside
-def attended(q, kept, at, heads, shape, count, scale, s, zeros, o):
+def attended(q, kept, at, shape, count, scale, s, zeros, o):
     """o_h = sum_t p_t v_t, p the softmax over the first `count` times. at: where keys and values of this row begin in
-    `kept`; shape: (numbers of a head, room); s: (1, room), to work with."""
-    (keys, values), (width, room), share, wide = at, shape, heads[0] // heads[1], wide_of(q) // 2
+    `kept`; shape: (H, G, d, room); s: (1, room), to work with."""
+    (keys, values), (heads, shared, width, room), wide = at, shape, wide_of(q) // 2
     flat, place = s[0], np.zeros((2, 1), np.int64)
     scale = q.dtype.type(scale)
-    for h in range(heads[0]):
-        group = h // share * width * room
+    for h in range(heads):
+        group = h // (heads // shared) * width * room
         for t in range(0, count, 4 * wide):
             plan = Product(
                 left_at=h * width,
@@ -182,10 +182,10 @@ def attended(q, kept, at, heads, shape, count, scale, s, zeros, o):
 
 
 @inside
-def layer(x, h, t, n, numbers, kept, at, position, angles, work):
+def layer(x, h, t, n, numbers, kept, at, angles, work):
     """One layer: h, (D,), in place. t: its row of the table; n: Sizes as a vector; at: where this row's keys and values
-    begin in `kept`; work: (norms and sums, q, k and v, o, scores, hidden, zeros)"""
-    y, q, kv, o, s, hidden, zeros = work
+    begin in `kept`, and the position; work: (norms and sums, q, k and v, o, scores, hidden, zeros)"""
+    (y, q, kv, o, s, hidden, zeros), (keys, values, position) = work, at
     heads, inner, size, width = n[1], n[1] * n[3], n[2] * n[3], n[3]
     room, hid, eps = s.shape[1], hidden[0], numbers[0]
     k, v = kv[:size], kv[size:]
@@ -198,8 +198,8 @@ def layer(x, h, t, n, numbers, kept, at, position, angles, work):
         turned(q, width, cos, sin, n[8])
         turned(k, width, cos, sin, n[8])
     for i in range(size):
-        kept[at[0] + i * room + position], kept[at[1] + i * room + position] = k[i], v[i]
-    attended(q, kept, at, (heads, n[2]), (width, room), position + 1, numbers[1], s, zeros, o)
+        kept[keys + i * room + position], kept[values + i * room + position] = k[i], v[i]
+    attended(q, kept, (keys, values), (heads, n[2], width, room), position + 1, numbers[1], s, zeros, o)
     product(x, t[8], t[9], o, y, h.size)
     for j in range(h.size):
         h[j] += y[j]
@@ -248,7 +248,7 @@ def run(x, kept, words, length, table, n, numbers, angles, out):
                     h[j] += row[j]
             for k in range(n[6]):
                 keys = (2 * k * B + b) * size * room
-                layer(x, h, table[k], n, numbers, kept, (keys, keys + B * size * room), position, angles, work)
+                layer(x, h, table[k], n, numbers, kept, (keys, keys + B * size * room, position), angles, work)
             if i + 1 == T or out.shape[1] == T:
                 normed(h, x, n[14], n[15], numbers[0], n[9], y)
                 product(x, n[16], n[17], y, out[b, i if out.shape[1] == T else 0], n[5])

@@ -4,6 +4,7 @@ import itertools
 import os
 import pathlib
 
+import nn
 from nn import weights
 from nn.decoding import Decoder, Greedy, Sample, beam, generate, generation, score
 from nn.language import llama
@@ -16,6 +17,7 @@ from problems.vocabulary import Scored
 import numpy as np
 import pytest
 from scipy import stats
+from test_decoding import T, Translator, parameters
 
 WEIGHTS = pathlib.Path(os.environ.get("NPOPT_DATA", "data")) / "weights"
 V = 5
@@ -212,6 +214,7 @@ def test_generate_says_what_it_wants():
         (lambda: beam(decoder, [1], 5, 2, -1), "length_penalty must lie in"),
         (lambda: beam(decoder, [1], 5, 2, allowed=np.zeros(V, bool)), "no text can go on at position 1"),
         (lambda: score(decoder, [[1]]), r"n >= 2, got int64 \(1, 1\)"),
+        (lambda: score(decoder, [[1, V]]), "5 is not one of the 5 words"),
     ):
         with pytest.raises(UserError, match=message):
             call()
@@ -289,6 +292,27 @@ def test_beams_keep_to_what_is_allowed_and_a_beam_without_a_next_word_dies():
         key=lambda text: score(decoder, [text]).sum(),
     )
     assert found[0][0].tolist() == best
+
+
+def test_texts_about_a_memory_are_those_of_each_row_alone(rng):
+    network = nn.Network(Translator("pre"), ((T,), (6, 5), (6,)))
+    x, memory, keep = 0.5 * parameters(network), rng.standard_normal((3, 6, 5)), np.array([6, 2, 4])
+    decoder, choose = Decoder(network, x), Sample(1.4)
+    together = generate(decoder, [1], 9, choose, rows=3, memory=memory, keep=keep)
+    assert len({tuple(text) for text in together}) == 3
+    for b in range(3):
+        own = dict(memory=memory[b : b + 1], keep=keep[b : b + 1])
+        np.testing.assert_array_equal(generate(decoder, [1], 9, choose, streams=[b], **own), together[b])
+        (best, value), *_ = beam(decoder, [1], 6, 300, **own)
+        assert value == pytest.approx(score(decoder, best[None], **own).sum(), rel=1e-12)
+        others = rng.integers(0, 7, (40, 6))
+        others[:, 0] = 1
+        many = {name: np.repeat(part, 40, axis=0) for name, part in own.items()}
+        assert score(decoder, others, **many).sum(1).max() <= value
+    with pytest.raises(UserError, match="there are 2 texts, but 2 streams and a state of 3 rows"):
+        generate(decoder, [1], 9, rows=2, memory=memory)
+    with pytest.raises(UserError, match="there is one text, but a memory of 3 rows"):
+        beam(decoder, [1], 9, 2, memory=memory)
 
 
 # ------------------------------------------------------------------------------------------------------ a real network

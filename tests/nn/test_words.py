@@ -10,12 +10,11 @@ import pytest
 from test_decoding import by_hand, close, parameters
 
 V = 7
-OPTIONS = dict(causal=True)
 
 
 def stacked(features, layers, before=(), **options):
     """A decoder of 37 words; odd sizes leave no vector of numbers full."""
-    parts = [nn.EncoderLayer(features, **OPTIONS, **options) for _ in range(layers)]
+    parts = [nn.EncoderLayer(features, causal=True, **options) for _ in range(layers)]
     norm = nn.RMSNorm(features) if options.get("norm") == "rms" else nn.LayerNorm(features)
     return nn.Network(nn.Sequential(nn.Embedding(37, features), *before, *parts, norm, nn.Linear(features, 37)), (80,))
 
@@ -133,3 +132,20 @@ def test_what_it_cannot_do_is_said_as_layers_say_it():
     state.append([[0], [0]])
     with pytest.raises(UserError, match="there are 80 positions, a text would have 81"):
         state.append([[0], [0]])
+
+
+def test_where_it_does_not_compile_layers_do_the_work(monkeypatch, rng):
+    def broken(*arguments):
+        raise TypeError("numba has changed")
+
+    network = TAKEN["llama"]()
+    x, tokens = parameters(network), rng.integers(0, V, (1, 9))
+    monkeypatch.setattr(nn.kernels.words, "run", broken)
+    monkeypatch.setattr(nn.kernels, "SAID", [])
+    decoder = Decoder(network, x)
+    with pytest.warns(RuntimeWarning, match="cannot be used here .TypeError: numba has changed"):
+        found = decoder.start().append(tokens)
+    np.testing.assert_array_equal(found, slow(decoder).append(tokens))
+    assert not decoder.fast.takes(tokens[:, :1], 0)
+    monkeypatch.setattr(nn.kernels.words, "run", None)
+    assert Decoder(network, x).fast is None
