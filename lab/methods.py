@@ -45,6 +45,7 @@ ROOMS = {  # kind: the modules in which it is public
         "nn.composites",
     ),
     "networks": ("nn.networks",),
+    "decoding": ("nn.decoding.state", "nn.decoding.caches", "nn.decoding.choosing"),
     "losses": ("nn.losses", "problems.linear.losses"),
     "initialisers": ("nn.init",),
     "problems": ("problems", "problems.unrolled", "problems.batched", "problems.scored"),
@@ -106,6 +107,7 @@ BASES = {
     "Margin",
     "Chain",
     "Sum",
+    "FullMemory",
 }
 CITES = re.compile(r"\b(?:19|20)\d\d\b(?! *[*/^])|arXiv:")
 WIDE, NARROW = 100, 60

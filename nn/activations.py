@@ -19,7 +19,7 @@ class Activation(Layer):
     R y = f'(x) Rx,    R dx = f'(x) Rdy + f''(x) Rx dy,   with f'' from second(*saved), None where it is 0 everywhere.
     A subclass without a method second has no exact second derivatives."""
 
-    view = True
+    view = positionwise = True
     reads_input = False
 
     def forward(self, x, run):
@@ -106,6 +106,8 @@ class PReLU(Layer):
 
     dx = dy where x > 0, else a dy;    da = sum dy min(x, 0), over all but a's axis. Kept: x.
     """
+
+    positionwise = True
 
     def __init__(self, features=1, slope=0.25):
         self.features, self.slope = whole("PReLU", "features", features), number("PReLU", "slope", slope)
@@ -221,6 +223,8 @@ class GELU(Smooth):
 class Softmax(Layer):
     """y_k = e^(x_k) / sum_j e^(x_j) over the last axis; dx = y (dy - sum_j dy_j y_j). Kept: y."""
 
+    positionwise = True
+
     def forward(self, x, run):
         y = xp(x).exp(x - x.max(-1, keepdims=True))  # the largest exponent is 0: no overflow
         y /= y.sum(-1, keepdims=True)
@@ -233,6 +237,8 @@ class Softmax(Layer):
 
 class LogSoftmax(Layer):
     """y_k = x_k - log sum_j e^(x_j) over the last axis; dx = dy - e^y sum_j dy_j. Kept: y."""
+
+    positionwise = True
 
     def forward(self, x, run):
         m = xp(x)

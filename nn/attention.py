@@ -176,6 +176,31 @@ class MultiHeadAttention(Layer):
         y, last = self.out.forward(o.reshape(*q.shape[:2], -1), behind)
         return y, ([saved for _, saved in made], (q, k, v, o, lse, how) if between else None, last)
 
+    def extend(self, x, past):
+        """As forward at further positions; they see the keys and values that `past` has, or those of its memory."""
+        q = self.headed(self.query, x, past)
+        maps = lambda a: (self.headed(self.key, a, past), self.headed(self.value, a, past))  # noqa: E731
+        if self.cross:
+            (k, v), first, keep = past.of_memory(self, maps), 0, past.keep
+        else:
+            turn = self.positions.turn if isinstance(self.positions, Rotary) else None
+            (q, k, v, first), keep = past.seen(self, q, *maps(x), turn), None
+        o, lse = backend.empty(q.shape, q.dtype), backend.empty((len(q), self.heads, q.shape[1]), q.dtype)
+        kernels.attention(q, k, v, o, lse, self.how(q, k, keep, past.run)._replace(first=first))
+        return self.out.extend(o.reshape(*x.shape[:2], -1), past)
+
+    def extendable(self):
+        if not self.cross and not self.causal:
+            raise UserError(
+                f"{self!r} cannot extend a text: without causal=True, what it made of earlier positions would change"
+            )
+
+    def headed(self, layer, x, past):
+        """(B, T, H, D): x through one of the maps, without gaps."""
+        x = x if x.flags.c_contiguous else x.copy()
+        y = layer.extend(x, past)
+        return y.reshape(*y.shape[:2], -1, self.width)
+
     def how(self, q, k, keep, run):
         """What the kernels are told besides q, k and v."""
         slopes = tables = dropout = None

@@ -67,6 +67,15 @@ class Sequential(Layer):
         del saved
         return self.plans[kernels.plan()].backward(dy, stack.pop(), run)
 
+    def extend(self, x, past):
+        for layer in self.layers:
+            x = layer.extend(x, past)
+        return x
+
+    def extendable(self):
+        for layer in self.layers:
+            layer.extendable()
+
     def __repr__(self):
         return listed(self.names, self.fused)
 
@@ -182,6 +191,14 @@ class Residual(Layer):
         if self.shortcut is not None:
             skip = self.shortcut.backward(skip, stack.pop(0), beside) if beside.backward else None
         return backend.xp(dy).add(dy, skip, out=dy) if run.dx else None
+
+    def extend(self, x, past):
+        skip = x if self.shortcut is None else self.shortcut.extend(x, past)
+        return Sum(self.activation).forward(self.block.extend(x, past), skip, past.run)[0]
+
+    def extendable(self):
+        for _, layer in self.children():
+            layer.extendable()
 
     def __repr__(self):
         trunk, join = self.plans["fast"]

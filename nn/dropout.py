@@ -37,7 +37,7 @@ class Dropout(Layer):
     number.
     """
 
-    view = True
+    view = positionwise = True
 
     def __init__(self, p=0.5):
         self.p = number("Dropout", "p", p, low=0, high=1, open_high=True)

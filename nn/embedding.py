@@ -19,7 +19,7 @@ class Embedding(Layer):
     padding  a word whose vector starts at 0 and is not trained: dW_padding = 0. None: there is no such word
     """
 
-    reads_output = False
+    reads_output, positionwise = False, True
 
     def __init__(self, words, features, init=START, padding=None):
         self.words, self.features = whole("Embedding", "words", words), whole("Embedding", "features", features)

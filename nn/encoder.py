@@ -153,7 +153,7 @@ class OneType(Layer):
     dx = dy, dW_0 = the sum of dy over all words, and 0 for the other types. BERT marks the sentences of a pair by them.
     """
 
-    reads_output = False
+    reads_output, positionwise = False, True
 
     def __init__(self, types, features, init=START):
         self.shapes = {"W": ((whole("OneType", "types", types), features), "embedding")}

@@ -26,7 +26,7 @@ class Gated(Layer):
     Kept: x, a, b.
     """
 
-    reads_output = False
+    reads_output, positionwise = False, True
     activation = "sigmoid"
 
     def __init__(self, inputs, outputs, activation="sigmoid", bias=False, init=DEFAULT, bias_init=DEFAULT):

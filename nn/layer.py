@@ -91,6 +91,7 @@ class Layer:
     reads_output    backward reads what forward returned, so nobody may overwrite it
     view            forward or backward may return (a view of) what it was given
     active          set by Network.bind: a parameter in or below this layer is trained
+    positionwise    in evaluation, y at a position of a text (axis 1) depends on x at that position alone
 
     A layer with statistics of its own also has state(), load_state(s) and commit(value). commit folds in the value that
     a training pass left by run.leave.
@@ -98,7 +99,7 @@ class Layer:
 
     shapes, init = {}, {}
     reads_output, view, is_block = True, False, False
-    path, active = "", False
+    path, active, positionwise = "", False, False
 
     def __getattr__(self, name):
         """A parameter that its network holds back until the layer asks for it (Network.moved)."""
@@ -144,6 +145,19 @@ class Layer:
     def backward_tangent(self, rdy: Array, noted: tuple, kept: tuple, saved: tuple, run: Run) -> Array | None:
         """R dx. This one is right where dx is linear in dy, by numbers that no parameter or input moves."""
         return self.backward(rdy, saved, run)
+
+    def extend(self, x: Array, past) -> Array:
+        """y at further positions of texts, x: (B, n, ...), in evaluation. `past`, a State of nn/decoding, has `length`,
+        how many positions came before, and what this layer kept of them."""
+        return self.forward(x, past.run)[0]
+
+    def extendable(self) -> None:
+        """A UserError where this layer cannot extend a text. A layer that asks others to extend asks them, too."""
+        if not self.positionwise:
+            raise UserError(
+                f"{type(self).__name__} cannot extend a text: give it extend(x, past), or positionwise = True where y "
+                "at a position depends on x at that position alone"
+            )
 
     def activate(self) -> None:
         """After bind: find out whether a parameter in or below this layer is trained."""

@@ -12,7 +12,7 @@ from .norms import ONES, ZEROS
 class OfRows(Layer):
     """What LayerNorm and RMSNorm share: rows of a batch of any shape, contiguous."""
 
-    reads_output = False
+    reads_output, positionwise = False, True
 
     def output_shape(self, shape):
         if shape[-1] != self.features:

@@ -19,7 +19,7 @@ class Linear(Layer):
         Ry = x RW' + Rx W' + Rb,   R dW = Rdy' x + dy' Rx,   R db = sum_n Rdy_n,   R dx = Rdy W + dy RW.
     """
 
-    reads_output = False
+    reads_output, positionwise = False, True
 
     def __init__(self, inputs, outputs, bias=True, init=DEFAULT, bias_init=DEFAULT):
         self.inputs, self.outputs = whole("Linear", "inputs", inputs), whole("Linear", "outputs", outputs)

@@ -13,7 +13,7 @@ from npopt.values import number, whole
 from . import kernels
 from .embedding import START
 from .layer import Layer
-from .rotary import angles
+from .rotary import angles, rounded
 
 
 class LearnedPositions(Layer):
@@ -41,6 +41,15 @@ class LearnedPositions(Layer):
 
     def forward(self, x, run):
         return x + self.W[: x.shape[1]], ()
+
+    def extend(self, x, past):
+        end = past.length + x.shape[1]
+        if end > self.length:
+            raise UserError(f"LearnedPositions: there are {self.length} positions, a text would have {end}")
+        return x + self.W[past.length : end]
+
+    def extendable(self):
+        """It knows the position of a further word."""
 
     def backward(self, dy, saved, run):
         if self.dW is not None:  # forward was: y = x + W
@@ -75,6 +84,14 @@ class SinusoidalPositions(Layer):
     def forward(self, x, run):
         p = sinusoids(backend.owner(x), x.shape[1], x.shape[2], self.base, x.dtype.name)
         return self.scale * x + p, ()
+
+    def extend(self, x, past):
+        end = past.length + x.shape[1]
+        p = sinusoids(backend.owner(x), rounded(end), x.shape[2], self.base, x.dtype.name)
+        return self.scale * x + p[past.length : end]
+
+    def extendable(self):
+        """It knows the position of a further word."""
 
     def backward(self, dy, saved, run):
         dy *= self.scale  # forward was: y = scale x + p

@@ -15,6 +15,11 @@ def angles(m, start, length, pairs, base, features):
     return m.arange(start, start + length, dtype="float64").reshape(-1, 1) * rates.reshape(1, -1)
 
 
+def rounded(length, least=64):
+    """The power of two that is at least `length`: tables of so many positions serve a text that grows."""
+    return max(least, 1 << (length - 1).bit_length())
+
+
 class Rotary(Value):
     """Rotary positions: pairs of numbers of a query and a key at position t are turned by t w_i, w_i = theta^(-2i/d).
 
@@ -45,9 +50,16 @@ class Rotary(Value):
 
     def turn(self, x, start=0, back=False):
         """Turn x, (B, T, H, D), contiguous, in place; its first position is `start`. back: by the angles' negatives."""
-        d = x.shape[3] if self.features is None else self.features
-        cos, sin = turns(backend.owner(x), start, x.shape[1], d, self.theta, x.dtype.name)
+        cos, sin = self.table(backend.owner(x), start, x.shape[1], x.shape[3], x.dtype.name)
         kernels.rotate(x, cos, -sin if back else sin, self.pairing == "adjacent")
+
+    def table(self, owner, start, length, width, dtype):
+        """(cos, sin) of the positions from `start` on for heads of `width` numbers, (length, pairs) each."""
+        d = width if self.features is None else self.features
+        if not start:
+            return turns(owner, 0, length, d, self.theta, dtype)
+        whole_table = turns(owner, 0, rounded(start + length), d, self.theta, dtype)
+        return tuple(part[start : start + length] for part in whole_table)
 
     def permutation(self, features):
         """[j]: pairing "half" on x[..., permutation] is pairing "adjacent" on x, permuted in the same way."""

@@ -88,6 +88,15 @@ class Part(Layer):
             d = self.norm.backward(d, first, of_norm)
         return (backend.xp(ds).add(ds, d, out=ds) if run.dx else None), dmemory
 
+    def extend(self, x, past):
+        h = self.norm.extend(x, past) if self.place == "pre" else x
+        y = x + self.f.extend(h, past)
+        return self.norm.extend(y, past) if self.place == "post" else y
+
+    def extendable(self):
+        for layer in (self.norm, self.f):
+            layer.extendable()
+
 
 def asked_of(parts, run, below):
     """[what is asked of each part]: backward and dx where a part below it is trained, or where `below` says so."""
@@ -123,6 +132,16 @@ class Stack(Layer):
             dy, more = part.split(dy, stack.pop(), asked)
             total = more if total is None else total if more is None else total + more
         return dy, total
+
+    def extend(self, x, past):
+        """As forward at further positions, without dropout; a memory and its keep are those of `past`."""
+        for part in self.parts:
+            x = part.extend(x, past)
+        return x
+
+    def extendable(self):
+        for part in self.parts:
+            part.extendable()
 
 
 def made(features, name, f, norm, place, dropout):

@@ -486,6 +486,27 @@ TABLE = {
         "GaussianFit": ["analysis/test_fits.py::test_a_gaussian_well_whose_top_is_seen_is_found_again"],
     },
     "nn.spectra": {"PowerIteration": ["nn/test_init.py::test_power_iteration_finds_the_largest_singular_value"]},
+    "nn.decoding.state": {
+        name: [
+            "nn/test_decoding.py::test_logits_are_those_of_one_pass",
+            "nn/test_decoding.py::test_a_state_is_rolled_back_and_branched",
+            "nn/test_decoding.py::test_decoders_look_at_a_memory",
+        ]
+        for name in ("Decoder", "State")
+    },
+    "nn.decoding.caches": {
+        "Full": [
+            "nn/test_decoding.py::test_long_texts_outgrow_their_first_memory_and_large_pieces_take_the_compiled_loops",
+            "nn/test_decoding.py::test_memory_is_as_much_as_the_docstring_says",
+        ]
+    },
+    "nn.decoding.choosing": {
+        "Greedy": ["nn/test_generation.py::test_greedy_texts_are_those_of_whole_passes"],
+        "Sample": [
+            "nn/test_generation.py::test_distributions_are_the_definitions",
+            "nn/test_generation.py::test_texts_are_as_frequent_as_their_probabilities_say",
+        ],
+    },
     "problems.batched": {
         "Batched": [
             "problems/test_batched.py::test_estimates_are_unbiased_with_batch_norm_and_dropout",

@@ -1,0 +1,151 @@
+"""Decoders of texts, word by word: what was computed of a text is kept, and only what is new goes through the network.
+
+    decoder = Decoder(network, x)
+    state = decoder.start(rows=2)
+    logits = state.append([[1, 403], [1, 7]])       (2, V): of the word behind the last one
+    state.rollback(1)                               as if the texts ended after one word
+    other = state.branch([0, 0, 1])                 a state of three rows, which goes on by itself
+
+The logits are those of one pass over the whole text, up to rounding. Layers have `extend(x, past)` for it, past being
+the State: its `run`, its `length`, and what they kept (nn/layer.py, nn/attention.py, nn/positions.py).
+"""
+
+from npopt import backend
+from npopt.errors import UserError
+from npopt.values import whole
+
+import numpy as np
+
+from ..attention import MultiHeadAttention
+from ..composites import Sequential
+from ..layer import Run
+from . import compiled
+from .caches import Full
+
+
+class Decoder:
+    """A network of whole numbers and its parameters, as something that goes on with texts.
+
+    network     a Network that gives logits of the next word at each position, such as llama(...) or gpt2(...), or
+                layers of one's own; all attention over the text is causal
+    x           its parameters, (dim,). They may change between texts, not while a State is in use
+    cache       how keys and values are kept: Full() of nn/decoding/caches.py
+
+    A UserError where a layer does not know how to extend a text.
+    """
+
+    def __init__(self, network, x, cache=None):
+        network.layer.extendable()
+        self.network, self.x, self.cache = network, x, Full() if cache is None else cache
+        self.words = network.output_shape[-1]
+        found = [layer for layer in network.layer.leaves() if isinstance(layer, MultiHeadAttention)]
+        self.looks = any(layer.cross for layer in found)  # at a memory
+        own = [layer for layer in found if layer.causal]
+        self.places = {layer: i for i, layer in enumerate(own)}
+        self.shapes = [(layer.kv_heads, layer.width) for layer in own]
+        self.fast = compiled.of(self)
+
+    def start(self, rows=1, memory=None, keep=None):
+        """A State of empty texts.
+
+        rows        B, how many texts; with a memory as many as it has
+        memory      what an encoder made of the sources, (B, S, M), for decoders with cross-attention
+        keep        which of its positions are there: (B, S) bool, or how many, (B,); None: all
+        """
+        if (memory is not None) != self.looks:
+            wanted = "wants memory=" if self.looks else "has no cross-attention that could look at a memory"
+            raise UserError(f"Decoder.start: {self.network.name} {wanted}")
+        if memory is not None:
+            rows = memory.shape[0]
+        return State(self, whole("Decoder.start", "rows", rows), memory, keep)
+
+    def forward(self, tokens, state, every):
+        """Logits, (B, n, V), or (B, 1, V) of the last position: what comes after all mixing is done for that alone."""
+        self.network.bind(self.x)
+        x, layer = backend.asarray(tokens), self.network.layer
+        layers = layer.layers if type(layer) is Sequential else [layer]
+        for i, each in enumerate(layers):
+            if not every and x.shape[1] > 1 and i and all(other.positionwise for other in layers[i:]):
+                x = x[:, -1:]
+            x = each.extend(x, state)
+        return x if every else x[:, -1:]
+
+
+class State:
+    """Texts of B rows, as far as they were appended: `length` words each. Made by Decoder.start.
+
+    nbytes      what is kept of them: 2 L B G T d numbers with a full cache, and keys and values of a memory
+    """
+
+    def __init__(self, decoder, rows, memory=None, keep=None):
+        self.decoder, self.rows, self.length = decoder, rows, 0
+        self.memory, self.keep, self.run = memory, keep, Run()
+        self.cache = decoder.cache.start(decoder.shapes, rows, decoder.x.dtype)
+        self.known = {}  # of cross-attention: {layer: (keys, values) of the memory}
+
+    @property
+    def nbytes(self):
+        return self.cache.nbytes + sum(part.nbytes for pair in self.known.values() for part in pair)
+
+    def append(self, tokens, every=False):
+        """Logits of the words that come next, on the device: (B, V) behind the last of tokens, or with `every`
+        (B, n, V), behind each of them.
+
+        tokens: (B, n) whole numbers, n >= 1. A UserError leaves the state as it was.
+        """
+        tokens, fast, logits = self.shaped(tokens), self.decoder.fast, None
+        self.cache.reserve(self.length + tokens.shape[1])
+        if fast is not None and fast.takes(tokens, self.length):
+            logits = fast(self.cache, tokens, self.length, every)
+        if logits is None:
+            logits = self.decoder.forward(self.known_words(tokens), self, every)
+        self.length += tokens.shape[1]
+        return logits if every else logits[:, 0]
+
+    def shaped(self, tokens):
+        """tokens as (B, n) int64 on the host."""
+        tokens = backend.to_host(tokens) if hasattr(tokens, "dtype") else np.asarray(tokens)
+        if tokens.ndim != 2 or len(tokens) != self.rows or not tokens.size or tokens.dtype.kind not in "iu":
+            raise UserError(
+                f"State.append: tokens must be whole numbers of shape ({self.rows}, n), got {tokens.dtype} "
+                f"{tokens.shape}"
+            )
+        return np.ascontiguousarray(tokens, np.int64)
+
+    def known_words(self, tokens):
+        """tokens, if they are of the vocabulary."""
+        if tokens.min() < 0 or tokens.max() >= self.decoder.words:
+            wrong = next(int(t) for t in tokens.reshape(-1) if not 0 <= t < self.decoder.words)
+            raise UserError(f"State.append: {wrong} is not one of the {self.decoder.words} words")
+        return tokens
+
+    def rollback(self, length):
+        """Forget all but the first `length` words of each text."""
+        if whole("State.rollback", "length", length, 0) > self.length:
+            raise UserError(f"State.rollback: the texts have {self.length} words, {length} cannot be kept")
+        self.cache.rollback(length)
+        self.length = length
+
+    def branch(self, rows):
+        """A State of copies of these rows, in this order; a row may come any number of times."""
+        rows = np.asarray(rows)
+        if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= self.rows:
+            raise UserError(f"State.branch: rows must be some of 0..{self.rows - 1}, got {rows.tolist()}")
+        other = object.__new__(State)
+        other.decoder, other.rows, other.length, other.run = self.decoder, len(rows), self.length, self.run
+        other.cache, there = self.cache.branch(rows, self.length), backend.asarray(rows)
+        other.memory, other.keep = (None if part is None else part[there] for part in (self.memory, self.keep))
+        other.known = {layer: tuple(part[there] for part in pair) for layer, pair in self.known.items()}
+        return other
+
+    # --- for layers --------------------------------------------------------------------------------------------------
+
+    def seen(self, layer, q, k, v, turn):
+        """(q, keys, values, first) for attention over the text, as in nn/decoding/caches.py."""
+        return self.cache.extend(self.decoder.places[layer], q, k, v, turn, self.length)
+
+    def of_memory(self, layer, maps):
+        """(keys, values) of the memory, made once by maps(memory)."""
+        if layer not in self.known:
+            self.known[layer] = maps(self.memory)
+        return self.known[layer]
