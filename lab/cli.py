@@ -40,12 +40,19 @@ USAGE = """npopt: a laboratory for the optimisation of deep learning, in NumPy
   npopt show NAME                 the derivation and the code of one of them
   npopt gradcheck [NAME ...]      layers and networks, all or those named, or FILE.py:CLASS, against
                                   differences; npopt gradcheck --help
+  npopt verse LINE [options]      a network writes the lower line of a couplet, or --page: in a
+                                  browser; npopt verse --help
 
 Finished runs are kept: a command that was stopped goes on where it was. Options that every script
 takes (the defaults of --seeds are those of most):
 """
 
-LIBRARY = {"methods": "lab.methods", "show": "lab.listing", "gradcheck": "lab.gradchecks"}  # imported when asked for
+LIBRARY = {
+    "methods": "lab.methods",
+    "show": "lab.listing",
+    "gradcheck": "lab.gradchecks",
+    "verse": "lab.assistant",
+}  # imported when asked for
 
 
 ROW = "{:7} {:{}} {:>11} {:>5} {:>5} {:>9}"  # 60 columns

@@ -143,6 +143,17 @@ class EncoderDecoder(Layer):
         if of_encoder.backward:
             self.encoder.backward(total, below, of_encoder)
 
+    def extend(self, x, past):
+        """x: further words; what the decoder looks at, memory and keep, are those of `past`."""
+        x = self.start.extend(x, past)
+        for layer in self.layers:
+            x = layer.extend(x, past)
+        return x
+
+    def extendable(self):
+        for layer in (self.start, *self.layers):
+            layer.extendable()
+
     def __repr__(self):
         return f"EncoderDecoder({self.encoder!r}, {self.start!r}, {len(self.layers)} x {self.layers[0]!r})"
 

@@ -61,6 +61,22 @@ class Recurrent(Layer):
             run.leave(self, (self.rows(x, run).copy(), *(s.copy() for s in last)))
         return y, saved
 
+    def extend(self, x, past):
+        """y at further positions, from the state behind those that came before; a text begins at zero."""
+        before = past.carried.get(self)
+        zeros = [backend.zeros((x.shape[0], self.units), x.dtype) for _ in self.states]
+        state = zeros if before is None or not past.length else [part[:, -1].copy() for part in before]
+        y, _, more = self.through(x, state, None)
+        past.carry(self, self.path_of(y, more))
+        return y
+
+    def extendable(self):
+        """Of all recurrent layers."""
+
+    def path_of(self, y, more):
+        """The states at all times, (B, T, H) each, from what `through` returned."""
+        return (y,)
+
     def unroll(self, x, state, run):
         """(y, last state, saved) of x, (B, T, in), from a state: a list of arrays (B, H), as `states` names them."""
         mask = self.mask(x, run)
@@ -182,6 +198,9 @@ class LSTM(Recurrent):
         y, c = (backend.empty((*x.shape[:2], self.units), x.dtype) for _ in "yc")
         kernels.lstm(a, self.U, mask, *state, y, c)
         return y, [y[:, -1], c[:, -1]], (a, c)
+
+    def path_of(self, y, more):
+        return y, more[1]
 
     def back(self, dy, saved, last):
         _, (h0, c0), mask, y, gates, c = saved

@@ -10,7 +10,8 @@ All predict the same numbers, the lower line's characters and the end behind it,
 
 import dataclasses
 
-from nn import LSTM, Embedding, Linear, Network, Run, Sequential, gpt2, init, transformer
+from nn import LSTM, Embedding, Linear, Network, Sequential, gpt2, init, transformer
+from nn.decoding import Decoder, Sample, generate
 from nn.losses import IGNORE, SoftmaxCrossEntropy
 from npopt import backend
 from npopt.errors import UserError
@@ -138,39 +139,36 @@ class Verse(Neural):
             found |= judged(uppers, self.write(x, uppers), self.verses)
         return found
 
-    def write(self, x, uppers, temperature=1.0, seed=0):
-        """A lower line for each upper one, drawn character by character; temperature 0: the likeliest each time.
+    def begun(self, x, uppers):
+        """(decoder, prompts, what it looks at) for lines to be written below these."""
+        decoder, encode = Decoder(self.network, self.check(x)), self.verses.vocabulary.encode
+        if not decoder.looks:
+            return decoder, [[*encode(upper), START] for upper in uppers], {}
+        *inputs, _, _ = self.feed.table([(encode(upper), []) for upper in uppers])
+        keep = backend.asarray(inputs[1])
+        return decoder, [[START]] * len(uppers), dict(memory=decoder.read(inputs[0], keep), keep=keep)
 
-        The draw of line b at place t is uniform number b of the key (seed, "verse", t). A line ends at STOP, or after
-        one character more than the longest.
+    def write(self, x, uppers, choose=None, seed=0, allowed=None):
+        """A lower line for each upper one, chosen character by character; BLANK where a special character was chosen.
+
+        choose      of nn.decoding; None: Sample(), draws at temperature 1
+        seed        of the draws, functions of (seed, line, position)
+        allowed     as in nn.decoding.generate, `position` counting each line's characters from 0, (B,)
+
+        A line ends at STOP, or after one character more than the longest.
         """
-        self.network.bind(self.check(x))
-        encoded = [self.verses.vocabulary.encode(upper) for upper in uppers]
-        written, ended = np.full((len(uppers), LONGEST + 1), STOP), np.zeros(len(uppers), bool)
-        for t in range(LONGEST + 1):
-            z = self.next_logits(zip(encoded, written[:, :t], strict=True))
-            written[:, t] = np.where(ended, STOP, chosen(z, temperature, backend.key(seed, "verse", t)))
-            ended |= written[:, t] == STOP
-        units = [BLANK] * len(SPECIAL) + list(self.verses.vocabulary.units[len(SPECIAL) :])
-        return ["".join(units[i] for i in line[: None if STOP not in line else line.index(STOP)])
-                for line in written.tolist()]  # fmt: skip
+        decoder, prompts, seen = self.begun(x, uppers)
+        starts = np.array([len(prompt) for prompt in prompts])
+        may = None if allowed is None else lambda position, texts: allowed(position - starts, texts)
+        choose = Sample() if choose is None else choose
+        texts = generate(decoder, prompts, starts.max() + LONGEST + 1, choose, seed, stop=STOP, allowed=may, **seen)
+        lines = [text[start : start + LONGEST + 1] for text, start in zip(texts, starts, strict=True)]
+        return [self.spelt(line[:-1] if line[-1] == STOP else line) for line in lines]
 
-    def next_logits(self, pairs):
-        """(B, words) float64: logits of the character behind each (upper, lower so far), both numbers, evaluated."""
-        *inputs, targets = self.feed.table(list(pairs))
-        inputs = [backend.asarray(a) for a in inputs]
-        z, _ = self.network.forward(tuple(inputs) if len(inputs) > 1 else inputs[0], Run())
-        last = targets.shape[1] - 1 - np.argmax(targets[:, ::-1] != IGNORE, axis=1)  # where the feed expects STOP
-        return backend.to_host(z)[np.arange(len(last)), last].astype(float)
-
-
-def chosen(z, temperature, key):
-    """A column for each row of logits, drawn from softmax(z / temperature)."""
-    if temperature == 0:
-        return z.argmax(1)
-    p = np.exp((z - z.max(1, keepdims=True)) / temperature).cumsum(1)
-    u = backend.to_host(backend.row_uniform(key, None, backend.empty((len(z), 1), "float64")))
-    return np.minimum((p < u * p[:, -1:]).sum(1), z.shape[1] - 1)
+    def spelt(self, numbers):
+        """The characters of numbers, BLANK for special ones."""
+        units = self.verses.vocabulary.units
+        return "".join(BLANK if i < len(SPECIAL) else units[i] for i in numbers)
 
 
 def judged(uppers, lowers, verses):

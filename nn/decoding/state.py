@@ -18,6 +18,7 @@ import numpy as np
 
 from ..attention import MultiHeadAttention
 from ..composites import Sequential
+from ..encoder import EncoderDecoder
 from ..layer import Run
 from . import compiled
 from .caches import Full
@@ -59,6 +60,19 @@ class Decoder:
             rows = memory.shape[0]
         return State(self, whole("Decoder.start", "rows", rows), memory, keep)
 
+    def read(self, source, keep=None):
+        """The memory that a network with an encoder makes of sources: `start(memory=..., keep=keep)` goes on from it.
+
+        source: (B, S) whole numbers   keep: (B, S) bool, which of them are there; None: all
+        """
+        readers = [layer for layer in self.network.layer.leaves() if isinstance(layer, EncoderDecoder)]
+        if not readers:
+            raise UserError(f"Decoder.read: {self.network.name} has no encoder")
+        self.network.bind(self.x)
+        source = backend.asarray(source)
+        keep = backend.xp(source).ones(source.shape, bool) if keep is None else backend.asarray(keep)
+        return readers[0].encode(source, keep, Run())[0]
+
     def forward(self, tokens, state, every):
         """Logits, (B, n, V), or (B, 1, V) of the last position: what comes after all mixing is done for that alone."""
         self.network.bind(self.x)
@@ -74,7 +88,8 @@ class Decoder:
 class State:
     """Texts of B rows, as far as they were appended: `length` words each. Made by Decoder.start.
 
-    nbytes      what is kept of them: 2 L B G T d numbers with a full cache, and keys and values of a memory
+    nbytes      what is kept of them: 2 L B G T d numbers with a full cache, keys and values of a memory, and the states
+                of recurrent layers at all positions
     """
 
     def __init__(self, decoder, rows, memory=None, keep=None):
@@ -82,10 +97,12 @@ class State:
         self.memory, self.keep, self.run = memory, keep, Run()
         self.cache = decoder.cache.start(decoder.shapes, rows, decoder.x.dtype)
         self.known = {}  # of cross-attention: {layer: (keys, values) of the memory}
+        self.carried = {}  # of recurrent layers: {layer: their states at all positions, (B, length, H) each}
 
     @property
     def nbytes(self):
-        return self.cache.nbytes + sum(part.nbytes for pair in self.known.values() for part in pair)
+        others = [*self.known.values(), *self.carried.values()]
+        return self.cache.nbytes + sum(part.nbytes for parts in others for part in parts)
 
     def append(self, tokens, every=False):
         """Logits of the words that come next, on the device: (B, V) behind the last of tokens, or with `every`
@@ -124,6 +141,7 @@ class State:
         if whole("State.rollback", "length", length, 0) > self.length:
             raise UserError(f"State.rollback: the texts have {self.length} words, {length} cannot be kept")
         self.cache.rollback(length)
+        self.carried = {layer: tuple(part[:, :length] for part in parts) for layer, parts in self.carried.items()}
         self.length = length
 
     def branch(self, rows):
@@ -135,7 +153,9 @@ class State:
         other.decoder, other.rows, other.length, other.run = self.decoder, len(rows), self.length, self.run
         other.cache, there = self.cache.branch(rows, self.length), backend.asarray(rows)
         other.memory, other.keep = (None if part is None else part[there] for part in (self.memory, self.keep))
-        other.known = {layer: tuple(part[there] for part in pair) for layer, pair in self.known.items()}
+        for name in ("known", "carried"):
+            copies = {layer: tuple(p[there] for p in parts) for layer, parts in getattr(self, name).items()}
+            setattr(other, name, copies)
         return other
 
     # --- for layers --------------------------------------------------------------------------------------------------
@@ -143,6 +163,14 @@ class State:
     def seen(self, layer, q, k, v, turn):
         """(q, keys, values, first) for attention over the text, as in nn/decoding/caches.py."""
         return self.cache.extend(self.decoder.places[layer], q, k, v, turn, self.length)
+
+    def carry(self, layer, states):
+        """Keep a recurrent layer's states at further positions, (B, n, H) each, behind those it has."""
+        before = self.carried.get(layer)
+        if before is not None and self.length:
+            m = backend.xp(states[0])
+            states = [m.concatenate(pair, axis=1) for pair in zip(before, states, strict=True)]
+        self.carried[layer] = tuple(states)
 
     def of_memory(self, layer, maps):
         """(keys, values) of the memory, made once by maps(memory)."""

@@ -1,6 +1,7 @@
 """Encoder and decoder together: gradients of every variant, what masks promise, and that it is the sum of its parts."""
 
 import nn
+from nn.decoding import Decoder, generate
 from nn.language import transformer
 from npopt import backend
 from problems import Neural
@@ -135,6 +136,30 @@ def test_it_learns_to_turn_a_text_round(rng):
     assert run.columns["test_loss"][-1] < 0.05 * np.log(9)
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_word_by_word_it_is_what_it_is_at_once(name, path):
+    """Logits from a decoder's state, which reads the source once, beside those of one pass; then with other beginnings
+    and rows."""
+    network, x, _, (source, keep, words) = made(**VARIANTS[name])
+    decoder = Decoder(network, x)
+    state = decoder.start(memory=decoder.read(source, keep), keep=keep)
+    z = [state.append(words[:, :2], every=True)]
+    z += [state.append(words[:, t : t + 1], every=True) for t in (2, 3)]
+    whole, _ = network.forward((source, keep, words), nn.Run())
+    np.testing.assert_allclose(np.concatenate(z, 1), whole, rtol=1e-11, atol=1e-12)
+    state.rollback(1)
+    rows = np.array([2, 0])
+    other = np.concatenate([words[rows, :1], words[rows, 2:4]], axis=1)
+    z = state.branch(rows).append(other[:, 1:], every=True)
+    expected, _ = network.layer.forward((source[rows], keep[rows], other), nn.Run())
+    np.testing.assert_allclose(z, expected[:, 1:], rtol=1e-11, atol=1e-12)
+    lines = generate(decoder, [[1]] * 3, 4, memory=decoder.read(source, keep), keep=keep)
+    for line, s, k in zip(lines, source, keep, strict=True):
+        for t in range(1, 4):
+            z, _ = network.layer.forward((s[None], k[None], line[None, :t]), nn.Run())
+            assert z[0, -1].argmax() == line[t]
+
+
 def test_it_never_touches_the_host(device):
     found = []
     for where in ("cpu", device):
@@ -152,3 +177,6 @@ def test_errors_are_one_sentence():
         transformer(9, 4, 4, 8, 1, 2, positions="sine")
     with pytest.raises(ValueError, match=r"a row must be \(source, keep, words\)"):
         nn.Network(transformer(9, 4, 4, 8, 1, 2).layer.layers[0], (4,))
+    network = nn.gpt2(9, 4, 8, 1, 2)
+    with pytest.raises(ValueError, match="has no encoder"):
+        Decoder(network, network.x0(np.random.default_rng(0))).read(np.array([[1]]))

@@ -2,6 +2,7 @@
 
 import nn
 from nn import kernels
+from nn.decoding import Decoder
 from npopt import backend
 
 import numpy as np
@@ -273,3 +274,24 @@ def test_the_quotient_for_tanh_in_float32():
     # six roundings of float32, 2^-24 each, and what the fit leaves
     np.testing.assert_allclose(y, exact, rtol=4.5e-7, atol=0)
     assert np.nanmax(np.abs(y)) <= 1 and np.isnan(y[-1])
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_text_goes_on_from_any_place(name, path, rng):
+    """Word by word, rolled back and with other rows, beside one pass over the whole text."""
+    body = dict(embed=nn.Embedding(7, 3), one=MAKE[name](), two=nn.LSTM(4, 2, streams=2), head=nn.Linear(2, 7))
+    network = nn.Network(nn.Sequential(**body), (6,))
+    x, words = 0.7 * rng.standard_normal(network.dim), rng.integers(0, 7, (2, 6))
+    network.bind(x)
+    expected, _ = network.forward(words, nn.Run())
+    state = Decoder(network, x).start(2)
+    z = [state.append(words[:, :4], every=True)[:, :2]]
+    state.rollback(2)
+    other = state.branch([1, 0, 1])
+    z += [state.append(words[:, t : t + 1], every=True) for t in range(2, 6)]
+    np.testing.assert_allclose(np.concatenate(z, 1), expected, rtol=1e-12, atol=1e-14)
+    z = other.append(words[[1, 0, 1], 2:], every=True)
+    np.testing.assert_allclose(z, expected[[1, 0, 1], 2:], rtol=1e-12, atol=1e-14)
+    assert state.nbytes == 8 * 2 * 6 * ((2 if name == "lstm" else 1) * 4 + 2 * 2)
+    state.rollback(0)
+    np.testing.assert_allclose(state.append(words, every=True), expected, rtol=1e-12, atol=1e-14)
