@@ -1,4 +1,5 @@
-"""Language models by name: the decoders of GPT-2 and Llama, the encoder of BERT, and the Transformer that has both.
+"""Language models by name: the decoders of GPT-2 and Llama, the encoder of BERT and RoBERTa, and the Transformer that
+has both.
 
 Each returns a Network of whole numbers. A row has `length` tokens; `network.layer` takes shorter ones as well.
 """
@@ -114,7 +115,10 @@ def bert(
 
     head    None: the vectors of all words; "words": logits of each word, for masked language models, whose last map
             shares embed.W; a number of classes: logits of the row, by the first word's vector
-    types   rows of the table that marks a pair's sentences; all words are of the first type here
+    types   rows of the table that marks a pair's sentences; all words are of the first type here. RoBERTa has 1
+
+    RoBERTa, Liu et al. 2019, arXiv:1907.11692, is this network with eps 1e-5. Its files have two more rows of
+    positions, which no word uses; nn/weights leaves them out.
     """
     start = Sequential(
         embed=Embedding(words, features, init),

@@ -4,6 +4,7 @@ and a function rename(name, array) -> [(our name, our array)].
     LlamaForCausalLM     pairs of rotary positions are halves
     GPT2LMHeadModel      its maps are written (in, out), ours are (out, in); query, key and value are one array there
     BertModel, BertForMaskedLM, BertForSequenceClassification
+    RobertaModel, RobertaForMaskedLM, RobertaForSequenceClassification: the first word is at position 2
 """
 
 import re
@@ -164,33 +165,49 @@ BERT_ENDS = {
     "classifier.weight": "head.W",
     "classifier.bias": "head.b",
 }
-HEADS = {"BertModel": None, "BertForMaskedLM": "words", "BertForSequenceClassification": 0}
+ROBERTA_ENDS = {name: ours for name, ours in BERT_ENDS.items() if name.startswith("embeddings.")} | {
+    "lm_head.dense.weight": "dense.W",
+    "lm_head.dense.bias": "dense.b",
+    "lm_head.layer_norm.weight": "norm.a",
+    "lm_head.layer_norm.bias": "norm.b",
+    "lm_head.decoder.weight": "head.W",
+    "lm_head.bias": "head.b",
+    "classifier.dense.weight": "pooler.W",
+    "classifier.dense.bias": "pooler.b",
+    "classifier.out_proj.weight": "head.W",
+    "classifier.out_proj.bias": "head.b",
+}
+HEADS = {"Model": None, "ForMaskedLM": "words", "ForSequenceClassification": 0}
+ENCODERS = {"Bert": (BERT_ENDS, 0), "Roberta": (ROBERTA_ENDS, 2)}  # what ends are called; the first word's position
 
 
-def of_bert(config):
-    """(network, rename) of a BertModel, BertForMaskedLM or BertForSequenceClassification. The first one's pooler, which
-    nothing here reads, is left out."""
+def of_encoder(config):
+    """(network, rename) of BERT or RoBERTa, by itself or with the head of a masked language model or a classifier. What
+    nothing here reads is left out: poolers without a classifier, and RoBERTa's positions 0 and 1, which no word has."""
     config.must_be("hidden_act", "gelu")
     config.must_be("position_embedding_type", "absolute")
-    kind = config("architectures")[0]
+    family, kind = re.fullmatch(r"(Bert|Roberta)(\w+)", config("architectures")[0]).groups()
+    ends, first = ENCODERS[family]
     head = len(config("id2label", {"0": "", "1": ""})) if HEADS[kind] == 0 else HEADS[kind]
     network = bert(
         config("vocab_size"),
-        config("max_position_embeddings"),
+        config("max_position_embeddings") - first,
         config("hidden_size"),
         config("num_hidden_layers"),
         config("num_attention_heads"),
         config("intermediate_size"),
         head=head,
-        types=config("type_vocab_size", 2),
+        types=config("type_vocab_size", 2 if family == "Bert" else 1),
         eps=config("layer_norm_eps", 1e-12),
     )
 
     def rename(name, array):
-        short = name.removeprefix("bert.").replace("LayerNorm.gamma", "LayerNorm.weight")
+        short = name.removeprefix(f"{family.lower()}.").replace("LayerNorm.gamma", "LayerNorm.weight")
         short = short.replace("LayerNorm.beta", "LayerNorm.bias")  # in old files
-        if short.endswith("position_ids") or short == "cls.predictions.decoder.bias":  # numbers 0, 1, ...; head.b again
+        if short.endswith(("position_ids", ".decoder.bias")):  # numbers 0, 1, ...; head.b again
             return []
+        if short == "embeddings.position_embeddings.weight":
+            array = array[first:]
         if short.startswith("pooler.") and head in (None, "words") or short.startswith("cls.seq_relationship."):
             return []
         found = re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)", short)
@@ -198,9 +215,10 @@ def of_bert(config):
             end = ("a", "b") if "norm" in BERT[found[2]] else ("W", "b")
             ours = f"encoder.layer{int(found[1]) + 1}.{BERT[found[2]]}.{end[found[3] == 'bias']}"
             return [(ours, array)]
-        return [(BERT_ENDS.get(short, name), array)]
+        return [(ends.get(short, name), array)]
 
     return network, rename
 
 
-ARCHITECTURES = {"LlamaForCausalLM": of_llama, "GPT2LMHeadModel": of_gpt2, **dict.fromkeys(HEADS, of_bert)}
+ARCHITECTURES = {"LlamaForCausalLM": of_llama, "GPT2LMHeadModel": of_gpt2}
+ARCHITECTURES |= {family + kind: of_encoder for family in ENCODERS for kind in HEADS}

@@ -393,6 +393,38 @@ def test_a_bert_folder(tmp_path, rng, kind):
         np.testing.assert_allclose(row, expected, rtol=3e-4, atol=3e-4)
 
 
+NAMES = {
+    "cls.predictions.transform.dense": "lm_head.dense",
+    "cls.predictions.transform.LayerNorm": "lm_head.layer_norm",
+    "cls.predictions.bias": "lm_head.bias",
+    "bert.pooler.dense": "classifier.dense",
+    "classifier.weight": "classifier.out_proj.weight",
+    "classifier.bias": "classifier.out_proj.bias",
+}
+
+
+@pytest.mark.parametrize("kind", ["Model", "ForMaskedLM", "ForSequenceClassification"])
+def test_a_roberta_folder(tmp_path, rng, kind):
+    """The same network under other names, its words at positions 2, 3, ...; rows 0 and 1 are not used."""
+    arrays, tokens = bert_arrays(rng, f"Bert{kind}"), [8, 1, 1, 0]
+    expected = hub_bert({name: array.astype(float) for name, array in arrays.items()}, tokens, f"Bert{kind}")
+    theirs = {}
+    for name, array in arrays.items():
+        for old, new in NAMES.items():
+            name = name.replace(old, new) if not name.startswith("classifier.dense") else name
+        if name.endswith("position_embeddings.weight"):
+            array = np.concatenate([1e6 * np.ones((2, 8), "f4"), array])
+        theirs[name.replace("bert.", "roberta.")] = array[:1] if "token_type" in name else array
+    config = BERT | dict(architectures=[f"Roberta{kind}"], max_position_embeddings=9, type_vocab_size=1)
+    network, x = weights.hub(folder_of(tmp_path / "a", config, theirs))
+    network.bind(x)
+    padded = np.array([[*tokens, 5, 5, 5], [*tokens, 0, 7, 2]])
+    found = network.forward((padded, np.arange(7) < np.array([[4], [4]])), Run())[0]
+    for row in found:
+        row = row if kind == "ForSequenceClassification" else row[:4]
+        np.testing.assert_allclose(row, expected, rtol=3e-4, atol=3e-4)
+
+
 SENTENCES = (
     "The cat sat on the mat.",
     "A feline rested upon the rug.",
@@ -466,3 +498,9 @@ def test_encoders_have_as_many_parameters_as_published():
     """With the pooler's 768 x 769 and 384 x 385, which only classifiers have here."""
     assert bert(30_522, 512, 768, 12, 12, 3072).dim + 768 * 769 == 109_482_240
     assert bert(30_522, 512, 384, 6, 12, 1536).dim + 384 * 385 == 22_713_216
+    base, rows = (
+        bert(50_265, 512, 768, 12, 12, 3072, types=1).dim,
+        2 * 768,
+    )  # RoBERTa's, with the rows that are left out
+    assert base + rows + 768 * 769 == 124_645_632
+    assert bert(50_265, 512, 1024, 24, 16, 4096, head="words", types=1).dim + 2 * 1024 == 355_412_057
