@@ -8,10 +8,8 @@ memory is what three steps add to the resident set of a process. This process ha
 libraries and compiled code are there already. The number is the median of three such processes.
 """
 
-import subprocess
-import sys
-
 from pairs import Table, alternate, arguments, repeat, timed, torch  # isort: skip (before NumPy)
+from memory import added, peak  # isort: skip
 from steps import ours, theirs  # isort: skip
 
 from npopt import backend
@@ -40,19 +38,6 @@ TARGETS = {
 }
 
 
-def resident():
-    """(now, peak) in bytes."""
-    fields = dict(line.split(":") for line in open("/proc/self/status") if line.startswith("Vm"))
-    return [int(fields[k].split()[0]) * 1024 for k in ("VmRSS", "VmHWM")]
-
-
-def peak(side, case, size, threads):
-    """Bytes that three steps add to a fresh process, the median of three; None where it cannot run."""
-    command = [sys.executable, __file__, "--threads", str(threads), "--peak", side, case, str(size)]
-    done = [subprocess.run(command, capture_output=True, text=True) for _ in range(3)]
-    return None if any(d.returncode for d in done) else sorted(int(d.stdout) for d in done)[1]
-
-
 def beside_compiled(mine, case, size, channels_last, rounds):
     """The median ratio of our step to torch.compile's, as text. If it does not compile here, the text says why."""
     try:
@@ -76,12 +61,7 @@ def main():
         def made(rows):
             return ours(case, rows) if side == "ours" else theirs(case, rows, side == "last")
 
-        made(2)()  # libraries, compilers and pools are there now
-        before = resident()[0]
-        step = made(size)
-        for _ in range(3):
-            step()
-        print(max(resident()[1] - before, 0))
+        print(added(made, 2, size))
         return
     rival = f"PyTorch {torch.__version__.split('+')[0]}" if torch else "no PyTorch"
     table = Table(
@@ -100,7 +80,7 @@ def main():
             fast = min(pair, key=lambda last: min(timed(pair[last], repeat(pair[last])) for _ in range(3)))
             other, layout = pair[fast], "channels last" if fast else "NCHW"
         sides = ("ours", "last" if layout == "channels last" else "nchw")
-        peaks = [peak(s, case, size, args.threads) if torch or s == "ours" else None for s in sides]
+        peaks = [peak(__file__, args.threads, s, case, size) if torch or s == "ours" else None for s in sides]
         rounds = args.rounds if case in ("lenet", "mlp") else max(3, args.rounds // 2)
         memory = [f"{b / 2**20:.0f} MiB" if b else "-" for b in peaks]
         compiled = beside_compiled(mine, case, size, layout == "channels last", rounds) if torch else "-"
