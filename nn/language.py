@@ -137,15 +137,26 @@ def bert(
         )
         for _ in range(whole("bert", "layers", layers))
     ]
-    encoder, share = Encoder(start, parts), None
-    if head is None:
-        body = Sequential(encoder=encoder)
-    elif head == "words":
+    body, share = dict(encoder=Encoder(start, parts)), None
+    if head == "words":
         last = Linear(features, words, **starts)
-        transform = dict(dense=Linear(features, features, **starts), act=GELU(), norm=LayerNorm(features, eps))
-        body, share = Sequential(encoder=encoder, **transform, head=last), {"head.W": "encoder.embed.W"}
-    else:
-        last = Linear(features, whole("bert", "head", head), **starts)
-        pooled = dict(first=First(), pooler=Linear(features, features, **starts), act=Tanh(), drop=Dropout(dropout))
-        body = Sequential(encoder=encoder, **pooled, head=last)
-    return Network(body, ((length,), (length,)), f"bert-{layers}x{features}", share=share)
+        body |= dict(dense=Linear(features, features, **starts), act=GELU(), norm=LayerNorm(features, eps), head=last)
+        share = {"head.W": "encoder.embed.W"}
+    network = Network(Sequential(**body), ((length,), (length,)), f"bert-{layers}x{features}", share=share)
+    return network if head in (None, "words") else classified(network, head, dropout=dropout, init=init)
+
+
+def classified(network, classes, length=None, *, dropout=0.0, init=START):
+    """An encoder without a head, such as bert(...) or weights.hub(folder)[0], with the one that tells classes: (words,
+    keep) -> (B, classes), W_2 tanh(W_1 y_1 + b_1) + b_2, y_1 the first word's vector. The layers of `network` become
+    the new network's.
+
+    length   of a row; None: the encoder's
+    """
+    (found,), _ = network.input_shape
+    features, length = network.output_shape[-1], found if length is None else length
+    starts, encoder = dict(init=init, bias_init=initialisers.Zeros()), dict(network.layer.children())["encoder"]
+    pooled = dict(first=First(), pooler=Linear(features, features, **starts), act=Tanh(), drop=Dropout(dropout))
+    last = Linear(features, whole("bert", "head", classes), **starts)
+    body = Sequential(encoder=encoder, **pooled, head=last)
+    return Network(body, ((length,), (length,)), network.name)

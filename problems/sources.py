@@ -4,7 +4,7 @@ import hashlib
 
 from npopt import checkpoint
 from npopt.errors import UserError
-from problems import corpora, files, formats, libsvm, texts
+from problems import corpora, drawn, files, formats, libsvm, texts
 from problems.rows import Dataset
 from problems.splits import split
 
@@ -258,4 +258,5 @@ READERS = {
     "tinyshakespeare": texts.tinyshakespeare,
     "chain": texts.chain,
     **corpora.READERS,
+    **drawn.READERS,
 }
