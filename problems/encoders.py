@@ -44,7 +44,7 @@ def spelled(texts, words, around=((START,), ())):
     return [np.array([*first, *words.encode(text.lower()), *last], np.int64) for text in texts]
 
 
-def gaps(data, beside, *, size, length, held=500, **shape):
+def gaps(data, beside, *, size, length, held=300, **shape):
     """The problem of filling gaps in the training texts of both corpora; `held` texts of each one's validation part.
 
     size     how many pieces of words there are; length: of a row; shape: features, layers and heads of the encoder
@@ -54,6 +54,7 @@ def gaps(data, beside, *, size, length, held=500, **shape):
     for corpus in found:
         train += spelled(corpus.train, words)
         validation += spelled(corpus.validation[:held], words)
+    train = [train[i] for i in np.random.default_rng(0).permutation(len(train))]  # metrics take the first ones
     name = " and ".join(corpus.name for corpus in found)
     feed = Masked(train, length, MASK, (MASK + 1, words.size), validation=validation, name=f"gaps in {name}")
     network = bert(words.size, length, **shape, head="words")
@@ -68,7 +69,7 @@ def learned(data, beside, rate, passes, options):
     problem = gaps(data, beside, **dict(options))
     steps = max(10, round(passes * problem.n / BATCH))
     schedule, stop = WithWarmup(Linear(rate), steps // 10), Stop(steps=steps)
-    events = Events(max(1, steps // 20), "step")
+    events = Events(max(1, steps // 12), "step")
     return minimize(problem, Adam(), RandomReshuffling(BATCH), schedule, stop=stop, events=events), problem
 
 
@@ -154,7 +155,7 @@ def body_of(start, data, beside, classes, options, rate, passes, dropout):
 
 def finetuned(data, beside, start="learned", rows=None, *, held=None, test_rows=None, l2=0.0, dropout=0.1, rate=1e-3,
               passes=1, dtype="float32", **options):  # fmt: skip
-    """A corpus with labels, learned by an encoder with a new head. Metrics on at most 500 training texts.
+    """A corpus with labels, learned by an encoder with a new head. Metrics on at most 300 training texts.
 
     beside       the other corpus whose texts the encoder has seen
     start        "learned": the weights after filling gaps for `passes` epochs at `rate`; "scratch": random ones; or
@@ -172,7 +173,7 @@ def finetuned(data, beside, start="learned", rows=None, *, held=None, test_rows=
     train, validation, test = parts
     feed = Labelled(train, options["length"], validation, test, name=corpus.name)
     loss = BinaryCrossEntropy(mean=True) if several else SoftmaxCrossEntropy()
-    rows = min(500, feed.count("train"))
+    rows = min(300, feed.count("train"))
     problem = Encoded(network, feed, loss, l2=l2, dtype=dtype, metrics_rows=rows, metrics_batch=100)
     ids, keep, _ = feed.tables["train"]
     problem.first, problem.idle = first, np.setdiff1d(np.arange(MASK + 1, words.size), ids[keep])

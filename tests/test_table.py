@@ -332,6 +332,7 @@ TABLE = {
         "CropFlip": ["problems/test_neural.py::test_moves_cover_all_crops_evenly"],
     },
     "problems.tokens": {name: ["problems/test_tokens.py::"] for name in ("Windows", "Sentences", "Pairs")},
+    "problems.encoded": {name: ["problems/test_encoded.py::"] for name in ("Labelled", "Masked")},
     "nn.convolution": {"Conv2d": LAYER},
     "nn.norms": {"BatchNorm": LAYER},
     "nn.fused": {"BatchNormReLU": FUSED, "BatchNormSkip": FUSED},
