@@ -211,7 +211,11 @@ TABLE = {
         "SWA": AROUND,
         "LARS": [*SEGMENTED, TWO + "test_a_trust_ratio_of_one_where_a_norm_is_zero_and_outside_the_kinds"],
         "LAMB": [*SEGMENTED, TWO + "test_a_trust_ratio_of_one_where_a_norm_is_zero_and_outside_the_kinds"],
-        "AdamMini": [*SEGMENTED, TWO + "test_adam_mini_with_blocks_of_one_number_is_adamw"],
+        "AdamMini": [
+            *SEGMENTED,
+            TWO + "test_adam_mini_with_blocks_of_one_number_is_adamw",
+            TWO + "test_adam_mini_has_a_second_moment_for_each_head_of_queries_and_keys",
+        ],
         "Adafactor": [
             *SEGMENTED,
             TWO + "test_adafactor_is_exact_for_squares_of_rank_one",
