@@ -71,7 +71,10 @@ def problem_of(data, start, args, l2=0.0):
     if data not in BESIDE:
         raise UserError(f"adam_text: --data is one of {', '.join(BESIDE)}; got {data!r}")
     if args.weights and start == LEARNED:
-        start = str(next(iter(sorted(pathlib.Path(args.weights).glob("*.safetensors"))), args.weights))
+        found = sorted(pathlib.Path(args.weights).glob("*.safetensors"))
+        if len(found) != 1:
+            raise UserError(f"adam_text: --weights {args.weights}: one *.safetensors is wanted, found {len(found)}")
+        start = str(found[0])
     size = dict(rows=args.pick(*ROWS), held=args.pick(500, 100), test_rows=args.pick(1000, 100))
     return Recipe(finetuned, data=data, beside=BESIDE[data], start=start, l2=l2, **size, **size_of(data, args))
 
@@ -100,7 +103,8 @@ def runs(args):
         methods = ("momentum SGD", "Adam", "AdamW") if start == LEARNED else ("momentum SGD", "Adam")
         for data, method in itertools.product(args.data_of(part), methods):
             rates = RATES[part, start].get(method, ADAM[start])
-            for lr in args.pick(rates, rates[-1:]):
+            smaller = 0.1 if args.weights and start == LEARNED else 1  # wider, and published ones are tuned at 5e-5
+            for lr in (float(f"{rate * smaller:g}") for rate in args.pick(rates, rates[-1:])):
                 optimizer, l2 = method_of(method, lr)
                 yield entry(part, data, start, args, optimizer, l2, lr, method=method)
     for data in args.data_of("d"):

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from lab import Album, MissingRuns
-from lab.figures import below, closer, curves, look, mark, named, panels
+from lab.figures import COLOURS, below, closer, curves, look, mark, named, panels
 from npopt import Linear, WithWarmup
 
 import numpy as np
@@ -47,7 +47,7 @@ def kept(runs):
 
 def number(tags):
     """The same colour for a method from both starts, and other dashes from random weights."""
-    return METHODS.index(tags["method"]) + 8 * (tags.get("start") == SCRATCH)
+    return METHODS.index(tags["method"]) + len(COLOURS) * (tags.get("start") == SCRATCH)
 
 
 def name(tags):
