@@ -3,6 +3,7 @@
 Each returns a Network of whole numbers. A row has `length` tokens; `network.layer` takes shorter ones as well.
 """
 
+from npopt.errors import UserError
 from npopt.values import whole
 
 from . import init as initialisers
@@ -10,7 +11,7 @@ from .activations import GELU, Tanh
 from .composites import Sequential
 from .dropout import Dropout
 from .embedding import Embedding
-from .encoder import Encoder, First, OneType
+from .encoder import Averaged, Encoder, First, OneType
 from .layer_norm import LayerNorm, RMSNorm
 from .linear import Linear
 from .network import Network
@@ -146,17 +147,19 @@ def bert(
     return network if head in (None, "words") else classified(network, head, dropout=dropout, init=init)
 
 
-def classified(network, classes, length=None, *, dropout=0.0, init=START):
+def classified(network, classes, length=None, *, pool="first", dropout=0.0, init=START):
     """An encoder without a head, such as bert(...) or weights.hub(folder)[0], with the one that tells classes: (words,
-    keep) -> (B, classes), W_2 tanh(W_1 y_1 + b_1) + b_2, y_1 the first word's vector. The layers of `network` become
-    the new network's.
+    keep) -> (B, classes), W_2 tanh(W_1 y + b_1) + b_2. The layers of `network` become the new network's.
 
     length   of a row; None: the encoder's
+    pool     y is the vector of the "first" word, as in BERT, or the "mean" of all words that are there
     """
     (found,), _ = network.input_shape
     features, length = network.output_shape[-1], found if length is None else length
     starts, encoder = dict(init=init, bias_init=initialisers.Zeros()), dict(network.layer.children())["encoder"]
-    pooled = dict(first=First(), pooler=Linear(features, features, **starts), act=Tanh(), drop=Dropout(dropout))
+    if pool not in ("first", "mean"):
+        raise UserError(f'classified: pool must be "first" or "mean", got {pool!r}')
+    body = dict(encoder=encoder, first=First()) if pool == "first" else dict(encoder=Averaged(encoder))
+    body |= dict(pooler=Linear(features, features, **starts), act=Tanh(), drop=Dropout(dropout))
     last = Linear(features, whole("bert", "head", classes), **starts)
-    body = Sequential(encoder=encoder, **pooled, head=last)
-    return Network(body, ((length,), (length,)), network.name)
+    return Network(Sequential(**body, head=last), ((length,), (length,)), network.name)

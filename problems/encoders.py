@@ -10,10 +10,12 @@ import math
 import pathlib
 
 from nn import weights as published
+from nn.init import Normal
 from nn.language import bert, classified
 from nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
-from npopt import Adam, Events, Linear, RandomReshuffling, Stop, WithWarmup, backend, minimize
+from npopt import Adam, Events, Linear, RandomReshuffling, Stop, WithWarmup, backend, checkpoint, identity, minimize
 from npopt.errors import UserError
+from problems import files
 from problems.datasets import shared
 from problems.encoded import Labelled, Masked
 from problems.neural import Neural
@@ -44,6 +46,11 @@ def spelled(texts, words, around=((START,), ())):
     return [np.array([*first, *words.encode(text.lower()), *last], np.int64) for text in texts]
 
 
+def start_of(features):
+    """BERT's 0.02 is 0.55 / sqrt(768): the same gain at another width."""
+    return Normal(0.02 * (768 / features) ** 0.5)
+
+
 def gaps(data, beside, *, size, length, held=300, **shape):
     """The problem of filling gaps in the training texts of both corpora; `held` texts of each one's validation part.
 
@@ -57,20 +64,30 @@ def gaps(data, beside, *, size, length, held=300, **shape):
     train = [train[i] for i in np.random.default_rng(0).permutation(len(train))]  # metrics take the first ones
     name = " and ".join(corpus.name for corpus in found)
     feed = Masked(train, length, MASK, (MASK + 1, words.size), validation=validation, name=f"gaps in {name}")
-    network = bert(words.size, length, **shape, head="words")
+    network = bert(words.size, length, **shape, head="words", init=start_of(shape["features"]))
     loss = SoftmaxCrossEntropy(over="positions")
     return Neural(network, feed, loss, metrics_rows=min(held, feed.count("train")), metrics_batch=64)
 
 
 @functools.cache
 def learned(data, beside, rate, passes, options):
-    """(run, problem) of filling gaps: Adam with a warm-up of a tenth and a linear decay, batches of 32, seed 0. Each
-    process makes it once."""
+    """(run, problem) of filling gaps: Adam with a warm-up of a tenth and a linear decay, batches of 32, seed 0. It is
+    made once and kept in the user's cache; what was made by other code, or with other threads, is made anew."""
     problem = gaps(data, beside, **dict(options))
     steps = max(10, round(passes * problem.n / BATCH))
     schedule, stop = WithWarmup(Linear(rate), steps // 10), Stop(steps=steps)
-    events = Events(max(1, steps // 12), "step")
-    return minimize(problem, Adam(), RandomReshuffling(BATCH), schedule, stop=stop, events=events), problem
+    path = files.cache() / "encoders" / f"{identity.of_problem(problem)}-{rate:g}-{passes:g}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    events = Events(max(1, steps // 12), "step", checkpoint=path)
+
+    def made():
+        return minimize(problem, Adam(), RandomReshuffling(BATCH), schedule, stop=stop, events=events)
+
+    try:
+        return made(), problem
+    except checkpoint.Damaged:
+        path.unlink()
+        return made(), problem
 
 
 def pretraining(seed, events, data, beside, rate, passes, **options):
@@ -131,18 +148,18 @@ class Encoded(Neural):
         return found
 
 
-def body_of(start, data, beside, classes, options, rate, passes, dropout):
-    """(network, first, words, around) of a start."""
+def body_of(start, data, beside, options, rate, passes, dropout):
+    """(encoder, its first weights, words, what stands around a text) of a start."""
     size, length, shape = options["size"], options["length"], dict(options)
     del shape["size"], shape["length"]
     if start in ("learned", "scratch"):
         words = vocabulary(data, beside, size)
-        network, first = bert(words.size, length, **shape, head=classes, dropout=dropout), None
+        encoder, first = bert(words.size, length, **shape, dropout=dropout, init=start_of(shape["features"])), None
         if start == "learned":
             run, problem = learned(data, beside, rate, passes, tuple(sorted(options.items())))
             views = {name: problem.segments.view(backend.to_host(run.x), name) for name in problem.segments.names}
             first = {name: view for name, view in views.items() if name.startswith("encoder.")}
-        return network, first, words, ((START,), ())
+        return encoder, first, words, ((START,), ())
     folder = pathlib.Path(start).parent
     words = Pieces.from_file(folder / "tokenizer.json")
     encoder, x = published.hub(folder)
@@ -150,12 +167,13 @@ def body_of(start, data, beside, classes, options, rate, passes, dropout):
         raise UserError(f"{folder}: a BertModel is wanted, the folder holds {encoder.name}")
     first = {name: encoder.segments.view(x, name) for name in encoder.segments.names}
     ends = tuple((words.special[token],) for token in ("[CLS]", "[SEP]"))
-    return classified(encoder, classes, length, dropout=dropout), first, words, ends
+    return encoder, first, words, ends
 
 
 def finetuned(data, beside, start="learned", rows=None, *, held=None, test_rows=None, l2=0.0, dropout=0.1, rate=1e-3,
               passes=1, dtype="float32", **options):  # fmt: skip
-    """A corpus with labels, learned by an encoder with a new head. Metrics on at most 300 training texts.
+    """A corpus with labels, learned by an encoder with a new head on the mean of its vectors: nothing in filling gaps
+    makes the first one stand for the text. Metrics on at most 300 training texts.
 
     beside       the other corpus whose texts the encoder has seen
     start        "learned": the weights after filling gaps for `passes` epochs at `rate`; "scratch": random ones; or
@@ -165,7 +183,9 @@ def finetuned(data, beside, start="learned", rows=None, *, held=None, test_rows=
     """
     corpus = shared(data, rows=rows)
     several = corpus.y_train.ndim == 2
-    network, first, words, around = body_of(start, data, beside, len(corpus.classes), options, rate, passes, dropout)
+    encoder, first, words, around = body_of(start, data, beside, options, rate, passes, dropout)
+    start = start_of(encoder.output_shape[-1])
+    network = classified(encoder, len(corpus.classes), options["length"], pool="mean", dropout=dropout, init=start)
     parts = []
     for part, count in (("train", None), ("validation", held), ("test", test_rows)):
         texts, y = getattr(corpus, part), getattr(corpus, f"y_{part}")
