@@ -5,10 +5,10 @@ import json
 import re
 
 import nn
-from nn.language import bert
+from nn.language import bert, classified
 from npopt import SGD, RandomReshuffling, Stop, backend, gradcheck, minimize
 from npopt.identity import of_problem
-from problems import drawn, encoders, load
+from problems import drawn, encoders, files, load
 from problems.encoded import Labelled, Masked
 from problems.neural import Neural
 from problems.vocabulary import pieces
@@ -33,6 +33,12 @@ def placed(feed, head="words", loss=None, dtype="float64"):
 
 def gaps(**more):
     return Masked(texts(), LENGTH, GAP, (5, WORDS), validation=texts(5, 2), **more)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Encoders are kept in a folder of the test."""
+    monkeypatch.setattr(files, "cache", lambda: tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------------ feeds
@@ -91,17 +97,37 @@ def test_labels_stand_beside_padded_texts():
     assert labels is y and feed.count("test") == 1 and set(feed.tables) == {"train", "test"}
 
 
-@pytest.mark.parametrize("kind", ["gaps", "classes", "labels"])
+@pytest.mark.parametrize("kind", ["gaps", "first", "mean"])
 def test_gradients_through_the_encoder(kind, rng):
     if kind == "gaps":
         problem = placed(gaps(share=0.5))
     else:
-        y = rng.integers(0, 3, 12) if kind == "classes" else rng.random((12, 3)) < 0.4
-        loss = nn.SoftmaxCrossEntropy() if kind == "classes" else nn.BinaryCrossEntropy(mean=True)
-        problem = placed(Labelled((texts(), y), LENGTH), 3, loss)
+        y = rng.integers(0, 3, 12) if kind == "first" else rng.random((12, 3)) < 0.4
+        loss = nn.SoftmaxCrossEntropy() if kind == "first" else nn.BinaryCrossEntropy(mean=True)
+        start = nn.init.Normal(0.5)
+        network = classified(bert(WORDS, LENGTH, 4, 1, 2, init=start), 3, pool=kind, init=start)
+        problem = Neural(network, Labelled((texts(), y), LENGTH), loss, dtype="float64")
     problem.begin(4)
     report = gradcheck(problem, problem.x0(rng), np.array([2, 5, 2, 0]))
     assert report.ok, str(report)
+
+
+def test_the_mean_is_of_the_words_that_are_there(rng):
+    """The head by hand, on the vectors of the encoder alone; longer encoders take shorter rows."""
+    encoder = bert(WORDS, LENGTH + 3, 4, 1, 2, init=nn.init.Normal(0.5))
+    network = classified(encoder, 3, LENGTH, pool="mean", init=nn.init.Normal(0.5))
+    feed = Labelled((texts(), np.zeros(12, int)), LENGTH)
+    problem, (ids, keep, _) = Neural(network, feed, dtype="float64"), feed.tables["train"]
+    x = problem.x0(rng)
+    found = problem.outputs(x, "train")
+    vectors = dict(network.layer.children())["encoder"].encoder.forward((ids, keep), nn.Run())[0]
+    view = {name: problem.segments.view(x, name) for name in problem.segments.names}
+    for row in range(12):
+        y = np.mean([vectors[row, t] for t in range(LENGTH) if keep[row, t]], axis=0)
+        h = np.tanh(view["pooler.W"] @ y + view["pooler.b"])
+        np.testing.assert_allclose(found[row], view["head.W"] @ h + view["head.b"], rtol=1e-12, atol=1e-14)
+    with pytest.raises(ValueError, match='pool must be "first" or "mean"'):
+        classified(encoder, 3, pool="last")
 
 
 def test_feeds_of_encoders_on_a_device(device):
@@ -109,7 +135,9 @@ def test_feeds_of_encoders_on_a_device(device):
     for where in ("cpu", device):
         backend.use(where)
         labelled = Labelled((texts(), y), LENGTH, validation=(texts(5, 2), y[:5]))
-        for problem in (placed(gaps()), placed(labelled, 2, nn.BinaryCrossEntropy(mean=True))):
+        mean = Neural(classified(bert(WORDS, LENGTH, 4, 1, 2), 2, pool="mean"), labelled, dtype="float64",
+                      loss=nn.BinaryCrossEntropy(mean=True))  # fmt: skip
+        for problem in (placed(gaps()), mean):
             x = problem.x0(np.random.default_rng(0))
             g, rows = backend.zeros(x.shape, "float64"), backend.asarray(np.array([1, 4, 1]))
             problem.begin(2)
@@ -173,6 +201,19 @@ def test_labels_begin_where_gaps_have_ended_with_another_head_for_each_seed():
     np.testing.assert_array_equal(other.first["encoder.embed.W"], problem.first["encoder.embed.W"])
     counts = {part: problem.feed.count(part) for part in ("train", "validation", "test")}
     assert counts == {"train": 64, "validation": 20, "test": 30}
+
+
+def test_an_encoder_is_kept_and_made_anew_where_its_file_does_not_fit(tmp_path):
+    options = tuple(sorted(TINY.items()))
+    run, _ = encoders.learned("opinions", "moods", 2e-3, 0.1, options)
+    (path,) = (tmp_path / "encoders").glob("*-0.002-0.1.npz")
+    for damage in (None, b"nothing"):
+        if damage:
+            path.write_bytes(damage)
+        encoders.learned.cache_clear()
+        again, _ = encoders.learned("opinions", "moods", 2e-3, 0.1, options)
+        np.testing.assert_array_equal(again.x, run.x)
+        assert (again.columns["seconds"] == run.columns["seconds"]) is not bool(damage)  # the clock tells them apart
 
 
 def test_gaps_are_learned_and_frequencies_known():
