@@ -18,7 +18,7 @@ def peak(script, threads, *words):
 
 
 def added(make, small, large, steps=3):
-    """Bytes that `steps` steps of make(large) add, after one of make(small): libraries, compilers and pools are there."""
+    """Bytes that steps of make(large) add after one of make(small), when libraries, compilers and pools are there."""
     make(small)()
     before = resident()[0]
     step = make(large)

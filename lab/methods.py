@@ -49,7 +49,7 @@ ROOMS = {  # kind: the modules in which it is public
     "losses": ("nn.losses", "problems.linear.losses"),
     "initialisers": ("nn.init",),
     "problems": ("problems", "problems.unrolled", "problems.batched", "problems.scored"),
-    "feeds": ("problems.feeds", "problems.tokens"),
+    "feeds": ("problems.feeds", "problems.tokens", "problems.encoded"),
     "attacks": ("problems.attacks",),
     "analysis": (
         "npopt.analysis.curvature",

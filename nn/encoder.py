@@ -207,3 +207,36 @@ class First(Layer):
         dx = backend.zeros(shape, dy.dtype)
         dx[:, 0] = dy
         return dx
+
+
+class Averaged(Layer):
+    """(words, keep) -> y_b = sum_t p_bt e_bt, p_bt = keep_bt / n_b: the mean of an encoder's vectors over the n_b words
+    that are there.   e: (B, T, D)   y: (B, D)
+
+    de_bt = p_bt dy_b, and the encoder's backward follows. Kept: p, and what the encoder keeps.
+    """
+
+    reads_output = False
+
+    def __init__(self, encoder):
+        self.encoder = encoder
+
+    def children(self):
+        return [("", self.encoder)]
+
+    def output_shape(self, shape):
+        return self.encoder.output_shape(shape)[-1:]
+
+    def forward(self, x, run):
+        _, keep = x
+        vectors, saved = self.encoder.forward(x, run)
+        share = keep / keep.sum(axis=1, keepdims=True)
+        share = share.astype(vectors.dtype)[..., None]
+        return (share * vectors).sum(axis=1), (saved, share)
+
+    def backward(self, dy, saved, run):
+        kept, share = saved  # forward was: y = sum_t share_t e_t
+        return self.encoder.backward(share * dy[:, None], kept, run)
+
+    def __repr__(self):
+        return f"Averaged({self.encoder!r})"

@@ -12,7 +12,7 @@ from .activations import GELU, Tanh
 from .composites import Sequential
 from .dropout import Dropout
 from .embedding import Embedding
-from .encoder import Encoder, EncoderDecoder, First, OneType
+from .encoder import Averaged, Encoder, EncoderDecoder, First, OneType
 from .layer_norm import LayerNorm, RMSNorm
 from .linear import Linear
 from .network import Network
@@ -142,18 +142,31 @@ def bert(
         )
         for _ in range(whole("bert", "layers", layers))
     ]
-    encoder, share = Encoder(start, parts), None
-    if head is None:
-        body = Sequential(encoder=encoder)
-    elif head == "words":
+    body, share = dict(encoder=Encoder(start, parts)), None
+    if head == "words":
         last = Linear(features, words, **starts)
-        transform = dict(dense=Linear(features, features, **starts), act=GELU(), norm=LayerNorm(features, eps))
-        body, share = Sequential(encoder=encoder, **transform, head=last), {"head.W": "encoder.embed.W"}
-    else:
-        last = Linear(features, whole("bert", "head", head), **starts)
-        pooled = dict(first=First(), pooler=Linear(features, features, **starts), act=Tanh(), drop=Dropout(dropout))
-        body = Sequential(encoder=encoder, **pooled, head=last)
-    return Network(body, ((length,), (length,)), f"bert-{layers}x{features}", share=share)
+        body |= dict(dense=Linear(features, features, **starts), act=GELU(), norm=LayerNorm(features, eps), head=last)
+        share = {"head.W": "encoder.embed.W"}
+    network = Network(Sequential(**body), ((length,), (length,)), f"bert-{layers}x{features}", share=share)
+    return network if head in (None, "words") else classified(network, head, dropout=dropout, init=init)
+
+
+def classified(network, classes, length=None, *, pool="first", dropout=0.0, init=START):
+    """An encoder without a head, such as bert(...) or weights.hub(folder)[0], with the one that tells classes: (words,
+    keep) -> (B, classes), W_2 tanh(W_1 y + b_1) + b_2. The layers of `network` become the new network's.
+
+    length   of a row; None: the encoder's
+    pool     y is the vector of the "first" word, as in BERT, or the "mean" of all words that are there
+    """
+    (found,), _ = network.input_shape
+    features, length = network.output_shape[-1], found if length is None else length
+    starts, encoder = dict(init=init, bias_init=initialisers.Zeros()), dict(network.layer.children())["encoder"]
+    if pool not in ("first", "mean"):
+        raise UserError(f'classified: pool must be "first" or "mean", got {pool!r}')
+    body = dict(encoder=encoder, first=First()) if pool == "first" else dict(encoder=Averaged(encoder))
+    body |= dict(pooler=Linear(features, features, **starts), act=Tanh(), drop=Dropout(dropout))
+    last = Linear(features, whole("bert", "head", classes), **starts)
+    return Network(Sequential(**body, head=last), ((length,), (length,)), network.name)
 
 
 WITHIN = {"rotary": Rotary, "relative": lambda: Relative(16), "alibi": Alibi}  # positions that attention itself knows

@@ -224,7 +224,8 @@ class SquaredError(Loss):
 
 
 class BinaryCrossEntropy(Loss):
-    """l = sum_k (1 - t_k) z_k + c_k log(1 + e^(-z_k)), c_k = 1 + (p - 1) t_k, from logits z and targets t in [0, 1].
+    """l = sum_k (1 - t_k) z_k + c_k log(1 + e^(-z_k)), c_k = 1 + (p - 1) t_k, from logits z and targets t in [0, 1];
+    with mean=True the mean over the K outputs of a row instead of the sum, as is usual where a row has several labels.
 
     p is pos_weight: with s = sigmoid(z) this is -sum_k p t_k log s_k + (1 - t_k) log(1 - s_k), and
         dl/dz = s c - p t = (1 - t) - c (1 - s).
@@ -232,8 +233,13 @@ class BinaryCrossEntropy(Loss):
     z >= 0, 1/(1 + u) for z < 0. t: of the shape of z or, for one output, (B,); labels -1 and +1 become 0 and 1.
     """
 
-    def __init__(self, pos_weight=1.0):
+    def __init__(self, pos_weight=1.0, mean=False):
         self.pos_weight = number("BinaryCrossEntropy", "pos_weight", pos_weight, low=0, open_low=True)
+        self.mean = bool(mean)
+
+    def averaged(self, values, z):
+        """Values of a row's sum, as they are or divided by its number of outputs."""
+        return values * (1 / prod(z.shape[1:])) if self.mean else values
 
     def targets(self, outputs, t, dtype):
         classes = "; classes 0..K-1 belong to SoftmaxCrossEntropy"
@@ -250,16 +256,16 @@ class BinaryCrossEntropy(Loss):
         m, t = xp(z), t.reshape(z.shape)
         c = 1 + (self.pos_weight - 1) * t
         each = (1 - t) * z + c * (m.maximum(-z, 0) + m.log1p(m.exp(-m.abs(z))))
-        return each.reshape(z.shape[0], -1).sum(axis=1)
+        return self.averaged(each.reshape(z.shape[0], -1).sum(axis=1), z)
 
     def gradient(self, z, t):
         m, t = xp(z), t.reshape(z.shape)
         u = m.exp(-m.abs(z))
-        return (1 - t) - (1 + (self.pos_weight - 1) * t) * m.where(z >= 0, u, 1) / (1 + u)
+        return self.averaged((1 - t) - (1 + (self.pos_weight - 1) * t) * m.where(z >= 0, u, 1) / (1 + u), z)
 
     def second(self, z, t, rz):
         u = xp(z).exp(-xp(z).abs(z))  # s (1 - s) = u / (1 + u)^2
-        return (1 + (self.pos_weight - 1) * t.reshape(z.shape)) * u / ((1 + u) * (1 + u)) * rz
+        return self.averaged((1 + (self.pos_weight - 1) * t.reshape(z.shape)) * u / ((1 + u) * (1 + u)) * rz, z)
 
 
 class KLDivergence(Loss):

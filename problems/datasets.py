@@ -8,6 +8,7 @@
     a9a, w8a, abalone, news20, ...       the LIBSVM collection, in its scaled variant where it has one
     ptb, tinyshakespeare, chain          texts of words and of characters: a Text, see problems/texts.py
     sst2, goemotions, openbookqa, ...    short texts with labels, and poems: a Corpus, see problems/corpora.py
+    opinions, moods                      the same, drawn by a grammar: problems/drawn.py
 
 Sources: LeCun, Bottou, Bengio & Haffner, Proc. IEEE 86(11), 1998 (mnist); Xiao, Rasul & Vollgraf, arXiv:1708.07747,
 2017 (fashion-mnist); Krizhevsky, tech. report, Toronto, 2009 (cifar-10); Chang & Lin, ACM TIST 2(3), 2011 (LIBSVM).

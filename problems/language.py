@@ -1,5 +1,6 @@
-"""The course's language models: a recurrent network on a text, as a Problem."""
+"""The course's language models: a recurrent network, or a small GPT, on a text, as a Problem."""
 
+from nn.language import gpt2
 from nn.networks import language_model
 from problems.datasets import shared
 from problems.neural import Neural
@@ -22,3 +23,14 @@ def language(data, units, length=20, streams=16, layers=1, tokens=None, held=Non
     text = shared(data, rows=tokens)
     network = language_model(len(text.words), length, units, layers, streams=streams, **more)
     return Neural(network, windows(text, length, held), metrics_rows=streams, metrics_batch=2 * streams)
+
+
+def gpt(data, length=64, features=64, layers=2, heads=4, tokens=None, held=None, **more):
+    """GPT-2's decoder on a text. Metrics on `held` tokens of the validation and the test part each (None: all), and on
+    128 rows of the training part. `more` goes to nn.language.gpt2.
+
+    tokens   of the training part; None: all
+    """
+    text = shared(data, rows=tokens)
+    network = gpt2(len(text.words), length, features, layers, heads, **more)
+    return Neural(network, windows(text, length, held), metrics_rows=128, metrics_batch=64)

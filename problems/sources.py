@@ -4,7 +4,7 @@ import hashlib
 
 from npopt import checkpoint
 from npopt.errors import UserError
-from problems import corpora, couplets, files, formats, libsvm, texts
+from problems import corpora, couplets, drawn, files, formats, libsvm, texts
 from problems.rows import Dataset
 from problems.splits import split
 
@@ -259,4 +259,5 @@ READERS = {
     "chain": texts.chain,
     **corpora.READERS,
     **couplets.READERS,
+    **drawn.READERS,
 }

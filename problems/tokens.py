@@ -24,6 +24,16 @@ def numbers(owner, text):
     return found.astype(np.int64)
 
 
+def filled(texts, length, pad=0):
+    """(ids, keep) of texts: (n, length) int64 and bool, cut at the length, `pad` behind their ends and False there."""
+    ids = np.full((len(texts), length), pad, np.int64)
+    keep = np.zeros(ids.shape, bool)
+    for row, text in enumerate(texts):
+        text = text[:length]
+        ids[row, : len(text)], keep[row, : len(text)] = text, True
+    return ids, keep
+
+
 class Windows(Feed):
     """Windows of one long text: row r holds tokens s .. s + length - 1, s = r stride, and its target at each position
     is the next token. Inputs (B, length) and targets (B, length), int64.
@@ -141,15 +151,11 @@ class Sentences(Padded):
 
     def table(self, sentences):
         """(ids, mask, targets) of a list of sentences."""
-        ids = np.full((len(sentences), self.length), self.pad, np.int64)
-        mask, targets = np.zeros(ids.shape, bool), np.full(ids.shape, IGNORE, np.int64)
-        for row, text in enumerate(sentences):
-            text = numbers("Sentences", text)
+        texts = [numbers("Sentences", text) for text in sentences]
+        for row, text in enumerate(texts):
             if len(text) < 2:
                 raise UserError(f"Sentences: sentence {row} has {len(text)} tokens; it takes two to predict one")
-            here, after = text[: self.length], text[1 : self.length + 1]
-            ids[row, : len(here)], mask[row, : len(here)], targets[row, : len(after)] = here, True, after
-        return ids, mask, targets
+        return (*filled(texts, self.length, self.pad), filled([text[1:] for text in texts], self.length, IGNORE)[0])
 
 
 class Pairs(Padded):
@@ -171,13 +177,9 @@ class Pairs(Padded):
 
     def table(self, pairs):
         """(source, mask, so far, targets)."""
-        source = np.full((len(pairs), self.source_length), self.pad, np.int64)
-        mask, so_far = np.zeros(source.shape, bool), np.full((len(pairs), self.length), self.pad, np.int64)
-        targets = np.full(so_far.shape, IGNORE, np.int64)
-        for row, (text, translation) in enumerate(pairs):
-            text = numbers("Pairs", text)[: self.source_length]
-            source[row, : len(text)], mask[row, : len(text)] = text, True
-            complete = np.concatenate([[self.start], numbers("Pairs", translation), [self.stop]])
-            here, after = complete[:-1][: self.length], complete[1:][: self.length]
-            so_far[row, : len(here)], targets[row, : len(after)] = here, after
-        return source, mask, so_far, targets
+        sources, complete = [numbers("Pairs", text) for text, _ in pairs], []
+        for _, translation in pairs:
+            complete.append(np.concatenate([[self.start], numbers("Pairs", translation), [self.stop]]))
+        so_far, _ = filled([text[:-1] for text in complete], self.length, self.pad)
+        targets, _ = filled([text[1:] for text in complete], self.length, IGNORE)
+        return (*filled(sources, self.source_length, self.pad), so_far, targets)

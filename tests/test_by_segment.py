@@ -248,6 +248,34 @@ def test_adafactor_is_exact_for_squares_of_rank_one(rng):
     assert [schedule(t) for t in (0, 9_999, 39_999)] == pytest.approx([1e-2, 1e-2, 5e-3])
 
 
+@pytest.mark.parametrize("heads, blocks", [(3, (3, 2, 6)), (1, (1, 1, 6)), (None, (6, 4, 6))])
+def test_adam_mini_has_a_second_moment_for_each_head_of_queries_and_keys(heads, blocks, rng):
+    """Three heads of queries, two of keys that they share; values have one for each row, whatever the heads."""
+    shapes = {"query": (6, 6), "key": (4, 6) if heads != 1 else (6, 6), "value": (6, 6)}
+    table = Segments.of(*((f"layer1.attention.{name}.W", shape, "matrix", "a") for name, shape in shapes.items()))
+    o = AdamMini(0.7, 0.9, 1e-2, 0.2, heads)
+    x = rng.standard_normal(table.dim)
+    y, gradients = x.copy(), rng.standard_normal((5, table.dim))
+    o.start(y, SimpleNamespace(problem=SimpleNamespace(segments=table)))
+    for segment, count in zip(table, blocks, strict=True):
+        rows = segment.shape[0] // count
+        m, v, w = np.zeros(segment.shape), np.zeros(count), x[segment.slice].reshape(segment.shape).copy()
+        for t, g in enumerate(gradients, 1):
+            g = g[segment.slice].reshape(segment.shape)
+            m, w = 0.7 * m + 0.3 * g, w * (1 - 0.1 * 0.2)
+            for k in range(count):
+                head = slice(k * rows, (k + 1) * rows)
+                v[k] = 0.9 * v[k] + 0.1 * np.mean(g[head] ** 2)
+                w[head] -= 0.1 * m[head] / (1 - 0.7**t) / (np.sqrt(v[k] / (1 - 0.9**t)) + 1e-2)
+        x[segment.slice] = w.reshape(-1)
+    for g in gradients:
+        o.step(y, g, 0.1)
+    np.testing.assert_allclose(y, x, rtol=1e-12)
+    assert o.slot("v").size == sum(blocks)
+    with pytest.raises(ValueError, match=r"layer1.attention.query.W of shape \(6, 6\) has no 4 equal heads"):
+        AdamMini(heads=4).start(y, o.oracle)
+
+
 def test_adam_mini_with_blocks_of_one_number_is_adamw(rng):
     table = Segments.of(("b", (7,), "bias", "b"), ("W", (4, 1), "matrix", "W"))
     oracle = SimpleNamespace(problem=SimpleNamespace(segments=table))

@@ -17,7 +17,14 @@ import pytest
 import strict
 
 SCRIPTS = sorted((pathlib.Path(__file__).parents[1] / "scripts").glob("[!_]*.py"))
-SLOW = ("mlp_batches", "adam_variants", "variance_networks", "resnet18", "mlp_report")  # more than five seconds each
+SLOW = (
+    "mlp_batches",
+    "adam_text",
+    "adam_variants",
+    "variance_networks",
+    "resnet18",
+    "mlp_report",
+)  # more than five seconds each
 LONG = {"sharpness"}  # recipes that train for long; the slow test has them
 loop = importlib.import_module("npopt.minimize")  # `npopt.minimize` is the function
 

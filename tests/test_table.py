@@ -211,7 +211,11 @@ TABLE = {
         "SWA": AROUND,
         "LARS": [*SEGMENTED, TWO + "test_a_trust_ratio_of_one_where_a_norm_is_zero_and_outside_the_kinds"],
         "LAMB": [*SEGMENTED, TWO + "test_a_trust_ratio_of_one_where_a_norm_is_zero_and_outside_the_kinds"],
-        "AdamMini": [*SEGMENTED, TWO + "test_adam_mini_with_blocks_of_one_number_is_adamw"],
+        "AdamMini": [
+            *SEGMENTED,
+            TWO + "test_adam_mini_with_blocks_of_one_number_is_adamw",
+            TWO + "test_adam_mini_has_a_second_moment_for_each_head_of_queries_and_keys",
+        ],
         "Adafactor": [
             *SEGMENTED,
             TWO + "test_adafactor_is_exact_for_squares_of_rank_one",
@@ -332,6 +336,7 @@ TABLE = {
         "CropFlip": ["problems/test_neural.py::test_moves_cover_all_crops_evenly"],
     },
     "problems.tokens": {name: ["problems/test_tokens.py::"] for name in ("Windows", "Sentences", "Pairs")},
+    "problems.encoded": {name: ["problems/test_encoded.py::"] for name in ("Labelled", "Masked")},
     "nn.convolution": {"Conv2d": LAYER},
     "nn.norms": {"BatchNorm": LAYER},
     "nn.fused": {"BatchNormReLU": FUSED, "BatchNormSkip": FUSED},

@@ -16,9 +16,12 @@ from lab import Entry, Experiment, Option, Part, Recipe, engine, finer
 from lab.figures import COLOURS, curves, panels, sweep
 from lab.pictures import animate, save
 from lab.store import read_summary
+from nn.language import bert
 from npopt import SGD, RandomReshuffling, Stop, backend
 from npopt.errors import UserError
 from problems.classifiers import lenet, perceptron
+from problems.encoded import Labelled
+from problems.neural import Neural
 from problems.quadratic import Quadratic
 
 import numpy as np
@@ -343,6 +346,8 @@ def test_threads_are_chosen_by_the_work_of_a_step():
     assert engine.threads_of(large, RandomReshuffling(64), 4) == 4 and engine.threads_of(large, None, 1) == 1
     assert engine.threads_of(large, RandomReshuffling(8), 4) == 1  # 0.3 M parameters, 8 rows
     assert engine.threads_of(lenet("digits"), RandomReshuffling(256), 4) == 4  # filters count once a pixel
+    texts = Neural(bert(90, 4, 8, 1, 2, head=2), Labelled(([[1, 2]] * 3, [0, 1, 0]), 4))  # two arrays a row
+    assert engine.threads_of(texts, RandomReshuffling(2), 4) == 1
 
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -15,6 +15,7 @@ CASES = {
     "binary cross-entropy": (nn.BinaryCrossEntropy(), "shares", 3),
     "binary cross-entropy, one output": (nn.BinaryCrossEntropy(), "column", 1),
     "binary cross-entropy, positives weighted": (nn.BinaryCrossEntropy(pos_weight=2.5), "shares", 3),
+    "binary cross-entropy, mean": (nn.BinaryCrossEntropy(2.5, mean=True), "shares", 3),
     "divergence": (nn.KLDivergence(), "logits", 4),
     "cross-entropy of sequences": (nn.SoftmaxCrossEntropy(0.1), "words", (5, 4)),
     "cross-entropy of positions": (nn.SoftmaxCrossEntropy(0.1, over="positions"), "words", (5, 4)),

@@ -130,6 +130,7 @@ LOSSES = {
     "of sequences": (losses.SoftmaxCrossEntropy(), (4, 3, 6), lambda rng: rng.integers(-1, 6, (4, 3))),
     "squared": (losses.SquaredError(), (5, 3), lambda rng: rng.standard_normal((5, 3))),
     "binary": (losses.BinaryCrossEntropy(2.5), (6, 2), lambda rng: rng.random((6, 2))),
+    "binary, mean": (losses.BinaryCrossEntropy(2.5, mean=True), (6, 2), lambda rng: rng.random((6, 2))),
     "divergence": (losses.KLDivergence(), (5, 4), lambda rng: rng.standard_normal((5, 4))),
 }
 
