@@ -19,7 +19,7 @@ from pathlib import Path
 from lab.options import Parser
 from lab.progress import Line, line
 from nn.decoding import Sample, beam, score
-from npopt import Adam, Cosine, Events, RandomReshuffling, Stop, backend, minimize
+from npopt import Adam, Cosine, Events, RandomReshuffling, Stop, backend, checkpoint, minimize
 from npopt.errors import UserError
 from npopt.schedules import WithWarmup
 from npopt.values import number, whole
@@ -93,6 +93,19 @@ class Wish:
 
     def choose(self):
         return Sample(self.temperature, self.top_k or None, self.top_p or None)
+
+
+HELP = {
+    "begin": "the first characters of the lower line",
+    "rhyme": "a character with which it is to rhyme",
+    "tones": "opposite tones at even places, a level one at the end",
+    "temperature": "of the draws (default: 0.8)",
+    "top_k": "draw among the K likeliest characters",
+    "top_p": "draw among the likeliest ones that have this probability together",
+    "beam": "search so wide for the likeliest lines, instead of drawing",
+    "count": "lines (default: 5)",
+    "seed": "of the draws (default: 0)",
+}
 
 
 class Assistant:
@@ -191,8 +204,11 @@ def trained(data, kind, steps, folder):
     path.parent.mkdir(parents=True, exist_ok=True)
     schedule = WithWarmup(Cosine(4e-3), max(1, steps // 10))
     with Training(f"training {kind}") as bar:
-        events = Events(None, checkpoint=path, progress=bar.note)
-        run = minimize(problem, Adam(0.9, 0.98), RandomReshuffling(64), schedule, stop=Stop(steps=steps), events=events)
+        events, stop = Events(None, checkpoint=path, progress=bar.note), Stop(steps=steps)
+        try:
+            run = minimize(problem, Adam(0.9, 0.98), RandomReshuffling(64), schedule, stop=stop, events=events)
+        except checkpoint.Damaged as error:
+            raise UserError(f"{error}; delete {path}, and the network is trained again") from None
     if run.reason == "interrupted":
         raise KeyboardInterrupt
     return Assistant(problem, run.x)
@@ -202,7 +218,7 @@ def told(found, wish):
     """A line of the terminal for each line of verse."""
     rows = []
     for one in found:
-        more = [f"{math.exp(-one['score']):.0f} per character", f"tones opposite at {one['opposed']}"]
+        more = [f"perplexity {math.exp(-one['score']):.0f}", f"tones opposite at {one['opposed']}"]
         more += ["rhymes" if one["rhymes"] else "does not rhyme"] * (one["rhymes"] is not None)
         more += ["a line of the training poems"] * one["copied"]
         rows.append(f"{one['text']}   {', '.join(more)}")
@@ -215,7 +231,7 @@ def command(words):
     p.add_argument("upper", nargs="?", help="your line, 5 or 7 characters", metavar="LINE")
     for field in dataclasses.fields(Wish)[1:]:
         kind = dict(action="store_true") if field.type is bool else dict(metavar=field.name[0].upper())
-        p.add_argument(f"--{field.name.replace('_', '-')}", default=argparse.SUPPRESS, **kind)
+        p.add_argument(f"--{field.name.replace('_', '-')}", default=argparse.SUPPRESS, help=HELP[field.name], **kind)
     p.add_argument(
         "--page", nargs="?", type=int, const=0, help="serve a page on this machine [a free port]", metavar="PORT"
     )

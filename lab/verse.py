@@ -6,7 +6,7 @@ import collections
 from npopt import backend
 from problems import prosody
 from problems.datasets import shared
-from problems.verse import verse, verses
+from problems.verse import judged, verse, verses
 from problems.vocabulary import START
 
 import numpy as np
@@ -16,14 +16,26 @@ SPELT = ("dong1 dong2 jiang zhi wei yu1 yu2 qi jia hui zhen wen yuan han shan xi
          "zheng you qin tan yan xian2").split()  # fmt: skip
 
 
+GRAMS = ("unigram", "place", "bigram", "aligned", "aligned, place", "aligned, bigram")
+
+
 class Counts:
-    """p(c | context) from counts: contexts add `mass` counts, spread like p(c). One that was never seen gives p(c)."""
+    """p(c | context) of counts: a context adds `mass` counts, spread like p(c); one that was never seen gives p(c)."""
+
+    MASSES = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+    mass = 5.0
 
     def __init__(self, contexts, words, size):
         self.plain = (np.bincount(words, minlength=size) + 0.5) / (len(words) + 0.5 * size)
         self.table, self.totals = collections.Counter(zip(contexts, words, strict=True)), collections.Counter(contexts)
 
-    def __call__(self, contexts, words, mass=5.0):
+    def fitted(self, contexts, words):
+        """Itself, with the mass that fits these words best."""
+        self.mass = max(self.MASSES, key=lambda mass: np.log(self(contexts, words, mass)).sum())
+        return self
+
+    def __call__(self, contexts, words, mass=None):
+        mass = self.mass if mass is None else mass
         seen = np.array([self.table[pair] for pair in zip(contexts, words, strict=True)], float)
         totals = np.array([self.totals[c] for c in contexts], float)
         return (seen + mass * self.plain[words]) / (totals + mass)
@@ -31,13 +43,13 @@ class Counts:
 
 def contexts(pairs):
     """{name: contexts} and the words they stand before, of lower lines: nothing, the place in the line, the character
-    before, the upper line's character at the place, and that with the place."""
-    found, words = {name: [] for name in ("unigram", "place", "bigram", "aligned", "aligned, place")}, []
+    before, the upper line's character at the place, that with the place, and that with the character before."""
+    found, words = {name: [] for name in GRAMS}, []
     for upper, lower in pairs:
         before = START
         for i, (above, c) in enumerate(zip(upper.tolist(), lower.tolist(), strict=True)):
             place = 10 * len(upper) + i
-            for name, context in zip(found, (0, place, before, above, (above, place)), strict=True):
+            for name, context in zip(found, (0, place, before, above, (above, place), (above, before)), strict=True):
                 found[name].append(context)
             words.append(c)
             before = c
@@ -55,11 +67,13 @@ def mixed(laws, rounds=50):
 
 def ngrams(seed, events, *, data, rows, least, held):
     """Perplexities of n-grams on the test couplets, as those of networks are counted: the end of a line is a word more.
-    They know where it is, and pay nothing for it. `mixture`: of all, its weights fitted on the validation couplets."""
+    They know where it is, and pay nothing for it. `mixture`: of all. Its weights, and how much each law is smoothed,
+    are fitted on the validation couplets."""
     found = verses(data, rows, least)
     train, validation, test = (contexts(found.encoded(part, held if part != "train" else None))
                                for part in ("train", "validation", "test"))  # fmt: skip
-    laws = {name: Counts(contexts, train[1], found.vocabulary.size) for name, contexts in train[0].items()}
+    size = found.vocabulary.size
+    laws = {name: Counts(train[0][name], train[1], size).fitted(validation[0][name], validation[1]) for name in GRAMS}
     on = lambda part: np.array([law(part[0][name], part[1]) for name, law in laws.items()])  # noqa: E731
     p, count = on(test), len(test[1]) + len(found.test[:held])
     p = np.vstack([p, mixed(on(validation)) @ p])
@@ -68,8 +82,9 @@ def ngrams(seed, events, *, data, rows, least, held):
 
 
 def tones_and_rhymes(seed, events, *, data, groups, least, bins=40):
-    """What `prosody.kept` says of the test poems, for a Prosody of the training poems; and of the 30 names of rhymes in
-    the books: how many stand in a group, `named`, and in how many groups, `distinct`.
+    """What `prosody.kept` says of the test poems, for a Prosody of the training poems; what `judged` says of their
+    lower lines, as of lines that networks write; and of the 30 names of rhymes in the books: how many stand in a
+    group, `named`, and in how many groups, `distinct`.
 
     names         the group of each name, -1: none
     pairs         (groups^2,) how often even lines of a test poem end in two groups
@@ -89,6 +104,8 @@ def tones_and_rhymes(seed, events, *, data, groups, least, bins=40):
     t = [found.tones[c] for poem in poems.train for line in poem.lines for c in line]
     shares = np.histogram(t, bins, (-1, 1))[0] / len(t)
     numbers = prosody.kept(found, poems.test) | {"named": len(there), "distinct": len(set(there))}
+    some = verses(data)
+    numbers |= {f"poets_{name}": v for name, v in judged(*zip(*some.test, strict=True), some).items()}
     columns = {name: [float(v)] for name, v in numbers.items()}
     return columns | {"names": [names], "pairs": [pairs.reshape(-1).tolist()], "tone_shares": [shares.tolist()]}
 

@@ -3,9 +3,9 @@
 GET /           the page; its script and its style are /verse.js and /verse.css
 GET /write?upper=...&rhyme=...      {"lines": [...]} or {"error": "one sentence"}
 
-The server listens on the loopback address. It answers only requests that name that address as their host, so that a
-page from elsewhere cannot reach it under a name of its own. Requests are short, fields are those of Wish, and what
-comes back is data: the page puts it in as text, never as HTML.
+The server listens on the loopback address. It answers only requests that name that address as their host, and that no
+other page has sent, as browsers say in Sec-Fetch-Site: a page from elsewhere can neither read nor use it. Requests are
+short, fields are those of Wish, and what comes back is data: the page puts it in as text, never as HTML.
 """
 
 import http.server
@@ -22,7 +22,8 @@ LONGEST = 1000  # characters of a request's path, fields and all
 FILES = {"/": ("verse.html", "text/html"), "/verse.js": ("verse.js", "text/javascript"),
          "/verse.css": ("verse.css", "text/css")}  # fmt: skip
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -31,10 +32,15 @@ HEADERS = {
 
 def asked(query):
     """The Wish of a request's fields; a UserError where they are not such."""
-    fields = urllib.parse.parse_qs(query, max_num_fields=20, encoding="utf-8", errors="strict")
+    try:
+        fields = urllib.parse.parse_qs(query, max_num_fields=20, encoding="utf-8", errors="strict")
+    except UnicodeDecodeError:
+        raise UserError("fields are UTF-8") from None
+    except ValueError:
+        raise UserError("there are too many fields") from None
     if any(len(values) > 1 for values in fields.values()):
         raise UserError("each field may be given once")
-    return Wish.of({name: values[0] for name, values in fields.items()} or {"upper": ""})
+    return Wish.of({"upper": ""} | {name: values[0] for name, values in fields.items()})
 
 
 class Page(http.server.BaseHTTPRequestHandler):
@@ -45,6 +51,8 @@ class Page(http.server.BaseHTTPRequestHandler):
         address = f"{HOST}:{self.server.server_port}"
         if self.headers.get("Host") not in (address, address.replace(HOST, "localhost")):
             return self.answer(403, {"error": "this page is for this machine alone"})
+        if self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            return self.answer(403, {"error": "this page answers itself alone"})
         if len(self.path) > LONGEST:
             return self.answer(414, {"error": f"a request has at most {LONGEST} characters"})
         path, _, query = self.path.partition("?")
@@ -55,10 +63,8 @@ class Page(http.server.BaseHTTPRequestHandler):
             return self.answer(404, {"error": "there is no such page"})
         try:
             return self.answer(200, {"lines": self.server.assistant.write(asked(query))})
-        except (UserError, UnicodeDecodeError) as error:
-            return self.answer(400, {"error": str(error) if isinstance(error, UserError) else "fields are UTF-8"})
-        except ValueError:
-            return self.answer(400, {"error": "too many fields"})
+        except UserError as error:
+            return self.answer(400, {"error": str(error)})
 
     def answer(self, status, found):
         return self.send(status, json.dumps(found, ensure_ascii=False).encode(), "application/json")

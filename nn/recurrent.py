@@ -65,7 +65,7 @@ class Recurrent(Layer):
         """y at further positions, from the state behind those that came before; a text begins at zero."""
         before = past.carried.get(self)
         zeros = [backend.zeros((x.shape[0], self.units), x.dtype) for _ in self.states]
-        state = zeros if before is None or not past.length else [part[:, -1].copy() for part in before]
+        state = zeros if before is None or not past.length else [part[:, past.length - 1].copy() for part in before]
         y, _, more = self.through(x, state, None)
         past.carry(self, self.path_of(y, more))
         return y

@@ -44,7 +44,6 @@ OF_TONE = {1: LEVEL, -1: OBLIQUE}
 def answer(upper, place):
     """The law of the lower line's character at a place that is not the last."""
     law = (1 - ANSWERED) * (OF_TONE[-TONES[upper]] if place % 2 else ANY)
-    law = law.copy()
     law[partner(upper)] += ANSWERED
     return law
 

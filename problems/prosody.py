@@ -126,9 +126,12 @@ def kept(prosody, poems):
     rhymed    pairs of even lines of a poem that end in one group; chance: pairs of any two ends
     level     even lines that end on a level tone; oblique: odd lines, from the third on, on an oblique one
     opposed   places of a couplet at which tones should be opposite and are
+    pairs_known, tones_known    share of those pairs, and of those places, about which something is known
     """
     ends = [[prosody.rhymes.get(line[-1]) for line in poem.lines[1::2]] for poem in poems]
-    pairs = [a == b for end in ends for i, a in enumerate(end) for b in end[:i] if a is not None and b is not None]
+    every = [(a, b) for end in ends for i, a in enumerate(end) for b in end[:i]]
+    pairs = [a == b for a, b in every if None not in (a, b)]
+    places = sum(len(upper) // 2 - 1 + len(upper) % 2 for upper, _ in couplets(poems))
     counts = collections.Counter(g for end in ends for g in end if g is not None)
     even = [prosody.tone(line[-1]) for poem in poems for line in poem.lines[1::2]]
     odd = [prosody.tone(line[-1]) for poem in poems for line in poem.lines[2::2]]
@@ -139,4 +142,6 @@ def kept(prosody, poems):
         "level": float(np.mean([t > 0 for t in even if t])),
         "oblique": float(np.mean([t < 0 for t in odd if t])),
         "opposed": float(np.mean(opposed)),
+        "pairs_known": len(pairs) / len(every),
+        "tones_known": len(opposed) / places,
     }

@@ -9,12 +9,14 @@ All predict the same numbers, the lower line's characters and the end behind it,
 """
 
 import dataclasses
+import functools
 
 from nn import LSTM, Embedding, Linear, Network, Sequential, gpt2, init, transformer
 from nn.decoding import Decoder, Sample, generate
 from nn.losses import IGNORE, SoftmaxCrossEntropy
 from npopt import backend
 from npopt.errors import UserError
+from problems.corpora import Corpus
 from problems.datasets import shared
 from problems.neural import Neural
 from problems.prosody import couplets, learned
@@ -52,13 +54,13 @@ class Continuations(Padded):
         return inputs, targets
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Verses:
     """The couplets of a corpus of poems. A part is a list of (upper, lower), two strings.
 
     vocabulary   of the characters that occur `least` times in the training lines
-    prosody      learned from the training poems
-    known        the lower lines of the training part, a set
+    known        the lines of the training part, a set
+    poems        of the training part; prosody: learned from them, when it is first asked for
     """
 
     name: str
@@ -66,8 +68,13 @@ class Verses:
     validation: list
     test: list
     vocabulary: object
-    prosody: object
     known: frozenset
+    poems: tuple
+
+    @functools.cached_property
+    def prosody(self):
+        """Thirty rhymes, as in the books, or six where there are few characters."""
+        return learned(self.poems, *((30, 15) if self.vocabulary.size > 500 else (6, 5)))
 
     def encoded(self, part, count=None):
         """(upper, lower) of a part's first couplets, as numbers."""
@@ -83,13 +90,12 @@ def spread_out(pairs, seed=0):
 def verses(data, rows=None, least=5):
     """The Verses of a corpus by name; rows: so many of its training poems, None: all."""
     poems = shared(data, rows=rows)
-    if not hasattr(poems.train[0], "lines"):
+    if not isinstance(poems, Corpus) or not hasattr(poems.train[0], "lines"):
         raise UserError(f"verses: {data} holds no poems; tang-poems and couplets do")
     parts = [spread_out(couplets(part)) for part in (poems.train, poems.validation, poems.test)]
     vocabulary = characters([line for pair in parts[0] for line in pair], least)
-    groups, enough = (30, 15) if len(vocabulary.units) > 500 else (6, 5)
-    known = frozenset(lower for _, lower in parts[0])
-    return Verses(data, *parts, vocabulary, learned(poems.train, groups, enough), known)
+    known = frozenset(line for pair in parts[0] for line in pair)
+    return Verses(data, *parts, vocabulary, known, poems.train)
 
 
 def units_of(parameters, features):
@@ -136,7 +142,7 @@ class Verse(Neural):
         found = super().metrics(x)
         if self.drawn:
             uppers = [upper for upper, _ in self.verses.test[: self.drawn]]
-            found |= judged(uppers, self.write(x, uppers), self.verses)
+            found |= judged(uppers, self.write(x, uppers, seed=self.seed), self.verses)
         return found
 
     def begun(self, x, uppers):
@@ -178,7 +184,7 @@ def judged(uppers, lowers, verses):
     level      the last character's tone, where it is known, is level
     opposed    second, fourth and sixth characters of opposite tone, where both tones are known
     repeated   a character occurs twice, or is one of the upper line's
-    copied     the line is one of the training poems'
+    copied     the line is one of the training poems', upper or lower
     """
     prosody = verses.prosody
     form = [len(a) == len(b) and BLANK not in b for a, b in zip(uppers, lowers, strict=True)]

@@ -4,17 +4,19 @@ Course task B7, its first part. The two lines of a couplet in regulated verse an
 opposite tones at the even places, parallel words; even lines end on a level tone. So a network that reads the upper
 line character by character has much to go by, and its losses can be held against n-grams that know a line's form.
 
-Part a compares networks at equal parameters and equal steps: an encoder-decoder, a decoder alone, an LSTM. Part v
-changes one thing at a time in the encoder-decoder: the place of the norms, positions, the activation (gated parts are
-narrower, at equal parameters), Child's sparse pattern, tied tables. Part w trains six layers each with and without a
-warm-up, and takes the gradient of the last layer at the start by depth: behind each sum ("post") it does not depend on
-the depth L, before each part ("pre") it falls like L^(-1/2) (Xiong et al.). Part n has the n-grams. Part p asks what
-the poems alone say of tones and rhymes (problems/prosody.py); what it learns judges the lines that networks write.
+Part a compares networks at equal parameters and equal steps, each in its customary form: Vaswani et al.'s encoder-
+decoder (norms behind the sums, ReLU, sinusoids), GPT-2's decoder (norms before the parts, GELU, learned positions), an
+LSTM. So it compares recipes, not only kinds. Part v changes one thing at a time in the encoder-decoder: the place of
+the norms, positions, the activation (gated parts are narrower, at equal parameters), Child's sparse pattern, tied
+tables. Part w trains six layers each with and without a warm-up, and takes the gradient of the last layer at the start
+by depth: behind each sum ("post") it does not depend on the depth L, before each part ("pre") it falls like L^(-1/2)
+(Xiong et al.). Part n has the n-grams. Part p asks what the poems alone say of tones and rhymes (problems/prosody.py);
+what it learns judges the lines that networks write.
 
 Conventions: characters rarer than ten in the training lines are one unknown character. Perplexities count the end of a
 line as a character, which everybody knows after a few steps. In part a each network runs at the best of its rates,
 chosen by the loss of held-out poems after a fifth of the steps, with the first seed; in part v all take the rate that
-is best for the base. Poems, not couplets, are split.
+is best for the base, which favours the base. Poems, not couplets, are split. Of twenty claims one fails by chance.
 
 Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 50 minutes.
 """
@@ -65,9 +67,11 @@ def sizes(args):
 
 def best_rate(found, part, method):
     """The rate that held-out poems choose with the first seed; None before it is known."""
+    if found is None:
+        return None
     try:
         return found.select(part, method=method, stage="grid").tuned()[method].value
-    except (AttributeError, MissingRuns):
+    except MissingRuns:
         return None
 
 
@@ -143,7 +147,7 @@ for one, two, margin, why in (
         "encoder-decoder",
         "lstm",
         0.0,
-        "attention looks straight at the place above; a state of 300 numbers must keep all of it",
+        "attention looks straight at the place above; an LSTM's state must keep all of it",
     ),
 ):
 
@@ -161,10 +165,10 @@ for one, two, margin, why in (
 
 
 for column, statement, low, high in (
-    ("form", "lines have the right length and no special character", 0.98, 1.0),
+    ("form", "lines have the right length and no special character", 0.98, np.inf),
     ("level", "lines end on a level tone nearly as often as the poets'", -0.05, 0.05),
     ("opposed", "tones at even places are opposite: at least half of the way from chance to the poets'", None, None),
-    ("copied", "lines are not copied from the training poems", 0.0, 0.01),
+    ("copied", "lines are not copied from the training poems", -np.inf, 0.01),
 ):
 
     @experiment.claim(
@@ -172,7 +176,7 @@ for column, statement, low, high in (
         f"{statement}: every network",
         expected={
             "form": "at least 98 % of 500 lines drawn at temperature 1 (95 % over seeds)",
-            "level": "within 5 points of the share in held-out poems",
+            "level": "within 5 points of the share in held-out poems (95 % over seeds)",
             "opposed": "share above the middle of 50 % and the share in held-out poems",
             "copied": "at most 1 %",
         }[column],
@@ -181,13 +185,13 @@ for column, statement, low, high in (
     def written(results, args, column=column, low=low, high=high):
         real(args, "a")
         if column in ("level", "opposed"):
-            poets = results.select("p").final(column)[0]
-            low, high = (poets + low, poets + high) if column == "level" else ((poets + 0.5) / 2, 1.0)
+            poets = results.select("p").final(f"poets_{column}")[0]
+            low, high = (poets + low, poets + high) if column == "level" else ((poets + 0.5) / 2, np.inf)
         found = {m: r.final(column) for m, r in results.select("a", stage="chosen").groups("method")}
         return decided(spreads(found), *(within(v, low, high) for v in found.values()))
 
 
-NOAM = "arXiv:2002.05202, at 65,536 steps 1.944, 1.983 and 1.997"
+NOAM = "arXiv:2002.05202, after 65,536 steps SwiGLU 1.944, GELU 1.983, ReLU 1.997"
 for id, one, two, margin, statement, source in (
     ("gated", "SwiGLU", BASE, 0.0, "a gated part is better than ReLU at equal parameters", NOAM),
     ("gelu", "GELU", BASE, 0.01, "GELU is no worse than ReLU", NOAM),
@@ -232,7 +236,7 @@ def w_post(results, args):
 
 @experiment.claim(
     "w-pre",
-    "with norms before the parts they do not",
+    "six layers with norms before the parts need no warm-up",
     source="Xiong et al., ICML 2020, section 4",
     expected="test loss without a warm-up at most 0.05 nats above that with one (95 %)",
 )
@@ -257,18 +261,22 @@ for place, power in (("post", 0.0), ("pre", -0.5)):
 @experiment.claim(
     "p-rhymes",
     "groups of rhymes found in the training poems are those that held-out poems rhyme by",
-    expected="at least 95 % of pairs of even lines in one group; two ends of different poems are in one rarely",
+    expected="at least 95 % of pairs of even lines in one group, of ends of any two lines at most three times as many "
+    "as in groups of one size; at least 90 % of the pairs are of ends whose groups are known",
 )
 def p_rhymes(results):
-    found = results.select("p")[0].final
-    return f"{found['rhymed']:.1%}; by chance {found['chance']:.1%}", bool(found["rhymed"] >= 0.95)
+    run = results.select("p")[0]
+    found, groups = run.final, np.size(run.columns["pairs"]) ** 0.5
+    text = listed({name: f"{found[name]:.1%}" for name in ("rhymed", "chance", "pairs_known")})
+    holds = found["rhymed"] >= 0.95 and found["chance"] <= 3 / groups and found["pairs_known"] >= 0.9
+    return text, bool(holds)
 
 
 @experiment.claim(
     "p-book",
-    "they are the rhymes of the books",
+    "the groups found are the rhymes of the books",
     source="the names of the 30 level rhymes, each a character of its own group (Liu Yuan 1252)",
-    expected="names that stand in a group stand in as many different groups, but for one",
+    expected="of the 30 names at least half stand in a group, and these in as many different groups, but for one",
 )
 def p_book(results, args):
     real(args, "p")
@@ -282,12 +290,13 @@ def p_book(results, args):
     "p-tones",
     "tones learned from the rules hold in poems that were not seen",
     source="the rules of regulated verse; a tenth of the quatrains are older and do not keep them",
-    expected="opposite at at least 90 % of the even places of couplets, level ends in at least 90 % of even lines",
+    expected="opposite at 90 % or more of the even places of couplets, level ends in 90 % or more of even lines; at "
+    "least 90 % of the places are known",
 )
 def p_tones(results):
     found = results.select("p")[0].final
-    text = listed({name: f"{found[name]:.1%}" for name in ("opposed", "level", "oblique")})
-    return text, bool(found["opposed"] >= 0.9 and found["level"] >= 0.9)
+    text = listed({name: f"{found[name]:.1%}" for name in ("opposed", "level", "oblique", "tones_known")})
+    return text, bool(min(found["opposed"], found["level"], found["tones_known"]) >= 0.9)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ const form = document.getElementById("wish"), said = document.getElementById("sa
 
 function shown(line) {
   const item = document.createElement("li"), more = document.createElement("span");
-  const parts = [Math.exp(-line.score).toFixed(0) + " per character", "tones opposite at " + line.opposed];
+  const parts = ["perplexity " + Math.exp(-line.score).toFixed(0), "tones opposite at " + line.opposed];
   if (line.rhymes !== null) parts.push(line.rhymes ? "rhymes" : "does not rhyme");
   if (line.copied) parts.push("a line of the training poems");
   item.textContent = line.text;

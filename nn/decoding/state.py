@@ -18,6 +18,7 @@ import numpy as np
 
 from ..attention import MultiHeadAttention
 from ..composites import Sequential
+from ..embedding import Embedding
 from ..encoder import EncoderDecoder
 from ..layer import Run
 from . import compiled
@@ -58,6 +59,7 @@ class Decoder:
             raise UserError(f"Decoder.start: {self.network.name} {wanted}")
         if memory is not None:
             rows = memory.shape[0]
+        memory, keep = (None if part is None else backend.asarray(part) for part in (memory, keep))
         return State(self, whole("Decoder.start", "rows", rows), memory, keep)
 
     def read(self, source, keep=None):
@@ -69,7 +71,8 @@ class Decoder:
         if not readers:
             raise UserError(f"Decoder.read: {self.network.name} has no encoder")
         self.network.bind(self.x)
-        source = backend.asarray(source)
+        embed = next(layer for layer in readers[0].encoder.leaves() if isinstance(layer, Embedding))
+        source = backend.asarray(checked("Decoder.read", np.asarray(backend.to_host(source)), embed.words))
         keep = backend.xp(source).ones(source.shape, bool) if keep is None else backend.asarray(keep)
         return readers[0].encode(source, keep, Run())[0]
 
@@ -83,6 +86,14 @@ class Decoder:
                 x = x[:, -1:]
             x = each.extend(x, state)
         return x if every else x[:, -1:]
+
+
+def checked(owner, tokens, words):
+    """tokens, if they are of the vocabulary; a UserError where one is not."""
+    if tokens.size and (tokens.min() < 0 or tokens.max() >= words):
+        wrong = next(int(t) for t in tokens.reshape(-1) if not 0 <= t < words)
+        raise UserError(f"{owner}: {wrong} is not one of the {words} words")
+    return tokens
 
 
 class State:
@@ -131,10 +142,7 @@ class State:
 
     def known_words(self, tokens):
         """tokens, if they are of the vocabulary."""
-        if tokens.min() < 0 or tokens.max() >= self.decoder.words:
-            wrong = next(int(t) for t in tokens.reshape(-1) if not 0 <= t < self.decoder.words)
-            raise UserError(f"State.append: {wrong} is not one of the {self.decoder.words} words")
-        return tokens
+        return checked("State.append", tokens, self.decoder.words)
 
     def rollback(self, length):
         """Forget all but the first `length` words of each text."""
@@ -169,7 +177,8 @@ class State:
         before = self.carried.get(layer)
         if before is not None and self.length:
             m = backend.xp(states[0])
-            states = [m.concatenate(pair, axis=1) for pair in zip(before, states, strict=True)]
+            kept = (part[:, : self.length] for part in before)  # a pass that failed may have left more
+            states = [m.concatenate(pair, axis=1) for pair in zip(kept, states, strict=True)]
         self.carried[layer] = tuple(states)
 
     def of_memory(self, layer, maps):

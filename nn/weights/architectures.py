@@ -4,7 +4,7 @@ and a function rename(name, array) -> [(our name, our array)].
     LlamaForCausalLM     pairs of rotary positions are halves
     GPT2LMHeadModel      its maps are written (in, out), ours are (out, in); query, key and value are one array there
     BertModel, BertForMaskedLM, BertForSequenceClassification
-    RobertaModel, RobertaForMaskedLM, RobertaForSequenceClassification: the first word is at position 2
+    RobertaModel, RobertaForMaskedLM, RobertaForSequenceClassification: the first word's position is behind padding's
 """
 
 import re
@@ -178,16 +178,16 @@ ROBERTA_ENDS = {name: ours for name, ours in BERT_ENDS.items() if name.startswit
     "classifier.out_proj.bias": "head.b",
 }
 HEADS = {"Model": None, "ForMaskedLM": "words", "ForSequenceClassification": 0}
-ENCODERS = {"Bert": (BERT_ENDS, 0), "Roberta": (ROBERTA_ENDS, 2)}  # what ends are called; the first word's position
+ENCODERS = {"Bert": BERT_ENDS, "Roberta": ROBERTA_ENDS}
 
 
 def of_encoder(config):
     """(network, rename) of BERT or RoBERTa, by itself or with the head of a masked language model or a classifier. What
-    nothing here reads is left out: poolers without a classifier, and RoBERTa's positions 0 and 1, which no word has."""
+    nothing here reads is left out: poolers without a classifier, and RoBERTa's positions up to that of padding."""
     config.must_be("hidden_act", "gelu")
     config.must_be("position_embedding_type", "absolute")
     family, kind = re.fullmatch(r"(Bert|Roberta)(\w+)", config("architectures")[0]).groups()
-    ends, first = ENCODERS[family]
+    ends, first = ENCODERS[family], config("pad_token_id", 1) + 1 if family == "Roberta" else 0
     head = len(config("id2label", {"0": "", "1": ""})) if HEADS[kind] == 0 else HEADS[kind]
     network = bert(
         config("vocab_size"),
@@ -197,7 +197,7 @@ def of_encoder(config):
         config("num_attention_heads"),
         config("intermediate_size"),
         head=head,
-        types=config("type_vocab_size", 2 if family == "Bert" else 1),
+        types=config("type_vocab_size", 2),
         eps=config("layer_norm_eps", 1e-12),
     )
 
@@ -208,7 +208,11 @@ def of_encoder(config):
             return []
         if short == "embeddings.position_embeddings.weight":
             array = array[first:]
-        if short.startswith("pooler.") and head in (None, "words") or short.startswith("cls.seq_relationship."):
+        if (
+            short.startswith("pooler.")
+            and (family == "Roberta" or head in (None, "words"))
+            or short.startswith("cls.seq_relationship.")
+        ):
             return []
         found = re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)", short)
         if found and found[2] in BERT:

@@ -4,13 +4,13 @@ from lab import Album
 from lab.claims import spread
 from lab.figures import MARKERS, curves, fitted, look, mark, panels, plain, reference
 from lab.verdicts import interval
-from lab.verse import NAMES, SPELT
+from lab.verse import SPELT
+from problems.verse import KINDS
 
 import matplotlib
 import numpy as np
 
 album = Album()
-KINDS = ("encoder-decoder", "decoder", "lstm")
 BASE, PRE = "ReLU (base)", dict(place="pre")
 VARIANTS = {  # name: options of the encoder-decoder
     BASE: PRE,
@@ -49,7 +49,7 @@ def slopes(results, place):
 @album.figure(
     "networks.png",
     caption="Left: perplexity of held-out lower lines by step, each network at its rate; dotted: n-grams of the same "
-    "split. Right: what the networks write at temperature 1, shares of 500 lines, against the poets' own (ticks).",
+    "split. Right: what they write at temperature 1, shares of the lines drawn, against the poets' own (ticks).",
 )
 def networks(results):
     some = results.select("a", stage="chosen").with_column("perplexity", lambda c: np.exp(c["test_loss"]))
@@ -69,9 +69,8 @@ def networks(results):
             axes[1].plot(values, [at] * len(values), MARKERS[i], color=look(i)["color"], ms=7, mfc="none",
                          label=kind if not y else None)  # fmt: skip
     for y, column in enumerate(JUDGED):
-        if column in poets:
-            axes[1].plot([poets[column]] * 2, [y - 0.4, y + 0.4], color="#333333", lw=2,
-                         label="poets" if column == "level" else None)  # fmt: skip
+        axes[1].plot([poets[f"poets_{column}"]] * 2, [y - 0.4, y + 0.4], color="#333333", lw=2,
+                     label=None if y else "poets")  # fmt: skip
     axes[1].set(xlabel="share of lines, or of places", xlim=(-0.02, 1.02), title="what they write")
     axes[1].set_yticks(range(len(JUDGED)), list(JUDGED.values()))
     axes[1].invert_yaxis()
@@ -144,13 +143,13 @@ def rhymes(results):
     norm = matplotlib.colors.LogNorm(1, max(2, np.nanmax(shown)))
     picture = axes[0].imshow(shown, cmap="viridis", norm=norm, interpolation="nearest")
     where = np.atleast_2d(run.columns["names"])[-1].astype(int)
-    spelt = dict(zip(where, SPELT, strict=True)) if len(where) == len(NAMES) else {}
-    labels = [spelt.get(g, "·") for g in range(groups)]
-    axes[0].set_xticks(range(groups), labels, rotation=90, fontsize=9)
-    axes[0].set_yticks(range(groups), labels, fontsize=9)
+    spelt = {g: ", ".join(name for name, w in zip(SPELT, where, strict=True) if w == g) for g in range(groups)}
+    labels = [spelt[g] or "·" for g in range(groups)]
+    axes[0].set_xticks(range(groups), labels, rotation=90, fontsize=10)
+    axes[0].set_yticks(range(groups), labels, fontsize=10)
     axes[0].grid(False)
     axes[0].set_title(f"{run.final['rhymed']:.1%} of held-out pairs are in one group")
-    figure.colorbar(picture, ax=axes[0], label="pairs of lines", shrink=0.8)
+    figure.colorbar(picture, ax=axes[0], label="pairs of lines, in either order", shrink=0.8)
     share = np.atleast_2d(run.columns["tone_shares"])[-1]
     edges = np.linspace(-1, 1, len(share) + 1)
     middle = (edges[1:] + edges[:-1]) / 2

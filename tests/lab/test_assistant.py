@@ -3,16 +3,15 @@
 import contextlib
 import http.client
 import json
-import math
 import shutil
 import subprocess
 import threading
 import urllib.parse
 
-from lab import assistant as room
 from lab import cli, verse_page
 from lab.assistant import Wish, trained
 from npopt.errors import UserError
+from problems.neural import Neural
 
 import numpy as np
 import pytest
@@ -72,7 +71,7 @@ def test_scores_are_mean_log_probabilities_and_searches_find_better_lines(assist
     drawn = assistant.write(Wish(UPPER, count=8, temperature=1.0))
     scores = [one["score"] for one in found]
     assert scores == sorted(scores, reverse=True) and len(found) == 3
-    assert scores[0] >= max(one["score"] for one in drawn) - 1e-6
+    assert scores[0] >= max(one["score"] for one in drawn) - 1e-3  # the search also weighs the end
     problem, (upper, text) = assistant.problem, (UPPER, found[0]["text"])
     encode = problem.verses.vocabulary.encode
     *inputs, targets = problem.feed.table([(encode(upper), encode(text))])
@@ -131,7 +130,11 @@ def test_the_page_gives_lines_and_says_what_is_wrong(assistant):
         ]
         status, found = write(port, upper=UPPER, count=3, seed=1)
         assert status == 200 and found["lines"] == assistant.write(Wish(UPPER, count=3, seed=1))
-        for fields, why in ((dict(upper="<b>"), "5 or 7"), (dict(), "5 or 7"), (dict(upper=UPPER, seed="x"), "number")):
+        for fields, why in (
+            (dict(upper="<b>"), "5 or 7"),
+            (dict(count=3), "5 or 7"),
+            (dict(upper=UPPER, seed="x"), "number"),
+        ):
             status, found = write(port, **fields)
             assert status == 400 and why in found["error"] and list(found) == ["error"]
 
@@ -140,6 +143,7 @@ def test_the_page_is_for_this_machine_alone_and_requests_are_short(assistant):
     with served(assistant) as port:
         assert get(port, "/", Host="example.org")[0] == 403
         assert get(port, "/", Host=f"localhost:{port}")[0] == 200
+        assert [get(port, "/", **{"Sec-Fetch-Site": site})[0] for site in ("same-origin", "cross-site")] == [200, 403]
         assert get(port, "/write?upper=" + "a" * 2000)[0] == 414
         assert get(port, "/write?" + "&".join(f"a{i}=1" for i in range(30)))[0] == 400
         assert get(port, "/write?upper=%ff%fe")[0] == 400
@@ -150,7 +154,7 @@ def test_the_page_is_for_this_machine_alone_and_requests_are_short(assistant):
             verse_page.server(assistant, 99999)
 
 
-def test_the_command_trains_once_and_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
+def test_the_command_trains_once(tmp_path, capsys, monkeypatch):
     words = [
         "verse",
         UPPER,
@@ -167,13 +171,13 @@ def test_the_command_trains_once_and_goes_on_where_it_was(tmp_path, capsys, monk
     ]
     assert cli.main(words) == 0
     first = capsys.readouterr().out
-    assert first.splitlines()[0] == UPPER and len(first.splitlines()) > 1 and "per character" in first
+    assert first.splitlines()[0] == UPPER and len(first.splitlines()) > 1 and "perplexity" in first
     (kept,) = (tmp_path / "verse").iterdir()
     assert kept.name == "couplets-lstm-12.npz"
-    seen, plain = [], room.minimize
-    monkeypatch.setattr(room, "minimize", lambda *a, **k: seen.append(plain(*a, **k)) or seen[-1])
+    monkeypatch.setattr(Neural, "value_and_gradient", None)  # no step is made any more
     assert cli.main(words) == 0 and capsys.readouterr().out == first
-    assert seen[0].final["seconds"] < 1 and math.isfinite(seen[0].final["test_loss"])
+    kept.write_bytes(kept.read_bytes()[:-100])
+    assert cli.main(words) == 2 and f"delete {kept}" in capsys.readouterr().err
     for wrong, why in (
         ([], "give a line"),
         (["AB"], "5 or 7"),

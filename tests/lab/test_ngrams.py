@@ -18,12 +18,16 @@ def test_laws_sum_to_one_and_are_their_counts(rng):
         expected = [(here.count(w) + 2 * law.plain[w]) / (len(here) + 2) for w in range(7)]
         np.testing.assert_allclose(p, expected, rtol=1e-12)
     assert abs(law.plain.sum() - 1) < 1e-12
+    fits = {mass: np.log(law(before[:50], words[:50], mass)).sum() for mass in Counts.MASSES}
+    assert law.fitted(before[:50], words[:50]).mass == max(fits, key=fits.get)
+    np.testing.assert_array_equal(law(before, words), law(before, words, law.mass))
 
 
 def test_contexts_of_a_couplet():
     found, words = contexts([(np.array([5, 6]), np.array([7, 8])), (np.array([4]), np.array([9]))])
     assert words.tolist() == [7, 8, 9] and found["bigram"] == [START, 7, START] and found["aligned"] == [5, 6, 4]
     assert found["place"] == [20, 21, 10] and found["aligned, place"] == [(5, 20), (6, 21), (4, 10)]
+    assert found["aligned, bigram"] == [(5, START), (6, 7), (4, START)]
 
 
 def test_mixtures_are_the_best_ones(rng):
