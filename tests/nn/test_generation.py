@@ -6,7 +6,7 @@ import pathlib
 
 import nn
 from nn import weights
-from nn.decoding import Decoder, Greedy, Sample, beam, generate, generation, score
+from nn.decoding import Decoder, Greedy, Sample, beam, generate, generation, score, search
 from nn.language import llama
 from nn.layer import Run
 from npopt import backend
@@ -253,6 +253,14 @@ def test_a_beam_as_wide_as_all_prefixes_finds_the_best_of_all_texts(stop, alpha)
     for (text, value), (right, total) in zip(found[:20], expected[:20], strict=True):
         assert text.tolist() == right and value == pytest.approx(total, rel=1e-12)
     assert len(found) == min(V**3, len(expected))
+
+
+def test_of_equal_numbers_the_first_are_the_largest(rng):
+    values = rng.integers(0, 6, 50).astype(float)
+    values[::7] = -np.inf
+    for count in (1, 5, 49, 50, 60):
+        expected = sorted(range(50), key=lambda i: (-values[i], i))[:count]
+        assert search.largest(values, count).tolist() == expected
 
 
 def slow_beam(decoder, prompt, length, width, stop):
