@@ -1,6 +1,6 @@
 """Layers, losses, initialisers and networks over flat vectors. Every backward pass is derived beside its code."""
 
-from . import init, weights
+from . import decoding, init, weights
 from .activations import GELU, LeakyReLU, LogSoftmax, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from .attention import MultiHeadAttention
 from .composites import Residual, Sequential
@@ -73,6 +73,7 @@ __all__ = [
     "VariationalDropout",
     "basic_block",
     "bert",
+    "decoding",
     "feed_forward",
     "gpt2",
     "gradcheck_layer",

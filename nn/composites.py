@@ -42,6 +42,7 @@ class Sequential(Layer):
             if not isinstance(layer, Layer):
                 raise UserError(f"Sequential: child {name} must be a Layer, got {layer!r}")
         self.view = all(layer.view for layer in self.layers)
+        self.positionwise = all(layer.positionwise for layer in self.layers)
         self.reads_output = self.view or self.layers[-1].view or self.layers[-1].reads_output
         self.fused = fused(self.layers)
         self.plans = {"reference": Chain(self.layers), "fast": Chain([layer for _, layer in self.fused])}

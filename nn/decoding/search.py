@@ -9,6 +9,14 @@ from .choosing import masked
 from .generation import ends, log_softmax, may_come, prompts
 
 
+def largest(values, count):
+    """The places of the `count` largest numbers, falling; equal ones in their order."""
+    places = np.arange(len(values))
+    if count < len(values):
+        places = np.flatnonzero(values >= np.partition(values, -count)[-count])
+    return places[np.argsort(-values[places], kind="stable")][:count]
+
+
 def beam(decoder, prompt, length, width, length_penalty=0.0, *, stop=(), allowed=None, memory=None, keep=None):
     """[(text, score)], best first: at most `width` texts that begin with a prompt.
 
@@ -37,7 +45,7 @@ def beam(decoder, prompt, length, width, length_penalty=0.0, *, stop=(), allowed
             where = may_come(allowed, position, texts, np.zeros(len(texts), bool))
             logs = masked(logs, where, "beam")
         total = (sums[:, None] + logs).reshape(-1)
-        order = np.argsort(-total, kind="stable")[: width + int(ended.sum()) * len(texts)]
+        order = largest(total, width + int(ended.sum()) * len(texts))
         order = order[np.isfinite(total[order])]
         if not len(order) and not finished:
             raise UserError(

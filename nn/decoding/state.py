@@ -33,11 +33,12 @@ class Decoder:
     x           its parameters, (dim,). They may change between texts, not while a State is in use
     cache       how keys and values are kept: Full() of nn/decoding/caches.py
 
-    A UserError where a layer does not know how to extend a text.
+    A UserError where a layer does not know how to extend a text, or x is not the network's.
     """
 
     def __init__(self, network, x, cache=None):
         network.layer.extendable()
+        network.bind(x)
         self.network, self.x, self.cache = network, x, Full() if cache is None else cache
         self.words = network.output_shape[-1]
         found = [layer for layer in network.layer.leaves() if isinstance(layer, MultiHeadAttention)]

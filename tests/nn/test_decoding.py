@@ -221,6 +221,7 @@ def test_a_state_that_refuses_is_as_it_was(rng):
     ):
         with pytest.raises(UserError, match=message):
             state.append(wrong)
+    other = nn.Network(Translator("pre"), ((T,), (6, 5)))
     for call, message in (
         (lambda: state.rollback(6), "the texts have 5 words, 6 cannot be kept"),
         (lambda: state.rollback(-1), "length must be a whole number of at least 0"),
@@ -228,7 +229,8 @@ def test_a_state_that_refuses_is_as_it_was(rng):
         (lambda: state.branch([]), "rows must be some of"),
         (lambda: decoder.start(0), "rows must be a whole number of at least 1"),
         (lambda: decoder.start(memory=np.zeros((1, 2, 3))), "has no cross-attention"),
-        (lambda: Decoder(nn.Network(Translator("pre"), ((T,), (6, 5))), None).start(), "wants memory="),
+        (lambda: Decoder(other, parameters(other)).start(), "wants memory="),
+        (lambda: Decoder(other, x), r"x must have shape \(\d+,\)"),
     ):
         with pytest.raises(UserError, match=message):
             call()

@@ -6,7 +6,7 @@ import pathlib
 
 import nn
 from nn import weights
-from nn.decoding import Decoder, Greedy, Sample, beam, generate, generation, score
+from nn.decoding import Decoder, Greedy, Sample, beam, generate, generation, score, search
 from nn.language import llama
 from nn.layer import Run
 from npopt import backend
@@ -95,6 +95,14 @@ def test_the_largest_logit_is_greedy_and_of_equal_ones_the_first(rng):
     for cold in (Sample(0), Sample(0, top_k=1, top_p=0.2)):
         assert cold(z, np.array([0.9, 0.9])).tolist() == [1, 1]
         assert cold.probabilities(z).tolist() == [[0, 1, 0, 0]] * 2
+    exact = np.log([[0.25, 0.5, 0.25]])  # the smallest sum that is at least top_p
+    for top_p, left in (
+        (0.5, [0, 1, 0]),
+        (0.51, [1 / 3, 2 / 3, 0]),
+        (0.75, [1 / 3, 2 / 3, 0]),
+        (0.76, [0.25, 0.5, 0.25]),
+    ):
+        np.testing.assert_allclose(Sample(top_p=top_p).probabilities(exact), [left], rtol=1e-12)
     assert Sample(top_p=0.0)(z, np.array([0.9, 0.9])).tolist() == [1, 1]
     assert Sample(2.0, min_p=0.5) == Sample(2.0, min_p=0.5) != Sample(2.0, min_p=0.4)
 
@@ -176,6 +184,10 @@ def test_a_text_ends_behind_a_stop_that_is_not_of_its_prompt():
         np.testing.assert_array_equal(text, longer[:end])
     assert {len(text) for text in found} > {2}
     assert generate(decoder, [4, 4], 2, stop=4).tolist() == [4, 4]
+    prompts = [[2], [2, 4, 0, 4, 1]]  # the second one is still given words where the first one is chosen some
+    for text, prompt in zip(generate(decoder, prompts, 9, choose, stop=4), prompts, strict=True):
+        assert text[: len(prompt)].tolist() == prompt and 4 not in text[len(prompt) : -1]
+        assert len(text) == 9 or text[-1] == 4 and len(text) > len(prompt)
 
 
 def test_allowed_words_are_a_mask_or_a_function_of_the_texts():
@@ -255,31 +267,39 @@ def test_a_beam_as_wide_as_all_prefixes_finds_the_best_of_all_texts(stop, alpha)
     assert len(found) == min(V**3, len(expected))
 
 
-def slow_beam(decoder, prompt, length, width, stop):
-    """Beam search without a penalty, by whole passes over lists."""
+def test_of_equal_numbers_the_first_are_the_largest(rng):
+    values = rng.integers(0, 6, 50).astype(float)
+    values[::7] = -np.inf
+    for count in (1, 5, 49, 50, 60):
+        expected = sorted(range(50), key=lambda i: (-values[i], i))[:count]
+        assert search.largest(values, count).tolist() == expected
+
+
+def slow_beam(decoder, prompt, length, width, alpha, stop):
+    """Beam search by whole passes over lists, up to the length: it never ends early."""
     beams, ended = [(list(prompt), 0.0)], []
-    for _ in range(len(prompt), length):
-        more = []
+    for position in range(len(prompt), length):
+        more, n = [], (position + 1 - len(prompt)) ** alpha
         for text, total in beams:
             more += [([*text, word], total + value) for word, value in enumerate(logs_of(decoder, [text])[0, -1])]
         more.sort(key=lambda pair: -pair[1])
-        ended += [pair for pair in more[:width] if pair[0][-1] in stop]
-        ended = sorted(ended, key=lambda pair: -pair[1])[:width]
+        ended += [(text, total / n) for text, total in more[:width] if text[-1] in stop]
         beams = [pair for pair in more if pair[0][-1] not in stop][:width]
-        if len(ended) == width and beams[0][1] <= ended[-1][1]:
-            return ended
-    return sorted(ended + beams, key=lambda pair: -pair[1])[:width]
+    ended += [(text, total / n) for text, total in beams]
+    return sorted(ended, key=lambda pair: -pair[1])[:width]
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("stop", [(), (3,), (0, 2)])
-def test_beams_are_those_of_a_slow_loop(width, stop):
-    for seed in range(4):
-        decoder = decoder_of(seed)
-        found, expected = beam(decoder, [2], 9, width, stop=stop), slow_beam(decoder, [2], 9, width, stop)
+def test_beams_are_those_of_a_slow_loop(stop, alpha, width):
+    for seed in range(6):
+        decoder = decoder_of(seed, scale=0.4)
+        found = beam(decoder, [2], 9, width, alpha, stop=stop)
+        expected = slow_beam(decoder, [2], 9, width, alpha, stop)
         assert [text.tolist() for text, _ in found] == [text for text, _ in expected]
         np.testing.assert_allclose([value for _, value in found], [value for _, value in expected], rtol=1e-12)
-        if width == 1:
+        if width == 1 and not alpha:
             assert found[0][0].tolist() == generate(decoder, [2], 9, stop=stop).tolist()
 
 
