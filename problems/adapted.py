@@ -1,8 +1,8 @@
 """A network that has learned one task and is to learn one nearby: where methods without gradients are meant to work.
 
-It is trained by momentum SGD on some rows of a set; then its images change: they are `moved` to a side by an eighth of
-their width, or, with three channels, `grey`. The same rows, changed, are what is learned now, from these weights and
-batch statistics, or from scratch.
+It is trained by momentum SGD on some rows of a set; then its images change: they are moved to a side by an eighth of
+their width, or, with three channels, become negatives. The same rows, changed, are what is learned now, from these
+weights and batch statistics, or from scratch.
 """
 
 import dataclasses
@@ -22,11 +22,11 @@ BATCH = 64
 
 
 def changed(x):
-    """Images moved right and down, zeros behind them; or the mean of their channels in each."""
+    """Images moved right and down, zeros behind them; or the negatives of coloured ones."""
     if x is None:
         return None
     if x.shape[3] == 3:
-        return np.repeat(x.mean(axis=3, keepdims=True), 3, axis=3).astype(x.dtype)
+        return np.iinfo(x.dtype).max - x
     by, out = max(1, x.shape[1] // 8), np.zeros_like(x)
     out[:, by:, by:] = x[:, :-by, :-by]
     return out

@@ -5,11 +5,11 @@ tr H / (g'Hg/|g|^2) + 2 times the steps of SGD (a quadratic model of the loss; t
 curvatures were alike, but only about the effective rank tr H / lmax if the gradient lies along the sharpest ones. So it
 is meant for a start from which little has to be learned. Here LeNet-5 (tanh, mean pooling, so that it has a Hessian)
 has learned 10,000 digits, and is to learn 1,600 that are moved by three pixels, from these weights or from scratch;
-ResNet-20 has learned photographs, and is to learn grey ones. Beside SGD and MeZO: ZO-SGD (the same numbers with the
-vectors kept), LOZO and LOZO-M (rank 2), DeepZero (differences along 1 % of the coordinates). Axes count batches of 64
-rows forward: MeZO 2 a step, DeepZero 1 a coordinate; a gradient counts 3. Language models come later.
+ResNet-20 has learned photographs, and is to learn their negatives. Beside SGD and MeZO: ZO-SGD (the same numbers with
+the vectors kept), LOZO and LOZO-M (rank 2), DeepZero (differences along 1 % of the coordinates). Axes count batches of
+64 rows forward: MeZO 2 a step, DeepZero 1 a coordinate; a gradient counts 3. Language models come later.
 
-Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 20 minutes for LeNet, 15 for
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 15 minutes for LeNet, 12 for
 ResNet-20 (--parts c).
 """
 
@@ -51,7 +51,7 @@ RATES = {  # a factor of 3 apart; DeepZero: 1 % of the coordinates
     "DeepZero": (0.3,),
 }
 SCRATCH = {"SGD": (0.1, 0.3, 1.0), "MeZO": (3e-4, 1e-3, 3e-3), "DeepZero": (0.3,)}
-DEEP = {"SGD": (0.03, 0.1), "MeZO": (3e-5, 1e-4), "LOZO": (3e-5,), "DeepZero": (0.1,)}
+DEEP = {"SGD": (0.01, 0.03, 0.1), "MeZO": (1e-4, 3e-4, 1e-3), "LOZO": (3e-4,), "DeepZero": (0.1,)}
 GRIDS = {"a": RATES, "s": SCRATCH, "c": DEEP}
 AFTER = (0, 30)  # steps of SGD before the Hessian is looked at
 MIDDLE = 3e-4  # of MeZO's rates
@@ -85,7 +85,7 @@ def steps_of(method, part, args):
 def problem_of(part, data, args):
     size = dict(rows=args.pick(2000, 600), before=args.pick(10_000, 1400), epochs=args.pick(3, 10), test_rows=1000)
     if part == "c":
-        size |= {} if args.quick else dict(before=6400, epochs=2)
+        size |= {} if args.quick else dict(before=20_000, epochs=3)
         return Recipe(adapted, data=data, network="resnet20", width=args.pick(16, 4), **size)
     return Recipe(adapted, data=data, start=START[part], **size, **SMOOTH)
 
@@ -101,13 +101,12 @@ def entry(part, data, args, optimizer, rate, estimator, lengths, **tags):
 @experiment.runs
 def runs(args):
     for part in "asc":
-        seeds = args.seeds[:1] if part == "c" else None
         for data, (method, rates) in itertools.product(args.data_of(part), GRIDS[part].items()):
             momentum = 0.9 if method == "DeepZero" else 0.0  # its rate: lr (1 - momentum)
             rule, lengths = estimators(part)[method], steps_of(method, part, args)
             for lr in args.pick(rates, rates[(len(rates) - 1) // 2 :][:1]):
                 given = (HeavyBall(momentum), lr * (1 - momentum), rule, lengths)
-                yield entry(part, data, args, *given, seeds=seeds, method=method, lr=lr)
+                yield entry(part, data, args, *given, method=method, lr=lr)
     for data in args.data_of("a"):
         given = (HeavyBall(0.0), MIDDLE, GaussianSmoothing(), steps_of("ZO-SGD", "a", args))
         yield entry("a", data, args, *given, method="ZO-SGD", lr=MIDDLE)
@@ -271,13 +270,22 @@ for part, start in (("a", "learned"), ("s", "scratch")):
 @experiment.claim(
     "c-works",
     "ResNet-20: MeZO gains a little of what SGD gains",
-    expected="test accuracy above the start, and less than half of SGD's gain; one seed",
+    expected="in 500 passes a test accuracy above the start, and less than half of what SGD gains in 180 (95 %)",
     source="no published number",
 )
 def c_works(results, args):
     full(args)
-    sgd, mezo = (gain(best(results, "c", m))[0] for m in ("SGD", "MeZO"))
-    return f"{mezo:.1f} of {sgd:.1f} points", bool(0 < mezo < sgd / 2)
+    sgd, mezo = (gain(best(results, "c", m)) for m in ("SGD", "MeZO"))
+    verdicts = lower(0 * mezo, mezo), lower(mezo, sgd / 2)
+    return decided(f"{spread(mezo, 3)} of {spread(sgd, 3)} points", *verdicts)
+
+
+experiment.claim(
+    "c-edge",
+    "ResNet-20: the rates are wide enough",
+    expected="the best inside, where there are three",
+    source="tuning of this script",
+)(lambda results: inside("c")(results.select("c", method=lambda m: len(DEEP[m]) > 2)))
 
 
 if __name__ == "__main__":

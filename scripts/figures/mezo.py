@@ -94,12 +94,15 @@ def slowdown_figure(results):
 
 @album.figure(
     "resnet.png",
-    caption="ResNet-20: test error against batches forward and against seconds of steps, one seed, each method at the "
+    caption="ResNet-20: test error against batches forward and against seconds of steps, each method at the "
     "rate that held-out loss chooses.",
 )
 def resnet_figure(results):
     figure, axes = panels(1, 2)
     drawn(axes[0], results, "c")
-    axes[0].set(title="photographs learned, grey ones now", ylim=(0, None))
+    axes[0].set_title("photographs learned, their negatives now")
     drawn(axes[1], results, "c", "seconds", None)
+    ends = [ax.get_ylim() for ax in axes]
+    for ax in axes:
+        ax.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
     return below(figure, axes[0])
