@@ -51,7 +51,7 @@ RATES = {  # a factor of 3 apart; DeepZero: 1 % of the coordinates
     "DeepZero": (0.3,),
 }
 SCRATCH = {"SGD": (0.1, 0.3, 1.0), "MeZO": (3e-4, 1e-3, 3e-3), "DeepZero": (0.3,)}
-DEEP = {"SGD": (0.01, 0.03, 0.1), "MeZO": (1e-4, 3e-4, 1e-3), "LOZO": (3e-4,), "DeepZero": (0.1,)}
+DEEP = {"SGD": (0.01, 0.03, 0.1), "MeZO": (1e-4, 3e-4, 1e-3, 3e-3), "LOZO": (3e-4,), "DeepZero": (0.1,)}
 GRIDS = {"a": RATES, "s": SCRATCH, "c": DEEP}
 AFTER = (0, 30)  # steps of SGD before the Hessian is looked at
 MIDDLE = 3e-4  # of MeZO's rates
