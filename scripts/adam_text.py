@@ -48,10 +48,10 @@ experiment = Experiment(
 SHRINK = 5e-4  # of x a step, before the schedule
 BERT = 5e-5, 768  # the customary rate and the width of BERT-base
 RATES = {  # a factor 3 apart; a mean over 28 outputs has smaller gradients
-    ("a", "momentum SGD"): (0.03, 0.1, 0.3),
-    ("b", "momentum SGD"): (0.3, 1.0, 3.0),
+    ("a", "momentum SGD"): (0.01, 0.03, 0.1, 0.3),
+    ("b", "momentum SGD"): (0.1, 0.3, 1.0, 3.0),
 }
-ADAM = (3e-4, 1e-3, 3e-3)
+ADAM = (1e-4, 3e-4, 1e-3, 3e-3)
 ROWS = 1600, 800  # training texts with labels, and of --quick
 L2, MIDDLE = (1e-5, 1e-4, 1e-3), 1e-3  # of part d
 BESIDE = {"sst2-socher": "goemotions", "goemotions": "sst2-socher", "opinions": "moods", "moods": "opinions"}
