@@ -51,7 +51,7 @@ RATES = {  # a factor 3 apart; a mean over 28 outputs has smaller gradients
     ("a", "momentum SGD"): (0.01, 0.03, 0.1, 0.3),
     ("b", "momentum SGD"): (0.1, 0.3, 1.0, 3.0),
 }
-ADAM = (1e-4, 3e-4, 1e-3, 3e-3)
+ADAM = {LEARNED: (1e-4, 3e-4, 1e-3, 3e-3), SCRATCH: (3e-4, 1e-3, 3e-3)}
 ROWS = 1600, 800  # training texts with labels, and of --quick
 L2, MIDDLE = (1e-5, 1e-4, 1e-3), 1e-3  # of part d
 BESIDE = {"sst2-socher": "goemotions", "goemotions": "sst2-socher", "opinions": "moods", "moods": "opinions"}
@@ -96,7 +96,7 @@ def labels(part, args):
     """The entries of part a or b."""
     for data, start in itertools.product(args.data_of(part), (LEARNED, SCRATCH)):
         for method in ("momentum SGD", "Adam", "AdamW")[: 3 if start == LEARNED else 2]:
-            rates = RATES.get((part, method), ADAM)
+            rates = RATES.get((part, method), ADAM[start])
             smaller = 0.1 if args.weights and start == LEARNED else 1  # wider, and published ones are tuned at 5e-5
             for lr in (float(f"{rate * smaller:g}") for rate in args.pick(rates, rates[-1:])):
                 optimizer, l2 = method_of(method, lr)
