@@ -13,7 +13,8 @@ step in each coordinate, however small the l2. Decoupled decay leaves it the pro
 
 No published weights are at hand: the encoder is this project's. --weights FOLDER takes a BertModel, such as MiniLM.
 
-Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 15 minutes.
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 --parts p,a,d half an hour on a shared
+machine, part b as long again.
 """
 
 import itertools
@@ -235,7 +236,7 @@ def d_decoupled(results):
     "d-cost",
     "test texts hardly miss the words that are gone",
     expected="test accuracy at l2 = 1e-5 at most 2 points below AdamW's (95 %)",
-    source="words that 2,000 sentences lack are rare",
+    source="words that 1,600 sentences lack are rare",
 )
 def d_cost(results):
     some = results.select("d")
