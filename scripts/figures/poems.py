@@ -58,7 +58,7 @@ def networks(results):
            ylabel="test perplexity")  # fmt: skip
     grams = results.select("n")[0].final
     for name, text in (("unigram", "unigrams"), ("bigram", "bigrams"), ("mixture", "n-grams with the upper line")):
-        mark(axes[0], grams[name], text, 0.45)
+        mark(axes[0], grams[name], text, 0.01)
     last = np.concatenate([run.columns["perplexity"][1:] for run in some])
     axes[0].set_ylim(0.9 * last.min(), 1.3 * max(last.max(), grams["unigram"]))
     poets = results.select("p")[0].final
