@@ -31,6 +31,7 @@ import numpy as np
 
 MOST = 20  # lines at a time
 STEPS = 3000
+RATES = {"encoder-decoder": 4e-3, "decoder": 2e-3, "lstm": 8e-3}  # the best of `poems`
 SIZES = {"tang-poems": dict(features=96, heads=4, layers=2, least=10), "couplets": dict(features=32, heads=2, layers=1)}
 
 
@@ -202,7 +203,7 @@ def trained(data, kind, steps, folder):
     problem = verse(data, kind, held=500, **SIZES[data])
     path = Path(folder) / f"{data}-{kind}-{steps}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    schedule = WithWarmup(Cosine(4e-3), max(1, steps // 10))
+    schedule = WithWarmup(Cosine(RATES[kind]), max(1, steps // 10))
     with Training(f"training {kind}") as bar:
         events, stop = Events(None, checkpoint=path, progress=bar.note), Stop(steps=steps)
         try:
@@ -235,7 +236,7 @@ def command(words):
     p.add_argument(
         "--page", nargs="?", type=int, const=0, help="serve a page on this machine [a free port]", metavar="PORT"
     )
-    p.add_argument("--network", choices=KINDS, default=KINDS[0], help="(default: %(default)s)")
+    p.add_argument("--network", choices=KINDS, default="decoder", help="(default: %(default)s)")
     p.add_argument("--data", choices=list(SIZES), default="tang-poems", help="(default: %(default)s)")
     p.add_argument("--steps", type=int, default=STEPS, help="of training (default: %(default)s)")
     p.add_argument("--out", type=Path, default=Path("results"), help="where the network is kept (default: results)")
