@@ -1,5 +1,6 @@
 """What steps add to the resident set of a fresh process that has made a small one before, on Linux."""
 
+import gc
 import subprocess
 import sys
 
@@ -20,6 +21,7 @@ def peak(script, threads, *words):
 def added(make, small, large, steps=3):
     """Bytes that steps of make(large) add after one of make(small), when libraries, compilers and pools are there."""
     make(small)()
+    gc.collect()  # what the small one had is gone
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # the peak is counted from here
     before = resident()[0]

@@ -6,8 +6,9 @@
     npopt verse --page                                      the same on a page of this machine, for a browser
 
 The first call trains the network, a few minutes, and keeps it under results/verse; a call that was stopped goes on
-where it was. The line is as long as yours. It rhymes, and keeps the tones, as far as problems/prosody.py knows them.
-Nothing is chosen by hand: lines are shown in the order in which they were drawn, or by what the search found.
+where it was. The line is as long as yours. With --rhyme it rhymes and with --tones it keeps the tones, as far as
+problems/prosody.py knows them. Nothing is chosen by hand: lines that were drawn are shown in that order, those that a
+search found by their probability.
 """
 
 import argparse
@@ -18,82 +19,20 @@ from pathlib import Path
 
 from lab.options import Parser
 from lab.progress import Line, line
-from nn.decoding import Sample, beam, score
+from lab.verse_page import serve
+from lab.wish import Wish
+from nn.decoding import beam, score
 from npopt import Adam, Cosine, Events, RandomReshuffling, Stop, backend, checkpoint, minimize
 from npopt.errors import UserError
 from npopt.schedules import WithWarmup
-from npopt.values import number, whole
-from problems.corpora import STOPS
 from problems.verse import KINDS, verse
 from problems.vocabulary import SPECIAL, STOP
 
 import numpy as np
 
-MOST = 20  # lines at a time
 STEPS = 3000
 RATES = {"encoder-decoder": 4e-3, "decoder": 2e-3, "lstm": 8e-3}  # the best of `poems`
 SIZES = {"tang-poems": dict(features=96, heads=4, layers=2, least=10), "couplets": dict(features=32, heads=2, layers=1)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Wish:
-    """What somebody asks for, checked: one clear sentence for what cannot be.
-
-    upper       the line that is given, 5 or 7 characters
-    begin       the first characters of the lower line
-    rhyme       a character with which the line is to rhyme, "": any
-    tones       whether even places are to be opposite in tone, and the end level
-    temperature, top_k, top_p   of the draws; 0: not cut
-    beam        0, or the width of a search instead of draws
-    count       lines that are drawn
-    seed        of the draws
-    """
-
-    upper: str
-    begin: str = ""
-    rhyme: str = ""
-    tones: bool = False
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 0.0
-    beam: int = 0
-    count: int = 5
-    seed: int = 0
-
-    @classmethod
-    def of(cls, fields):
-        """From texts, as a page or a command has them: {"upper": "...", "count": "3"}."""
-        known = {field.name: field.type for field in dataclasses.fields(cls)}
-        strange = sorted(set(fields) - set(known))
-        if strange:
-            raise UserError(f"there is no {strange[0][:40]!r} to ask for")
-        found = {}
-        for name, text in fields.items():
-            try:
-                kind = known[name]
-                found[name] = str(text) in ("True", "true", "on", "1") if kind is bool else kind(text)
-            except ValueError:
-                raise UserError(f"{name} must be a number, got {str(text)[:40]!r}") from None
-        return cls(**found)
-
-    def __post_init__(self):
-        for name in ("upper", "begin", "rhyme"):
-            text = "".join(str(getattr(self, name)).split()).strip(STOPS)
-            object.__setattr__(self, name, text)
-        if len(self.upper) not in (5, 7):
-            raise UserError(f"the upper line must have 5 or 7 characters, got {len(self.upper)}")
-        if len(self.begin) >= len(self.upper):
-            raise UserError(f"the beginning must be shorter than the line's {len(self.upper)} characters")
-        if len(self.rhyme) > 1:
-            raise UserError("rhyme is one character, with which the line is to rhyme")
-        number("verse", "temperature", self.temperature, low=0, high=10)
-        number("verse", "top_p", self.top_p, low=0, high=1)
-        for name, high in (("top_k", 10_000), ("beam", 64), ("count", MOST), ("seed", 2**31)):
-            if not int(name == "count") <= whole("verse", name, getattr(self, name), 0) <= high:
-                raise UserError(f"{name} must be {int(name == 'count')} to {high}, got {getattr(self, name)}")
-
-    def choose(self):
-        return Sample(self.temperature, self.top_k or None, self.top_p or None)
 
 
 HELP = {
@@ -157,23 +96,29 @@ class Assistant:
                 allowed = lambda place, texts: np.array([masks[min(max(p, 0), len(masks) - 1)] for p in place])  # noqa: E731
                 uppers = [wish.upper] * wish.count
                 lines = list(dict.fromkeys(self.problem.write(self.x, uppers, wish.choose(), wish.seed, allowed)))
-            return [self.described(wish, text) for text in lines]
+            found = [self.described(wish, *pair) for pair in zip(lines, self.scores(wish, lines), strict=True)]
+        return sorted(found, key=lambda one: -one["score"]) if wish.beam else found
+
+    def scores(self, wish, lines):
+        """The mean log p of each line's characters; all lines have one length."""
+        decoder, prompts, seen = self.problem.begun(self.x, [wish.upper] * len(lines))
+        encode = self.problem.verses.vocabulary.encode
+        texts = [[*prompt, *encode(text)] for prompt, text in zip(prompts, lines, strict=True)]
+        return score(decoder, np.array(texts), **seen)[:, len(prompts[0]) - 1 :].mean(1)
 
     def searched(self, wish, masks):
+        """The likeliest lines, by the mean log p of their characters and the end behind them."""
         decoder, (prompt,), seen = self.problem.begun(self.x, [wish.upper])
         start = len(prompt)
         found = beam(decoder, prompt, start + len(masks), wish.beam, 1.0, stop=STOP, **seen,
                      allowed=lambda position, texts: masks[position - start])  # fmt: skip
         return [self.problem.spelt(text[start:-1]) for text, _ in found[: wish.count]]
 
-    def described(self, wish, text):
-        decoder, (prompt,), seen = self.problem.begun(self.x, [wish.upper])
-        numbers = self.problem.verses.vocabulary.encode(text)
-        logs = score(decoder, np.array([[*prompt, *numbers, STOP]]), **seen)[0, len(prompt) - 1 :]
+    def described(self, wish, text, score):
         opposed = self.prosody.opposed(wish.upper, text)
         return dict(
             text=text,
-            score=float(logs[:-1].mean()),
+            score=float(score),
             rhymes=self.prosody.rhyming(text[-1], wish.rhyme) if wish.rhyme else None,
             opposed=f"{sum(opposed)} of {len(opposed)}",
             copied=text in self.problem.verses.known,
@@ -255,6 +200,4 @@ def command(words):
             return 0
     except UserError as error:
         return str(error)
-    from lab.verse_page import serve
-
     return serve(assistant, page)

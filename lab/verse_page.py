@@ -14,7 +14,7 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-from lab.assistant import Wish
+from lab.wish import Wish
 from npopt.errors import UserError
 
 HOST = "127.0.0.1"

@@ -9,7 +9,8 @@ import threading
 import urllib.parse
 
 from lab import cli, verse_page
-from lab.assistant import Wish, trained
+from lab.assistant import trained
+from lab.wish import Wish
 from npopt.errors import UserError
 from problems.neural import Neural
 
