@@ -127,8 +127,8 @@ def threads_of(problem, sampler, most):
     if problem.n is None:
         return most
     rows = min(64, problem.n) if sampler is None else sampler.batch_size or problem.n
-    filters = any(s.kind == "conv" for s in problem.segments)  # others take rows of another shape, or several arrays
-    pixels = math.prod(problem.network.input_shape[:2]) if filters else 1
+    shape = getattr(getattr(problem, "network", None), "input_shape", ())
+    pixels = math.prod(shape[:2]) if len(shape) == 3 and not isinstance(shape[0], tuple) else 1  # of an image
     work = rows * sum(s.size * (pixels if s.kind == "conv" else 1) for s in problem.segments)
     return 1 if work < SMALL else most
 

@@ -19,10 +19,12 @@ from lab.store import read_summary
 from nn.language import bert
 from npopt import SGD, RandomReshuffling, Stop, backend
 from npopt.errors import UserError
+from problems.batched import Batched
 from problems.classifiers import lenet, perceptron
 from problems.encoded import Labelled
 from problems.neural import Neural
 from problems.quadratic import Quadratic
+from problems.verse import verse
 
 import numpy as np
 import pytest
@@ -348,6 +350,9 @@ def test_threads_are_chosen_by_the_work_of_a_step():
     assert engine.threads_of(lenet("digits"), RandomReshuffling(256), 4) == 4  # filters count once a pixel
     texts = Neural(bert(90, 4, 8, 1, 2, head=2), Labelled(([[1, 2]] * 3, [0, 1, 0]), 4))  # two arrays a row
     assert engine.threads_of(texts, RandomReshuffling(2), 4) == 1
+    pairs = verse("couplets", features=8, heads=2, layers=1, rows=20, held=10)  # three arrays a row
+    assert engine.threads_of(pairs, RandomReshuffling(2), 4) == 1
+    assert engine.threads_of(Batched(lenet("digits"), 64), RandomReshuffling(1), 4) == 1  # no network of its own
 
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
