@@ -4,10 +4,13 @@ import importlib
 import importlib.util
 import json
 import pathlib
+import pkgutil
 import sys
 import warnings
 
+import lab
 import npopt
+import problems
 from lab import engine
 from lab.options import parse
 from npopt import Events, Stop, backend, minimize
@@ -27,6 +30,12 @@ SLOW = (
 )  # more than five seconds each
 LONG = {"sharpness"}  # recipes that train for long; the slow test has them
 loop = importlib.import_module("npopt.minimize")  # `npopt.minimize` is the function
+for room in (
+    lab,
+    problems,
+):  # whatever trains in them holds the real loop, before a test puts a shorter one in its place
+    for found in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
+        importlib.import_module(found.name)
 
 
 def experiment_of(path):
@@ -95,9 +104,7 @@ def test_commands_run_where_nothing_may_be_read(path, tmp_path, monkeypatch, cap
         try:
             experiment_of(path).main(words, script=path.stem)
         except SystemExit as ended:
-            assert ended.code in (1, 2)
+            assert ended.code == 1
     facts = json.loads((tmp_path / path.stem / "summary.json").read_text())
-    refused = [str(trouble) for trouble in facts["troubles"] if trouble["status"] == "refused"]
-    assert all("the directions must not be 0" in text for text in refused)  # three steps: two points of a path are one
     assert "Refused" not in capsys.readouterr().err and facts["device"] == "gpu"
     assert all("Refused" not in (claim["note"] or "") for claim in facts["claims"])
