@@ -4,21 +4,21 @@ Course task B7, its first part. The two lines of a couplet in regulated verse an
 opposite tones at the even places, parallel words; even lines end on a level tone. So a network that reads the upper
 line character by character has much to go by, and its losses can be held against n-grams that know a line's form.
 
-Part a compares networks at equal parameters and equal steps, each in its customary form: Vaswani et al.'s encoder-
-decoder (norms behind the sums, ReLU, sinusoids), GPT-2's decoder (norms before the parts, GELU, learned positions), an
-LSTM. So it compares recipes, not only kinds. Part v changes one thing at a time in the encoder-decoder: the place of
-the norms, positions, the activation (gated parts are narrower, at equal parameters), Child's sparse pattern, tied
-tables. Part w trains six layers each with and without a warm-up, and takes the gradient of the last layer at the start
-by depth: behind each sum ("post") it does not depend on the depth L, before each part ("pre") it falls like L^(-1/2)
-(Xiong et al.). Part n has the n-grams. Part p asks what the poems alone say of tones and rhymes (problems/prosody.py);
-what it learns judges the lines that networks write.
+Part a compares networks at equal parameters and equal steps, each in its customary form: Vaswani et al.'s
+encoder-decoder (norms behind the sums, ReLU, sinusoids), GPT-2's decoder (norms before the parts, GELU, learned
+positions), an LSTM. So it compares recipes, not only kinds. Part v changes one thing at a time in the encoder-decoder:
+the place of the norms, positions, the activation (gated parts are narrower, at equal parameters), Child's sparse
+pattern, tied tables. Part w trains six layers each with and without a warm-up, and takes the gradient of the last
+layer at the start by depth: behind each sum ("post") it does not depend on the depth L, before each part ("pre") it
+falls like L^(-1/2) (Xiong et al.). Part n has the n-grams. Part p asks what the poems alone say of tones and rhymes
+(problems/prosody.py); what it learns judges the lines that networks write.
 
 Conventions: characters rarer than ten in the training lines are one unknown character. Perplexities count the end of a
 line as a character, which everybody knows after a few steps. In part a each network runs at the best of its rates,
 chosen by the loss of held-out poems after a fifth of the steps, with the first seed; in part v all take the rate that
 is best for the base, which favours the base. Poems, not couplets, are split. Of twenty claims one fails by chance.
 
-Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 50 minutes.
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about an hour.
 """
 
 import itertools
