@@ -11,7 +11,7 @@ from lab.claims import judge
 from lab.results import Finished, Results
 from lab.store import plain, read_summary
 
-FREE = ("parts", "jobs", "threads", "engine", "profile")  # arguments in which the two commands may differ
+FREE = ("parts", "jobs", "threads", "engine", "profile", "memory")  # arguments in which the two commands may differ
 
 
 def kept(experiment, script, args, store):

@@ -41,6 +41,7 @@ from pathlib import Path
 
 from lab import data as data_room
 from lab import earlier, engine, ingredients, processes, provenance, report
+from lab.account import print_accounts
 from lab.album import Album
 from lab.claims import Claim, judge
 from lab.engine import Job, Settings
@@ -117,6 +118,9 @@ class Experiment:
             self.settings.apply()
             if args.profile:
                 profile(script, self.jobs(args)[0])
+                return
+            if args.memory:
+                print_accounts(self.jobs(args)[0])
                 return
             store = Store((args.out / script / "runs").absolute())
             labelled, data = self.jobs(args)

@@ -25,7 +25,7 @@ class Option:
 
 class Arguments(argparse.Namespace):
     """What the command line said: data, device, seeds (a list), epochs, quick, jobs, threads, out, engine, address,
-    kernels, parts (a list), profile, fresh, redraw, and the script's own options."""
+    kernels, parts (a list), profile, memory, fresh, redraw, and the script's own options."""
 
     only = None  # the parts that may ask for data; None: all
 
@@ -151,6 +151,7 @@ def parser(experiment, script):
         default="fast",
     )
     add("--profile", "store nothing: a few steps of each network, and the time of each layer", action="store_true")
+    add("--memory", "store nothing: bytes of each method's step by kind, counted and measured", action="store_true")
     add("--out", "results go to FOLDER/<script> (default: results)", default="results", metavar="FOLDER")
     add("--fresh", "forget the stored runs of this grid and start again", action="store_true")
     add("--redraw", "run nothing: figures and report again from the stored runs", action="store_true")

@@ -240,3 +240,72 @@ class Averaged(Layer):
 
     def __repr__(self):
         return f"Averaged({self.encoder!r})"
+
+
+class AtGap(Layer):
+    """(words, keep) -> y_b = e_bt, t the first place of row b whose word is `mask`.   e: (B, T, D)   y: (B, D)
+
+    The vector of a gap that a prompt leaves. A row without a gap gives its first vector. de is dy there and 0
+    elsewhere, and the encoder's backward follows. Kept: the places, and what the encoder keeps.
+    """
+
+    reads_output = False
+
+    def __init__(self, encoder, mask):
+        self.encoder, self.mask = encoder, whole("AtGap", "mask", mask, 0)
+
+    def children(self):
+        return [("", self.encoder)]
+
+    def output_shape(self, shape):
+        return self.encoder.output_shape(shape)[-1:]
+
+    def forward(self, x, run):
+        vectors, saved = self.encoder.forward(x, run)
+        places = (x[0] == self.mask).argmax(axis=1)
+        rows = backend.xp(vectors).arange(len(places))
+        return vectors[rows, places], (saved, places, vectors.shape)
+
+    def backward(self, dy, saved, run):
+        kept, places, shape = saved  # forward was: y = e[rows, places]
+        de = backend.zeros(shape, dy.dtype)
+        de[backend.xp(dy).arange(len(places)), places] = dy
+        del saved
+        return self.encoder.backward(de, kept, run)
+
+    def __repr__(self):
+        return f"AtGap({self.encoder!r}, mask={self.mask})"
+
+
+class Chosen(Layer):
+    """y_bc = x_b,i(c): some of the logits, such as those of the words that stand for labels.   x: (B, V)   y: (B, C)
+
+    dx is dy at these places and 0 elsewhere; a place is chosen once.
+    """
+
+    reads_output = False
+
+    def __init__(self, places):
+        self.places = tuple(whole("Chosen", "places", place, 0) for place in places)
+        if len(set(self.places)) < len(self.places) or not self.places:
+            raise UserError(f"Chosen: places must be different ones, one at least, got {self.places}")
+
+    def output_shape(self, shape):
+        if max(self.places) >= shape[-1]:
+            raise UserError(f"Chosen: place {max(self.places)} of {shape[-1]} numbers")
+        return (len(self.places),)
+
+    def forward(self, x, run):
+        return backend.xp(x).stack([x[:, place] for place in self.places], axis=1), (x.shape,)
+
+    def backward(self, dy, saved, run):
+        (shape,) = saved  # forward was: y = x[:, places]
+        if not run.dx:
+            return None
+        dx = backend.zeros(shape, dy.dtype)
+        for i, place in enumerate(self.places):
+            dx[:, place] = dy[:, i]
+        return dx
+
+    def __repr__(self):
+        return f"Chosen({self.places})"

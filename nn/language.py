@@ -12,7 +12,7 @@ from .activations import GELU, Tanh
 from .composites import Sequential
 from .dropout import Dropout
 from .embedding import Embedding
-from .encoder import Averaged, Encoder, EncoderDecoder, First, OneType
+from .encoder import AtGap, Averaged, Chosen, Encoder, EncoderDecoder, First, OneType
 from .layer_norm import LayerNorm, RMSNorm
 from .linear import Linear
 from .network import Network
@@ -167,6 +167,20 @@ def classified(network, classes, length=None, *, pool="first", dropout=0.0, init
     body |= dict(pooler=Linear(features, features, **starts), act=Tanh(), drop=Dropout(dropout))
     last = Linear(features, whole("bert", "head", classes), **starts)
     return Network(Sequential(**body, head=last), ((length,), (length,)), network.name)
+
+
+def prompted(network, mask, words):
+    """A masked language model, bert(..., head="words"), that is asked for one of a few words: (words, keep) -> (B, C),
+    the logits of these C words at the first gap of each row. Its segments, and so x, are those of `network`, whose
+    layers become the new network's.
+
+    mask     the number of the gap        words    numbers of the C words, such as those of " bad" and " good"
+    """
+    children = dict(network.layer.children())
+    if list(children) != ["encoder", "dense", "act", "norm", "head"]:
+        raise UserError('prompted: a masked language model is wanted, such as bert(..., head="words")')
+    body = {**children, "encoder": AtGap(children["encoder"], mask), "chosen": Chosen(words)}
+    return Network(Sequential(**body), network.input_shape, network.name, share=network.share)
 
 
 WITHIN = {"rotary": Rotary, "relative": lambda: Relative(16), "alibi": Alibi}  # positions that attention itself knows

@@ -102,9 +102,9 @@ class Layer:
     path, active, positionwise = "", False, False
 
     def __getattr__(self, name):
-        """A parameter that its network holds back until the layer asks for it (Network.moved)."""
+        """A parameter or gradient that is held back until the layer asks for it (Network.moved, nn/release.py)."""
         made = self.__dict__.get("made_when_asked")
-        if made is None or name not in self.shapes:
+        if made is None or not (name in self.shapes or name[1:] in self.shapes):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return made(self, name)
 

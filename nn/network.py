@@ -10,6 +10,7 @@ from npopt.segments import Segments
 import numpy as np
 
 from .layer import cast, named, sizes
+from .release import Release
 
 
 class Network:
@@ -85,7 +86,8 @@ class Network:
         """Point every parameter view into x, (dim,), and every gradient view into g.
 
         active: names of segments that are trained (None: all); the others get a gradient of None. With compact, g holds
-        the active segments alone, in order. Nothing happens when x, g and active are those of the last call.
+        the active segments alone, in order. g may be a Release (nn/release.py): then there is no vector. Nothing
+        happens when x, g and active are those of the last call.
         """
         same = x is self._x and g is self._g and (active is self._active or active == self._active)
         if same and all(getattr(*user) is view for *user, view in self._probe):  # another network may share a layer
@@ -93,7 +95,8 @@ class Network:
         if x.shape != (self.dim,):
             raise UserError(f"{self.name}: x must have shape ({self.dim},), got {tuple(x.shape)}")
         where = frozenset() if g is None else frozenset(active) if active is not None else None
-        if g is not None:
+        released = isinstance(g, Release)
+        if g is not None and not released:
             length = self.dim
             if compact and active is not None:
                 length = sum(s.size for s in self.segments if s.name in where)
@@ -107,7 +110,9 @@ class Network:
         sums, start, self._probe = {}, 0, ()
         for name, begin, stop, shape, _, _ in self.segments:
             view, gradient = x[begin:stop].reshape(shape), None
-            if g is not None and (where is None or name in where):
+            if released and (where is None or name in where):
+                gradient = g
+            elif g is not None and (where is None or name in where):
                 first = start if compact else begin
                 gradient = g[first : first + stop - begin].reshape(shape)
                 start += stop - begin
@@ -116,8 +121,8 @@ class Network:
             setattr(layer, "d" + parameter, gradient)
             for i, (layer, parameter) in enumerate(others):
                 setattr(layer, parameter, view)
-                extra = None
-                if gradient is not None:
+                extra = g if gradient is g else None
+                if gradient is not None and gradient is not g:
                     extra = self.sums.get((name, i))
                     if extra is None or extra.dtype != x.dtype:
                         extra = backend.empty(shape, x.dtype)
@@ -207,6 +212,11 @@ class Network:
             layer, parameter = self.users[name][-1]
             total = getattr(layer, "d" + parameter)
             backend.xp(total).add(total, extra, out=total)
+
+    @property
+    def bound_type(self):
+        """The type of the vector x that the network is bound to."""
+        return self._x.dtype
 
     def part(self, run):
         return run.asking(run.backward and (run.dx or self.layer.active), run.dx)

@@ -1,5 +1,7 @@
 """What is minimised: the interface between a function with its data and the methods that see it row by row."""
 
+from collections.abc import Callable
+
 from npopt import backend
 from npopt.contracts import Array, Number, Rows, Shift, State
 from npopt.directions import as_direction, moved
@@ -100,6 +102,23 @@ class Problem:
     ) -> Number:
         """The loss; out takes the gradient. inputs replaces the rows' inputs, dinputs receives d loss / d inputs."""
         raise UserError(f"{type(self).__name__} defines no value_and_gradient")
+
+    def value_and_pieces(
+        self, x: Array, rows: Rows = None, weights: Array | None = None, names: list[str] | None = None
+    ) -> tuple[Number, Callable]:
+        """(loss, each): each(take) calls take(slice, piece of the gradient) once for each segment, or for those that
+        `names` names (or names of blocks), in any order. take may write into that piece of x. By default the gradient
+        is taken whole; a network hands it out while it goes back, and none of it is kept."""
+        gradient = backend.empty((self.dim,), self.dtype)
+        loss = self.value_and_gradient(x, rows, weights, out=gradient)
+        wanted = None if names is None else set(self.segments.select(names).names)
+
+        def each(take):
+            for segment in self.segments:
+                if wanted is None or segment.name in wanted:
+                    take(segment.slice, gradient[segment.slice])
+
+        return loss, each
 
     @property
     def has_penalty(self):

@@ -108,13 +108,14 @@ class Encoded(Neural):
 
     first    {segment: array}: what some segments begin with, in place of random numbers
     idle     words that no training text has: the metric "idle" is the norm of their vectors
+    moved    whether metrics say how far each block has gone from `first`: "moved layer1" is |W - first| / |first|
 
     Where a text may have several labels, there are train_f1, validation_f1 and test_f1, too: the mean over the labels
     of F1 = 2 tp / (2 tp + fp + fn), 0 for a label that neither occurs nor is given, where those are given whose
     probability is above 0.3.
     """
 
-    first, idle = None, None
+    first, idle, moved = None, None, False
 
     def x0(self, rng):
         x = super().x0(rng)
@@ -123,7 +124,7 @@ class Encoded(Neural):
         return x
 
     def ingredients(self):
-        return super().ingredients() | {"first": self.first, "idle": self.idle}
+        return super().ingredients() | {"first": self.first, "idle": self.idle, "moved": self.moved}
 
     def _evaluate(self, x, part, batches):
         for z, t in super()._evaluate(x, part, batches):
@@ -145,7 +146,18 @@ class Encoded(Neural):
         if self.idle is not None:
             table = self.segments.view(x, "encoder.embed.W")
             found["idle"] = backend.to_host(backend.norm(table[backend.asarray(self.idle)]))
-        return found
+        return found | (self.ways(x) if self.moved else {})
+
+    def ways(self, x):
+        """{"moved <block>": distance from the first weights, in parts of their norm}"""
+        squares = {}
+        for segment in self.segments:
+            if segment.name in (self.first or {}):
+                at = backend.asarray(self.first[segment.name], self.dtype).reshape(-1)
+                own = squares.setdefault(segment.block.rpartition(".")[2], [0.0, 0.0])
+                own[0] += float(backend.to_host(backend.norm(x[segment.slice] - at))) ** 2
+                own[1] += float(backend.to_host(backend.norm(at))) ** 2
+        return {f"moved {block}": math.sqrt(way / size) for block, (way, size) in squares.items()}
 
 
 def body_of(start, data, beside, options, rate, passes, dropout):
@@ -170,8 +182,16 @@ def body_of(start, data, beside, options, rate, passes, dropout):
     return encoder, first, words, ends
 
 
+def weights_in(folder):
+    """The path of the one *.safetensors in a folder."""
+    found = sorted(pathlib.Path(folder).glob("*.safetensors"))
+    if len(found) != 1:
+        raise UserError(f"--weights {folder}: one *.safetensors is wanted there, found {len(found)}")
+    return str(found[0])
+
+
 def finetuned(data, beside, start="learned", rows=None, *, held=None, test_rows=None, l2=0.0, dropout=0.1, rate=1e-3,
-              passes=1, dtype="float32", **options):  # fmt: skip
+              passes=1, moved=False, dtype="float32", **options):  # fmt: skip
     """A corpus with labels, learned by an encoder with a new head on the mean of its vectors: nothing in filling gaps
     makes the first one stand for the text. Metrics on at most 300 training texts.
 
@@ -179,6 +199,7 @@ def finetuned(data, beside, start="learned", rows=None, *, held=None, test_rows=
     start        "learned": the weights after filling gaps for `passes` epochs at `rate`; "scratch": random ones; or
                  the path of the *.safetensors of a published BertModel, with its config.json and tokenizer.json beside
     rows         training texts, drawn at random; held, test_rows: the first so many of the other parts; None: all
+    moved        of Encoded
     options      size, length and shape of `gaps`
     """
     corpus = shared(data, rows=rows)
@@ -196,5 +217,6 @@ def finetuned(data, beside, start="learned", rows=None, *, held=None, test_rows=
     rows = min(300, feed.count("train"))
     problem = Encoded(network, feed, loss, l2=l2, dtype=dtype, metrics_rows=rows, metrics_batch=100)
     ids, keep, _ = feed.tables["train"]
+    problem.moved = moved
     problem.first, problem.idle = first, np.setdiff1d(np.arange(MASK + 1, words.size), ids[keep])
     return problem

@@ -14,7 +14,6 @@ from nn.losses import IGNORE, SoftmaxCrossEntropy
 from nn.network import Network
 from nn.stages import Stages
 from npopt import backend
-from npopt.backend import elementwise
 from npopt.directions import as_direction
 from npopt.errors import UserError
 from npopt.values import arguments_of, number, whole
@@ -24,16 +23,10 @@ from problems.evaluated import Evaluated
 from problems.feeds import Feed
 from problems.inputs import OfInputs
 from problems.recorded import Recordings
+from problems.released import Released, add_scaled
 from problems.sections import Sections
 
 import numpy as np
-
-
-@elementwise
-def add_scaled(y, x, a):
-    """y <- y + a x."""
-    y = y + a * x
-    return y
 
 
 def checked(compute, dtype):
@@ -52,7 +45,7 @@ def checked(compute, dtype):
     return compute
 
 
-class Neural(OfInputs, Evaluated, Curved, Sections, Problem):
+class Neural(OfInputs, Evaluated, Curved, Released, Sections, Problem):
     """The problem of a network on the rows of a feed.
 
     network        nn.Network; it serves this problem alone, because its statistics belong to the problem

@@ -18,7 +18,6 @@ machine, part b as long again.
 """
 
 import itertools
-import pathlib
 
 from figures.adam_text import LEARNED, SCORES, SCRATCH, album, kept, schedule_of, whole_run
 from lab import Entry, Experiment, Option, Part, Recipe, Undecided
@@ -26,7 +25,7 @@ from lab.claims import alike, decided, inside, larger, spread, spreads
 from lab.verdicts import close, lower, no_higher, within
 from npopt import Adam, AdamW, HeavyBall, RandomReshuffling, Stop
 from npopt.errors import UserError
-from problems.encoders import BATCH, finetuned, pretraining
+from problems.encoders import BATCH, finetuned, pretraining, weights_in
 
 import numpy as np
 
@@ -70,10 +69,7 @@ def problem_of(data, start, args, l2=0.0):
     if data not in BESIDE:
         raise UserError(f"adam_text: --data is one of {', '.join(BESIDE)}; got {data!r}")
     if args.weights and start == LEARNED:
-        found = sorted(pathlib.Path(args.weights).glob("*.safetensors"))
-        if len(found) != 1:
-            raise UserError(f"adam_text: --weights {args.weights}: one *.safetensors is wanted, found {len(found)}")
-        start = str(found[0])
+        start = weights_in(args.weights)
     size = dict(rows=args.pick(*ROWS), held=args.pick(400, 100), test_rows=args.pick(1000, 100))
     return Recipe(finetuned, data=data, beside=BESIDE[data], start=start, l2=l2, **size, **size_of(data, args))
 

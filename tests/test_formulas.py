@@ -58,7 +58,7 @@ from npopt.optimizers.nesterov import nesterov
 from npopt.optimizers.sgd import sgd
 from npopt.penalties import clip, soft_threshold, subtract_and_cut
 from problems.linear.fused import finish
-from problems.neural import add_scaled
+from problems.released import add_scaled, scaled
 from problems.sections import on_line, on_plane
 
 import numpy as np
@@ -253,6 +253,7 @@ COMPILED = [
     (limit, ("g",)),
     (normalise, ("g",)),
     (add_scaled, ("y", "x")),
+    (scaled, ("y",)),
     (_relu, ("y", "x")),
     (_relu_backward, ("dx", "dy", "y")),
     (_cut, ("dy", "y")),

@@ -13,6 +13,7 @@ from npopt import (
     SGD,
     SWATS,
     Anderson,
+    BlockGradient,
     Events,
     HeavyBall,
     RandomReshuffling,
@@ -123,11 +124,13 @@ ARGUMENTS = {  # of those that have no default
     "ClippedBySegment": (0.5,),
     "MixedClipping": (0.1,),
     "Adversarial": (0.1, 0.05, 2),
+    "BlockGradient": (3,),
+    "Blockwise": (SGD(),),
     "FreeAdversarial": (0.1, 16),
     "TRADES": (0.1, 1.0, 0.05, 2),
     "Replay": (RandomReshuffling(16), 2),
 }
-ON_NETWORKS = {"Adversarial", "FreeAdversarial", "TRADES"}
+ON_NETWORKS = {"Adversarial", "FreeAdversarial", "TRADES", "Layerwise", "BlockGradient", "BlockGradient(largest)"}
 BASES = {"Array", "Optimizer", "Around", "BySegment", "Sophia", "Mirrored"}
 BASES |= {"Estimator", "Wrapper", "Clipping", "Sampler", "Batch"}
 VARIANTS = {
@@ -138,6 +141,7 @@ VARIANTS = {
     "Anderson(gram)": Anderson(3, "gram"),
     "Anderson(no guard)": Anderson(3, guard=False),
     "SAGA(gradients)": SAGA("gradients"),
+    "BlockGradient(largest)": BlockGradient(2, "largest"),
 }
 # What is read on the host inside of a step. These and no others; their docstrings say so.
 READERS = {
@@ -157,6 +161,7 @@ READERS = {
     "FISTA(backtracking)": {"ista.forward_backward"},
     "ISTA(backtracking)": {"ista.forward_backward"},
     "SWATS": {"swats.step"},
+    "BlockGradient(largest)": {"block_gradient.take"},
 }
 
 
@@ -178,6 +183,7 @@ def test_what_algorithms_read_in_a_step(name):
         proximal = method.proximal
         given |= {"optimizer": method, "sampler": RandomReshuffling(None if proximal else 16)}
         problem = logistic(regulariser=L1(0.01)) if proximal else network(lambda: nn.mlp((16, 5, 10)), 4, 1)
+        given |= {"estimator": BlockGradient(3)} if name == "Blockwise" else {}
     else:
         problem = network(lambda: nn.mlp((16, 5, 10)), 4, 1) if name in ON_NETWORKS else logistic()
         given |= {"estimator": method} if isinstance(method, estimators.Estimator) else {"sampler": method}

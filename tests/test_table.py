@@ -153,6 +153,12 @@ UNROLLED = [
     )
 ]
 PENALTY = ["test_penalties.py::test_three_point_inequality", "test_penalties.py::test_closed_forms_at_step_two"]
+BLOCKS = [
+    "test_blocks.py::test_badam_is_the_loop_of_the_paper",
+    "test_blocks.py::test_lisa_is_the_loop_of_the_paper",
+    "test_blocks.py::test_states_that_are_kept_go_on_where_they_were",
+    "test_blocks.py::test_a_run_that_is_cut_anywhere_resumes_bitwise",
+]
 
 TABLE = {
     "npopt.optimizers": {
@@ -206,6 +212,7 @@ TABLE = {
         "SWATS": [*FORMULA, ONE + "test_swats_switches_on_a_quadratic_and_then_is_sgd"],
         "MixedClipping": [*FORMULA, CLIPS + "test_mixed_clipping_at_its_ends_is_clipped_sgd_and_momentum_clipping"],
         "NormalisedMomentum": [*FORMULA, CLIPS + "test_steps_of_normalised_momentum_have_the_length_of_the_rate"],
+        "Blockwise": [*BLOCKS, "test_blocks.py::test_states_are_those_of_the_blocks_at_hand"],
         "Lookahead": AROUND,
         "EMA": AROUND,
         "SWA": AROUND,
@@ -241,6 +248,15 @@ TABLE = {
         ],
     },
     "npopt.estimators": {
+        "Layerwise": [
+            "test_blocks.py::test_steps_in_pieces_are_those_of_the_whole_gradient_to_the_bit",
+            "test_blocks.py::test_pieces_come_from_the_top_and_one_layers_live_at_a_time",
+        ],
+        "BlockGradient": [
+            *BLOCKS,
+            "test_blocks.py::test_orders_of_blocks",
+            "test_blocks.py::test_the_largest_blocks_and_those_of_importance",
+        ],
         "Minibatch": MEAN,
         "Accumulated": MEAN,
         "ClippedByValue": CLIPPING,

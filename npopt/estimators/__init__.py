@@ -5,6 +5,7 @@ from npopt.estimators.accumulated import Accumulated
 from npopt.estimators.adversarial import Adversarial
 from npopt.estimators.asam import ASAM
 from npopt.estimators.base import Estimator, Wrapper
+from npopt.estimators.block_gradient import BlockGradient
 from npopt.estimators.clipped import Clipped, Clipping
 from npopt.estimators.clipped_by_segment import ClippedBySegment
 from npopt.estimators.clipped_by_value import ClippedByValue
@@ -12,6 +13,7 @@ from npopt.estimators.coordinate import CoordinateDifferences
 from npopt.estimators.deepzero import DeepZero
 from npopt.estimators.free import FreeAdversarial
 from npopt.estimators.gaussian import GaussianSmoothing
+from npopt.estimators.layerwise import Layerwise
 from npopt.estimators.lozo import LOZO
 from npopt.estimators.mezo import MeZO
 from npopt.estimators.mezo_svrg import MeZOSVRG
@@ -34,11 +36,13 @@ __all__ = [
     "SVRG",
     "ZOSVRG",
     "Accumulated",
+    "BlockGradient",
     "Clipped",
     "CoordinateDifferences",
     "DeepZero",
     "Estimator",
     "GaussianSmoothing",
+    "Layerwise",
     "MeZO",
     "MeZOSVRG",
     "Minibatch",

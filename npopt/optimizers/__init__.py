@@ -13,6 +13,7 @@ from npopt.optimizers.anderson import Anderson
 from npopt.optimizers.asgd import ASGD
 from npopt.optimizers.averaging import EMA, SWA, Around, Lookahead
 from npopt.optimizers.base import Array, Optimizer
+from npopt.optimizers.blockwise import Blockwise
 from npopt.optimizers.by_segment import BySegment
 from npopt.optimizers.fista import FISTA
 from npopt.optimizers.heavy_ball import HeavyBall
@@ -56,6 +57,7 @@ __all__ = [
     "Anderson",
     "Around",
     "Array",
+    "Blockwise",
     "BySegment",
     "HeavyBall",
     "Lion",

@@ -105,15 +105,18 @@ class Optimizer(Value, Stateful):
         raise UserError(f"{type(self).__name__} has no update(self, x, g, lr, {', '.join(self._slots)})")
 
     def step(self, x: contracts.Array, g: contracts.Array, lr: contracts.Number) -> None:
-        """One step. g: an array like x, or an iterator over (slice, piece of the gradient) that covers x once."""
+        """One step. g: an array like x, or its pieces (`visit`); what they leave out is not moved."""
         self.t += 1
         options = self.current()
         if hasattr(g, "dtype"):
             self.update(x, g, lr, *self._slots.values(), *options)
             return
-        for piece, gradient in g:
+
+        def take(piece, gradient):
             cut = [v[piece] if getattr(v, "ndim", 0) else v for v in (lr, *self._slots.values(), *options)]
             self.update(x[piece], gradient, *cut)
+
+        visit(g, x.size, take)
 
     def answer(self, x: contracts.Array) -> contracts.Array:
         """The point to report; x itself unless the method keeps a better one."""
@@ -131,6 +134,18 @@ class Optimizer(Value, Stateful):
             **{name: getattr(self, name) for name in self.numbers},
             **{name: part for name, part in parts.items() if part is not None},
         }
+
+
+def visit(g, size, take):
+    """take(slice, piece) for all pieces of a gradient. g is a vector of `size` numbers, an iterator over
+    (slice, piece), or what hands them out itself, by g.each(take) (estimators/layerwise.py)."""
+    if hasattr(g, "dtype"):
+        take(slice(0, size), g)
+    elif hasattr(g, "each"):
+        g.each(take)
+    else:
+        for piece, gradient in g:
+            take(piece, gradient)
 
 
 def as_array(declared):

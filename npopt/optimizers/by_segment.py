@@ -4,7 +4,7 @@ import math
 
 from npopt import backend
 from npopt.errors import UserError
-from npopt.optimizers.base import Optimizer
+from npopt.optimizers.base import Optimizer, visit
 from npopt.segments import KINDS, Segments
 
 WEIGHTS = ("matrix", "conv", "embedding")
@@ -79,7 +79,8 @@ class BySegment(Optimizer):
     def step(self, x, g, lr):
         self.t += 1
         options = self.current()
-        for piece, gradient in ((slice(0, x.size), g),) if hasattr(g, "dtype") else g:
+
+        def take(piece, gradient):
             first, stop, _ = piece.indices(x.size)
             done = first
             for segment in self.segments:
@@ -94,6 +95,8 @@ class BySegment(Optimizer):
                     f"{name}: a piece of the gradient, {first}:{stop}, cuts a segment in two; give pieces "
                     "of whole segments"
                 )
+
+        visit(g, x.size, take)
 
     def update_segment(self, segment, x, g, lr, *arrays):
         raise UserError(f"{type(self).__name__} has no update_segment")
