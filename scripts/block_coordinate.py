@@ -48,6 +48,7 @@ BATCH, PERIOD, DECAY = 16, 10, 0.01
 RATES = {"AdamW": (3e-5, 1e-4, 3e-4, 1e-3), "LISA": (1e-4, 3e-4, 1e-3, 3e-3), "BAdam": (1e-4, 3e-4, 1e-3, 3e-3),
          "head": (1e-3, 3e-3, 1e-2, 3e-2)}  # fmt: skip
 PERIODS = (2, PERIOD, 20)
+HEAD = ["pooler", "head"]  # begins with random numbers, and is always moved
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
@@ -76,10 +77,10 @@ def estimator_of(method, args, period=PERIOD, order="random", **more):
     if method == "AdamW":
         return Minibatch()
     if method == "LISA":
-        return BlockGradient(period, "uniform", 2, ["encoder", "head"])
+        return BlockGradient(period, "uniform", 2, ["encoder", *HEAD])
     if method == "head":
-        return BlockGradient(1, size=0, always=["head"], never=["encoder", *layers_of(args)])
-    return BlockGradient(period, order, 1, ["head"], ["encoder"], **more)
+        return BlockGradient(1, size=0, always=HEAD, never=["encoder", *layers_of(args)])
+    return BlockGradient(period, order, 1, HEAD, ["encoder"], **more)
 
 
 def optimizer_of(method):
@@ -123,7 +124,7 @@ def accounted(seed, events, optimizer, estimator, **options):
 def held_at(layer, args):
     """BAdam, with one layer at hand."""
     never = ["encoder", *(name for name in layers_of(args) if name != layer)]
-    return BlockGradient(PERIOD, "ascending", 1, ["head"], never)
+    return BlockGradient(PERIOD, "ascending", 1, HEAD, never)
 
 
 @experiment.runs
