@@ -42,6 +42,8 @@ USAGE = """npopt: a laboratory for the optimisation of deep learning, in NumPy
                                   differences; npopt gradcheck --help
   npopt verse LINE [options]      a network writes the lower line of a couplet, or --page: in a
                                   browser; npopt verse --help
+  npopt generate --model PATH --prompt TEXT
+                                  a language model goes on with your text; npopt generate --help
 
 Finished runs are kept: a command that was stopped goes on where it was. Options that every script
 takes (the defaults of --seeds are those of most):
@@ -52,6 +54,7 @@ LIBRARY = {
     "show": "lab.listing",
     "gradcheck": "lab.gradchecks",
     "verse": "lab.assistant",
+    "generate": "lab.generate",
 }  # imported when asked for
 
 

@@ -183,8 +183,17 @@ class MultiHeadAttention(Layer):
         if self.cross:
             (k, v), first, keep = past.of_memory(self, maps), 0, past.keep
         else:
-            turn = self.positions.turn if isinstance(self.positions, Rotary) else None
-            (q, k, v, first), keep = past.seen(self, q, *maps(x), turn), None
+            turn = past.turning(self.positions) if isinstance(self.positions, Rotary) else None
+            k, v = maps(x)
+            if isinstance(self.positions, (Rotary, type(None))):
+                y = past.attended(self, q, k, v, turn)
+                if y is not None:
+                    return self.out.extend(y.reshape(*x.shape[:2], -1), past)
+            (q, k, v, first), keep = past.seen(self, q, k, v, turn), None
+            if past.tree is not None:
+                hidden = past.tree.hidden(q, first)
+                p = probabilities(q, k.transpose(0, 2, 1, 3), hidden, self.scale)
+                return self.out.extend(mixed(p, v, q.shape).reshape(*x.shape[:2], -1), past)
         o, lse = backend.empty(q.shape, q.dtype), backend.empty((len(q), self.heads, q.shape[1]), q.dtype)
         kernels.attention(q, k, v, o, lse, self.how(q, k, keep, past.run)._replace(first=first))
         return self.out.extend(o.reshape(*x.shape[:2], -1), past)
@@ -265,3 +274,23 @@ def whether(keep, k):
 def slopes_of(owner, heads, dtype):
     """Alibi's m_h, (heads,), on a device."""
     return owner.asarray(Alibi().slopes(heads), dtype)
+
+
+def probabilities(q, keys, hidden, scale=None):
+    """softmax(scale q k') over the keys that are not hidden, (B, G, H/G n, S), by heads of keys; scale None: d^-1/2.
+
+    q: (B, n, H, d)   keys: (B, G, S, d)   hidden: (n, S) bool. All of it at once: for a few queries.
+    """
+    m, (B, n, H, d), G = backend.xp(q), q.shape, keys.shape[1]
+    grouped = q.reshape(B, n, G, H // G, d).transpose(0, 2, 3, 1, 4).reshape(B, G, -1, d)
+    scores = grouped @ keys.swapaxes(2, 3) * (d**-0.5 if scale is None else scale)
+    scores = m.where(m.concatenate([hidden] * (H // G), axis=0), -m.inf, scores)
+    p = m.exp(scores - scores.max(axis=-1, keepdims=True))
+    return (p / p.sum(axis=-1, keepdims=True)).astype(q.dtype)
+
+
+def mixed(p, values, shape):
+    """Values, (B, S, G, d), mixed by such probabilities: of the shape of the queries, (B, n, H, d)."""
+    (B, n, H, d), G = shape, values.shape[2]
+    y = (p @ values.transpose(0, 2, 1, 3)).reshape(B, G, H // G, n, d)
+    return y.transpose(0, 3, 1, 2, 4).reshape(B, n, H, d)

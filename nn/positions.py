@@ -43,10 +43,10 @@ class LearnedPositions(Layer):
         return x + self.W[: x.shape[1]], ()
 
     def extend(self, x, past):
-        end = past.length + x.shape[1]
+        places, end = past.places(x.shape[1])
         if end > self.length:
             raise UserError(f"LearnedPositions: there are {self.length} positions, a text would have {end}")
-        return x + self.W[past.length : end]
+        return x + self.W[places]
 
     def extendable(self):
         """It knows the position of a further word."""
@@ -86,9 +86,9 @@ class SinusoidalPositions(Layer):
         return self.scale * x + p, ()
 
     def extend(self, x, past):
-        end = past.length + x.shape[1]
+        places, end = past.places(x.shape[1])
         p = sinusoids(backend.owner(x), rounded(end), x.shape[2], self.base, x.dtype.name)
-        return self.scale * x + p[past.length : end]
+        return self.scale * x + p[places]
 
     def extendable(self):
         """It knows the position of a further word."""

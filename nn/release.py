@@ -1,6 +1,7 @@
 """A backward pass without g: the gradient of a layer goes on as soon as the layer is done, and its memory with it."""
 
 from npopt import backend
+from npopt.errors import UserError
 
 from .layer import named
 
@@ -55,7 +56,10 @@ class Handing:
             self.layer = layer
         if parameter not in self.open:
             if (layer, parameter) not in self.left:
-                raise RuntimeError(f"{named(layer, parameter)} is asked for after its gradient was handed on")
+                raise UserError(
+                    f"{named(layer, parameter)}: its gradient was handed on when another layer asked for its own; "
+                    "write it to the end before others go back, or take Minibatch()"
+                )
             segment = self.network.owners[layer, parameter]
             self.open[parameter] = backend.empty(segment.shape, self.dtype)
         return self.open[parameter]
@@ -81,4 +85,5 @@ class Handing:
     def finish(self):
         self.flush()
         if self.left:
-            raise RuntimeError(f"backward left out {', '.join(sorted(named(*user) for user in self.left))}")
+            names = ", ".join(sorted(named(*user) for user in self.left))
+            raise UserError(f"{names}: backward has not written this gradient, and no other step knows it")

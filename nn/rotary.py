@@ -48,9 +48,14 @@ class Rotary(Value):
         if turned % 2 or turned > width:
             raise UserError(f"{owner}: rotary positions need an even number of at most {width} features, got {turned}")
 
-    def turn(self, x, start=0, back=False):
-        """Turn x, (B, T, H, D), contiguous, in place; its first position is `start`. back: by the angles' negatives."""
-        cos, sin = self.table(backend.owner(x), start, x.shape[1], x.shape[3], x.dtype.name)
+    def turn(self, x, start=0, back=False, depths=None):
+        """Turn x, (B, T, H, D), contiguous, in place; its first position is `start`. back: by the angles' negatives.
+        depths: (T,) whole numbers, positions less `start`, where they do not follow each other."""
+        length = x.shape[1] if depths is None else int(depths.max()) + 1
+        cos, sin = self.table(backend.owner(x), start, length, x.shape[3], x.dtype.name)
+        if depths is not None:
+            depths = backend.asarray(depths)
+            cos, sin = cos[depths], sin[depths]
         kernels.rotate(x, cos, -sin if back else sin, self.pairing == "adjacent")
 
     def table(self, owner, start, length, width, dtype):

@@ -136,7 +136,8 @@ class Stack(Layer):
     def extend(self, x, past):
         """As forward at further positions, without dropout; a memory and its keep are those of `past`."""
         for part in self.parts:
-            x = part.extend(x, past)
+            if part not in past.skipped:
+                x = part.extend(x, past)
         return x
 
     def extendable(self):

@@ -13,11 +13,11 @@ from nn import weights as published
 from nn.init import Normal
 from nn.language import bert, classified
 from nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
-from npopt import Adam, Events, Linear, RandomReshuffling, Stop, WithWarmup, backend, checkpoint, identity, minimize
+from npopt import Adam, Linear, WithWarmup, backend
 from npopt.errors import UserError
-from problems import files
 from problems.datasets import shared
 from problems.encoded import Labelled, Masked
+from problems.kept import kept_run
 from problems.neural import Neural
 from problems.vocabulary import SPECIAL, START, Pieces, pieces
 
@@ -75,19 +75,8 @@ def learned(data, beside, rate, passes, options):
     made once and kept in the user's cache; what was made by other code, or with other threads, is made anew."""
     problem = gaps(data, beside, **dict(options))
     steps = max(10, round(passes * problem.n / BATCH))
-    schedule, stop = WithWarmup(Linear(rate), steps // 10), Stop(steps=steps)
-    path = files.cache() / "encoders" / f"{identity.of_problem(problem)}-{rate:g}-{passes:g}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    events = Events(max(1, steps // 12), "step", checkpoint=path)
-
-    def made():
-        return minimize(problem, Adam(), RandomReshuffling(BATCH), schedule, stop=stop, events=events)
-
-    try:
-        return made(), problem
-    except checkpoint.Damaged:
-        path.unlink()
-        return made(), problem
+    schedule = WithWarmup(Linear(rate), steps // 10)
+    return kept_run(problem, "encoders", f"{rate:g}-{passes:g}", Adam(), BATCH, schedule, steps), problem
 
 
 def pretraining(seed, events, data, beside, rate, passes, **options):

@@ -1,6 +1,7 @@
 """The course's language models: a recurrent network, or a small GPT, on a text, as a Problem."""
 
 from nn.language import gpt2
+from nn.language import llama as decoder
 from nn.networks import language_model
 from problems.datasets import shared
 from problems.neural import Neural
@@ -33,4 +34,11 @@ def gpt(data, length=64, features=64, layers=2, heads=4, tokens=None, held=None,
     """
     text = shared(data, rows=tokens)
     network = gpt2(len(text.words), length, features, layers, heads, **more)
+    return Neural(network, windows(text, length, held), metrics_rows=128, metrics_batch=64)
+
+
+def llama(data, length=64, features=64, layers=2, heads=4, tokens=None, held=None, **more):
+    """Llama's decoder on a text, with metrics as of `gpt`. `more` goes to nn.language.llama."""
+    text = shared(data, rows=tokens)
+    network = decoder(len(text.words), length, features, layers, heads, **more)
     return Neural(network, windows(text, length, held), metrics_rows=128, metrics_batch=64)

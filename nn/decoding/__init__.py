@@ -9,8 +9,35 @@ state = decoder.start()                                         state.append(wor
 
 from .caches import Full
 from .choosing import Greedy, Sample
+from .chosen import H2O, SnapKV
+from .drafts import Cascade, Copying, Datastore, Model, Skipping
 from .generation import generate, score
+from .kivi import KIVI
+from .paged import Paged
+from .recent import Streaming, Window
 from .search import beam
+from .speculative import speculate
 from .state import Decoder, State
 
-__all__ = ["Decoder", "Full", "Greedy", "Sample", "State", "beam", "generate", "score"]
+__all__ = [
+    "Cascade",
+    "Copying",
+    "Datastore",
+    "Decoder",
+    "Full",
+    "Greedy",
+    "H2O",
+    "KIVI",
+    "Model",
+    "Paged",
+    "Sample",
+    "Skipping",
+    "SnapKV",
+    "State",
+    "Streaming",
+    "Window",
+    "beam",
+    "generate",
+    "score",
+    "speculate",
+]

@@ -8,24 +8,45 @@
 positions, and turn(x, start), or None, which turns x in place. It keeps what it will need and returns what attention is
 to work with: q, keys and values, (B, S, G, d), and the place of the first query among these keys.
 
+    memory.position(length)         the position that the next word is given, behind `length` others
     memory.rollback(length)         forget all positions from `length` on; a UserError where they are not there any more
     memory.branch(rows, length)     another one with copies of these rows
+    memory.attend(i, q, k, v, turn, start, scale)       if there is one: attention itself, (B, n, H, d), or None, where
+                                    `extend` is to be asked
     memory.nbytes                   bytes in use
+    memory.keep(length, path)       where words of a tree can be appended: of the positions from `length` on those of
+                                    `path`, rising, become the next ones
 """
 
 from npopt import backend
+from npopt.errors import UserError
 from npopt.values import Value
 
 from ..rotary import rounded
 
+
+class Cache(Value):
+    """How keys and values are kept. `whole`: attention sees those of every word, in the order of the text."""
+
+    whole = False
+
+    def check(self, layers):
+        """A UserError where one of the attention layers does not go with it."""
+        for layer in () if self.whole else layers:
+            if layer.window or layer.pattern:
+                raise UserError(f"{self!r} leaves words out, and so does {layer!r}; take one or the other")
+
+
 MANY = 16  # new positions for which keys are laid out without gaps: compiled loops then take them
 
 
-class Full(Value):
+class Full(Cache):
     """All keys and values, turned as they were computed: attention sees what it sees in one pass over the whole text.
 
     2 L B G T d numbers for L layers, B rows and texts of T positions, T being rounded up to a power of two.
     """
+
+    whole = True
 
     def start(self, shapes, rows, dtype):
         return FullMemory(shapes, rows, dtype)
@@ -78,8 +99,16 @@ class FullMemory:
             seen = [backend.xp(part).ascontiguousarray(part) for part in seen]
         return q, *seen, start
 
+    def position(self, length):
+        return length
+
     def rollback(self, length):
         """Positions behind `length` will be written over."""
+
+    def keep(self, length, path):
+        for i in range(len(self.shapes)):
+            for part in self.of(i):
+                part[..., length : length + len(path)] = part[..., [length + place for place in path]]
 
     def branch(self, rows, length):
         return self.copied(backend.asarray(rows), len(rows), length, self.room)

@@ -21,6 +21,13 @@ def uniforms(seed, streams, position):
     return u[:, 0] + (u[:, 1] - 0.5) * 2.0**-23
 
 
+def number_at(seed, stream, position):
+    """One number in (0, 1), a function of (seed, stream, position)."""
+    u = np.empty((1, 2))
+    backend.row_uniform(backend.key(seed, stream, position), np.zeros(1, np.int64), u)
+    return float(u[0, 0] + (u[0, 1] - 0.5) * 2.0**-23)
+
+
 def prompts(owner, prompt, rows, length):
     """([the words of each row, int64], whether there was one row alone)."""
     alone = len(prompt) > 0 and np.ndim(prompt[0]) == 0
@@ -70,6 +77,7 @@ def generate(
     streams=None,
     memory=None,
     keep=None,
+    each=None,
 ):
     """Texts that begin with a prompt, the words behind it chosen one by one.
 
@@ -82,6 +90,7 @@ def generate(
     rows        with one prompt: how many texts begin with it
     streams     (B,) numbers of the texts, by which they draw; None: 0, 1, ...
     memory, keep    what the decoder looks at, as in Decoder.start: one row a text
+    each        a function that is given the words of a position, (B,), as soon as they are chosen
 
     Returns an int64 vector for each row, prompt and stop included; the vector itself for one prompt without rows.
     """
@@ -104,6 +113,8 @@ def generate(
         u = uniforms(seed, streams, position) if choose.draws else None
         chosen = choose(backend.to_host(logits), u, where)
         words[:, position] = np.where(given, words[:, position], chosen) if position < longest else chosen
+        if each is not None:
+            each(words[:, position])
         if stopping and (over := ended[words[:, position]] & ~given & ~done).any():
             done |= over
             stops[over] = position + 1

@@ -31,8 +31,8 @@ def beam(decoder, prompt, length, width, length_penalty=0.0, *, stop=(), allowed
     """
     length, width = whole("beam", "length", length), whole("beam", "width", width)
     alpha = number("beam", "length_penalty", length_penalty, low=0)
-    (text,), alone = prompts("beam", prompt, None, length)
-    if not alone:
+    (text, *others), alone = prompts("beam", prompt, None, length)
+    if not alone or others:
         raise UserError("beam: the prompt must be the words of one text")
     state, ended = decoder.start(1, memory, keep), ends("beam", stop, decoder.words)
     if state.rows != 1:

@@ -10,6 +10,8 @@ The logits are those of one pass over the whole text, up to rounding. Layers hav
 the State: its `run`, its `length`, and what they kept (nn/layer.py, nn/attention.py, nn/positions.py).
 """
 
+import contextlib
+
 from npopt import backend
 from npopt.errors import UserError
 from npopt.values import whole
@@ -21,6 +23,7 @@ from ..composites import Sequential
 from ..embedding import Embedding
 from ..encoder import EncoderDecoder
 from ..layer import Run
+from ..rotary import Rotary
 from . import compiled
 from .caches import Full
 
@@ -45,6 +48,7 @@ class Decoder:
         self.looks = any(layer.cross for layer in found)  # at a memory
         own = [layer for layer in found if layer.causal]
         self.places = {layer: i for i, layer in enumerate(own)}
+        self.cache.check(own)
         self.shapes = [(layer.kv_heads, layer.width) for layer in own]
         self.fast = compiled.of(self)
 
@@ -89,6 +93,26 @@ class Decoder:
         return x if every else x[:, -1:]
 
 
+class Tree:
+    """Words that do not follow each other: the parent of each, and how many words stand above it."""
+
+    def __init__(self, parents):
+        self.parents = np.asarray(parents, np.int64)
+        self.depths = np.zeros(len(self.parents), np.int64)
+        self.above = np.eye(len(self.parents), dtype=bool)
+        for i, parent in enumerate(self.parents):
+            if not -1 <= parent < i:
+                raise UserError(f"a tree: word {i} has the parent {parent}; it must come before it, or be -1")
+            if parent >= 0:
+                self.depths[i] = self.depths[parent] + 1
+                self.above[i] |= self.above[parent]
+
+    def hidden(self, q, first):
+        """(n, first + n) bool: which keys a word does not see."""
+        seen = np.concatenate([np.ones((len(self.parents), first), bool), self.above], axis=1)
+        return backend.asarray(~seen)
+
+
 def checked(owner, tokens, words):
     """tokens, if they are of the vocabulary; a UserError where one is not."""
     if tokens.size and (tokens.min() < 0 or tokens.max() >= words):
@@ -109,6 +133,8 @@ class State:
         self.memory, self.keep, self.run = memory, keep, Run()
         self.cache = decoder.cache.start(decoder.shapes, rows, decoder.x.dtype)
         self.known = {}  # of cross-attention: {layer: (keys, values) of the memory}
+        self.tree = None  # of the words at hand, where they do not follow each other
+        self.skipped = frozenset()  # parts of layers that are left out
         self.carried = {}  # of recurrent layers: {layer: their states at all positions, (B, length, H) each}
 
     @property
@@ -124,12 +150,55 @@ class State:
         """
         tokens, fast, logits = self.shaped(tokens), self.decoder.fast, None
         self.cache.reserve(self.length + tokens.shape[1])
-        if fast is not None and fast.takes(tokens, self.length):
+        if fast is not None and not self.skipped and fast.takes(tokens, self.length):
             logits = fast(self.cache, tokens, self.length, every)
         if logits is None:
             logits = self.decoder.forward(self.known_words(tokens), self, every)
         self.length += tokens.shape[1]
         return logits if every else logits[:, 0]
+
+    def append_tree(self, tokens, parents):
+        """Logits, (n, V), behind each word of a tree: a word sees the text, the words above it, and itself.
+
+        tokens      (n,) whole numbers, for a State of one row
+        parents     (n,): the number of the word above each, which comes before it; -1: the text
+
+        The text is not longer for it: `choose_path` keeps a path of the tree. A UserError where the cache is not Full
+        or Paged, or attention has positions of its own other than rotary ones.
+        """
+        tree = Tree(parents)
+        if self.rows != 1 or len(tokens) != len(tree.parents):
+            raise UserError(
+                "State.append_tree: one text and a parent for each word are wanted, got "
+                f"{self.rows} texts, {len(tokens)} words, {len(tree.parents)} parents"
+            )
+        if not hasattr(self.cache, "keep") or any(
+            layer.window or layer.pattern or not isinstance(layer.positions, (Rotary, type(None)))
+            for layer in self.decoder.places
+        ):
+            raise UserError("State.append_tree: a tree wants a Full or Paged cache, and no positions but rotary ones")
+        tokens = self.shaped(np.asarray(tokens)[None])
+        self.cache.reserve(self.length + tokens.shape[1])
+        self.tree = tree
+        try:
+            logits = self.decoder.forward(self.known_words(tokens), self, True)
+        finally:
+            self.tree = None
+        return logits[0]
+
+    def choose_path(self, path):
+        """Keep these words of the tree that was just appended, from the text downward, and forget the others."""
+        self.cache.keep(self.length, [int(i) for i in path])
+        self.length += len(path)
+
+    @contextlib.contextmanager
+    def without(self, parts):
+        """Within it these parts of EncoderLayers are left out: their sums are what went in (nn/decoding/drafts.py)."""
+        before, self.skipped = self.skipped, frozenset(parts)
+        try:
+            yield
+        finally:
+            self.skipped = before
 
     def shaped(self, tokens):
         """tokens as (B, n) int64 on the host."""
@@ -160,6 +229,7 @@ class State:
             raise UserError(f"State.branch: rows must be some of 0..{self.rows - 1}, got {rows.tolist()}")
         other = object.__new__(State)
         other.decoder, other.rows, other.length, other.run = self.decoder, len(rows), self.length, self.run
+        other.skipped, other.tree = self.skipped, None
         other.cache, there = self.cache.branch(rows, self.length), backend.asarray(rows)
         other.memory, other.keep = (None if part is None else part[there] for part in (self.memory, self.keep))
         for name in ("known", "carried"):
@@ -167,11 +237,36 @@ class State:
             setattr(other, name, copies)
         return other
 
+    @property
+    def position(self):
+        """The position of the next word."""
+        return self.cache.position(self.length)
+
+    def places(self, n):
+        """(places, the last one + 1) of n further words, for layers that add positions to vectors."""
+        start = self.position
+        if self.tree is None:
+            return slice(start, start + n), start + n
+        return backend.asarray(start + self.tree.depths), start + int(self.tree.depths.max()) + 1
+
+    def turning(self, rotary):
+        """turn(x, start) of a Rotary, for the words at hand."""
+        if self.tree is None:
+            return rotary.turn
+        return lambda x, start: rotary.turn(x, start, depths=self.tree.depths)
+
     # --- for layers --------------------------------------------------------------------------------------------------
 
     def seen(self, layer, q, k, v, turn):
         """(q, keys, values, first) for attention over the text, as in nn/decoding/caches.py."""
         return self.cache.extend(self.decoder.places[layer], q, k, v, turn, self.length)
+
+    def attended(self, layer, q, k, v, turn):
+        """Attention over the text by the cache itself, (B, n, H, d), or None where it leaves that to the layer."""
+        attend = getattr(self.cache, "attend", None)
+        if attend is None or self.tree is not None:
+            return None
+        return attend(self.decoder.places[layer], q, k, v, turn, self.length, layer.scale)
 
     def carry(self, layer, states):
         """Keep a recurrent layer's states at further positions, (B, n, H) each, behind those it has."""
