@@ -23,6 +23,7 @@ from .recurrent_parts import wide_of
 from .simd import I32, I64, Emitter, Lanes, data, each_vector, scalar, width
 
 scores = block_product(4, False, height=1)
+LARGE = 1 << 22  # parameters: of a larger network the weights come from memory for every word, not from a cache
 PANEL = 64  # times: a multiple of what `scores` takes at a time; the room of a cache is a multiple of it
 
 
@@ -114,10 +115,58 @@ def dots(w, at, step, a, count, out, to, rows):
         rows_of(w, at + r * step, step, a, count, out, to + r, min(wide, rows - r))
 
 
+SUMS = 4  # vectors of partial sums of a row: a product waits for no other
+
+
+@intrinsic
+def row_dot(typing, w, at, a, count):
+    """sum_j w[at + j] a[j], j < count."""
+    number = types.int64
+
+    def emit(context, builder, signature, arguments):
+        kind = scalar(signature.args[0])
+        w, a = (data(context, builder, signature.args[i], arguments[i]) for i in (0, 2))
+        at, count = arguments[1], arguments[3]
+        e = Emitter(builder, kind, width(kind))
+        sums = [cgutils.alloca_once(builder, e.type) for _ in range(SUMS)]
+        for place in sums:
+            builder.store(e.constant(0).value, place)
+
+        def add(place, j, part=None):
+            value = e.fma(e.load(w, builder.add(at, j), part), e.load(a, j, part), Lanes(e, builder.load(place)))
+            builder.store(value.value, place)
+
+        step = SUMS * e.lanes
+        whole = builder.sub(count, builder.srem(count, I64(step)))
+        with cgutils.for_range_slice(builder, I64(0), whole, I64(step), intp=I64) as (j, _):
+            for u, place in enumerate(sums):
+                add(place, builder.add(j, I64(u * e.lanes)))
+        each_vector(
+            builder, kind, builder.sub(count, whole), lambda e, j, part: add(sums[0], builder.add(whole, j), part)
+        )
+        first, *others = (Lanes(e, builder.load(place)) for place in sums)
+        for other in others:
+            first = first + other
+        reduced = e._intrinsic(f"llvm.vector.reduce.fadd.{e.suffix}", ir.FunctionType(kind, [kind, e.type]))
+        return builder.call(reduced, [ir.Constant(kind, 0.0), first.value], fastmath=("reassoc",))
+
+    return w.dtype(w, number, a, number), emit
+
+
+@inside
+def row_by_row(x, at, a, out, count):
+    """As dots, with each row read from one end to the other, as the prefetchers of memory like it best."""
+    for r in range(count):
+        out[r] = row_dot(x, at + r * a.size, a, a.size)
+
+
 @inside
 def product(x, at, bias, a, out, count):
     """out_r = sum_j W_rj a_j + b_r, r < count; W begins at x[at], b at x[bias] if that is not negative."""
-    dots(x, at, a.size, a, a.size, out, 0, count)
+    if x.size > LARGE:
+        row_by_row(x, at, a, out, count)
+    else:
+        dots(x, at, a.size, a, a.size, out, 0, count)
     if bias >= 0:
         b = x[bias : bias + count]
         for r in range(count):

@@ -2,6 +2,7 @@
 
 import nn
 from nn.decoding import Decoder, Full, generate
+from nn.kernels import words
 from nn.language import gpt2, llama
 from npopt.errors import UserError
 
@@ -149,3 +150,18 @@ def test_where_it_does_not_compile_layers_do_the_work(monkeypatch, rng):
     assert not decoder.fast.takes(tokens[:, :1], 0)
     monkeypatch.setattr(nn.kernels.words, "run", None)
     assert Decoder(network, x).fast is None
+
+
+def test_weights_that_no_cache_holds_are_read_row_by_row():
+    """A network of more than LARGE parameters goes another way through its matrices, to the same numbers."""
+    network = llama(3000, 16, 640, 1, 4)
+    assert network.dim > words.LARGE
+    x = 0.1 * network.x0(np.random.default_rng(0))
+    tokens = np.random.default_rng(1).integers(0, 3000, (2, 5))
+    decoder = Decoder(network, x)
+    assert decoder.fast is not None
+    state = decoder.start(2)
+    found = np.stack([state.append(tokens[:, t : t + 1]) for t in range(5)], axis=1)
+    decoder.fast = None
+    expected = decoder.start(2).append(tokens, every=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
