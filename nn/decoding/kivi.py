@@ -8,7 +8,6 @@ from npopt.values import whole
 import numpy as np
 
 from .. import kernels
-from ..kernels import packed
 from .caches import Cache
 
 FAST = "channel and token"
@@ -223,8 +222,10 @@ class KIVIMemory:
         """Attention of one word, (B, 1, H, d), that looks at all others and reads codes as they are; None where this
         is not compiled for what is here, and nothing was done."""
         keys, values = self.parts[i]
-        fits = q.shape[1] == 1 and type(q) is np.ndarray and q.dtype == np.float32 and packed.attend is not None
-        if not fits or kernels.plan() != "fast" or self.cache.by != FAST or not (keys.units and values.units):
+        simple = q.shape[1] == 1 and type(q) is np.ndarray and q.dtype == np.float32 and self.cache.by == FAST
+        if not simple or kernels.plan() != "fast" or not (keys.units and values.units):
+            return None
+        if not kernels.packed.fits(keys.room[0].shape[-1], values.room[0].shape[-1]):
             return None
         if turn is not None:
             turn(q, start)
@@ -233,14 +234,14 @@ class KIVIMemory:
         B, _, H, d = q.shape
         G = keys.new.shape[1]
         y = np.empty((B, G, H // G, d), np.float32)
-        arrays = []
+        flat, sizes = [], []
         for part in (keys, values):
-            codes, low, step = part.old
-            low, step = low.view(np.uint16), step.view(np.uint16)
-            if part is keys:
-                codes, low, step = codes[..., 0, :], low[..., 0], step[..., 0]
-            arrays += [codes, low, step, part.new]
-        packed.attend(q.reshape(y.shape), *arrays, self.cache.bits, scale, packed.HALF, y)
+            codes, low, step = (array.reshape(B, G, -1) for array in part.room)
+            flat.append((codes, low.view(np.uint16), step.view(np.uint16)))
+            sizes += [part.units, *part.room[0].shape[4 if part is keys else 3 :]]
+        sizes = sizes[0], sizes[2], *sizes[3:]  # keys: (units, 1, bytes), values: (words, groups, bytes)
+        attend, scale = kernels.packed.attend_of(self.cache.bits), np.float32(scale)
+        attend(q.reshape(y.shape), flat[0], keys.new, flat[1], values.new, sizes, scale, kernels.packed.HALF, y)
         for part in (keys, values):
             part.settle()
         return y.reshape(q.shape)

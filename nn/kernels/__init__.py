@@ -48,10 +48,10 @@ class Absent:
 
 
 try:
-    from . import attention_blocks, cpu, gates, matrices, norms, pooling, recurrent, rows, words
+    from . import attention_blocks, cpu, gates, matrices, norms, packed, pooling, recurrent, rows, words
 except Exception as error:  # whatever a library does whose inner parts have changed
     warn(error)
-    attention_blocks = cpu = gates = matrices = norms = pooling = recurrent = rows = words = Absent()
+    attention_blocks = cpu = gates = matrices = norms = packed = pooling = recurrent = rows = words = Absent()
 
 __all__ = [
     "CHOICES",

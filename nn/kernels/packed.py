@@ -4,76 +4,118 @@ memory. A byte holds numbers that stand a part of a group apart, so that unpacki
     score_t = scale sum_d q_d (low_d + step_d code_dt)          keys by channel: groups of words
     y_d = sum_t p_t (low_t + step_t code_td)                    values by word: groups of channels
 
-In both sums the lows and the steps leave the inner loop: q_d step_d times codes, p_t step_t times codes.
+Both are sums of code vectors, of eight bytes each, times numbers a_i = q_d step_d or p_t step_t: `weigh`. The lows
+add a number to a whole group.
 """
 
-import numba
+import functools
+
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from .attention_parts import exponentials, largest
+from .products import inside
+from .simd import F32, I64, Emitter, Lanes, data, scalar
 
 HALF = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)  # float16 numbers by their bits
+LANES = 8  # bytes that are taken at a time
+I8, I32 = ir.IntType(8), ir.IntType(32)
 
 
-@numba.njit(fastmath={"contract", "reassoc", "nsz"}, error_model="numpy", nogil=True)
-def _score(q, codes, low, step, bits, table, out):
-    """out[t] += q . key_t of whole groups; codes: (units, d, bytes), low, step: (units, d) bits of float16."""
-    units, d, size = codes.shape
-    parts, mask = 8 // bits, np.uint8((1 << bits) - 1)
-    group = size * parts
-    for u in range(units):
-        for c in range(d):
-            a, b = q[c] * table[step[u, c]], q[c] * table[low[u, c]]
-            row = codes[u, c]
-            for part in range(parts):
-                first, shift = u * group + part * size, np.uint8(bits * part)
-                for j in range(size):
-                    out[first + j] += b + a * np.float32((row[j] >> shift) & mask)
+@functools.cache
+def weigh_of(bits):
+    """weigh for codes of so many bits."""
+    parts = 8 // bits
+
+    @intrinsic
+    def weigh(typing, codes, at, stride, a, count, out, to, jump):
+        """out[to + p jump + j] += sum_i a[i] (part p of codes[at + i stride + j]), i < count, j < 8, p < 8 / bits."""
+        number = types.int64
+
+        def emit(context, builder, signature, arguments):
+            if scalar(signature.args[3]) is not F32:
+                raise TypeError("weigh is for float32")
+            codes, a, out = (data(context, builder, signature.args[i], arguments[i]) for i in (0, 3, 5))
+            at, stride, count, to, jump = (arguments[i] for i in (1, 2, 4, 6, 7))
+            e, wide, bytes_ = Emitter(builder, F32, LANES), ir.VectorType(I32, LANES), ir.VectorType(I8, LANES)
+            constant = lambda value: ir.Constant(wide, [I32(value)] * LANES)  # noqa: E731
+            sums = [cgutils.alloca_once(builder, e.type) for _ in range(parts)]
+            for place in sums:
+                builder.store(e.constant(0).value, place)
+            with cgutils.for_range_slice(builder, I64(0), count, I64(1), intp=I64) as (i, _):
+                start = builder.add(at, builder.mul(i, stride))
+                row = builder.load(builder.bitcast(builder.gep(codes, [start]), bytes_.as_pointer()), align=1)
+                row, share = builder.zext(row, wide), e.splat(builder.load(builder.gep(a, [i])))
+                for p, place in enumerate(sums):
+                    part = builder.and_(builder.lshr(row, constant(bits * p)), constant((1 << bits) - 1))
+                    value = Lanes(e, builder.sitofp(part, e.type))
+                    builder.store(e.fma(value, share, Lanes(e, builder.load(place))).value, place)
+            for p, place in enumerate(sums):
+                here = builder.add(to, builder.mul(jump, I64(p)))
+                e.store(out, here, e.load(out, here) + Lanes(e, builder.load(place)))
+            return context.get_dummy_value()
+
+        return types.void(codes, number, number, a, number, out, number, number), emit
+
+    return weigh
 
 
-@numba.njit(fastmath={"contract", "reassoc", "nsz"}, error_model="numpy", nogil=True)
-def _mix(p, codes, low, step, bits, table, out):
-    """out[d] += sum_t p_t value_t; codes: (words, groups, bytes), low, step: (words, groups) bits of float16."""
-    words, groups, size = codes.shape
-    parts, mask = 8 // bits, np.uint8((1 << bits) - 1)
-    for t in range(words):
-        for g in range(groups):
-            a, b = p[t] * table[step[t, g]], p[t] * table[low[t, g]]
-            row = codes[t, g]
-            for part in range(parts):
-                first, shift = g * size * parts + part * size, np.uint8(bits * part)
-                for j in range(size):
-                    out[first + j] += b + a * np.float32((row[j] >> shift) & mask)
+@functools.cache
+def attend_of(bits):
+    """attend for codes of so many bits, groups being whole times LANES bytes."""
+    weigh, parts = weigh_of(bits), 8 // bits
 
-
-@numba.njit(fastmath={"contract", "reassoc", "nsz"}, error_model="numpy", nogil=True)
-def attend(q, keys, key_low, key_step, new_keys, values, value_low, value_step, new_values, bits, scale, table, y):
-    """y: (B, G, R, d), of q alike; keys: (B, G, units, d, bytes), new_keys: (B, G, t, d), values: (B, G, words, groups,
-    bytes), new_values: (B, G, t', d). All that is there is seen."""
-    B, G, R, d = q.shape
-    old, new = keys.shape[2] * keys.shape[4] * (8 // bits), new_keys.shape[2]
-    told, scores = values.shape[2], np.empty(old + new, np.float32)
-    for b in range(B):
-        for g in range(G):
-            for r in range(R):
-                scores[:] = 0
-                _score(q[b, g, r], keys[b, g], key_low[b, g], key_step[b, g], bits, table, scores)
-                for t in range(new):
-                    total = np.float32(0)
+    @inside
+    def attend(q, keys, new_keys, values, new_values, sizes, scale, table, y):
+        """y: (B, G, R, d), of q alike. keys, values: (codes, low, step), (B, G, ...), flat behind these axes; lows and
+        steps are bits of float16. sizes: (groups of words in use, bytes of one; words in use, groups of channels, bytes
+        of one). new_keys, new_values: (B, G, t, d). All that is there is seen."""
+        (B, G, R, d), (units, size, words, groups, width) = q.shape, sizes
+        old, new, group = units * size * parts, new_keys.shape[2], size * parts
+        both, a = np.empty((1, old + new), np.float32), np.empty(max(d, words), np.float32)
+        scores = both[0]
+        for b in range(B):
+            for g in range(G):
+                codes, low, step = keys[0][b, g], keys[1][b, g], keys[2][b, g]
+                told, below, stair = values[0][b, g], values[1][b, g], values[2][b, g]
+                for r in range(R):
+                    one, out = q[b, g, r], y[b, g, r]
+                    for u in range(units):
+                        base = np.float32(0)
+                        for c in range(d):
+                            a[c] = one[c] * table[step[u * d + c]]
+                            base += one[c] * table[low[u * d + c]]
+                        for t in range(u * group, (u + 1) * group):
+                            scores[t] = base
+                        for j in range(0, size, LANES):
+                            weigh(codes, u * d * size + j, size, a, d, scores, u * group + j, size)
+                    for t in range(new):
+                        base = np.float32(0)
+                        for c in range(d):
+                            base += one[c] * new_keys[b, g, t, c]
+                        scores[old + t] = base
+                    total = exponentials(both, 0, old + new, scale, scale * largest(scores, 0, old + new))
+                    for k in range(groups):
+                        base = np.float32(0)
+                        for t in range(words):
+                            a[t] = scores[t] * table[stair[t * groups + k]]
+                            base += scores[t] * table[below[t * groups + k]]
+                        first = k * width * parts
+                        for c in range(first, first + width * parts):
+                            out[c] = base
+                        for j in range(0, width, LANES):
+                            weigh(told, k * width + j, groups * width, a, words, out, first + j, width)
+                    for t in range(new_values.shape[2]):
+                        for c in range(d):
+                            out[c] += scores[words + t] * new_values[b, g, t, c]
                     for c in range(d):
-                        total += q[b, g, r, c] * new_keys[b, g, t, c]
-                    scores[old + t] = total
-                top = scores[0]
-                for t in range(old + new):
-                    top = max(top, scores[t])
-                total = np.float32(0)
-                for t in range(old + new):
-                    scores[t] = np.exp(np.float32(scale) * (scores[t] - top))
-                    total += scores[t]
-                out = y[b, g, r]
-                out[:] = 0
-                _mix(scores, values[b, g], value_low[b, g], value_step[b, g], bits, table, out)
-                for t in range(new_values.shape[2]):
-                    p = scores[told + t]
-                    for c in range(d):
-                        out[c] += p * new_values[b, g, t, c]
-                for c in range(d):
-                    out[c] /= total
+                        out[c] /= total
+
+    return attend
+
+
+def fits(*sizes):
+    """Whether groups of so many bytes are taken."""
+    return all(size and size % LANES == 0 for size in sizes)

@@ -270,10 +270,10 @@ def test_rounded_keys_change_logits_little_and_less_with_more_bits():
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
-@pytest.mark.parametrize("group, residual", [(8, 16), (16, 16)])
+@pytest.mark.parametrize("group, residual", [(8, 16), (32, 32)])
 def test_codes_are_read_as_they_are(bits, group, residual):
     """The compiled way, in float32, is the plain one: every word, also while texts are rolled back and branch."""
-    made = llama(V, 4 * T, 64, 2, 4, 24, kv_heads=2)
+    made = llama(V, 4 * T, 128, 2, 4, 24, kv_heads=2)
     x, tokens, found = parameters(made, dtype="float32"), texts(2, 84), {}
     x *= 0.3
     for way in ("fast", "reference"):
