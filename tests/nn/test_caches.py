@@ -269,7 +269,7 @@ def test_rounded_keys_change_logits_little_and_less_with_more_bits():
     assert wrong[0] > 3 * wrong[1] > 30 * wrong[2] > 0
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("bits", [2, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (4, 8))])
 @pytest.mark.parametrize("group, residual", [(8, 16), (32, 32)])
 def test_codes_are_read_as_they_are(bits, group, residual):
     """The compiled way, in float32, is the plain one: every word, also while texts are rolled back and branch."""
