@@ -49,6 +49,9 @@ def periods_figure(results):
             text = "never" if period == NEVER else f"every {period} steps"
             ax.plot(*zip(*points, strict=True), marker="o", ms=5, label=text, **look(i))
         ax.set(xscale="log", xlabel="learning rate", title=method)
+        rates = sorted({run.tags["lr"] for run in runs})
+        ax.minorticks_off()
+        ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
     axes[0].set_ylabel("held-out loss")
     return below(figure, axes[0], 4)
 
