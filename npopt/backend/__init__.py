@@ -28,7 +28,7 @@ from npopt.backend.devices import (
 )
 from npopt.backend.draws import generator, key
 from npopt.backend.formulas import elementwise
-from npopt.backend.noise import normals, row_uniform
+from npopt.backend.noise import normals, row_uniform, uniforms
 from npopt.backend.sparse import Csr
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "synchronize",
     "threads",
     "to_host",
+    "uniforms",
     "use",
     "workspace",
     "xp",

@@ -108,10 +108,13 @@ class elementwise:
             raise UserError(
                 f"{self.name} takes {len(self.arguments)} arguments ({', '.join(self.arguments)}), got {len(args)}"
             )
+        coded = [type(a) for a in args if hasattr(a, "scales")]
         owners = {owner(a) for a in args if getattr(a, "ndim", 0)}
-        if len(owners) != 1:
+        if coded:  # numbers that are kept as codes: see formulas_on_codes.py
+            plan = (None, coded[0], None, None)
+        elif len(owners) != 1:
             raise UserError(f"{self.name}: the arrays live on {len(owners)} devices; move them with backend.asarray")
-        if owners != {owner(np.empty(0))}:
+        elif owners != {owner(np.empty(0))}:
             plan = (None, owners.pop(), None, None)
         else:
             plan = self.plan_on_cpu(args)

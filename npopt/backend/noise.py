@@ -59,6 +59,12 @@ def normals(key, out, offset=0):
     return out
 
 
+def uniforms(key, out, offset=0):
+    """out[i] <- the number offset+i of key, U(0, 1), for a flat array: the numbers of uniform(key) in a formula."""
+    _uniforms(out, key, offset=offset)
+    return out
+
+
 def row_uniform(key, rows, out):
     """out[b, j] <- the number rows[b] D + j of key, U(0, 1); out: (B, D), rows: (B,) int64, or None for 0, 1, ..., B-1.
 
