@@ -38,6 +38,7 @@ EXAMPLES = {  # name: (how it is made, shape of one row of inputs)
     "EncoderLayer": (lambda: nn.EncoderLayer(4, 2, 6, norm="rms", activation="swiglu", dropout=0.2), (5, 4)),
     "DecoderLayer": (lambda: nn.DecoderLayer(4, 2, 6, memory_features=3, place="post"), ((3, 4), (5, 3))),
     "Embedding": (lambda: nn.Embedding(5, 3), (6,)),
+    "StableEmbedding": (lambda: nn.StableEmbedding(5, 3), (6,)),
     "Sequential": (lambda: nn.Sequential(nn.Linear(4, 5), nn.LeakyReLU(0.1), nn.Linear(5, 2)), (4,)),
     "Residual": (lambda: nn.Residual(nn.Linear(4, 4), nn.BatchNorm(4), nn.Tanh()), (4,)),
     "mlp": (lambda: nn.mlp((6, 5, 4, 3), norm="batch"), (6,)),

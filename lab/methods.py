@@ -23,6 +23,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {  # kind: the modules in which it is public
     "optimizers": ("npopt.optimizers",),
+    "codes": ("npopt.codes",),
     "estimators": ("npopt.estimators",),
     "samplers": ("npopt.samplers",),
     "schedules": ("npopt.schedules",),
@@ -195,11 +196,11 @@ def paper(method):
 
 # ------------------------------------------------------------------------------------------------------------ the state
 def example(kind):
-    """An object of a class: its defaults, SGD() or RandomReshuffling() where it takes an inner method, 1 where a number
-    must be given."""
-    from npopt import SGD, RandomReshuffling
+    """An object of a class: its defaults, SGD() or RandomReshuffling() where it takes an inner method, Adam() where that
+    must have a state, 1 where a number must be given."""
+    from npopt import SGD, Adam, Quantised, RandomReshuffling
 
-    inner = {"inner": SGD(), "sampler": RandomReshuffling()}
+    inner = {"inner": Adam() if kind is Quantised else SGD(), "sampler": RandomReshuffling()}
     given = [
         inner.get(p.name, 1)
         for p in inspect.signature(kind).parameters.values()

@@ -6,7 +6,7 @@ from .attention import MultiHeadAttention
 from .composites import Residual, Sequential
 from .convolution import Conv2d
 from .dropout import Dropout, Flatten, VariationalDropout
-from .embedding import Embedding
+from .embedding import Embedding, StableEmbedding
 from .gated import GEGLU, Gated, ReGLU, SwiGLU
 from .gradcheck import gradcheck_layer
 from .language import bert, gpt2, llama, transformer
@@ -68,6 +68,7 @@ __all__ = [
     "Softmax",
     "SoftmaxCrossEntropy",
     "SquaredError",
+    "StableEmbedding",
     "SwiGLU",
     "Tanh",
     "VariationalDropout",

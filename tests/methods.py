@@ -33,6 +33,7 @@ from npopt import (
     Nesterov,
     NormalisedMomentum,
     Proximal,
+    Quantised,
     RAdam,
     RMSProp,
     Rprop,
@@ -138,7 +139,15 @@ ASKING = [
     SophiaG(0.7, 0.8, 5.0, 1e-3, 0.2, 3),
     Lookahead(SophiaG(0.7, 0.8, 5.0, 1e-3, 0.2, 3), 4, 0.3, True),
 ]  # ask for second gradients
-EVERY = ELEMENTWISE + WHOLE + BY_SEGMENT + PROXIMAL + ASKING
+SMALL = dict(smallest=5, whole=("bias",))
+QUANTISED = [
+    Quantised(AdamW(0.7, 0.95, 1e-2, DECAY), 4, **SMALL),
+    Quantised(HeavyBall(0.7), None, "linear", **SMALL),
+    Quantised(Adam(0.7, 0.95, 1e-2), 8, ("dynamic", "positive"), 4, True, **SMALL),
+    Quantised(LAMB(0.7, 0.9, 1e-2, 0.2), 4, **SMALL),
+    Lookahead(Quantised(Lion(0.7, 0.95, 0.2), 4, **SMALL), 4, 0.3),
+]
+EVERY = ELEMENTWISE + WHOLE + BY_SEGMENT + PROXIMAL + ASKING + QUANTISED
 
 
 def short(optimizer):

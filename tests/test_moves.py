@@ -117,6 +117,7 @@ ARGUMENTS = {  # of those that have no default
     "EMA": (SGD(), 0.9),
     "SWA": (SGD(), 2),
     "Lookahead": (SGD(), 2),
+    "Quantised": (HeavyBall(), 16, "dynamic", 8, True, 16),
     "Proximal": (SGD(),),
     "Accumulated": (3,),
     "Clipped": (1.0,),

@@ -233,6 +233,16 @@ TABLE = {
             TWO + "test_muon_without_matrices_is_adamw",
             TWO + "test_the_singular_values_of_muons_update_are_near_one_and_its_scale_is_the_one_that_was_named",
         ],
+        "Quantised": [
+            "test_quantised.py::" + test
+            for test in (
+                "test_adamw_is_the_loop_of_the_paper",
+                "test_every_method_goes_on_from_what_its_codes_stand_for",
+                "test_bytes_of_state_are_those_that_are_there",
+                "test_a_state_is_saved_and_goes_on_bit_for_bit",
+                "test_pieces_of_whole_segments_give_the_step_of_the_whole",
+            )
+        ],
         "SophiaH": [
             TWO + "test_sophia_h_trajectory",
             TWO + "test_hutchinsons_estimate_has_the_diagonal_as_its_mean",
@@ -306,6 +316,26 @@ TABLE = {
             "test_mezo.py::test_deepzero_keeps_what_zo_grasp_says_and_draws_within_segments_anew",
         ],
     },
+    "npopt.codes": {
+        "Code": [
+            "test_codes.py::" + test
+            for test in (
+                "test_the_dynamic_map_is_the_published_one",
+                "test_linear_maps_have_equal_steps",
+                "test_two_tables_find_the_code_that_a_search_among_the_bounds_finds",
+                "test_every_code_comes_back",
+            )
+        ],
+        "Coded": [
+            "test_codes.py::" + test
+            for test in (
+                "test_arrays_are_kept_by_the_definition",
+                "test_the_error_of_a_round_trip_is_at_most_half_the_widest_step",
+                "test_drawn_codes_are_neighbours_and_right_on_average",
+                "test_a_formula_over_codes_is_decoding_the_formula_and_encoding",
+            )
+        ],
+    },
     "npopt.penalties": {name: PENALTY for name in ("L1", "L2", "L1L2", "Box", "Simplex")},
     "npopt.samplers": {
         "WithReplacement": [*ORDER, "test_samplers.py::test_with_replacement_is_uniform"],
@@ -345,7 +375,13 @@ TABLE = {
         )
     },
     "nn.linear": {"Linear": LAYER},
-    "nn.embedding": {"Embedding": ["problems/test_tokens.py::test_gradients_through_the_embedding"]},
+    "nn.embedding": {
+        "Embedding": ["problems/test_tokens.py::test_gradients_through_the_embedding"],
+        "StableEmbedding": [
+            "problems/test_tokens.py::test_gradients_through_the_embedding",
+            "problems/test_tokens.py::test_the_stable_embedding_is_layer_norm_of_what_is_looked_up",
+        ],
+    },
     "problems.feeds": {
         "Images": ["problems/test_neural.py::"],
         "Table": ["problems/test_neural.py::"],

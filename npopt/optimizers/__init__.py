@@ -27,6 +27,7 @@ from npopt.optimizers.nadam import NAdam
 from npopt.optimizers.nesterov import Nesterov
 from npopt.optimizers.normalised_momentum import NormalisedMomentum
 from npopt.optimizers.proximal import Proximal
+from npopt.optimizers.quantised import Quantised
 from npopt.optimizers.radam import RAdam
 from npopt.optimizers.rmsprop import RMSProp
 from npopt.optimizers.rprop import Rprop
@@ -69,6 +70,7 @@ __all__ = [
     "NormalisedMomentum",
     "Optimizer",
     "Proximal",
+    "Quantised",
     "RAdam",
     "RMSProp",
     "Rprop",

@@ -39,6 +39,7 @@ class AdaBound(Optimizer):
     """
 
     arrays = ("m", "v")
+    never_negative = ("v", "w")
     numbers = {"first": None}
 
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, final_lr=0.1, gamma=1e-3, base_lr=None):

@@ -24,6 +24,7 @@ class Adadelta(Optimizer):
     """
 
     arrays = ("v", "u")
+    never_negative = ("v", "u")
 
     def __init__(self, rho=0.9, eps=1e-6):
         self.rho = number("Adadelta", "rho", rho, low=0, high=1, open_high=True)

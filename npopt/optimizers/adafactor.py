@@ -43,6 +43,7 @@ class Adafactor(BySegment):
     in place of n k, and m where there is a b1.
     """
 
+    never_negative = ("R", "C", "V")
     options = ("weight_decay",)
 
     def __init__(self, decay=0.8, eps1=1e-30, eps2=1e-3, clip=1.0, relative=True, least=2, weight_decay=0.0, b1=None):

@@ -20,6 +20,7 @@ class AdaGrad(Optimizer):
     """
 
     arrays = ("s",)
+    never_negative = ("s",)
 
     def __init__(self, eps=1e-10, initial=0.0):
         self.eps, self.initial = number("AdaGrad", "eps", eps, low=0), number("AdaGrad", "initial", initial, low=0)

@@ -40,6 +40,7 @@ class Adam(Optimizer):
     """
 
     arrays = ("m", "v")
+    never_negative = ("v",)
     options = ("l2",)
 
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, l2=0.0):

@@ -35,6 +35,7 @@ class AdamMini(BySegment):
     block.
     """
 
+    never_negative = ("v",)
     options = ("weight_decay",)
 
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, heads=None):

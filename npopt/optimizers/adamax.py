@@ -24,6 +24,7 @@ class Adamax(Optimizer):
     """
 
     arrays = ("m", "u")
+    never_negative = ("u",)
 
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, eps_outside=False):
         self.b1, self.b2, self.eps = check_moments("Adamax", b1, b2, eps)

@@ -22,6 +22,7 @@ class AdamW(Optimizer):
     """
 
     arrays = ("m", "v")
+    never_negative = ("v",)
     options = ("weight_decay",)
 
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-2):

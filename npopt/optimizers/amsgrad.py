@@ -29,6 +29,7 @@ class AMSGrad(Optimizer):
     """
 
     arrays = ("m", "v", "w")
+    never_negative = ("v", "w")
     VARIANTS = ("original", "raw", "corrected")
 
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, variant="raw"):

@@ -54,15 +54,19 @@ class Optimizer(Value, Stateful):
     x and the state are written in place, g is only read; self.t counts steps from 1 and is already advanced when
     `update` runs. lr may be an array like x. `options` names the hyper-parameters that may be one, too ("no decay on
     biases"): update takes them after the arrays, cut to the piece. A subclass that needs more than elementwise updates
-    overrides `step`. `proximal`: the method applies the problem's prox, too. An estimator may run two kinds of steps in
-    compiled code. `plain`: x <- prox_{lr h}(x - lr g) and nothing else. `heavy`: m <- beta m + g, x <- x - lr m and
-    nothing else, with the number `beta` and the array "m".
+    overrides `step`. `never_negative` names arrays whose numbers are 0 or more, `by_formulas` those with a shape of
+    their own that only formulas touch. `keeper` makes what an array is kept in (quantised.py); None: zeros.
+    `proximal`: the method applies the problem's prox, too. An estimator may run two kinds of steps in compiled code.
+    `plain`: x <- prox_{lr h}(x - lr g) and nothing else. `heavy`: m <- beta m + g, x <- x - lr m and nothing else, with
+    the number `beta` and the array "m".
     """
 
     arrays = ()
+    never_negative = by_formulas = ()
     numbers = {}
     parts = ()
     options = ()
+    keeper = None
     proximal = False
     plain = False
     heavy = False
@@ -91,6 +95,8 @@ class Optimizer(Value, Stateful):
         """Zeros for an Array."""
         if array.shape is not None:
             raise UserError(f"{type(self).__name__}: {array.name} has a shape for each segment; derive from BySegment")
+        if self.keeper is not None and array.dtype is None:
+            return self.keeper(array.name, x)
         return backend.xp(x).zeros(x.shape, dtype=array.dtype or x.dtype)
 
     def restart(self, x: contracts.Array) -> None:

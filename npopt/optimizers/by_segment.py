@@ -35,6 +35,25 @@ def check_kinds(owner, kinds):
     return kinds
 
 
+def each_segment(owner, segments, g, take):
+    """take(segment, its part of the gradient) for a gradient as `visit` takes it, in pieces of whole segments."""
+
+    def cut(piece, gradient):
+        first, stop, _ = piece.indices(segments.dim)
+        done = first
+        for segment in segments:
+            if segment.start >= first and segment.stop <= stop:
+                take(segment, gradient[segment.start - first : segment.stop - first])
+                done = segment.stop
+        if done != stop:
+            raise UserError(
+                f"{owner}: a piece of the gradient, {first}:{stop}, cuts a segment in two; give pieces of whole "
+                "segments"
+            )
+
+    visit(g, segments.dim, cut)
+
+
 class BySegment(Optimizer):
     """A subclass gives `update_segment(segment, x, g, lr, *arrays, *options)`, all cut to the segment.
 
@@ -61,6 +80,8 @@ class BySegment(Optimizer):
                 places[segment.name] = (slice(stop, stop + math.prod(shape)), shape)
                 stop += math.prod(shape)
         self._places[array.name] = places
+        if self.keeper is not None and array.dtype is None and array.name in self.by_formulas:
+            return self.keeper(array.name, x, {name: piece for name, (piece, _) in places.items()})
         return backend.xp(x).zeros(stop, dtype=array.dtype or x.dtype)
 
     def cut(self, segment):
@@ -80,23 +101,11 @@ class BySegment(Optimizer):
         self.t += 1
         options = self.current()
 
-        def take(piece, gradient):
-            first, stop, _ = piece.indices(x.size)
-            done = first
-            for segment in self.segments:
-                if segment.start >= first and segment.stop <= stop:
-                    rate, *rest = [v[segment.slice] if getattr(v, "ndim", 0) else v for v in (lr, *options)]
-                    part = gradient[segment.start - first : segment.stop - first]
-                    self.update_segment(segment, x[segment.slice], part, rate, *self.cut(segment), *rest)
-                    done = segment.stop
-            if done != stop:
-                name = type(self).__name__
-                raise UserError(
-                    f"{name}: a piece of the gradient, {first}:{stop}, cuts a segment in two; give pieces "
-                    "of whole segments"
-                )
+        def take(segment, part):
+            rate, *rest = [v[segment.slice] if getattr(v, "ndim", 0) else v for v in (lr, *options)]
+            self.update_segment(segment, x[segment.slice], part, rate, *self.cut(segment), *rest)
 
-        visit(g, x.size, take)
+        each_segment(type(self).__name__, self.segments, g, take)
 
     def update_segment(self, segment, x, g, lr, *arrays):
         raise UserError(f"{type(self).__name__} has no update_segment")

@@ -33,6 +33,7 @@ class LAMB(BySegment):
     """
 
     arrays = ("m", "v")
+    never_negative = ("v",)
     options = ("weight_decay",)
 
     def __init__(self, b1=0.9, b2=0.999, eps=1e-6, weight_decay=0.01, cap=None, corrected=True, kinds=WEIGHTS):

@@ -54,6 +54,8 @@ class Muon(BySegment):
     cancels. NS runs in x's dtype, where the authors use bfloat16. State: m, and v where AdamW runs.
     """
 
+    never_negative = ("v",)
+    by_formulas = ("v",)
     options = ("weight_decay",)
     SCALES = ("original", "rms")
 

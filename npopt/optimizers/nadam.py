@@ -26,6 +26,7 @@ class NAdam(Optimizer):
     """
 
     arrays = ("m", "v")
+    never_negative = ("v",)
     numbers = {"product": 1.0}  # P_t
 
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, decay=0.004):

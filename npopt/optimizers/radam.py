@@ -29,6 +29,7 @@ class RAdam(Optimizer):
     """
 
     arrays = ("m", "v")
+    never_negative = ("v",)
 
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, threshold=4):
         self.b1, self.b2, self.eps = check_moments("RAdam", b1, b2, eps)

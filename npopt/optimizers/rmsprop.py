@@ -52,6 +52,8 @@ class RMSProp(Optimizer):
     ten times lr for a = 0.99. Without momentum and centring the state is v alone.
     """
 
+    never_negative = ("v",)
+
     def __init__(self, a=0.99, eps=1e-8, centred=False, momentum=0.0, eps_inside=False):
         self.a = number("RMSProp", "a", a, low=0, high=1, open_high=True)
         self.eps = number("RMSProp", "eps", eps, low=0)

@@ -40,6 +40,7 @@ class Rprop(Optimizer):
     batches: the noise of a minibatch turns signs. p g is judged by signs, so small gradients do not underflow.
     """
 
+    never_negative = ("d",)
     VARIANTS = ("irprop-", "rprop-", "rprop+")
 
     def __init__(self, down=0.5, up=1.2, low=1e-5, high=500.0, variant="irprop-"):

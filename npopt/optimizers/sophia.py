@@ -102,6 +102,8 @@ class SophiaG(Sophia):
     the mean loss.
     """
 
+    never_negative = ("h",)
+
     def estimate(self, x, h):
         gradient = backend.xp(x).empty_like(x)
         rows = self.oracle.sampled(x, gradient, self.key())

@@ -42,6 +42,7 @@ class SWATS(Optimizer):
     """
 
     arrays = ("m", "v")
+    never_negative = ("v",)
     numbers = {"average": 0.0, "rate": 0.0, "switched": 0}
 
     def __init__(self, b1=0.9, b2=0.999, eps=1e-8, tolerance=1e-9, relative=False):

@@ -89,9 +89,12 @@ def sentences(n=12):
     return [rng.integers(0, 7, rng.integers(2, 9)) for _ in range(n)]
 
 
-@pytest.mark.parametrize("kind", ["windows", "sentences"])
+@pytest.mark.parametrize("kind", ["windows", "sentences", "stable"])
 def test_gradients_through_the_embedding(kind, rng):
-    if kind == "windows":
+    if kind == "stable":
+        network = small(8, first=nn.StableEmbedding(7, 5, eps=0.1))
+        problem = Neural(network, Windows(TEXT, 8), dtype="float64")
+    elif kind == "windows":
         problem = Neural(small(8), Windows(TEXT, 8, moving=True), nn.SoftmaxCrossEntropy(0.1), l2=0.01, dtype="float64")
     else:
         network = small(6, first=Mask(7, 5), shape=((6,), (6,)))
@@ -100,6 +103,22 @@ def test_gradients_through_the_embedding(kind, rng):
     problem.begin(4)
     report = gradcheck(problem, x, np.array([2, 5, 2, 0]))
     assert report.ok, str(report)
+
+
+def test_the_stable_embedding_is_layer_norm_of_what_is_looked_up(rng, device):
+    network = nn.Network(nn.Sequential(embed=nn.StableEmbedding(30, 7, eps=0.2)), (4,))
+    start = backend.to_host(network.x0(np.random.default_rng(0), "float64"))
+    W = network.segments.view(start, "embed.W")
+    bound = (6 / 37) ** 0.5  # Xavier's
+    assert 0.9 * bound < np.abs(W).max() < bound and W.std() == pytest.approx(bound / 3**0.5, rel=0.1)
+    assert [s.kind for s in network.segments] == ["embedding", "norm", "bias"]
+    x, ids = rng.standard_normal(network.dim), rng.integers(0, 30, (5, 4))
+    W, a, b = (network.segments.view(x, name) for name in network.segments.names)
+    rows = W[ids]
+    expected = a * (rows - rows.mean(-1, keepdims=True)) / np.sqrt(rows.var(-1, keepdims=True) + 0.2) + b
+    network.bind(backend.asarray(x))
+    y, _ = network.forward(backend.asarray(ids), nn.Run())
+    np.testing.assert_allclose(backend.to_host(y), expected, rtol=1e-12)
 
 
 def test_padding_and_what_stands_in_it_change_nothing(rng):
