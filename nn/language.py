@@ -11,7 +11,7 @@ from . import init as initialisers
 from .activations import GELU, Tanh
 from .composites import Sequential
 from .dropout import Dropout
-from .embedding import Embedding
+from .embedding import Embedding, StableEmbedding
 from .encoder import AtGap, Averaged, Chosen, Encoder, EncoderDecoder, First, OneType
 from .layer_norm import LayerNorm, RMSNorm
 from .linear import Linear
@@ -80,10 +80,11 @@ def llama(
     return decoder(words, length, body, parts, RMSNorm(features, eps), features, f"llama-{layers}x{features}", tied)
 
 
-def gpt2(words, length, features, layers, heads, hidden=None, *, dropout=0.0, eps=1e-5, tied=True):
+def gpt2(words, length, features, layers, heads, hidden=None, *, dropout=0.0, eps=1e-5, tied=True, stable=False):
     """The decoder of GPT-2, Radford et al. 2019: learned positions, LayerNorm before each part, GELU by tanh, biases.
 
     The maps that end in a sum start with a deviation of 0.02 / sqrt(2 layers), the others with 0.02.
+    stable: the words' vectors are those of a StableEmbedding.
     """
     layers = whole("gpt2", "layers", layers)
     parts = []
@@ -102,7 +103,8 @@ def gpt2(words, length, features, layers, heads, hidden=None, *, dropout=0.0, ep
         attention, feed = (child.f for child in part.parts)
         attention.out.init["W"] = dict(feed.children())["down"].init["W"] = depth_scaled(layers)
         parts.append(part)
-    body = {"embed": Embedding(words, features, START), "positions": LearnedPositions(length, features, START)}
+    embed = StableEmbedding(words, features, eps=eps) if stable else Embedding(words, features, START)
+    body = {"embed": embed, "positions": LearnedPositions(length, features, START)}
     if dropout:
         body["drop"] = Dropout(dropout)
     return decoder(words, length, body, parts, LayerNorm(features, eps), features, f"gpt2-{layers}x{features}", tied)

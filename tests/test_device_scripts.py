@@ -22,6 +22,7 @@ import strict
 SCRIPTS = sorted((pathlib.Path(__file__).parents[1] / "scripts").glob("[!_]*.py"))
 SLOW = (
     "mlp_batches",
+    "adam8bit",
     "adam_text",
     "adam_variants",
     "variance_networks",
