@@ -35,7 +35,7 @@ def colour(tags):
     "training.png",
     caption="Adam with 32 bits and with codes, at the rate of 32 bits. Left: training loss of the encoder on SST-2; "
     "right: loss of held-out text of the GPT. Medians of the seeds and their range. Drawn codes and blocks of 2048 "
-    "are left out: see the next figure.",
+    "are left out: see the next figure. What the legend says of diverged runs is said of the GPT.",
 )
 def training(results):
     figure, axes = panels(1, 2)
@@ -53,6 +53,7 @@ def training(results):
             colours=colour,
         )
         closer(ax, results.select(part, method="32 bits"), column, 0.1, 0.15)
+        ax.set_title("fine-tuning an encoder" if part == "a" else "training a GPT")
         ax.set_xlim(left=0)
     return below(figure, axes[1], 3)
 
