@@ -50,7 +50,7 @@ class MultiHeadAttention(Layer):
     Kept: q, k, v, o and the logarithms of the softmax's sums, (B, H, T). Relative's tables are the parameters K, V.
     """
 
-    reads_output = False
+    reads_output, two_bytes = False, False
 
     def __init__(
         self,
@@ -168,8 +168,6 @@ class MultiHeadAttention(Layer):
         if isinstance(self.positions, Rotary):
             self.positions.turn(q)
             self.positions.turn(k)
-        if q.dtype.itemsize == 2:
-            raise UserError("MultiHeadAttention: float16 and bfloat16 are not there yet; leave compute= out")
         how = self.how(q, k, keep, run)
         o, lse = backend.empty(q.shape, q.dtype), backend.empty((len(q), self.heads, q.shape[1]), q.dtype)
         kernels.attention(q, k, v, o, lse, how)

@@ -33,7 +33,8 @@ class Run:
     inplace         x belongs to nobody else: y may take its place, if x has no gaps (run.place)
     seed, step      with a layer's name they fix its draws
     rows            row numbers of the batch, a device array of whole numbers, or None for 0..B-1
-    compute         the type of activations, "float16" or "bfloat16"; None for that of the parameters
+    compute         the type of activations, "float16" or "bfloat16"; None for that of the parameters. On a CPU layers
+                    are not told (narrow.py)
     pending         what layers leave for the end of the step, {layer: value}; None where nothing is to be remembered
     """
 
@@ -91,6 +92,8 @@ class Layer:
     reads_output    backward reads what forward returned, so nobody may overwrite it
     view            forward or backward may return (a view of) what it was given
     active          set by Network.bind: a parameter in or below this layer is trained
+    two_bytes       on a GPU it takes arrays of float16 and bfloat16; a network with a layer that does not is computed
+                    as on a CPU (narrow.py)
     positionwise    in evaluation, y at a position of a text (axis 1) depends on x at that position alone
 
     A layer with statistics of its own also has state(), load_state(s) and commit(value). commit folds in the value that
@@ -98,7 +101,7 @@ class Layer:
     """
 
     shapes, init = {}, {}
-    reads_output, view, is_block = True, False, False
+    reads_output, view, is_block, two_bytes = True, False, False, True
     path, active, positionwise = "", False, False
 
     def __getattr__(self, name):

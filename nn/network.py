@@ -9,6 +9,7 @@ from npopt.segments import Segments
 
 import numpy as np
 
+from . import narrow
 from .layer import cast, named, sizes
 from .release import Release
 
@@ -57,6 +58,7 @@ class Network:
                     )
         self.owners = {user: self.segments.find(name) for name, users in self.users.items() for user in users}
         self.dim = self.segments.dim
+        self.two_bytes = all(leaf.two_bytes for leaf in layer.leaves())
         self.keepers = [leaf for leaf in layer.leaves() if hasattr(leaf, "commit")]
         self.pending, self.sums = None, {}
         self._x = self._g = self._active = None
@@ -181,7 +183,10 @@ class Network:
         if run.training and self.pending is None and run.pending is None:
             left = {}  # a step's first training pass leaves what commit folds in
             part = self.part(run.remembering(left))
-        y, saved = self.layer.forward(cast(inputs, run.compute), part)
+        if narrow.narrow(self, run):
+            y, saved = narrow.forward(self, inputs, part)
+        else:
+            y, saved = self.layer.forward(cast(inputs, run.compute), part)
         self.pending = self.pending if left is None else left
         return cast(y, run.compute and self._x.dtype), saved
 
@@ -201,8 +206,11 @@ class Network:
                 f"{self.name}: since this pass went forward the network was bound without a gradient; "
                 "bind it to x and g again before the pass goes back"
             )
-        kind, dy = dy.dtype, cast(dy, run.compute)
-        dx = self.layer.backward(dy, stack.pop(), here) if here.backward else None
+        kind, dx = dy.dtype, None
+        if here.backward and narrow.narrow(self, run):
+            dx = narrow.backward(self, dy, stack.pop(), here)
+        elif here.backward:
+            dx = self.layer.backward(cast(dy, run.compute), stack.pop(), here)
         self.add_shared()
         return dx if dx is None else cast(dx, run.compute and kind)
 

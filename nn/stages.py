@@ -9,7 +9,7 @@ import bisect
 
 from npopt.directions import moved
 
-from . import kernels
+from . import kernels, narrow
 from .composites import Sequential
 from .layer import cast
 
@@ -49,13 +49,15 @@ class Stages:
 
     def forward(self, h, run, begin, end=None):
         """Stages begin, ..., end - 1 on h, which the first of them does not write over."""
-        for i, (layer, inplace) in enumerate(self.stages[begin:end]):
-            h, _ = layer.forward(h, run.asking(False, False, inplace and i > 0))
+        with narrow.passing(self.network, run) as run:
+            for i, (layer, inplace) in enumerate(self.stages[begin:end]):
+                h, _ = layer.forward(h, run.asking(False, False, inplace and i > 0))
         return h
 
     def moved_values(self, x, places, amounts, inputs, run, value):
         """Problem.moved_values of a network: value(outputs) gives the number. run: without backward."""
-        network, first = self.network, cast(inputs, run.compute)
+        network = self.network
+        first = narrow.given(inputs, run.compute) if narrow.narrow(network, run) else cast(inputs, run.compute)
         if run.training and network.pending is None and network.keepers:
             network.forward(inputs, run)  # the step's batch statistics are those of x itself
         h, at = first, 0

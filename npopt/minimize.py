@@ -221,6 +221,7 @@ class _Loop:
             **self.estimator.counts,
             "lr": math.nan if getattr(rate, "ndim", 0) else float(backend.to_host(rate)),
             "loss": self.loss_sum / self.loss_count if self.loss_count else math.nan,
+            **self.estimator.shown,
         }
         if measured:
             answer = self.optimizer.answer(self.x)

@@ -33,13 +33,11 @@ def checked(compute, dtype):
     """The type of activations, or None. A UserError where it cannot be had."""
     if compute is None:
         return None
-    if compute not in ("float16", "bfloat16"):
-        raise UserError(f"Neural: compute must be 'float16', 'bfloat16' or None, got {compute!r}")
-    if np.dtype(dtype) != "float32" or backend.device() == "cpu":
-        raise UserError(
-            f"Neural: compute={compute!r} goes with float32 parameters on a GPU (backend.use('gpu')); here they are "
-            f"{np.dtype(dtype)} on the {backend.device()}"
-        )
+    if compute not in backend.FORMATS:
+        known = ", ".join(map(repr, backend.FORMATS))
+        raise UserError(f"Neural: compute must be one of {known} or None, got {compute!r}")
+    if np.dtype(dtype) != "float32":
+        raise UserError(f"Neural: compute={compute!r} goes with float32 parameters; here they are {np.dtype(dtype)}")
     if compute == "bfloat16":
         import ml_dtypes  # noqa: F401 (NumPy and CuPy know bfloat16 by it)
     return compute
@@ -52,8 +50,10 @@ class Neural(OfInputs, Evaluated, Curved, Released, Sections, Problem):
     feed           Images, Table, Windows, ...; it serves this problem alone
     loss           nn.losses; SoftmaxCrossEntropy by default
     l2             weight of |x|^2 / 2, at least 0
-    compute        on a GPU: the type of activations, "float16" or "bfloat16". Parameters, their gradients, statistics,
-                   sums and the loss stay float32.
+    compute        the type of activations: "float16", "bfloat16", "float8_e4m3" or "float8_e5m2". Parameters, their
+                   gradients, statistics, sums and the loss stay float32. A GPU has arrays of the first two; else the
+                   numbers are kept in float32 (nn/narrow.py): exact, on a CPU in half the memory between the passes,
+                   and slower.
     loss_scale     with `compute`: dL/dz is multiplied by it before it is rounded, gradients are divided by it; a power
                    of 2. float16 would lose small gradients otherwise (Micikevicius et al., ICLR 2018, section 3.2).
     seed           of dropout and augmentation; minimize sets its own

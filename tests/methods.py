@@ -36,6 +36,7 @@ from npopt import (
     Quantised,
     RAdam,
     RMSProp,
+    Rounded,
     Rprop,
     SophiaG,
     SophiaH,
@@ -76,6 +77,8 @@ ELEMENTWISE = [
     Lookahead(HeavyBall(0.7), 4, 0.3, True),
     EMA(HeavyBall(0.7), 0.8),
     SWA(HeavyBall(0.7), 5, 3),
+    Rounded(HeavyBall(0.7), "bfloat16"),
+    Rounded(HeavyBall(0.7), "float8_e4m3", True),
 ]
 WHOLE = [  # need the whole gradient at once
     SWATS(0.7, 0.8, 1e-2, 0.3, True),

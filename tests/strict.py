@@ -198,10 +198,9 @@ class Module:
 class Strict:
     """The device; register it with backend.DEVICES["strict"] = Strict."""
 
-    records = False
+    records, stores = False, ()
     name = "strict"
     array_type = StrictArray
-    records = False
 
     def __init__(self):
         self.module = Module(np)

@@ -118,6 +118,7 @@ ARGUMENTS = {  # of those that have no default
     "SWA": (SGD(), 2),
     "Lookahead": (SGD(), 2),
     "Quantised": (HeavyBall(), 16, "dynamic", 8, True, 16),
+    "Rounded": (SGD(),),
     "Proximal": (SGD(),),
     "Accumulated": (3,),
     "Clipped": (1.0,),
@@ -131,7 +132,8 @@ ARGUMENTS = {  # of those that have no default
     "TRADES": (0.1, 1.0, 0.05, 2),
     "Replay": (RandomReshuffling(16), 2),
 }
-ON_NETWORKS = {"Adversarial", "FreeAdversarial", "TRADES", "Layerwise", "BlockGradient", "BlockGradient(largest)"}
+ON_NETWORKS = {"Adversarial", "FreeAdversarial", "TRADES", "LossScaled"}
+ON_NETWORKS |= {"Layerwise", "BlockGradient", "BlockGradient(largest)"}
 BASES = {"Array", "Optimizer", "Around", "BySegment", "Sophia", "Mirrored"}
 BASES |= {"Estimator", "Wrapper", "Clipping", "Sampler", "Batch"}
 VARIANTS = {
@@ -161,6 +163,7 @@ READERS = {
     'FISTA("gradient")': {"fista.step"},
     "FISTA(backtracking)": {"ista.forward_backward"},
     "ISTA(backtracking)": {"ista.forward_backward"},
+    "LossScaled": {"loss_scaled.__call__"},
     "SWATS": {"swats.step"},
     "BlockGradient(largest)": {"block_gradient.take"},
 }

@@ -25,11 +25,13 @@ from npopt import (
     NormalisedMomentum,
     RAdam,
     RMSProp,
+    Rounded,
     Rprop,
     backend,
 )
 from npopt.optimizers import Optimizer
 
+import ml_dtypes
 import numpy as np
 import pytest
 from methods import ELEMENTWISE, WHOLE, short
@@ -247,7 +249,25 @@ def slow_asgd(x, gradients, lr, lam, alpha, begin):
         yield x
 
 
+def slow_rounded(x, gradients, lr, inner, format, stochastic):
+    """By the types of ml_dtypes and the neighbours they know; of two the one that the draw is below."""
+    kind = {"bfloat16": ml_dtypes.bfloat16, "float8_e4m3": ml_dtypes.float8_e4m3fn}[format]
+    for t in range(1, len(gradients) + 1):
+        x = x - lr[t - 1] * sum(inner.beta ** (t - i) * gradients[i - 1] for i in range(1, t + 1))
+        near = x.astype(kind)
+        if stochastic:
+            beyond = np.abs(near.astype(float)) > np.abs(x)
+            low = np.where(beyond, np.nextafter(near, np.zeros_like(near)), near)
+            high = np.nextafter(low, np.copysign(np.full_like(low, 100), x.astype(kind))).astype(float)
+            draws = backend.uniforms(backend.key(0, "rounded", t), np.empty(x.shape))
+            share = (x - low.astype(float)) / (high - low.astype(float))
+            near = np.where(share + draws >= 1, high, low.astype(float))
+        x = near.astype(float)
+        yield x
+
+
 SLOW = {
+    Rounded: slow_rounded,
     Adamax: slow_adamax,
     Rprop: slow_rprop,
     ASGD: slow_asgd,
@@ -331,6 +351,7 @@ def test_pieces_of_the_gradient_give_the_step_of_the_whole(optimizer, rng):
         (Rprop(), 2),
         (Rprop(variant="rprop+"), 3),
         (ASGD(), 1),
+        (Rounded(SGD()), 0),
     ],
     ids=lambda v: type(v).__name__,
 )
@@ -798,3 +819,20 @@ def test_a_name_that_stands_for_two_things_is_refused(arrays, numbers):
     method = type("Twice", (Optimizer,), {"arrays": arrays, "numbers": numbers})()
     with pytest.raises(ValueError, match="stands for two things"):
         method.start(np.zeros(3))
+
+
+def test_weights_without_masters_stand_still_unless_they_are_rounded_at_random(rng):
+    """w = 1, bfloat16: a step of less than 2^-9 is lost downwards (2^-8 upwards); drawn, the mean arrives."""
+    for format, unit in (("bfloat16", 2.0**-8), ("float16", 2.0**-11)):
+        for step, moves in ((0.49 * unit / 1, False), (-0.98 * unit, False), (0.51 * unit, True), (-1.02 * unit, True)):
+            x, optimizer = np.ones(5, "float32"), Rounded(SGD(), format)
+            optimizer.start(x)
+            for _ in range(100):
+                optimizer.step(x, np.full(5, step, "float32"), 1.0)
+                assert (x == 1).all() != moves
+                x[...] = 1
+    x, optimizer = np.ones(20_000, "float32"), Rounded(SGD(), "bfloat16", True)
+    optimizer.start(x)
+    for _ in range(100):
+        optimizer.step(x, np.full(x.size, -1e-4, "float32"), 1.0)
+    assert abs(x.mean(dtype=float) - 1.01) < 1e-3 and len(set(x)) > 3

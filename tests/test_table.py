@@ -30,6 +30,17 @@ AROUND = [
     ONE + "test_lookahead_ema_and_swa_report_their_own_point",
     TWO + "test_averages_are_measured_with_statistics_of_their_own",
 ]
+SCALED = [
+    "test_loss_scaled.py::" + test
+    for test in (
+        "test_the_scale_is_that_of_a_slow_loop",
+        "test_after_so_many_good_steps_it_doubles_once",
+        "test_a_skipped_step_moves_nothing",
+        "test_the_gradient_is_that_of_float32_to_a_thousandth",
+        "test_in_float32_a_scale_changes_no_bit_and_clipping_comes_after",
+        "test_it_finds_its_scale_and_resumes_bit_for_bit",
+    )
+]
 LAYER = [
     "nn/test_layers.py::test_gradients_of_inputs_and_parameters",
     "nn/test_layers.py::test_layers_never_touch_the_host",
@@ -216,6 +227,10 @@ TABLE = {
         "Lookahead": AROUND,
         "EMA": AROUND,
         "SWA": AROUND,
+        "Rounded": [
+            *FORMULA,
+            ONE + "test_weights_without_masters_stand_still_unless_they_are_rounded_at_random",
+        ],
         "LARS": [*SEGMENTED, TWO + "test_a_trust_ratio_of_one_where_a_norm_is_zero_and_outside_the_kinds"],
         "LAMB": [*SEGMENTED, TWO + "test_a_trust_ratio_of_one_where_a_norm_is_zero_and_outside_the_kinds"],
         "AdamMini": [
@@ -277,6 +292,7 @@ TABLE = {
             CLIPS + "test_clipping_comes_after_unscaling",
             "test_estimators.py::test_clipping_shortens_to_the_bound_and_leaves_short_gradients_alone",
         ],
+        "LossScaled": SCALED,
         "Adversarial": [*TRAINED, "test_adversarial.py::test_adversarial_training_is_the_loop_written_out"],
         "FreeAdversarial": [
             *TRAINED,

@@ -29,11 +29,13 @@ from npopt.backend.devices import (
 from npopt.backend.draws import generator, key
 from npopt.backend.formulas import elementwise
 from npopt.backend.noise import normals, row_uniform, uniforms
+from npopt.backend.rounding import FORMATS, rounded
 from npopt.backend.sparse import Csr
 
 __all__ = [
     "Csr",
     "DEVICES",
+    "FORMATS",
     "asarray",
     "cores",
     "device",
@@ -47,6 +49,7 @@ __all__ = [
     "normals",
     "owner",
     "precision",
+    "rounded",
     "row_uniform",
     "synchronize",
     "threads",

@@ -56,6 +56,7 @@ class Cpu:
     module = np
     array_type = np.ndarray
     records = False  # whether what a function launches can be recorded
+    stores = ()  # formats whose arrays its kernels take; of others the numbers are kept in float32 (nn/narrow.py)
 
     empty = staticmethod(allocator.empty)
     workspace = staticmethod(allocator.workspace)
@@ -92,7 +93,7 @@ class Gpu:
     """CuPy arrays; formulas become ElementwiseKernels, kernels RawKernels."""
 
     name = "gpu"
-    records = True
+    records, stores = True, ("float16", "bfloat16")
     library = recorder = recording = None  # cuBLAS of CuPy; our own for graphs; the latter, while a graph is recorded
 
     def __init__(self):

@@ -14,6 +14,7 @@ from npopt.estimators.deepzero import DeepZero
 from npopt.estimators.free import FreeAdversarial
 from npopt.estimators.gaussian import GaussianSmoothing
 from npopt.estimators.layerwise import Layerwise
+from npopt.estimators.loss_scaled import LossScaled
 from npopt.estimators.lozo import LOZO
 from npopt.estimators.mezo import MeZO
 from npopt.estimators.mezo_svrg import MeZOSVRG
@@ -30,6 +31,7 @@ from npopt.estimators.zo_svrg import ZOSVRG
 __all__ = [
     "ASAM",
     "LOZO",
+    "LossScaled",
     "SAGA",
     "SAM",
     "SPSA",

@@ -17,13 +17,15 @@ class Estimator(Value):
 
     As the oracle it offers `problem`; `seed`; `loss` of this step (set by the loop); `again(y, out)`, the estimate of
     the same batch at another point; `value(y)`, its loss there; and `sampled(y, out, key)`. `counts` has the rows
-    differentiated ("gradients"), the rows evaluated ("values") and the "bytes" sent. `skip` is True when no step may be
-    taken. `variance(x)` is there where it is known. `compiled(optimizer, sampler)` is None or a Stretch: a function
-    (x, rows, weights, rates) -> losses, which runs len(rates) steps of one batch size with the trajectory of the loop.
+    differentiated ("gradients"), the rows evaluated ("values") and the "bytes" sent; `shown` has other numbers for the
+    columns. `skip` is True when no step may be taken. `variance(x)` is there where it is known. `compiled(optimizer,
+    sampler)` is None or a Stretch: a function (x, rows, weights, rates) -> losses, which runs len(rates) steps of one
+    batch size with the trajectory of the loop.
     """
 
     loss = None
     skip = False
+    shown = {}
 
     def start(self, problem: Problem, x: Array, seed: int) -> Array:
         self.ready(problem, seed)
@@ -82,7 +84,7 @@ class Estimator(Value):
 
 
 class Wrapper(Estimator):
-    """An estimator around `inner`: problem, counts and skip are the innermost's."""
+    """An estimator around `inner`: problem, counts, shown and skip are the innermost's."""
 
     def start(self, problem, x, seed):
         g = self.inner.start(problem, x, seed)
@@ -97,6 +99,10 @@ class Wrapper(Estimator):
     @property
     def skip(self):
         return self.inner.skip
+
+    @property
+    def shown(self):
+        return self.inner.shown
 
     @property
     def batch(self):

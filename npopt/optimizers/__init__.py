@@ -30,6 +30,7 @@ from npopt.optimizers.proximal import Proximal
 from npopt.optimizers.quantised import Quantised
 from npopt.optimizers.radam import RAdam
 from npopt.optimizers.rmsprop import RMSProp
+from npopt.optimizers.rounded import Rounded
 from npopt.optimizers.rprop import Rprop
 from npopt.optimizers.sgd import SGD
 from npopt.optimizers.sophia import Sophia, SophiaG, SophiaH
@@ -73,6 +74,7 @@ __all__ = [
     "Quantised",
     "RAdam",
     "RMSProp",
+    "Rounded",
     "Rprop",
     "Sophia",
     "SophiaG",

@@ -185,12 +185,27 @@ def test_a_tied_head_adds_to_the_embedding_and_padding_is_not_trained(rng):
     assert start[where].reshape(5, 4)[1:].all()
 
 
-@pytest.mark.parametrize("layer", [nn.RMSNorm(4), nn.MultiHeadAttention(4, 2)])
-def test_half_precision_is_refused_in_one_sentence(layer, rng):
-    network = nn.Network(layer, (3, 4))
-    network.bind(network.x0(rng))
-    with pytest.raises(ValueError, match="float16 and bfloat16 are not there yet"):
-        network.forward(np.ones((2, 3, 4), "float32"), nn.Run(compute="float16"))
+@pytest.mark.parametrize("layer", [nn.RMSNorm(8), nn.MultiHeadAttention(8, 2)], ids=repr)
+def test_without_kernels_for_two_bytes_a_device_keeps_halves_in_float32(layer, rng, monkeypatch):
+    """On a device that has arrays of float16 these layers get float32 arrays of its numbers, as on a CPU."""
+    network, x = nn.Network(layer, (3, 8)), rng.standard_normal((2, 3, 8)).astype("float32")
+    start, dy = network.x0(rng), rng.standard_normal((2, 3, 8)).astype("float32")
+    found = {}
+    for place in ("cpu", "strict"):
+        backend.use(place)
+        monkeypatch.setattr(backend.owner(backend.zeros(1, "float32")), "stores", ("float16",))
+        parameters = backend.asarray(start)
+        g = backend.zeros(start.shape, "float32")
+        network.bind(parameters, g)
+        run = nn.Run(training=True, dx=True, compute="float16")
+        y, saved = network.forward(backend.asarray(x), run)
+        dx = network.backward(backend.asarray(dy.copy()), saved, run)
+        found[place] = [backend.to_host(a) for a in (y, dx, g)]
+    backend.use("cpu")
+    assert not network.two_bytes
+    for one, other in zip(*found.values(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2.0**-9, atol=2.0**-9)
+    np.testing.assert_array_equal(found["cpu"][0], found["cpu"][0].astype("float16"))
 
 
 def test_as_many_lengths_as_rows_are_wanted(rng):

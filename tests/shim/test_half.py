@@ -1,6 +1,8 @@
-"""Networks whose activations have two bytes a number: beside float32 they differ by the rounding, and they train."""
+"""Networks whose activations have two bytes a number: beside float32 they differ by the rounding, and they train. On a
+CPU the same numbers are kept in float32 (tests/nn/test_narrow.py has more about them)."""
 
 import nn
+from nn import narrow
 from nn.networks import basic_block
 from npopt import HeavyBall, WithReplacement, backend, minimize
 from npopt.errors import UserError
@@ -33,7 +35,7 @@ NETWORKS = {
 NEAR = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
-@pytest.fixture(params=[pytest.param("shim", marks=shimmed), pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["cpu", pytest.param("shim", marks=shimmed), pytest.param("gpu", marks=pytest.mark.gpu)])
 def place(request):
     backend.use(request.param)
     yield request.param
@@ -64,7 +66,9 @@ def test_gradients_differ_by_the_rounding(name, kind, place):
     for scale in (1.0, 1024.0) if name != "residual" else (64.0,):
         half, h = gradient(problem(name, compute=kind, loss_scale=scale), x)
         assert abs(half - loss) < 20 * NEAR[kind] * (1 + abs(loss))
-        assert 0 < np.linalg.norm(h - g) < 60 * NEAR[kind] * np.linalg.norm(g)
+        # in twelve rows of the residual network a rounding may turn a unit on or off: 38 to 83 roundings over six seeds
+        most = 100 if name == "residual" else 60
+        assert 0 < np.linalg.norm(h - g) < most * NEAR[kind] * np.linalg.norm(g)
 
 
 def test_a_loss_scale_saves_small_gradients(place):
@@ -99,8 +103,36 @@ def test_it_trains(kind, place):
         assert other[-1] < 0.7 * other[0] and np.abs(first - other).max() < 60 * NEAR[kind]
 
 
+def bare():
+    """Without biases both ways round at the same places."""
+    layers = dict(fc1=nn.Linear(64, 32, bias=False), norm=nn.BatchNorm(32), act=nn.ReLU())
+    return nn.Network(nn.Sequential(**layers, fc2=nn.Linear(32, 3, bias=False)), (64,), "bare")
+
+
+@shimmed
+@pytest.mark.parametrize("kind", NEAR)
+@pytest.mark.parametrize("name", ["bare", "mlp"])
+def test_on_a_cpu_the_numbers_are_those_of_a_gpu(name, kind, monkeypatch):
+    """Without biases activations are equal, but for sums of float32 that end beside a middle. A bias is added before
+    the rounding here, and there to a product that was rounded before: two ways to round, one as near as the other."""
+    monkeypatch.setitem(NETWORKS, "bare", bare)
+    exact = problem(name)
+    x = backend.to_host(exact.x0(backend.generator(2, "x0")))
+    _, g = gradient(exact, x)
+    found = {}
+    for place in ("cpu", "shim"):
+        backend.use(place)
+        try:
+            made = problem(name, compute=kind, loss_scale=256.0)
+            found[place] = gradient(made, x)
+            assert narrow.narrow(made.network, nn.Run(compute=kind)) == (place == "cpu")  # arrays of two bytes there
+        finally:
+            backend.use("cpu")
+    (loss, one), (other_loss, other) = found.values()
+    assert abs(loss - other_loss) < NEAR[kind] * (1 + abs(loss))
+    assert np.linalg.norm(one - other) < (1e-3 if name == "bare" else 2) * np.linalg.norm(one - g)
+
+
 def test_where_it_cannot_be_had():
-    with pytest.raises(UserError, match="on the cpu"):
-        problem("mlp", compute="float16")
-    with pytest.raises(UserError, match="must be 'float16', 'bfloat16' or None, got 'half'"):
+    with pytest.raises(UserError, match="must be one of 'float16', 'bfloat16', 'float8_e4m3', .*, got 'half'"):
         problem("mlp", compute="half")
