@@ -196,8 +196,8 @@ def paper(method):
 
 # ------------------------------------------------------------------------------------------------------------ the state
 def example(kind):
-    """An object of a class: its defaults, SGD() or RandomReshuffling() where it takes an inner method, Adam() where that
-    must have a state, 1 where a number must be given."""
+    """An object of a class: its defaults, SGD() or RandomReshuffling() where it takes an inner method, 1 where a number
+    must be given. Quantised takes one that has a state, Adam()."""
     from npopt import SGD, Adam, Quantised, RandomReshuffling
 
     inner = {"inner": Adam() if kind is Quantised else SGD(), "sampler": RandomReshuffling()}

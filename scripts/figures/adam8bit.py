@@ -2,6 +2,7 @@
 
 from lab import Album
 from lab.figures import below, closer, curves, look, panels
+from npopt import backend
 from npopt.codes import Code
 
 import numpy as np
@@ -119,7 +120,7 @@ def maps(results):
 
 def after(code, q):
     """Numbers after a round trip in one block with 1."""
-    return code.quantise(np.append(q, np.float32(1)), None).read()[:-1]
+    return backend.to_host(code.quantise(backend.asarray(np.append(q, np.float32(1))), None).read())[:-1]
 
 
 @album.figure(
