@@ -17,7 +17,7 @@ import subprocess
 import sys
 
 from pairs import Table, arguments, repeat, timed, torch  # isort: skip (before NumPy)
-from memory import resident  # isort: skip
+from peaks import resident  # isort: skip
 from steps import NETWORKS, batch, dataset, rivals  # isort: skip
 
 from npopt import backend

@@ -14,7 +14,7 @@ processor's time is taken, best with --threads 1, where others use the machine, 
 
 import pairs  # isort: skip (before NumPy)
 from pairs import Table, alternate, arguments, torch  # isort: skip
-from memory import added, peak  # isort: skip
+from peaks import added, peak  # isort: skip
 
 import time
 

@@ -9,7 +9,7 @@ libraries and compiled code are there already. The number is the median of three
 """
 
 from pairs import Table, alternate, arguments, repeat, timed, torch  # isort: skip (before NumPy)
-from memory import added, peak  # isort: skip
+from peaks import added, peak  # isort: skip
 from steps import ours, theirs  # isort: skip
 
 from npopt import backend

@@ -27,6 +27,7 @@ ROOMS = {  # kind: the modules in which it is public
     "estimators": ("npopt.estimators",),
     "samplers": ("npopt.samplers",),
     "schedules": ("npopt.schedules",),
+    "projectors": ("npopt.projectors",),
     "penalties": ("npopt.penalties",),
     "layers": (
         "nn.linear",
@@ -44,6 +45,9 @@ ROOMS = {  # kind: the modules in which it is public
         "nn.dropout",
         "nn.recurrent",
         "nn.composites",
+        "nn.adapters",
+        "nn.tucker",
+        "nn.low_rank",
     ),
     "networks": ("nn.networks",),
     "decoding": ("nn.decoding.state", "nn.decoding.caches", "nn.decoding.choosing"),
@@ -97,6 +101,8 @@ BASES = {
     "Regulariser",
     "Around",
     "BySegment",
+    "Projected",
+    "Projector",
     "Sophia",
     "Mirrored",
     "Feed",
@@ -109,6 +115,9 @@ BASES = {
     "Chain",
     "Sum",
     "FullMemory",
+    "Cache",
+    "Tree",
+    "Adapted",
 }
 CITES = re.compile(r"\b(?:19|20)\d\d\b(?! *[*/^])|arXiv:")
 WIDE, NARROW = 100, 60
@@ -194,13 +203,13 @@ def paper(method):
     return ""
 
 
-# ------------------------------------------------------------------------------------------------------------ the state
+# ----------------------------------------------------------------------------------------------------------- the state
 def example(kind):
     """An object of a class: its defaults, SGD() or RandomReshuffling() where it takes an inner method, 1 where a number
     must be given. Quantised takes one that has a state, Adam()."""
-    from npopt import SGD, Adam, Quantised, RandomReshuffling
+    from npopt import SGD, Adam, Blockwise, Quantised, RandomReshuffling
 
-    inner = {"inner": Adam() if kind is Quantised else SGD(), "sampler": RandomReshuffling()}
+    inner = {"inner": Adam() if kind in (Blockwise, Quantised) else SGD(), "sampler": RandomReshuffling()}
     given = [
         inner.get(p.name, 1)
         for p in inspect.signature(kind).parameters.values()
@@ -235,7 +244,9 @@ def state(method):
     if method.kind == "optimizers":
         segments = Segments.of(("w", (256, 256), "matrix", "w"))
         x, optimizer = np.zeros(segments.dim, np.float32), example(method.thing)
-        optimizer.start(x, SimpleNamespace(problem=SimpleNamespace(segments=segments, has_penalty=False)))
+        problem = SimpleNamespace(segments=segments, has_penalty=False)
+        blocks = dict(blocks=["w"], always=(), active=["w"], size=1, phase=0)  # what Blockwise asks
+        optimizer.start(x, SimpleNamespace(problem=problem, **blocks))
         kept = arrays(optimizer.state())
         size = sum(array.nbytes for _, array in kept) / x.size
         return f"{', '.join(name for name, _ in kept)}: {size:.3g} bytes a parameter (float32)" if kept else ""

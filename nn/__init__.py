@@ -2,6 +2,7 @@
 
 from . import decoding, init, weights
 from .activations import GELU, LeakyReLU, LogSoftmax, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from .adapters import FLoRA, LoRA, adapted, merged
 from .attention import MultiHeadAttention
 from .composites import Residual, Sequential
 from .convolution import Conv2d
@@ -14,6 +15,7 @@ from .layer import Layer, Run
 from .layer_norm import LayerNorm, RMSNorm
 from .linear import Linear
 from .losses import BinaryCrossEntropy, KLDivergence, SoftmaxCrossEntropy, SquaredError
+from .low_rank import LowRank, SLTrain
 from .network import Network
 from .networks import basic_block, language_model, lenet5, mlp, resnet18, resnet20, small_cnn, strided, vgg
 from .norms import BatchNorm
@@ -23,6 +25,7 @@ from .profile import Profile
 from .recurrent import GRU, LSTM
 from .rotary import Alibi, Relative, Rotary
 from .transformer import DecoderLayer, EncoderLayer, feed_forward
+from .tucker import FLoRA2d
 
 __all__ = [
     "GEGLU",
@@ -39,6 +42,8 @@ __all__ = [
     "Dropout",
     "Embedding",
     "EncoderLayer",
+    "FLoRA",
+    "FLoRA2d",
     "Flatten",
     "Gated",
     "KLDivergence",
@@ -48,7 +53,9 @@ __all__ = [
     "LeakyReLU",
     "LearnedPositions",
     "Linear",
+    "LoRA",
     "LogSoftmax",
+    "LowRank",
     "MaxPool2d",
     "MultiHeadAttention",
     "Network",
@@ -62,6 +69,7 @@ __all__ = [
     "Rotary",
     "Run",
     "Sequential",
+    "SLTrain",
     "SiLU",
     "Sigmoid",
     "SinusoidalPositions",
@@ -72,6 +80,7 @@ __all__ = [
     "SwiGLU",
     "Tanh",
     "VariationalDropout",
+    "adapted",
     "basic_block",
     "bert",
     "decoding",
@@ -82,6 +91,7 @@ __all__ = [
     "language_model",
     "lenet5",
     "llama",
+    "merged",
     "mlp",
     "resnet18",
     "resnet20",

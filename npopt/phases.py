@@ -121,7 +121,7 @@ def _phase(problem, phases, i, x, before, events, resumes):
     )
     loop.before, loop.resumes = before, resumes
     run = loop.run()
-    return run, run.answer if phase.names is None else part.scatter(run.answer, x.copy())
+    return run, run.answer if phase.names is None else part.place(run.answer).copy()
 
 
 def copied(problem, x, copies):

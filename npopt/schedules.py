@@ -178,6 +178,45 @@ class CosineRestarts(Schedule):
         return self.end + (self.lr - self.end) * (1 + math.cos(math.pi * done)) / 2
 
 
+class JaggedCosine(Schedule):
+    """A cosine over T steps that is warmed up again after every `every` steps: ReLoRA's, for runs that restart there.
+
+        c(k) = end + (lr - end) (1 + cos(pi (k - first) / (T - first))) / 2
+        s(k) = lr (k + 1) / first                               k < first
+        s(k) = (j + 1) / warmup c(k - j + warmup)               j = k mod every < warmup, k >= every
+        s(k) = c(k)                                             else
+
+    first: the warm-up at the beginning, None: as long as the others. A warm-up ends where the cosine is at its end. T:
+    the whole run, or `length`. Lialin et al., ICLR 2024, arXiv:2307.05695, section 3.
+    """
+
+    def __init__(self, lr, every, warmup, first=None, end=0.0, length=None):
+        self.lr, self.end = number("JaggedCosine", "lr", lr, low=0), number("JaggedCosine", "end", end, low=0)
+        self.every, self.warmup = whole("JaggedCosine", "every", every), whole("JaggedCosine", "warmup", warmup)
+        self.first = self.warmup if first is None else whole("JaggedCosine", "first", first)
+        self.length = None if length is None else whole("JaggedCosine", "length", length)
+        if max(self.first, self.warmup) > self.every:
+            raise UserError(f"JaggedCosine: a warm-up must end within {self.every} steps, got {first} and {warmup}")
+
+    @property
+    def needs_length(self):
+        return self.length is None
+
+    def cosine(self, k):
+        """c(k)"""
+        done = (min(k, self.T) - self.first) / max(self.T - self.first, 1)
+        return self.end + (self.lr - self.end) * (1 + math.cos(math.pi * done)) / 2
+
+    def at(self, k):
+        self.fraction(0)  # raises where the length is not known
+        if k < self.first:
+            return self.lr * (k + 1) / self.first
+        j = k % self.every
+        if k >= self.every and j < self.warmup:
+            return (j + 1) / self.warmup * self.cosine(k - j + self.warmup)
+        return self.cosine(k)
+
+
 class Cyclical(Schedule):
     """`half` steps up and `down` steps down (None: as many), again and again. After s steps of cycle c = 1, 2, ...:
 

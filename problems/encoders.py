@@ -9,6 +9,7 @@ import functools
 import math
 import pathlib
 
+from nn import adapted
 from nn import weights as published
 from nn.init import Normal
 from nn.language import bert, classified
@@ -180,7 +181,7 @@ def weights_in(folder):
 
 
 def finetuned(data, beside, start="learned", rows=None, *, held=None, test_rows=None, l2=0.0, dropout=0.1, rate=1e-3,
-              passes=1, moved=False, dtype="float32", **options):  # fmt: skip
+              passes=1, moved=False, dtype="float32", adapters=None, **options):  # fmt: skip
     """A corpus with labels, learned by an encoder with a new head on the mean of its vectors: nothing in filling gaps
     makes the first one stand for the text. Metrics on at most 300 training texts.
 
@@ -188,6 +189,7 @@ def finetuned(data, beside, start="learned", rows=None, *, held=None, test_rows=
     start        "learned": the weights after filling gaps for `passes` epochs at `rate`; "scratch": random ones; or
                  the path of the *.safetensors of a published BertModel, with its config.json and tokenizer.json beside
     rows         training texts, drawn at random; held, test_rows: the first so many of the other parts; None: all
+    adapters     (layer, options) of nn.adapted: in the place of the encoder's maps; None: the network as it is
     moved        of Encoded
     options      size, length and shape of `gaps`
     """
@@ -196,6 +198,8 @@ def finetuned(data, beside, start="learned", rows=None, *, held=None, test_rows=
     encoder, first, words, around = body_of(start, data, beside, options, rate, passes, dropout)
     start = start_of(encoder.output_shape[-1])
     network = classified(encoder, len(corpus.classes), options["length"], pool="mean", dropout=dropout, init=start)
+    if adapters is not None:
+        network = adapted(network, adapters[0], ("attention", "feed"), **adapters[1])
     parts = []
     for part, count in (("train", None), ("validation", held), ("test", test_rows)):
         texts, y = getattr(corpus, part), getattr(corpus, f"y_{part}")

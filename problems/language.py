@@ -1,5 +1,6 @@
-"""The course's language models: a recurrent network, or a small GPT, on a text, as a Problem."""
+"""The course's language models: a recurrent network, a small GPT or Llama, on a text, as a Problem."""
 
+from nn.adapters import adapted
 from nn.language import gpt2
 from nn.language import llama as decoder
 from nn.networks import language_model
@@ -37,8 +38,16 @@ def gpt(data, length=64, features=64, layers=2, heads=4, tokens=None, held=None,
     return Neural(network, windows(text, length, held), metrics_rows=128, metrics_batch=64)
 
 
-def llama(data, length=64, features=64, layers=2, heads=4, tokens=None, held=None, **more):
-    """Llama's decoder on a text, with metrics as of `gpt`. `more` goes to nn.language.llama."""
+def llama(
+    data, length=64, features=64, layers=2, heads=4, tokens=None, held=None, *, adapters=None, options=(), **more
+):
+    """Llama's decoder on a text, with metrics as of `gpt`. `more` goes to nn.language.llama.
+
+    adapters  a layer of nn/adapters.py or nn/low_rank.py, a class, in the place of the maps of attention and of the
+              feed-forward part, with these options, pairs (name, value)
+    """
     text = shared(data, rows=tokens)
     network = decoder(len(text.words), length, features, layers, heads, **more)
+    if adapters is not None:
+        network = adapted(network, adapters, ("attention", "feed"), **dict(options))
     return Neural(network, windows(text, length, held), metrics_rows=128, metrics_batch=64)

@@ -22,6 +22,7 @@ from problems.curved import Curved
 from problems.evaluated import Evaluated
 from problems.feeds import Feed
 from problems.inputs import OfInputs
+from problems.merging import Merging
 from problems.recorded import Recordings
 from problems.released import Released, add_scaled
 from problems.sections import Sections
@@ -279,7 +280,7 @@ class Neural(OfInputs, Evaluated, Curved, Released, Sections, Problem):
         return RestrictedNeural(self, x, names)
 
 
-class RestrictedNeural(Restricted):
+class RestrictedNeural(Merging, Restricted):
     """A network in some of its segments: the others have no gradient, backward stops at the lowest active layer, and
     layers below it keep no activations."""
 

@@ -24,6 +24,9 @@ from npopt import (
     AMSBound,
     AMSGrad,
     Anderson,
+    Flora,
+    GaLore,
+    GoLore,
     HeavyBall,
     Lion,
     Lookahead,
@@ -41,6 +44,7 @@ from npopt import (
     SophiaG,
     SophiaH,
 )
+from npopt.projectors import RangeFinder, Stiefel, Svd, Switching
 from npopt.segments import Segments
 
 import numpy as np
@@ -126,6 +130,18 @@ BY_SEGMENT = [
     AdamMini(0.7, 0.9, 1e-2, DECAY),
     Adafactor(0.9, 1e-3, 0.2, 0.7, weight_decay=DECAY),
 ]
+ADAM = Adam(0.7, 0.95, 1e-2)
+SUBSPACE = [
+    GaLore(2, 3, 0.7, ADAM, weight_decay=0.2),
+    GaLore(2, 4, 0.7, ADAM, kinds=("matrix", "conv", "embedding"), others="zero", moments="reset", weight_decay=DECAY),
+    GaLore(1, 3, 0.7, HeavyBall(0.6), side="columns", moments="turned"),
+    GaLore(2, 3, 0.7, ADAM, Stiefel()),
+    GaLore(2, 3, 0.7, ADAM, Switching(Stiefel(), Svd(), 7), side="rows"),
+    GoLore(2, 3, 0.7, 6, ADAM, weight_decay=0.2),
+    GoLore(1, 2, 0.7, 0, HeavyBall(0.6), moments="turned"),
+    Flora(2, 3, 0.7, ADAM, weight_decay=0.2),
+    Flora(1, 2, 0.7, HeavyBall(0.6), gather=3, kinds=("matrix", "embedding")),
+]
 PROXIMAL = [
     Proximal(SGD()),
     Proximal(SGD(), 3),
@@ -150,7 +166,8 @@ QUANTISED = [
     Quantised(LAMB(0.7, 0.9, 1e-2, 0.2), 4, **SMALL),
     Lookahead(Quantised(Lion(0.7, 0.95, 0.2), 4, **SMALL), 4, 0.3),
 ]
-EVERY = ELEMENTWISE + WHOLE + BY_SEGMENT + PROXIMAL + ASKING + QUANTISED
+FOUND = [GaLore(1, 3, 0.7, ADAM, RangeFinder(1, 1))]  # whose subspace is no closed form
+EVERY = ELEMENTWISE + WHOLE + BY_SEGMENT + SUBSPACE + FOUND + PROXIMAL + ASKING + QUANTISED
 
 
 def short(optimizer):

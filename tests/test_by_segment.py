@@ -34,7 +34,7 @@ from problems.feeds import Images
 
 import numpy as np
 import pytest
-from methods import BY_SEGMENT, ORACLE, TABLE, short
+from methods import BY_SEGMENT, FOUND, ORACLE, SUBSPACE, TABLE, short
 
 
 def start(rng):
@@ -173,7 +173,7 @@ def test_trajectory(optimizer, dtype, tolerance, rng, device):
     assert optimizer.t == 15
 
 
-@pytest.mark.parametrize("optimizer", BY_SEGMENT, ids=short)
+@pytest.mark.parametrize("optimizer", BY_SEGMENT + SUBSPACE + FOUND, ids=short)
 def test_pieces_of_whole_segments_give_the_step_of_the_whole_and_others_are_refused(optimizer, rng):
     whole, pieces = copy.deepcopy(optimizer), copy.deepcopy(optimizer)
     x = start(rng)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import nn
 import npopt
+from nn.adapters import free
 from npopt import (
     FISTA,
     ISTA,
@@ -120,6 +121,7 @@ ARGUMENTS = {  # of those that have no default
     "Quantised": (HeavyBall(), 16, "dynamic", 8, True, 16),
     "Rounded": (SGD(),),
     "Proximal": (SGD(),),
+    "ReLoRA": (SGD(), 4),
     "Accumulated": (3,),
     "Clipped": (1.0,),
     "ClippedByValue": (0.1,),
@@ -134,7 +136,7 @@ ARGUMENTS = {  # of those that have no default
 }
 ON_NETWORKS = {"Adversarial", "FreeAdversarial", "TRADES", "LossScaled"}
 ON_NETWORKS |= {"Layerwise", "BlockGradient", "BlockGradient(largest)"}
-BASES = {"Array", "Optimizer", "Around", "BySegment", "Sophia", "Mirrored"}
+BASES = {"Array", "Optimizer", "Around", "BySegment", "Projected", "Sophia", "Mirrored"}
 BASES |= {"Estimator", "Wrapper", "Clipping", "Sampler", "Batch"}
 VARIANTS = {
     "ISTA(backtracking)": ISTA(backtracking=True),
@@ -187,6 +189,9 @@ def test_what_algorithms_read_in_a_step(name):
         proximal = method.proximal
         given |= {"optimizer": method, "sampler": RandomReshuffling(None if proximal else 16)}
         problem = logistic(regulariser=L1(0.01)) if proximal else network(lambda: nn.mlp((16, 5, 10)), 4, 1)
+        if name == "ReLoRA":
+            problem = network(lambda: nn.adapted(nn.mlp((16, 5, 10)), rank=2), 4, 1)
+            problem = problem.restrict(problem.x0(backend.generator(0, "x0")), free(problem.network))
         given |= {"estimator": BlockGradient(3)} if name == "Blockwise" else {}
     else:
         problem = network(lambda: nn.mlp((16, 5, 10)), 4, 1) if name in ON_NETWORKS else logistic()

@@ -4,13 +4,15 @@ import copy
 
 import npopt
 from lab.methods import BASES
-from nn import networks
+from nn import adapted, networks
+from nn.adapters import free
 from npopt import (
     LOZO,
     SAGA,
     SVRG,
     ZOSVRG,
     Accumulated,
+    Adam,
     AdamMini,
     AdaptiveImportance,
     Anderson,
@@ -24,6 +26,7 @@ from npopt import (
     MeZOSVRG,
     Normalised,
     RandomReshuffling,
+    ReLoRA,
     Stop,
     backend,
     checkpoint,
@@ -67,6 +70,11 @@ def network():
     return Neural(networks.mlp((64, 4, 10), norm="batch"), Images(datasets.load("digits")), metrics_rows=40)
 
 
+def adapters():
+    problem = Neural(adapted(networks.mlp((64, 4, 10)), rank=2), Images(datasets.load("digits")), metrics_rows=40)
+    return problem.restrict(problem.x0(backend.generator(0, "x0")), free(problem.network))
+
+
 def lasso():
     rng = np.random.default_rng(6)
     A = rng.standard_normal((24, 5))
@@ -84,6 +92,7 @@ RUNS = [
     *((Springs, o, PART, None) for o in EVERY if o not in PROXIMAL + ASKING),
     *((lasso, o, FULL, None) for o in PROXIMAL),
     *((network, o, PART, None) for o in ASKING),
+    (adapters, ReLoRA(Adam(0.7, 0.95, 1e-2), 4, 0.3), PART, None),
     *((regression, o, FULL, None) for o in PROXIMAL if isinstance(o, Anderson)),
     *((regression, HeavyBall(0.7), PART, e) for e in (SVRG(), SAGA(), Clipped(0.5, Accumulated(2)))),
     *((regression, HeavyBall(0.7), PART, e) for e in (ClippedByValue(0.1), ClippedBySegment(0.4), Normalised(0.2))),

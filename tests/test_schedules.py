@@ -12,6 +12,7 @@ from npopt import (
     Exponential,
     HeavyBall,
     InverseSquareRoot,
+    JaggedCosine,
     Linear,
     OneCycle,
     Piecewise,
@@ -66,6 +67,15 @@ TABLE = [
     (CosineRestarts(1.0, 8, unit="step", grow=1.5), {0: 1, 7: half(7 / 8), 8: 1, 20: 1, 38: 1, 39: half(1 / 27)}),
     (CosineRestarts(1.0, 2, per="epoch"), {0: 1, 9: 1, 10: 0.5, 19: 0.5, 20: 1, 39: 0.5}),
     (WithWarmup(CosineRestarts(1.0, 1), 5), {0: 0.2, 4: 1, 5: 1, 10: 0.5, 15: 1, 39: half(0.4)}),
+    (JaggedCosine(1.0, 16, 4, 8), {0: 1 / 8, 7: 1, 8: 1, 15: half(7 / 32), 16: half(12 / 32) / 4, 19: half(12 / 32)}),
+    (
+        JaggedCosine(1.0, 16, 4, 8),
+        {20: half(12 / 32), 24: 0.5, 31: half(23 / 32), 32: half(28 / 32) / 4, 39: half(31 / 32)},
+    ),
+    (
+        JaggedCosine(2.0, 10, 5, end=1.0, length=25),
+        {4: 2, 5: 2, 14: 1.5, 15: 1.5, 19: 1 + half(14 / 20), 22: 0.6, 24: 1, 39: 1},
+    ),
     (Cyclical(1.0, 3.0, 5), {0: 1, 1: 1.4, 5: 3, 6: 2.6, 10: 1, 15: 3, 39: 1.4}),
     (Cyclical(1.0, 3.0, 5, "triangular2"), {0: 1, 5: 3, 10: 1, 15: 2, 25: 1.5, 35: 1.25, 39: 1.05}),
     (Cyclical(1.0, 3.0, 5, "exp_range", 0.9), {0: 1, 5: 1 + 2 * 0.9**5, 15: 1 + 2 * 0.9**15, 39: 1 + 0.4 * 0.9**39}),
@@ -116,6 +126,7 @@ def test_a_schedule_that_needs_the_length_says_so():
         (lambda: OneCycle(1.0, rise=0.5, phases=3), "rise must lie in"),
         (lambda: OneCycle(1.0, phases=4), "OneCycle: phases must be 2 or 3"),
         (lambda: Cyclical(0.1, 1.0, 5, down=0), "Cyclical: down must be a whole number"),
+        (lambda: JaggedCosine(1.0, 5, 6), "JaggedCosine: a warm-up must end within 5 steps"),
         (lambda: InverseSquareRoot(1.0, warmup=-1), "InverseSquareRoot: warmup must be a whole number"),
     ],
 )

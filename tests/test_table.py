@@ -71,6 +71,7 @@ ATTENTION = [
         "test_what_may_not_be_seen_changes_nothing",
     )
 ]
+ADAPTERS = "nn/test_adapters.py::"
 FUSED = ["nn/test_passes.py::test_fused_layers_are_chosen_printed_and_equal_to_their_parts"]
 LOSS = [
     "nn/test_losses.py::test_gradient_is_the_derivative_of_the_weighted_mean",
@@ -163,6 +164,9 @@ UNROLLED = [
         "test_training_where_nothing_may_be_read",
     )
 ]
+RELORA = "problems/test_merging.py::"
+SUB = "test_subspace.py::"
+SUBSPACE = [SUB + "test_trajectory", SUB + "test_bytes_are_those_of_the_formulas"]
 PENALTY = ["test_penalties.py::test_three_point_inequality", "test_penalties.py::test_closed_forms_at_step_two"]
 BLOCKS = [
     "test_blocks.py::test_badam_is_the_loop_of_the_paper",
@@ -258,6 +262,21 @@ TABLE = {
                 "test_pieces_of_whole_segments_give_the_step_of_the_whole",
             )
         ],
+        "GaLore": [
+            *SUBSPACE,
+            SUB + "test_in_all_directions_of_a_fixed_basis_galore_is_adam_in_rotated_coordinates",
+            SUB + "test_without_matrices_it_is_adamw_and_a_zero_gradient_shrinks_x",
+            SUB + "test_lookahead_restarts_it_and_draws_do_not_come_twice",
+            SUB + "test_the_update_of_a_period_has_the_rank_that_was_asked_for",
+        ],
+        "GoLore": SUBSPACE,
+        "ReLoRA": [
+            RELORA + "test_a_run_is_the_loop_written_out",
+            RELORA + "test_two_halves_of_a_run_that_merges_are_the_whole",
+            RELORA + "test_moments_are_thinned_by_magnitude_or_at_random",
+            RELORA + "test_training_with_restarts_where_nothing_may_be_read",
+        ],
+        "Flora": [*SUBSPACE, SUB + "test_flora_is_right_on_average_and_sums_gradients_in_the_subspace"],
         "SophiaH": [
             TWO + "test_sophia_h_trajectory",
             TWO + "test_hutchinsons_estimate_has_the_diagonal_as_its_mean",
@@ -352,6 +371,22 @@ TABLE = {
             )
         ],
     },
+    "npopt.projectors": {
+        "Svd": [
+            SUB + "test_bases_are_orthonormal",
+            SUB + "test_svd_spans_the_leading_singular_vectors_and_fixes_their_signs",
+        ],
+        "RangeFinder": [
+            SUB + "test_bases_are_orthonormal",
+            SUB + "test_the_range_finder_loses_hardly_more_than_the_best_subspace",
+        ],
+        "Stiefel": [
+            SUB + "test_bases_are_orthonormal",
+            SUB + "test_random_bases_have_the_means_that_they_promise",
+        ],
+        "Gaussian": [SUB + "test_random_bases_have_the_means_that_they_promise"],
+        "Switching": [SUB + "test_trajectory"],
+    },
     "npopt.penalties": {name: PENALTY for name in ("L1", "L2", "L1L2", "Box", "Simplex")},
     "npopt.samplers": {
         "WithReplacement": [*ORDER, "test_samplers.py::test_with_replacement_is_uniform"],
@@ -386,6 +421,7 @@ TABLE = {
             "WithWarmup",
             "InverseSquareRoot",
             "CosineRestarts",
+            "JaggedCosine",
             "Cyclical",
             "OneCycle",
         )
@@ -412,6 +448,29 @@ TABLE = {
     "nn.activations": {
         **{name: LAYER for name in ("ReLU", "LeakyReLU", "PReLU", "Tanh", "Sigmoid", "Softmax", "LogSoftmax")},
         **{name: [*LAYER, GATES] for name in ("GELU", "SiLU")},
+    },
+    "nn.adapters": {
+        "LoRA": [
+            *LAYER,
+            ADAPTERS + "test_values_are_those_of_the_changed_weight",
+            ADAPTERS + "test_at_the_start_nothing_is_changed_and_one_factor_has_no_gradient",
+            ADAPTERS + "test_merging_leaves_the_function_what_it_is",
+        ],
+        "FLoRA": [
+            *LAYER,
+            ADAPTERS + "test_values_are_those_of_the_changed_weight",
+            ADAPTERS + "test_at_the_start_nothing_is_changed_and_one_factor_has_no_gradient",
+        ],
+    },
+    "nn.tucker": {"FLoRA2d": [*LAYER, ADAPTERS + "test_values_are_those_of_the_changed_weight"]},
+    "nn.low_rank": {
+        "LowRank": [*LAYER, ADAPTERS + "test_values_are_those_of_the_changed_weight"],
+        "SLTrain": [
+            *LAYER,
+            ADAPTERS + "test_values_are_those_of_the_changed_weight",
+            ADAPTERS + "test_the_support_is_spread_evenly_and_never_changes",
+            ADAPTERS + "test_sparse_products_are_those_of_the_dense_matrix",
+        ],
     },
     "nn.gated": {name: [*LAYER, GATES] for name in ("Gated", "SwiGLU", "GEGLU", "ReGLU")},
     "nn.attention": {"MultiHeadAttention": ATTENTION},

@@ -115,5 +115,7 @@ def described_layer(layer):
         return None
     shape = (attention.heads, attention.kv_heads, attention.width, up.outputs, attention.scale, attention.positions)
     parts = [own[0], attention.query, attention.key, attention.value, attention.out, own[1], gate, up, feed[-1]]
+    if any(type(part) is not Linear for part in parts if part is not None and part not in own):
+        return None  # an adapter, say, whose weight is not all
     places = [(part, name) for part in parts for name in (("a", "b") if part in own else ("W", "b"))]
     return (*shape, (name, gate is not None, type(own[0]), own[0].eps)), places

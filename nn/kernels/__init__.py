@@ -20,7 +20,15 @@ from npopt.errors import UserError
 
 import numpy as np
 
-from . import gpu, reference, reference_attention, reference_gates, reference_recurrent, reference_rows
+from . import (
+    gpu,
+    reference,
+    reference_attention,
+    reference_gates,
+    reference_recurrent,
+    reference_rows,
+    reference_sparse,
+)
 from .reference import taps
 
 SAID = []  # not empty once it was said
@@ -48,10 +56,10 @@ class Absent:
 
 
 try:
-    from . import attention_blocks, cpu, gates, matrices, norms, packed, pooling, recurrent, rows, words
+    from . import attention_blocks, cpu, gates, matrices, norms, packed, pooling, recurrent, rows, sparse, words
 except Exception as error:  # whatever a library does whose inner parts have changed
     warn(error)
-    attention_blocks = cpu = gates = matrices = norms = packed = pooling = recurrent = rows = words = Absent()
+    attention_blocks = cpu = gates = matrices = norms = packed = pooling = recurrent = rows = sparse = words = Absent()
 
 __all__ = [
     "CHOICES",
@@ -94,6 +102,9 @@ __all__ = [
     "rms_norm",
     "rms_norm_backward",
     "softmax",
+    "sparse_inputs",
+    "sparse_linear",
+    "sparse_values",
     "sum_by_word",
     "sum_rows",
     "sum_windows",
@@ -213,3 +224,6 @@ attention_backward = either(
     gpu=reference_attention.attention_in_blocks_backward,
 )
 rotate = either(reference_rows.rotate, cpu=rows.rotate)
+sparse_linear = either(reference_sparse.sparse_linear, cpu=sparse.sparse_linear)
+sparse_inputs = either(reference_sparse.sparse_inputs, cpu=sparse.sparse_inputs)
+sparse_values = either(reference_sparse.sparse_values, cpu=sparse.sparse_values)

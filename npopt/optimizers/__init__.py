@@ -16,6 +16,9 @@ from npopt.optimizers.base import Array, Optimizer
 from npopt.optimizers.blockwise import Blockwise
 from npopt.optimizers.by_segment import BySegment
 from npopt.optimizers.fista import FISTA
+from npopt.optimizers.flora import Flora
+from npopt.optimizers.galore import GaLore
+from npopt.optimizers.golore import GoLore
 from npopt.optimizers.heavy_ball import HeavyBall
 from npopt.optimizers.ista import ISTA
 from npopt.optimizers.lamb import LAMB
@@ -26,9 +29,11 @@ from npopt.optimizers.muon import Muon
 from npopt.optimizers.nadam import NAdam
 from npopt.optimizers.nesterov import Nesterov
 from npopt.optimizers.normalised_momentum import NormalisedMomentum
+from npopt.optimizers.projected import Projected
 from npopt.optimizers.proximal import Proximal
 from npopt.optimizers.quantised import Quantised
 from npopt.optimizers.radam import RAdam
+from npopt.optimizers.relora import ReLoRA
 from npopt.optimizers.rmsprop import RMSProp
 from npopt.optimizers.rounded import Rounded
 from npopt.optimizers.rprop import Rprop
@@ -61,6 +66,9 @@ __all__ = [
     "Array",
     "Blockwise",
     "BySegment",
+    "Flora",
+    "GaLore",
+    "GoLore",
     "HeavyBall",
     "Lion",
     "Lookahead",
@@ -70,10 +78,12 @@ __all__ = [
     "Nesterov",
     "NormalisedMomentum",
     "Optimizer",
+    "Projected",
     "Proximal",
     "Quantised",
     "RAdam",
     "RMSProp",
+    "ReLoRA",
     "Rounded",
     "Rprop",
     "Sophia",

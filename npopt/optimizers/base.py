@@ -132,6 +132,10 @@ class Optimizer(Value, Stateful):
         """A state array by its name."""
         return self._slots[name]
 
+    def cut(self, segment):
+        """The parts of the state's arrays that belong to a segment of x, as views."""
+        return [slot[segment.slice] for slot in self._slots.values()]
+
     def kept(self):
         parts = {name: getattr(self, name) for name in self.parts}
         return {

@@ -101,6 +101,13 @@ LAYERS = {
         ),
         (4,),
     ),
+    "lora": (lambda: nn.LoRA(5, 4, 2, 3.0), (5,)),
+    "lora on sequences, with dropout, without bias": (lambda: nn.LoRA(5, 4, 3, 1.5, 0.4, bias=False), (6, 5)),
+    "flora": (lambda: nn.FLoRA(5, 4, 2, 3.0, 0.3), (2, 5)),
+    "flora of a convolution": (lambda: nn.FLoRA2d(3, 4, (3, 2), 2, 3.0, (2, 1), 1), (5, 4, 3)),
+    "low rank": (lambda: nn.LowRank(5, 4, 2), (3, 5)),
+    "sltrain": (lambda: nn.SLTrain(5, 4, 2, 3.0, 0.3), (5,)),
+    "sltrain of many rows, without bias": (lambda: nn.SLTrain(40, 17, 3, 5.0, 0.1, 1, bias=False), (50, 40)),
     "sequential": (lambda: nn.Sequential(nn.Linear(4, 5), act=nn.LeakyReLU(0.1), out=nn.Linear(5, 2)), (4,)),
 }
 
