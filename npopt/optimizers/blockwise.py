@@ -1,5 +1,4 @@
-"""A method whose state is that of the blocks at hand. BAdam: Luo, Yu & Li, NeurIPS 2024, arXiv:2404.02827. LISA: Pan et
-al., NeurIPS 2024, arXiv:2403.17919."""
+"""A method whose state is that of the blocks at hand."""
 
 from npopt import backend
 from npopt.errors import UserError
@@ -22,6 +21,9 @@ class Blockwise(Optimizer):
     vectors like x.
 
     inner is a method that works number by number and keeps arrays like x: SGD, momentum, Adam, AdamW, Lion and others.
+
+    BAdam: Luo, Yu & Li, NeurIPS 2024, arXiv:2404.02827, Algorithm 1. LISA: Pan, Liu, Diao, Pi, Zhang, Han & Zhang,
+    NeurIPS 2024, arXiv:2403.17919, Algorithm 1.
     """
 
     numbers = {"phase": -1}
