@@ -131,6 +131,9 @@ class Account:
         vectors = bytes_of(g if hasattr(g, "dtype") else (), vars(estimator))
         self.counted = dict(weights=bytes_of(x), gradients=vectors + self.pieces, states=self.optimizer.bytes())
         self.counted |= dict(activations=self.kept(x, batch), workspace=None)
+        if self.inner is not problem:  # the weights that do not move were there before
+            for found in (self.measured, self.counted):
+                found["weights"] += bytes_of(problem.whole)
 
     def watch(self):
         """Look at what is alive between forward and backward, and at what a g in pieces has alive."""
@@ -146,17 +149,22 @@ class Account:
             account.meter.look()
             return gradient
 
-        self.problem.seen, nn.release.Handing.made = seen, counted
+        self.inner.seen, nn.release.Handing.made = seen, counted
         self.meter.forget()
 
     def unwatch(self):
-        del self.problem.seen
+        del self.inner.seen
         nn.release.Handing.made = self.made
+
+    @property
+    def inner(self):
+        """The problem of the whole network."""
+        return getattr(self.problem, "problem", self.problem)
 
     def kept(self, x, batch):
         """Bytes that a training pass on this batch leaves for its way back, counted array by array; 0 where the
         estimator takes no gradient."""
-        problem, estimator = getattr(self.problem, "problem", self.problem), self.estimator
+        problem, estimator = self.inner, self.estimator
         if not self.between:
             return 0
         names = getattr(estimator, "names", None)

@@ -39,15 +39,27 @@ def gpt(data, length=64, features=64, layers=2, heads=4, tokens=None, held=None,
 
 
 def llama(
-    data, length=64, features=64, layers=2, heads=4, tokens=None, held=None, *, adapters=None, options=(), **more
+    data,
+    length=64,
+    features=64,
+    layers=2,
+    heads=4,
+    tokens=None,
+    held=None,
+    *,
+    adapters=None,
+    options=(),
+    compute=None,
+    **more,
 ):
     """Llama's decoder on a text, with metrics as of `gpt`. `more` goes to nn.language.llama.
 
     adapters  a layer of nn/adapters.py or nn/low_rank.py, a class, in the place of the maps of attention and of the
               feed-forward part, with these options, pairs (name, value)
+    compute   of problems.neural.Neural
     """
     text = shared(data, rows=tokens)
     network = decoder(len(text.words), length, features, layers, heads, **more)
     if adapters is not None:
         network = adapted(network, adapters, ("attention", "feed"), **dict(options))
-    return Neural(network, windows(text, length, held), metrics_rows=128, metrics_batch=64)
+    return Neural(network, windows(text, length, held), metrics_rows=128, metrics_batch=64, compute=compute)

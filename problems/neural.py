@@ -223,6 +223,7 @@ class Neural(OfInputs, Evaluated, Curved, Released, Sections, Problem):
         """(loss, dx), the network being bound."""
         z, *kept = self.network.forward(inputs, run)
         loss, dz = self.loss_function.value_and_gradient(z, targets, weights)
+        del z  # logits over many words are large
         self.seen(dz, weights)
         if self.loss_scale != 1:
             dz *= self.loss_scale
