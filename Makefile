@@ -1,7 +1,7 @@
 # What people who carry on need day by day. Use your own Python: make test PYTHON=python3
 
 PYTHON ?= .venv/bin/python
-BENCHMARKS = backend optimizers convex nn_cpu nn_layers recurrent unrolled
+BENCHMARKS = backend optimizers convex nn_cpu nn_layers recurrent unrolled distributed
 
 .PHONY: install check test slow bench figures
 

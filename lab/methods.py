@@ -56,6 +56,7 @@ ROOMS = {  # kind: the modules in which it is public
     "problems": ("problems", "problems.unrolled", "problems.batched", "problems.scored"),
     "feeds": ("problems.feeds", "problems.tokens", "problems.encoded"),
     "attacks": ("problems.attacks",),
+    "distributed": ("npopt.distributed",),
     "analysis": (
         "npopt.analysis.curvature",
         "npopt.analysis.products",
@@ -118,6 +119,9 @@ BASES = {
     "Cache",
     "Tree",
     "Adapted",
+    "Algorithm",
+    "Federated",
+    "Compressor",
 }
 CITES = re.compile(r"\b(?:19|20)\d\d\b(?! *[*/^])|arXiv:")
 WIDE, NARROW = 100, 60
@@ -191,7 +195,7 @@ def paper(method):
     names = re.compile(rf"\b{method.name}\b[^:]*: (?=[A-Z])")
     module = sentences(inspect.getmodule(method.thing).__doc__)
     cited = [text for text in module if CITES.search(text)]
-    if module[0] in cited[:1] and method.kind in ("optimizers", "estimators", "samplers", "attacks"):
+    if module[0] in cited[:1] and method.kind in ("optimizers", "estimators", "samplers", "attacks", "distributed"):
         return re.sub(r"^[^:.]*: ", "", module[0]).rstrip(".")
     for text in cited:
         if names.match(text):

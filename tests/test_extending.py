@@ -37,7 +37,8 @@ def load(title, tmp_path):
 
 
 def test_there_is_one_of_each_kind():
-    kinds = ["An optimizer", "An estimator", "A sampler", "A layer", "A loss", "An attack", "A data set", "A script"]
+    kinds = ["An optimizer", "An estimator", "A sampler", "A layer", "A loss", "An attack"]
+    kinds += ["An algorithm of many nodes", "A data set", "A script"]
     assert list(SECTIONS) == kinds
     for path in re.findall(r"\b[\w/]+\.(?:py|txt)\b", TEXT):
         assert (ROOT / path).exists() or "NAME" in path or path in ("my_script.py", "__init__.py"), path
@@ -125,6 +126,20 @@ def test_the_attack(tmp_path, rng):
     )
     assert blind.right.mean() >= blind.robust.mean() >= more.robust.mean() > fgsm.robust.mean()
     assert not (more.robust & ~blind.robust).any() and 0 < abs(more.delta).max() <= 0.1 + 1e-6
+
+
+def test_the_algorithm_of_many_nodes(tmp_path):
+    """Against a slow loop; a trivial W would leave each node at its own minimum, k."""
+    module = load("An algorithm of many nodes", tmp_path)
+    W, x, m = module.ring(8).W.toarray(), np.zeros((8, 3)), 0
+    for _ in range(30):
+        m = 0.7 * m + x - np.arange(8.0)[:, None]
+        x = W @ x - 0.02 * m
+    some = dict(rounds=30, graph=module.ring(8), start=np.zeros(3))
+    run = module.simulate(module.GossipMomentum(0.02, 0.7), module.problems, **some)
+    np.testing.assert_allclose(run.x, x, rtol=1e-12)
+    assert np.ptp(x) < 3 and module.run.columns["bytes"][-1] == 500 * 16 * 24
+    assert abs(np.mean(module.run.x) - 3.5) < 1e-3
 
 
 def test_the_data_set(tmp_path):

@@ -146,6 +146,17 @@ SMOOTH = [
     ZO + "test_estimates_are_those_of_a_slow_loop_and_values_are_counted",
     ZO + "test_on_quadratics_the_mean_is_the_gradient_and_second_moments_are_the_closed_forms",
 ]
+FAR, RATE = "distributed/test_algorithms.py::", "distributed/test_rates.py::"
+SENT = "distributed/test_engine.py::"
+NODES = [FAR + "test_trajectory", FAR + "test_in_single_precision", FAR + "test_bytes_of_a_round"]
+PROMISES = [
+    "distributed/test_compressors.py::" + test
+    for test in (
+        "test_values_are_the_definitions",
+        "test_promises",
+        "test_zeros_stay_zero_and_a_message_is_all_that_is_needed",
+    )
+]
 FENCHEL = [
     "problems/test_linear_losses.py::" + test
     for test in (
@@ -511,6 +522,34 @@ TABLE = {
             for name in ("ScaledOrthogonal", "LMomentum", "SpectralNormalised")
         },
         **{name: ["nn/test_init.py::test_constants_and_printing"] for name in ("Zeros", "Ones", "Constant")},
+    },
+    "npopt.distributed": {
+        "DataParallel": [*NODES, RATE + "test_these_are_gradient_descent", SENT + "test_a_ring_all_reduce"],
+        "LocalSGD": [*NODES, RATE + "test_local_steps_have_a_fixed_point_of_their_own"],
+        "FedAvg": [
+            *NODES,
+            RATE + "test_local_steps_have_a_fixed_point_of_their_own",
+            SENT + "test_a_server_with_patience_goes_on_without_the_lost",
+        ],
+        "Scaffold": [*NODES, RATE + "test_scaffold_ends_at_the_minimum", RATE + "test_the_rate_of_scaffold"],
+        "DSGD": [*NODES, RATE + "test_dsgd_stops_at_the_minimum_of_another_function"],
+        "GradientTracking": [*NODES, RATE + "test_gradient_tracking_goes_to_the_minimum_also_one_way"],
+        "EXTRA": [*NODES, RATE + "test_extra_goes_to_the_minimum_where_dsgd_stops"],
+        "EF21": [*NODES, RATE + "test_the_rates_of_ef21"],
+        "EF21SGDM": [*NODES, RATE + "test_momentum_quietens_ef21_with_noisy_gradients"],
+        "FedVARP": [*NODES, RATE + "test_fedvarp_takes_out_the_variance_of_who_takes_part"],
+        "OneBitAdam": [*NODES, RATE + "test_one_bit_adam_goes_on_where_adam_warmed_up"],
+        "PowerSGD": [
+            FAR + "test_power_sgd_is_the_subspace_iteration_of_the_mean",
+            FAR + "test_power_sgd_of_full_rank_is_momentum_and_of_rank_1_still_converges",
+        ],
+        "CompressedSGD": [*NODES, RATE + "test_what_was_sent_and_the_memory_are_all_gradients"],
+        **{name: PROMISES for name in ("Identity", "TopK", "RandK", "Sign", "QSGD")},
+        "Graph": ["distributed/test_graphs.py::test_weights_that_do_not_keep_the_mean_are_refused"],
+        "Node": [SENT + "test_no_node_can_reach_another"],
+        "Clock": [SENT + "test_a_server_hears_clients_one_by_one"],
+        "Faults": [SENT + "test_in_a_gossip_ones_own_x_stands_for_what_is_lost"],
+        "History": [SENT + "test_what_is_sent_is_a_copy"],
     },
     "npopt.analysis.curvature": {
         "Spectrum": [

@@ -193,8 +193,8 @@ def test_every_method_can_be_shown():
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        (["show", "radm"], "no method is called 'radm'; did you mean RAdam, Adam, NAdam?"),
-        (["show", "mini"], "no method is called 'mini'; did you mean AdamMini, Minibatch, Batched, Muon?"),
+        (["show", "radm"], "no method is called 'radm'; did you mean RAdam, Adam, RandK?"),
+        (["show", "mini"], "no method is called 'mini'; did you mean AdamMini, Minibatch, Batched, Sign?"),
         (["show", "momentum"], "no method is called 'momentum'; did you mean NormalisedMomentum, LMomentum, HeavyBall"),
         (["show", "qqqq"], "no method is called 'qqqq'; npopt methods lists them all"),
         (["show"], "name one method"),

@@ -1,0 +1,309 @@
+"""What does it cost to learn from rows that may not be moved?   Course task B9; EXTRA 2015, EF21 2021, SCAFFOLD 2020.
+
+Ten nodes have a logistic regression's rows among them, at random or sorted by label. Theory says, for constant rates:
+
+    D-SGD stops at a distance of order lr from the minimum, and only where nodes differ; EXTRA and gradient tracking
+    reach the minimum at a linear rate with the same messages (tracking: twice as many numbers)
+    top-k gradients alone stop anywhere; with error feedback they stop nearer; EF21 reaches the minimum
+    local steps save rounds and move the fixed point; SCAFFOLD moves it back; FedVARP takes out who takes part
+
+All runs are simulated: rounds and bytes are exact, seconds are those of a clock of 1 ms a message, 12.5 MB/s a link and
+1 us a row. Rates are multiples of 1/L, L the largest smoothness of a node.
+
+Run time on one core: --quick about 10 seconds; --data real about 25 minutes, computed from a round's.
+"""
+
+from lab import Entry, Experiment, Part, Recipe
+from lab.claims import decided, listed
+from lab.figures import each, look, panels
+from lab.nodes import trained
+from lab.verdicts import lower, shown
+from npopt.distributed import (
+    DSGD,
+    EF21,
+    EXTRA,
+    QSGD,
+    Clock,
+    CompressedSGD,
+    DataParallel,
+    Faults,
+    FedAvg,
+    FedVARP,
+    GradientTracking,
+    Scaffold,
+    TopK,
+    ring,
+)
+
+import numpy as np
+
+experiment = Experiment(
+    __doc__,
+    task="B9",
+    source="Shi et al., SIAM J. Optim. 2015; Richtarik et al., NeurIPS 2021; Karimireddy et al., ICML 2020",
+    parts={
+        "a": Part("neighbours on a ring", ("breast_cancer",), ("a9a",)),
+        "b": Part("short messages to a server", ("breast_cancer",), ("a9a",)),
+        "c": Part("local steps, absent clients and stragglers", ("breast_cancer",), ("a9a",)),
+    },
+    seeds=5,
+)
+
+NODES, L2 = 10, {"breast_cancer": 0.5, "a9a": 0.05}
+CLOCK = Clock(latency=1e-3, bandwidth=12.5e6, row_seconds=1e-6)
+SLOW = Clock(latency=1e-3, bandwidth=12.5e6, row_seconds=1e-5, stragglers=0.1, slowdown=20.0)
+PATIENCE = {"waits 10 ms": 0.01, "waits 100 ms": 0.1}  # 5 ms a round without stragglers, 53 ms with one
+KEPT = (3, 12)  # numbers of top-k, of 30 (breast_cancer) or 123 (a9a)
+RATES = (0.25, 1.0)  # times 1/L, part b
+HOW = {"random": "at random", "label": "by label"}
+AT_HOME = {1: "FedAvg, 1 step", 5: "FedAvg, 5 steps", 20: "FedAvg, 20 steps"}
+ONE = [1]  # the seed of runs without draws
+
+
+# ------------------------------------------------------------------------------------------------------------- grid
+def entry(part, name, method, scale, rounds, *, data, split, graph=None, clock=CLOCK, faults=None, seeds=None, **given):
+    some = dict(
+        data=data, nodes=NODES, split=split, l2=L2[data], method=method, scale=scale, given=given, rounds=rounds
+    )
+    run = Recipe(trained, every=max(1, rounds // 100), graph=graph, clock=clock, faults=faults, **some)
+    return Entry(part, run=run, seeds=seeds, data=data, split=split, method=name, scale=scale)
+
+
+@experiment.runs
+def runs(args):
+    far, near, few = args.pick(4000, 400), args.pick(2000, 200), args.pick(2000, 100)
+    for data in args.data_of("a"):
+        for split in ("random", "label"):
+            same = dict(data=data, split=split, graph=ring, seeds=ONE)
+            for scale in (0.5, 0.25):
+                yield entry("a", "D-SGD", DSGD, scale, far, **same)
+            yield entry("a", "EXTRA", EXTRA, 0.5, far, **same)
+            yield entry("a", "tracking", GradientTracking, 0.2, far, **same)
+    for data in args.data_of("b"):
+        same = dict(data=data, split="label")
+        for scale in RATES:
+            yield entry("b", "all numbers", DataParallel, scale, near, seeds=ONE, **same)
+            for k in KEPT:
+                top = dict(compressor=TopK(k), seeds=ONE, **same)
+                yield entry("b", f"top-{k} alone", CompressedSGD, scale, near, feedback=False, **top)
+                yield entry("b", f"top-{k} with memory", CompressedSGD, scale, near, **top)
+                yield entry("b", f"EF21, top-{k}", EF21, scale, near, **top)
+        yield entry("b", "QSGD", CompressedSGD, 0.25, near, compressor=QSGD(4), feedback=False, **same)
+    for data in args.data_of("c"):
+        same = dict(data=data, split="label")
+        for steps in AT_HOME:
+            yield entry("c", AT_HOME[steps], FedAvg, 0.5, few, steps=steps, seeds=ONE, **same)
+        yield entry("c", "SCAFFOLD, 5 steps", Scaffold, 0.5, few, steps=5, seeds=ONE, **same)
+        for name, method in (("FedAvg, 3 of 10", FedAvg), ("FedVARP, 3 of 10", FedVARP)):
+            yield entry("c", name, method, 0.3, far, steps=1, share=0.3, **same)
+        yield entry("c", "SCAFFOLD, 3 of 10", Scaffold, 0.3, far, steps=1, share=0.3, **same)
+        more = dict(clock=SLOW, faults=Faults(away=0.05), steps=5, batch=50, data=data, split="random")
+        for name, patience in PATIENCE.items():
+            yield entry("c", name, FedAvg, 0.5, few, patience=patience, **more)
+
+
+# ----------------------------------------------------------------------------------------------------------- claims
+def error(results, part, **tags):
+    """The last errors, one a run."""
+    return results.select(part, **tags).final("error")
+
+
+def on_data(results, part, judged):
+    """One verdict over all data sets of a part."""
+    found = {data: judged(runs) for data, runs in results.select(part).groups("data")}
+    return decided(listed({data: text for data, (text, _) in found.items()}), *(v for _, verdicts in found.values()
+                                                                               for v in verdicts))  # fmt: skip
+
+
+@experiment.claim(
+    "a-exact",
+    "EXTRA and gradient tracking pass the point where D-SGD stops, with rows sorted by label",
+    expected="last error of both below 1/100 of D-SGD's at the rate 0.5/L",
+    source="linear convergence: Shi et al., section 3; Nedic et al.",
+)
+def exact(results):
+    def judged(runs):
+        stop = error(runs, "a", split="label", method="D-SGD", scale=0.5)[0]
+        ends = {name: error(runs, "a", split="label", method=name)[0] for name in ("EXTRA", "tracking")}
+        text = listed({"D-SGD": f"{stop:.2g}"} | {name: f"{end:.2g}" for name, end in ends.items()})
+        return text, [bool(end < stop / 100) for end in ends.values()]
+
+    return on_data(results, "a", judged)
+
+
+@experiment.claim(
+    "a-order",
+    "half the rate halves the distance at which D-SGD stops",
+    expected="ratio of the last errors at 0.5/L and 0.25/L within 1.5 to 2.2, rows by label",
+    source="its fixed point is the minimum of sum f_i + x'(I - W)x / (2 lr)",
+)
+def order(results):
+    def judged(runs):
+        far, near = (error(runs, "a", split="label", method="D-SGD", scale=s)[0] for s in (0.5, 0.25))
+        return f"{far / near:.2f}", [bool(1.5 <= far / near <= 2.2)]
+
+    return on_data(results, "a", judged)
+
+
+@experiment.claim(
+    "a-alike",
+    "D-SGD's bias is that of nodes that differ",
+    expected="with rows at random it stops at most 1/3 as far away as with rows by label, rate 0.5/L",
+)
+def alike(results):
+    def judged(runs):
+        ends = {s: error(runs, "a", split=s, method="D-SGD", scale=0.5)[0] for s in ("random", "label")}
+        return listed({s: f"{e:.2g}" for s, e in ends.items()}), [bool(ends["random"] <= ends["label"] / 3)]
+
+    return on_data(results, "a", judged)
+
+
+@experiment.claim(
+    "b-ef21",
+    "EF21 goes on where top-k alone stops",
+    expected="k = 3 and 12, rate 0.25/L: its last error below 1/10 of that of top-k alone",
+    source="Richtarik et al., Theorem 2",
+)
+def ef21(results):
+    def judged(runs):
+        pairs = {}
+        for k in KEPT:
+            names = (f"EF21, top-{k}", f"top-{k} alone")
+            pairs[k] = [error(runs, "b", method=name, scale=0.25)[0] for name in names]
+        text = listed({f"k = {k}": f"{a:.2g} against {b:.2g}" for k, (a, b) in pairs.items()})
+        return text, [bool(a < b / 10) for a, b in pairs.values()]
+
+    return on_data(results, "b", judged)
+
+
+def bytes_to(run, level):
+    """Bytes after which a run's error stays below a level; inf if it does not."""
+    above = np.flatnonzero(~(run.columns["error"] < level))
+    later = above[-1] + 1 if len(above) else 0
+    return run.columns["bytes"][later] if later < run.rows else np.inf
+
+
+@experiment.claim(
+    "b-bytes",
+    "EF21 needs fewer bytes than gradient descent",
+    expected="to the relative error 1e-2, top-12, each at the better of both rates: fewer than gradient descent",
+    source="k / d of the numbers, up; x goes down whole",
+)
+def fewer(results):
+    def judged(runs):
+        whole = min(bytes_to(run, 1e-2) for run in runs.select("b", method="all numbers"))
+        short = min(bytes_to(run, 1e-2) for run in runs.select("b", method="EF21, top-12"))
+        return f"{short:.3g} against {whole:.3g} bytes", [bool(short < whole)]
+
+    return on_data(results, "b", judged)
+
+
+@experiment.claim(
+    "c-drift",
+    "more local steps stop farther away, and SCAFFOLD does not stop there",
+    expected="last errors rise from 1 to 5 to 20 steps; SCAFFOLD with 5 below 1/100 of FedAvg with 5",
+    source="Karimireddy et al., ICML 2020, sections 3 and 5",
+)
+def drift(results):
+    def judged(runs):
+        ends = [error(runs, "c", method=name)[0] for name in AT_HOME.values()]
+        other = error(runs, "c", method="SCAFFOLD, 5 steps")[0]
+        text = f"{', '.join(f'{e:.2g}' for e in ends)}; SCAFFOLD {other:.2g}"
+        return text, [bool(ends[0] < ends[1] < ends[2]), bool(other < ends[1] / 100)]
+
+    return on_data(results, "c", judged)
+
+
+@experiment.claim(
+    "c-who",
+    "FedVARP is nearer than FedAvg where three of ten clients take part",
+    expected="logarithm of the error, mean of the last half, lower (95 %, paired over seeds)",
+    source="Jhunjhunwala et al., UAI 2022",
+)
+def who(results):
+    def judged(runs):
+        late = [np.log(runs.select("c", method=f"{name}, 3 of 10").late("error")) for name in ("FedVARP", "FedAvg")]
+        return f"{shown(np.exp(late[0]))} against {shown(np.exp(late[1]))}", [lower(*late)]
+
+    return on_data(results, "c", judged)
+
+
+def first_below(run, column, level):
+    """A column where the error is first below a level; inf if it never is."""
+    below = np.flatnonzero(run.columns["error"] < level)
+    return float(run.columns[column][below[0]]) if len(below) else np.inf
+
+
+@experiment.claim(
+    "c-patience",
+    "a server that waits 10 ms is sooner near the minimum than one that waits for stragglers",
+    expected="seconds to the relative error 0.2 at most half (mean over seeds)",
+)
+def patience(results):
+    def judged(runs):
+        short, long = (runs.select("c", method=name) for name in PATIENCE)
+        seconds = [float(np.mean([first_below(run, "seconds", 0.2) for run in some])) for some in (short, long)]
+        ends = [float(np.mean(some.final("error"))) for some in (short, long)]
+        text = f"{seconds[0]:.3g} and {seconds[1]:.3g} s (in the end {ends[0]:.2g} and {ends[1]:.2g})"
+        return text, [bool(seconds[0] <= seconds[1] / 2)]
+
+    return on_data(results, "c", judged)
+
+
+# ---------------------------------------------------------------------------------------------------------- figures
+def lines(ax, results, x, skip=()):
+    """The error against a column, a line a method; of several seeds the median."""
+    names = [name for name in results.values("method") if name not in skip]
+    for k, name in enumerate(names):
+        some = results.select(method=name)
+        ax.plot(some[0].columns[x], np.median([run.columns["error"] for run in some], 0), label=name, **look(k))
+    ax.set(yscale="log", ylabel="largest relative error of a node")
+    return ax
+
+
+@experiment.figure(
+    "ring.png",
+    caption="Ten nodes on a ring, the rate 0.5/L (tracking: 0.2/L): the largest |x_i - w*| / |w*| over rounds, with "
+    "rows at random and sorted by label.",
+)
+def on_a_ring(results):
+    def draw(ax, name):
+        data, split = name
+        lines(ax, results.select("a", data=data, split=split, scale=(0.5, 0.2)), "round").set(xlabel="rounds")
+
+    names = [(data, split) for data in results.select("a").values("data") for split in ("random", "label")]
+    return each(names, draw, columns=2, titles=lambda name: f"{name[0]}, rows {HOW[name[1]]}")
+
+
+@experiment.figure(
+    "server.png",
+    caption="Short messages to a server, rows by label, at two rates: the relative error over what all nodes sent, up "
+    "and down. x goes down whole.",
+)
+def short(results):
+    def draw(ax, name):
+        data, scale = name
+        lines(ax, results.select("b", data=data, scale=scale), "bytes").set(xlabel="bytes", xscale="log")
+
+    names = [(data, scale) for data in results.select("b").values("data") for scale in RATES]
+    return each(names, draw, columns=2, legend=4, titles=lambda name: f"{name[0]}, rate {name[1]:g}/L")
+
+
+@experiment.figure(
+    "clients.png",
+    caption="Rows by label. Left: all clients, some steps at home at the rate 0.5/L. Right: three of ten clients a "
+    "round, one step at 0.3/L (median over seeds); SCAFFOLD lies on FedVARP. Below 1e-11 one sees the precision of w*.",
+)
+def local(results):
+    names = results.select("c").values("data")
+    figure, axes = panels(len(names), 2, squeeze=False)
+    for row, data in zip(axes, names, strict=True):
+        for ax, scale, title in zip(row, (0.5, 0.3), ("all clients", "three of ten"), strict=True):
+            some = results.select("c", data=data, split="label", scale=scale)
+            lines(ax, some, "round").set(xlabel="rounds", title=f"{data}, {title}")
+            ax.legend()
+    return figure
+
+
+if __name__ == "__main__":
+    experiment.main()
