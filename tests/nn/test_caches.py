@@ -118,7 +118,7 @@ def streaming(sinks, recent):
         (Streaming(0, 6), streaming(0, 6)),
         (Streaming(1, 1), streaming(1, 1)),
     ],
-    ids=repr,
+    ids=lambda value: "rule" if callable(value) else repr(value),
 )
 def test_what_leaves_is_left_out(cache, rule):
     made = network()
