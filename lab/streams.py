@@ -59,9 +59,9 @@ def shares(reader, rows, length, seed, first=4):
             layer.positions.turn(k)
         p = probabilities(q, k.transpose(0, 2, 1, 3), later(m, tokens.shape[1], 0))
         late = p.reshape(*p.shape[:2], -1, tokens.shape[1], tokens.shape[1])[..., tokens.shape[1] // 2 :, :]
-        one.append(float(late[..., 0].mean()))
-        few.append(float(late[..., :first].sum(-1).mean()))
-        seen.append(k)
+        one.append(float(backend.to_host(late[..., 0].mean())))
+        few.append(float(backend.to_host(late[..., :first].sum(-1).mean())))
+        seen.append(backend.to_host(k))
     return one, few, seen
 
 

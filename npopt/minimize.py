@@ -21,8 +21,7 @@ from npopt.values import printed, whole
 
 import numpy as np
 
-STRETCH = 0.5  # seconds of steps between two looks at clock and losses
-LONGEST = 8192  # steps
+STRETCH, LONGEST = 0.5, 8192  # seconds of steps between two looks at clock and losses, and how many at most
 DEFAULTS = (RandomReshuffling, Minibatch, Constant)  # named below, and used only where nothing else is given
 
 

@@ -58,7 +58,7 @@ def network_of(layer, shape, **options):
 
 def test_which_layers_have_second_derivatives():
     left = ("lstm", "two lstms", "gru", "prelu", "layer norm", "softmax", "log-softmax")
-    left += ("rms norm", "gated", "positions", "attention", "encoder")
+    left += ("rms norm", "gated", "positions", "attention", "encoder", "lora", "flora", "low rank", "sltrain")
     assert set(KNOWN) == {name for name in LAYERS if not name.startswith(left)}
     network = nn.Network(nn.Sequential(a=nn.Linear(3, 3), b=nn.LayerNorm(3)), (3,))
     with pytest.raises(ValueError, match="'b', a LayerNorm, has no tangent"):
