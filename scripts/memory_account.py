@@ -114,7 +114,9 @@ def size_of(args):
 def runs(args):
     size = size_of(args)
     for data in args.data_of("a"):
-        for name, (optimizer, estimator, other) in methods(size).items():
+        known = methods(size)
+        for name in args.pick(known, ("AdamW", "AdamW, layerwise", "AdamW, 8 bits", "GaLore, layerwise", "MeZO")):
+            optimizer, estimator, other = known[name]
             run = Recipe(accounted, data=data, optimizer=optimizer, estimator=estimator, batch=16, **size, **other)
             yield Entry("a", run=run, method=name)
     for data in args.data_of("b"):

@@ -157,7 +157,8 @@ def runs(args, found=None):
                         stop=Stop(evaluations=args.pick(40_000, 1600)), metrics=args.pick(200, 10), per="step",
                         seeds=args.seeds[:3], keep=False, method=method, lr=lr)  # fmt: skip
     for data, radius, lr in itertools.product(args.data_of("r"), args.pick(RADII, RADII[2:4]), (1e-4, 1e-3)):
-        yield Entry("r", problem_of(data, args, 16), SGD(), RandomReshuffling(32), lr, estimator=MeZO(radius),
+        sampler = RandomReshuffling(args.pick(32, 16))
+        yield Entry("r", problem_of(data, args, 16), SGD(), sampler, lr, estimator=MeZO(radius),
                     stop=Stop(steps=args.pick(500, 30)), metrics=100, per="step", seeds=args.seeds[:3], keep=False,
                     radius=radius, lr=lr)  # fmt: skip
     for data, features in itertools.product(args.data_of("g"), args.pick(WIDTHS, WIDTHS[:2])):

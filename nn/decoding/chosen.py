@@ -1,5 +1,7 @@
 """Caches that keep the words to which attention has been paid: H2O and SnapKV. Each head keeps words of its own."""
 
+import math
+
 from npopt import backend
 from npopt.errors import UserError
 from npopt.values import whole
@@ -69,7 +71,7 @@ class SnapKV(Cache):
 
 def check_scale(cache, layers):
     for layer in layers:
-        if layer.scale != layer.width**-0.5:
+        if not math.isclose(layer.scale, layer.width**-0.5):
             raise UserError(f"{cache!r} takes scores with the scale 1/sqrt(d), and {layer!r} has another")
 
 

@@ -74,7 +74,7 @@ def guesses_figure(results):
         axes[0].plot(ks, [some.final("a pass").mean() for some in by_k], marker="o", ms=5, label=text, **style)
         gains = [(some.final("plain") / some.final("seconds")).mean() for some in by_k]
         axes[1].plot(ks, gains, marker="o", ms=5, label=text, **style)
-        dashed = dict(style, ls="--", lw=1.2)
+        dashed = dict(color=style["color"], ls="--", lw=1.2)
         axes[0].plot(ks, formula(rates, np.array(ks)), **dashed)
         axes[1].plot(ks, [predicted(results, a, k) for a, k in zip(rates, ks, strict=True)], **dashed)
     cost = np.array([run.columns["pass"] for run in results.select("c")])

@@ -15,12 +15,13 @@ V, D, T = 11, 16, 40
 
 
 def network(kind="llama"):
+    """Heads of 4 numbers, those of gpt2 of 8, of which 8^-0.5 and 1 / sqrt(8) differ in the last bit."""
     if kind == "llama":
         return llama(V, T, D, 2, 4, 24, kv_heads=2)
     if kind == "Alibi":
         parts = [nn.EncoderLayer(D, 4, 12, causal=True, norm="rms", positions=nn.Alibi()) for _ in range(2)]
         return nn.Network(nn.Sequential(nn.Embedding(V, D), *parts, nn.Linear(D, V)), (T,))
-    return gpt2(V, T, D, 2, 4)
+    return gpt2(V, T, D, 2, 2)
 
 
 def parameters(made, seed=0, dtype="float64"):
