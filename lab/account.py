@@ -203,7 +203,7 @@ def account_of(make, optimizer, sampler=None, estimator=None, lr=0.0, seed=0):
 
 def print_accounts(labelled):
     """The account of each method on each network of a grid: the first run of it."""
-    seen = set()
+    seen, networks = set(), 0
     for entry, _ in labelled:
         key = entry.part, repr(entry.problem), type(entry.optimizer), repr(entry.estimator), repr(entry.sampler)
         if entry.problem is None or key in seen:
@@ -213,8 +213,9 @@ def print_accounts(labelled):
             problem = entry.problem()
             if not hasattr(problem, "network"):
                 continue
+            networks += 1
             account = account_of(entry.problem, entry.optimizer, entry.sampler, entry.estimator)
         print(f"\n{problem.name}, {entry.sampler}, {entry.optimizer}")
         print(text_table(["", "counted", "measured"], account.rows()), flush=True)
-    if not seen:
+    if not networks:
         raise UserError("--memory is for networks, and the chosen parts train none")

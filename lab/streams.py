@@ -12,8 +12,6 @@ from npopt import backend
 
 import numpy as np
 
-EDGES = 12  # buckets of positions, each as wide as the next power of 2^(1/2)
-
 
 def losses(decoder, tokens, start=()):
     """-log p of each word but the first, (B, T - 1), appended one by one behind the words of `start`."""
@@ -28,7 +26,7 @@ def losses(decoder, tokens, start=()):
 
 
 def buckets(count, width):
-    """[(first, behind the last)] of positions: eight equal ones up to `width`, then as wide, up to `count`."""
+    """[(first, behind the last)] of positions up to `count`, each a quarter of `width` wide."""
     edges = [*range(0, count, max(1, width // 4)), count]
     return list(zip(edges, edges[1:], strict=False))
 

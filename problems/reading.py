@@ -6,7 +6,6 @@ import pathlib
 from nn import weights
 from npopt import AdamW, Cosine, WithWarmup, backend
 from npopt.errors import UserError
-from problems.corpora import Question
 from problems.datasets import shared
 from problems.kept import kept_run
 from problems.language import llama
@@ -67,8 +66,3 @@ def published(path, beside):
     lines = " ".join(words).replace(" <eos> ", "\n").split("\n")
     numbers = np.concatenate([scored.encode(line) for line in lines if line.strip()])
     return Reader(network, x, scored.encode, numbers, [Scored.start])
-
-
-def asked(question: Question):
-    """[(what stands before, answer)] of a question, without the facts of its book."""
-    return [(question.stem, " " + answer) for answer in question.answers]
