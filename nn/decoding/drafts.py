@@ -8,6 +8,7 @@ drafter.told(text, accepted, drafted)       the text as it goes on: so many of t
 
 import bisect
 import collections
+import functools
 
 from npopt import backend
 from npopt.errors import UserError
@@ -242,7 +243,7 @@ class Datastore(Value):
     """REST: what followed in a corpus where the end of the text stands. He, Zhong, Cai, Lee & He, NAACL 2024,
     arXiv:2311.08252.
 
-    corpus      words of a text, (n,) whole numbers; its suffix array is made when it starts
+    corpus      words of a text, (n,) whole numbers; its suffix array is made once, when it is first asked for
     longest, least      lengths of the end of the text that are looked for, from the longest down (16 to 2)
     matches     how many places are looked at at most
     k           how many words follow
@@ -264,7 +265,12 @@ class Datastore(Value):
         )
 
     def start(self, target, state, choose, seed):
-        return OfSuffixes(self, suffix_array(self.corpus))
+        return OfSuffixes(self, self.order)
+
+    @functools.cached_property
+    def order(self):
+        """The suffix array of the corpus."""
+        return suffix_array(self.corpus)
 
 
 class OfSuffixes:

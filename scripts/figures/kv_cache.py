@@ -1,7 +1,7 @@
 """Figures of kv_cache: loss by position, shares of attention, codes, bytes and time."""
 
 from lab import Album
-from lab.figures import COLOURS, below, look, mark, named, panels
+from lab.figures import COLOURS, below, look, named, panels
 
 import numpy as np
 
@@ -57,9 +57,10 @@ def attention_figure(results):
     for i, (column, text) in enumerate((("first", "the first word"), ("four", "the first four"))):
         shares = 100 * np.array([run.columns[column] for run in runs])
         left.bar(layers + 0.4 * i - 0.2, shares.mean(0), 0.38, color=COLOURS[i], label=text)
-    mark(left, 100 / 96, "an even spread", 0.5)
+    left.axhline(100 / 96, color="#333333", ls=":", lw=1.2)
     left.set(xlabel="layer", ylabel="share of attention [%]", xticks=layers)
-    left.legend()
+    left.set_ylim(0, 1.3 * left.get_ylim()[1])
+    left.legend(loc="upper right", ncols=2)
     names = sorted({r.tags["cache"] for r in results.select("a") if r.tags["cache"].startswith("streaming")},
                    key=lambda name: int(name.split()[1]))  # fmt: skip
     for i, name in enumerate(("window", *names)):

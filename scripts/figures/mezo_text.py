@@ -78,5 +78,7 @@ def growth_figure(results):
         ax.set(xscale="log", xlabel="million parameters", ylabel=text)
     for ax in (left, right):
         ax.set_yscale("log")
-    middle.set_ylim(0, None)
+    for axis in (left.xaxis, middle.xaxis, right.xaxis, left.yaxis, right.yaxis):
+        plain(axis)
+    middle.set_ylim(0, 1.1 * middle.get_ylim()[1])
     return below(figure, left, 2)

@@ -49,7 +49,7 @@ def drafts_figure(results):
                     label = text if not i else None
                     ax.plot([np.mean(values)], [place], "|", ms=14, mew=2.5, color=COLOURS[j], label=label)
     axes[0].set_yticks(range(len(names)), names)
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
     for ax, text in zip(axes, ("characters a pass", "guesses that stand [%]", "gain in time"), strict=True):
         ax.set_xlabel(text)
         ax.set_xlim(left=0)

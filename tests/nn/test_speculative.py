@@ -179,7 +179,9 @@ def test_suffixes_are_in_order():
 
 def test_a_datastore_follows_what_followed_most_often():
     corpus = [1, 2, 3, 4, 1, 2, 3, 5, 1, 2, 0, 5, 1, 2, 3, 4]
-    drafter = Datastore(corpus, 4, 2, k=3, nodes=1).start(None, None, None, 0)
+    draft = Datastore(corpus, 4, 2, k=3, nodes=1)
+    drafter = draft.start(None, None, None, 0)
+    assert draft.start(None, None, None, 1).order is drafter.order  # made once
     assert drafter.propose([9, 1, 2], 5) == ([3, 4, 1], None)
     assert drafter.propose([0, 5, 1, 2], 5) == ([3, 4], None)  # the one place of the longest end
     assert drafter.propose([7, 7], 5) == ([], None)
