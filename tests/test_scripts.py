@@ -3,6 +3,7 @@
 import importlib.util
 import pathlib
 import sys
+from importlib.metadata import packages_distributions
 from types import SimpleNamespace
 
 from npopt import SGD, Events, RandomReshuffling, Stop, backend, minimize
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+OPTIONAL = ("dask", "distributed", "cupy", "cupyx", "mpi4py", "gudhi", "pywt", "torch", "celer")
 SCRIPTS = sorted((pathlib.Path(__file__).parents[1] / "scripts").glob("[!_]*.py"))
 
 
@@ -31,6 +33,14 @@ def test_help_says_the_question_and_the_parts(path, capsys):
     assert ended.value.code == 0 and script.__doc__.splitlines()[0] in said
     parts = script.experiment.parts
     assert len(parts) == 1 or all(part.title in said for part in parts.values())
+
+
+def test_no_script_hides_a_module_that_python_or_a_library_has():
+    """`python scripts/NAME.py` puts scripts/ first where modules are looked for: scripts/distributed.py hid Dask's."""
+    libraries = {name for names in (packages_distributions(), OPTIONAL) for name in names}
+    assert {"numpy", "distributed"} <= libraries and "random" in sys.stdlib_module_names
+    ours = {path.stem for path in SCRIPTS[0].parent.iterdir()}
+    assert not ours & (libraries | set(sys.stdlib_module_names))
 
 
 @pytest.mark.parametrize(

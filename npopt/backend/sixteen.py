@@ -16,10 +16,14 @@ compared with the bound itself, which is looked up.
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+
+try:
+    from numba.extending import intrinsic
+except ImportError:  # an inner part of numba, which may go: then the loops do without, too
+    intrinsic = None
 
 FEATURES = binding.get_host_cpu_features()
-THERE = all(FEATURES.get(name) for name in ("avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"))
+THERE = intrinsic is not None and all(FEATURES.get(name) for name in ("avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"))
 LANES, DIGITS = 16, 14  # and binary digits of a level behind the point
 F32 = ir.FloatType()
 I1, I8, I16, I32, I64 = (ir.IntType(width) for width in (1, 8, 16, 32, 64))
@@ -166,5 +170,6 @@ def gathered(b, base, index, mask):
     return call(b, "llvm.x86.avx512.mask.gather.dps.512", FLOATS, floats(0.0), base, index, mask, I32(4))
 
 
-decode_signed, decode_unsigned = decoding(True), decoding(False)
-encode_signed, encode_unsigned = encoding(True), encoding(False)
+if THERE:
+    decode_signed, decode_unsigned = decoding(True), decoding(False)
+    encode_signed, encode_unsigned = encoding(True), encoding(False)

@@ -13,7 +13,6 @@ from npopt.backend.translation import Dialect, Term, Translation
 
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 
 class Refused(Exception):
@@ -208,4 +207,4 @@ def step(body, stores, scalars, arrays, coded):
     space = {"emit": emit, "types": types}
     text = ", ".join(names)
     exec(f"def block(typing, {text}):\n    return types.void({text}), emit\n", space)
-    return intrinsic(space["block"])
+    return sixteen.intrinsic(space["block"])
