@@ -23,7 +23,9 @@ except ImportError:  # an inner part of numba, which may go: then the loops do w
     intrinsic = None
 
 FEATURES = binding.get_host_cpu_features()
-THERE = intrinsic is not None and all(FEATURES.get(name) for name in ("avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"))
+THERE = intrinsic is not None and all(
+    FEATURES.get(name) for name in ("avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl")
+)
 LANES, DIGITS = 16, 14  # and binary digits of a level behind the point
 F32 = ir.FloatType()
 I1, I8, I16, I32, I64 = (ir.IntType(width) for width in (1, 8, 16, 32, 64))
