@@ -5,8 +5,9 @@
 A row is a pair in one process, on the same arrays. `method` times a whole training step (forward, backward, update) and
 the update alone, both amortised: a subspace is renewed in one step of `period`, so that step is timed by itself and
 counts with 1 / period. The bar is for the training step, as the 17 % of Zhao et al. (arXiv:2403.03507) are. `layer`
-times forward and backward with dx and all gradients. `blocks` times training steps that move some blocks alone,
-beside what arithmetic allows. A further method is a line of METHODS, a further layer one of LAYERS. With --cpu the processor's time is taken, best with --threads 1, where others use the machine, too.
+times forward and backward with dx and all gradients. `blocks` times training steps that move some blocks alone, beside
+what arithmetic allows. A further method is a line of METHODS, a further layer one of LAYERS. With --cpu the processor's
+time is taken, best with --threads 1, where others use the machine, too.
 """
 
 import pairs  # isort: skip (before NumPy)
