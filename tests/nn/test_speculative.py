@@ -16,7 +16,7 @@ from nn.decoding import (
     generate,
     speculate,
 )
-from nn.decoding.drafts import longest, parts_of, suffix_array
+from nn.decoding.drafts import parts_of
 from nn.decoding.speculative import judge
 from nn.language import gpt2, llama
 from npopt.errors import UserError
@@ -164,38 +164,6 @@ def test_words_a_pass_are_those_of_the_formula():
 
 
 # -------------------------------------------------------------------------------------------------------------- drafts
-def test_the_longest_end_is_looked_up():
-    assert longest([1, 2, 3, 1, 2, 4], [9, 1, 2], 1, 8) == 2  # the first of the two
-    assert longest([1, 2, 3, 9, 1, 2, 4], [9, 1, 2], 1, 8) == 6  # the longer one
-    assert longest([1, 2], [0, 1, 2], 1, 8) is None  # nothing follows
-    assert longest([5, 6], [7], 1, 8) is None
-
-
-def test_suffixes_are_in_order():
-    for words in (CORPUS[:60], np.zeros(20, int), np.array([4]), np.array([], int)):
-        expected = sorted(range(len(words)), key=lambda i, w=words: tuple(w[i:]))
-        assert suffix_array(words).tolist() == expected
-
-
-def test_a_datastore_follows_what_followed_most_often():
-    corpus = [1, 2, 3, 4, 1, 2, 3, 5, 1, 2, 0, 5, 1, 2, 3, 4]
-    draft = Datastore(corpus, 4, 2, k=3, nodes=1)
-    drafter = draft.start(None, None, None, 0)
-    assert draft.start(None, None, None, 1).order is drafter.order  # made once
-    assert drafter.propose([9, 1, 2], 5) == ([3, 4, 1], None)
-    assert drafter.propose([0, 5, 1, 2], 5) == ([3, 4], None)  # the one place of the longest end
-    assert drafter.propose([7, 7], 5) == ([], None)
-    assert drafter.propose([1, 2], 1) == ([3], None)
-
-
-def test_the_trie_of_a_datastore():
-    corpus = [1, 2, 3, 4, 1, 2, 3, 5, 1, 2, 0, 5, 1, 2, 3, 4]
-    words, above = Datastore(corpus, 4, 2, k=2, nodes=4).start(None, None, None, 0).propose([9, 1, 2], 5)
-    # 3 follows three times, 3 4 twice, 0, 0 5 and 3 5 once
-    assert (words, above.parents.tolist()) == ([3, 4, 0, 5], [-1, 0, -1, 2])
-    assert Datastore(corpus, 4, 2, k=2, nodes=4).start(None, None, None, 0).propose([1, 2], 1)[0] == [3, 0]
-
-
 @pytest.mark.parametrize("kind", [llama, gpt2])
 @pytest.mark.parametrize("cache", [None, Paged(3)], ids=repr)
 @pytest.mark.parametrize("before", [[], [2, 0, 4, 1, 3]], ids=len)
