@@ -46,16 +46,30 @@ class OfModel:
         words, q = [], []
         logits = self.state.append([text[self.state.length :]]) if most > 0 else None
         while len(words) < min(self.k, most):
-            p = self.choose.probabilities(backend.to_host(logits))
-            word = int(drawn(p, [number_at(self.seed, "draft", len(text) + len(words))])[0])
+            word, p = one_of(self.choose, logits, self.seed, len(text) + len(words))
             words.append(word)
-            q.append(p[0])
+            q.append(p)
             if len(words) < min(self.k, most):
                 logits = self.state.append([[word]])
-        return words, np.array(q) if words else None
+        return words, np.array(q) if words and self.choose.draws else None
 
     def told(self, text, accepted, drafted):
         self.state.rollback(min(self.state.length, len(text) - 1))
+
+
+def one_of(choose, logits, seed, position):
+    """(a word, the probabilities, (V,), that it was drawn from; None: it was not drawn)."""
+    logits = backend.to_host(logits)
+    if not choose.draws:
+        return int(choose(logits)[0]), None
+    p = choose.probabilities(logits)
+    return int(drawn(p, [number_at(seed, "draft", position)])[0]), p[0]
+
+
+def likelihood(logits, word):
+    """softmax(logits)[word], of logits (1, V)."""
+    z = backend.to_host(logits)[0].astype(np.float64)
+    return float(np.exp(z[word] - z.max()) / np.exp(z - z.max()).sum())
 
 
 class Skipping(Value):
@@ -63,8 +77,8 @@ class Skipping(Value):
 
     skip        paths of the parts that are left out, such as "layer2.attention" and "layer3.feed"
     k           how many words are guessed at most
-    least       the draft ends behind a word that the draft gave less than this probability; it moves by the paper's
-                rule (section 3.4) toward the share `aim` of accepted words
+    least       the draft ends behind a word that the draft gave less than this probability, with Greedy() that of
+                softmax; it moves by the paper's rule (section 3.4) toward the share `aim` of accepted words
 
     It goes on from the target's own keys and values; what it adds is thrown away, and judged words are computed anew
     by all parts.
@@ -104,14 +118,14 @@ class OfParts:
         length, last = state.length, text[-1]
         with state.without(self.skipped):
             while len(words) < min(self.draft.k, most):
-                p = self.choose.probabilities(backend.to_host(state.append([[last]])))
-                last = int(drawn(p, [number_at(self.seed, "draft", len(text) + len(words))])[0])
+                logits = state.append([[last]])
+                last, p = one_of(self.choose, logits, self.seed, len(text) + len(words))
                 words.append(last)
-                q.append(p[0])
-                if p[0, last] < self.least:
+                q.append(p)
+                if self.least and (likelihood(logits, last) if p is None else p[last]) < self.least:
                     break
         state.rollback(length)
-        return words, np.array(q) if words else None
+        return words, np.array(q) if words and self.choose.draws else None
 
     def told(self, text, accepted, drafted):
         """The threshold of the paper: m <- 0.5 m + 0.5 accepted / drafted; it rises by 0.01 where m is below the aim,

@@ -17,7 +17,7 @@ from nn.decoding import (
     speculate,
 )
 from nn.decoding.drafts import parts_of
-from nn.decoding.speculative import judge
+from nn.decoding.speculative import judge, judge_greedily, judge_tree
 from nn.language import gpt2, llama
 from npopt.errors import UserError
 
@@ -124,6 +124,21 @@ def test_a_judged_word_has_the_law_of_the_target(drawn, samples):
         assert after.sum() / samples == pytest.approx(np.minimum(p[0], q).sum(), abs=2 / np.sqrt(samples))
 
 
+def test_greedy_words_are_judged_without_draws():
+    """The same as by probabilities that are 0 or 1, whatever the draws."""
+    rng = np.random.default_rng(2)
+    for _ in range(300):
+        k = int(rng.integers(0, 9))
+        best, words = rng.integers(0, 3, k + 1), rng.integers(0, 3, k).tolist()
+        path, word = judge_greedily(best, words)
+        assert (len(path), word) == judge(np.eye(3)[best], words, None, lambda i: rng.random(2))
+        assert path == list(range(len(path)))
+        parents = [int(rng.integers(-1, i)) if i else -1 for i in range(k)]
+        assert judge_greedily(best, words, parents) == judge_tree(
+            np.eye(3)[best], words, parents, lambda i: rng.random(2)
+        )
+
+
 def law(target, prompt, n, choose):
     """{text: probability} of all texts of n words behind a prompt."""
     found = {}
@@ -209,6 +224,23 @@ def test_the_threshold_of_draft_and_verify():
             share = 0.5 * share + 0.5 * accepted / drafted
             least = 0.9 * least + 0.1 * (least + (0.01 if share < 0.9 else -0.01))
         assert drafter.least == pytest.approx(least) and drafter.share == pytest.approx(share)
+
+
+def test_a_draft_ends_behind_an_unlikely_word():
+    """With Greedy(), too: the draft's own softmax counts."""
+    target, text = decoder(0), [1, 2, 0, 5]
+    for least in (0.0, 0.3, 0.6, 1.0):
+        state = target.start()
+        state.append([text[:-1]])
+        words, q = Skipping(["layer1.feed"], 8, least).start(target, state, Greedy(), 0).propose(text, 8)
+        assert q is None and state.length == 3
+        with state.without([parts_of(target)["layer1.feed"]]):
+            z = state.append([[5, *words]], every=True)[0, : len(words)]
+        p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+        assert words == p.argmax(1).tolist()
+        unlikely = np.flatnonzero(p.max(1) < least)
+        assert len(words) == (unlikely[0] + 1 if len(unlikely) else 8)
+        assert len(unlikely) or least < 0.5
 
 
 def test_parts_that_are_left_out_are_sums_without_them():
