@@ -465,12 +465,12 @@ def test_a_script_that_is_edited_makes_its_runs_again_and_one_with_new_words_doe
     assert run(text) == "toy: 2 runs, 2 stored, 0 to make"
 
 
+def told(models, kind):
+    """A run."""
+
+
 def test_data_sets_are_found_in_nested_arguments():
     """Runs of models that are told by tuples, such as (data, steps, rate), depend on the data, too."""
-
-    def spoken(models, kind):
-        """A run."""
-
-    recipe = Recipe(spoken, models=[("digits", 5), {"more": ("breast_cancer",)}], kind=("small", None, 4))
+    recipe = Recipe(told, models=[("digits", 5), {"more": ("breast_cancer",)}], kind=("small", None, 4))
     assert sets_of(recipe) == ["breast_cancer", "digits"]
-    assert sets_of(Recipe(spoken, models=((3, "nothing of the kind"),), kind="k")) == []
+    assert sets_of(Recipe(told, models=((3, "nothing of the kind"),), kind="k")) == []
