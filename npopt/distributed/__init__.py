@@ -22,7 +22,6 @@ from npopt.distributed.local_sgd import LocalSGD
 from npopt.distributed.node import Node
 from npopt.distributed.one_bit_adam import OneBitAdam
 from npopt.distributed.pipedream_flush import PipeDreamFlush
-from npopt.distributed.pipeline import Pipeline
 from npopt.distributed.power_sgd import PowerSGD
 from npopt.distributed.ranks import on_ranks
 from npopt.distributed.scaffold import Scaffold
@@ -55,7 +54,6 @@ __all__ = [
     "Node",
     "OneBitAdam",
     "PipeDreamFlush",
-    "Pipeline",
     "PowerSGD",
     "RandK",
     "Scaffold",
