@@ -65,6 +65,9 @@ class Part(Problem):
     def commit(self):
         self.network.commit()
 
+    def seen(self, kept):
+        """Told of all that is kept for the way back, after each pass forward. By default nothing is done with it."""
+
     def run(self, rows, **asked):
         return Run(training=True, seed=self.seed, step=self.t, rows=rows, **asked)
 

@@ -59,6 +59,7 @@ class Pipeline(Algorithm):
                     y, saved = stage.forward(x, h, rows[k])
                     kept[k] = h if self.recompute else saved
                     del saved
+                    stage.seen(kept)
                     me.work(THIRD * seconds, FORWARD, k)
                     if not last:
                         me.send(behind, y)
@@ -66,6 +67,7 @@ class Pipeline(Algorithm):
                     dy = None if last else (yield me.receive(behind))
                     if self.recompute:
                         kept[k] = stage.forward(x, kept[k], rows[k])[1]
+                        stage.seen(kept)
                         me.work(THIRD * seconds, "again", k)
                     dh = stage.backward(dy, kept.pop(k), rows[k], g)
                     me.work((1 - THIRD) * seconds, BACKWARD, k)

@@ -54,6 +54,7 @@ class TensorParallel(Algorithm):
                 h, more = part.join(h, (yield from self.total(me, y)), run) if part.split else (y, None)  # g
                 kept.append((saved, more))
             me.work(len(run.rows) * me.row_seconds / me.count, "gradient", t)
+            net.seen(kept)
             d = net.slope(h)
             for part in reversed(net.parts):
                 saved = kept.pop()
