@@ -22,9 +22,9 @@ RATE, LATENCY = 312e12, 1e-5  # operations a second, an A100's peak in 16 bits; 
 ROW = LAYERS * 3 * 24 * T * D**2 * (1 + T / (6 * D)) / RATE  # seconds of a row's gradient on one device
 
 
-def under_way(link):
-    """Seconds that the activations of one row need from stage to stage."""
-    return T * D * WIDE / LINKS[link] + LATENCY
+def under_way(speed):
+    """Seconds that the activations of one row need from stage to stage, on a link of so many bytes a second."""
+    return T * D * WIDE / speed + LATENCY
 
 
 def clock_of(how, link, size, parameters):
@@ -41,15 +41,15 @@ def clock_of(how, link, size, parameters):
     return Clock(LATENCY, speed * parameters * 4 / (LAYERS * 12 * D**2 * WIDE), ROW * ROWS)
 
 
-def theory(how, nodes, link):
+def theory(how, nodes, speed):
     """Seconds of a step by formula; None where there is none."""
     if how == "tensors":
-        each = 2 * (nodes - 1) * (ROWS * T * D * WIDE / nodes / LINKS[link] + LATENCY)
+        each = 2 * (nodes - 1) * (ROWS * T * D * WIDE / nodes / speed + LATENCY)
         return ROWS * ROW / nodes + 4 * LAYERS * each
     if how == "ZeRO":
-        return ROWS * ROW + 2 * (nodes - 1) * (LAYERS * 12 * D**2 * WIDE / nodes / LINKS[link] + LATENCY)
+        return ROWS * ROW + 2 * (nodes - 1) * (LAYERS * 12 * D**2 * WIDE / nodes / speed + LATENCY)
     if how.startswith("GPipe"):
-        return (micro(how) + nodes - 1) * ROW / nodes + 2 * (nodes - 1) * under_way(link)
+        return (micro(how) + nodes - 1) * ROW / nodes + 2 * (nodes - 1) * under_way(speed)
     return None
 
 
@@ -58,8 +58,7 @@ def micro(how):
     return int(how.split("= ")[1])
 
 
-def efficiency(run):
-    """The time of the arithmetic alone, shared out evenly, over that of the step."""
-    how, nodes = run.tags["how"], run.tags["nodes"]
+def efficiency(how, nodes, seconds):
+    """The time of the arithmetic alone, shared out evenly, over that of a step of so many seconds."""
     rows = {"tensors": ROWS, "ZeRO": ROWS * nodes}.get(how) or micro(how)
-    return rows * ROW / nodes / run.final["time"]
+    return rows * ROW / nodes / seconds

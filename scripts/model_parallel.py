@@ -233,9 +233,8 @@ def b_numbers(results, args):
     off = {f"N = {n}": abs((runs[1]["kept"] - slope + slope / n) / f["kept"] - 1) for n, f in runs.items() if n > 2}
     share = {f"N = {n}": f"{f['numbers'] / runs[1]['numbers']:.3f} and {f['kept'] / runs[1]['kept']:.3f}" for n, f in
              runs.items() if n > 1}  # fmt: skip
-    return f"{listed(share)} of parameters and of kept bytes; {worst(off)[0]}", bool(
-        exact and max(off.values()) <= 0.02
-    )
+    text = f"{listed(share)} of parameters and of kept bytes; {worst(off)[0]}"
+    return text, bool(exact and max(off.values()) <= 0.02)
 
 
 @experiment.claim(
@@ -290,7 +289,7 @@ def c_state(results):
 def d_clock(results):
     off = {}
     for run in results.select("d"):
-        wanted = theory(run.tags["how"], run.tags["nodes"], run.tags["link"])
+        wanted = theory(run.tags["how"], run.tags["nodes"], LINKS[run.tags["link"]])
         if wanted is not None:
             off[f"{run.tags['how']}, {run.tags['link']}"] = abs(run.final["time"] / wanted - 1)
     return worst(off)[0], bool(max(off.values()) <= 0.01)
@@ -307,7 +306,7 @@ def d_period(results):
     for link, runs in results.select("d", how=lambda how: how.startswith("1F1B")).groups("link"):
         nodes, (few, many) = runs[0].tags["nodes"], sorted(run.final["time"] for run in runs)
         period = (many - few) / (4 * nodes)
-        c = under_way(link)
+        c = under_way(LINKS[link])
         off[link] = abs(period / (ROW / nodes + 2 * c * (nodes - 1) / nodes) - 1)
     return listed({link: f"{100 * v:.2g} %" for link, v in off.items()}), bool(max(off.values()) <= 0.02)
 
@@ -322,7 +321,8 @@ def d_period(results):
 def d_where(results, args):
     if args.quick:
         raise Undecided("--quick has 4 nodes")
-    found = {(r.tags["how"], r.tags["link"]): efficiency(r) for r in results.select("d")}
+    runs = results.select("d")
+    found = {(r.tags["how"], r.tags["link"]): efficiency(r.tags["how"], 8, r.final["time"]) for r in runs}
     fast, slow = found["tensors", "NVLink 3"], found["tensors", "Ethernet 100 Gb/s"]
     lost = found["GPipe, m = 32", "NVLink 3"] - found["GPipe, m = 32", "Ethernet 100 Gb/s"]
     text = f"{fast:.2f} and {slow:.3f} (one of 8: 0.125); GPipe loses {100 * lost:.2g} points"

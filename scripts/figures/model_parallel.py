@@ -61,15 +61,15 @@ def bubbles(results):
         for name, marker, size in (("GPipe", "o", 9), ("1F1B", "x", 6)):
             found = [idle(some.select(method=name, micro=int(k))[0]).mean() for k in m]
             left.plot(m, found, marker, ms=size, mfc="none", mew=1.6, color=COLOURS[i] if marker == "o" else "#222222")
-    left.set(xscale="log", xlabel="micro-batches m", ylabel="idle share", ylim=(0, None))
-    left.legend()
+    left.set(xscale="log", xlabel="micro-batches m", ylabel="idle share", ylim=(0, 1), title="the bubble of p stages")
+    left.legend(loc="upper right")
     lines = (("GPipe", False), ("1F1B", False), ("GPipe", True), ("1F1B", True))
     for i, (name, again) in enumerate(lines):
         some = results.select("a", stages=4, method=name, again=again)
         kept = [by_stage(run, "kept")[0] / 1e6 for run in some]
         right.plot(some.values("micro"), kept, marker=MARKERS[i], color=COLOURS[i], ls="--" if again else "-",
                    label=name + ", recomputing" * again)  # fmt: skip
-    right.set(xscale="log", yscale="log", xlabel="micro-batches m", ylabel="kept by stage 0 [MB]")
+    right.set(xscale="log", yscale="log", xlabel="micro-batches m", ylabel="MB", title="kept by the first of 4 stages")
     right.legend()
     for ax in (left, right):
         ax.set_xticks(m, [str(k) for k in m])
@@ -88,15 +88,16 @@ def shares(results):
     n, finals = np.array([run.tags["ranks"] for run in runs]), [run.final for run in runs]
     for i, (column, label) in enumerate((("numbers", "parameters"), ("kept", "kept for the way back"))):
         left.plot(n, [f[column] / finals[0][column] for f in finals], marker=MARKERS[i], color=COLOURS[i], label=label)
-    left.plot(n, 1 / n, color="#888888", ls=":", label="1/N")
-    left.set(ylabel="share of a node", ylim=(0, 1.05))
+    fine = np.geomspace(n[0], n[-1], 100)
+    left.plot(fine, 1 / fine, color="#888888", ls=":", label="1/N")
+    left.set(ylabel="of a single node's", ylim=(0, 1.05), title="tensor parallelism")
     for i, (name, some) in enumerate(results.select("c").groups("method")):
         n, K = np.array([run.tags["ranks"] for run in some]), {"AdamW": 8, "momentum": 4}[name]
         fine = np.geomspace(n[0], n[-1], 100)
         right.plot(fine, 8 + K / fine, color=COLOURS[i])
         found = [8 + run.final["state"] / run.final["parameters"] for run in some]
         right.plot(n, found, MARKERS[i], color=COLOURS[i], label=name)
-    right.set(ylabel="bytes a parameter", ylim=(0, 17))
+    right.set(ylabel="bytes a parameter", ylim=(0, 17), title="ZeRO-1")
     for ax in (left, right):
         ax.set(xscale="log", xlabel="nodes N")
         ticks = [run.tags["ranks"] for run in (runs if ax is left else some)]
@@ -117,18 +118,23 @@ def links(results):
     runs = results.select("d")
     nodes = runs[0].tags["nodes"]
     names = [how for how in runs.values("how") if how.endswith(f"= {4 * nodes}") or "m =" not in how]
+    fine = np.geomspace(min(LINKS.values()), max(LINKS.values()), 100)
     for i, how in enumerate(names):
         some = runs.select(how=how)
-        speeds = np.array([LINKS[run.tags["link"]] / 1e9 for run in some])
-        found = np.array([efficiency(run) for run in some])
-        ax.plot(speeds, found, MARKERS[i], color=COLOURS[i], ms=9, label=how)
-        if theory(how, nodes, some[0].tags["link"]):
-            lines = [efficiency(run) * run.final["time"] / theory(how, nodes, run.tags["link"]) for run in some]
-            ax.plot(speeds, lines, color=COLOURS[i])
-        else:
-            ax.plot(speeds, found, color=COLOURS[i], ls=":", lw=1)
+        speeds = np.array([LINKS[run.tags["link"]] for run in some])
+        found = [efficiency(how, nodes, run.final["time"]) for run in some]
+        ax.plot(speeds / 1e9, found, MARKERS[i], color=COLOURS[i], ms=9, label=how)
+        if theory(how, nodes, fine[0]):
+            lines = [efficiency(how, nodes, theory(how, nodes, speed)) for speed in fine]
+            ax.plot(fine / 1e9, lines, color=COLOURS[i])
     ax.axhline(1 / nodes, color="#888888", ls=":")
-    ax.set(xscale="log", ylim=(0, 1), ylabel=f"efficiency of {nodes} devices", xlabel="link, one way [GB/s]")
-    ax.set_xticks([v / 1e9 for v in LINKS.values()], [f"{name}\n{v / 1e9:g}" for name, v in LINKS.items()], fontsize=10)
+    ax.text(1.3, 1 / nodes + 0.01, "one device's work", color="#555555", va="bottom", fontsize=12)
+    for name, speed in LINKS.items():
+        side, factor = ("right", 0.98) if name == "InfiniBand HDR" else ("left", 1.02)
+        words = dict(rotation=90, va="top", ha=side, fontsize=12, color="#555555")
+        ax.text(speed / 1e9 * factor, 0.99, name, **words)
+    ax.set(xscale="log", ylim=(0, 1), xlim=(1.1, 400), title="Tensors belong into a machine, pipelines may leave it")
+    ax.set(ylabel=f"efficiency of {nodes} devices, computed", xlabel="link, one way [GB/s]")
+    ax.set_xticks([v / 1e9 for v in LINKS.values()], [f"{v / 1e9:.3g}" for v in LINKS.values()])
     ax.minorticks_off()
     return below(figure, ax, 4)
