@@ -98,7 +98,7 @@ def replicated(seed, events, *, data, size, method, plain, nodes, rounds, clock=
         problems = [whole("float32") for _ in range(nodes)]
         runs.append(simulate(one, problems, rounds, seed=seed, clock=clock, watch=watch))
     most = np.max(list(told.values()), axis=0)
-    differing = max(int((a != b).sum()) for a, b in zip(*(run.x for run in runs), strict=True))
+    differing = max(int(backend.to_host((a != b).sum())) for a, b in zip(*(run.x for run in runs), strict=True))
     found = {"differing": differing, "bytes": runs[0].columns["bytes"][-1] / rounds / nodes, "state": most[0]}
     found |= {"whole": most[1], "parameters": len(runs[0].x[0]), "time": runs[0].columns["seconds"][-1] / rounds}
     return {name: [float(value)] for name, value in found.items()}

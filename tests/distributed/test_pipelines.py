@@ -2,7 +2,7 @@
 
 from nn import gpt2, mlp
 from npopt import LAMB, AdamW, Anderson, HeavyBall, backend
-from npopt.distributed import Clock, Faults, GPipe, PipeDreamFlush, simulate
+from npopt.distributed import Clock, Faults, GPipe, PipeDreamFlush, TensorParallel, simulate
 from npopt.distributed.simulation import Network
 from npopt.errors import UserError
 from problems.neural import Neural
@@ -180,6 +180,19 @@ def test_slow_links_cost_gpipe_two_waves_and_1f1b_more():
 
 
 # ------------------------------------------------------------------------------------------------------------- borders
+@pytest.mark.parametrize("name, cut_into", [("gpt2", cut.stages), ("llama", cut.stages), ("gpt2", cut.shards)])
+def test_where_nothing_may_be_read(name, cut_into, device):
+    """Pipelines, and tensor parallelism: on the device the steps of the CPU, without a read."""
+    found = []
+    for where in (device, "cpu"):
+        backend.use(where)
+        parts = cut_into(name, 2, "float32")
+        algorithm = method(PipeDreamFlush) if cut_into is cut.stages else TensorParallel(cut.LR, cut.BATCH)
+        shown = simulate(algorithm, parts, 2, seed=cut.SEED).x
+        found.append(backend.to_host(together(parts, shown)))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_stage_can_reach_another(kind):
     parts = cut.stages("gpt2", 3)
