@@ -48,7 +48,7 @@ def schedules(results):
 @album.figure(
     "bubbles.png",
     caption="Left: the share of the time in which a stage idles, measured (marks; GPipe and 1F1B lie on one another), "
-    "and (p-1)/(m+p-1) (lines). Right: bytes that the first of four stages keeps at most; the batch is the same for "
+    "and (p-1)/(m+p-1) (lines). Right: bytes that the second of four stages keeps at most; the batch is the same for "
     "all m, so a pass is smaller with more micro-batches.",
 )
 def bubbles(results):
@@ -66,10 +66,10 @@ def bubbles(results):
     lines = (("GPipe", False), ("1F1B", False), ("GPipe", True), ("1F1B", True))
     for i, (name, again) in enumerate(lines):
         some = results.select("a", stages=4, method=name, again=again)
-        kept = [by_stage(run, "kept")[0] / 1e6 for run in some]
+        kept = [by_stage(run, "kept")[1] / 1e6 for run in some]
         right.plot(some.values("micro"), kept, marker=MARKERS[i], color=COLOURS[i], ls="--" if again else "-",
                    label=name + ", recomputing" * again)  # fmt: skip
-    right.set(xscale="log", yscale="log", xlabel="micro-batches m", ylabel="MB", title="kept by the first of 4 stages")
+    right.set(xscale="log", yscale="log", xlabel="micro-batches m", ylabel="MB", title="kept by the second of 4 stages")
     right.legend()
     for ax in (left, right):
         ax.set_xticks(m, [str(k) for k in m])
@@ -110,8 +110,8 @@ def shares(results):
 @album.figure(
     "links.png",
     caption="Computed, not measured: how much of its time a device computes in a step of Megatron-LM's 72 layers of "
-    "D = 3072 on several A100s at their peak rate, without overlap. Marks: the simulated clock; lines: formulas, where "
-    "there are any. Dotted: the work of one device. ZeRO: data-parallel training with 8 rows a device.",
+    "D = 3072 on several A100s at their peak rate, without overlap. Marks: the simulated clock; lines: formulas; "
+    "1F1B's marks are joined by dots. Dotted level: the work of one device. ZeRO: data-parallel training with 8 rows a device.",
 )
 def links(results):
     figure, ax = panels(1, 1, (11, 6))
@@ -123,18 +123,22 @@ def links(results):
         some = runs.select(how=how)
         speeds = np.array([LINKS[run.tags["link"]] for run in some])
         found = [efficiency(how, nodes, run.final["time"]) for run in some]
-        ax.plot(speeds / 1e9, found, MARKERS[i], color=COLOURS[i], ms=9, label=how)
+        ax.plot(speeds / 1e9, found, MARKERS[i], color=COLOURS[i], ms=9,
+                label="ZeRO, data parallel" if how == "ZeRO" else how)  # fmt: skip
         if theory(how, nodes, fine[0]):
             lines = [efficiency(how, nodes, theory(how, nodes, speed)) for speed in fine]
             ax.plot(fine / 1e9, lines, color=COLOURS[i])
+        else:
+            ax.plot(speeds / 1e9, found, color=COLOURS[i], ls=":", lw=1.2)
     ax.axhline(1 / nodes, color="#888888", ls=":")
     ax.text(1.3, 1 / nodes + 0.01, "one device's work", color="#555555", va="bottom", fontsize=12)
-    for name, speed in LINKS.items():
-        side, factor = ("right", 0.98) if name == "InfiniBand HDR" else ("left", 1.02)
-        words = dict(rotation=90, va="top", ha=side, fontsize=12, color="#555555")
-        ax.text(speed / 1e9 * factor, 0.99, name, **words)
     ax.set(xscale="log", ylim=(0, 1), xlim=(1.1, 400), title="Tensors belong into a machine, pipelines may leave it")
     ax.set(ylabel=f"efficiency of {nodes} devices, computed", xlabel="link, one way [GB/s]")
     ax.set_xticks([v / 1e9 for v in LINKS.values()], [f"{v / 1e9:.3g}" for v in LINKS.values()])
-    ax.minorticks_off()
+    names = ax.secondary_xaxis("top")
+    names.set_xticks([v / 1e9 for v in LINKS.values()], list(LINKS), rotation=20, ha="left", rotation_mode="anchor")
+    for one in (ax, names):
+        one.minorticks_off()
+        one.tick_params(length=0)
+    names.spines["top"].set_visible(False)
     return below(figure, ax, 4)
