@@ -111,7 +111,7 @@ def shares(results):
     "links.png",
     caption="Computed, not measured: how much of its time a device computes in a step of Megatron-LM's 72 layers of "
     "D = 3072 on several A100s at their peak rate, without overlap. Marks: the simulated clock; lines: formulas; "
-    "1F1B's marks are joined by dots. Dotted level: the work of one device. ZeRO: data-parallel training with 8 rows a device.",
+    "1F1B's marks are joined by dots. Dotted level: the work of one device. ZeRO: data-parallel, 8 rows a device.",
 )
 def links(results):
     figure, ax = panels(1, 1, (11, 6))
