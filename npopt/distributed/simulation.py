@@ -44,8 +44,7 @@ def simulate(
     start      x^0, (dim,); by default the x0 of the last problem. Of a parted algorithm a list, one a node; by default
                each problem's own
     observe    f([x of each node that shows]) -> {name: number}, after every `every` rounds, free of charge
-    watch      f(rank, what, begin, end), told of each piece of work that a node's code names (Node.work), in simulated
-               seconds
+    watch      f(rank, what, begin, end), told of the work that nodes name (Node.work), in simulated seconds
 
     Columns, all since the start: round; bytes and messages sent by all nodes; busiest, the bytes that went through the
     links of one node, in and out, at most; seconds, the latest clock of a node that shows.
