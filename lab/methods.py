@@ -53,7 +53,7 @@ ROOMS = {  # kind: the modules in which it is public
     "decoding": ("nn.decoding.state", "nn.decoding.caches", "nn.decoding.choosing"),
     "losses": ("nn.losses", "problems.linear.losses"),
     "initialisers": ("nn.init",),
-    "problems": ("problems", "problems.unrolled", "problems.batched", "problems.scored"),
+    "problems": ("problems", "problems.unrolled", "problems.batched", "problems.scored", "problems.parts"),
     "feeds": ("problems.feeds", "problems.tokens", "problems.encoded"),
     "attacks": ("problems.attacks",),
     "distributed": ("npopt.distributed",),

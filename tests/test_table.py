@@ -149,6 +149,15 @@ SMOOTH = [
 FAR, RATE = "distributed/test_algorithms.py::", "distributed/test_rates.py::"
 SENT = "distributed/test_engine.py::"
 NODES = [FAR + "test_trajectory", FAR + "test_in_single_precision", FAR + "test_bytes_of_a_round"]
+SHARDS = "distributed/test_shards.py::"
+PIPES = [
+    "distributed/test_pipelines.py::" + test
+    for test in (
+        "test_steps_are_those_of_the_whole_network",
+        "test_the_bubble",
+        "test_gpipe_keeps_all_passes_and_1f1b_no_more_than_there_are_stages_behind",
+    )
+]
 PROMISES = [
     "distributed/test_compressors.py::" + test
     for test in (
@@ -544,6 +553,17 @@ TABLE = {
             FAR + "test_power_sgd_of_full_rank_is_momentum_and_of_rank_1_still_converges",
         ],
         "CompressedSGD": [*NODES, RATE + "test_what_was_sent_and_the_memory_are_all_gradients"],
+        "GPipe": PIPES,
+        "PipeDreamFlush": PIPES,
+        "TensorParallel": [
+            SHARDS + "test_steps_are_those_of_the_whole_network",
+            SHARDS + "test_a_layer_needs_two_sums_forward_and_two_back",
+        ],
+        "ZeRO": [
+            SHARDS + "test_zero_takes_the_steps_of_data_parallel_training_bit_for_bit",
+            SHARDS + "test_steps_of_zero_are_those_of_a_slow_loop",
+            SHARDS + "test_no_state_exists_twice",
+        ],
         **{name: PROMISES for name in ("Identity", "TopK", "RandK", "Sign", "QSGD")},
         "Graph": ["distributed/test_graphs.py::test_weights_that_do_not_keep_the_mean_are_refused"],
         "Node": [SENT + "test_no_node_can_reach_another"],
@@ -683,6 +703,10 @@ TABLE = {
             "problems/test_batched.py::test_estimates_are_unbiased_with_batch_norm_and_dropout",
             "problems/test_batched.py::test_svrg_on_batches_takes_the_papers_steps",
         ],
+    },
+    "problems.parts": {
+        "Stage": PIPES[2:],
+        "Shard": [SHARDS + "test_layers_that_cannot_be_cut_are_refused"],
     },
     "problems.scored": {"Scored": ["problems/test_scored.py::test_scores_are_the_norms_of_softmax_minus_onehot"]},
     "problems.linear.losses": {name: FENCHEL for name in ("Squared", "Huber", "SquaredHinge", "Logit", "Softmax")},

@@ -15,16 +15,20 @@ from npopt.distributed.ef21 import EF21, EF21SGDM, ef21_rate
 from npopt.distributed.extra import EXTRA, largest_rate
 from npopt.distributed.fedavg import FedAvg
 from npopt.distributed.fedvarp import FedVARP
+from npopt.distributed.gpipe import GPipe
 from npopt.distributed.gradient_tracking import GradientTracking
 from npopt.distributed.graphs import Graph, complete, exponential, metropolis, ring, star, torus
 from npopt.distributed.local_sgd import LocalSGD
 from npopt.distributed.node import Node
 from npopt.distributed.one_bit_adam import OneBitAdam
+from npopt.distributed.pipedream_flush import PipeDreamFlush
 from npopt.distributed.power_sgd import PowerSGD
 from npopt.distributed.ranks import on_ranks
 from npopt.distributed.scaffold import Scaffold
 from npopt.distributed.simulation import History, simulate
 from npopt.distributed.splits import at_random, by_label, dirichlet
+from npopt.distributed.tensor_parallel import TensorParallel
+from npopt.distributed.zero import ZeRO
 
 __all__ = [
     "DSGD",
@@ -41,6 +45,7 @@ __all__ = [
     "FedAvg",
     "FedVARP",
     "Federated",
+    "GPipe",
     "GradientTracking",
     "Graph",
     "History",
@@ -48,11 +53,14 @@ __all__ = [
     "LocalSGD",
     "Node",
     "OneBitAdam",
+    "PipeDreamFlush",
     "PowerSGD",
     "RandK",
     "Scaffold",
     "Sign",
+    "TensorParallel",
     "TopK",
+    "ZeRO",
     "at_random",
     "by_label",
     "complete",

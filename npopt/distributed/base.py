@@ -8,11 +8,12 @@ from npopt.values import Value
 class Algorithm(Value):
     """A value whose `node(me)` is a generator: the life of one node, all of which are alike (see node.py).
 
-    It ends each of its rounds with `yield me.show(x)`. `symmetric` says that the proof needs W = W'.
+    It ends each of its rounds with `yield me.show(x)`. `symmetric` says that the proof needs W = W'. `parted` says that
+    each node has an x of its own, a part of one network's: it starts from its own problem's x0.
     """
 
     symmetric = False
-    federated = False
+    federated = parted = False
 
     def node(self, me):
         raise UserError(f"{type(self).__name__} defines no node")

@@ -34,21 +34,36 @@ class DataParallel(Algorithm):
 
 
 def ring_sum(me, v):
-    """sum_j v_j by a ring of all nodes: `yield from ring_sum(me, v)`.
-
-    v is cut into p pieces. In p - 1 rounds a piece goes from node to node and each adds its own; then in p - 1 rounds
-    the finished pieces go round. A node sends 2 (p - 1) / p of v's bytes.
-    """
-    p, i = me.count, me.rank
-    if p == 1:
-        return v.copy()
-    total, right, left = v.copy(), (i + 1) % p, (i - 1) % p
-    cuts = np.linspace(0, len(v), p + 1).astype(int).tolist()
-    piece = [total[a:b] for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
-    for k in range(p - 1):
-        me.send(right, piece[(i - k) % p])
-        piece[(i - k - 1) % p] += yield me.receive(left)
-    for k in range(p - 1):
-        me.send(right, piece[(i + 1 - k) % p])
-        piece[(i - k) % p][...] = yield me.receive(left)
+    """sum_j v_j by a ring of all nodes: `yield from ring_sum(me, v)`. A node sends 2 (p - 1) / p of v's bytes."""
+    total = v.copy()
+    yield from ring_scatter(me, total)
+    yield from ring_gather(me, total)
     return total
+
+
+def pieces(me, v):
+    """v cut into p pieces, views; rank i owns piece (i + 1) mod p."""
+    cuts = np.linspace(0, len(v), me.count + 1).astype(int).tolist()
+    return [v[a:b] for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+
+
+def owned(me, v):
+    """The piece of v that is this rank's."""
+    return pieces(me, v)[(me.rank + 1) % me.count]
+
+
+def ring_scatter(me, v):
+    """Reduce-scatter, in place: afterwards the piece of v that a rank owns is the sum over all. In p - 1 rounds a piece
+    goes from node to node, and each adds its own."""
+    p, i, piece = me.count, me.rank, pieces(me, v)
+    for k in range(p - 1):
+        me.send((i + 1) % p, piece[(i - k) % p])
+        piece[(i - k - 1) % p] += yield me.receive((i - 1) % p)
+
+
+def ring_gather(me, v):
+    """All-gather, in place: the piece that each rank owns goes round, in p - 1 rounds."""
+    p, i, piece = me.count, me.rank, pieces(me, v)
+    for k in range(p - 1):
+        me.send((i + 1) % p, piece[(i + 1 - k) % p])
+        piece[(i - k) % p][...] = yield me.receive((i - 1) % p)

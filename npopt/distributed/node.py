@@ -36,7 +36,7 @@ class Node:
     def __init__(self, rank, problem, shares, clients, seed, start, row_seconds=0.0):
         self.rank, self.problem, self.shares, self.clients = rank, problem, shares, clients
         self.count, self.seed, self.row_seconds = len(clients), seed, row_seconds
-        self.outbox, self.busy, self.draws = [], 0.0, 0
+        self.outbox, self.busy, self.draws, self.told = [], 0.0, 0, []
         self._start = start.copy()
 
     # ------------------------------------------------------------------------------------------------- my rows
@@ -63,8 +63,15 @@ class Node:
         self.draws += 1
         return backend.key(self.seed, f"{word} of {self.rank}", self.draws)
 
-    def work(self, seconds):
-        """Charge so many simulated seconds of arithmetic."""
+    def common_batch(self, size, t):
+        """`size` row numbers of round t, drawn with replacement, int64, the same on all nodes; all rows for None."""
+        if size is None:
+            return np.arange(self.problem.n)
+        return backend.generator(self.seed, "rows of all", t).integers(self.problem.n, size=size)
+
+    def work(self, seconds, *what):
+        """Charge so many simulated seconds of arithmetic. Who watches the run is told from when to when `what` was."""
+        self.told.append((what, self.busy, self.busy + seconds))
         self.busy += seconds
 
     def sample(self, t, share):

@@ -29,7 +29,7 @@ def on_ranks(algorithm, problem, rounds, *, graph=None, seed=0, start=None, obse
     """Run this rank's part of an algorithm and return a History.
 
     problem    the rows of this rank, a Problem; None on rank 0 of a federated algorithm
-    start      as in `simulate`; that of the last rank counts
+    start      as in `simulate`; that of the last rank counts. Of a parted algorithm this rank's own
     observe    as in `simulate`; it is called on rank 0 alone
     wires      how ranks are joined: by default MPIWires()
 
@@ -66,7 +66,7 @@ class Rank:
         sizes = [int(a[0]) for a in self.all(np.array([0 if problem is None else problem.n], np.int64))]
         _, clients, shares = settled(algorithm, sizes[first:], graph)
         mine = None if problem is None else backend.to_host(first_x(problem, start, seed))
-        common = self.from_last(mine)
+        common = mine if algorithm.parted else self.from_last(mine)
         if problem is not None:
             check_alike("start", self.count - 1, common, (problem.dim,), problem.dtype)
         self.node = Node(self.rank, problem, shares, clients, seed, backend.asarray(common))
@@ -136,6 +136,7 @@ class Rank:
             for to, arrays, _ in self.node.outbox:
                 self.send(to, arrays)
             self.node.outbox.clear()
+            self.node.told.clear()
             self.node.busy = 0.0
             kind, payload = request[:2]
             if kind == SHOW:

@@ -24,19 +24,33 @@ class History(NamedTuple):
 
 
 def simulate(
-    algorithm, problems, rounds, *, graph=None, clock=None, faults=None, seed=0, start=None, observe=None, every=1
+    algorithm,
+    problems,
+    rounds,
+    *,
+    graph=None,
+    clock=None,
+    faults=None,
+    seed=0,
+    start=None,
+    observe=None,
+    every=1,
+    watch=None,
 ):
     """Run an algorithm for so many rounds and return a History.
 
     problems   one Problem a node: its private rows. Of a federated algorithm they are the clients', ranks 1 to N
     graph      a Graph of as many nodes, for what gossips
-    start      x^0, (dim,); by default the x0 of the last problem
+    start      x^0, (dim,); by default the x0 of the last problem. Of a parted algorithm a list, one a node; by default
+               each problem's own
     observe    f([x of each node that shows]) -> {name: number}, after every `every` rounds, free of charge
+    watch      f(rank, what, begin, end), told of the work that nodes name (Node.work), in simulated seconds
 
     Columns, all since the start: round; bytes and messages sent by all nodes; busiest, the bytes that went through the
     links of one node, in and out, at most; seconds, the latest clock of a node that shows.
     """
     network = Network(algorithm, list(problems), graph, clock or Clock(), faults or Faults(), seed, start)
+    network.watch = watch
     rounds, every, columns = whole("simulate", "rounds", rounds), whole("simulate", "every", every), {}
     for t in range(rounds):
         shown = network.round(t)
@@ -65,6 +79,14 @@ def first_x(problem, start, seed):
     return problem.check(backend.asarray(start, problem.dtype), "start")
 
 
+def first_xs(algorithm, problems, start, seed):
+    """x^0 by node with data: one for all, or each its own."""
+    if not algorithm.parted:
+        return [first_x(problems[-1], start, seed)] * len(problems)
+    start = [None] * len(problems) if start is None else start
+    return [first_x(problem, one, seed) for problem, one in zip(problems, start, strict=True)]
+
+
 class Network:
     """The nodes and all that lies between them. No Node refers to it, or to another Node."""
 
@@ -74,11 +96,12 @@ class Network:
         self.graph, self.clock, self.faults, self.seed = graph, clock, faults, seed
         self.count, self.clients, shares = settled(algorithm, [p.n for p in problems], graph)
         self.showing = (SERVER,) if algorithm.federated else self.clients
-        start = first_x(problems[-1], start, seed)
-        of = dict(zip(self.clients, problems, strict=True))
+        first, of = first_xs(algorithm, problems, start, seed), dict(zip(self.clients, problems, strict=True))
+        first = [first[0]] * (self.count - len(first)) + first  # a server knows the common start, too
         self.nodes = [
-            Node(i, of.get(i), shares, self.clients, seed, start, clock.row_seconds) for i in range(self.count)
+            Node(i, of.get(i), shares, self.clients, seed, first[i], clock.row_seconds) for i in range(self.count)
         ]
+        self.watch = None
         self.programs = [algorithm.program(node) for node in self.nodes]
         # Lists, of which one number costs less than of arrays. Seconds: a node's clock, when its links are free again.
         self.now, self.out, self.into = ([0.0] * self.count for _ in range(3))
@@ -124,7 +147,7 @@ class Network:
             except StopIteration:
                 raise UserError(f"rank {i} ended in round {self.t}: a node's code must go on for ever") from None
             node = nodes[i]
-            if node.busy or node.outbox:
+            if node.busy or node.outbox or node.told:
                 self.settle(i, node)
             kind = request[0]
             if kind == RECEIVE:
@@ -143,7 +166,12 @@ class Network:
         before = self.now[i]
         for to, arrays, busy in node.outbox:
             self.post(i, to, arrays, before + busy * factor)
+        if self.watch:
+            for what, begin, end in node.told:
+                if what:
+                    self.watch(i, what, before + begin * factor, before + end * factor)
         node.outbox.clear()
+        node.told.clear()
         self.now[i] = before + node.busy * factor
         node.busy = 0.0
 

@@ -1,0 +1,47 @@
+"""Parts of a network on real ranks: the bits and the bytes of the simulation."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from npopt.distributed import simulate
+
+import numpy as np
+import parts_program
+import pytest
+import rank_program
+from test_ranks import COUNTED, mpiexec, together
+
+
+def simulated(name, count):
+    algorithm, make = parts_program.CASES[name]
+    return simulate(algorithm, make(count), parts_program.ROUNDS, seed=rank_program.SEED)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("name", parts_program.CASES)
+def test_threads_as_ranks_give_the_bits_of_the_simulation(name, count):
+    expected = simulated(name, count)
+    found = together(count, lambda wires: parts_program.part(name, wires)[1])
+    assert not [f for f in found if isinstance(f, Exception)], found
+    for rank in range(count):
+        np.testing.assert_array_equal(found[0].x[rank], expected.x[rank])
+    for column in COUNTED:
+        np.testing.assert_array_equal(found[0].columns[column], expected.columns[column])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranks_of_mpi_give_the_bits_of_the_simulation(count, tmp_path):
+    here = Path(__file__).parent
+    env = os.environ | {"PYTHONPATH": str(here.parents[1]), "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    command = [mpiexec(), "-n", str(count), sys.executable, str(here / "parts_program.py"), str(tmp_path)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for name in parts_program.CASES:
+        expected, found = simulated(name, count), np.load(tmp_path / f"{name}.npz")
+        for rank in range(count):
+            np.testing.assert_array_equal(found[f"x{rank}"], expected.x[rank])
+        for column in COUNTED:
+            np.testing.assert_array_equal(found[column], expected.columns[column])
