@@ -20,7 +20,8 @@ from ..linear import Linear
 from ..positions import LearnedPositions
 from ..rotary import Rotary, rounded
 from ..transformer import EncoderLayer
-from .caches import Full
+from .caches import Full, FullMemory
+from .kivi import KIVI
 
 # It takes so many words at a time. On one core of an EPYC layer by layer is faster beyond 130 to 260 words, whether of
 # 0.03 M parameters or of 15 M.
@@ -39,31 +40,52 @@ class Words:
         self.most, self.parts, self.known = MOST, parts, {}
         self.angles = np.zeros((2, 0, 0), x.dtype)
 
-    def takes(self, words, length):
-        """Whether these words, behind `length` others, are few enough for it."""
-        end = length + words.shape[1]
+    def takes(self, words, state):
+        """Whether these words are few enough for it, and of a kind that it knows with the cache of a State."""
+        if not isinstance(state.cache, FullMemory):
+            plain = state.tree is None and not state.skipped and words.shape[1] == 1
+            if not plain or not state.cache.reads(self.x.dtype):
+                return False
+        end = state.length + words.shape[1]
         return words.size <= self.most and (self.limit is None or end <= self.limit) and kernels.plan() == "fast"
 
-    def __call__(self, memory, words, length, every, parents=NONE, skipped=frozenset()):
-        """Logits, (B, 1, V) or (B, n, V); None where a word is not one of the vocabulary's, or it does not compile.
-
-        parents: (n,), of words of a tree   skipped: parts of layers that are left out
-        """
-        end = length + words.shape[1]
+    def __call__(self, words, state, every):
+        """Logits, (B, 1, V) or (B, n, V); None where a word is not one of the vocabulary's, or it does not compile."""
+        end = state.length + words.shape[1]
         if self.rotary is not None and end > self.angles.shape[1]:
             owner = backend.owner(self.x)
             cos, sin = self.rotary.table(owner, 0, rounded(end), self.sizes.width, self.x.dtype.name)
             self.angles = np.stack([cos, sin])
         logits = np.empty((len(words), words.shape[1] if every else 1, self.sizes.words), self.x.dtype)
-        arrays = parents, self.there(skipped), self.table, self.n, self.numbers, self.angles
         try:
-            found = kernels.words.run(self.x, memory.numbers, words, length, *arrays, logits)
+            if isinstance(state.cache, FullMemory):
+                parents, memory = NONE if state.tree is None else state.tree.parents, state.cache.numbers
+                arrays = parents, self.there(state.skipped), self.table, self.n, self.numbers, self.angles
+                found = kernels.words.run(self.x, memory, words, state.length, *arrays, logits)
+            else:
+                found = self.by_itself(words, state, logits)
         except MemoryError:
             raise
         except Exception as error:  # it does not compile; the loops themselves raise nothing
             kernels.warn(error)
             found, self.most = False, 0
         return logits if found else None
+
+    def by_itself(self, words, state, logits):
+        """One word a text, with a cache that attends by itself: compiled stretches between its layers."""
+        n, B, length = self.sizes, len(words), state.length
+        inner, shared = n.heads * n.width, n.kv_heads * n.width
+        columns = n.features, n.features, inner, shared, shared, inner, n.hidden, n.hidden * n.gated
+        h, *work = (np.empty((B, count), self.x.dtype) for count in columns)
+        arrays = self.table, self.n, self.numbers, self.angles, h, tuple(work), logits.reshape(B, -1)
+        for k in range(n.layers + 1):
+            if not kernels.words.stretch(self.x, k, words, length, *arrays):
+                return False
+            if k < n.layers:
+                q, key, value = (part.reshape(B, 1, -1, n.width) for part in work[1:4])
+                seen = state.cache.attend(k, q, key, value, None, length, self.numbers[1])
+                work[4][...] = seen.reshape(B, -1)
+        return True
 
     def there(self, skipped):
         """(L, 2) bool: which parts are there."""
@@ -75,7 +97,7 @@ class Words:
 def of(decoder):
     """Words for a decoder, or None."""
     x, layer = decoder.x, decoder.network.layer
-    usable = type(x) is np.ndarray and x.flags.carray and x.dtype.char in "fd" and type(decoder.cache) is Full
+    usable = type(x) is np.ndarray and x.flags.carray and x.dtype.char in "fd" and type(decoder.cache) in (Full, KIVI)
     if not usable or type(layer) is not Sequential or kernels.words.run is None:
         return None
     rest = [part for part in layer.layers if type(part) is not Dropout]

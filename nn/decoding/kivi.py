@@ -106,20 +106,42 @@ class KIVI(Cache):
 
 class Rounded:
     """Keys, or values, of one layer. `room`: the arrays of a Packed, with room along axis 2, of which `units` are in
-    use, `count` words; a unit is a word, or a group of words. `new`, (B, G, t, d), is what is not rounded yet."""
+    use, `count` words; a unit is a word, or a group of words. `fresh`, (B, G, room, d): from `first` on it has the
+    `there` words that are not rounded yet."""
 
-    def __init__(self, cache, axis, at_once, new):
-        self.cache, self.axis, self.at_once, self.new = cache, axis, at_once, new
-        self.room, self.units, self.count = None, 0, 0
+    def __init__(self, cache, axis, at_once, shape, dtype):
+        (B, G, d), self.cache, self.axis, self.at_once = shape, cache, axis, at_once
+        group = cache.group if axis == "channel" else min(cache.group, d)
+        groups = (d, 1) if axis == "channel" else (d // group,)
+        self.room = [
+            backend.zeros((B, G, 0, *groups, *more), kind)
+            for more, kind in (((group * cache.bits // 8,), "uint8"), ((), SCALE), ((), SCALE))
+        ]
+        self.fresh, self.units, self.count = backend.zeros((B, G, 2 * cache.residual, d), dtype), 0, 0
+        self.first, self.there = 0, 0
 
     @property
     def old(self):
         """(codes, low, step) in use."""
         return tuple(part[:, :, : self.units] for part in self.room)
 
+    @property
+    def new(self):
+        """(B, G, t, d): what is not rounded yet."""
+        return self.fresh[:, :, self.first : self.first + self.there]
+
     def append(self, x):
         """Put x, (B, n, G, d), behind the rest."""
-        self.new = backend.xp(x).concatenate([self.new, x.transpose(0, 2, 1, 3)], axis=2)
+        end = self.first + self.there + x.shape[1]
+        if end > self.fresh.shape[2]:  # to the front of the same room, or of a larger one
+            new, wanted = self.new.copy(), self.there + x.shape[1]
+            if wanted > self.fresh.shape[2]:
+                B, G, _, d = new.shape
+                self.fresh = backend.zeros((B, G, wanted + self.cache.residual, d), new.dtype)
+            self.first, end = 0, wanted
+            self.fresh[:, :, : self.there] = new
+        self.there += x.shape[1]
+        self.fresh[:, :, end - x.shape[1] : end] = x.transpose(0, 2, 1, 3)
 
     def whole(self):
         """All numbers, (B, S, G, d)."""
@@ -136,14 +158,14 @@ class Rounded:
 
     def settle(self):
         """Round what is old enough."""
-        residual, there = self.cache.residual, self.new.shape[2]
+        residual, there = self.cache.residual, self.there
         if self.axis == "channel" or self.at_once:
             due = there // residual * residual
         else:
             due = max(0, there - residual)
         if not due:
             return
-        part, self.new = self.new[:, :, :due], self.new[:, :, due:].copy()
+        part = self.new[:, :, :due]
         group = self.cache.group
         if self.axis == "channel":  # (B, G, t / group, d, group)
             B, G, _, d = part.shape
@@ -156,29 +178,33 @@ class Rounded:
         for mine, more in zip(self.room, made.arrays, strict=True):
             mine[:, :, self.units : units] = more
         self.units, self.count = units, self.count + due
+        self.first, self.there = self.first + due, there - due
+        if self.fresh.shape[2] > 2 * residual >= self.there:  # many words came at once
+            new, self.first = self.new, 0
+            self.fresh = backend.zeros((*new.shape[:2], 2 * residual, new.shape[3]), new.dtype)
+            self.fresh[:, :, : self.there] = new
 
     def reserve(self, made):
         """Room for these, too: half as much again, where there is none."""
         wanted = self.units + made.codes.shape[2]
-        if self.room is None or wanted > self.room[0].shape[2]:
+        if wanted > self.room[0].shape[2]:
             rooms = []
             for i, more in enumerate(made.arrays):
                 larger = backend.zeros((*more.shape[:2], wanted + wanted // 2, *more.shape[3:]), more.dtype)
-                if self.units:
-                    larger[:, :, : self.units] = self.room[i][:, :, : self.units]
+                larger[:, :, : self.units] = self.room[i][:, :, : self.units]
                 rooms.append(larger)
             self.room = rooms
 
     def rows(self, rows):
-        other = Rounded(self.cache, self.axis, self.at_once, self.new[rows])
-        other.room = None if self.room is None else [part[rows] for part in self.room]
-        other.units, other.count = self.units, self.count
+        other = object.__new__(Rounded)
+        vars(other).update(vars(self))
+        other.fresh, other.room = self.fresh[rows], [part[rows] for part in self.room]
         return other
 
     @property
     def nbytes(self):
         """In use; there is room for half as much again."""
-        return self.new.nbytes + (sum(part.nbytes for part in self.old) if self.units else 0)
+        return self.new.nbytes + sum(part.nbytes for part in self.old)
 
 
 class KIVIMemory:
@@ -187,12 +213,13 @@ class KIVIMemory:
     def __init__(self, cache, shapes, rows, dtype):
         self.cache, axes = cache, cache.by.split(" and ")
         self.parts = [
-            tuple(
-                Rounded(cache, axis, i == 0, backend.zeros((rows, heads, 0, width), dtype))
-                for i, axis in enumerate(axes)
-            )
+            tuple(Rounded(cache, axis, i == 0, (rows, heads, width), dtype) for i, axis in enumerate(axes))
             for heads, width in shapes
         ]
+        codes = [part.room[0] for parts in self.parts for part in parts]
+        self.simple = cache.by == FAST and all(type(part) is np.ndarray for part in codes)
+        self.simple = self.simple and kernels.packed.fits is not None
+        self.simple = self.simple and kernels.packed.fits(*(part.shape[-1] for part in codes))
 
     @property
     def nbytes(self):
@@ -218,30 +245,31 @@ class KIVIMemory:
         for part, new in zip(self.parts[i], (k, v), strict=True):
             part.append(new)
 
+    def reads(self, dtype):
+        """Whether compiled loops read the codes as they are."""
+        return self.simple and dtype == np.float32 and kernels.plan() == "fast"
+
     def attend(self, i, q, k, v, turn, start, scale):
         """Attention of one word, (B, 1, H, d), that looks at all others and reads codes as they are; None where this
         is not compiled for what is here, and nothing was done."""
         keys, values = self.parts[i]
-        simple = q.shape[1] == 1 and type(q) is np.ndarray and q.dtype == np.float32 and self.cache.by == FAST
-        if not simple or kernels.plan() != "fast" or not (keys.units and values.units):
-            return None
-        if not kernels.packed.fits(keys.room[0].shape[-1], values.room[0].shape[-1]):
+        if q.shape[1] != 1 or not self.reads(q.dtype):
             return None
         if turn is not None:
             turn(q, start)
             turn(k, start)
         self.append(i, k, v)
         B, _, H, d = q.shape
-        G = keys.new.shape[1]
+        G = keys.fresh.shape[1]
         y = np.empty((B, G, H // G, d), np.float32)
         flat, sizes = [], []
         for part in (keys, values):
             codes, low, step = (array.reshape(B, G, -1) for array in part.room)
             flat.append((codes, low.view(np.uint16), step.view(np.uint16)))
-            sizes += [part.units, *part.room[0].shape[4 if part is keys else 3 :]]
-        sizes = sizes[0], sizes[2], *sizes[3:]  # keys: (units, 1, bytes), values: (words, groups, bytes)
-        attend, scale = kernels.packed.attend_of(self.cache.bits), np.float32(scale)
-        attend(q.reshape(y.shape), flat[0], keys.new, flat[1], values.new, sizes, scale, kernels.packed.HALF, y)
+            sizes += [part.units, *part.room[0].shape[-1 if part is keys else -2 :], part.first, part.there]
+        fresh = (part.fresh.reshape(B, G, -1) for part in (keys, values))
+        attend, arrays = kernels.packed.attend_of(self.cache.bits), (flat[0], next(fresh), flat[1], next(fresh))
+        attend(q.reshape(y.shape), *arrays, tuple(sizes), np.float32(scale), kernels.packed.HALF, y)
         for part in (keys, values):
             part.settle()
         return y.reshape(q.shape)
@@ -254,10 +282,14 @@ class KIVIMemory:
             )
         for parts in self.parts:
             for part in parts:
-                part.new = part.new[:, :, : length - part.count]
+                part.there = min(part.there, length - part.count)
 
     def branch(self, rows, length):
         other = object.__new__(KIVIMemory)
         rows = backend.asarray(rows)
-        other.cache, other.parts = self.cache, [tuple(part.rows(rows) for part in parts) for parts in self.parts]
+        other.cache, other.simple, other.parts = (
+            self.cache,
+            self.simple,
+            [tuple(part.rows(rows) for part in parts) for parts in self.parts],
+        )
         return other

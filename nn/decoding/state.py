@@ -163,10 +163,8 @@ class State:
 
     def passed(self, tokens, every):
         """Logits, (B, n, V) or (B, 1, V), by the compiled loops where these take them."""
-        fast, logits = self.decoder.fast, None
-        if fast is not None and fast.takes(tokens, self.length):
-            parents = compiled.NONE if self.tree is None else self.tree.parents
-            logits = fast(self.cache, tokens, self.length, every, parents, self.skipped)
+        fast = self.decoder.fast
+        logits = fast(tokens, self, every) if fast is not None and fast.takes(tokens, self) else None
         return self.decoder.forward(self.known_words(tokens), self, every) if logits is None else logits
 
     def append_tree(self, tokens, parents):

@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 from .attention_parts import exponentials, largest
 from .products import inside
 from .simd import F32, I64, Emitter, Lanes, data, scalar
+from .word_products import dots
 
 HALF = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)  # float16 numbers by their bits
 LANES = 8  # bytes that are taken at a time
@@ -68,18 +69,21 @@ def attend_of(bits):
     weigh, parts = weigh_of(bits), 8 // bits
 
     @inside
-    def attend(q, keys, new_keys, values, new_values, sizes, scale, table, y):
+    def attend(q, keys, fresh_keys, values, fresh_values, sizes, scale, table, y):
         """y: (B, G, R, d), of q alike. keys, values: (codes, low, step), (B, G, ...), flat behind these axes; lows and
-        steps are bits of float16. sizes: (groups of words in use, bytes of one; words in use, groups of channels, bytes
-        of one). new_keys, new_values: (B, G, t, d). All that is there is seen."""
-        (B, G, R, d), (units, size, words, groups, width) = q.shape, sizes
-        old, new, group = units * size * parts, new_keys.shape[2], size * parts
+        steps are bits of float16. fresh_keys, fresh_values: words that are not rounded, (B, G, ...), flat, too.
+
+        sizes: of keys (groups of words in use, bytes of one, where fresh ones begin, how many there are), of values
+        (words in use, groups of channels, bytes of one, where fresh ones begin, how many there are). All is seen."""
+        (B, G, R, d), (units, size, first, new, words, groups, width, begin, more) = q.shape, sizes
+        old, group = units * size * parts, size * parts
         both, a = np.empty((1, old + new), np.float32), np.empty(max(d, words), np.float32)
         scores = both[0]
         for b in range(B):
             for g in range(G):
                 codes, low, step = keys[0][b, g], keys[1][b, g], keys[2][b, g]
                 told, below, stair = values[0][b, g], values[1][b, g], values[2][b, g]
+                latest, later = fresh_keys[b, g], fresh_values[b, g]
                 for r in range(R):
                     one, out = q[b, g, r], y[b, g, r]
                     for u in range(units):
@@ -91,25 +95,21 @@ def attend_of(bits):
                             scores[t] = base
                         for j in range(0, size, LANES):
                             weigh(codes, u * d * size + j, size, a, d, scores, u * group + j, size)
-                    for t in range(new):
-                        base = np.float32(0)
-                        for c in range(d):
-                            base += one[c] * new_keys[b, g, t, c]
-                        scores[old + t] = base
+                    dots(latest, first * d, d, one, d, scores, old, new)
                     total = exponentials(both, 0, old + new, scale, scale * largest(scores, 0, old + new))
                     for k in range(groups):
                         base = np.float32(0)
                         for t in range(words):
                             a[t] = scores[t] * table[stair[t * groups + k]]
                             base += scores[t] * table[below[t * groups + k]]
-                        first = k * width * parts
-                        for c in range(first, first + width * parts):
+                        start = k * width * parts
+                        for c in range(start, start + width * parts):
                             out[c] = base
                         for j in range(0, width, LANES):
-                            weigh(told, k * width + j, groups * width, a, words, out, first + j, width)
-                    for t in range(new_values.shape[2]):
+                            weigh(told, k * width + j, groups * width, a, words, out, start + j, width)
+                    for t in range(more):
                         for c in range(d):
-                            out[c] += scores[words + t] * new_values[b, g, t, c]
+                            out[c] += scores[words + t] * later[(begin + t) * d + c]
                     for c in range(d):
                         out[c] /= total
 

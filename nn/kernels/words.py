@@ -132,40 +132,54 @@ def attended(q, kept, at, shape, where, parents, scale, s, zeros, o):
 
 
 @inside
-def attend(x, h, t, n, numbers, kept, bases, length, parents, angles, work):
-    """h += attention of its norm; h: (m, D). t: the layer's row of the table; n: Sizes as a vector; bases: where the
-    layer's keys and values begin in `kept`; work: see run."""
-    (y, q, k, v, o, _, _, s, zeros, places), (m, D) = work, h.shape
-    heads, shared, width, room, size = n[1], n[2], n[3], s.shape[1], n[2] * n[3]
-    for j in range(m):
+def asked(x, h, t, n, numbers, angles, places, work):
+    """Queries, keys and values of a layer, turned to the places of their words. h: (m, D); t: the layer's row of the
+    table; n: Sizes as a vector; places: of `placed`; work: see run."""
+    y, q, k, v = work[:4]
+    for j in range(h.shape[0]):
         normed(h[j], x, t[0], t[1], numbers[0], n[9], y[j])
     product(x, t[2], t[3], y, q)
     product(x, t[4], t[5], y, k)
     product(x, t[6], t[7], y, v)
-    for j in range(m):
-        b, i, position = places[j, 0], places[j, 1], places[j, 2]
-        if n[7] > 0:
-            cos, sin = angles[0, position], angles[1, position]
-            turned(q[j], width, cos, sin, n[8])
-            turned(k[j], width, cos, sin, n[8])
-        keys, values, slot = bases[0] + b * size * room, bases[1] + b * size * room, length + i
+    if n[7] > 0:
+        for j in range(h.shape[0]):
+            cos, sin = angles[0, places[j, 2]], angles[1, places[j, 2]]
+            turned(q[j], n[3], cos, sin, n[8])
+            turned(k[j], n[3], cos, sin, n[8])
+
+
+@inside
+def attend(x, h, t, n, numbers, kept, bases, length, parents, angles, places, work, s):
+    """h += attention of its norm. bases: where the layer's keys and values begin in `kept`; s: (1, room) and zeros, to
+    work with."""
+    y, q, k, v, o = work[:5]
+    room, size, shape = s[0].shape[1], n[2] * n[3], (n[1], n[2], n[3], s[0].shape[1])
+    asked(x, h, t, n, numbers, angles, places, work)
+    for j in range(h.shape[0]):
+        b, slot = places[j, 0], length + places[j, 1]
+        keys, values = bases[0] + b * size * room, bases[1] + b * size * room
         for c in range(size):
             kept[keys + c * room + slot], kept[values + c * room + slot] = k[j, c], v[j, c]
-    for j in range(m):
+    for j in range(h.shape[0]):
         b, i = places[j, 0], places[j, 1]
         at = bases[0] + b * size * room, bases[1] + b * size * room
-        shape = heads, shared, width, room
-        attended(q[j], kept, at, shape, (length, i), parents, numbers[1], s, zeros, o[j])
+        attended(q[j], kept, at, shape, (length, i), parents, numbers[1], s[0], s[1][0], o[j])
+    added(x, h, t, o, y)
+
+
+@inside
+def added(x, h, t, o, y):
+    """h += W o + b, of what attention read."""
     product(x, t[8], t[9], o, y)
-    for j in range(m):
-        for c in range(D):
+    for j in range(h.shape[0]):
+        for c in range(h.shape[1]):
             h[j, c] += y[j, c]
 
 
 @inside
 def feed(x, h, t, n, numbers, work):
     """h += the feed-forward part of its norm; as attend."""
-    (y, _, _, _, _, hidden, gate, _, _, _), (m, D) = work, h.shape
+    (m, D), y, hidden, gate = h.shape, work[0], work[5], work[6]
     for j in range(m):
         normed(h[j], x, t[10], t[11], numbers[0], n[9], y[j])
     product(x, t[14], t[15], y, hidden)
@@ -204,6 +218,26 @@ def placed(words, length, parents, n):
 
 
 @inside
+def embedded(x, words, places, n, h):
+    """h, (m, D): the vectors of words, with their positions if there are any."""
+    for j in range(h.shape[0]):
+        word, position = words[places[j, 0], places[j, 1]], places[j, 2]
+        for c in range(h.shape[1]):
+            h[j, c] = x[n[12] + word * n[0] + c]
+            if n[13] >= 0:
+                h[j, c] += x[n[13] + position * n[0] + c]
+
+
+@inside
+def room_for(m, n, x):
+    """(h, work): (m, D), and (norms and sums, q, k, v, o, hidden, gate), m rows each."""
+    inner, size, gated = n[1] * n[3], n[2] * n[3], n[4] if n[11] else 0
+    h, y, q = np.empty((m, n[0]), x.dtype), np.empty((m, n[0]), x.dtype), np.empty((m, inner), x.dtype)
+    k, v, o = np.empty((m, size), x.dtype), np.empty((m, size), x.dtype), np.empty((m, inner), x.dtype)
+    return h, (y, q, k, v, o, np.empty((m, n[4]), x.dtype), np.empty((m, gated), x.dtype))
+
+
+@inside
 def run(x, kept, words, length, parents, parts, table, n, numbers, angles, out):
     """Put words, (B, T), behind the `length` ones whose keys and values are `kept`, (L, 2, B, G d, room), flat.
 
@@ -214,30 +248,22 @@ def run(x, kept, words, length, parents, parts, table, n, numbers, angles, out):
 
     Returns False, and has done nothing, where a word is none of the V.
     """
-    (B, T), D, size, inner, most = words.shape, n[0], n[2] * n[3], n[1] * n[3], min(words.size, TOGETHER)
+    (B, T), size, most = words.shape, n[2] * n[3], min(words.size, TOGETHER)
     room, every, done = kept.size // (2 * n[6] * B * size), out.shape[1] == T, 0
     places, logits = placed(words, length, parents, n), out.reshape(-1, n[5])
     if not places.size:
         return False
-    hs, ys = np.empty((most, D), x.dtype), np.empty((most, D), x.dtype)
-    qs, os = np.empty((most, inner), x.dtype), np.empty((most, inner), x.dtype)
-    ks, vs = np.empty((most, size), x.dtype), np.empty((most, size), x.dtype)
-    hidden, gate = np.empty((most, n[4]), x.dtype), np.empty((most, n[4] if n[11] else 0), x.dtype)
-    s, zeros = np.empty((1, room), x.dtype), np.zeros(PANEL, x.dtype)
+    hs, (ys, qs, ks, vs, os, hidden, gate) = room_for(most, n, x)
+    s = np.empty((1, room), x.dtype), np.zeros((1, PANEL), x.dtype)
     for first in range(0, B * T, most):
         m, told = min(most, B * T - first), 0
         h, y, here = hs[:m], ys[:m], places[first : first + m]
-        work = (y, qs[:m], ks[:m], vs[:m], os[:m], hidden[:m], gate[:m], s, zeros, here)
-        for j in range(m):
-            word, position = words[here[j, 0], here[j, 1]], here[j, 2]
-            for c in range(D):
-                h[j, c] = x[n[12] + word * D + c]
-                if n[13] >= 0:
-                    h[j, c] += x[n[13] + position * D + c]
+        work = (y, qs[:m], ks[:m], vs[:m], os[:m], hidden[:m], gate[:m])
+        embedded(x, words, here, n, h)
         for k in range(n[6]):
             bases = 2 * k * B * size * room, (2 * k + 1) * B * size * room
             if parts[k, 0]:
-                attend(x, h, table[k], n, numbers, kept, bases, length, parents, angles, work)
+                attend(x, h, table[k], n, numbers, kept, bases, length, parents, angles, here, work, s)
             if parts[k, 1]:
                 feed(x, h, table[k], n, numbers, work)
         for j in range(m):
@@ -247,4 +273,28 @@ def run(x, kept, words, length, parents, parts, table, n, numbers, angles, out):
         if told:
             product(x, n[16], n[17], y[:told], logits[done : done + told])
             done += told
+    return True
+
+
+@inside
+def stretch(x, k, words, length, table, n, numbers, angles, h, work, out):
+    """What stands between attention of layer k - 1 and that of layer k, where a cache attends by itself: from o to q, k
+    and v of `work`; from words, (B, 1), with k = 0, and to the logits, out, (B, V), with k = L.
+
+    Returns False, and has done nothing, where a word is none of the V.
+    """
+    places = placed(words, length, np.empty(0, np.int64), n)
+    if not places.size:
+        return False
+    if k == 0:
+        embedded(x, words, places, n, h)
+    else:
+        added(x, h, table[k - 1], work[4], work[0])
+        feed(x, h, table[k - 1], n, numbers, work)
+    if k < n[6]:
+        asked(x, h, table[k], n, numbers, angles, places, work)
+    else:
+        for j in range(h.shape[0]):
+            normed(h[j], x, n[14], n[15], numbers[0], n[9], work[0][j])
+        product(x, n[16], n[17], work[0], out)
     return True

@@ -1,7 +1,9 @@
 """The compiled way through a decoder: which networks take it, and that it is the way layer by layer."""
 
+import itertools
+
 import nn
-from nn.decoding import Decoder, Full, generate
+from nn.decoding import KIVI, Decoder, Full, generate
 from nn.decoding.drafts import parts_of
 from nn.kernels import word_products
 from nn.language import gpt2, llama
@@ -68,7 +70,7 @@ def test_it_is_the_way_layer_by_layer(name, dtype, rng):
     decoder.fast.most = 10**9
     for first, last, every in ((0, 1, False), (1, 5, True), (5, 6, False), (6, 9, False), (9, 61, True), (61, 62, True),
                                *((t, t + 1, False) for t in range(62, 68)), (68, 80, True)):  # fmt: skip
-        assert decoder.fast.takes(tokens[:, first:last], first)
+        assert decoder.fast.takes(tokens[:, first:last], states[0])
         one, two = (state.append(tokens[:, first:last], every) for state in states)
         close(one, two, dtype)
 
@@ -80,17 +82,18 @@ def test_both_ways_take_turns_on_one_memory(rng):
     most = (0, 10**9)
     for i, cut in enumerate(np.split(np.arange(40), [7, 8, 20, 21, 22, 30], axis=0)):
         decoder.fast.most = most[i % 2]
-        assert decoder.fast.takes(tokens[:, cut], state.length) == i % 2
+        assert decoder.fast.takes(tokens[:, cut], state) == i % 2
         close(state.append(tokens[:, cut], every=True), expected[:, cut], "float64")
 
 
 def test_many_words_go_layer_by_layer():
     network = llama(V, 200, 8, 1, 1, 12)
-    fast = Decoder(network, parameters(network)).fast
+    decoder = Decoder(network, parameters(network))
+    fast, state = decoder.fast, decoder.start()
     one, two, many = (np.zeros(shape, int) for shape in ((1, 1), (2, 64), (1, 129)))
-    assert fast.takes(one, 0) and fast.takes(two, 7) and not fast.takes(many, 0)
+    assert fast.takes(one, state) and fast.takes(two, state) and not fast.takes(many, state)
     nn.kernels.use("reference")
-    assert not fast.takes(one, 0)
+    assert not fast.takes(one, state)
     nn.kernels.use("fast")
 
 
@@ -154,6 +157,28 @@ def test_parts_are_left_out_as_layer_by_layer(name, rng):
         close(*found, "float64")
 
 
+@pytest.mark.parametrize("name", ["llama, adjacent, own head", "biases and gates"])
+def test_a_cache_that_attends_by_itself(name, rng):
+    """KIVI between compiled stretches, from the first word on: that of layers."""
+    network = TAKEN[name]() if "llama" in name else stacked(64, 2, heads=2, activation="geglu")
+    decoder = Decoder(network, 0.6 * parameters(network, "float32"), KIVI(8, 8, 16))
+    other = Decoder(network, decoder.x, KIVI(8, 8, 16))
+    other.fast = None
+    tokens, states = rng.integers(0, decoder.words, (2, 60)), (decoder.start(2), other.start(2))
+    cuts = [*range(20), 25, *range(26, 60)]  # several words at a time go layer by layer
+    for first, last in itertools.pairwise(cuts):
+        words = tokens[:, first:last]
+        assert decoder.fast.takes(words, states[0]) == (last - first == 1)
+        one, two = (state.append(words) for state in states)
+        np.testing.assert_allclose(one, two, atol=2e-4 * np.abs(two).max())
+    with pytest.raises(UserError, match="is not one of the"):
+        states[0].append([[1], [decoder.words]])
+    with states[0].without(list(parts_of(decoder).values())):
+        assert not decoder.fast.takes(tokens[:, :1], states[0])
+    for wrong in (KIVI(8, 4, 16), KIVI(8, 8, 16, "token and token")):  # codes that loops do not read
+        assert not decoder.fast.takes(tokens[:, :1], Decoder(network, decoder.x, wrong).start(2))
+
+
 @pytest.mark.parametrize("name", LEFT)
 def test_other_networks_do_not_take_it(name):
     network = LEFT[name]()
@@ -206,7 +231,7 @@ def test_where_it_does_not_compile_layers_do_the_work(monkeypatch, rng):
     with pytest.warns(RuntimeWarning, match="cannot be used here .TypeError: numba has changed"):
         found = decoder.start().append(tokens)
     np.testing.assert_array_equal(found, slow(decoder).append(tokens))
-    assert not decoder.fast.takes(tokens[:, :1], 0)
+    assert not decoder.fast.takes(tokens[:, :1], decoder.start())
     monkeypatch.setattr(nn.kernels.words, "run", None)
     assert Decoder(network, x).fast is None
 
