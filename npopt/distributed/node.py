@@ -12,10 +12,10 @@ An algorithm is a generator. It computes with what is its own, and yields where 
 handed out as copies, so that no two nodes ever hold the same memory. A Node knows no other node and no engine: an
 engine empties its outbox and answers what it yields.
 
-State lives in the local variables of the generator. `x, m = me.state(x, m)` says before the loop which of them last from
-round to round; in a run that is resumed it returns them as they were. A node that shows hands them to `show`. A client
-does not show: it hands them to `me.keep`, and rests where it waits for the server's next message, which must be where
-its loop begins. So a checkpoint of all nodes at the end of a round is a checkpoint of what they kept (saved.py).
+State lives in the local variables of the generator. `x, m = me.state(x, m)` says before the loop which of them last
+from round to round; in a run that is resumed it returns them as they were. A node that shows hands them to `show`. A
+client does not show: it hands them to `me.keep`, and rests where it waits for the server's next message, which must be
+where its loop begins. So a checkpoint of all nodes at the end of a round is one of what they kept (saved.py).
 """
 
 from npopt import backend
@@ -51,8 +51,8 @@ class Node:
         return self._start.copy()
 
     def state(self, *values):
-        """What lasts from round to round: arrays, numbers, None, lists of them. The value, or the tuple of several: those
-        given or, in a run that is resumed, those that were kept."""
+        """What lasts from round to round: arrays, numbers, None, lists of them. Returns the value, or the tuple of
+        several: those given or, in a run that is resumed, those that were kept."""
         self.kept = values
         if self.resumed is not None:
             values, self.draws, self.busy = self.resumed["kept"], self.resumed["draws"], 0.0
@@ -63,7 +63,9 @@ class Node:
         """The same values, noted as what lasts; there are as many as `state` was given."""
         if self.kept is not None:
             if len(values) != len(self.kept):
-                raise UserError(f"rank {self.rank} keeps {len(values)} values, and began with {len(self.kept)} in state()")
+                raise UserError(
+                    f"rank {self.rank} keeps {len(values)} values, and began with {len(self.kept)} in state()"
+                )
             self.kept = values
         return opened(values)
 

@@ -127,7 +127,7 @@ class Network:
         saved.save(t=t, columns=columns, shown=shown, nodes=nodes, links=links, made_of=self.made_of)
 
     def resume(self, saved):
-        """(first round, columns, what was shown) of the checkpoint, with all nodes as they were; (0, {}, []) without."""
+        """(first round, columns, what was shown last), with all nodes as they were; (0, {}, []) without a file."""
         if not saved.there():
             return 0, {}, []
         found = saved.load(self.made_of)
