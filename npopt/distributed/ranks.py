@@ -39,8 +39,8 @@ def on_ranks(
     start      as in `simulate`; that of the last rank counts
     observe    as in `simulate`; it is called on rank 0 alone
     wires      how ranks are joined: by default MPIWires()
-    checkpoint as in `simulate`: a path, the same on all ranks. Rank 0 alone reads and writes the file, where it is old
-               enough after a round that is observed
+    checkpoint as in `simulate`: a path, on all ranks or on none. Rank 0 alone reads and writes the file, after a round
+               that is observed, where the last one is old enough
 
     On rank 0 History is that of `simulate`, with wall-clock seconds; on other ranks x is [this rank's own], or [] for a
     client, and there are no columns.
