@@ -121,8 +121,8 @@ def test_ranks_refuse_to_save_while_a_message_is_under_way(tmp_path, capsys):
 def test_another_run_is_refused(tmp_path):
     file, problems = tmp_path / "run.npz", [rank_program.problem(k) for k in range(3)]
 
-    def run(algorithm=EXTRA(0.1), problems=problems, graph=ring(3), **more):
-        return simulate(algorithm, problems, 3, graph=graph, checkpoint=file, **more)
+    def run(algorithm=None, problems=problems, **more):
+        return simulate(algorithm or EXTRA(0.1), problems, 3, graph=ring(3), checkpoint=file, **more)
 
     run()
     others = {
