@@ -40,10 +40,10 @@ def taught(seed, events, *, data, nodes, split, method, lr, given, rounds, every
 
     def look(shown):
         mean = sum(shown) / len(shown)
-        spread = [float(backend.norm(x - mean)) for x in shown]
+        spread = [float(backend.to_host(backend.norm(x - mean))) for x in shown]
         found = {name: v for name, v in judge.metrics(mean).items() if not name.startswith("train")}
         progress(float(found["validation_loss"]))
-        return found | {"apart": float(np.sqrt(np.mean(np.square(spread))) / backend.norm(mean))}
+        return found | {"apart": float(np.sqrt(np.mean(np.square(spread))) / backend.to_host(backend.norm(mean)))}
 
     with np.errstate(over="ignore", invalid="ignore"):  # a rate that is too large diverges, and that is a result
         return run_of(method(lr=lr, **given), make, nodes, rounds, events=events, wires=wires, graph=graph, clock=clock,

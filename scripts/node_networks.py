@@ -9,7 +9,7 @@ LeNet-5. All methods take as many gradients of 16 rows at each node. What is exp
 
 The runs are simulated: rounds and bytes are exact. Each method has two rates, and held-out rows choose.
 
-Run time on one core: --quick about 10 seconds; --data real about 22 minutes, computed from a gradient's.
+Run time on one core: --quick about 10 seconds; --data real about 20 minutes, computed from a gradient's.
 """
 
 from figures.node_networks import album
@@ -55,7 +55,7 @@ def runs(args):
 def entry(args, name, method, gradients, *, data, split, lr, graph=None, **given):
     """One line of the grid. With --ranks each rank is a node, and a server takes one of them."""
     nodes = NODES if args.ranks is None else args.ranks - int(method.federated)
-    rounds = args.pick(800, 20) // gradients
+    rounds = args.pick(600, 20) // gradients
     some = dict(data=data, nodes=nodes, split=split, method=method, lr=lr, given=given | {"batch": BATCH}, graph=graph)
     run = Recipe(taught, rounds=rounds, every=max(1, rounds // args.pick(20, 4)), clock=CLOCK, test_rows=2000, **some)
     return Entry("a", run=run, data=data, split=split, method=name, lr=lr)

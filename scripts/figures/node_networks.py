@@ -1,7 +1,7 @@
 """Figures of node_networks: accuracy over gradients, bytes and mixes of classes, and how far nodes stand apart."""
 
 from lab import Album
-from lab.figures import below, each, look, panels, ranged
+from lab.figures import below, each, look, panels, plain, ranged
 
 import numpy as np
 
@@ -21,30 +21,31 @@ def middle(runs, column):
     return np.median([run.columns[column] for run in runs], 0)
 
 
-def over(x, xlabel, **more):
-    def drawn(results):
-        def draw(ax, split):
-            for k, (name, runs) in enumerate(chosen(results, split)):
-                unit = runs[0].columns["round"][-1] if x == "share" else 1
-                xs = runs[0].columns["round"] / unit if x == "share" else runs[0].columns[x]
-                ax.plot(xs, 100 * middle(runs, "test_accuracy"), label=name, **look(k))
-            ax.set(xlabel=xlabel, ylabel="test accuracy, %", **more)
+def accuracies(results, xs, xlabel, xscale="linear"):
+    """A panel for each mix: the accuracy over xs(run), a line a method."""
 
-        return each(results.select("a").values("split"), draw, columns=2, legend=4, titles=titled)
+    def draw(ax, split):
+        for k, (name, runs) in enumerate(chosen(results, split)):
+            ax.plot(xs(runs[0]), 100 * middle(runs, "test_accuracy"), label=name, **look(k))
+        ax.set(xlabel=xlabel, ylabel="test accuracy, %", xscale=xscale)
+        if xscale == "log":
+            plain(ax.xaxis)
 
-    return drawn
+    return each(results.select("a").values("split"), draw, columns=3, legend=4, titles=titled)
 
 
-album.figure(
+@album.figure(
     "gradients.png",
     caption="Test accuracy of the mean of all x over gradients, in parts of all that are taken; median of the seeds, "
     "each method at the rate that held-out rows choose.",
-)(over("share", "part of all gradients"))
+)
+def over_gradients(results):
+    return accuracies(results, lambda run: run.columns["round"] / run.columns["round"][-1], "part of all gradients")
 
-album.figure(
-    "bytes.png",
-    caption="The same over the bytes that all nodes have sent, up and down.",
-)(over("bytes", "bytes", xscale="log"))
+
+@album.figure("bytes.png", caption="The same over what all nodes have sent, up and down.")
+def over_bytes(results):
+    return accuracies(results, lambda run: run.columns["bytes"] / 1e6, "megabytes", "log")
 
 
 @album.figure(
