@@ -35,8 +35,8 @@ def simulate(
     graph      a Graph of as many nodes, for what gossips
     start      x^0, (dim,); by default the x0 of the last problem
     observe    f([x of each node that shows]) -> {name: number}, after every `every` rounds, free of charge
-    checkpoint the path of a file, written every so many `seconds`, at the end, and at Ctrl-C, which is raised then: all
-               nodes at the end of one round. The same call goes on from there, bit for bit
+    checkpoint the path of a file, written every so many `seconds`, and at Ctrl-C, which is raised then: all nodes at
+               the end of one round. The same call goes on from there, bit for bit
 
     Columns, all since the start: round; bytes and messages sent by all nodes; busiest, the bytes that went through the
     links of one node, in and out, at most; seconds, the latest clock of a node that shows.
@@ -54,7 +54,7 @@ def simulate(
                 found = network.counted() | (observe(shown) if observe else {})
                 for name, value in found.items():
                     columns.setdefault(name, []).append(float(value))
-            if saved.due(t + 1 == rounds or interrupt.asked):
+            if interrupt.asked or saved.due():
                 network.save(saved, t + 1, columns, shown)
             if interrupt.asked:
                 raise KeyboardInterrupt
