@@ -99,7 +99,7 @@ class Network:
         self.sent, self.received = [0] * self.count, [0] * self.count
         self.messages = self.t = 0
         self.boxes, self.waiting, self.missing, self.group, self.shown = {}, {}, {}, {}, {}
-        self.kind = None
+        self.kind = self.factors = None
         self.ready = deque((i, None) for i in range(self.count))
 
     def counted(self):
@@ -137,7 +137,6 @@ class Network:
             setattr(self, name, found["links"][name])
         for i, to, box in found["links"]["boxes"]:
             self.boxes[i, to] = deque((when, size, tuple(map(on_device, arrays))) for when, size, arrays in box)
-        self.factors = None
         self.ready = deque((i, None) for i in range(self.count) if i not in self.showing)
         self.run_ready()  # clients go to where they wait; those who show begin the next round
         return found["t"], found["columns"], on_device(found["shown"])
