@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from lab import data, options, report
+from lab import data, options, ranks, report
 from lab.claims import counts
 from lab.experiment import Experiment
 from lab.options import nearest
@@ -138,7 +138,8 @@ def list_scripts(words):
 
 def start(path, words):
     """Run a script and return its exit status. If npopt is told to end, it tells the script, which saves and ends."""
-    process, told = spawn([sys.executable, str(path), *words]), False
+    mpi = ranks.asked(words)  # a rank then talks to mpiexec through a file that it inherits
+    process, told = spawn([sys.executable, str(path), *words], close_fds=not mpi), False
     while True:
         try:
             status = process.wait()
@@ -149,6 +150,14 @@ def start(path, words):
     if told:
         raise KeyboardInterrupt
     if status < 0:
+        if mpi:
+            print(
+                f"npopt: rank {ranks.launched() or 0} ended {manner(status)}, and the others end with it; what was "
+                "stored is kept, the same command goes on from there",
+                file=sys.stderr,
+                flush=True,
+            )
+            return 128 - status
         print(
             f"npopt: {path.stem} ended {manner(status)}; what was stored is kept, and with --jobs 2 each run has a "
             "process of its own, so a run that ends its process leaves the others alone",

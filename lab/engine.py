@@ -1,4 +1,4 @@
-"""Who does the runs: this process, worker processes of this machine, or a Dask cluster.
+"""Who does the runs: this process, worker processes of this machine, a Dask cluster, or ranks of MPI (ranks.py).
 
 `execute` is the whole life of a run: look whether it is stored or locked, run it, store it. Everything around it only
 hands out jobs and collects outcomes as they come. The process that makes a run stores it. So killing the command that
@@ -18,7 +18,7 @@ from lab.processes import Interrupts
 from lab.store import Store
 from lab.workers import Lost, answered, packed, team
 from nn import kernels
-from npopt import backend
+from npopt import backend, checkpoint
 from npopt.checkpoint import FULL, Damaged, Unwritable
 from npopt.errors import UserError
 
@@ -31,13 +31,15 @@ SMALL = 1 << 24  # multiply-adds of a step, as threads_of counts them: a millise
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What a process sets before it runs anything. threads: how many a run may have; seconds: between two checkpoints;
-    script: for workers, the path and the text of the experiment's script, or (None, None)."""
+    script: for workers, the path and the text of the experiment's script, or (None, None). ranks: those of the engine
+    mpi, a lab.ranks.Ranks, or None."""
 
     device: str = "cpu"
     threads: int = 1
     kernels: str = "fast"
     seconds: float = 30.0
     script: tuple = (None, None)
+    ranks: Any = None
 
     def apply(self):
         backend.use(self.device)
@@ -141,7 +143,8 @@ def perform(job, store, settings, progress):
     noted = {"checkpoint": path, "seconds": settings.seconds, "progress": progress, "variance": entry.variance}
     events = Events(entry.metrics, entry.per, **noted)
     if entry.run is not None:
-        run = entry.run(seed=job.seed, events=events)
+        whole_or_aside(store, path)
+        run = settings.ranks.run(job, events) if settings.ranks else entry.run(seed=job.seed, events=events)
         if isinstance(run, dict):
             run = Run(run, None, None, "finished", {"run": repr(entry.run)}, "python")
         return run
@@ -155,6 +158,16 @@ def perform(job, store, settings, progress):
     except Damaged as error:
         store.set_aside(path, error)
         return minimize(entry.problem(), entry.optimizer, **given)
+
+
+def whole_or_aside(store, path):
+    """Set a damaged checkpoint aside, so that its run begins again."""
+    try:
+        checkpoint.load(path)
+    except FileNotFoundError:
+        pass
+    except Damaged as error:
+        store.set_aside(path, error)
 
 
 def record(job, run):
@@ -187,7 +200,7 @@ def collect(jobs, store, settings, workers=1, engine="local", address=None):
     """Outcomes of the jobs as they come. Jobs that other processes hold are left to them, and waited for at the end."""
     if not jobs:
         return
-    alone = engine == "local" and workers == 1
+    alone = engine == "mpi" or engine == "local" and workers == 1  # other ranks are asked by `perform`
     pool = here() if alone else {"local": local, "dask": dask}[engine](settings, workers, address)
     with pool as run_all:
         busy = []

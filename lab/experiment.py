@@ -40,7 +40,7 @@ import warnings
 from pathlib import Path
 
 from lab import data as data_room
-from lab import earlier, engine, ingredients, processes, provenance, report
+from lab import earlier, engine, ingredients, processes, provenance, ranks, report
 from lab.account import print_accounts
 from lab.album import Album
 from lab.claims import Claim, judge
@@ -110,11 +110,13 @@ class Experiment:
         """Run what is missing, then write everything. Ends the process with status 2 and one sentence on bad input."""
         if processes.worker:
             raise SystemExit  # the script has been loaded for its functions
-        script = script or Path(sys.argv[0]).stem
-        args = parse(self, script, sys.argv[1:] if argv is None else argv)
+        script, words = script or Path(sys.argv[0]).stem, sys.argv[1:] if argv is None else argv
         started = time.monotonic()
-        with processes.ending(script):
-            self.settings = Settings(args.device, args.threads, args.kernels, self.seconds, self.text())
+        with ranks.joined(self, script, words) as own, processes.ending(script):
+            args = parse(self, script, words)
+            if own:
+                own.check(args)
+            self.settings = Settings(args.device, args.threads, args.kernels, self.seconds, self.text(), own)
             self.settings.apply()
             if args.profile:
                 profile(script, self.jobs(args)[0])
@@ -161,6 +163,7 @@ class Experiment:
             if entry.part not in args.parts:
                 continue
             entry = self.complete(entry, args)
+            ranks.check_entry(entry, args)
             own = data_room.sets_of(entry.recipe)
             sets |= {name: data_room.facts(name) for name in own if name not in sets}
             printed, found = entry.printed(), ingredients.of(entry)
@@ -168,6 +171,7 @@ class Experiment:
                 key = key_of(
                     method=printed, **found, data={name: sets[name]["sha256"] for name in own}, seed=seed,
                     threads=args.threads, device=args.device, kernels=args.kernels, results=RESULTS,
+                    **ranks.ingredients(args),
                 )  # fmt: skip
                 labelled.append((entry, Job(key, entry, seed, printed)))
         if not labelled:

@@ -111,10 +111,10 @@ def seeds(text):
 
 
 def engine(text):
-    if text in ("local", "dask"):
+    if text in ("local", "dask", "mpi"):
         return text
     gone = "Ray is not supported any more, because its joblib backend never started a run; " if text == "ray" else ""
-    raise argparse.ArgumentTypeError(f"{gone}the engines are local and dask, got {text!r}")
+    raise argparse.ArgumentTypeError(f"{gone}the engines are local, dask and mpi, got {text!r}")
 
 
 def parser(experiment, script):
@@ -142,7 +142,13 @@ def parser(experiment, script):
     add("--jobs", "runs at the same time (default: 1)", type=whole(1, "jobs"), default=1, metavar="N")
     text = "threads of one run, at most: small networks take one (default: cores / jobs)"
     add("--threads", text, type=whole(1, "threads"), metavar="N")
-    add("--engine", "who makes the runs: local (default) or dask", type=engine, default="local", metavar="NAME")
+    add(
+        "--engine",
+        "who makes the runs: local (default), dask, or mpi: the ranks of mpiexec",
+        type=engine,
+        default="local",
+        metavar="NAME",
+    )
     add("--address", "of a running Dask cluster (default: start one here)", metavar="HOST:PORT")
     add(
         "--kernels",
@@ -188,7 +194,9 @@ def check(p, args):
     """Refuse values that an option allows, and this machine or another option does not."""
     if args.threads and args.threads > joblib.cpu_count() and args.engine == "local" and not args.redraw:
         p.error(f"argument --threads: this machine has {joblib.cpu_count()} cores, got {args.threads}")
-    if args.address and args.engine == "local":
+    if args.jobs > 1 and args.engine == "mpi":
+        p.error("argument --jobs: all ranks make one run at a time")
+    if args.address and args.engine != "dask":
         p.error("argument --address: it is that of a cluster; add --engine dask")
 
 
@@ -226,7 +234,7 @@ def parse(experiment, script, words):
     args.seeds = args.seeds or list(range(experiment.quick_seeds if args.quick else experiment.seeds))
     args.epochs_given = args.epochs
     args.epochs = args.budget(experiment.epochs, experiment.quick_epochs)
-    args.threads = args.threads or max(1, joblib.cpu_count() // args.jobs)
+    args.threads = args.threads or (1 if args.engine == "mpi" else max(1, joblib.cpu_count() // args.jobs))
     args.out = Path(args.out)
     return args
 

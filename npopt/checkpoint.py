@@ -54,10 +54,21 @@ def _join(tree, arrays):
     return [_join(v, arrays) for v in tree] if isinstance(tree, list) else tree
 
 
+def flat(tree):
+    """(JSON text, {name: array}) of a tree."""
+    arrays = {}
+    return json.dumps(_split(tree, "", arrays)), arrays
+
+
+def whole(text, arrays):
+    """The tree of such a pair. Raises ValueError or KeyError where it is none."""
+    return _join(json.loads(text), arrays)
+
+
 def save(path, tree):
     """Write a tree to a file, through a temporary name beside it: a reader sees the old file or the new one."""
-    path, arrays = pathlib.Path(path), {}
-    text = json.dumps(_split(tree, "", arrays))
+    path = pathlib.Path(path)
+    text, arrays = flat(tree)
     replace(
         path,
         lambda file: np.savez(
@@ -82,7 +93,7 @@ def load(path):
             if packed:  # which could unpack to any size
                 raise UserError(f"{packed[0][:40]} is packed, as no checkpoint is")
             arrays = {name[6:]: file[name] for name in file.files if name.startswith("array:")}
-            return _join(json.loads(file["tree"].tobytes().decode()), arrays)
+            return whole(file["tree"].tobytes().decode(), arrays)
     except FileNotFoundError:
         raise
     except Exception as error:  # zipfile, zlib, NumPy and json each have their own

@@ -24,7 +24,7 @@ class CompressedSGD(Federated):
         self.batch = None if batch is None else whole("CompressedSGD", "batch", batch)
 
     def server(self, me):
-        x = me.start()
+        x = me.state(me.start())
         while True:
             me.broadcast(x)
             messages = yield me.receive_from(me.clients)
@@ -33,11 +33,11 @@ class CompressedSGD(Federated):
             yield me.show(x)
 
     def client(self, me):
-        e = 0 * me.start()
+        e = me.state(0 * me.start())
         while True:
             x = yield me.receive(SERVER)
             p = e + self.lr * me.gradient(x, me.batch(self.batch))
             c = self.compressor.encode(p, me.key("compressed"))
             me.send(SERVER, *c)
             if self.feedback:
-                e = p - self.compressor.decode(c, p)
+                e = me.keep(p - self.compressor.decode(c, p))

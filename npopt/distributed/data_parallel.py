@@ -25,7 +25,7 @@ class DataParallel(Algorithm):
         self.ring = bool(ring)
 
     def node(self, me):
-        x = me.start()
+        x = me.state(me.start())
         while True:
             g = me.gradient(x, me.batch(self.batch)) * me.shares[me.rank]
             total = (yield from ring_sum(me, g)) if self.ring else (yield me.all_reduce(g))

@@ -19,7 +19,7 @@ class DSGD(Algorithm):
         self.batch = None if batch is None else whole("DSGD", "batch", batch)
 
     def node(self, me):
-        x = me.start()
+        x = me.state(me.start())
         while True:
             g = me.gradient(x, me.batch(self.batch))
             x = yield me.gossip(x)

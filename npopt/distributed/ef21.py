@@ -25,18 +25,17 @@ class EF21SGDM(Federated):
         self.batch = None if batch is None else whole(type(self).__name__, "batch", batch)
 
     def server(self, me):
-        x = me.start()
-        g = 0 * x
+        x, g = me.state(me.start(), 0 * me.start())
         while True:
             me.broadcast(x)
             messages = yield me.receive_from(me.clients)
             for c in messages:
                 g += self.compressor.decode(parts(c), g) / me.count
             x -= self.lr * g
-            yield me.show(x)
+            yield me.show(x, g)
 
     def client(self, me):
-        v, h = None, 0 * me.start()
+        v, h = me.state(None, 0 * me.start())
         while True:
             x = yield me.receive(SERVER)
             g = me.gradient(x, me.batch(self.batch))
@@ -44,6 +43,7 @@ class EF21SGDM(Federated):
             c = self.compressor.encode(v - h, me.key("compressed"))
             me.send(SERVER, *c)
             h += self.compressor.decode(c, h)
+            me.keep(v, h)
 
 
 class EF21(EF21SGDM):

@@ -1,6 +1,6 @@
 """EXTRA: Shi, Ling, Wu & Yin, SIAM Journal on Optimization 25, 2015, arXiv:1404.6264, Algorithm 1, W~ = (I + W) / 2.
 
-    x^1     = W x^0 - lr g(x^0)
+    x^1     = W x^0 - lr g(x^0), which is the next line with x^{-1} = W x^{-1} = x^0 and g(x^{-1}) = 0
     x^{k+2} = (I + W) x^{k+1} - W~ x^k - lr (g(x^{k+1}) - g(x^k))
 
 Its fixed points are consensual and minimise sum f_i, at any constant rate. It converges for lr < 2 lmin(W~) / L, and
@@ -23,15 +23,12 @@ class EXTRA(Algorithm):
         self.lr = number("EXTRA", "lr", lr, low=0)
 
     def node(self, me):
-        x0 = me.start()
-        g0 = me.gradient(x0)
-        Wx0 = yield me.gossip(x0)
-        x = Wx0 - self.lr * g0
+        x, x0, Wx0, g0 = me.state(me.start(), me.start(), me.start(), 0 * me.start())
         while True:
-            yield me.show(x)
             g = me.gradient(x)
             Wx = yield me.gossip(x)
             x, x0, Wx0, g0 = x + Wx - (x0 + Wx0) / 2 - self.lr * (g - g0), x, Wx, g
+            yield me.show(x, x0, Wx0, g0)
 
 
 def largest_rate(graph, smoothness):

@@ -25,7 +25,7 @@ class FedAvg(Federated):
         self.patience = None if patience is None else number(type(self).__name__, "patience", patience, low=0)
 
     def server(self, me):
-        x, t = me.start(), 0
+        x, t = me.state(me.start(), 0)
         while True:
             chosen = me.sample(t, self.share)
             for i in chosen:
@@ -35,10 +35,11 @@ class FedAvg(Federated):
             total = sum(weight for weight, _ in came)
             for weight, change in came:
                 x += self.server_lr * weight / total * change
-            yield me.show(x)
             t += 1
+            yield me.show(x, t)
 
     def client(self, me):
+        me.state()
         while True:
             x = yield me.receive(SERVER)
             y = x.copy()

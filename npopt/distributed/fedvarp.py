@@ -15,9 +15,9 @@ class FedVARP(FedAvg):
     """Arguments, messages and client are those of FedAvg. What does not come in time is not in S."""
 
     def server(self, me):
-        x, t = me.start(), 0
-        h = {i: 0 * x for i in me.clients}
-        mean = 0 * x
+        x = me.start()
+        h = [0 * x for _ in me.shares]  # by rank
+        x, h, mean, t = me.state(x, h, 0 * x, 0)
         while True:
             chosen = me.sample(t, self.share)
             for i in chosen:
@@ -30,5 +30,5 @@ class FedVARP(FedAvg):
             for i in new:
                 mean += (new[i] - h[i]) / me.count
                 h[i] = new[i]
-            yield me.show(x)
             t += 1
+            yield me.show(x, h, mean, t)

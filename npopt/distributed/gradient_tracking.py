@@ -21,10 +21,10 @@ class GradientTracking(Algorithm):
     def node(self, me):
         x = me.start()
         g = me.gradient(x, me.batch(self.batch))
-        y = g.copy()
+        x, g, y = me.state(x, g, g.copy())
         while True:
             Wx, Wy = yield me.gossip(x, y)
             x = Wx - self.lr * y
             old, g = g, me.gradient(x, me.batch(self.batch))
             y = Wy + g - old
-            yield me.show(x)
+            yield me.show(x, g, y)

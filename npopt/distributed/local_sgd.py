@@ -17,7 +17,7 @@ class LocalSGD(Algorithm):
         self.batch = None if batch is None else whole("LocalSGD", "batch", batch)
 
     def node(self, me):
-        x = me.start()
+        x = me.state(me.start())
         while True:
             for _ in range(self.steps):
                 x -= self.lr * me.gradient(x, me.batch(self.batch))

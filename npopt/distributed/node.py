@@ -6,11 +6,16 @@ An algorithm is a generator. It computes with what is its own, and yields where 
     answers = yield me.receive_from(sources)    one message of each, a list
     total = yield me.all_reduce(v)              sum_j v_j, over all nodes in the order of their ranks
     mixed = yield me.gossip(x)                  sum_j W_ij x_j, over the neighbours in the order of their ranks
-    yield me.show(x)                            the round ends, and x is what this node has to show
+    yield me.show(x, m)                         the round ends; x is what this node has to show, and m stays, too
 
 `me.send(to, a, b)` needs no yield: the message leaves, and the node goes on. Arrays are copied when they are sent and
 handed out as copies, so that no two nodes ever hold the same memory. A Node knows no other node and no engine: an
-engine empties its outbox and answers what it yields. State lives in the local variables of the generator.
+engine empties its outbox and answers what it yields.
+
+State lives in the local variables of the generator. `x, m = me.state(x, m)` says before the loop which of them last
+from round to round; in a run that is resumed it returns them as they were. A node that shows hands them to `show`. A
+client does not show: it hands them to `me.keep`, and rests where it waits for the server's next message, which must be
+where its loop begins. So a checkpoint of all nodes at the end of a round is one of what they kept (saved.py).
 """
 
 from npopt import backend
@@ -37,12 +42,32 @@ class Node:
         self.rank, self.problem, self.shares, self.clients = rank, problem, shares, clients
         self.count, self.seed, self.row_seconds = len(clients), seed, row_seconds
         self.outbox, self.busy, self.draws, self.told = [], 0.0, 0, []
+        self.kept = self.resumed = None  # the tuple that lasts, None without `state`; {"kept", "draws"} to go on from
         self._start = start.copy()
 
     # ------------------------------------------------------------------------------------------------- my rows
     def start(self):
         """The common start x^0, a copy of one's own."""
         return self._start.copy()
+
+    def state(self, *values):
+        """What lasts from round to round: arrays, numbers, None, lists of them. Returns the value, or the tuple of
+        several: those given or, in a run that is resumed, those that were kept."""
+        self.kept = values
+        if self.resumed is not None:
+            values, self.draws, self.busy = self.resumed["kept"], self.resumed["draws"], 0.0
+            self.resumed = None
+        return self.keep(*values)
+
+    def keep(self, *values):
+        """The same values, noted as what lasts; there are as many as `state` was given."""
+        if self.kept is not None:
+            if len(values) != len(self.kept):
+                raise UserError(
+                    f"rank {self.rank} keeps {len(values)} values, and began with {len(self.kept)} in state()"
+                )
+            self.kept = values
+        return opened(values)
 
     def gradient(self, x, rows=None):
         """The mean gradient over some of my rows (None: all) at x, a new vector like x."""
@@ -109,7 +134,8 @@ class Node:
         """For one array its mean by the weights of my row of W, for several a list of theirs."""
         return GOSSIP, arrays
 
-    def show(self, x):
+    def show(self, x, *more):
+        self.keep(x, *more)
         return SHOW, x
 
 

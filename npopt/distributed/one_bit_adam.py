@@ -11,8 +11,6 @@ Every client has x, m and v; only gradients, and later compressed momenta, are s
 when the next one begins: a round costs the last one's m down, and its own answers up. eps stands in both phases.
 """
 
-from itertools import count
-
 from npopt.backend import xp
 from npopt.distributed.base import Federated
 from npopt.distributed.compressors import Sign
@@ -40,9 +38,8 @@ class OneBitAdam(Federated):
 
     def server(self, me):
         x, C = me.start(), self.compressor
-        m, v, e = 0 * x, 0 * x, 0 * x
-        message = None
-        for t in count():
+        x, m, v, e, message, t = me.state(x, 0 * x, 0 * x, 0 * x, None, 0)
+        while True:
             if message is not None:
                 me.broadcast(*message)
             messages = yield me.receive_from(me.clients)
@@ -56,21 +53,24 @@ class OneBitAdam(Federated):
                 m = C.decode(message, x)
                 e -= m
             x = self.moved(x, m, v)
-            yield me.show(x)
+            t += 1
+            yield me.show(x, m, v, e, message, t)
 
     def client(self, me):
         x, C = me.start(), self.compressor
-        m, v, e = 0 * x, 0 * x, 0 * x
-        for t in count():
+        x, m, v, e, t = me.state(x, 0 * x, 0 * x, 0 * x, 0)
+        while True:
+            if t:
+                message = parts((yield me.receive(SERVER)))
+                m, v = self.averaged(m, v, message[0]) if t <= self.warm else (C.decode(message, x), v)
+                x = self.moved(x, m, v)
             g = me.gradient(x, me.batch(self.batch))
             if t < self.warm:
                 me.send(SERVER, g)
-                m, v = self.averaged(m, v, (yield me.receive(SERVER)))
             else:
                 e += self.b1 * m + (1 - self.b1) * g
                 c = C.encode(e, me.key("compressed"))
                 me.send(SERVER, *c)
                 e -= C.decode(c, x)
-                message = yield me.receive(SERVER)
-                m = C.decode(parts(message), x)
-            x = self.moved(x, m, v)
+            t += 1
+            me.keep(x, m, v, e, t)

@@ -7,9 +7,9 @@
     stage 2         f0 b0 f1    b1 f2    b2 f3 b3
 
 Stage s goes forward p - 1 - s times, then forward and back by turns, then back. It never keeps more than p - s passes,
-however many micro-batches there are. It needs no more time than GPipe as long as messages need none. If one is under way
-for c, the p passes of stage 0 take p (f + b) + 2 (p - 1) c to come back: a micro-batch costs f + b + 2 c (p - 1) / p, with
-GPipe f + b.
+however many micro-batches there are. It needs no more time than GPipe as long as messages need none. If one is under
+way for c, the p passes of stage 0 are back after p (f + b) + 2 (p - 1) c: a micro-batch costs f + b + 2 c (p - 1) / p,
+with GPipe f + b.
 """
 
 from npopt.distributed.pipeline import BACKWARD, FORWARD, Pipeline

@@ -40,7 +40,8 @@ class PowerSGD(Algorithm):
 
     def node(self, me):
         x = me.start()
-        e, m, some = 0 * x, 0 * x, self.matrices(me, x)
+        some = self.matrices(me, x)
+        x, e, m, Qs = me.state(x, 0 * x, 0 * x, [Q for _, _, Q in some])
         rest = np.ones(len(x), bool)
         for where, _, _ in some:
             rest[where] = False
@@ -50,16 +51,15 @@ class PowerSGD(Algorithm):
             M = 0 * x
             if len(rest):
                 M[rest] = (yield me.all_reduce(e[rest])) / me.count
-            for k, (where, shape, Q) in enumerate(some):
+            for k, (where, shape, _) in enumerate(some):
                 D = e[where].reshape(shape)
-                P = orthonormal((yield me.all_reduce(D @ Q)) / me.count)
-                Q = (yield me.all_reduce(D.T @ P)) / me.count
-                M[where] = (P @ Q.T).reshape(-1)
-                some[k] = where, shape, Q
+                P = orthonormal((yield me.all_reduce(D @ Qs[k])) / me.count)
+                Qs[k] = (yield me.all_reduce(D.T @ P)) / me.count
+                M[where] = (P @ Qs[k].T).reshape(-1)
             e -= M
             m = self.beta * m + M
             x = x - self.lr * (M + m)
-            yield me.show(x)
+            yield me.show(x, e, m, Qs)
 
 
 def orthonormal(P):

@@ -3,35 +3,44 @@
     mpiexec -n 4 python program.py          # program.py calls on_ranks(algorithm, my problem, rounds)
 
 Sums are taken in the order of ranks, as in the simulation, so that both engines give the same bits on the same machine.
-Nothing is lost here, and `patience` waits as long as it takes. An error on one rank is one line, and ends all.
+Nothing is lost here, and `patience` waits as long as it takes. An error on one rank is one line, and ends all. What
+all ranks keep at the end of a round goes to rank 0, which writes it as one file; the same command goes on from there.
 """
 
+import functools
 import sys
 import time
 
 from npopt import backend
 from npopt.distributed.node import ALL_REDUCE, RECEIVE, SERVER, SHOW, Node, added, bytes_of, check_alike, opened
+from npopt.distributed.saved import Saved, load_state, of_node, on_device, state_of
 from npopt.distributed.simulation import History, first_x, settled
-from npopt.distributed.wire import MESSAGE, SHOWN, MPIWires, pack, unpack
+from npopt.distributed.wire import MESSAGE, SHOWN, MPIWires, pack, pack_tree, unpack, unpack_tree
 from npopt.errors import UserError
 from npopt.values import whole
 
 import numpy as np
 
-END = np.empty(0, np.uint8)  # what a server sends when all rounds are over
+# What a server sends instead of arrays: all rounds are over; and, tell me what you keep.
+END, SAVE = np.empty(0, np.uint8), np.zeros(1, np.uint8)
 
 
 class Over(Exception):
     """The server has ended the run."""
 
 
-def on_ranks(algorithm, problem, rounds, *, graph=None, seed=0, start=None, observe=None, every=1, wires=None):
+def on_ranks(
+    algorithm, problem, rounds, *, graph=None, seed=0, start=None, observe=None, every=1, wires=None, checkpoint=None,
+    seconds=30.0,
+):  # fmt: skip
     """Run this rank's part of an algorithm and return a History.
 
     problem    the rows of this rank, a Problem; None on rank 0 of a federated algorithm
     start      as in `simulate`; that of the last rank counts. Of a parted algorithm this rank's own
     observe    as in `simulate`; it is called on rank 0 alone
     wires      how ranks are joined: by default MPIWires()
+    checkpoint as in `simulate`: a path, on all ranks or on none. Rank 0 alone reads and writes the file, after a round
+               that is observed, where the last one is old enough
 
     On rank 0 History is that of `simulate`, with wall-clock seconds; on other ranks x is [this rank's own], or [] for a
     client, and there are no columns.
@@ -40,6 +49,11 @@ def on_ranks(algorithm, problem, rounds, *, graph=None, seed=0, start=None, obse
     try:
         rounds, every = whole("on_ranks", "rounds", rounds), whole("on_ranks", "every", every)
         rank = Rank(algorithm, problem, graph, seed, start, wires)
+        asked = dict(engine="on_ranks", ranks=wires.size, algorithm=algorithm, graph=graph, seed=seed)
+        if checkpoint is not None:
+            rank.resume(
+                Saved(checkpoint if wires.rank == SERVER else None, seconds, asked | dict(rounds=rounds, every=every))
+            )
         return rank.run(rounds, every, observe)
     except Exception as error:
         if wires.size == 1:
@@ -56,6 +70,7 @@ class Rank:
         self.algorithm, self.graph, self.wires = algorithm, graph, wires
         self.rank, self.count = wires.rank, wires.size
         self.sent = self.received = self.messages = 0
+        self.saved, self.first, self.columns, self.shown, self.before = None, 0, {}, [], 0.0
         first = int(algorithm.federated)
         if self.count <= first:
             raise UserError(
@@ -103,6 +118,9 @@ class Rank:
 
     def receive(self, source):
         data = self.wires.take(source, MESSAGE)
+        while data.size == SAVE.size and source == SERVER:
+            self.wires.post(SERVER, SHOWN, pack_tree(self.kept))
+            data = self.wires.take(source, MESSAGE)
         if not data.size:
             raise Over
         arrays = unpack(data, source)
@@ -110,16 +128,69 @@ class Rank:
         self.messages += int(self.algorithm.federated)  # the server sees all there are
         return tuple(backend.asarray(a) for a in arrays)
 
+    # -------------------------------------------------------------------------------------------- checkpoints
+    @functools.cached_property
+    def made_of(self):
+        return of_node(self.node, self.algorithm, Rank)
+
+    @property
+    def kept(self):
+        """What rank 0 has to know of this node for a checkpoint."""
+        links = [self.sent, self.received, self.messages]
+        return {"nodes": state_of(self.node), "links": links, "made_of": self.made_of}
+
+    def save(self, t, columns, shown, last):
+        """Rank 0 says whether it is time, and writes what all tell."""
+        others = range(1, self.count)
+        if self.rank != SERVER:
+            if self.take(SERVER, SHOWN)[0][0]:
+                self.wires.post(SERVER, SHOWN, pack_tree(self.kept))
+            return
+        due = self.saved.due(last)
+        for j in others:
+            if not self.algorithm.federated:
+                self.wires.post(j, SHOWN, pack((np.array([due], np.uint8),)))
+            elif due:
+                self.wires.post(j, MESSAGE, SAVE)
+        if due:
+            told = [self.kept, *(unpack_tree(self.wires.take(j, SHOWN), j) for j in others)]
+            if sum(tree["links"][0] - tree["links"][1] for tree in told):
+                raise UserError(f"round {t}: a message is under way between two rounds, and no checkpoint can hold it")
+            nodes = {name: [tree[name] for tree in told] for name in told[0]}
+            self.saved.save(t=t, columns=columns, shown=shown, **nodes)
+
+    def resume(self, saved):
+        """Go on from a checkpoint, if rank 0 has one."""
+        self.saved = saved
+        if not self.all(np.array([saved.there()], np.uint8))[SERVER][0]:
+            return
+        made_of = self.all(np.frombuffer(self.made_of.encode(), np.uint8))
+        if self.rank == SERVER:
+            found = saved.load([a.tobytes().decode() for a in made_of])
+            self.columns, self.shown = found["columns"], on_device(found["shown"])
+            self.before = self.columns["seconds"][-1]
+            trees = [dict(t=found["t"], node=n, links=k) for n, k in zip(found["nodes"], found["links"], strict=True)]
+            for j in range(1, self.count):
+                self.wires.post(j, SHOWN, pack_tree(trees[j]))
+        tree = trees[0] if self.rank == SERVER else unpack_tree(self.wires.take(SERVER, SHOWN), SERVER)
+        self.first = tree["t"]
+        self.sent, self.received, self.messages = tree["links"]
+        load_state(self.node, tree["node"])
+        if self.rank != SERVER and not self.algorithm.federated:
+            self.shown = on_device(tree["node"]["kept"][:1])
+
     # ------------------------------------------------------------------------------------------------- rounds
     def run(self, rounds, every, observe):
         """All rounds of this node."""
-        columns, begin, shown = {}, time.perf_counter(), []
+        columns, begin, shown = self.columns, time.perf_counter() - self.before, self.shown
         showing = self.rank == SERVER or not self.algorithm.federated
         try:
-            for t in range(rounds if showing else sys.maxsize):
+            for t in range(self.first, rounds if showing else sys.maxsize):
                 x = self.round()
                 if (t + 1) % every == 0 or t + 1 == rounds:
                     shown = self.gather(x, columns, t, begin, observe)
+                    if self.saved is not None:
+                        self.save(t + 1, columns, shown, t + 1 == rounds)
         except Over:
             pass
         if self.algorithm.federated and self.rank == SERVER:

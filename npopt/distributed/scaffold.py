@@ -33,8 +33,7 @@ class Scaffold(Federated):
         self.option = option
 
     def server(self, me):
-        x, t = me.start(), 0
-        c = 0 * x
+        x, c, t = me.state(me.start(), 0 * me.start(), 0)
         while True:
             chosen = me.sample(t, self.share)
             for i in chosen:
@@ -43,11 +42,11 @@ class Scaffold(Federated):
             for dx, dc in answers:
                 x += self.server_lr / len(chosen) * dx
                 c += dc / me.count
-            yield me.show(x)
             t += 1
+            yield me.show(x, c, t)
 
     def client(self, me):
-        mine = 0 * me.start()
+        mine = me.state(0 * me.start())
         while True:
             x, c = yield me.receive(SERVER)
             y = x.copy()
@@ -55,4 +54,4 @@ class Scaffold(Federated):
                 y -= self.lr * (me.gradient(y, me.batch(self.batch)) - mine + c)
             new = me.gradient(x) if self.option == 1 else mine - c + (x - y) / (self.steps * self.lr)
             me.send(SERVER, y - x, new - mine)
-            mine = new
+            mine = me.keep(new)

@@ -4,12 +4,14 @@ Nodes run one after another, each until it needs others. When nobody can go on, 
 their x; those who wait with patience are answered; else all wait for ever, and the error says for whom.
 """
 
+import functools
 from collections import deque
 from typing import NamedTuple
 
 from npopt import backend
 from npopt.distributed.clock import Clock, Faults
 from npopt.distributed.node import ALL_REDUCE, RECEIVE, SERVER, SHOW, Node, added, bytes_of, check_alike, opened
+from npopt.distributed.saved import Saved, load_state, of_node, on_device, state_of
 from npopt.errors import UserError
 from npopt.values import whole
 
@@ -24,19 +26,9 @@ class History(NamedTuple):
 
 
 def simulate(
-    algorithm,
-    problems,
-    rounds,
-    *,
-    graph=None,
-    clock=None,
-    faults=None,
-    seed=0,
-    start=None,
-    observe=None,
-    every=1,
-    watch=None,
-):
+    algorithm, problems, rounds, *, graph=None, clock=None, faults=None, seed=0, start=None, observe=None, every=1,
+    checkpoint=None, seconds=30.0, watch=None,
+):  # fmt: skip
     """Run an algorithm for so many rounds and return a History.
 
     problems   one Problem a node: its private rows. Of a federated algorithm they are the clients', ranks 1 to N
@@ -44,21 +36,31 @@ def simulate(
     start      x^0, (dim,); by default the x0 of the last problem. Of a parted algorithm a list, one a node; by default
                each problem's own
     observe    f([x of each node that shows]) -> {name: number}, after every `every` rounds, free of charge
-    watch      f(rank, what, begin, end), told of each piece of work that a node's code names (Node.work), in simulated
-               seconds
+    checkpoint the path of a file, written every so many `seconds`, at the end, and at Ctrl-C, which is raised then: all
+               nodes at the end of one round. The same call goes on from there, bit for bit
+    watch      f(rank, what, begin, end), told of the work that nodes name (Node.work), in simulated seconds
 
     Columns, all since the start: round; bytes and messages sent by all nodes; busiest, the bytes that went through the
     links of one node, in and out, at most; seconds, the latest clock of a node that shows.
     """
-    network = Network(algorithm, list(problems), graph, clock or Clock(), faults or Faults(), seed, start)
+    rounds, every = whole("simulate", "rounds", rounds), whole("simulate", "every", every)
+    clock, faults = clock or Clock(), faults or Faults()
+    network = Network(algorithm, list(problems), graph, clock, faults, seed, start)
     network.watch = watch
-    rounds, every, columns = whole("simulate", "rounds", rounds), whole("simulate", "every", every), {}
-    for t in range(rounds):
-        shown = network.round(t)
-        if (t + 1) % every == 0 or t + 1 == rounds:
-            found = network.counted() | (observe(shown) if observe else {})
-            for name, value in found.items():
-                columns.setdefault(name, []).append(float(value))
+    asked = dict(engine="simulate", algorithm=algorithm, graph=graph, clock=clock, faults=faults, seed=seed)
+    saved = Saved(checkpoint, seconds, asked | dict(rounds=rounds, every=every))
+    first, columns, shown = network.resume(saved)
+    with saved.interrupts() as interrupt:
+        for t in range(first, rounds):
+            shown = network.round(t)
+            if (t + 1) % every == 0 or t + 1 == rounds:
+                found = network.counted() | (observe(shown) if observe else {})
+                for name, value in found.items():
+                    columns.setdefault(name, []).append(float(value))
+            if saved.due(t + 1 == rounds or interrupt.asked):
+                network.save(saved, t + 1, columns, shown)
+            if interrupt.asked:
+                raise KeyboardInterrupt
     return History([x.copy() for x in shown], {name: np.array(values) for name, values in columns.items()})
 
 
@@ -84,8 +86,8 @@ def first_xs(algorithm, problems, start, seed):
     """x^0 by node with data: one for all, or each its own."""
     if not algorithm.parted:
         return [first_x(problems[-1], start, seed)] * len(problems)
-    start = [None] * len(problems) if start is None else start
-    return [first_x(problem, one, seed) for problem, one in zip(problems, start, strict=True)]
+    given = zip(problems, start or [None] * len(problems), strict=True)
+    return [first_x(problem, one, seed) for problem, one in given]
 
 
 class Network:
@@ -94,11 +96,11 @@ class Network:
     def __init__(self, algorithm, problems, graph, clock, faults, seed, start=None):
         if not problems:
             raise UserError("simulate: at least one problem is needed, one a node")
-        self.graph, self.clock, self.faults, self.seed = graph, clock, faults, seed
+        self.algorithm, self.graph, self.clock, self.faults, self.seed = algorithm, graph, clock, faults, seed
         self.count, self.clients, shares = settled(algorithm, [p.n for p in problems], graph)
         self.showing = (SERVER,) if algorithm.federated else self.clients
         first, of = first_xs(algorithm, problems, start, seed), dict(zip(self.clients, problems, strict=True))
-        first = [first[0]] * (self.count - len(first)) + first  # a server knows the common start, too
+        first = first[:1] * (self.count - len(first)) + first  # a server knows the common start, too
         self.nodes = [
             Node(i, of.get(i), shares, self.clients, seed, first[i], clock.row_seconds) for i in range(self.count)
         ]
@@ -121,6 +123,36 @@ class Network:
             "busiest": max(map(sum, zip(self.sent, self.received, strict=True))),
             "seconds": max(self.now[i] for i in self.showing),
         }
+
+    # -------------------------------------------------------------------------------------------- checkpoints
+    LINKS = ("now", "out", "into", "sent", "received", "messages", "t")
+
+    @functools.cached_property
+    def made_of(self):
+        return [of_node(node, self.algorithm, Network) for node in self.nodes]
+
+    def save(self, saved, t, columns, shown):
+        """All nodes and the network after t rounds: every node waits, and nobody is in the middle of anything."""
+        boxes = [[i, to, list(box)] for (i, to), box in self.boxes.items() if box]
+        links = {name: getattr(self, name) for name in self.LINKS} | {"boxes": boxes}
+        nodes = [state_of(node) for node in self.nodes]
+        saved.save(t=t, columns=columns, shown=shown, nodes=nodes, links=links, made_of=self.made_of)
+
+    def resume(self, saved):
+        """(first round, columns, what was shown last), with all nodes as they were; (0, {}, []) without a file."""
+        if not saved.there():
+            return 0, {}, []
+        found = saved.load(self.made_of)
+        for node, state in zip(self.nodes, found["nodes"], strict=True):
+            load_state(node, state)
+        for name in self.LINKS:
+            setattr(self, name, found["links"][name])
+        for i, to, box in found["links"]["boxes"]:
+            self.boxes[i, to] = deque((when, size, tuple(map(on_device, arrays))) for when, size, arrays in box)
+        self.factors = None
+        self.ready = deque((i, None) for i in range(self.count) if i not in self.showing)
+        self.run_ready()  # clients go to where they wait; those who show begin the next round
+        return found["t"], found["columns"], on_device(found["shown"])
 
     # ------------------------------------------------------------------------------------------------- rounds
     def round(self, t):

@@ -7,16 +7,20 @@ a message that is damaged, or not one of ours, is refused where it arrives.
 `MPIWires` sends such runs through mpi4py: buffers of MPI.BYTE, by Isend, Probe and Recv.
 """
 
+import json
 import math
+import time
 
+from npopt import checkpoint
 from npopt.distributed.node import DTYPES
 from npopt.errors import UserError
 from npopt.optional import optional
 
 import numpy as np
 
-MESSAGE, SHOWN = 1, 2  # tags
+MESSAGE, SHOWN, RUN = 1, 2, 3  # tags
 AXES = 8
+SPIN, NAP = 200, 5e-5  # looks for a message without a pause, and seconds between two looks after that
 
 
 def pack(arrays):
@@ -56,6 +60,23 @@ def unpack(data, source):
     return tuple(arrays)
 
 
+def pack_tree(tree):
+    """The bytes of a dict of arrays and plain values: its JSON text, and the arrays that the text names."""
+    text, arrays = checkpoint.flat(tree)
+    text = json.dumps([text, list(arrays)])
+    return pack((np.frombuffer(text.encode(), np.uint8), *arrays.values()))
+
+
+def unpack_tree(data, source):
+    """The dict of such bytes."""
+    text, *arrays = unpack(data, source)
+    try:
+        text, names = json.loads(text.tobytes().decode())
+        return checkpoint.whole(text, dict(zip(names, arrays, strict=True)))
+    except (ValueError, KeyError, TypeError):
+        raise wrong(source) from None
+
+
 def wrong(source):
     return UserError(f"rank {source} sent bytes that are no message of arrays; all ranks must run the same program")
 
@@ -81,9 +102,11 @@ class MPIWires:
         self.pending.append((self.comm.Isend([data, self.MPI.BYTE], dest=to, tag=tag), data))
 
     def take(self, source, tag):
-        """Wait for the next bytes of a rank."""
-        status = self.MPI.Status()
-        self.comm.Probe(source=source, tag=tag, status=status)
+        """Wait for the next bytes of a rank. Signals are heard, and other processes have the core, while it waits."""
+        status, looks = self.MPI.Status(), 0
+        while not self.comm.Iprobe(source=source, tag=tag, status=status):
+            looks += 1
+            time.sleep(0 if looks < SPIN else NAP)
         data = np.empty(status.Get_count(self.MPI.BYTE), np.uint8)
         self.comm.Recv([data, self.MPI.BYTE], source=source, tag=tag)
         return data

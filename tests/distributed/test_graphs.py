@@ -127,3 +127,24 @@ def test_too_few_rows():
     for split in (lambda: at_random(3, 4), lambda: by_label([0, 1], 3), lambda: dirichlet([0], 2, 1.0)):
         with pytest.raises(UserError, match="too few"):
             split()
+
+
+def test_mixes_of_one_size():
+    """Equal sizes, no row twice; the mean mix is that of all rows, and alpha says how far nodes are from it."""
+    labels = np.repeat([0, 1, 2], [600, 300, 100])
+    share = np.array([0.6, 0.3, 0.1])
+    spread = {}
+    for alpha in (0.05, 1.0, 1000.0):
+        mixes = []
+        for seed in range(40):
+            parts = dirichlet(labels, 10, alpha, seed, equal=True)
+            assert all(len(part) == 100 for part in parts)
+            np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(1000))
+            mixes.append(np.bincount(labels[parts[0]], minlength=3) / 100)  # the first draws from all there are
+        spread[alpha] = np.var(mixes, 0)
+        at = 3 * alpha * share  # of Dirichlet(at), variance p (1 - p) / (sum + 1), and of 100 draws from it
+        expected = share * (1 - share) * (1 / (at.sum() + 1) + (1 - 1 / (at.sum() + 1)) / 100)
+        np.testing.assert_allclose(np.mean(mixes, 0), share, atol=4 * np.sqrt(expected.max() / 40))
+        assert 0.4 < spread[alpha].sum() / expected.sum() < 1.8
+    assert spread[0.05].sum() > 3 * spread[1.0].sum() > 30 * spread[1000.0].sum()
+    assert {len(part) for part in dirichlet(labels[:995], 7, 0.1, equal=True)} == {142}

@@ -13,7 +13,7 @@ from pathlib import Path
 from npopt.distributed import EXTRA, FedAvg, ring, simulate
 from npopt.distributed import wire as wires_of
 from npopt.distributed.ranks import on_ranks
-from npopt.distributed.wire import MPIWires, pack, unpack
+from npopt.distributed.wire import MPIWires, pack, pack_tree, unpack, unpack_tree
 from npopt.errors import UserError
 from problems.quadratic import Quadratic
 
@@ -139,6 +139,25 @@ def test_other_bytes_are_refused(rng):
                 refused += 1
     assert refused >= 7 * 3
     assert b"pickle" not in Path(wires_of.__file__).read_bytes().replace(b"unpickled", b"")
+
+
+def test_trees_come_back_as_they_were(rng):
+    tree = {
+        "kept": [rng.standard_normal(3), None, [np.arange(2), 0.1 + 0.2]],
+        "t": 3,
+        "of": {"x": np.ones(1, np.float32)},
+    }
+    back = unpack_tree(pack_tree(tree), 0)
+    np.testing.assert_equal(back, tree)
+    assert back["of"]["x"].dtype == np.float32 and back["kept"][2][1] == 0.1 + 0.2
+    assert unpack_tree(pack_tree({}), 0) == {}
+    for bad in (
+        (np.arange(3, dtype=np.uint8),),
+        (np.frombuffer(b'["{}", ["a"]]', np.uint8),),
+        (np.frombuffer(b"[1]", np.uint8),),
+    ):
+        with pytest.raises(UserError, match="rank 7 sent bytes"):
+            unpack_tree(pack(bad), 7)
 
 
 def test_an_absent_mpi_is_one_sentence(monkeypatch):

@@ -149,7 +149,7 @@ BAD = {
     "--epochs nan": "epochs must be a positive number",
     "--parts b": "no part is called 'b'",
     "--parts ,": "--parts names no part",
-    "--engine slurm": "the engines are local and dask, got 'slurm'",
+    "--engine slurm": "the engines are local, dask and mpi, got 'slurm'",
     "--unknown": "unrecognized arguments",
 }
 

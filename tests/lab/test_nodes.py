@@ -1,8 +1,9 @@
 """Rows among nodes, and runs on them as recipes."""
 
-from lab.nodes import clients, node, shares, trained
-from npopt import Events
-from npopt.distributed import EXTRA, Clock, Faults, FedAvg, ring
+from lab.node_networks import parted, taught
+from lab.nodes import clients, node, run_of, shares, trained
+from npopt import Events, backend
+from npopt.distributed import DSGD, EXTRA, Clock, Faults, FedAvg, ring
 from npopt.errors import UserError
 from problems import Logistic
 from problems.datasets import shared
@@ -26,6 +27,14 @@ def test_a_node_of_one_class_has_the_loss_of_its_rows(kind, rng):
 
 
 @pytest.mark.parametrize("split", ["random", "label", 0.3])
+def test_nodes_have_equally_many_rows_and_seeds_split_otherwise(split):
+    y = shared("breast_cancer").y_train
+    one, other = (shares(y, 7, split, seed) for seed in (1, 2))
+    assert {len(part) for part in one} == {len(y) // 7} and len(np.unique(np.concatenate(one))) == 7 * (len(y) // 7)
+    assert any((a != b).any() for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("split", ["random", "label", 0.3])
 def test_the_whole_is_the_mean_of_the_nodes(split):
     whole, problems = clients("breast_cancer", 7, split, 0.1)
     x, parts, total = np.linspace(-0.1, 0.1, whole.dim), np.empty((7, whole.dim)), np.empty(whole.dim)
@@ -34,7 +43,7 @@ def test_the_whole_is_the_mean_of_the_nodes(split):
         problem.value_and_gradient(x, out=g)
     sizes = np.array([problem.n for problem in problems])
     np.testing.assert_allclose(sizes @ parts / sizes.sum(), total, rtol=1e-9, atol=1e-12)
-    assert (np.ptp(sizes) == 0) == (split != 0.3) and isinstance(whole, Logistic)
+    assert np.ptp(sizes) == 0 and isinstance(whole, Logistic)
     with pytest.raises(UserError, match="random, label or a number"):
         shares(shared("breast_cancer").y_train, 3, "other")
 
@@ -51,3 +60,72 @@ def test_columns_of_a_run():
     more = dict(clock=Clock(stragglers=0.5), faults=Faults(away=0.2), given=dict(steps=2, patience=1.0))
     again = trained(0, None, split="random", method=FedAvg, scale=0.5, rounds=20, **more, **some)
     assert (again["apart"] == 0).all() and again["error"][-1] < 1
+
+
+class Broken(Exception):
+    pass
+
+
+def test_a_run_goes_on_from_its_checkpoint(tmp_path):
+    """The bar's callable breaks it off in round 6."""
+
+    def progress(fraction, step, loss):
+        if step == 6:
+            raise Broken
+
+    some = dict(data="breast_cancer", nodes=4, l2=0.5, every=1, rounds=9, graph=ring, split=0.5)
+    some |= dict(method=EXTRA, scale=0.5, given={})
+    with pytest.raises(Broken):
+        trained(2, Events(checkpoint=tmp_path / "run.npz", seconds=0, progress=progress), **some)
+    steps = []
+    events = Events(checkpoint=tmp_path / "run.npz", progress=lambda fraction, step, loss: steps.append(step))
+    found, expected = trained(2, events, **some), trained(2, None, **some)
+    assert len(steps) == 4  # rounds 6 to 9
+    for name, column in expected.items():
+        np.testing.assert_array_equal(found[name], column)
+
+
+@pytest.mark.parametrize("method, sentence", [(EXTRA, "4 nodes with data need 4"), (FedAvg, "and a server need 5")])
+def test_too_few_ranks_are_refused(method, sentence):
+    class Wires:
+        rank, size = 0, 3
+
+    with pytest.raises(UserError, match=f"{sentence} ranks; mpiexec -n"):
+        run_of(method(0.1), None, 4, 10, wires=Wires())
+
+
+@pytest.mark.parametrize("method, given", [(DSGD, dict(batch=8)), (FedAvg, dict(batch=8, steps=2))])
+def test_networks_on_nodes_are_the_slow_loop(method, given):
+    """Rows by mixes of classes, one start, gradients of the drawn rows; judged at the mean of all x."""
+    some = dict(data="digits", nodes=3, split=0.5, method=method, lr=0.1, given=given, rounds=4, every=2)
+    graph = None if method.federated else ring
+    columns = taught(1, None, graph=graph, test_rows=50, **some)
+    make, judge = parted("digits", 3, 0.5, 1, 0.1, 50)
+    problems = [make(k) for k in range(3)]
+    start = judge.x0(backend.generator(1, "start"))
+    X, g, sizes = [start.copy() for _ in range(3)], np.empty_like(start), [problem.n for problem in problems]
+    assert len(set(sizes)) == 1
+    for t in range(4):
+        new = []
+        for k, problem in enumerate(problems):
+            x = X[k].copy()
+            for step in range(given.get("steps", 1)):
+                rank, draw = k + method.federated, t * given.get("steps", 1) + step + 1
+                rows = backend.generator(1, f"rows of {rank}", draw).integers(problem.n, size=8)
+                problem.value_and_gradient(x, rows, None, out=g)
+                x = x - np.float32(0.1) * g
+            new.append(x)
+        mean = sum(new) / 3
+        if method.federated:
+            X = [mean.copy() for _ in X]
+        else:  # D-SGD mixes first: W X - lr G, with W = 1/3 on a ring of three
+            X = [sum(X) / 3 + (new[k] - X[k]) for k in range(3)]
+        if t == 1:
+            first = judge.metrics(sum(X) / 3)
+    last = judge.metrics(sum(X) / 3)
+    np.testing.assert_allclose(columns["test_loss"], [first["test_loss"], last["test_loss"]], rtol=1e-5)
+    np.testing.assert_allclose(columns["validation_loss"][-1], last["validation_loss"], rtol=1e-5)
+    mean = sum(X) / 3
+    apart = np.sqrt(np.mean([np.sum((x - mean) ** 2) for x in X])) / np.linalg.norm(mean)
+    assert columns["apart"][-1] == pytest.approx(apart, rel=1e-3, abs=1e-6) and "train_loss" not in columns
+    assert judge.feed.count("test") == 50 and (columns["apart"][-1] > 0) == (not method.federated)

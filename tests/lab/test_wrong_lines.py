@@ -32,7 +32,7 @@ LINES = [
     ("run toy --epochs nan", "epochs must be a positive number, got 'nan'"),
     ("run toy --steps many", "argument --steps: invalid int value: 'many'"),
     ("run toy --device tpu", "argument --device: invalid choice: 'tpu'"),
-    ("run toy --engine spark", "argument --engine: the engines are local and dask, got 'spark'"),
+    ("run toy --engine spark", "argument --engine: the engines are local, dask and mpi, got 'spark'"),
     ("run toy --kernels", "argument --kernels: expected one argument"),
     ("run toy --parts b", "no part is called 'b'; there is a"),
     ("run toy --parts ,", "--parts names no part; there is a"),

@@ -1,0 +1,78 @@
+"""Figures of node_networks: accuracy over gradients, bytes and mixes of classes, and how far nodes stand apart."""
+
+from lab import Album
+from lab.figures import below, each, look, panels, plain, ranged
+
+import numpy as np
+
+album = Album()
+
+
+def titled(split):
+    return "rows at random" if split == "random" else f"Dirichlet, alpha {split:g}"
+
+
+def chosen(results, split):
+    """[(name, runs at the rate that held-out rows choose)] on one mix."""
+    return [(name, found.runs) for name, found in results.select("a", split=split).tuned().items()]
+
+
+def middle(runs, column):
+    return np.median([run.columns[column] for run in runs], 0)
+
+
+def accuracies(results, xs, xlabel, xscale="linear"):
+    """A panel for each mix: the accuracy over xs(run), a line a method."""
+
+    def draw(ax, split):
+        for k, (name, runs) in enumerate(chosen(results, split)):
+            ax.plot(xs(runs[0]), 100 * middle(runs, "test_accuracy"), label=name, **look(k))
+        ax.set(xlabel=xlabel, ylabel="test accuracy, %", xscale=xscale)
+        if xscale == "log":
+            plain(ax.xaxis)
+
+    return each(results.select("a").values("split"), draw, columns=3, legend=4, titles=titled)
+
+
+@album.figure(
+    "gradients.png",
+    caption="Test accuracy of the mean of all x over gradients, in parts of all that are taken; median of the seeds, "
+    "each method at the rate that held-out rows choose.",
+)
+def over_gradients(results):
+    return accuracies(results, lambda run: run.columns["round"] / run.columns["round"][-1], "part of all gradients")
+
+
+@album.figure("bytes.png", caption="The same over what all nodes have sent, up and down.")
+def over_bytes(results):
+    return accuracies(results, lambda run: run.columns["bytes"] / 1e6, "megabytes", "log")
+
+
+@album.figure(
+    "apart.png",
+    caption="Left: test accuracy in the end over alpha (median, lowest and highest of the seeds); the level of rows at "
+    "random stands at the right edge. Right: how far the nodes of a ring stand apart, root mean square of |x_i - mean| "
+    "over |mean|, at two rates.",
+)
+def distances(results):
+    figure, (left, right) = panels(1, 2)
+    some = results.select("a")
+    alphas = sorted(split for split in some.values("split") if split != "random")
+    for k, name in enumerate(some.values("method")):
+        best = {split: dict(chosen(some, split))[name] for split in (*alphas, "random")}
+        xs = [*alphas, 10 * alphas[-1]]
+        ends = [100 * best[split].final("test_accuracy") for split in (*alphas, "random")]
+        ranged(left, xs, ends, k, label=name)
+    left.set(xscale="log", xlabel="alpha", ylabel="test accuracy in the end, %")
+    left.set_xticks(xs, [*(f"{a:g}" for a in alphas), "random"])
+    left.minorticks_off()
+    ring = some.select(method="D-SGD, ring")
+    dashes = ["-", "--"]
+    for k, split in enumerate(some.values("split")):
+        for lr, dash in zip(sorted(ring.values("lr")), dashes, strict=False):
+            runs = ring.select(split=split, lr=lr)
+            style = dict(color=look(k)["color"], ls=dash, lw=1.6)
+            right.plot(runs[0].columns["round"], middle(runs, "apart"), label=f"{titled(split)}, lr {lr:g}", **style)
+    right.set(xlabel="rounds", ylabel="distance from the mean", yscale="log")
+    right.legend(fontsize=9)
+    return below(figure, left, 4)

@@ -1,0 +1,131 @@
+"""What do local steps, short messages and a ring cost a network?   Course task B9; SCAFFOLD 2020, EF21-SGDM 2023.
+
+Ten nodes have MNIST's rows among them, at random or by mixes of classes drawn from Dirichlet(alpha K p), and train one
+LeNet-5. All methods take as many gradients of 16 rows at each node. What is expected:
+
+    with rows at random local steps are free; the more the nodes' classes differ, the more they cost, and SCAFFOLD mends
+    on a ring the nodes' x stand apart, the more the larger the rate and the more the nodes differ
+    top-k with EF21 saves bytes on the way up alone: x goes down whole, so that local steps save more in all
+
+The runs are simulated: rounds and bytes are exact. Each method has two rates, and held-out rows choose.
+
+Run time on one core: --quick about 10 seconds; --data real about 20 minutes, computed from a gradient's.
+"""
+
+from figures.node_networks import album
+from lab import Entry, Experiment, Part, Recipe
+from lab.claims import decided, listed
+from lab.node_networks import taught
+from lab.ranks import RANKS
+from lab.verdicts import close, lower, shown
+from npopt.distributed import DSGD, EF21SGDM, Clock, FedAvg, Scaffold, TopK, ring
+
+import numpy as np
+
+experiment = Experiment(
+    __doc__,
+    task="B9",
+    source="Karimireddy et al., ICML 2020; Fatkhullin et al., NeurIPS 2023; Lian et al., NeurIPS 2017",
+    parts={"a": Part("LeNet-5 on ten nodes", ("digits",), ("mnist",))},
+    options=[RANKS],
+    figures=album,
+    seeds=3,
+)
+
+NODES, BATCH = 10, 16
+CLOCK = Clock(latency=1e-3, bandwidth=12.5e6, row_seconds=1e-4)
+LRS, MIXES = (0.03, 0.1), ("random", 1.0, 0.1)
+METHODS = {  # name: (method, gradients of a node in a round, arguments); 617 is 1 % of the numbers for MNIST
+    "D-SGD, ring": (DSGD, 1, dict(graph=ring)),
+    "FedAvg": (FedAvg, 5, dict(steps=5)),
+    "SCAFFOLD": (Scaffold, 5, dict(steps=5)),
+    "EF21-SGDM, top-617": (EF21SGDM, 1, dict(compressor=TopK(617), eta=0.1)),
+}
+
+
+@experiment.runs
+def runs(args):
+    for data in args.data_of("a"):
+        for split in args.pick(MIXES, ("random", 0.1)):
+            for name, (method, gradients, given) in METHODS.items():
+                for lr in args.pick(LRS, LRS[1:]):
+                    yield entry(args, name, method, gradients, data=data, split=split, lr=lr, **given)
+
+
+def entry(args, name, method, gradients, *, data, split, lr, graph=None, **given):
+    """One line of the grid. With --ranks each rank is a node, and a server takes one of them."""
+    nodes = NODES if args.ranks is None else args.ranks - int(method.federated)
+    rounds = args.pick(600, 20) // gradients
+    some = dict(data=data, nodes=nodes, split=split, method=method, lr=lr, given=given | {"batch": BATCH}, graph=graph)
+    run = Recipe(taught, rounds=rounds, every=max(1, rounds // args.pick(20, 4)), clock=CLOCK, test_rows=2000, **some)
+    return Entry("a", run=run, data=data, split=split, method=name, lr=lr)
+
+
+def best(results, split):
+    """{method: its runs of part n at the rate that held-out rows choose}, on one mix."""
+    return {name: found.runs for name, found in results.select("a", split=split).tuned().items()}
+
+
+def accuracies(results, split, *names):
+    return [best(results, split)[name].final("test_accuracy") for name in names]
+
+
+@experiment.claim(
+    "a-home",
+    "with rows at random, five steps at home cost a network nothing",
+    expected="test accuracy of FedAvg within 1 point of D-SGD's after as many gradients (95 %)",
+)
+def at_home(results):
+    fed, ring_ = accuracies(results, "random", "FedAvg", "D-SGD, ring")
+    return f"{shown(100 * fed, 100 * ring_)} points", close(fed, ring_, 0.01)
+
+
+@experiment.claim(
+    "a-mixes",
+    "classes that lie apart cost FedAvg accuracy, and SCAFFOLD less",
+    expected="FedAvg: alpha 0.1 below rows at random; SCAFFOLD above FedAvg at alpha 0.1 (95 %, paired over seeds)",
+    source="Hsu et al., 2019, section 4; Karimireddy et al., ICML 2020, section 7",
+)
+def mixes(results):
+    fed, scaffold = accuracies(results, 0.1, "FedAvg", "SCAFFOLD")
+    (even,) = accuracies(results, "random", "FedAvg")
+    text = f"FedAvg {shown(100 * fed, 100 * even)} points; SCAFFOLD {shown(100 * scaffold, 100 * fed)} above it"
+    return decided(text, lower(fed, even), lower(fed, scaffold))
+
+
+@experiment.claim(
+    "a-bytes",
+    "to 90 % on rows at random local steps need fewer bytes than compression on the way up alone",
+    expected="FedAvg fewer bytes than EF21-SGDM with 1 % of the numbers, since x goes down whole at each gradient",
+    source="2 d / 5 against 1.015 d numbers a gradient",
+)
+def bytes_of_networks(results):
+    ways = [best(results, "random")[name] for name in ("FedAvg", "EF21-SGDM, top-617")]
+    logs = [np.log([reached(run, "bytes", 0.9) for run in runs]) for runs in ways]
+    return " against ".join(f"{np.exp(np.mean(v)):.3g}" for v in logs) + " bytes", lower(*logs)
+
+
+def reached(run, column, level):
+    """A column where the test accuracy first reaches a level; nan if it never does."""
+    found = np.flatnonzero(run.columns["test_accuracy"] >= level)
+    return float(run.columns[column][found[0]]) if len(found) else np.nan
+
+
+@experiment.claim(
+    "a-apart",
+    "on a ring nodes stand farther apart the more their classes differ, and the larger the rate",
+    expected="late distance from their mean: alpha 0.1 above rows at random at each rate; it rises with a power of the "
+    "rate above 1/2 (95 %)",
+    source="distance of order lr at equal gradients: Lian et al., NeurIPS 2017, Theorem 1",
+)
+def apart(results):
+    some = results.select("a", method="D-SGD, ring")
+    ends = {(s, lr): np.log(some.select(split=s, lr=lr).late("apart")) for s in ("random", 0.1) for lr in LRS}
+    rise = (ends[0.1, LRS[1]] - ends[0.1, LRS[0]]) / np.log(LRS[1] / LRS[0])
+    text = listed({f"lr {lr:g}": f"{shown(np.exp(ends[0.1, lr]))}, {shown(np.exp(ends['random', lr]))}" for lr in LRS})
+    verdicts = [lower(ends["random", lr], ends[0.1, lr]) for lr in LRS]
+    return decided(f"{text}; to the power {shown(rise)} of lr", *verdicts, lower(0.5, rise))
+
+
+if __name__ == "__main__":
+    experiment.main()
