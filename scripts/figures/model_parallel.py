@@ -136,7 +136,7 @@ def links(results):
     ax.set(ylabel=f"efficiency of {nodes} devices, computed", xlabel="link, one way [GB/s]")
     ax.set_xticks([v / 1e9 for v in LINKS.values()], [f"{v / 1e9:.3g}" for v in LINKS.values()])
     names = ax.secondary_xaxis("top")
-    names.set_xticks([v / 1e9 for v in LINKS.values()], list(LINKS), rotation=20, ha="left", rotation_mode="anchor")
+    names.set_xticks([v / 1e9 for v in LINKS.values()], list(LINKS), rotation=40, ha="left", rotation_mode="anchor")
     for one in (ax, names):
         one.minorticks_off()
         one.tick_params(length=0)
