@@ -5,8 +5,9 @@
 A row is a pair in one process, on the same arrays. `method` times a whole training step (forward, backward, update) and
 the update alone, both amortised: a subspace is renewed in one step of `period`, so that step is timed by itself and
 counts with 1 / period. The bar is for the training step, as the 17 % of Zhao et al. (arXiv:2403.03507) are. `layer`
-times forward and backward with dx and all gradients. A further method is a line of METHODS, a further layer one of
-LAYERS. With --cpu the processor's time is taken, best with --threads 1, where others use the machine, too.
+times forward and backward with dx and all gradients. `blocks` times training steps that move some blocks alone, beside
+what arithmetic allows. A further method is a line of METHODS, a further layer one of LAYERS. With --cpu the processor's
+time is taken, best with --threads 1, where others use the machine, too.
 """
 
 import pairs  # isort: skip (before NumPy)
@@ -17,7 +18,7 @@ import time
 
 import nn
 from nn.language import llama
-from npopt import AdamW, Batch, Flora, GaLore, GoLore, Minibatch, backend
+from npopt import AdamW, Batch, BlockGradient, Blockwise, Flora, GaLore, GoLore, Minibatch, backend
 from npopt.projectors import RangeFinder
 from problems import Neural
 from problems.tokens import Windows
@@ -45,10 +46,10 @@ TOKENS = 2048  # rows of a layer's input
 class Training:
     """A network, its rows and a gradient; steps of any method on it."""
 
-    def __init__(self):
+    def __init__(self, estimator=None):
         rng = np.random.default_rng(0)
         self.problem = Neural(llama(**SIZE), Windows(rng.integers(0, SIZE["words"], 10_000), SIZE["length"]))
-        self.x, self.estimator = self.problem.x0(backend.generator(0, "x0")), Minibatch()
+        self.x, self.estimator = self.problem.x0(backend.generator(0, "x0")), estimator or Minibatch()
         self.g, self.batch = self.estimator.start(self.problem, self.x, 0), Batch(np.arange(ROWS))
         self.estimator(self.x, self.batch, out=self.g)
 
@@ -93,6 +94,36 @@ def methods(table, args):
         table.note(f"{name}: the long step takes {unit(more)} more, once in {period}")
 
 
+def blocks(table, args):
+    """BAdam with one layer at hand, each in turn, and LISA with the lowest or the highest two, after AdamW on all."""
+    whole = Training()
+    adamw = whole.whole(whole.update(AdamW())[0])
+    names = whole.problem.segments.blocks
+    layers = [name for name in names if "layer" in name]
+    around = [name for name in names if name not in layers]
+    cases = {f"BAdam, layer {i + 1}": (around, [name]) for i, name in enumerate(layers)}
+    cases |= {"LISA, the lowest two": ([], layers[:2]), "LISA, the highest two": ([], layers[-2:])}
+    for name, (never, chosen) in cases.items():
+        held = [*never, *(layer for layer in layers if layer not in chosen)]
+        always = [] if never else around
+        some = Training(BlockGradient(1_000_000, "ascending", len(chosen), always, held))
+        some.gradient()
+        step = some.whole(some.update(Blockwise(AdamW()))[0])
+        a, b = alternate(step, adamw, args.rounds)
+        row(table, name, a, b, None, f"{share(whole.problem.segments, names, [*always, *chosen]):.2f}")
+
+
+def share(table, names, moved):
+    """Products of a step that moves some blocks, in parts of those of a whole step, attention's own left out: a matrix
+    counts once on the way up, once on the way back to what is below it, and once for its gradient. A table of words
+    has none."""
+    sizes = {name: sum(s.size for s in table if s.block == name and len(s.shape) == 2) for name in names}
+    sizes[names[0]] = 0
+    lowest = min(names.index(name) for name in moved)
+    back = sum(sizes[name] for name in names[lowest:])
+    return (sum(sizes.values()) + back + sum(sizes[name] for name in moved)) / (3 * sum(sizes.values()))
+
+
 def layers(table, args):
     rng = np.random.default_rng(0)
     for name, (make, (inputs, outputs), bar) in LAYERS.items():
@@ -129,6 +160,7 @@ def row(table, name, a, b, bar, more):
 
 PARTS = {
     "methods": (methods, f"Beside AdamW, a Llama of {SIZE['layers']} layers of {SIZE['features']}", "state B/param"),
+    "blocks": (blocks, f"Some blocks alone, a Llama of {SIZE['layers']} layers of {SIZE['features']}", "by products"),
     "layers": (layers, f"Layers on {TOKENS} rows, forward and backward, beside Linear", "parameters"),
 }
 

@@ -9,7 +9,7 @@ from npopt.values import number
 from problems.wells import two_basins
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 KINDS = ("constant", "diagonal", "covariance", "Hessian", "eigenvector")
 EDGE = 1 / (1 + 1.9**0.5)  # problems.wells.uneven: below 1 - EDGE its second row sees the other bowl
@@ -157,7 +157,7 @@ def climbs(kind, lr, total, steps, cells=500):
         problem.value_and_gradient(backend.asarray(u * line), out=g)
         there[i] = u - lr * (backend.to_host(g) @ line)
         spread[i] = np.sqrt(total * (line @ shape_of(problem, u * line, kind) @ line))
-    below = scipy.stats.norm.cdf(edges[None], there[:, None], np.maximum(spread, 1e-12)[:, None])
+    below = scipy.special.ndtr((edges[None] - there[:, None]) / np.maximum(spread, 1e-12)[:, None])
     step, found = np.diff(below, axis=1), [0.0]
     step[:, -1] += 1 - below[:, -1]
     p = np.zeros(cells)

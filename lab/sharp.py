@@ -8,7 +8,7 @@ from npopt.analysis.curvature import Hessian, lanczos
 from problems.wells import RIDGE, Wells, two_basins
 
 import numpy as np
-import scipy.optimize
+import scipy
 
 SPAN = 2.5  # starts lie on a grid in [-SPAN, SPAN]^2
 

@@ -74,14 +74,12 @@ def trained(
     """The Run of a network that `build(data, **more, **arguments)` gives, in batches, with columns of what it costs
     (`costs`) and of the rank of its change (`ranks`).
 
-    A network with adapters moves in all but the weights under them (`nn.adapters.free`). held: words; of segments that
-    are no adapter's those stay whose names hold one of them. warm: so many of the steps come first in which the network
+    Segments that move: `nn.adapters.free(network, held)`. warm: so many of the steps come first in which the network
     without adapters moves by AdamW at warm_lr, on a cosine of its own.
     """
     problem = build(data, **more, **arguments)
     network, sampler = problem.network, RandomReshuffling(batch)
-    own = {f"{leaf.path}.{name}" for leaf in adapters(network) for name in set(leaf.shapes) - {"W", "b"}}
-    names = [name for name in free(network) if name in own or not any(word in name for word in held)]
+    names = free(network, held)
     names = None if len(names) == len(network.segments) else names
     phases = [Phase(optimizer, schedule, Stop(steps=steps - warm), names, sampler=sampler)]
     if warm:

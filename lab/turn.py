@@ -19,8 +19,8 @@ from lab.figures import COLOURS, STYLE, below, plt
 from npopt.errors import UserError
 
 import numpy as np
+import scipy
 from matplotlib import colors, patheffects, ticker
-from scipy.interpolate import RegularGridInterpolator
 
 MOST = 40_000  # values of all panels, so that a page turns smoothly
 HOLE = 2**16 - 1  # the code of a value that is not there
@@ -231,7 +231,7 @@ def lit(surface, norm):
 def on(surface, points, norm):
     """((points, 3) on the surface, NaN outside; which of them can be seen). A point is hidden where the surface rises
     above the line from it to the eye."""
-    of = RegularGridInterpolator((surface.y, surface.x), surface.height, bounds_error=False)
+    of = scipy.interpolate.RegularGridInterpolator((surface.y, surface.x), surface.height, bounds_error=False)
     found = np.column_stack([points, of(points[:, ::-1])])
     azimuth, elevation = np.radians(surface.view)
     to_eye = np.array([np.cos(azimuth), np.sin(azimuth)]) * np.cos(elevation), np.sin(elevation)

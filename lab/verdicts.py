@@ -18,7 +18,7 @@ only the opposite order makes them false.
 import math
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 LEVEL = 0.95
 
@@ -41,7 +41,7 @@ def interval(a, b=0.0):
     d = pair[0] - pair[1]
     if len(d) < 3:
         raise Undecided(f"an interval needs at least 3 seeds, there {'is' if len(d) == 1 else 'are'} {len(d)}")
-    t = scipy.stats.t.ppf((1 + LEVEL) / 2, len(d) - 1)
+    t = scipy.special.stdtrit(len(d) - 1, (1 + LEVEL) / 2)  # the quantile of Student's law
     return float(d.mean()), float(t * d.std(ddof=1) / math.sqrt(len(d)))
 
 

@@ -229,10 +229,14 @@ def adapters(network):
     return [leaf for leaf in network.layer.leaves() if hasattr(leaf, "weight")]
 
 
-def free(network):
-    """Names of all segments but the W of adapters: what ReLoRA and GaLore's baseline of LoRA train from scratch."""
-    held = {f"{leaf.path}.W" for leaf in adapters(network)}
-    return [name for name in network.segments.names if name not in held]
+def free(network, held=()):
+    """Names of all segments but the W of adapters, what ReLoRA and GaLore's baseline of LoRA train from scratch. held:
+    words; of what is no adapter's own, A, B or G, segments stay out in whose names one of them occurs."""
+    found = adapters(network)
+    under = {f"{leaf.path}.W" for leaf in found}
+    own = {f"{leaf.path}.{name}" for leaf in found for name in set(leaf.shapes) - {"W", "b"}}
+    kept = {name for name in network.segments.names if any(word in name for word in held)} - own
+    return [name for name in network.segments.names if name not in under | kept]
 
 
 def merged(network, x):

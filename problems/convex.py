@@ -18,7 +18,6 @@ from problems.minima.coordinate import lam_max
 
 import numpy as np
 import scipy.sparse
-from sklearn.datasets import make_moons
 
 LENGTHS = ("as they are", "normalised", "log-normal")  # of rows, see `scaled`
 
@@ -218,6 +217,8 @@ class Moons(Logistic):
     """
 
     def __init__(self):
+        from sklearn.datasets import make_moons
+
         points, labels = make_moons(500, noise=0.3, random_state=0)
         self.points, self.signs = (points - points.mean(0)) / points.std(0), 2.0 * labels - 1
         super().__init__(self.points, self.signs, 1e-2, name="moons")

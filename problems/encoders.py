@@ -9,8 +9,8 @@ import functools
 import math
 import pathlib
 
-from nn import adapted
 from nn import weights as published
+from nn.adapters import adapted, adapters, free, merged
 from nn.init import Normal
 from nn.language import bert, classified
 from nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
@@ -139,9 +139,13 @@ class Encoded(Neural):
         return found | (self.ways(x) if self.moved else {})
 
     def ways(self, x):
-        """{"moved <block>": distance from the first weights, in parts of their norm}"""
-        squares = {}
-        for segment in self.segments:
+        """{"moved <block>": distance from the first weights, in parts of their norm; of a map under an adapter, that of
+        the one map which is both}"""
+        squares, segments = {}, self.segments
+        if adapters(self.network):
+            network, x = merged(self.network, x)
+            segments = network.segments
+        for segment in segments:
             if segment.name in (self.first or {}):
                 at = backend.asarray(self.first[segment.name], self.dtype).reshape(-1)
                 own = squares.setdefault(segment.block.rpartition(".")[2], [0.0, 0.0])
@@ -181,7 +185,7 @@ def weights_in(folder):
 
 
 def finetuned(data, beside, start="learned", rows=None, *, held=None, test_rows=None, l2=0.0, dropout=0.1, rate=1e-3,
-              passes=1, moved=False, dtype="float32", adapters=None, **options):  # fmt: skip
+              passes=1, moved=False, dtype="float32", adapters=None, alone=False, **options):  # fmt: skip
     """A corpus with labels, learned by an encoder with a new head on the mean of its vectors: nothing in filling gaps
     makes the first one stand for the text. Metrics on at most 300 training texts.
 
@@ -190,6 +194,7 @@ def finetuned(data, beside, start="learned", rows=None, *, held=None, test_rows=
                  the path of the *.safetensors of a published BertModel, with its config.json and tokenizer.json beside
     rows         training texts, drawn at random; held, test_rows: the first so many of the other parts; None: all
     adapters     (layer, options) of nn.adapted: in the place of the encoder's maps; None: the network as it is
+    alone        of the encoder the adapters alone move, and all begins with values that do not depend on the seed
     moved        of Encoded
     options      size, length and shape of `gaps`
     """
@@ -212,4 +217,6 @@ def finetuned(data, beside, start="learned", rows=None, *, held=None, test_rows=
     ids, keep, _ = feed.tables["train"]
     problem.moved = moved
     problem.first, problem.idle = first, np.setdiff1d(np.arange(MASK + 1, words.size), ids[keep])
+    if alone:
+        return problem.restrict(problem.x0(backend.generator(0, "x0")), free(network, ("encoder.",)))
     return problem

@@ -16,7 +16,6 @@ from npopt.errors import UserError
 from problems.formats import first_line, readable, unpacked
 
 import pooch
-import requests
 from tqdm import tqdm
 
 
@@ -147,7 +146,9 @@ PATIENCE = 30  # seconds
 
 def why(error, url):
     """Why a download failed, in words."""
-    host, errors = urllib.parse.urlsplit(url).netloc, requests.exceptions
+    from requests import exceptions as errors
+
+    host = urllib.parse.urlsplit(url).netloc
     if isinstance(error, errors.HTTPError):
         return f"{host} answers {error.response.status_code}, {error.response.reason}"
     if isinstance(error, errors.Timeout):

@@ -17,7 +17,6 @@ from problems.files import unpacked
 import numba
 import numpy as np
 import scipy.sparse
-from sklearn.datasets import load_svmlight_file
 
 LARGEST = 100_000_000  # the widest public set (kdd2012) has 54,686,452 columns
 KINDS = ("binary", "multiclass", "regression")
@@ -109,6 +108,8 @@ class Text:
 
     def matrix(self, width, base, dtype):
         """(X, y) by scikit-learn's reader."""
+        from sklearn.datasets import load_svmlight_file
+
         with np.errstate(over="ignore"):
             X, y = load_svmlight_file(io.BytesIO(self.text), n_features=width, zero_based=base == 0, dtype=dtype)
         X = scipy.sparse.csr_matrix((X.data, X.indices.astype(np.int32), X.indptr.astype(np.int32)), X.shape)

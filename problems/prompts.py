@@ -6,6 +6,7 @@ on the seed. Each class has a word, and the loss is the cross-entropy over the l
 model that has filled gaps needs no new parameters.
 """
 
+from nn.adapters import adapted, free
 from nn.language import bert, prompted
 from npopt import backend
 from npopt.errors import UserError
@@ -62,12 +63,14 @@ class FewShot(Encoded):
 
 
 def prompts(data, beside, k=16, *, test_rows=None, rate=1e-3, passes=1, moved=False, dropout=0.1, start="learned",
-            dtype="float32", **options):  # fmt: skip
+            dtype="float32", adapters=None, **options):  # fmt: skip
     """A corpus of two classes as prompts for the encoder that has filled gaps in its texts and in those of `beside`
     (problems/encoders.py; rate, passes and options as there).
 
     k            texts of each class        test_rows: the first so many of the test part; None: all
     start        "learned", or "scratch": random weights
+    adapters     (layer, options) of nn.adapted, in the place of the encoder's maps: then these alone move, from values
+                 that do not depend on the seed
     """
     corpus, words = shared(data), vocabulary(data, beside, options["size"])
     shape = {name: value for name, value in options.items() if name not in ("size", "length")}
@@ -75,17 +78,21 @@ def prompts(data, beside, k=16, *, test_rows=None, rate=1e-3, passes=1, moved=Fa
     network = bert(words.size, length, **shape, head="words", dropout=dropout, init=start_of(shape["features"]))
     behind = (*words.encode(TEMPLATE[0]), MASK, *words.encode(TEMPLATE[1]))
 
+    network = prompted(network, MASK, labels)
+    if adapters is not None:
+        network = adapted(network, adapters[0], ("attention", "feed"), **adapters[1])
+
     def spell(texts):
         cut = length - 1 - len(behind)
         return [np.array([START, *text[:cut], *behind], np.int64) for text in spelled(texts, words, ((), ()))]
 
     test = spell(corpus.test[:test_rows]), np.asarray(corpus.y_test[:test_rows])
-    problem = FewShot(
-        prompted(network, MASK, labels), spell(corpus.train), corpus.y_train, test, length, k, dtype=dtype
-    )
+    problem = FewShot(network, spell(corpus.train), corpus.y_train, test, length, k, dtype=dtype)
     problem.moved, problem.name = moved, f"{k} prompts a class of {corpus.name}"
     if start == "learned":
         run, of = learned(data, beside, rate, passes, tuple(sorted(options.items())))
         x = backend.to_host(run.x)
         problem.first = {name: of.segments.view(x, name) for name in of.segments.names}
-    return problem
+    if adapters is None:
+        return problem
+    return problem.restrict(problem.x0(backend.generator(0, "x0")), free(problem.network, problem.segments.names))

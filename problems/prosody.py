@@ -19,8 +19,6 @@ from npopt.errors import UserError
 from npopt.values import whole
 
 import numpy as np
-import scipy.cluster.hierarchy
-import scipy.spatial.distance
 
 KNOWN = 0.2  # |t| from which a tone counts as known
 
@@ -89,6 +87,9 @@ def tones_of(poems, rounds=20):
 
 def rhymes_of(poems, groups, least, allowed):
     """{character: number of its group} of the characters that end `least` even lines and are allowed."""
+    from scipy.cluster import hierarchy
+    from scipy.spatial.distance import squareform
+
     ends = [[line[-1] for line in poem.lines[1::2]] for poem in poems]
     counts = collections.Counter(c for end in ends for c in end)
     names = [c for c, count in counts.most_common() if count >= least and allowed(c)]
@@ -107,8 +108,8 @@ def rhymes_of(poems, groups, least, allowed):
     r /= np.linalg.norm(r, axis=1, keepdims=True).clip(1e-12)
     apart = 1 - (r @ r.T).clip(0, 1)
     np.fill_diagonal(apart, 0)
-    tree = scipy.cluster.hierarchy.average(scipy.spatial.distance.squareform(apart, checks=False))
-    found = scipy.cluster.hierarchy.fcluster(tree, groups, "maxclust")
+    tree = hierarchy.average(squareform(apart, checks=False))
+    found = hierarchy.fcluster(tree, groups, "maxclust")
     order = {which: i for i, (which, _) in enumerate(collections.Counter(found.tolist()).most_common())}
     return {c: order[found[i]] for c, i in numbers.items()}
 

@@ -2,8 +2,8 @@
 
 An encoder of six layers learns from 1,000 sentences whether they praise a film, 120 steps of 16 with warm-up and
 linear decay. AdamW moves all of it; LISA embedding, head and two layers drawn anew every 10 steps; BAdam the head and
-one layer, in a random order; and the head alone. Rates are tuned alike, by the loss of held-out texts, with one seed;
-the best is run with three.
+one layer, in a random order; LoRA the head and adapters of rank 8; and the head alone. Rates are tuned alike, by the
+loss of held-out texts, with one seed; the best is run with three.
 
 BAdam is said to end within a point of full fine-tuning (Luo et al. 2024), LISA beside it (Pan et al. 2024), and a
 period without end is said to hurt. Memory is 16 bytes a parameter and the activations for AdamW in float32. A block
@@ -21,6 +21,7 @@ from lab import Entry, Experiment, MissingRuns, Option, Part, Recipe
 from lab.account import KINDS, account_of
 from lab.claims import decided, inside, listed, spreads
 from lab.verdicts import close, lower
+from nn import LoRA
 from npopt import AdamW, BlockGradient, Blockwise, Layerwise, Linear, Minibatch, RandomReshuffling, Stop, WithWarmup
 from npopt.errors import UserError
 from problems.encoders import finetuned, weights_in
@@ -46,7 +47,8 @@ experiment = Experiment(
 BESIDE = {"sst2-socher": "goemotions", "opinions": "moods"}
 BATCH, PERIOD, DECAY = 16, 10, 0.01
 RATES = {"AdamW": (3e-5, 1e-4, 3e-4, 1e-3), "LISA": (1e-4, 3e-4, 1e-3, 3e-3), "BAdam": (1e-4, 3e-4, 1e-3, 3e-3),
-         "head": (1e-3, 3e-3, 1e-2, 3e-2)}  # fmt: skip
+         "LoRA": (3e-4, 1e-3, 3e-3, 1e-2), "head": (1e-3, 3e-3, 1e-2, 3e-2)}  # fmt: skip
+WHOLE = ("AdamW", "LoRA")  # methods that move all they have in each step
 PERIODS = (2, PERIOD, 20)
 HEAD = ["pooler", "head"]  # begins with random numbers, and is always moved
 
@@ -59,12 +61,13 @@ def size_of(args):
     return dict(size=2000, length=32, features=64, layers=6, heads=4, rate=1e-3, passes=1)
 
 
-def options_of(data, args):
+def options_of(data, args, method=None):
     """The arguments of `finetuned`."""
     if data not in BESIDE:
         raise UserError(f"block_coordinate: --data is one of {', '.join(BESIDE)}; got {data!r}")
     start = weights_in(args.weights) if args.weights else "learned"
     some = dict(rows=args.pick(1000, 160), held=args.pick(400, 60), test_rows=args.pick(1000, 60), moved=True)
+    some |= dict(adapters=(LoRA, {"rank": 8, "alpha": 16.0}), alone=True) if method == "LoRA" else {}
     return dict(data=data, beside=BESIDE[data], start=start) | some | size_of(args)
 
 
@@ -74,7 +77,7 @@ def layers_of(args):
 
 def estimator_of(method, args, period=PERIOD, order="random", **more):
     """What is moved when."""
-    if method == "AdamW":
+    if method in WHOLE:
         return Minibatch()
     if method == "LISA":
         return BlockGradient(period, "uniform", 2, ["encoder", *HEAD])
@@ -84,12 +87,13 @@ def estimator_of(method, args, period=PERIOD, order="random", **more):
 
 
 def optimizer_of(method):
-    return AdamW(weight_decay=DECAY) if method == "AdamW" else Blockwise(AdamW(weight_decay=DECAY))
+    return AdamW(weight_decay=DECAY) if method in WHOLE else Blockwise(AdamW(weight_decay=DECAY))
 
 
 def entry(part, data, args, method, lr, estimator, **tags):
     steps = args.pick(120, 30)
-    return Entry(part, Recipe(finetuned, **options_of(data, args)), optimizer_of(method), RandomReshuffling(BATCH),
+    problem = Recipe(finetuned, **options_of(data, args, method))
+    return Entry(part, problem, optimizer_of(method), RandomReshuffling(BATCH),
                  WithWarmup(Linear(lr), steps // 10), estimator=estimator, stop=Stop(steps=steps),
                  metrics=args.pick(30, 15), per="step", keep=False, method=method, lr=lr, **tags)  # fmt: skip
 
@@ -147,11 +151,11 @@ def runs(args, found=None):
                 yield entry("c", data, args, "BAdam", best, estimator, order=order)
     for data in args.data_of("m"):
         cases = {"AdamW": ("AdamW", Minibatch()), "AdamW, layerwise": ("AdamW", Layerwise()),
-                 **{name: (name, estimator_of(name, args)) for name in ("LISA", "head")}}  # fmt: skip
+                 **{name: (name, estimator_of(name, args)) for name in ("LISA", "LoRA", "head")}}  # fmt: skip
         cases |= {f"BAdam, {name.rpartition('.')[2]}": ("BAdam", held_at(name, args)) for name in layers_of(args)}
         for name, (method, estimator) in cases.items():
             given = dict(optimizer=optimizer_of(method), estimator=estimator)
-            run = Recipe(accounted, **given, **options_of(data, args))
+            run = Recipe(accounted, **given, **options_of(data, args, method))
             yield Entry("m", run=run, seeds=[0], method=name)
 
 
@@ -171,7 +175,12 @@ def a_edge(results):
     return inside("a")(results.select("a", stage="grid"))
 
 
-for name, paper in (("BAdam", "Luo et al. 2024, section 4"), ("LISA", "Pan et al. 2024, section 5")):
+PAPERS = {
+    "BAdam": "Luo et al. 2024, section 4",
+    "LISA": "Pan et al. 2024, section 5",
+    "LoRA": "Hu et al. 2021, table 2",
+}
+for name, paper in PAPERS.items():
 
     @experiment.claim(
         f"a-{name.lower()}",

@@ -26,7 +26,7 @@ from lab.verdicts import close, lower, within
 from npopt.analysis.stability import box
 
 import numpy as np
-import scipy.stats
+import scipy
 
 experiment = Experiment(
     __doc__,

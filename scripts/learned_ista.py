@@ -24,7 +24,7 @@ from problems.unrolled import ALISTA, LISTA, LISTACP, SUPPORT, SparseCodes
 from problems.unrolled.recipes import classical, oracle, trained
 
 import numpy as np
-import scipy.stats
+import scipy
 
 experiment = Experiment(
     __doc__,

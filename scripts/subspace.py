@@ -55,7 +55,7 @@ GRIDS = {m: WIDE if m in ("GaLore", "GoLore") else RATES for m in NAMES}
 K, R, LR, SIGMA = 20, 4, 0.1, 20.0  # part c: (K, K), rank R; SIGMA is above all singular values of X at the start
 ISO = dict(k=32, sigma=1.0, rows=512)
 FINE = {"full": (1e-4, 3e-4, 1e-3), "GaLore": (3e-4, 1e-3, 3e-3)}
-FINE |= dict.fromkeys(("LoRA", "FLoRA", "head alone"), (1e-3, 3e-3, 1e-2))
+FINE |= dict.fromkeys(("LoRA", "FLoRA", "head alone"), (1e-3, 3e-3, 1e-2, 3e-2))
 BESIDE = {"sst2-socher": "goemotions", "opinions": "moods"}
 
 

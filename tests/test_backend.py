@@ -84,6 +84,7 @@ def test_a_rows_uniforms_do_not_depend_on_its_batch():
     whole = backend.row_uniform(key, None, np.empty((9, 5)))
     some = backend.row_uniform(key, np.array([7, 0, 7]), np.empty((3, 5)))
     np.testing.assert_array_equal(some, whole[[7, 0, 7]])
+    assert [backend.uniform_at(key, i) for i in range(45)] == whole.reshape(-1).tolist()
 
 
 def test_keys_differ_in_seed_stream_and_counter():

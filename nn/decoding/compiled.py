@@ -22,20 +22,21 @@ from ..rotary import Rotary, rounded
 from ..transformer import EncoderLayer
 from .caches import Full
 
-# It takes FEW + NUMBERS / (parameters) words at a time. On one core of an EPYC, layer by layer is faster beyond some 32
-# words of 0.26 M parameters, 8 to 16 of 3.4 M and 2 to 4 of 15 M: there all words share one reading of the weights.
-FEW, NUMBERS = 2, 1 << 23
+# It takes so many words at a time. On one core of an EPYC layer by layer is faster beyond 130 to 260 words, whether of
+# 0.03 M parameters or of 15 M.
+MOST = 128
+NONE = np.empty(0, np.int64)
 NAMES = {ReLU: "relu", Sigmoid: "sigmoid", SiLU: "silu"}
 
 
 class Words:
     """What nn/kernels/words.py is told of one decoder. `of` makes it, or gives None where the decoder is of another
-    kind."""
+    kind. parts: [(attention, feed-forward part)] of the layers."""
 
-    def __init__(self, x, sizes, table, numbers, rotary, limit):
+    def __init__(self, x, sizes, table, numbers, rotary, limit, parts):
         self.x, self.sizes, self.rotary, self.limit = x, sizes, rotary, limit
         self.n, self.table, self.numbers = np.array(sizes), np.array(table), np.array(numbers)
-        self.most = FEW + NUMBERS // x.size
+        self.most, self.parts, self.known = MOST, parts, {}
         self.angles = np.zeros((2, 0, 0), x.dtype)
 
     def takes(self, words, length):
@@ -43,15 +44,18 @@ class Words:
         end = length + words.shape[1]
         return words.size <= self.most and (self.limit is None or end <= self.limit) and kernels.plan() == "fast"
 
-    def __call__(self, memory, words, length, every):
-        """Logits, (B, 1, V) or (B, n, V); None where a word is not one of the vocabulary's, or it does not compile."""
+    def __call__(self, memory, words, length, every, parents=NONE, skipped=frozenset()):
+        """Logits, (B, 1, V) or (B, n, V); None where a word is not one of the vocabulary's, or it does not compile.
+
+        parents: (n,), of words of a tree   skipped: parts of layers that are left out
+        """
         end = length + words.shape[1]
         if self.rotary is not None and end > self.angles.shape[1]:
             owner = backend.owner(self.x)
             cos, sin = self.rotary.table(owner, 0, rounded(end), self.sizes.width, self.x.dtype.name)
             self.angles = np.stack([cos, sin])
         logits = np.empty((len(words), words.shape[1] if every else 1, self.sizes.words), self.x.dtype)
-        arrays = self.table, self.n, self.numbers, self.angles
+        arrays = parents, self.there(skipped), self.table, self.n, self.numbers, self.angles
         try:
             found = kernels.words.run(self.x, memory.numbers, words, length, *arrays, logits)
         except MemoryError:
@@ -60,6 +64,12 @@ class Words:
             kernels.warn(error)
             found, self.most = False, 0
         return logits if found else None
+
+    def there(self, skipped):
+        """(L, 2) bool: which parts are there."""
+        if skipped not in self.known:
+            self.known[skipped] = np.array([[part not in skipped for part in parts] for parts in self.parts])
+        return self.known[skipped]
 
 
 def of(decoder):
@@ -93,7 +103,7 @@ def of(decoder):
     )
     table = [[-1 if part is None else at(part, name) for part, name in places] for _, places in described]
     limit = None if positions is None else positions.length
-    return Words(x, sizes, table, [float(eps), float(scale)], rotary, limit)
+    return Words(x, sizes, table, [float(eps), float(scale)], rotary, limit, [layer.parts for layer in layers])
 
 
 def described_layer(layer):

@@ -6,8 +6,6 @@ words, q = drafter.propose(text, most)      at most `most` words behind the text
 drafter.told(text, accepted, drafted)       the text as it goes on: so many of the drafted words stand
 """
 
-import bisect
-import collections
 import functools
 
 from npopt import backend
@@ -16,6 +14,7 @@ from npopt.values import Value, number, whole
 
 import numpy as np
 
+from ..kernels import suffixes
 from ..transformer import EncoderLayer
 from .choosing import drawn
 from .generation import number_at
@@ -47,16 +46,30 @@ class OfModel:
         words, q = [], []
         logits = self.state.append([text[self.state.length :]]) if most > 0 else None
         while len(words) < min(self.k, most):
-            p = self.choose.probabilities(backend.to_host(logits))
-            word = int(drawn(p, [number_at(self.seed, "draft", len(text) + len(words))])[0])
+            word, p = one_of(self.choose, logits, self.seed, len(text) + len(words))
             words.append(word)
-            q.append(p[0])
+            q.append(p)
             if len(words) < min(self.k, most):
                 logits = self.state.append([[word]])
-        return words, np.array(q) if words else None
+        return words, np.array(q) if words and self.choose.draws else None
 
     def told(self, text, accepted, drafted):
         self.state.rollback(min(self.state.length, len(text) - 1))
+
+
+def one_of(choose, logits, seed, position):
+    """(a word, the probabilities, (V,), that it was drawn from; None: it was not drawn)."""
+    logits = backend.to_host(logits)
+    if not choose.draws:
+        return int(choose(logits)[0]), None
+    p = choose.probabilities(logits)
+    return int(drawn(p, [number_at(seed, "draft", position)])[0]), p[0]
+
+
+def likelihood(logits, word):
+    """softmax(logits)[word], of logits (1, V)."""
+    z = backend.to_host(logits)[0].astype(np.float64)
+    return float(np.exp(z[word] - z.max()) / np.exp(z - z.max()).sum())
 
 
 class Skipping(Value):
@@ -64,8 +77,8 @@ class Skipping(Value):
 
     skip        paths of the parts that are left out, such as "layer2.attention" and "layer3.feed"
     k           how many words are guessed at most
-    least       the draft ends behind a word that the draft gave less than this probability; it moves by the paper's
-                rule (section 3.4) toward the share `aim` of accepted words
+    least       the draft ends behind a word that the draft gave less than this probability, with Greedy() that of
+                softmax; it moves by the paper's rule (section 3.4) toward the share `aim` of accepted words
 
     It goes on from the target's own keys and values; what it adds is thrown away, and judged words are computed anew
     by all parts.
@@ -105,14 +118,14 @@ class OfParts:
         length, last = state.length, text[-1]
         with state.without(self.skipped):
             while len(words) < min(self.draft.k, most):
-                p = self.choose.probabilities(backend.to_host(state.append([[last]])))
-                last = int(drawn(p, [number_at(self.seed, "draft", len(text) + len(words))])[0])
+                logits = state.append([[last]])
+                last, p = one_of(self.choose, logits, self.seed, len(text) + len(words))
                 words.append(last)
-                q.append(p[0])
-                if p[0, last] < self.least:
+                q.append(p)
+                if self.least and (likelihood(logits, last) if p is None else p[last]) < self.least:
                     break
         state.rollback(length)
-        return words, np.array(q) if words else None
+        return words, np.array(q) if words and self.choose.draws else None
 
     def told(self, text, accepted, drafted):
         """The threshold of the paper: m <- 0.5 m + 0.5 accepted / drafted; it rises by 0.01 where m is below the aim,
@@ -144,31 +157,24 @@ class Copying(Value):
 
 
 class OfText:
+    """`words`: a growing copy of the text, of which `count` are there."""
+
     def __init__(self, draft):
-        self.draft = draft
+        self.draft, self.count, self.words = draft, 0, np.empty(256, np.int64)
+        self.reference = None if draft.reference is None else np.array(draft.reference, np.int64)
 
     def propose(self, text, most):
-        draft = self.draft
-        place = longest(text if draft.reference is None else draft.reference, text, draft.least, draft.most)
-        if place is None or most <= 0:
-            return [], None
-        source = text if draft.reference is None else draft.reference
-        return list(source[place : place + min(draft.k, most)]), None
+        draft, size = self.draft, len(text)
+        if size > self.words.size:
+            self.words = np.concatenate([self.words, np.empty(size, np.int64)])
+        self.words[self.count : size] = text[self.count :]
+        self.count, known = size, self.words[:size]
+        source = known if self.reference is None else self.reference
+        place = suffixes.agreement(source, known, draft.least, draft.most) if most > 0 else -1
+        return ([], None) if place < 0 else (source[place : place + min(draft.k, most)].tolist(), None)
 
     def told(self, text, accepted, drafted):
-        """Nothing is kept."""
-
-
-def longest(source, text, least, most):
-    """The place behind the first of the longest matches, of `least` to `most` words, of the end of `text` in `source`;
-    None where there is none. A match must be followed by a word."""
-    source, text = list(source), list(text)
-    for n in range(min(most, len(text)), least - 1, -1):
-        end = text[-n:]
-        for place in range(n, len(source)):
-            if source[place - n : place] == end:
-                return place
-    return None
+        self.count = min(self.count, len(text))
 
 
 class Cascade:
@@ -270,74 +276,24 @@ class Datastore(Value):
     @functools.cached_property
     def order(self):
         """The suffix array of the corpus."""
-        return suffix_array(self.corpus)
+        words, rank = np.unique(self.corpus, return_inverse=True)
+        return suffixes.suffix_array(rank.astype(np.int64), len(words))
 
 
 class OfSuffixes:
     def __init__(self, draft, order):
         self.draft, self.order, self.corpus = draft, order, draft.corpus
 
-    def span(self, end):
-        """(low, high): the places in the suffix array whose suffixes begin with `end`."""
-        end, corpus = tuple(end), self.corpus
-
-        def key(start):
-            return tuple(corpus[start : start + len(end)])
-
-        low = bisect.bisect_left(self.order, end, key=key)
-        return low, bisect.bisect_right(self.order, end, lo=low, key=key)
-
     def propose(self, text, most):
-        draft = self.draft
-        for n in range(min(draft.longest, len(text)), draft.least - 1, -1):
-            low, high = self.span(text[-n:])
-            starts = self.order[low:high][: draft.matches] + n
-            starts = starts[starts < len(self.corpus)]
-            if len(starts) and most > 0:
-                if draft.nodes > 1:
-                    return self.tree(starts, min(draft.k, most))
-                return self.path(starts, min(draft.k, most)), None
-        return [], None
-
-    def tree(self, starts, most):
-        """(words, Above): the most frequent beginnings of what follows these places; of equal ones the shorter, then
-        the first in the order of words. A beginning is never more frequent than its own beginning."""
-        counts = collections.Counter()
-        for start in starts.tolist():
-            words = tuple(self.corpus[start : start + most].tolist())
-            counts.update(words[:n] for n in range(1, len(words) + 1))
-        best = sorted(counts, key=lambda words: (-counts[words], len(words), words))[: self.draft.nodes]
-        number = {words: i for i, words in enumerate(best)}
-        return [words[-1] for words in best], Above([number.get(words[:-1], -1) for words in best])
-
-    def path(self, starts, most):
-        """The most frequent word at each step among the places that agree so far; of equal ones the lowest number."""
-        words = []
-        while len(starts) and len(words) < most:
-            found = self.corpus[starts]
-            counts = np.bincount(found)
-            word = int(counts.argmax())
-            words.append(word)
-            starts = starts[found == word] + 1
-            starts = starts[starts < len(self.corpus)]
-        return words
+        draft, most = self.draft, min(self.draft.k, most)
+        end = np.array(text[-draft.longest :], np.int64)
+        n, low, high = suffixes.places_of(self.corpus, self.order, end, draft.least, draft.matches)
+        if not n or most <= 0:
+            return [], None
+        if draft.nodes == 1:
+            return suffixes.likeliest(self.corpus, self.order, n, low, high, most).tolist(), None
+        words, parents = suffixes.grown(self.corpus, self.order, n, low, high, most, draft.nodes)
+        return words.tolist(), Above(parents)
 
     def told(self, text, accepted, drafted):
         """Nothing is kept."""
-
-
-def suffix_array(words):
-    """The places of all suffixes in their order, (n,) int64, by doubling: O(n log^2 n). Manber & Myers 1993."""
-    words = np.asarray(words)
-    rank = np.unique(words, return_inverse=True)[1].astype(np.int64)
-    n, step = len(words), 1
-    while True:
-        second = np.full(n, -1, np.int64)
-        second[: max(n - step, 0)] = rank[step:]
-        order = np.lexsort((second, rank))
-        new = np.zeros(n, np.int64)
-        changed = (rank[order[1:]] != rank[order[:-1]]) | (second[order[1:]] != second[order[:-1]])
-        new[order[1:]] = np.cumsum(changed)
-        rank, step = new, 2 * step
-        if n == 0 or rank[order[-1]] == n - 1 or step >= 2 * n:
-            return order

@@ -23,9 +23,8 @@ def uniforms(seed, streams, position):
 
 def number_at(seed, stream, position):
     """One number in (0, 1), a function of (seed, stream, position)."""
-    u = np.empty((1, 2))
-    backend.row_uniform(backend.key(seed, stream, position), np.zeros(1, np.int64), u)
-    return float(u[0, 0] + (u[0, 1] - 0.5) * 2.0**-23)
+    key = backend.key(seed, stream, position)
+    return backend.uniform_at(key, 0) + (backend.uniform_at(key, 1) - 0.5) * 2.0**-23
 
 
 def prompts(owner, prompt, rows, length):

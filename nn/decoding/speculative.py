@@ -77,6 +77,21 @@ def judge(p, words, q, draws):
     return len(words), int(drawn(p[-1:], [draws(len(words))[1]])[0])
 
 
+def judge_greedily(best, words, parents=None):
+    """As judge and judge_tree, for the target's best word behind the text and behind each drafted word, (k + 1,): a
+    word stands if it is the best one."""
+    path, at = [], -1
+    for i, word in enumerate(words):  # what stands below a word comes behind it
+        if (at if parents is None else parents[i]) != at:
+            continue
+        if word == best[at + 1]:
+            path.append(i)
+            at = i
+        elif parents is None:
+            break
+    return path, int(best[at + 1])
+
+
 def judge_tree(p, words, parents, draws):
     """(numbers of the words of the path that stands, the word behind it). The target's word is drawn at each place, and
     goes on with the child that is this word, if there is one.
@@ -118,16 +133,22 @@ def speculate(decoder, prompt, length, draft, choose=None, seed=0, *, stop=(), e
 
     while len(text) < length:
         words, q = drafter.propose(text, length - len(text) - 1)
-        if isinstance(q, Above):  # a tree, below the last word of the text
-            p = choose.probabilities(backend.to_host(state.append_tree([text[-1], *words], [-1, *(q.parents + 1)])))
-            path, word = judge_tree(p, words, q.parents, draws)
-            state.choose_path([0, *(i + 1 for i in path)])
-            count, new = len(path), [*(words[i] for i in path), word]
+        parents = q.parents.tolist() if isinstance(q, Above) else None  # of a tree, below the last word of the text
+        if parents is None:
+            logits = state.append([[text[-1], *words]], every=True)[0]
         else:
-            logits = state.append([[text[-1], *words]], every=True)
-            p = choose.probabilities(backend.to_host(logits)[0])
-            count, word = judge(p, words, q, draws)
-            new = [*words[:count], word]
+            logits = state.append_tree([text[-1], *words], [-1, *(parent + 1 for parent in parents)])
+        logits = backend.to_host(logits)
+        if not choose.draws:
+            path, word = judge_greedily(choose(logits), words, parents)
+        elif parents is None:
+            count, word = judge(choose.probabilities(logits), words, q, draws)
+            path = range(count)
+        else:
+            path, word = judge_tree(choose.probabilities(logits), words, parents, draws)
+        if parents is not None:
+            state.choose_path([0, *(i + 1 for i in path)])
+        count, new = len(path), [*(words[i] for i in path), word]
         speech.lengths.append((count + 1, len(words)))
         over = next((i for i, w in enumerate(new) if ended[w]), None)
         new = new if over is None else new[: over + 1]

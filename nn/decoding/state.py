@@ -11,6 +11,7 @@ the State: its `run`, its `length`, and what they kept (nn/layer.py, nn/attentio
 """
 
 import contextlib
+import functools
 
 from npopt import backend
 from npopt.errors import UserError
@@ -97,15 +98,21 @@ class Tree:
     """Words that do not follow each other: the parent of each, and how many words stand above it."""
 
     def __init__(self, parents):
-        self.parents = np.asarray(parents, np.int64)
-        self.depths = np.zeros(len(self.parents), np.int64)
-        self.above = np.eye(len(self.parents), dtype=bool)
-        for i, parent in enumerate(self.parents):
+        self.parents, depths = np.asarray(parents, np.int64), []
+        for i, parent in enumerate(self.parents.tolist()):
             if not -1 <= parent < i:
                 raise UserError(f"a tree: word {i} has the parent {parent}; it must come before it, or be -1")
+            depths.append(depths[parent] + 1 if parent >= 0 else 0)
+        self.depths = np.array(depths, np.int64)
+
+    @functools.cached_property
+    def above(self):
+        """(n, n) bool: which words a word sees."""
+        found = np.eye(len(self.parents), dtype=bool)
+        for i, parent in enumerate(self.parents):
             if parent >= 0:
-                self.depths[i] = self.depths[parent] + 1
-                self.above[i] |= self.above[parent]
+                found[i] |= found[parent]
+        return found
 
     def hidden(self, q, first):
         """(n, first + n) bool: which keys a word does not see."""
@@ -148,14 +155,19 @@ class State:
 
         tokens: (B, n) whole numbers, n >= 1. A UserError leaves the state as it was.
         """
-        tokens, fast, logits = self.shaped(tokens), self.decoder.fast, None
+        tokens = self.shaped(tokens)
         self.cache.reserve(self.length + tokens.shape[1])
-        if fast is not None and not self.skipped and fast.takes(tokens, self.length):
-            logits = fast(self.cache, tokens, self.length, every)
-        if logits is None:
-            logits = self.decoder.forward(self.known_words(tokens), self, every)
+        logits = self.passed(tokens, every)
         self.length += tokens.shape[1]
         return logits if every else logits[:, 0]
+
+    def passed(self, tokens, every):
+        """Logits, (B, n, V) or (B, 1, V), by the compiled loops where these take them."""
+        fast, logits = self.decoder.fast, None
+        if fast is not None and fast.takes(tokens, self.length):
+            parents = compiled.NONE if self.tree is None else self.tree.parents
+            logits = fast(self.cache, tokens, self.length, every, parents, self.skipped)
+        return self.decoder.forward(self.known_words(tokens), self, every) if logits is None else logits
 
     def append_tree(self, tokens, parents):
         """Logits, (n, V), behind each word of a tree: a word sees the text, the words above it, and itself.
@@ -181,7 +193,7 @@ class State:
         self.cache.reserve(self.length + tokens.shape[1])
         self.tree = tree
         try:
-            logits = self.decoder.forward(self.known_words(tokens), self, True)
+            logits = self.passed(tokens, True)
         finally:
             self.tree = None
         return logits[0]

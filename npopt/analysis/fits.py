@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from npopt.errors import UserError
 
 import numpy as np
-import scipy.optimize
+import scipy
 
 
 @dataclass

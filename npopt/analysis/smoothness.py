@@ -13,7 +13,7 @@ from npopt.errors import UserError
 from npopt.values import number
 
 import numpy as np
-import scipy.optimize
+import scipy
 
 FRACTIONS = (1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6)  # of a step: appendix H of the paper (from memory)
 

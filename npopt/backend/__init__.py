@@ -26,7 +26,7 @@ from npopt.backend.devices import (
     xp,
     zeros,
 )
-from npopt.backend.draws import generator, key
+from npopt.backend.draws import generator, key, uniform_at
 from npopt.backend.formulas import elementwise
 from npopt.backend.noise import normals, row_uniform, uniforms
 from npopt.backend.rounding import FORMATS, rounded
@@ -54,6 +54,7 @@ __all__ = [
     "synchronize",
     "threads",
     "to_host",
+    "uniform_at",
     "uniforms",
     "use",
     "workspace",

@@ -45,6 +45,11 @@ def key(seed, stream, counter=0):
     return mix((_stream(seed, stream) + (int(counter) + 1) * GOLDEN) & MASK)
 
 
+def uniform_at(key, i):
+    """Uniform number i of a key, a float: that of row_uniform and of uniform(key), without an array for it."""
+    return ((mix((key + (i + 1) * GOLDEN) & MASK) >> 41) + 0.5) * 2.0**-23
+
+
 def generator(seed, stream, counter=0):
     """A NumPy Generator that is a function of (seed, stream, counter); it takes about 10 us, so make one an epoch, not
     one a step."""

@@ -19,7 +19,6 @@ from npopt.values import whole
 
 import numpy as np
 import scipy.sparse
-from scipy.sparse.linalg import LinearOperator, svds
 
 DENSE = 1000  # nodes up to which sigma_2 comes from all singular values
 
@@ -93,6 +92,8 @@ class Graph:
         """1 - |W - 1 1'/n|_2, a float."""
         if self.n <= DENSE:
             return float(1 - np.linalg.norm(self.W.toarray() - 1 / self.n, 2))
+        from scipy.sparse.linalg import LinearOperator, svds
+
         centred = LinearOperator(
             self.W.shape, matvec=lambda v: self.W @ v - v.mean(), rmatvec=lambda v: self.W.T @ v - v.mean()
         )

@@ -5,6 +5,7 @@
 Sums are taken in the order of ranks, as in the simulation, so that both engines give the same bits on the same machine.
 Nothing is lost here, and `patience` waits as long as it takes. An error on one rank is one line, and ends all. What
 all ranks keep at the end of a round goes to rank 0, which writes it as one file; the same command goes on from there.
+A rank that is killed ends all, by mpiexec; one that `npopt run` started is named by it in a sentence.
 """
 
 import functools
@@ -139,14 +140,14 @@ class Rank:
         links = [self.sent, self.received, self.messages]
         return {"nodes": state_of(self.node), "links": links, "made_of": self.made_of}
 
-    def save(self, t, columns, shown, last):
+    def save(self, t, columns, shown):
         """Rank 0 says whether it is time, and writes what all tell."""
         others = range(1, self.count)
         if self.rank != SERVER:
             if self.take(SERVER, SHOWN)[0][0]:
                 self.wires.post(SERVER, SHOWN, pack_tree(self.kept))
             return
-        due = self.saved.due(last)
+        due = self.saved.due()
         for j in others:
             if not self.algorithm.federated:
                 self.wires.post(j, SHOWN, pack((np.array([due], np.uint8),)))
@@ -190,7 +191,7 @@ class Rank:
                 if (t + 1) % every == 0 or t + 1 == rounds:
                     shown = self.gather(x, columns, t, begin, observe)
                     if self.saved is not None:
-                        self.save(t + 1, columns, shown, t + 1 == rounds)
+                        self.save(t + 1, columns, shown)
         except Over:
             pass
         if self.algorithm.federated and self.rank == SERVER:

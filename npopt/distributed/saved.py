@@ -44,9 +44,9 @@ class Saved:
         except OSError as error:
             raise UserError(f"{self.path} cannot be read ({error.strerror}); see to its permissions") from None
 
-    def due(self, now):
-        """Whether the file is to be written after this round: now, or because the last one is old."""
-        return self.path is not None and (now or time.monotonic() - self.last >= self.seconds)
+    def due(self):
+        """Whether the file is to be written after this round, because the last one is old."""
+        return self.path is not None and time.monotonic() - self.last >= self.seconds
 
     def interrupts(self):
         """A context in which Ctrl-C sets `asked`, where there is a file to save to."""

@@ -36,8 +36,8 @@ def simulate(
     start      x^0, (dim,); by default the x0 of the last problem. Of a parted algorithm a list, one a node; by default
                each problem's own
     observe    f([x of each node that shows]) -> {name: number}, after every `every` rounds, free of charge
-    checkpoint the path of a file, written every so many `seconds`, at the end, and at Ctrl-C, which is raised then: all
-               nodes at the end of one round. The same call goes on from there, bit for bit
+    checkpoint the path of a file, written every so many `seconds`, and at Ctrl-C, which is raised then: all nodes at
+               the end of one round. The same call goes on from there, bit for bit
     watch      f(rank, what, begin, end), told of the work that nodes name (Node.work), in simulated seconds
 
     Columns, all since the start: round; bytes and messages sent by all nodes; busiest, the bytes that went through the
@@ -57,7 +57,7 @@ def simulate(
                 found = network.counted() | (observe(shown) if observe else {})
                 for name, value in found.items():
                     columns.setdefault(name, []).append(float(value))
-            if saved.due(t + 1 == rounds or interrupt.asked):
+            if interrupt.asked or saved.due():
                 network.save(saved, t + 1, columns, shown)
             if interrupt.asked:
                 raise KeyboardInterrupt
@@ -111,7 +111,7 @@ class Network:
         self.sent, self.received = [0] * self.count, [0] * self.count
         self.messages = self.t = 0
         self.boxes, self.waiting, self.missing, self.group, self.shown = {}, {}, {}, {}, {}
-        self.kind = None
+        self.kind = self.factors = None
         self.ready = deque((i, None) for i in range(self.count))
 
     def counted(self):
@@ -149,7 +149,6 @@ class Network:
             setattr(self, name, found["links"][name])
         for i, to, box in found["links"]["boxes"]:
             self.boxes[i, to] = deque((when, size, tuple(map(on_device, arrays))) for when, size, arrays in box)
-        self.factors = None
         self.ready = deque((i, None) for i in range(self.count) if i not in self.showing)
         self.run_ready()  # clients go to where they wait; those who show begin the next round
         return found["t"], found["columns"], on_device(found["shown"])

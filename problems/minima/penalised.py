@@ -15,8 +15,7 @@ from npopt.penalties import L1, L1L2, L2, Box, Simplex
 from problems.minima import coordinate, solve
 
 import numpy as np
-import scipy.linalg
-import scipy.optimize
+import scipy
 import scipy.sparse
 import scipy.special
 

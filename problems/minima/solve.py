@@ -3,8 +3,7 @@
 import functools
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse.linalg
+import scipy
 import threadpoolctl
 
 DIRECT = 2000  # up to this many unknowns matrices are formed and factorised
@@ -110,7 +109,9 @@ def largest_eigenvalue(product, d, trace):
     """
     if trace == 0:
         return 0.0
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
     start = np.random.Generator(np.random.PCG64(0)).standard_normal(d)
-    operator = scipy.sparse.linalg.LinearOperator((d, d), matvec=product, dtype=np.float64)
-    top = scipy.sparse.linalg.eigsh(operator, k=1, v0=start, tol=1e-4, return_eigenvectors=False)[0]
+    operator = LinearOperator((d, d), matvec=product, dtype=np.float64)
+    top = eigsh(operator, k=1, v0=start, tol=1e-4, return_eigenvectors=False)[0]
     return min(1.01 * top, trace)

@@ -5,7 +5,7 @@ import time
 from npopt import backend
 
 import numpy as np
-import scipy.optimize
+import scipy
 
 
 def lbfgs(problem, target, longest, pairs=10):

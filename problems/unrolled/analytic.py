@@ -13,7 +13,7 @@ They solve it by projected gradients. It falls apart by columns, min w'AA'w unde
 from npopt.errors import UserError
 
 import numpy as np
-import scipy.linalg
+import scipy
 
 
 def analytic_weight(A):

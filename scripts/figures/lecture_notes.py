@@ -7,7 +7,7 @@ from problems import LANDSCAPES
 from problems.examples import BIG
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 album = Album()
 STEPS, STARTS = 300, 4  # on a surface, also in the grid
@@ -50,7 +50,7 @@ def warmup_figure(results):
             ends = dict(sorted(runs.finals(column, "lr").items()))
             rates, values = np.array(list(ends)) * 1.06 ** (i - 1), np.array(list(ends.values()))
             n = values.shape[1]
-            half = scipy.stats.t.ppf(0.975, n - 1) * values.std(1, ddof=1) / n**0.5 if n > 1 else 0
+            half = scipy.special.stdtrit(n - 1, 0.975) * values.std(1, ddof=1) / n**0.5 if n > 1 else 0
             ax.errorbar(rates, values.mean(1), half, marker="o", capsize=4, label=method, **look(i))
         ax.set(xscale="log", xlabel="highest rate", ylabel=text)
     axes[0].set_yscale("log")

@@ -122,7 +122,9 @@ def test_another_run_is_refused(tmp_path):
     file, problems = tmp_path / "run.npz", [rank_program.problem(k) for k in range(3)]
 
     def run(algorithm=None, problems=problems, **more):
-        return simulate(algorithm or EXTRA(0.1), problems, 3, graph=ring(3), checkpoint=file, **more)
+        return simulate(
+            algorithm or EXTRA(0.1), problems, 3, graph=ring(3), checkpoint=file, **(dict(seconds=0) | more)
+        )
 
     run()
     others = {

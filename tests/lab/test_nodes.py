@@ -1,7 +1,9 @@
 """Rows among nodes, and runs on them as recipes."""
 
+from lab import Entry, Recipe, engine
 from lab.node_networks import parted, taught
 from lab.nodes import clients, node, run_of, shares, trained
+from lab.store import Store
 from npopt import Events, backend
 from npopt.distributed import DSGD, EXTRA, Clock, Faults, FedAvg, ring
 from npopt.errors import UserError
@@ -129,3 +131,16 @@ def test_networks_on_nodes_are_the_slow_loop(method, given):
     apart = np.sqrt(np.mean([np.sum((x - mean) ** 2) for x in X])) / np.linalg.norm(mean)
     assert columns["apart"][-1] == pytest.approx(apart, rel=1e-3, abs=1e-6) and "train_loss" not in columns
     assert judge.feed.count("test") == 50 and (columns["apart"][-1] > 0) == (not method.federated)
+
+
+def test_a_damaged_checkpoint_is_set_aside(tmp_path):
+    some = dict(
+        data="breast_cancer", nodes=3, split="label", l2=0.5, method=EXTRA, scale=0.5, given={}, rounds=5, every=1
+    )
+    entry = Entry("a", run=Recipe(trained, graph=ring, **some), method="EXTRA")
+    store, job = Store(tmp_path), engine.Job("k" * 32, entry, 0, entry.printed())
+    store.checkpoint(job.key).write_bytes(b"half")
+    with pytest.warns(UserWarning, match="is damaged"):
+        outcome = engine.execute(job, store, engine.Settings())
+    assert outcome.status == "done" and len(store.load(job.key)["columns"]["error"]) == 5
+    assert [path.name for path in tmp_path.glob("*.damaged")] == [f"{job.key}.checkpoint.npz.damaged"]

@@ -39,7 +39,7 @@ def test_a_script_writes_the_head_of_its_readme(tmp_path):
     text = reported(tmp_path)
     words = " ".join(text.split())
     assert text.startswith("mine on bundled data\n====================\n\n    npopt run mine --jobs 1 --threads 1\n")
-    assert re.search(r"6 runs \(a: 3, b: 3\), 0\.\d s of steps, one at a time on one thread \(CPU\)", words)
+    assert re.search(r"6 runs \(a: 3, b: 3\), [\d.]+ s of steps, one at a time on one thread \(CPU\)", words)
     assert "3 seeds (a), up to 2 seeds (b); numpy " in words and "Data: generated." in words
     assert "2 of 4 claims hold. Did not hold: two. Undecided: three." in words and text.endswith(provenance.MARK + "\n")
 

@@ -16,8 +16,8 @@ from nn.decoding import (
     generate,
     speculate,
 )
-from nn.decoding.drafts import longest, parts_of, suffix_array
-from nn.decoding.speculative import judge
+from nn.decoding.drafts import parts_of
+from nn.decoding.speculative import judge, judge_greedily, judge_tree
 from nn.language import gpt2, llama
 from npopt.errors import UserError
 
@@ -124,6 +124,21 @@ def test_a_judged_word_has_the_law_of_the_target(drawn, samples):
         assert after.sum() / samples == pytest.approx(np.minimum(p[0], q).sum(), abs=2 / np.sqrt(samples))
 
 
+def test_greedy_words_are_judged_without_draws():
+    """The same as by probabilities that are 0 or 1, whatever the draws."""
+    rng = np.random.default_rng(2)
+    for _ in range(300):
+        k = int(rng.integers(0, 9))
+        best, words = rng.integers(0, 3, k + 1), rng.integers(0, 3, k).tolist()
+        path, word = judge_greedily(best, words)
+        assert (len(path), word) == judge(np.eye(3)[best], words, None, lambda i: rng.random(2))
+        assert path == list(range(len(path)))
+        parents = [int(rng.integers(-1, i)) if i else -1 for i in range(k)]
+        assert judge_greedily(best, words, parents) == judge_tree(
+            np.eye(3)[best], words, parents, lambda i: rng.random(2)
+        )
+
+
 def law(target, prompt, n, choose):
     """{text: probability} of all texts of n words behind a prompt."""
     found = {}
@@ -164,38 +179,6 @@ def test_words_a_pass_are_those_of_the_formula():
 
 
 # -------------------------------------------------------------------------------------------------------------- drafts
-def test_the_longest_end_is_looked_up():
-    assert longest([1, 2, 3, 1, 2, 4], [9, 1, 2], 1, 8) == 2  # the first of the two
-    assert longest([1, 2, 3, 9, 1, 2, 4], [9, 1, 2], 1, 8) == 6  # the longer one
-    assert longest([1, 2], [0, 1, 2], 1, 8) is None  # nothing follows
-    assert longest([5, 6], [7], 1, 8) is None
-
-
-def test_suffixes_are_in_order():
-    for words in (CORPUS[:60], np.zeros(20, int), np.array([4]), np.array([], int)):
-        expected = sorted(range(len(words)), key=lambda i, w=words: tuple(w[i:]))
-        assert suffix_array(words).tolist() == expected
-
-
-def test_a_datastore_follows_what_followed_most_often():
-    corpus = [1, 2, 3, 4, 1, 2, 3, 5, 1, 2, 0, 5, 1, 2, 3, 4]
-    draft = Datastore(corpus, 4, 2, k=3, nodes=1)
-    drafter = draft.start(None, None, None, 0)
-    assert draft.start(None, None, None, 1).order is drafter.order  # made once
-    assert drafter.propose([9, 1, 2], 5) == ([3, 4, 1], None)
-    assert drafter.propose([0, 5, 1, 2], 5) == ([3, 4], None)  # the one place of the longest end
-    assert drafter.propose([7, 7], 5) == ([], None)
-    assert drafter.propose([1, 2], 1) == ([3], None)
-
-
-def test_the_trie_of_a_datastore():
-    corpus = [1, 2, 3, 4, 1, 2, 3, 5, 1, 2, 0, 5, 1, 2, 3, 4]
-    words, above = Datastore(corpus, 4, 2, k=2, nodes=4).start(None, None, None, 0).propose([9, 1, 2], 5)
-    # 3 follows three times, 3 4 twice, 0, 0 5 and 3 5 once
-    assert (words, above.parents.tolist()) == ([3, 4, 0, 5], [-1, 0, -1, 2])
-    assert Datastore(corpus, 4, 2, k=2, nodes=4).start(None, None, None, 0).propose([1, 2], 1)[0] == [3, 0]
-
-
 @pytest.mark.parametrize("kind", [llama, gpt2])
 @pytest.mark.parametrize("cache", [None, Paged(3)], ids=repr)
 @pytest.mark.parametrize("before", [[], [2, 0, 4, 1, 3]], ids=len)
@@ -241,6 +224,23 @@ def test_the_threshold_of_draft_and_verify():
             share = 0.5 * share + 0.5 * accepted / drafted
             least = 0.9 * least + 0.1 * (least + (0.01 if share < 0.9 else -0.01))
         assert drafter.least == pytest.approx(least) and drafter.share == pytest.approx(share)
+
+
+def test_a_draft_ends_behind_an_unlikely_word():
+    """With Greedy(), too: the draft's own softmax counts."""
+    target, text = decoder(0), [1, 2, 0, 5]
+    for least in (0.0, 0.3, 0.6, 1.0):
+        state = target.start()
+        state.append([text[:-1]])
+        words, q = Skipping(["layer1.feed"], 8, least).start(target, state, Greedy(), 0).propose(text, 8)
+        assert q is None and state.length == 3
+        with state.without([parts_of(target)["layer1.feed"]]):
+            z = state.append([[5, *words]], every=True)[0, : len(words)]
+        p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+        assert words == p.argmax(1).tolist()
+        unlikely = np.flatnonzero(p.max(1) < least)
+        assert len(words) == (unlikely[0] + 1 if len(unlikely) else 8)
+        assert len(unlikely) or least < 0.5
 
 
 def test_parts_that_are_left_out_are_sums_without_them():

@@ -2,7 +2,8 @@
 
 import nn
 from nn.decoding import Decoder, Full, generate
-from nn.kernels import words
+from nn.decoding.drafts import parts_of
+from nn.kernels import word_products
 from nn.language import gpt2, llama
 from npopt.errors import UserError
 
@@ -64,7 +65,7 @@ def test_it_is_the_way_layer_by_layer(name, dtype, rng):
     network = TAKEN[name]()
     decoder = Decoder(network, 0.6 * parameters(network, dtype))
     tokens, states = rng.integers(0, decoder.words, (3, 80)), (decoder.start(3), slow(decoder, 3))
-    assert decoder.fast is not None
+    decoder.fast.most = 10**9
     for first, last, every in ((0, 1, False), (1, 5, True), (5, 6, False), (6, 9, False), (9, 61, True), (61, 62, True),
                                *((t, t + 1, False) for t in range(62, 68)), (68, 80, True)):  # fmt: skip
         assert decoder.fast.takes(tokens[:, first:last], first)
@@ -83,16 +84,74 @@ def test_both_ways_take_turns_on_one_memory(rng):
         close(state.append(tokens[:, cut], every=True), expected[:, cut], "float64")
 
 
-def test_many_words_of_a_large_network_go_layer_by_layer():
-    network = llama(V, 8, 8, 1, 1, 12)
+def test_many_words_go_layer_by_layer():
+    network = llama(V, 200, 8, 1, 1, 12)
     fast = Decoder(network, parameters(network)).fast
-    assert fast.most == 2 + 2**23 // network.dim
-    fast.most = 2  # as of more than 2^23 parameters
-    one, two, three = (np.zeros(shape, int) for shape in ((1, 1), (2, 1), (1, 3)))
-    assert fast.takes(one, 0) and fast.takes(two, 7) and not fast.takes(three, 0)
+    one, two, many = (np.zeros(shape, int) for shape in ((1, 1), (2, 64), (1, 129)))
+    assert fast.takes(one, 0) and fast.takes(two, 7) and not fast.takes(many, 0)
     nn.kernels.use("reference")
     assert not fast.takes(one, 0)
     nn.kernels.use("fast")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", TAKEN)
+def test_words_have_the_same_bits_alone_and_together(name, dtype, rng):
+    """Sums are in the same order. So a greedy text with drafts is bit by bit the one without."""
+    network = TAKEN[name]()
+    decoder = Decoder(network, 0.6 * parameters(network, dtype))
+    tokens, one = rng.integers(0, decoder.words, (2, 60)), decoder.start(2)
+    expected = np.stack([one.append(tokens[:, t : t + 1]) for t in range(60)], axis=1)
+    for sizes in ((2, 3, 4, 5, 6, 7, 33), (60,)):  # 24 go through a layer together
+        state = decoder.start(2)
+        parts = np.split(tokens, np.cumsum(sizes)[:-1], axis=1)
+        found = np.concatenate([state.append(part, every=True) for part in parts], axis=1)
+        np.testing.assert_array_equal(found, expected)
+    other = decoder.start(2)
+    np.testing.assert_array_equal(other.append(tokens), expected[:, -1])  # logits of the last words alone
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_tree_is_the_way_layer_by_layer(name, rng):
+    network = TAKEN[name]()
+    decoder = Decoder(network, 0.6 * parameters(network))
+    states = decoder.start(), slow(decoder)
+    before = rng.integers(0, decoder.words, (1, 9))
+    for state in states:
+        state.append(before)
+    for n in (1, 6, 30):
+        words, parents = rng.integers(0, decoder.words, n), [int(rng.integers(-1, i)) if i else -1 for i in range(n)]
+        one, two = (state.append_tree(words, parents) for state in states)
+        close(one, two, "float64")
+        path = [n - 1]
+        while parents[path[0]] >= 0:
+            path = [parents[path[0]], *path]
+        for state in states:
+            state.choose_path(path)
+        close(*(state.append([[1]]) for state in states), "float64")
+
+
+def test_a_tree_of_no_branches_is_a_text(rng):
+    network = TAKEN["llama"]()
+    decoder = Decoder(network, parameters(network, "float32"))
+    words = rng.integers(0, V, 12)
+    found = decoder.start().append_tree(words, np.arange(12) - 1)
+    np.testing.assert_array_equal(found, decoder.start().append(words[None], every=True)[0])
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "relu, one key head"])
+def test_parts_are_left_out_as_layer_by_layer(name, rng):
+    network = TAKEN[name]()
+    decoder = Decoder(network, parameters(network))
+    other, tokens = slow(decoder), rng.integers(0, decoder.words, (1, 20))
+    paths, state = sorted(parts_of(decoder)), decoder.start()
+    for skip in (paths[:1], paths[1:2], paths[1:], paths, []):
+        found = []
+        for each in (state, other):
+            with each.without([parts_of(each.decoder)[path] for path in skip]):
+                found.append(each.append(tokens, every=True))
+            each.rollback(3)
+        close(*found, "float64")
 
 
 @pytest.mark.parametrize("name", LEFT)
@@ -155,13 +214,14 @@ def test_where_it_does_not_compile_layers_do_the_work(monkeypatch, rng):
 def test_weights_that_no_cache_holds_are_read_row_by_row():
     """A network of more than LARGE parameters goes another way through its matrices, to the same numbers."""
     network = llama(3000, 16, 640, 1, 4)
-    assert network.dim > words.LARGE
+    assert network.dim > word_products.LARGE
     x = 0.1 * network.x0(np.random.default_rng(0))
     tokens = np.random.default_rng(1).integers(0, 3000, (2, 5))
     decoder = Decoder(network, x)
     assert decoder.fast is not None
     state = decoder.start(2)
     found = np.stack([state.append(tokens[:, t : t + 1]) for t in range(5)], axis=1)
+    np.testing.assert_array_equal(decoder.start(2).append(tokens, every=True), found)
     decoder.fast = None
     expected = decoder.start(2).append(tokens, every=True)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())

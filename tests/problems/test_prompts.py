@@ -1,6 +1,6 @@
 """Prompts: logits at a gap are those of the masked model; few texts are drawn by the seed; gradients by differences."""
 
-from nn import Run
+from nn import LoRA, Run
 from nn.encoder import AtGap, Chosen
 from nn.language import bert, gpt2, prompted
 from nn.losses import SoftmaxCrossEntropy
@@ -137,3 +137,19 @@ def test_what_is_drawn_is_no_class_more_than_the_loss_knows():
         "validation_loss",
         "test_accuracy",
     }
+
+
+def test_adapters_alone_move_and_begin_as_the_model_without_them():
+    plain, part = (prompts("opinions", "moods", 5, test_rows=30, **more, **SIZE)
+                   for more in ({}, dict(adapters=(LoRA, {"rank": 3}), moved=True)))  # fmt: skip
+    assert {name.rpartition(".")[2] for name in part.segments.names} == {"A", "B"}
+    assert part.dim == 2 * 3 * (4 * 2 * 16 + 2 * (16 + 64))  # two layers: four maps of 16, two of 16 and 64
+    y, x = (problem.x0(backend.generator(0, "x0")) for problem in (part, plain))
+    for problem in (plain, part):
+        problem.set_seed(4)
+    assert part.metrics(y)["test_loss"] == pytest.approx(plain.metrics(x)["test_loss"], rel=1e-6)
+    run = minimize(part, Adam(), RandomReshuffling(10), 0.01, stop=Stop(steps=20), seed=4, events=Events(None))
+    found = part.metrics(run.x)
+    assert found["train_loss"] < 0.9 * part.metrics(y)["train_loss"]
+    ways = {name: value for name, value in found.items() if name.startswith("moved")}
+    assert {name for name, value in ways.items() if value > 0} == {"moved layer1", "moved layer2"}
