@@ -28,14 +28,23 @@ def check(name):
 
 
 def sets_of(recipe):
-    """The names of the data sets among a recipe's arguments: `data`, unless that is a file, and texts that name one."""
-    texts = [value for value in recipe.arguments.values() if isinstance(value, str)]
+    """The names of the data sets among a recipe's arguments: `data`, unless that is a file, and texts that name one, in
+    tuples, lists and dicts, too."""
+    texts = set(texts_in(list(recipe.arguments.values())))
     if not texts:
         return []
     from problems import datasets
 
     known = datasets.names()
     return sorted({t for t in texts if t in known or t == recipe.data and not os.path.isfile(t)})
+
+
+def texts_in(value):
+    """All str in a value, which may be a nest of tuples, lists and dicts."""
+    if isinstance(value, str):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ():
+        yield from texts_in(part)
 
 
 def facts(name):

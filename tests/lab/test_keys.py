@@ -16,6 +16,7 @@ import subprocess
 import sys
 
 from lab import Entry, Experiment, Recipe
+from lab.data import sets_of
 from lab.options import parse
 from npopt import SGD, Constant, code, syntax
 from npopt.errors import UserError
@@ -350,6 +351,7 @@ def test_the_files_that_a_run_reads_count(folder, monkeypatch):
 
 KEYS = """
 import study
+from lab.data import sets_of
 from lab.options import parse
 args = parse(study.experiment, "study", ["--threads", "1"])
 print({entry.tags["of"]: job.key for entry, job in study.experiment.jobs(args)[0]})
@@ -461,3 +463,14 @@ def test_a_script_that_is_edited_makes_its_runs_again_and_one_with_new_words_doe
     assert run(text.replace("SIZE = 12", "SIZE = 13")) == "toy: 2 runs, 0 stored, 2 to make"
     assert run(text.replace("n=50", "n=51")) == "toy: 2 runs, 0 stored, 2 to make"
     assert run(text) == "toy: 2 runs, 2 stored, 0 to make"
+
+
+def told(models, kind):
+    """A run."""
+
+
+def test_data_sets_are_found_in_nested_arguments():
+    """Runs of models that are told by tuples, such as (data, steps, rate), depend on the data, too."""
+    recipe = Recipe(told, models=[("digits", 5), {"more": ("breast_cancer",)}], kind=("small", None, 4))
+    assert sets_of(recipe) == ["breast_cancer", "digits"]
+    assert sets_of(Recipe(told, models=((3, "nothing of the kind"),), kind="k")) == []
