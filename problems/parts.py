@@ -30,6 +30,10 @@ class Part(Problem):
         feed.place(network, self.loss_function, self.dtype)
         self.n = feed.n
 
+    def ingredients(self):
+        """What identifies the problem."""
+        return dict(network=self.whole, feed=self.feed, loss=self.loss_function, dtype=self.dtype.name, part=self.name)
+
     def x0(self, rng):
         return self.gather(self.whole.x0(rng, self.dtype))
 
@@ -67,6 +71,13 @@ class Part(Problem):
 
     def seen(self, kept):
         """Told of all that is kept for the way back, after each pass forward. By default nothing is done with it."""
+
+    def state(self):
+        return super().state() | {"statistics": self.network.state()}
+
+    def load_state(self, state):
+        super().load_state(state)
+        self.network.load_state(state["statistics"])
 
     def run(self, rows, **asked):
         return Run(training=True, seed=self.seed, step=self.t, rows=rows, **asked)

@@ -44,11 +44,12 @@ class Pipeline(Algorithm):
         raise UserError(f"{type(self).__name__} defines no order")
 
     def node(self, me):
-        stage, x, before, behind = me.problem, me.start(), me.rank - 1, me.rank + 1
+        x, begin, memory = me.state(me.start(), 0, None)
+        stage, before, behind = me.problem, me.rank - 1, me.rank + 1
         first, last, g = me.rank == 0, behind == me.count, 0 * x
-        optimizer, kept = started(self.optimizer, x, stage), {}
+        optimizer, kept = started(self.optimizer, x, memory, stage), {}
         stage.set_seed(me.seed)
-        for t in itertools.count():
+        for t in itertools.count(begin):
             stage.begin(t)
             rows = stage.cut(me.common_batch(self.batch, t), self.micro)
             seconds = me.row_seconds * stage.share * len(rows[0])
@@ -75,4 +76,4 @@ class Pipeline(Algorithm):
                         me.send(before, dh)
             optimizer.step(x, g, self.lr)
             stage.commit()
-            yield me.show(x)
+            yield me.show(x, t + 1, optimizer.state())

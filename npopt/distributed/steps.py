@@ -18,8 +18,10 @@ def checked(owner, optimizer, segments=False):
     raise UserError(f"{owner}: a part of x wants an optimizer that {kinds}, got {optimizer!r}")
 
 
-def started(optimizer, x, problem=None):
-    """A copy of the optimizer, started on x; problem: whose segments are those of x."""
+def started(optimizer, x, state=None, problem=None):
+    """A copy of the optimizer, started on x, with this state if it is not None; problem: whose segments x has."""
     optimizer = copy.deepcopy(optimizer)
     optimizer.start(x, SimpleNamespace(problem=problem))
+    if state is not None:
+        optimizer.load_state(state)
     return optimizer

@@ -42,10 +42,10 @@ class TensorParallel(Algorithm):
         return found.reshape(v.shape)
 
     def node(self, me):
-        net, x = me.problem, me.start()
-        optimizer, g = started(self.optimizer, x), 0 * x
+        x, begin, memory = me.state(me.start(), 0, None)
+        net, optimizer, g = me.problem, started(self.optimizer, x, memory), 0 * x
         net.set_seed(me.seed)
-        for t in itertools.count():
+        for t in itertools.count(begin):
             net.begin(t)
             h, run = net.enter(x, g, me.common_batch(self.batch, t))
             kept = []
@@ -63,4 +63,4 @@ class TensorParallel(Algorithm):
             net.done()
             optimizer.step(x, g, self.lr)
             net.commit()
-            yield me.show(x)
+            yield me.show(x, t + 1, optimizer.state())

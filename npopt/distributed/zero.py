@@ -30,9 +30,9 @@ class ZeRO(Algorithm):
         self.sharded = bool(sharded)
 
     def node(self, me):
-        x = me.start()
+        x, memory = me.state(me.start(), None)
         part = owned(me, x) if self.sharded else x  # a view
-        optimizer = started(self.optimizer, part)
+        optimizer = started(self.optimizer, part, memory)
         me.work(0.0, "state", optimizer.bytes())
         while True:
             g = me.gradient(x, me.batch(self.batch)) * me.shares[me.rank]
@@ -43,4 +43,4 @@ class ZeRO(Algorithm):
             else:
                 yield from ring_gather(me, g)
                 optimizer.step(x, g, self.lr)
-            yield me.show(x)
+            yield me.show(x, optimizer.state())

@@ -49,6 +49,7 @@ NETWORKS = {  # name: (network, feed, loss)
         SoftmaxCrossEntropy(0.1, over="positions"),
     ),
     "mlp": (lambda: mlp((5, 9, 8, 7, 3), dropout=0.1), table, SoftmaxCrossEntropy()),
+    "norms": (lambda: mlp((5, 9, 8, 7, 3), norm="batch"), table, SoftmaxCrossEntropy()),
     "wide": (perceptron, table, SoftmaxCrossEntropy()),
     "tied": (lambda: gpt2(WORDS, LENGTH, D, 2, 4), text, SoftmaxCrossEntropy()),
 }

@@ -16,6 +16,7 @@ ROUNDS = 3
 CASES = {  # name: (algorithm, f(number of ranks) -> problems)
     "gpipe": (GPipe(0.2, 3, cut.BATCH, HeavyBall(0.8)), lambda count: cut.stages("gpt2", count)),
     "1f1b": (PipeDreamFlush(0.2, 4, cut.BATCH, recompute=True), lambda count: cut.stages("llama", count)),
+    "norms": (GPipe(0.2, 2, 6), lambda count: cut.stages("norms", count)),
     "flat": (TensorParallel(0.2, cut.BATCH, HeavyBall(0.8)), lambda count: cut.shards("gpt2", count)),
     "ring": (TensorParallel(0.2, cut.BATCH, ring=True), lambda count: cut.shards("wide", count)),
     "zero": (ZeRO(0.1, AdamW(eps=1e-2), 2), lambda count: [rank_program.problem(k) for k in range(count)]),

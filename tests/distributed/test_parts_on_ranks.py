@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from npopt.distributed import simulate
+from npopt.distributed.ranks import on_ranks
 
 import numpy as np
 import parts_program
@@ -29,6 +30,45 @@ def test_threads_as_ranks_give_the_bits_of_the_simulation(name, count):
         np.testing.assert_array_equal(found[0].x[rank], expected.x[rank])
     for column in COUNTED:
         np.testing.assert_array_equal(found[0].columns[column], expected.columns[column])
+
+
+def broken_off(at):
+    """An observe that raises in round `at`, with the sum of what node 0 shows."""
+    seen = []
+
+    def observe(shown):
+        seen.append(1)
+        if len(seen) == at:
+            raise Broken
+        return {"sum": float(shown[0].sum())}
+
+    return observe
+
+
+class Broken(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", parts_program.CASES)
+def test_a_run_that_is_broken_off_goes_on_bit_for_bit(name, tmp_path):
+    """Optimizers, dropout's step and batch statistics go on where they were; in the simulation and on ranks."""
+    algorithm, make = parts_program.CASES[name]
+    some = dict(seed=rank_program.SEED, seconds=0)
+    expected = simulate(algorithm, make(2), 5, seed=rank_program.SEED, observe=broken_off(0))
+    file = tmp_path / "simulated"
+    with pytest.raises(Broken):
+        simulate(algorithm, make(2), 5, observe=broken_off(3), checkpoint=file, **some)
+    found = simulate(algorithm, make(2), 5, observe=broken_off(4), checkpoint=file, **some)
+    file = tmp_path / "ranks"
+    for at in (3, 4):
+        ranks = together(2, lambda w, at=at: on_ranks(algorithm, make(2)[w.rank], 5, observe=broken_off(at), wires=w,
+                                                      checkpoint=file, **some))  # fmt: skip
+        assert isinstance(ranks[0], Broken) == (at == 3)
+    for run in (found, ranks[0]):
+        for one, two in zip(run.x, expected.x, strict=True):
+            np.testing.assert_array_equal(one, two)
+        for column in (*COUNTED, "sum"):
+            np.testing.assert_array_equal(run.columns[column], expected.columns[column])
 
 
 @pytest.mark.slow
