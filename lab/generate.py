@@ -143,6 +143,8 @@ def written(args):
     backend.threads(backend.cores())
     prompt = [*model.start, *map(int, model.tokenizer.encode(args.prompt))]
     length = model.length if args.length is None else args.length
+    if length < 1:
+        return f"--length {length}: at least one word is wanted"
     if cache.whole and length > model.length:
         return f"--length {length}: the model was trained for {model.length} words; take --cache streaming for more"
     if len(prompt) >= length:

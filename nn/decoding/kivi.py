@@ -70,14 +70,14 @@ class KIVI(Cache):
 
     Keys are rounded by channel, in groups of `group` words that follow each other, since a few channels of keys are
     large in all words; values by word, in groups of channels (section 3). A residual of words is kept as it is: keys go
-    `residual` at a time, when so many are there, values one by one. A pass sees its own words, and the residual, as
-    they are. Keys are rounded after they were turned.
+    `residual` at a time, when so many are there, values one by one; both when the next word comes. A pass sees its own
+    words, and the residual, as they are. Keys are rounded after they were turned.
 
     by     "channel and token", or the other ways round, to compare: "token and token", "channel and channel", "token
            and channel", of keys and values
 
     With 2 bits and groups of 32 a number takes 3 bits: 2 L B G d (3 T / 8) bytes, and the residual. A text can be
-    rolled back into the residual.
+    rolled back into the residual, and always by what the last pass added.
     """
 
     AXES = ("channel", "token")
@@ -236,13 +236,13 @@ class KIVIMemory:
             turn(q, start)
             turn(k, start)
         self.append(i, k, v)
-        keys, values = (part.whole() for part in self.parts[i])
-        for part in self.parts[i]:
-            part.settle()
-        return q, keys, values, start
+        return q, *(part.whole() for part in self.parts[i]), start
 
     def append(self, i, k, v):
+        """Put these behind the others, of which what is old enough is rounded now: what the last pass added may have
+        been rolled back before."""
         for part, new in zip(self.parts[i], (k, v), strict=True):
+            part.settle()
             part.append(new)
 
     def reads(self, dtype):
@@ -270,8 +270,6 @@ class KIVIMemory:
         fresh = (part.fresh.reshape(B, G, -1) for part in (keys, values))
         attend, arrays = kernels.packed.attend_of(self.cache.bits), (flat[0], next(fresh), flat[1], next(fresh))
         attend(q.reshape(y.shape), *arrays, tuple(sizes), np.float32(scale), kernels.packed.HALF, y)
-        for part in (keys, values):
-            part.settle()
         return y.reshape(q.shape)
 
     def rollback(self, length):

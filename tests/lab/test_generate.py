@@ -86,6 +86,7 @@ def test_what_cannot_be_is_one_sentence(tmp_path, capfd):
         (["--model", path, "--prompt", "  "], "--prompt is empty"),
         (["--model", path, "--prompt", "A" * 60], "leave none of 40"),
         (["--model", path, "--prompt", "A", "--length", "41"], "was trained for 40 words"),
+        (["--model", path, "--prompt", "A", "--length", "0"], "--length 0: at least one word"),
         (["--model", str(tmp_path / "none"), "--prompt", "A"], "cannot be read"),
         (["--model", str(tmp_path / "empty"), "--prompt", "A"], "config.json cannot be read"),
         (["--model", path, "--prompt", "A", "--draft", written(other, words=265)], "the draft knows 265 words"),

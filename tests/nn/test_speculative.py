@@ -3,6 +3,7 @@
 import itertools
 
 from nn.decoding import (
+    KIVI,
     Cascade,
     Copying,
     Datastore,
@@ -85,6 +86,13 @@ def test_with_other_caches(cache):
     expected = generate(target, [1, 4], T)
     for name in ("look-up", "parts", "never right"):
         np.testing.assert_array_equal(speculate(target, [1, 4], T, DRAFTS[name](target)).words, expected)
+
+
+def test_words_that_do_not_stand_are_not_rounded():
+    """KIVI rounds when the next word comes: a rejected one, at the end of a residual, is gone by then."""
+    target = decoder(2, cache=KIVI(8, 8, 16))
+    for name in ("never right", "parts", "look-up"):
+        assert len(speculate(target, [1, 4], 180, DRAFTS[name](target)).words) == 180
 
 
 # ------------------------------------------------------------------------------------------------------------- its law
