@@ -6,7 +6,7 @@ ways equal, with two exceptions. In a fast convolution an infinite or NaN number
 connection to. And a fast ReLU cuts an infinite dy to 0 where the plain one has NaN. use("reference") switches the
 replacements off. use("accurate") leaves out what rounds most, the larger tiles of Winograd's form.
 
-`words` is more than a piece: a whole decoder for one word, chosen by nn/decoding/compiled.py.
+`words` is more than a piece: a whole decoder for a few words, chosen by nn/decoding/compiled.py.
 `suffixes` has the loops of nn/decoding/drafts.py.
 
 The compiled loops use inner parts of numba and llvmlite. If an installed version does not import or compile them, one
