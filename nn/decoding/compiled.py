@@ -60,8 +60,8 @@ class Words:
         try:
             if isinstance(state.cache, FullMemory):
                 parents, memory = NONE if state.tree is None else state.tree.parents, state.cache.numbers
-                arrays = parents, self.there(state.skipped), self.table, self.n, self.numbers, self.angles
-                found = kernels.words.run(self.x, memory, words, state.length, *arrays, logits)
+                there, net = self.there(state.skipped), (self.table, self.n, self.numbers, self.angles)
+                found = kernels.words.run(self.x, memory, words, state.length, parents, there, net, logits)
             else:
                 found = self.by_itself(words, state, logits)
         except MemoryError:
@@ -77,7 +77,7 @@ class Words:
         inner, shared = n.heads * n.width, n.kv_heads * n.width
         columns = n.features, n.features, inner, shared, shared, inner, n.hidden, n.hidden * n.gated
         h, *work = (np.empty((B, count), self.x.dtype) for count in columns)
-        arrays = self.table, self.n, self.numbers, self.angles, h, tuple(work), logits.reshape(B, -1)
+        arrays = (self.table, self.n, self.numbers, self.angles), h, tuple(work), logits.reshape(B, -1)
         for k in range(n.layers + 1):
             if not kernels.words.stretch(self.x, k, words, length, *arrays):
                 return False

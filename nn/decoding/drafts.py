@@ -115,6 +115,8 @@ class OfParts:
 
     def propose(self, text, most):
         state, words, q = self.state, [], []
+        if getattr(state.cache, "rounds", False):  # no way back behind what words of a draft had rounded
+            state = state.branch([0])
         length, last = state.length, text[-1]
         with state.without(self.skipped):
             while len(words) < min(self.draft.k, most):
@@ -124,7 +126,8 @@ class OfParts:
                 q.append(p)
                 if self.least and (likelihood(logits, last) if p is None else p[last]) < self.least:
                     break
-        state.rollback(length)
+        if state is self.state:
+            state.rollback(length)
         return words, np.array(q) if words and self.choose.draws else None
 
     def told(self, text, accepted, drafted):

@@ -210,6 +210,8 @@ class Rounded:
 class KIVIMemory:
     """[(Rounded keys, Rounded values)] of the layers."""
 
+    rounds = True  # words that have been followed by others cannot all be taken back
+
     def __init__(self, cache, shapes, rows, dtype):
         self.cache, axes = cache, cache.by.split(" and ")
         self.parts = [

@@ -55,17 +55,16 @@ def written(builder, e, sums, out, where):
 
 def block(height, words, ahead=0):
     """out[to + jump i + r] = sum_j w[at + step r + j] a[a_at + count i + j], j < count, i < words, for 0 < r < rows <=
-    height; height None: as many as lanes, for one word alone. ahead: how many rows further memory is asked for those to
-    come: several rows at a time are no stream that it would see by itself."""
+    height. numbers: (at, step, a_at, count, to, jump, rows). height None: as many as lanes, for one word alone. ahead:
+    how many rows further memory is asked for those to come: several rows at a time are no stream that it would see by
+    itself."""
 
     @intrinsic
-    def product(typing, w, at, step, a, a_at, count, out, to, jump, rows):
-        number = types.int64
-
+    def product(typing, w, a, out, numbers):
         def emit(context, builder, signature, arguments):
             kind = scalar(signature.args[0])
-            w, a, out = (data(context, builder, signature.args[i], arguments[i]) for i in (0, 3, 6))
-            at, step, a_at, count, to, jump, rows = (arguments[i] for i in (1, 2, 4, 5, 7, 8, 9))
+            w, a, out = (data(context, builder, signature.args[i], arguments[i]) for i in range(3))
+            at, step, a_at, count, to, jump, rows = cgutils.unpack_tuple(builder, arguments[3], 7)
             e = Emitter(builder, kind, width(kind))
             tall, starts = e.lanes if height is None else min(height, e.lanes), []
             for r in range(tall):  # rows beyond the last one are the last one again
@@ -91,7 +90,7 @@ def block(height, words, ahead=0):
             written(builder, e, [[builder.load(place) for place in row] for row in sums], out, (to, jump, rows))
             return context.get_dummy_value()
 
-        return types.void(w, number, number, a, number, number, out, number, number, number), emit
+        return types.void(w, a, out, types.UniTuple(types.int64, 7)), emit
 
     return product
 
@@ -106,24 +105,24 @@ def dots(w, at, step, a, count, out, to, rows):
     """out[to + r] = sum_j w[at + step r + j] a[j], j < count, r < rows."""
     wide = wide_of(w) // 2
     for r in range(0, rows, wide):
-        rows_of(w, at + r * step, step, a, 0, count, out, to + r, 0, min(wide, rows - r))
+        rows_of(w, a, out, (at + r * step, step, 0, count, to + r, 0, min(wide, rows - r)))
 
 
 @inside
-def several(x, at, a, a_at, count, out, to, jump, rows, words):
-    """The product of a few rows with 1 to 6 words."""
+def several(x, a, out, numbers, words):
+    """The product of a few rows with 1 to 6 words; numbers: of `block`."""
     if words == 1:
-        one(x, at, count, a, a_at, count, out, to, jump, rows)
+        one(x, a, out, numbers)
     elif words == 2:
-        two(x, at, count, a, a_at, count, out, to, jump, rows)
+        two(x, a, out, numbers)
     elif words == 3:
-        three(x, at, count, a, a_at, count, out, to, jump, rows)
+        three(x, a, out, numbers)
     elif words == 4:
-        four(x, at, count, a, a_at, count, out, to, jump, rows)
+        four(x, a, out, numbers)
     elif words == 5:
-        five(x, at, count, a, a_at, count, out, to, jump, rows)
+        five(x, a, out, numbers)
     else:
-        six(x, at, count, a, a_at, count, out, to, jump, rows)
+        six(x, a, out, numbers)
 
 
 @inside
@@ -139,7 +138,8 @@ def product(x, at, bias, a, out):
         for r in range(0, count, tall):
             for p in range(parts):
                 i, end = m * p // parts, m * (p + 1) // parts
-                several(x, at + r * size, a, i * size, size, out, i * count + r, count, min(tall, count - r), end - i)
+                numbers = at + r * size, size, i * size, size, i * count + r, count, min(tall, count - r)
+                several(x, a, out, numbers, end - i)
     if bias >= 0:
         for i in range(m):
             for r in range(count):

@@ -100,11 +100,12 @@ def hide(scores, first, i, parents):
 
 
 @inside
-def attended(q, kept, at, shape, where, parents, scale, s, zeros, o):
+def attended(q, kept, at, shape, where, parents, scale, s, o):
     """o_h = sum_t p_t v_t, p the softmax over what word i of these, behind the first `length`, sees. at: where keys and
-    values of this row begin in `kept`; shape: (H, G, d, room); where: (length, i); s: (1, room), to work with."""
+    values of this row begin in `kept`; shape: (H, G, d, room); where: (length, i); s: (1, room) and
+    zeros, to work with."""
     (keys, values), (heads, shared, width, room), wide = at, shape, wide_of(q) // 2
-    flat, place, count = s[0], np.zeros((2, 1), np.int64), where[0] + where[1] + 1
+    flat, place, count = s[0][0], np.zeros((2, 1), np.int64), where[0] + where[1] + 1
     scale = q.dtype.type(scale)
     for h in range(heads):
         group = h // (heads // shared) * width * room
@@ -122,10 +123,10 @@ def attended(q, kept, at, shape, where, parents, scale, s, zeros, o):
                 times=1,
                 run=width,
             )
-            scores(q, kept, flat, zeros, place, 0, 1, plan)
+            scores(q, kept, flat, s[1][0], place, 0, 1, plan)
         if parents.size:
             hide(flat, where[0], where[1], parents)
-        total = exponentials(s, 0, count, scale, scale * largest(flat, 0, count))
+        total = exponentials(s[0], 0, count, scale, scale * largest(flat, 0, count))
         dots(kept, values + group, room, flat, count, o, h * width, width)
         for i in range(h * width, (h + 1) * width):
             o[i] /= total
@@ -149,22 +150,24 @@ def asked(x, h, t, n, numbers, angles, places, work):
 
 
 @inside
-def attend(x, h, t, n, numbers, kept, bases, length, parents, angles, places, work, s):
-    """h += attention of its norm. bases: where the layer's keys and values begin in `kept`; s: (1, room) and zeros, to
-    work with."""
-    y, q, k, v, o = work[:5]
+def attend(x, h, k, net, kept, text, work, s):
+    """h += attention of its norm, in layer k. net: as in `run`; text: (B, length, parents, places); s: (1, room)
+    and zeros, to work with."""
+    (table, n, numbers, angles), (B, length, parents, places) = net, text
+    y, q, key, value, o = work[:5]
     room, size, shape = s[0].shape[1], n[2] * n[3], (n[1], n[2], n[3], s[0].shape[1])
-    asked(x, h, t, n, numbers, angles, places, work)
+    bases = 2 * k * B * size * room, (2 * k + 1) * B * size * room
+    asked(x, h, table[k], n, numbers, angles, places, work)
     for j in range(h.shape[0]):
         b, slot = places[j, 0], length + places[j, 1]
         keys, values = bases[0] + b * size * room, bases[1] + b * size * room
         for c in range(size):
-            kept[keys + c * room + slot], kept[values + c * room + slot] = k[j, c], v[j, c]
+            kept[keys + c * room + slot], kept[values + c * room + slot] = key[j, c], value[j, c]
     for j in range(h.shape[0]):
         b, i = places[j, 0], places[j, 1]
         at = bases[0] + b * size * room, bases[1] + b * size * room
-        attended(q[j], kept, at, shape, (length, i), parents, numbers[1], s[0], s[1][0], o[j])
-    added(x, h, t, o, y)
+        attended(q[j], kept, at, shape, (length, i), parents, numbers[1], s, o[j])
+    added(x, h, table[k], o, y)
 
 
 @inside
@@ -238,17 +241,19 @@ def room_for(m, n, x):
 
 
 @inside
-def run(x, kept, words, length, parents, parts, table, n, numbers, angles, out):
+def run(x, kept, words, length, parents, parts, net, out):
     """Put words, (B, T), behind the `length` ones whose keys and values are `kept`, (L, 2, B, G d, room), flat.
 
     parents: (T,), of words of a tree, as State.append_tree has them, or (0,): the words follow each other
-    parts: (L, 2) bool: whether a layer's attention and feed-forward part are there   table: (L, len(TABLE))
-    n: Sizes   numbers: (eps of the norms, scale of the scores)   angles: (2, times, pairs), cosines and sines
+    parts: (L, 2) bool: whether a layer's attention and feed-forward part are there
+    net: (table, n, numbers, angles)   table: (L, len(TABLE))   n: Sizes
+    numbers: (eps of the norms, scale of the scores)   angles: (2, times, pairs), cosines and sines
     out: (B, 1 or T, V), logits behind the last word or behind each
 
     Returns False, and has done nothing, where a word is none of the V.
     """
-    (B, T), size, most = words.shape, n[2] * n[3], min(words.size, TOGETHER)
+    (B, T), (table, n, numbers, _), most = words.shape, net, min(words.size, TOGETHER)
+    size = n[2] * n[3]
     room, every, done = kept.size // (2 * n[6] * B * size), out.shape[1] == T, 0
     places, logits = placed(words, length, parents, n), out.reshape(-1, n[5])
     if not places.size:
@@ -261,9 +266,8 @@ def run(x, kept, words, length, parents, parts, table, n, numbers, angles, out):
         work = (y, qs[:m], ks[:m], vs[:m], os[:m], hidden[:m], gate[:m])
         embedded(x, words, here, n, h)
         for k in range(n[6]):
-            bases = 2 * k * B * size * room, (2 * k + 1) * B * size * room
             if parts[k, 0]:
-                attend(x, h, table[k], n, numbers, kept, bases, length, parents, angles, here, work, s)
+                attend(x, h, k, net, kept, (B, length, parents, here), work, s)
             if parts[k, 1]:
                 feed(x, h, table[k], n, numbers, work)
         for j in range(m):
@@ -277,12 +281,13 @@ def run(x, kept, words, length, parents, parts, table, n, numbers, angles, out):
 
 
 @inside
-def stretch(x, k, words, length, table, n, numbers, angles, h, work, out):
+def stretch(x, k, words, length, net, h, work, out):
     """What stands between attention of layer k - 1 and that of layer k, where a cache attends by itself: from o to q, k
     and v of `work`; from words, (B, 1), with k = 0, and to the logits, out, (B, V), with k = L.
 
-    Returns False, and has done nothing, where a word is none of the V.
+    net: as in `run`. Returns False, and has done nothing, where a word is none of the V.
     """
+    table, n, numbers, angles = net
     places = placed(words, length, np.empty(0, np.int64), n)
     if not places.size:
         return False
