@@ -33,6 +33,7 @@ from problems.feeds import Images
 
 import matplotlib
 import numpy as np
+from matplotlib import ticker
 
 experiment = Experiment(
     __doc__,
@@ -280,6 +281,10 @@ def stage_lines(ax, runs, first=0):
         at = cuts[0][stage][0]
         ax.plot(at, np.median([cut[stage][1] for cut in cuts], 0), color=shade, lw=1.8, label=f"stage {stage + 1}")
     ax.set(xscale="log", yscale="log", xlabel="steps since the snapshot [passes]")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 3)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(ticker.NullFormatter())
     mark(ax, 1 / 3, "1/3: worth its cost below", 0.03)
     mark(ax, 1, "1: the plain variance", 0.03)
 
@@ -332,7 +337,9 @@ def path(results):
 
 @experiment.conclusion
 def conclusion(results, claims):
-    losses = {name: found.runs.final("validation_loss") for name, found in results.select("a").tuned().items()}
+    losses = {
+        name: found.runs.final("validation_loss") for name, found in results.select("a", stage="chosen").tuned().items()
+    }
     ends = f"small CNN {claims['v-third'].measured}; ResNet-18 {claims['r-third'].measured}"
     return (
         f"Held-out loss after equal numbers of gradients, best rates: {spreads(losses)}. SVRG's variance over the "

@@ -13,8 +13,8 @@ to work with: q, keys and values, (B, S, G, d), and the place of the first query
     memory.branch(rows, length)     another one with copies of these rows
     memory.attend(i, q, k, v, turn, start, scale)       if there is one: attention itself, (B, n, H, d), or None, where
                                     `extend` is to be asked
-    memory.rounds                   if there is one: True where words that others followed may not be taken back: a draft
-                                    in the target's own state then works on a branch
+    memory.rounds                   if there is one: True where words that others followed may not be taken back; a
+                                    draft in the target's own state then works on a branch
     memory.nbytes                   bytes in use
     memory.keep(length, path)       where words of a tree can be appended: of the positions from `length` on those of
                                     `path`, rising, become the next ones
