@@ -89,6 +89,7 @@ def rounded(a, format, out=None, draws=None):
     return out
 
 
+@np.errstate(over="ignore", invalid="ignore")  # infinite and NaN are numbers like any others here
 def reference(a, known, draws=None):
     """As `rounded`, in array code: the exponent of a number says on which grid it lies."""
     m = devices.xp(a)
