@@ -10,7 +10,8 @@ import uuid
 import numba
 
 # Sums over features may be reordered (SIMD); NaN and inf keep their meaning, so one sees that a run has diverged.
-OPTIONS = {"error_model": "numpy", "fastmath": {"reassoc", "contract"}, "cache": True}
+LOOSE = {"fastmath": {"reassoc", "contract"}}
+OPTIONS = {"error_model": "numpy", "cache": True, **LOOSE}
 
 
 @functools.cache

@@ -10,6 +10,7 @@ the way of array code. No result depends on the number of threads.
 from math import prod
 
 from npopt import backend
+from npopt.backend.once import inside, jit, once
 
 import numba
 import numpy as np
@@ -28,7 +29,6 @@ from .attention_parts import (
     pack_columns,
     product,
 )
-from .products import inside, jit
 from .recurrent_parts import wide_of
 
 BLOCK, SHORT = (64, 128), (64, 64)  # queries and keys of a block; of a short sequence under a causal mask
@@ -45,7 +45,7 @@ def offsets(left, out, count):
     return rows
 
 
-@inside
+@once
 def forward_piece(arrays, there, slopes, row, mine, item, sizes, how):
     """Some blocks of queries of one row b and one key head. arrays: (q, k, v, o, lse)   there: keep of this row"""
     (q, k, v, o, lse), (T, H, D, S, G, pieces, _, queries, keys) = arrays, sizes
@@ -76,7 +76,7 @@ def forward_piece(arrays, there, slopes, row, mine, item, sizes, how):
             copy_rows(oc, 0, D, o, at, H * D, m, D)
 
 
-@inside
+@once
 def backward_piece(arrays, passed, there, slopes, row, mine, item, sizes, how):
     """One row b and one key head. arrays: (q, k, v)   passed: (o, lse, do, dq, dk, dv)"""
     (q, k, v), (o, lse, do, dq, dk, dv), (T, H, D, S, G, _, _, queries, keys) = arrays, passed, sizes

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from npopt.backend.draws import hashed_uniform
+from npopt.backend.once import compiled, inside, once
 
 import numpy as np
 from llvmlite import ir
@@ -11,7 +12,7 @@ from numba.extending import intrinsic
 
 from .blocks import Product, block_product
 from .functions import exp
-from .products import compiled, inside, transpose_part
+from .products import transpose_part
 from .recurrent_parts import wide_of
 from .simd import I32, ROWS, Emitter, data, each_vector, scalar, width
 
@@ -49,14 +50,14 @@ def copy(typing, a, at, out, to, count):
     return types.void(a, types.int64, out, types.int64, types.int64), emit
 
 
-@inside
+@once(bare=True)
 def copy_rows(a, at, step, out, to, jump, count, d):
     """out[to + jump i ...] = a[at + step i ...], d numbers each, i < count."""
     for i in range(count):
         copy(a, at + step * i, out, to + jump * i, d)
 
 
-@inside
+@once(bare=True)
 def pack_columns(a, at, step, count, d, out):
     """The same rows as columns: panels of as many rows as wide_of(a), d numbers long."""
     wide = wide_of(a)
@@ -65,7 +66,7 @@ def pack_columns(a, at, step, count, d, out):
         transpose_part(a, at + step * p, step, out, p * d, n, n, d, wide // 2)
 
 
-@inside
+@once(bare=True)
 def product(left, left_at, right, right_at, out, begin, rows, sizes):
     """out[out_at + rows[1, i] + j] = S + sum_k left[at + rows[0, i] + step k] B[k, j], i < m, k < depth, j < n.
 
@@ -108,7 +109,7 @@ def bounds(i, keys, how):
     return lo, hi
 
 
-@inside
+@once
 def limit(s, block, keep, slope, how):
     """s_ij <- -inf where query i may not see key j; slopes are taken off. block: (m, n, i0, j0, all keys)   keep: of
     these keys, or empty. Scores are not scaled yet."""
@@ -192,7 +193,7 @@ def dot(a, b, i):
     return total
 
 
-@inside
+@once
 def go_on(s, block, tops, totals, o, how):
     """A block of scores more: s <- e^(scale (s - top)), top the largest so far; o and the sums shrink where it grows.
     block: (m, n, numbers of a row of o)"""
@@ -233,7 +234,7 @@ def dropped(row, start, how):
         row[j] *= scale if u >= how.rate else zero
 
 
-@inside
+@once
 def gradients(p, dp, block, lse, r, at, draw, how):
     """p <- e^(scale p - lse), dp <- scale p (M dp - r), then p <- p M. Row i has lse[at[0] + i], r[at[1] + i] and the
     draws from draw[0] + draw[1] i on."""

@@ -294,7 +294,7 @@ def transpose_block(typing, a, a0, a_row, b, b0, b_row):
     def emit(context, builder, signature, arguments):
         kind = scalar(signature.args[0])
         a, a0, a_row, b, b0, b_row = [
-            data(context, builder, t, v) if isinstance(t, types.Array) else v
+            data(context, builder, t, v) if isinstance(t, (types.Array, types.CPointer)) else v
             for t, v in zip(signature.args, arguments, strict=True)
         ]
         e = Emitter(builder, kind, width(kind))

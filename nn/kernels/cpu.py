@@ -15,6 +15,7 @@ limits).
 """
 
 from npopt.backend import elementwise
+from npopt.backend.once import inside, jit, once
 
 import numba
 import numpy as np
@@ -23,7 +24,7 @@ import scipy.special
 from . import direct, winograd
 from .functions import exp
 from .matrices import SMALL
-from .products import inside, jit, lanes
+from .products import lanes
 
 NO_ROWS = np.empty(0, np.int64)
 
@@ -36,6 +37,13 @@ def gather_images(data, rows, moves, scale, shift, out):
         _gather_images(data, rows, moves, scale, shift, out)
 
 
+@once
+def copy_image(source, times, plus, out):
+    source, to = source.reshape(-1), out.reshape(-1)
+    for j in range(to.size):
+        to[j] = times[j] * source[j] + plus[j]
+
+
 @jit
 def _copy_images(data, rows, scale, shift, out):
     batch, height, width, c = out.shape
@@ -45,27 +53,29 @@ def _copy_images(data, rows, scale, shift, out):
         times[j], plus[j] = scale[j % c], shift[j % c]
     for number in numba.prange(batch):
         b = np.int64(number)
-        source, to = data[rows[b] if rows.size else b].reshape(-1), out[b].reshape(-1)
-        for j in range(size):
-            to[j] = times[j] * source[j] + plus[j]
+        copy_image(data[rows[b] if rows.size else b], times, plus, out[b])
+
+
+@once
+def move_image(image, move, scale, shift, out):
+    (height, width, c), down, right, flip = out.shape, move[0], move[1], move[2]
+    for i in range(height):
+        h = i + down
+        for j in range(width):
+            w = (width - 1 - j if flip else j) + right
+            if 0 <= h < height and 0 <= w < width:
+                for k in range(c):
+                    out[i, j, k] = scale[k] * image[h, w, k] + shift[k]
+            else:
+                for k in range(c):
+                    out[i, j, k] = shift[k]
 
 
 @jit
 def _gather_images(data, rows, moves, scale, shift, out):
-    batch, height, width, c = out.shape
-    for b in numba.prange(batch):
-        image, target = data[rows[b] if rows.size else np.int64(b)], out[b]  # prange counts unsigned
-        down, right, flip = moves[b, 0], moves[b, 1], moves[b, 2]
-        for i in range(height):
-            h = i + down
-            for j in range(width):
-                w = (width - 1 - j if flip else j) + right
-                if 0 <= h < height and 0 <= w < width:
-                    for k in range(c):
-                        target[i, j, k] = scale[k] * image[h, w, k] + shift[k]
-                else:
-                    for k in range(c):
-                        target[i, j, k] = shift[k]
+    for number in numba.prange(len(out)):
+        b = np.int64(number)  # prange counts unsigned
+        move_image(data[rows[b] if rows.size else b], moves[b], scale, shift, out[b])
 
 
 @elementwise
@@ -210,24 +220,25 @@ def _softmax_wide_row(z, t, smoothing, factor, p):
     return loss
 
 
-@inside
-def _softmax_one(z, t, smoothing, factor, p):
-    if z.size >= MANY:
-        return _softmax_wide_row(z, t, smoothing, factor, p)
-    return _softmax_row(z, t, smoothing, factor, p)
+@once
+def _softmax_one(b, z, t, smoothing, weights, weighted, p, rows):
+    factor = (weights[b] if weighted else 1.0) / len(rows)
+    if z.shape[1] >= MANY:
+        rows[b] = _softmax_wide_row(z[b], t[b], smoothing, factor, p[b])
+    else:
+        rows[b] = _softmax_row(z[b], t[b], smoothing, factor, p[b])
 
 
 @inside
 def _softmax_alone(z, t, smoothing, weights, weighted, p, rows):
     for b in range(len(rows)):
-        rows[b] = _softmax_one(z[b], t[b], smoothing, (weights[b] if weighted else 1.0) / len(rows), p[b])
+        _softmax_one(b, z, t, smoothing, weights, weighted, p, rows)
 
 
 @jit
 def _softmax(z, t, smoothing, weights, weighted, p, rows):
-    for number in numba.prange(len(rows)):
-        b = np.int64(number)
-        rows[b] = _softmax_one(z[b], t[b], smoothing, (weights[b] if weighted else 1.0) / len(rows), p[b])
+    for b in numba.prange(len(rows)):
+        _softmax_one(np.int64(b), z, t, smoothing, weights, weighted, p, rows)
 
 
 def erf(x):

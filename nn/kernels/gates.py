@@ -8,6 +8,8 @@ value. Beyond 14 the exponential is 0 in float32. So P has float32's digits in i
 import math
 from math import pi, sqrt
 
+from npopt.backend.once import inside, jit, once
+
 import numba
 import numpy as np
 from numba.core import types
@@ -15,7 +17,6 @@ from numba.extending import overload
 
 from .functions import exp
 from .matrices import SMALL
-from .products import inside, jit
 from .reference_gates import CUBE, KINDS
 
 PARTS = 16
@@ -200,21 +201,25 @@ def _gate_backward(a, b, dy, da, kind):
 CHUNK = 2048
 
 
+@once
+def part_of(lo, hi, which, a, b, c, d, kind):
+    if which == 0:
+        _activate(a[lo:hi], b[lo:hi], kind)
+    elif which == 1:
+        _activate_backward(a[lo:hi], b[lo:hi], kind)
+    elif which == 2:
+        _gate(a[lo:hi], b[lo:hi], c[lo:hi], kind)
+    else:
+        _gate_backward(a[lo:hi], b[lo:hi], c[lo:hi], d[lo:hi], kind)
+
+
 @jit
 def _spread(which, a, b, c, d, kind):
     """One of the four on PARTS pieces of flat arrays; what it does not take is a again."""
     n = a.size
     for number in numba.prange(PARTS):
         part = np.int64(number)
-        lo, hi = n * part // PARTS, n * (part + 1) // PARTS
-        if which == 0:
-            _activate(a[lo:hi], b[lo:hi], kind)
-        elif which == 1:
-            _activate_backward(a[lo:hi], b[lo:hi], kind)
-        elif which == 2:
-            _gate(a[lo:hi], b[lo:hi], c[lo:hi], kind)
-        else:
-            _gate_backward(a[lo:hi], b[lo:hi], c[lo:hi], d[lo:hi], kind)
+        part_of(n * part // PARTS, n * (part + 1) // PARTS, which, a, b, c, d, kind)
 
 
 def activate(x, y, kind):

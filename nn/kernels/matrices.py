@@ -5,12 +5,13 @@ layers of a few hundred units that costs more than the product.
 """
 
 from npopt import backend
+from npopt.backend.once import inside, jit, once
 
 import numba
 import numpy as np
 
 from .blocks import Product
-from .products import inside, jit, lanes, multiply, multiply_apart, panel, transpose_part, zeros
+from .products import lanes, multiply, multiply_apart, panel, transpose_part, zeros
 
 ROWS = 32  # rows of a piece of work
 DEPTH = 256  # terms of a sum that are taken at a time: a panel of them fits the first cache
@@ -25,45 +26,50 @@ def copy_panel(a, k0, depth, j0, count, out):
             to[j] = source[j]
 
 
+@once
+def piece(item, mine, a, b, bias, c, rows, plan):
+    """One panel of columns of C, some of its rows. mine: (DEPTH wide,)"""
+    a_row, a_step, transposed, pieces, width = plan
+    m, n = c.shape
+    depth, wide, flat = b.shape[1] if transposed else b.shape[0], 2 * width, c.reshape(-1)
+    j0, number = item // pieces * wide, item % pieces
+    first, last, count = m * number // pieces, m * (number + 1) // pieces, min(wide, n - j0)
+    for k0 in range(0, depth, DEPTH):
+        size = min(DEPTH, depth - k0)
+        if transposed:
+            transpose_part(b.reshape(-1), j0 * depth + k0, depth, mine, 0, count, count, size, width)
+        else:
+            copy_panel(b, k0, size, j0, count, mine)
+        part = Product(
+            left_at=k0 * a_step,
+            left_jump=0,
+            left_step=a_step,
+            right_at=0,
+            right_step=count,
+            out_at=j0,
+            start_at=j0,
+            start_like_out=k0 > 0,
+            n=count,
+            times=1,
+            run=size,
+        )
+        if k0 == 0:
+            multiply(a, mine, flat, bias, rows, first, last - first, part, width)
+        else:  # by itself, then added: fewer digits are lost
+            multiply_apart(a, mine, flat, flat, rows, first, last - first, part, width)
+
+
 @jit
 def product(a, b, bias, c, panels, plan):
     """C = A B + bias, A[i, k] = a[a_row i + a_step k], B = b or b'; work is cut into panels of columns and some pieces
     of the rows each. panels: (threads, DEPTH wide)"""
-    a_row, a_step, transposed, pieces, width = plan
     m, n = c.shape
-    depth = b.shape[1] if transposed else b.shape[0]
-    wide, flat = 2 * width, c.reshape(-1)
-    count_of_panels = (n + wide - 1) // wide
+    pieces, wide = plan[3], 2 * plan[4]
     rows = np.empty((2, m), np.int64)
     for i in range(m):
-        rows[0, i], rows[1, i] = i * a_row, i * n
-    for item in numba.prange(count_of_panels * pieces):
-        j0, piece = np.int64(item) // pieces * wide, np.int64(item) % pieces
-        first, last, count = m * piece // pieces, m * (piece + 1) // pieces, min(wide, n - j0)
-        mine = panels[numba.get_thread_id()]
-        for k0 in range(0, depth, DEPTH):
-            size = min(DEPTH, depth - k0)
-            if transposed:
-                transpose_part(b.reshape(-1), j0 * depth + k0, depth, mine, 0, count, count, size, width)
-            else:
-                copy_panel(b, k0, size, j0, count, mine)
-            part = Product(
-                left_at=k0 * a_step,
-                left_jump=0,
-                left_step=a_step,
-                right_at=0,
-                right_step=count,
-                out_at=j0,
-                start_at=j0,
-                start_like_out=k0 > 0,
-                n=count,
-                times=1,
-                run=size,
-            )
-            if k0 == 0:
-                multiply(a, mine, flat, bias, rows, first, last - first, part, width)
-            else:  # by itself, then added: fewer digits are lost
-                multiply_apart(a, mine, flat, flat, rows, first, last - first, part, width)
+        rows[0, i], rows[1, i] = i * plan[0], i * n
+    for item in numba.prange((n + wide - 1) // wide * pieces):
+        piece(np.int64(item), panels[numba.get_thread_id()], a, b, bias, c, rows, plan)
 
 
 def _product(a, a_row, a_step, b, transposed, bias, c):

@@ -5,10 +5,10 @@ into PARTS pieces whatever the number of threads. So results do not depend on th
 rows are taken as one: a sum of 16 columns alone would wait for itself in every row.
 """
 
+from npopt.backend.once import jit, once
+
 import numba
 import numpy as np
-
-from .products import jit
 
 PARTS = 16
 
@@ -33,34 +33,41 @@ def moments(x, mean, variance):
     _moments(*wider(together(x), x), mean, variance)
 
 
+@once
+def moments_of_part(part, x, total, square, counts):
+    """Mean and sum of squares of some rows, into total and square, (d,), and their number into counts."""
+    n, d = x.shape
+    block, seen = max(1, 4096 // d), 0.0
+    first, last = n * part // PARTS, n * (part + 1) // PARTS
+    m, s = np.empty(d, x.dtype), np.empty(d, x.dtype)
+    for lo in range(first, last, block):
+        hi = min(lo + block, last)
+        m[:] = 0
+        s[:] = 0
+        for i in range(lo, hi):
+            for j in range(d):
+                m[j] += x[i, j]
+        for j in range(d):
+            m[j] /= x.dtype.type(hi - lo)
+        for i in range(lo, hi):
+            for j in range(d):
+                s[j] += (x[i, j] - m[j]) * (x[i, j] - m[j])
+        count = float(hi - lo)  # join the blocks: Chan, Golub & LeVeque 1979
+        for j in range(d):
+            step = m[j] - total[j]
+            total[j] += step * (count / (seen + count))
+            square[j] += s[j] + step * step * (seen * count / (seen + count))
+        seen += count
+    counts[part] = seen
+
+
 @jit
 def _moments(x, mean, variance):
-    n, d = x.shape
-    block, columns = max(1, 4096 // d), mean.size
+    d, columns = x.shape[1], mean.size
     means, squares, counts = np.zeros((PARTS, d)), np.zeros((PARTS, d)), np.zeros(PARTS)
-    for part in numba.prange(PARTS):
-        first, last = n * part // PARTS, n * (part + 1) // PARTS
-        m, s = np.empty(d, x.dtype), np.empty(d, x.dtype)
-        total, square, seen = means[part], squares[part], 0.0
-        for lo in range(first, last, block):
-            hi = min(lo + block, last)
-            m[:] = 0
-            s[:] = 0
-            for i in range(lo, hi):
-                for j in range(d):
-                    m[j] += x[i, j]
-            for j in range(d):
-                m[j] /= x.dtype.type(hi - lo)
-            for i in range(lo, hi):
-                for j in range(d):
-                    s[j] += (x[i, j] - m[j]) * (x[i, j] - m[j])
-            count = float(hi - lo)  # join the blocks: Chan, Golub & LeVeque 1979
-            for j in range(d):
-                step = m[j] - total[j]
-                total[j] += step * (count / (seen + count))
-                square[j] += s[j] + step * step * (seen * count / (seen + count))
-            seen += count
-        counts[part] = seen
+    for number in numba.prange(PARTS):
+        part = np.int64(number)
+        moments_of_part(part, x, means[part], squares[part], counts)
     for j in range(columns):
         total, square, seen = 0.0, 0.0, 0.0
         for part in range(PARTS):
@@ -79,20 +86,25 @@ def normalise(x, mean, scale, offset, skip, rectify, y):
     _normalise(x, mean, scale, offset, x if skip is None else skip, skip is not None, rectify, y)
 
 
-@jit
-def _normalise(x, mean, scale, offset, skip, add, rectify, y):
+@once
+def normalise_part(part, x, mean, scale, offset, skip, add, rectify, y):
     n, d = x.shape
     floor = x.dtype.type(0 if rectify else -np.inf)
+    for i in range(n * part // PARTS, n * (part + 1) // PARTS):
+        if add:
+            for j in range(d):
+                v = (x[i, j] - mean[j]) * scale[j] + offset[j] + skip[i, j]
+                y[i, j] = floor if v < floor else v  # NaN stays
+        else:
+            for j in range(d):
+                v = (x[i, j] - mean[j]) * scale[j] + offset[j]
+                y[i, j] = floor if v < floor else v
+
+
+@jit
+def _normalise(x, mean, scale, offset, skip, add, rectify, y):
     for part in numba.prange(PARTS):
-        for i in range(n * np.int64(part) // PARTS, n * (np.int64(part) + 1) // PARTS):
-            if add:
-                for j in range(d):
-                    v = (x[i, j] - mean[j]) * scale[j] + offset[j] + skip[i, j]
-                    y[i, j] = floor if v < floor else v  # NaN stays
-            else:
-                for j in range(d):
-                    v = (x[i, j] - mean[j]) * scale[j] + offset[j]
-                    y[i, j] = floor if v < floor else v
+        normalise_part(np.int64(part), x, mean, scale, offset, skip, add, rectify, y)
 
 
 def normalise_sums(x, mean, r, dy, y, da, db):
@@ -100,31 +112,39 @@ def normalise_sums(x, mean, r, dy, y, da, db):
     _normalise_sums(x, mean, r, dy, mask, y is not None, da, db)
 
 
-@jit
-def _normalise_sums(x, mean, r, dy, y, rectify, da, db):
+@once
+def sums_of_part(part, x, mean, dy, y, rectify, products, sums):
+    """products, sums: (d,), of this part"""
     n, d = x.shape
     block, zero = max(1, 4096 // d), x.dtype.type(0)
+    first, last = n * part // PARTS, n * (part + 1) // PARTS
+    p, s = np.empty(d, x.dtype), np.empty(d, x.dtype)
+    for lo in range(first, last, block):
+        p[:] = 0
+        s[:] = 0
+        for i in range(lo, min(lo + block, last)):
+            if rectify:
+                for j in range(d):
+                    v = dy[i, j] if y[i, j] > 0 else zero
+                    dy[i, j] = v
+                    p[j] += (x[i, j] - mean[j]) * v
+                    s[j] += v
+            else:
+                for j in range(d):
+                    p[j] += (x[i, j] - mean[j]) * dy[i, j]
+                    s[j] += dy[i, j]
+        for j in range(d):
+            products[j] += p[j]
+            sums[j] += s[j]
+
+
+@jit
+def _normalise_sums(x, mean, r, dy, y, rectify, da, db):
+    d = x.shape[1]
     products, sums = np.zeros((PARTS, d)), np.zeros((PARTS, d))
-    for part in numba.prange(PARTS):
-        first, last = n * np.int64(part) // PARTS, n * (np.int64(part) + 1) // PARTS
-        p, s = np.empty(d, x.dtype), np.empty(d, x.dtype)
-        for lo in range(first, last, block):
-            p[:] = 0
-            s[:] = 0
-            for i in range(lo, min(lo + block, last)):
-                if rectify:
-                    for j in range(d):
-                        v = dy[i, j] if y[i, j] > 0 else zero
-                        dy[i, j] = v
-                        p[j] += (x[i, j] - mean[j]) * v
-                        s[j] += v
-                else:
-                    for j in range(d):
-                        p[j] += (x[i, j] - mean[j]) * dy[i, j]
-                        s[j] += dy[i, j]
-            for j in range(d):
-                products[part, j] += p[j]
-                sums[part, j] += s[j]
+    for number in numba.prange(PARTS):
+        part = np.int64(number)
+        sums_of_part(part, x, mean, dy, y, rectify, products[part], sums[part])
     for j in range(da.size):
         product, total = 0.0, 0.0
         for part in range(PARTS):
@@ -139,10 +159,15 @@ def normalise_backward(x, mean, scale, dy, slope, offset, dx):
     _normalise_backward(x, mean, scale, dy, slope, offset, dx)
 
 
+@once
+def backward_part(part, x, mean, scale, dy, slope, offset, dx):
+    n, d = x.shape
+    for i in range(n * part // PARTS, n * (part + 1) // PARTS):
+        for j in range(d):
+            dx[i, j] = scale[j] * (dy[i, j] - offset[j] - (x[i, j] - mean[j]) * slope[j])
+
+
 @jit
 def _normalise_backward(x, mean, scale, dy, slope, offset, dx):
-    n, d = x.shape
     for part in numba.prange(PARTS):
-        for i in range(n * np.int64(part) // PARTS, n * (np.int64(part) + 1) // PARTS):
-            for j in range(d):
-                dx[i, j] = scale[j] * (dy[i, j] - offset[j] - (x[i, j] - mean[j]) * slope[j])
+        backward_part(np.int64(part), x, mean, scale, dy, slope, offset, dx)

@@ -10,13 +10,14 @@ add a number to a whole group.
 
 import functools
 
+from npopt.backend.once import inside
+
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from .attention_parts import exponentials, largest
-from .products import inside
 from .simd import F32, I64, Emitter, Lanes, data, scalar
 from .word_products import dots
 

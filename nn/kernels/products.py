@@ -5,40 +5,15 @@ of its own width. So K rows of n columns are K n numbers whatever n is.
 """
 
 import functools
-import hashlib
-import pathlib
+
+from npopt.backend.once import jit, once, spread
 
 import numba
 import numpy as np
-from numba.core import caching
 
 from . import blocks, simd
+from .blocks import Product
 
-SOURCES = sorted(pathlib.Path(__file__).parent.glob("*.py"))
-DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
-
-
-class Cache(caching.FunctionCache):
-    """numba's cache on disk. Its entries are dropped when any file of this folder changes, because loops here contain
-    code of simd and products, which numba does not look at."""
-
-    def _index_key(self, signature, codegen):
-        return (*super()._index_key(signature, codegen), DIGEST)
-
-
-def compiled(**options):
-    """numba.njit with that cache."""
-
-    def decorate(function):
-        dispatcher = numba.njit(error_model="numpy", **options)(function)
-        dispatcher._cache = Cache(function)
-        return dispatcher
-
-    return decorate
-
-
-jit, inside = compiled(parallel=True), compiled()
-spread = compiled(forceinline=True)  # part of the loop that calls it: constants in a Product stay constants
 ROWS = simd.ROWS
 full_two, full_one = blocks.block_product(2, False), blocks.block_product(1, False)
 part_two, part_one = blocks.block_product(2, True), blocks.block_product(1, True)
@@ -63,9 +38,26 @@ def zeros(count, dtype):
 
 
 @spread
-def multiply(left, right, out, start, rows, row, m, plan, width):
-    """C = S + A B for m rows and plan.n <= 2 width columns of one panel, as blocks.block_product says. S: C itself,
-    or one row for all."""
+def along(plan):
+    """The plan with a left_step of 1 that the compiler sees: then it unrolls the loop."""
+    return Product(
+        left_at=plan.left_at,
+        left_jump=plan.left_jump,
+        left_step=1,
+        right_at=plan.right_at,
+        right_step=plan.right_step,
+        out_at=plan.out_at,
+        start_at=plan.start_at,
+        start_like_out=plan.start_like_out,
+        n=plan.n,
+        times=plan.times,
+        run=plan.run,
+    )
+
+
+@spread
+def by_blocks(left, right, out, start, rows, row, m, plan, width):
+    """`multiply` as a part of its caller: for a few rows at a time, where a call would cost more than a tenth."""
     for i in range(0, m, ROWS):
         count = min(ROWS, m - i)
         if plan.n == 2 * width:
@@ -78,9 +70,18 @@ def multiply(left, right, out, start, rows, row, m, plan, width):
             part_one(left, right, out, start, rows, row + i, count, plan)
 
 
+@once(bare=True)
+def multiply(left, right, out, start, rows, row, m, plan, width):
+    """C = S + A B for m rows and plan.n <= 2 width columns of one panel, as blocks.block_product says. S: C itself,
+    or one row for all."""
+    if plan.left_step == 1:
+        by_blocks(left, right, out, start, rows, row, m, along(plan), width)
+    else:
+        by_blocks(left, right, out, start, rows, row, m, plan, width)
+
+
 @spread
-def multiply_apart(left, right, out, start, rows, row, m, plan, width):
-    """The same, but the `run` terms of each r are summed by themselves: a long sum loses fewer digits."""
+def by_blocks_apart(left, right, out, start, rows, row, m, plan, width):
     for i in range(0, m, ROWS):
         count = min(ROWS, m - i)
         if plan.n == 2 * width:
@@ -91,7 +92,16 @@ def multiply_apart(left, right, out, start, rows, row, m, plan, width):
             part_apart_one(left, right, out, start, rows, row + i, count, plan)
 
 
-@inside
+@once(bare=True)
+def multiply_apart(left, right, out, start, rows, row, m, plan, width):
+    """The same, but the `run` terms of each r are summed by themselves: a long sum loses fewer digits."""
+    if plan.left_step == 1:
+        by_blocks_apart(left, right, out, start, rows, row, m, along(plan), width)
+    else:
+        by_blocks_apart(left, right, out, start, rows, row, m, plan, width)
+
+
+@once(bare=True)
 def transpose_part(a, a0, a_row, b, b0, b_row, rows, columns, width):
     """b[b0 + b_row j + i] = a[a0 + a_row i + j] for i < rows, j < columns."""
     whole_rows, whole_columns = rows // width * width, columns // width * width

@@ -7,13 +7,13 @@ which compilers make vectors of. No result depends on the number of threads.
 """
 
 from npopt import backend
+from npopt.backend.once import inside, jit, once
 
 import numba
 import numpy as np
 
 from .cells import lstm_cell, lstm_cell_backward
 from .functions import tanh
-from .products import inside, jit
 from .recurrent_parts import (
     add,
     backward_product,
@@ -27,55 +27,62 @@ from .recurrent_parts import (
 )
 
 
+@once
+def lstm_block(block, t, a, panels, mask, states, seen, rows, shape):
+    """A block of units at one time. states: (c0, y, c)"""
+    (batch, times, n), (c0, y, c), wide = shape, states, wide_of(a)
+    now, after, first = (t % 2) * batch * n, (1 - t % 2) * batch * n, block * wide
+    count = min(wide, n - first)
+    for gate in range(4):
+        forward_product(seen, panels, a, a, rows, (now, (t * 4 + gate) * n + first, -1), (block, gate, count, n, 4))
+    for b in range(batch):
+        place, unit = (b * times + t) * n + first, b * n + first
+        at = (b * times + t) * 4 * n + first
+        if t:
+            lstm_cell(a, c, c, y, seen, mask, (at, n, place, place - n, unit, after + unit, count))
+        else:
+            lstm_cell(a, c, c0, y, seen, mask, (at, n, place, unit, unit, after + unit, count))
+
+
 @jit
 def _lstm(a, panels, mask, c0, y, c, seen, shape):
     batch, times, n = shape
-    wide = wide_of(a)
-    blocks, rows = (n + wide - 1) // wide, offsets(batch, n, times * 4 * n)
+    rows = offsets(batch, n, times * 4 * n)
     for t in range(times):
-        now, after = (t % 2) * batch * n, (1 - t % 2) * batch * n
-        for number in numba.prange(blocks):
-            block = np.int64(number)
-            first = block * wide
-            count = min(wide, n - first)
-            for gate in range(4):
-                at = now, (t * 4 + gate) * n + first, -1
-                forward_product(seen, panels, a, a, rows, at, (block, gate, count, n, 4))
-            for b in range(batch):
-                place, unit = (b * times + t) * n + first, b * n + first
-                at = (b * times + t) * 4 * n + first
-                here = (at, n, place, place - n, unit, after + unit, count)
-                if t:
-                    lstm_cell(a, c, c, y, seen, mask, here)
-                else:
-                    lstm_cell(a, c, c0, y, seen, mask, (at, n, place, unit, unit, after + unit, count))
+        for block in numba.prange((n + wide_of(a) - 1) // wide_of(a)):
+            lstm_block(np.int64(block), t, a, panels, mask, (c0, y, c), seen, rows, shape)
+
+
+@once
+def lstm_block_backward(block, t, values, panels, passed, zeros, rows, shape):
+    """values: (gates, c, c0, mask)   passed: (dy, da, dh, dc)"""
+    (batch, times, n), (gates, c, c0, mask), (dy, da, dh, dc) = shape, values, passed
+    first = block * wide_of(da)
+    count = min(wide_of(da), n - first)
+    if t < times - 1:
+        backward_product(da, panels, dh, zeros, rows, ((t + 1) * 4 * n, first), (block, count, n, 4))
+    for b in range(batch):
+        place, unit = (b * times + t) * n + first, b * n + first
+        dht, k = dh[unit : unit + count], mask[unit : unit + count]
+        if t < times - 1:
+            for j in range(count):
+                dht[j] *= k[j]
+        at = (b * times + t) * 4 * n + first
+        if t > 0:
+            lstm_cell_backward(gates, c, c, dy, dh, dc, da, (at, n, place, place - n, unit, count))
+        elif t == 0:
+            lstm_cell_backward(gates, c, c0, dy, dh, dc, da, (at, n, place, unit, unit, count))
 
 
 @jit
 def _lstm_backward(gates, c, c0, panels, mask, dy, da, state, shape):
     """state: (dh, dc), each (B H,)"""
     batch, times, n = shape
-    dh, dc = state
     wide, zeros = wide_of(da), np.zeros(wide_of(da), da.dtype)
-    blocks, rows = (n + wide - 1) // wide, offsets(batch, times * 4 * n, n)
+    rows, values, passed = offsets(batch, times * 4 * n, n), (gates, c, c0, mask), (dy, da, state[0], state[1])
     for t in range(times - 1, -2, -1):  # the last turn: what flows to h_0
-        for number in numba.prange(blocks):
-            block = np.int64(number)
-            first = block * wide
-            count = min(wide, n - first)
-            if t < times - 1:
-                backward_product(da, panels, dh, zeros, rows, ((t + 1) * 4 * n, first), (block, count, n, 4))
-            for b in range(batch):
-                place, unit = (b * times + t) * n + first, b * n + first
-                dht, k = dh[unit : unit + count], mask[unit : unit + count]
-                if t < times - 1:
-                    for j in range(count):
-                        dht[j] *= k[j]
-                at = (b * times + t) * 4 * n + first
-                if t > 0:
-                    lstm_cell_backward(gates, c, c, dy, dh, dc, da, (at, n, place, place - n, unit, count))
-                elif t == 0:
-                    lstm_cell_backward(gates, c, c0, dy, dh, dc, da, (at, n, place, unit, unit, count))
+        for block in numba.prange((n + wide - 1) // wide):
+            lstm_block_backward(np.int64(block), t, values, panels, passed, zeros, rows, shape)
 
 
 def lstm(a, u, mask, h0, c0, y, c):
@@ -107,29 +114,33 @@ def three(a, at, n, count):
     return a[at : at + count], a[at + n : at + n + count], a[at + 2 * n :][:count]
 
 
+@once
+def gru_block(block, t, values, panels, bias, mask, seen, rows, shape):
+    """values: (a, h0, y, q)   rows: of a and of q"""
+    (batch, times, n), (a, h0, y, q) = shape, values
+    now, after, first = (t % 2) * batch * n, (1 - t % 2) * batch * n, block * wide_of(a)
+    count = min(wide_of(a), n - first)
+    for gate in range(2):
+        at = now, (t * 3 + gate) * n + first, -1
+        forward_product(seen, panels, a, a, rows[0], at, (block, gate, count, n, 3))
+    forward_product(seen, panels, q, bias, rows[1], (now, t * n + first, first), (block, 2, count, n, 3))
+    for b in range(batch):
+        place, unit = (b * times + t) * n + first, b * n + first
+        before = y[place - n : place - n + count] if t else h0[unit : unit + count]
+        h = y[place : place + count]
+        gru_cell(three(a, (b * times + t) * 3 * n + first, n, count), q[place : place + count], before, h)
+        to, k = seen[after + unit : after + unit + count], mask[unit : unit + count]
+        for j in range(count):
+            to[j] = k[j] * h[j]
+
+
 @jit
 def _gru(a, panels, bias, mask, h0, y, q, seen, shape):
     batch, times, n = shape
-    wide = wide_of(a)
-    blocks, rows, rows_of_q = (n + wide - 1) // wide, offsets(batch, n, times * 3 * n), offsets(batch, n, times * n)
+    rows, values = (offsets(batch, n, times * 3 * n), offsets(batch, n, times * n)), (a, h0, y, q)
     for t in range(times):
-        now, after = (t % 2) * batch * n, (1 - t % 2) * batch * n
-        for number in numba.prange(blocks):
-            block = np.int64(number)
-            first = block * wide
-            count = min(wide, n - first)
-            for gate in range(2):
-                at = now, (t * 3 + gate) * n + first, -1
-                forward_product(seen, panels, a, a, rows, at, (block, gate, count, n, 3))
-            forward_product(seen, panels, q, bias, rows_of_q, (now, t * n + first, first), (block, 2, count, n, 3))
-            for b in range(batch):
-                place, unit = (b * times + t) * n + first, b * n + first
-                before = y[place - n : place - n + count] if t else h0[unit : unit + count]
-                h = y[place : place + count]
-                gru_cell(three(a, (b * times + t) * 3 * n + first, n, count), q[place : place + count], before, h)
-                to, k = seen[after + unit : after + unit + count], mask[unit : unit + count]
-                for j in range(count):
-                    to[j] = k[j] * h[j]
+        for block in numba.prange((n + wide_of(a) - 1) // wide_of(a)):
+            gru_block(np.int64(block), t, values, panels, bias, mask, seen, rows, shape)
 
 
 @inside
@@ -153,32 +164,38 @@ def gru_cell_backward(gates, q, before, dh, da, db):
         dh[j] *= z[j]
 
 
+@once
+def gru_block_backward(block, t, values, panels, mask, passed, zeros, rows, shape):
+    """values: (gates, q, before)   passed: (dy, da, db, dh, what comes through z)"""
+    (batch, times, n), (gates, q, before), (dy, da, db, dh, straight) = shape, values, passed
+    first = block * wide_of(da)
+    count = min(wide_of(da), n - first)
+    if t < times - 1:
+        backward_product(db, panels, dh, zeros, rows, ((t + 1) * 3 * n, first), (block, count, n, 3))
+    for b in range(batch):
+        place, unit, at = (b * times + t) * n + first, b * n + first, (b * times + t) * 3 * n + first
+        dht, k, other = dh[unit : unit + count], mask[unit : unit + count], straight[unit : unit + count]
+        if t < times - 1:
+            for j in range(count):
+                dht[j] = dht[j] * k[j] + other[j]
+        if t >= 0:
+            add(dht, dy[place : place + count])
+            last, mine = before[place : place + count], q[place : place + count]
+            d, e = three(da, at, n, count), three(db, at, n, count)
+            gru_cell_backward(three(gates, at, n, count), mine, last, dht, d, e)
+            for j in range(count):
+                other[j] = dht[j]
+
+
 @jit
 def _gru_backward(gates, q, before, panels, mask, dy, da, db, shape):
     """shape: (B, T, H, dh, what comes through z), the last two (B H,)"""
     batch, times, n, dh, straight = shape
     wide, zeros = wide_of(da), np.zeros(wide_of(da), da.dtype)
-    blocks, rows = (n + wide - 1) // wide, offsets(batch, times * 3 * n, n)
+    rows, values, passed = offsets(batch, times * 3 * n, n), (gates, q, before), (dy, da, db, dh, straight)
     for t in range(times - 1, -2, -1):  # the last turn: what flows to h_0
-        for number in numba.prange(blocks):
-            block = np.int64(number)
-            first = block * wide
-            count = min(wide, n - first)
-            if t < times - 1:
-                backward_product(db, panels, dh, zeros, rows, ((t + 1) * 3 * n, first), (block, count, n, 3))
-            for b in range(batch):
-                place, unit, at = (b * times + t) * n + first, b * n + first, (b * times + t) * 3 * n + first
-                dht, k, other = dh[unit : unit + count], mask[unit : unit + count], straight[unit : unit + count]
-                if t < times - 1:
-                    for j in range(count):
-                        dht[j] = dht[j] * k[j] + other[j]
-                if t >= 0:
-                    add(dht, dy[place : place + count])
-                    last, mine = before[place : place + count], q[place : place + count]
-                    d, e = three(da, at, n, count), three(db, at, n, count)
-                    gru_cell_backward(three(gates, at, n, count), mine, last, dht, d, e)
-                    for j in range(count):
-                        other[j] = dht[j]
+        for block in numba.prange((n + wide - 1) // wide):
+            gru_block_backward(np.int64(block), t, values, panels, mask, passed, zeros, rows, (batch, times, n))
 
 
 def gru(a, u, bias, mask, h0, y, q):

@@ -1,6 +1,7 @@
 """What the recurrent loops of recurrent.py are made of: tanh in vectors, U in panels, products of a block of units."""
 
 from npopt import backend
+from npopt.backend.once import inside, jit, once
 
 import numba
 import numpy as np
@@ -10,7 +11,7 @@ from numba.np.numpy_support import as_dtype
 from . import simd
 from .blocks import Product, block_product
 from .functions import tanh
-from .products import inside, jit, panel, spread, transpose_part
+from .products import panel, transpose_part
 
 # Blocks of two vectors of columns and 10 rows of 32 registers (6 of 16) suit a batch of 20 better than those of 8 do.
 ROWS, TALL = simd.ROWS, simd.ROWS + 2
@@ -42,37 +43,44 @@ def tanh_in_place(x):
         x[j] = tanh(x[j])
 
 
+@once
+def pack_block(block, u, gates, panels):
+    n, wide, source, to = u.shape[1], wide_of(u), u.reshape(-1), panels.reshape(-1)
+    first = block * wide
+    count = min(wide, n - first)
+    for gate in range(gates):
+        at = (block * gates + gate) * n * wide
+        panels[block, gate, :, count:] = 0
+        transpose_part(source, (gate * n + first) * n, n, to, at, wide, count, n, wide // 2)
+
+
 @jit
 def pack(u, gates, panels):
     """The transposition of U, (gates H, H), for a block of units after the other: for each gate H rows of `wide`
     columns. The last block's columns are filled up with zeros."""
-    n, wide, source, to = u.shape[1], wide_of(u), u.reshape(-1), panels.reshape(-1)
-    for number in numba.prange((n + wide - 1) // wide):
-        block = np.int64(number)
-        first = block * wide
-        count = min(wide, n - first)
-        for gate in range(gates):
-            at = (block * gates + gate) * n * wide
-            panels[block, gate, :, count:] = 0
-            transpose_part(source, (gate * n + first) * n, n, to, at, wide, count, n, wide // 2)
+    for block in numba.prange((u.shape[1] + wide_of(u) - 1) // wide_of(u)):
+        pack_block(np.int64(block), u, gates, panels)
+
+
+@once
+def pack_block_back(first, u, to):
+    count = min(wide_of(u), u.shape[1] - first)
+    to[:, count:] = 0
+    for k in range(len(u)):
+        row, line = u[k, first : first + count], to[k]
+        for j in range(count):
+            line[j] = row[j]
 
 
 @jit
 def pack_back(u, panels):
     """U itself, all its rows, for a block of columns after the other."""
-    n, wide = u.shape[1], wide_of(u)
-    for block in numba.prange((n + wide - 1) // wide):
-        first = np.int64(block) * wide
-        count = min(wide, n - first)
-        to = panels[block]
-        to[:, count:] = 0
-        for k in range(u.shape[0]):
-            row, line = u[k, first : first + count], to[k]
-            for j in range(count):
-                line[j] = row[j]
+    for number in numba.prange((u.shape[1] + wide_of(u) - 1) // wide_of(u)):
+        block = np.int64(number)
+        pack_block_back(block * wide_of(u), u, panels[block])
 
 
-@spread
+@once(bare=True)
 def multiply(left, right, out, begin, rows, plan):
     """C = S + A B for rows.shape[1] rows and one panel, in blocks of the height that wastes less."""
     m, wide = rows.shape[1], wide_of(out)

@@ -21,7 +21,7 @@ CONTRACT = ("contract",)  # a product and a sum may become one fma
 
 
 def scalar(array):
-    """The LLVM type of an array's numbers."""
+    """The LLVM type of the numbers of an array, or of those that a pointer points to."""
     if array.dtype not in (types.float32, types.float64):
         raise TypeError(f"vector kernels are for float32 and float64, got {array.dtype}")
     return F32 if array.dtype == types.float32 else F64
@@ -143,8 +143,8 @@ class Lanes:
 
 
 def data(context, builder, kind, value):
-    """The address of an array's first number."""
-    return context.make_array(kind)(context, builder, value).data
+    """The address of an array's first number, or of what a pointer points to."""
+    return value if isinstance(kind, types.CPointer) else context.make_array(kind)(context, builder, value).data
 
 
 def each_vector(builder, kind, count, body):

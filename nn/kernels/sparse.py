@@ -5,11 +5,12 @@ A thread has a block of rows to itself; sums over rows are made by thread, then 
 """
 
 from npopt import backend
+from npopt.backend.once import compiled, once
 
 import numba
 import numpy as np
 
-from .products import compiled, lanes, transpose_part
+from .products import lanes, transpose_part
 
 WIDE = 64  # rows of a block
 FEW = 8  # rows that are not worth turning
@@ -37,51 +38,58 @@ def gather(turned, values, places, first, last, base, out):
         p += 1
 
 
+@once(**loose)
+def linear_block(first, mine, x, values, places, starts, y, width):
+    """WIDE rows from `first` on. mine: memory"""
+    (n, inputs), outputs = x.shape, y.shape[1]
+    count = min(WIDE, n - first)
+    turned = mine[: inputs * WIDE].reshape(inputs, WIDE)
+    sums = mine[inputs * WIDE : (inputs + outputs) * WIDE].reshape(outputs, WIDE)
+    back = mine[(inputs + outputs) * WIDE :]
+    transpose_part(x.reshape(-1), first * inputs, inputs, mine, 0, WIDE, count, inputs, width)
+    for i in range(outputs):
+        gather(turned, values, places, starts[i], starts[i + 1], i * inputs, sums[i])
+    transpose_part(sums.reshape(-1), 0, WIDE, back, 0, outputs, outputs, count, width)
+    for k in range(count):
+        row, more = y[first + k], back[k * outputs : (k + 1) * outputs]
+        for i in range(outputs):
+            row[i] += more[i]
+
+
 @spread
 def _linear(x, values, places, starts, y, work, width):
-    n, inputs = x.shape
-    outputs = y.shape[1]
-    for block in numba.prange((n + WIDE - 1) // WIDE):
-        first = np.int64(block) * WIDE
-        count = min(WIDE, n - first)
+    for block in numba.prange((len(x) + WIDE - 1) // WIDE):
         mine = work[numba.get_thread_id()]
-        turned = mine[: inputs * WIDE].reshape(inputs, WIDE)
-        sums = mine[inputs * WIDE : (inputs + outputs) * WIDE].reshape(outputs, WIDE)
-        back = mine[(inputs + outputs) * WIDE :]
-        transpose_part(x.reshape(-1), first * inputs, inputs, mine, 0, WIDE, count, inputs, width)
-        for i in range(outputs):
-            gather(turned, values, places, starts[i], starts[i + 1], i * inputs, sums[i])
-        transpose_part(sums.reshape(-1), 0, WIDE, back, 0, outputs, outputs, count, width)
-        for k in range(count):
-            row, more = y[first + k], back[k * outputs : (k + 1) * outputs]
-            for i in range(outputs):
-                row[i] += more[i]
+        linear_block(np.int64(block) * WIDE, mine, x, values, places, starts, y, width)
+
+
+@once(**loose)
+def inputs_block(first, mine, dy, values, places, starts, dx, width):
+    (n, outputs), inputs = dy.shape, dx.shape[1]
+    count = min(WIDE, n - first)
+    sums = mine[: inputs * WIDE].reshape(inputs, WIDE)
+    turned = mine[inputs * WIDE : (inputs + outputs) * WIDE].reshape(outputs, WIDE)
+    back = mine[(inputs + outputs) * WIDE :]
+    transpose_part(dy.reshape(-1), first * outputs, outputs, turned.reshape(-1), 0, WIDE, count, outputs, width)
+    sums[...] = 0
+    for i in range(outputs):
+        row = turned[i]
+        for p in range(starts[i], starts[i + 1]):
+            a, out = values[p], sums[places[p] - i * inputs]
+            for k in range(WIDE):
+                out[k] += a * row[k]
+    transpose_part(sums.reshape(-1), 0, WIDE, back, 0, inputs, inputs, count, width)
+    for k in range(count):
+        row, more = dx[first + k], back[k * inputs : (k + 1) * inputs]
+        for i in range(inputs):
+            row[i] += more[i]
 
 
 @spread
 def _inputs(dy, values, places, starts, dx, work, width):
-    n, outputs = dy.shape
-    inputs = dx.shape[1]
-    for block in numba.prange((n + WIDE - 1) // WIDE):
-        first = np.int64(block) * WIDE
-        count = min(WIDE, n - first)
+    for block in numba.prange((len(dy) + WIDE - 1) // WIDE):
         mine = work[numba.get_thread_id()]
-        sums = mine[: inputs * WIDE].reshape(inputs, WIDE)
-        turned = mine[inputs * WIDE : (inputs + outputs) * WIDE].reshape(outputs, WIDE)
-        back = mine[(inputs + outputs) * WIDE :]
-        transpose_part(dy.reshape(-1), first * outputs, outputs, turned.reshape(-1), 0, WIDE, count, outputs, width)
-        sums[...] = 0
-        for i in range(outputs):
-            row = turned[i]
-            for p in range(starts[i], starts[i + 1]):
-                a, out = values[p], sums[places[p] - i * inputs]
-                for k in range(WIDE):
-                    out[k] += a * row[k]
-        transpose_part(sums.reshape(-1), 0, WIDE, back, 0, inputs, inputs, count, width)
-        for k in range(count):
-            row, more = dx[first + k], back[k * inputs : (k + 1) * inputs]
-            for i in range(inputs):
-                row[i] += more[i]
+        inputs_block(np.int64(block) * WIDE, mine, dy, values, places, starts, dx, width)
 
 
 @inside
@@ -93,26 +101,31 @@ def dot(a, b):
     return total
 
 
+@once(**loose)
+def values_block(first, mine, x, dy, places, starts, total, width):
+    """total: sums for the numbers of S, of this thread"""
+    (n, inputs), outputs = x.shape, dy.shape[1]
+    turned = mine[: inputs * WIDE].reshape(inputs, WIDE)
+    other = mine[inputs * WIDE : (inputs + outputs) * WIDE].reshape(outputs, WIDE)
+    count = min(WIDE, n - first)
+    if count < WIDE:
+        mine[...] = 0
+    transpose_part(x.reshape(-1), first * inputs, inputs, turned.reshape(-1), 0, WIDE, count, inputs, width)
+    transpose_part(dy.reshape(-1), first * outputs, outputs, other.reshape(-1), 0, WIDE, count, outputs, width)
+    for i in range(outputs):
+        row = other[i]
+        for p in range(starts[i], starts[i + 1]):
+            total[p] += dot(row, turned[places[p] - i * inputs])
+
+
 @spread
 def _values(x, dy, places, starts, sums, work, width):
-    (n, inputs), outputs, threads = x.shape, dy.shape[1], sums.shape[0]
+    threads = len(sums)
     for number in numba.prange(threads):
         thread = np.int64(number)
-        mine, total = work[thread], sums[thread]
-        total[...] = 0
-        turned = mine[: inputs * WIDE].reshape(inputs, WIDE)
-        other = mine[inputs * WIDE : (inputs + outputs) * WIDE].reshape(outputs, WIDE)
-        for block in range(thread, (n + WIDE - 1) // WIDE, threads):
-            first = block * WIDE
-            count = min(WIDE, n - first)
-            if count < WIDE:
-                mine[...] = 0
-            transpose_part(x.reshape(-1), first * inputs, inputs, turned.reshape(-1), 0, WIDE, count, inputs, width)
-            transpose_part(dy.reshape(-1), first * outputs, outputs, other.reshape(-1), 0, WIDE, count, outputs, width)
-            for i in range(outputs):
-                row = other[i]
-                for p in range(starts[i], starts[i + 1]):
-                    total[p] += dot(row, turned[places[p] - i * inputs])
+        sums[thread] = 0
+        for block in range(thread, (len(x) + WIDE - 1) // WIDE, threads):
+            values_block(block * WIDE, work[thread], x, dy, places, starts, sums[thread], width)
 
 
 @inside

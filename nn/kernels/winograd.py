@@ -24,13 +24,14 @@ for dW: in the cache that costs less than 2.25 times the activations written and
 from functools import lru_cache
 
 from npopt import backend
+from npopt.backend.once import jit, once, spread
 
 import numba
 import numpy as np
 
 from . import winograd_maps as maps
 from .blocks import Product, prefetch
-from .products import jit, lanes, multiply_apart, panel, spread, transpose, zeros
+from .products import lanes, multiply_apart, panel, transpose, zeros
 
 LINE = 64  # bytes of a line of the cache
 
@@ -57,7 +58,7 @@ def ahead(x, shape, b, h, j, m, lanes):
         prefetch(x, first + k)
 
 
-@spread
+@once(bare=True)
 def inputs_to_points(x, at, v, to, count, inside, whole, m):
     """V of one tile of inputs."""
     if m == 4:
@@ -71,21 +72,21 @@ def inputs_to_points(x, at, v, to, count, inside, whole, m):
         maps.of_input_edge2(x, at, v, to, v, count, inside)
 
 
-@spread
-def points_to_outputs(z, at, y, to, bias, inside, whole, m):
+@once(bare=True)
+def points_to_outputs(z, at, y, to, bias, count, inside, whole, m):
     """One tile of outputs, from M."""
     if m == 4:
         if whole:
-            maps.of_product4(z, at, y, to, bias, bias.size)
+            maps.of_product4(z, at, y, to, bias, count)
         else:
-            maps.of_product_edge4(z, at, y, to, bias, bias.size, inside)
+            maps.of_product_edge4(z, at, y, to, bias, count, inside)
     elif whole:
-        maps.of_product2(z, at, y, to, bias, bias.size)
+        maps.of_product2(z, at, y, to, bias, count)
     else:
-        maps.of_product_edge2(z, at, y, to, bias, bias.size, inside)
+        maps.of_product_edge2(z, at, y, to, bias, count, inside)
 
 
-@spread
+@once(bare=True)
 def outputs_to_points(dy, at, z, to, count, inside, whole, m):
     """dM of one tile of outputs."""
     if m == 4:
@@ -99,6 +100,24 @@ def outputs_to_points(dy, at, z, to, count, inside, whole, m):
         maps.of_output_edge2(dy, at, z, to, z, count, inside)
 
 
+@once(bare=True)
+def filter_to_points(w, tap, u, to, count, m):
+    """U of one row of filters."""
+    if m == 4:
+        maps.of_weight4(w, tap, u, to, w, count)
+    else:
+        maps.of_weight2(w, tap, u, to, w, count)
+
+
+@once(bare=True)
+def points_to_filter(u, at, dw, to, count, m):
+    """dW of one row of filters."""
+    if m == 4:
+        maps.to_weight4(u, at, dw, to, u, count)
+    else:
+        maps.to_weight2(u, at, dw, to, u, count)
+
+
 @jit
 def weights_to_points(w, u, m, size, taps, stride, width):
     """U[p][panel][row][column] = G W G'. Tap (i, j) of row k and column l is w[first + k row + l + i down + j right];
@@ -110,60 +129,62 @@ def weights_to_points(w, u, m, size, taps, stride, width):
         for l0 in range(0, inner, wide):
             count = min(wide, inner - l0)
             tap, to = (first + k * row + l0, down, right), (l0 * outer + k * count, points, stride)
-            if m == 4:
-                maps.of_weight4(w, tap, u, to, w, count)
-            else:
-                maps.of_weight2(w, tap, u, to, w, count)
+            filter_to_points(w, tap, u, to, count, m)
 
 
-@jit
-def correlate(x, u, bias, y, v, z, rows, plan):
-    """y = the convolution of x with the filter whose points are u, plus bias. v, z: (threads, ...)."""
+@once
+def correlate_part(part, x, u, bias, y, v, z, rows, plan):
+    """The tiles of one part."""
     m, top, left, stride, run, width = plan
     c, (out_height, out_across, o) = x.shape[3], y.shape[1:]
     n, wide, source, to = m + 2, 2 * width, x.reshape(-1), y.reshape(-1)
     down, right = (out_height + m - 1) // m, (out_across + m - 1) // m
-    tiles, threads, chunk = x.shape[0] * down * right, v.shape[0], rows.shape[1]
+    tiles, parts, chunk = x.shape[0] * down * right, v.shape[0], rows.shape[1]
     v_point, z_point = v.shape[1] // (n * n), z.shape[1] // (n * n)
-    nothing = np.zeros(wide, x.dtype)
-    for part in numba.prange(threads):
-        first, last = tiles * np.int64(part) // threads, tiles * (np.int64(part) + 1) // threads
-        mine, found = v[part], z[part]
-        for lo in range(first, last, chunk):
-            count = min(chunk, last - lo)
-            for t in range(count):
-                b, i, j = (lo + t) // (down * right), (lo + t) // right % down, (lo + t) % right
-                at, inside, whole = window(x.shape, b, i * m - top, j * m - left, n)
-                ahead(source, x.shape, b, i * m - top + n, j, m, LINE // x.itemsize)
-                inputs_to_points(source, at, mine, (t * c, n * v_point, v_point), c, inside, whole, m)
-            for p in range(n * n):
-                for o0 in range(0, o, wide):
-                    columns = min(wide, o - o0)
-                    product = Product(
-                        left_at=p * v_point,
-                        left_jump=run,
-                        left_step=1,
-                        right_at=p * stride + o0 * c,
-                        right_step=columns,
-                        out_at=p * z_point + o0,
-                        start_at=0,
-                        start_like_out=False,
-                        n=columns,
-                        times=c // run,
-                        run=run,
-                    )
-                    multiply_apart(mine, u, found, nothing, rows, 0, count, product, width)
-            for t in range(count):
-                b, i, j = (lo + t) // (down * right), (lo + t) // right % down, (lo + t) % right
-                at, inside, whole = window(y.shape, b, i * m, j * m, m)
-                points_to_outputs(found, (t * o, n * z_point, z_point), to, at, bias, inside, whole, m)
+    nothing, mine, found = np.zeros(wide, x.dtype), v[part], z[part]
+    first, last = tiles * part // parts, tiles * (part + 1) // parts
+    for lo in range(first, last, chunk):
+        count = min(chunk, last - lo)
+        for t in range(count):
+            b, i, j = (lo + t) // (down * right), (lo + t) // right % down, (lo + t) % right
+            at, inside, whole = window(x.shape, b, i * m - top, j * m - left, n)
+            ahead(source, x.shape, b, i * m - top + n, j, m, LINE // x.itemsize)
+            inputs_to_points(source, at, mine, (t * c, n * v_point, v_point), c, inside, whole, m)
+        for p in range(n * n):
+            for o0 in range(0, o, wide):
+                columns = min(wide, o - o0)
+                product = Product(
+                    left_at=p * v_point,
+                    left_jump=run,
+                    left_step=1,
+                    right_at=p * stride + o0 * c,
+                    right_step=columns,
+                    out_at=p * z_point + o0,
+                    start_at=0,
+                    start_like_out=False,
+                    n=columns,
+                    times=c // run,
+                    run=run,
+                )
+                multiply_apart(mine, u, found, nothing, rows, 0, count, product, width)
+        for t in range(count):
+            b, i, j = (lo + t) // (down * right), (lo + t) // right % down, (lo + t) % right
+            at, inside, whole = window(y.shape, b, i * m, j * m, m)
+            points_to_outputs(found, (t * o, n * z_point, z_point), to, at, bias, o, inside, whole, m)
+
+
+@jit
+def correlate(x, u, bias, y, v, z, rows, plan):
+    """y = the convolution of x with the filter whose points are u, plus bias. v, z: (parts, ...)."""
+    for part in numba.prange(len(v)):
+        correlate_part(np.int64(part), x, u, bias, y, v, z, rows, plan)
 
 
 PIECES = 16  # of the maps of dW's tiles, for the threads
 DEPTH = 128  # rows of a panel that the first cache holds, twice
 
 
-@spread
+@once
 def tile_to_points(x, x_shape, dy, dy_shape, v, z, t, tile, plan):
     """V and dM of one tile, (image, row, column) = tile: row t of each point and panel of `chunk` rows. x, dy: flat."""
     (b, i, j), (m, chunk, wide, top, left) = tile, plan
@@ -183,6 +204,35 @@ def tile_to_points(x, x_shape, dy, dy_shape, v, z, t, tile, plan):
         outputs_to_points(dy, place, z, to, count, inside, whole, m)
 
 
+@once
+def points_of_weights(item, u, v, z, rows, size, add, plan):
+    """dU of one point and panel of outputs, from `size` tiles; add: to what is there."""
+    c, o, chunk, stride, points, width = plan
+    wide = 2 * width
+    panels, nothing = (o + wide - 1) // wide, np.zeros(wide, u.dtype)
+    p, o0 = item // panels, item % panels * wide
+    high = min(wide, o - o0)
+    for c0 in range(0, c, wide):
+        count, to = min(wide, c - c0), p * stride + o0 * c + c0
+        for k in range(0, size, DEPTH):
+            more = add or k > 0
+            start, begin = (u, to) if more else (nothing, np.int64(0))
+            product = Product(
+                left_at=p * (z.size // points) + o0 * chunk + k * high,
+                left_jump=0,
+                left_step=high,
+                right_at=p * (v.size // points) + c0 * chunk + k * count,
+                right_step=count,
+                out_at=to,
+                start_at=begin,
+                start_like_out=more,
+                n=count,
+                times=1,
+                run=min(DEPTH, size - k),
+            )
+            multiply_apart(z, v, u, start, rows, 0, high, product, width)
+
+
 @jit
 def correlate_weights(x, dy, dw, u, v, z, rows, plan):
     """dW of the convolution; tiles by chunks, whose V and dM all threads share."""
@@ -190,44 +240,20 @@ def correlate_weights(x, dy, dw, u, v, z, rows, plan):
     c, (out_height, out_across, o) = x.shape[3], dy.shape[1:]
     n, wide = m + 2, 2 * width
     down, right = (out_height + m - 1) // m, (out_across + m - 1) // m
-    tiles, points = x.shape[0] * down * right, n * n
-    panels = (o + wide - 1) // wide
-    nothing, inputs, outputs = np.zeros(wide, x.dtype), x.reshape(-1), dy.reshape(-1)
+    tiles, points, shape = x.shape[0] * down * right, n * n, (c, o, chunk, stride, n * n, width)
+    inputs, outputs = x.reshape(-1), dy.reshape(-1)
     for lo in range(0, tiles, chunk):
         size = min(chunk, tiles - lo)
         for part in numba.prange(PIECES):
             for t in range(size * np.int64(part) // PIECES, size * (np.int64(part) + 1) // PIECES):
                 tile = (lo + t) // (down * right), (lo + t) // right % down, (lo + t) % right
                 tile_to_points(inputs, x.shape, outputs, dy.shape, v, z, t, tile, (m, chunk, wide, top, left))
-        for item in numba.prange(points * panels):
-            p, o0 = np.int64(item) // panels, np.int64(item) % panels * wide
-            high = min(wide, o - o0)
-            for c0 in range(0, c, wide):
-                count, to = min(wide, c - c0), p * stride + o0 * c + c0
-                for k in range(0, size, DEPTH):
-                    add = lo > 0 or k > 0
-                    start, begin = (u, to) if add else (nothing, np.int64(0))
-                    product = Product(
-                        left_at=p * (z.size // points) + o0 * chunk + k * high,
-                        left_jump=0,
-                        left_step=high,
-                        right_at=p * (v.size // points) + c0 * chunk + k * count,
-                        right_step=count,
-                        out_at=to,
-                        start_at=begin,
-                        start_like_out=add,
-                        n=count,
-                        times=1,
-                        run=min(DEPTH, size - k),
-                    )
-                    multiply_apart(z, v, u, start, rows, 0, high, product, width)
+        for item in numba.prange(points * ((o + wide - 1) // wide)):
+            points_of_weights(np.int64(item), u, v, z, rows, size, lo > 0, shape)
     out = dw.reshape(-1)
     for k in numba.prange(o):
         at, to = (np.int64(k) * c, n * stride, stride), (np.int64(k) * 9 * c, 3 * c, c)
-        if m == 4:
-            maps.to_weight4(u, at, out, to, u, c)
-        else:
-            maps.to_weight2(u, at, out, to, u, c)
+        points_to_filter(u, at, out, to, c, m)
 
 
 RUN = 32  # channels whose products are summed by themselves, at most: with 64, 11 instead of 7 ReLUs of ResNet-18 flip

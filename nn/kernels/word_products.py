@@ -6,11 +6,12 @@ halves that change places. So the number of a row and a word has the same bits w
 taken with: a pass over several words gives what passes over one word give.
 """
 
+from npopt.backend.once import inside
+
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .products import inside
 from .recurrent_parts import wide_of
 from .simd import BYTES, I32, I64, Emitter, Lanes, data, each_vector, scalar, width
 

@@ -10,12 +10,13 @@ whichever words go with it. One thread.
 
 from typing import NamedTuple
 
+from npopt.backend.once import inside
+
 import numpy as np
 
 from . import gates, rows
 from .attention_parts import exponentials, largest
 from .blocks import Product, block_product
-from .products import inside
 from .recurrent_parts import wide_of
 from .word_products import dots, product
 

@@ -2,14 +2,14 @@
 
 from typing import NamedTuple
 
-from problems.loops import OPTIONS
+from npopt.backend import once
+from problems.loops import LOOSE
 
-import numba
 import numpy as np
 
 POINTS = 6  # iterates that are extrapolated
 
-fast = numba.njit(**OPTIONS)
+fast, apart = once.compiled(**LOOSE), once.once(**LOOSE)
 
 
 class Stored(NamedTuple):
@@ -83,7 +83,7 @@ def shrunk(v, t):
     return max(v - t, 0.0) - max(-v - t, 0.0)
 
 
-@fast
+@apart
 def cycle(A, chosen, w, r, l1, l2):
     """One epoch over the chosen columns."""
     n = A.n
@@ -97,7 +97,7 @@ def cycle(A, chosen, w, r, l1, l2):
             w[j] = new
 
 
-@fast
+@apart
 def value(chosen, w, r, l1, l2):
     """F, with only the chosen columns in use."""
     total = 0.0
@@ -107,7 +107,7 @@ def value(chosen, w, r, l1, l2):
     return total + (r @ r) / (2 * r.size)
 
 
-@fast
+@apart
 def set_gap(A, chosen, w, r, l1, l2):
     """The duality gap of the problem in the chosen columns alone. With an intercept r has mean 0."""
     largest, square, n, y = 0.0, 0.0, A.n, A.y
@@ -122,7 +122,7 @@ def set_gap(A, chosen, w, r, l1, l2):
     return value(chosen, w, r, l1, l2) - s * yr / n + s * s * length / (2 * n)
 
 
-@fast
+@apart
 def extrapolated(kept, point):
     """point = sum_k c_k kept_k with the c of Anderson's method on the differences of the kept iterates; False: none."""
     m = kept.shape[0] - 1

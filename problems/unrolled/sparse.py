@@ -12,12 +12,13 @@ their values; `sign` is -1 or 1 where u was shrunk, the sign of u, and 0 where i
 from typing import Any, NamedTuple
 
 from npopt import backend
-from problems.loops import OPTIONS
+from npopt.backend import once
+from problems.loops import LOOSE
 
 import numba
 import numpy as np
 
-jit, inside = numba.njit(parallel=True, **OPTIONS), numba.njit(**OPTIONS)
+jit, inside, apart = once.compiled(parallel=True, **LOOSE), once.compiled(**LOOSE), once.once(**LOOSE)
 ROWS = 64  # of a matrix's gradient, a piece of work
 
 
@@ -34,7 +35,7 @@ class Step(NamedTuple):
 
 
 # ---------------------------------------------------------------------------------------------------------- forward
-@inside
+@apart
 def add_rows(at, value, count, M, out):
     """out += sum_i value_i M[at_i], four rows at a time."""
     width, i = M.shape[1], 0
@@ -51,26 +52,29 @@ def add_rows(at, value, count, M, out):
         i += 1
 
 
+@apart
+def combine_row(k, start, at, value, M, row):
+    """Row k of `combine`."""
+    for j in range(row.size):
+        row[j] = start[k, j] if start.shape[0] else row.dtype.type(0)
+    add_rows(at, value, at[at.size - 1], M, row)
+
+
 @jit
 def combine(start, at, value, M, out):
     """out = start + x M, x given by lists; start without rows is 0. out: (B, width)"""
-    for number in numba.prange(out.shape[0]):
+    for number in numba.prange(len(out)):
         k = np.int64(number)
-        row = out[k]
-        for j in range(row.size):
-            row[j] = start[k, j] if start.shape[0] else row.dtype.type(0)
-        add_rows(at[k], value[k], at[k, at.shape[1] - 1], M, row)
+        combine_row(k, start, at[k], value[k], M, out[k])
 
 
 @jit
 def residual(b, at, value, At, out):
     """out = b - x A', x given by lists. out: (B, m)"""
-    for number in numba.prange(out.shape[0]):
+    for number in numba.prange(len(out)):
         k = np.int64(number)
         row = out[k]
-        for j in range(row.size):
-            row[j] = 0
-        add_rows(at[k], value[k], at[k, at.shape[1] - 1], At, row)
+        combine_row(k, b[:0], at[k], value[k], At, row)
         for j in range(row.size):
             row[j] = b[k, j] - row[j]
 
@@ -91,7 +95,7 @@ def threshold(u, at, count, kept, one):
     return np.partition(size, place)[place]
 
 
-@inside
+@apart
 def soften(u, theta, kept, clamp, at, value, sign):
     """The lists of y for one sample's u."""
     count, one = 0, theta.size == 1
@@ -170,22 +174,27 @@ def spread(at, value, out):
 
 
 # --------------------------------------------------------------------------------------------------------- the loss
+@apart
+def difference_row(at, value, truth, w, share, g):
+    """w |y - x*|^2 of one sample; g = w share (y - x*)."""
+    n, factor, total, i = truth.size, g.dtype.type(w * share), 0.0, 0
+    for j in range(n):
+        error = -truth[j]
+        if i < at[n] and at[i] == j:
+            error += value[i]
+            g[i] = factor * error
+            i += 1
+        total += np.float64(error) * np.float64(error)
+    return w * total
+
+
 @jit
 def difference(at, value, truth, weights, g, sums):
     """g = w_b (y - x*)/B in the places of y; sums: w_b |y - x*|^2 of each sample."""
-    n, share = truth.shape[1], 1.0 / truth.shape[0]
-    for number in numba.prange(truth.shape[0]):
+    for number in numba.prange(len(truth)):
         k = np.int64(number)
         w = np.float64(weights[k]) if weights.size else 1.0
-        factor, total, i = g.dtype.type(w * share), 0.0, 0
-        for j in range(n):
-            error = -truth[k, j]
-            if i < at[k, n] and at[k, i] == j:
-                error += value[k, i]
-                g[k, i] = factor * error
-                i += 1
-            total += np.float64(error) * np.float64(error)
-        sums[k] = w * total
+        sums[k] = difference_row(at[k], value[k], truth[k], w, 1.0 / len(truth), g[k])
 
 
 def loss(steps, truth, weights, gradient=True):
@@ -205,43 +214,51 @@ def dot(a, b):
     return total
 
 
+@apart
+def pull_row(x, y, g, M, row, keep, times, dx):
+    i, count = 0, y[y.size - 1]
+    for p in range(x[x.size - 1]):
+        j = x[p]
+        while i < count and y[i] < j:
+            i += 1
+        same = keep * g[i] if i < count and y[i] == j else keep * 0
+        dx[p] = same + times * dot(M[j], row)
+
+
 @jit
 def pull(x, y, g, M, v, factors, dx):
     """dx_j = keep g_j + times M_j'v in the places of x; g: in those of y; factors: keep, times. M: (n, width)"""
-    keep, times = factors
-    for number in numba.prange(v.shape[0]):
+    for number in numba.prange(len(v)):
         k = np.int64(number)
-        i, count, row = 0, y[k, y.shape[1] - 1], v[k]
-        for p in range(x[k, x.shape[1] - 1]):
-            j = x[k, p]
-            while i < count and y[k, i] < j:
-                i += 1
-            same = keep * g[k, i] if i < count and y[k, i] == j else keep * 0
-            dx[k, p] = same + times * dot(M[j], row)
+        pull_row(x[k], y[k], g[k], M, v[k], factors[0], factors[1], dx[k])
+
+
+@apart
+def outer_rows(low, at, value, rows, into, add):
+    """ROWS rows of `outer`."""
+    samples, last, high = rows.shape[0], at.shape[1] - 1, min(low + ROWS, into.shape[0])
+    who, what = np.empty((ROWS, samples), np.int32), np.empty((ROWS, samples), value.dtype)
+    count = np.zeros(ROWS, np.int64)  # the samples that have an entry in each of these rows
+    for k in range(samples):
+        i = first_from(at[k], at[k, last], low)
+        while i < at[k, last] and at[k, i] < high:
+            r = at[k, i] - low
+            who[r, count[r]], what[r, count[r]] = k, value[k, i]
+            count[r] += 1
+            i += 1
+    for r in range(high - low):
+        out = into[low + r]
+        if not add:
+            for j in range(out.size):
+                out[j] = 0
+        add_rows(who[r], what[r], count[r], rows, out)
 
 
 @jit
 def outer(at, value, rows, into, add):
     """into (+)= sum_b x_b rows_b', x_b the sparse vector of these lists; rows: (B, width), into: (n, width)"""
-    samples, last = rows.shape[0], at.shape[1] - 1
     for piece in numba.prange((into.shape[0] + ROWS - 1) // ROWS):
-        low = np.int64(piece) * ROWS
-        high = min(low + ROWS, into.shape[0])
-        who, what = np.empty((ROWS, samples), np.int32), np.empty((ROWS, samples), value.dtype)
-        count = np.zeros(ROWS, np.int64)  # the samples that have an entry in each of these rows
-        for k in range(samples):
-            i = first_from(at[k], at[k, last], low)
-            while i < at[k, last] and at[k, i] < high:
-                r = at[k, i] - low
-                who[r, count[r]], what[r, count[r]] = k, value[k, i]
-                count[r] += 1
-                i += 1
-        for r in range(high - low):
-            out = into[low + r]
-            if not add:
-                for j in range(out.size):
-                    out[j] = 0
-            add_rows(who[r], what[r], count[r], rows, out)
+        outer_rows(np.int64(piece) * ROWS, at, value, rows, into, add)
 
 
 @inside
