@@ -9,7 +9,7 @@ import ast
 import concurrent.futures
 import importlib
 import os
-import subprocess
+import queue
 import sys
 import threading
 import time
@@ -22,6 +22,7 @@ from lab.options import nearest
 from lab.processes import Interrupts, quiet, spawn
 from lab.progress import Doing
 from lab.store import read_summary
+from lab.warm import Warm
 from lab.workers import manner
 from npopt import checkpoint
 from npopt.backend import cores
@@ -206,8 +207,10 @@ def run_all(words):
     width, failed, started = max(map(len, order)), [], time.monotonic()
     print(f"{len(order)} scripts, {jobs} at a time\n\n" + ROW.format("task", "script", width, "time", *VERDICTS))
     ENDING.clear()
-    pool = concurrent.futures.ThreadPoolExecutor(jobs)
-    runs = {pool.submit(quietly, known[name], words): name for name in spread(order, jobs)}
+    pool, warm = concurrent.futures.ThreadPoolExecutor(jobs), queue.SimpleQueue()
+    for _ in range(jobs):
+        warm.put(Warm())
+    runs = {pool.submit(quietly, known[name], words, warm): name for name in spread(order, jobs)}
     try:
         for ended in watched(runs):
             name, (status, seconds) = runs[ended], ended.result()
@@ -223,6 +226,8 @@ def run_all(words):
         for process in list(RUNNING):
             process.terminate()
         pool.shutdown()
+        while not warm.empty():
+            warm.get().close()
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
     index = report.write_index(folder_of(words))
@@ -275,19 +280,21 @@ def shared(words, count):
     return at_once, [*rest, "--jobs", str(jobs // at_once), *threads]
 
 
-def quietly(path, words):
-    """Run a script and write what it prints into its output.txt. Returns (exit status, seconds)."""
-    folder, before = folder_of(words) / path.stem, time.monotonic()
-    checkpoint.writable(folder / "output.txt")
-    with open(folder / "output.txt", "w") as file:
-        process = spawn([sys.executable, str(path), *words], stdout=file, stderr=subprocess.STDOUT)
-        RUNNING.add(process)
-        if ENDING.is_set():
-            process.terminate()
-        try:
-            return process.wait(), time.monotonic() - before
-        finally:
-            RUNNING.discard(process)
+def quietly(path, words, warm):
+    """Run a script in one of the warm processes and write what it prints into its output.txt. Returns (exit status,
+    seconds)."""
+    output, before = folder_of(words) / path.stem / "output.txt", time.monotonic()
+    checkpoint.writable(output)
+    home = warm.get()
+    process = home.run(path, words, output)
+    RUNNING.add(process)
+    if ENDING.is_set():
+        process.terminate()
+    try:
+        return process.wait(), time.monotonic() - before
+    finally:
+        RUNNING.discard(process)
+        warm.put(home)
 
 
 def last_words(folder, lines=5, width=150):
