@@ -1,13 +1,17 @@
-"""Networks trained by nodes of npopt.distributed, as recipes: images split among nodes, simulated or on ranks."""
+"""Networks trained by nodes of npopt.distributed, as recipes: images or a text among nodes, simulated or on ranks."""
 
 import dataclasses
 
 from lab.nodes import run_of, shares, told
+from nn.language import gpt2
 from nn.networks import lenet5
 from npopt import backend
+from npopt.distributed import at_random
+from npopt.errors import UserError
 from problems.classifiers import shortened
 from problems.datasets import shared
 from problems.feeds import Images
+from problems.language import windows
 from problems.neural import Neural
 
 import numpy as np
@@ -28,14 +32,50 @@ def parted(data, nodes, split, seed, validation, test_rows):
     return (lambda k: of(rows[k])), problem(dataclasses.replace(d, x_train=d.x_train[:1], y_train=d.y_train[:1]))
 
 
-def taught(seed, events, *, data, nodes, split, method, lr, given, rounds, every, graph=None, clock=None, faults=None,
-           validation=0.1, test_rows=None, wires=None):  # fmt: skip
-    """LeNet-5 trained by method(lr=lr, **given) for so many rounds, all nodes from one start.
+def pieces(text, nodes, split, length, seed):
+    """The training tokens of each node, equally many: split is "passages", one stretch of the text each, or "random",
+    which deals out pieces of 8 `length` tokens. (So 1 target in 8 `length` stands behind a word of another piece.)"""
+    if split == "passages":
+        size = len(text.train) // nodes
+        return [text.train[k * size : (k + 1) * size] for k in range(nodes)]
+    if split != "random":
+        raise UserError(f"pieces: split must be passages or random, got {split!r}")
+    size = 8 * length
+    cut = text.train[: len(text.train) // size * size].reshape(-1, size)
+    rows = at_random(len(cut), nodes, seed)
+    return [cut[part[: len(cut) // nodes]].reshape(-1) for part in rows]
 
-    Columns, every `every` rounds: those of the engine; validation_loss, test_loss, test_accuracy and more of the mean
-    of all x that are shown; apart, the root mean square of |x_i - mean x|, over the length of that mean.
+
+def worded(data, nodes, split, seed, size, held):
+    """(a function of k that makes GPT-2's decoder on the tokens of node k, the decoder with `held` tokens each of the
+    validation and the test part). size: length, features, layers, heads."""
+    text = shared(data)
+    parts = pieces(text, nodes, split, size["length"], seed)
+
+    def problem(tokens, held):
+        feed = windows(dataclasses.replace(text, train=tokens), size["length"], held)
+        return Neural(gpt2(len(text.words), **size), feed, metrics_rows=1)
+
+    return (lambda k: problem(parts[k], 0)), problem(text.train, held)
+
+
+def taught(seed, events, *, data, nodes, split, validation=0.1, test_rows=None, **more):
+    """LeNet-5 on the images of a data set: see by_nodes."""
+    return by_nodes(seed, events, *parted(data, nodes, split, seed, validation, test_rows), nodes=nodes, **more)
+
+
+def spoken(seed, events, *, data, nodes, split, size, held, **more):
+    """GPT-2's decoder on a text: see `worded` and by_nodes."""
+    return by_nodes(seed, events, *worded(data, nodes, split, seed, size, held), nodes=nodes, **more)
+
+
+def by_nodes(seed, events, make, judge, *, nodes, method, lr, given, rounds, every, graph=None, clock=None, faults=None,
+             wires=None):  # fmt: skip
+    """A network trained by method(lr=lr, **given) for so many rounds, all nodes from one start.
+
+    Columns, every `every` rounds: those of the engine; validation_loss, test_loss and what else `judge` knows of the
+    mean of all x that are shown; apart, the root mean square of |x_i - mean x|, over the length of that mean.
     """
-    make, judge = parted(data, nodes, split, seed, validation, test_rows)
     progress = told(events, rounds, every)
 
     def look(shown):

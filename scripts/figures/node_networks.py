@@ -1,4 +1,5 @@
-"""Figures of node_networks: accuracy over gradients, bytes and mixes of classes, and how far nodes stand apart."""
+"""Figures of node_networks: accuracy over gradients, bytes and mixes of classes, how far nodes stand apart; and the
+Transformer's loss."""
 
 from lab import Album
 from lab.figures import below, each, look, panels, plain, ranged
@@ -76,3 +77,30 @@ def distances(results):
     right.set(xlabel="rounds", ylabel="distance from the mean", yscale="log")
     right.legend(fontsize=9)
     return below(figure, left, 4)
+
+
+TITLES = {"random": "pieces at random", "passages": "a passage each"}
+
+
+@album.figure(
+    "words.png",
+    caption="The Transformer's loss on test text over gradients (top) and over what all nodes have sent (bottom), "
+    "pieces of the text at random and a passage for each node; median of the seeds, each method at the rate that "
+    "held-out text chooses.",
+)
+def words(results):
+    some = results.select("t")
+    figure, axes = panels(2, len(ways := some.values("split")), sharey=True, squeeze=False)
+    for (over, sent), split in zip(axes.T, ways, strict=True):
+        for k, (name, found) in enumerate(some.select(split=split).tuned().items()):
+            run, loss = found.runs[0], middle(found.runs, "test_loss")
+            over.plot(run.columns["round"] / run.columns["round"][-1], loss, label=name, **look(k))
+            sent.plot(run.columns["bytes"] / 1e6, loss, label=name, **look(k))
+        over.set(
+            title={"random": "pieces at random", "passages": "a passage each"}[split], xlabel="part of all gradients"
+        )
+        sent.set(xlabel="megabytes", xscale="log")
+        plain(sent.xaxis)
+    for ax in axes[:, 0]:
+        ax.set(ylabel="loss on test text")
+    return below(figure, axes[0, 0], 4)

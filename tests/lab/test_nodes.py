@@ -1,7 +1,9 @@
 """Rows among nodes, and runs on them as recipes."""
 
+import dataclasses
+
 from lab import Entry, Recipe, engine
-from lab.node_networks import parted, taught
+from lab.node_networks import parted, pieces, spoken, taught, worded
 from lab.nodes import clients, node, run_of, shares, trained
 from lab.store import Store
 from npopt import Events, backend
@@ -96,13 +98,25 @@ def test_too_few_ranks_are_refused(method, sentence):
         run_of(method(0.1), None, 4, 10, wires=Wires())
 
 
+SIZE = dict(length=6, features=8, layers=1, heads=2)
+NETWORKS = {
+    "LeNet-5": (taught, dict(data="digits", split=0.5, test_rows=50), lambda: parted("digits", 3, 0.5, 1, 0.1, 50)),
+    "GPT-2": (
+        spoken,
+        dict(data="chain", split="passages", size=SIZE, held=301),
+        lambda: worded("chain", 3, "passages", 1, SIZE, 301),
+    ),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("method, given", [(DSGD, dict(batch=8)), (FedAvg, dict(batch=8, steps=2))])
-def test_networks_on_nodes_are_the_slow_loop(method, given):
-    """Rows by mixes of classes, one start, gradients of the drawn rows; judged at the mean of all x."""
-    some = dict(data="digits", nodes=3, split=0.5, method=method, lr=0.1, given=given, rounds=4, every=2)
+def test_networks_on_nodes_are_the_slow_loop(method, given, network):
+    """Rows of each node, one start, gradients of the drawn rows; judged at the mean of all x."""
+    recipe, more, made = NETWORKS[network]
     graph = None if method.federated else ring
-    columns = taught(1, None, graph=graph, test_rows=50, **some)
-    make, judge = parted("digits", 3, 0.5, 1, 0.1, 50)
+    columns = recipe(1, None, nodes=3, method=method, lr=0.1, given=given, rounds=4, every=2, graph=graph, **more)
+    make, judge = made()
     problems = [make(k) for k in range(3)]
     start = judge.x0(backend.generator(1, "start"))
     X, g, sizes = [start.copy() for _ in range(3)], np.empty_like(start), [problem.n for problem in problems]
@@ -131,6 +145,22 @@ def test_networks_on_nodes_are_the_slow_loop(method, given):
     apart = np.sqrt(np.mean([np.sum((x - mean) ** 2) for x in X])) / np.linalg.norm(mean)
     assert columns["apart"][-1] == pytest.approx(apart, rel=1e-3, abs=1e-6) and "train_loss" not in columns
     assert judge.feed.count("test") == 50 and (columns["apart"][-1] > 0) == (not method.federated)
+
+
+def test_pieces_of_a_text_are_dealt_out_evenly():
+    """passages: neighbours stay neighbours. random: pieces of 8 lengths, each with one node. No token twice."""
+    text = dataclasses.replace(shared("chain"), train=np.arange(1000))
+    stretches = pieces(text, 3, "passages", 5, seed=1)
+    np.testing.assert_array_equal(np.concatenate(stretches), np.arange(999))
+    dealt = pieces(text, 3, "random", 5, seed=1)
+    assert [len(part) for part in dealt] == [320] * 3  # 25 pieces of 40: 8 a node
+    assert len(np.unique(np.concatenate(dealt))) == 960
+    for part in dealt:
+        rows = part.reshape(-1, 40)
+        assert (np.diff(rows, axis=1) == 1).all() and (rows[:, 0] % 40 == 0).all()
+    assert (dealt[0] != pieces(text, 3, "random", 5, seed=2)[0]).any()
+    with pytest.raises(UserError, match="passages or random, got 'label'"):
+        pieces(text, 3, "label", 5, seed=1)
 
 
 def test_a_damaged_checkpoint_is_set_aside(tmp_path):
