@@ -56,9 +56,10 @@ def timed(function, calls):
     return (clock() - start) / calls
 
 
-def alternate(ours, theirs, rounds):
-    """(rounds,) seconds of each; theirs may be None. Which goes first changes from pair to pair."""
-    calls = [repeat(f) if f else 0 for f in (ours, theirs)]
+def alternate(ours, theirs, rounds, calls=None):
+    """(rounds,) seconds of each; theirs may be None. Which goes first changes from pair to pair. calls: of each in a
+    round; None: as many as take 0.05 s."""
+    calls = [calls or repeat(f) if f else 0 for f in (ours, theirs)]
     times = np.full((2, rounds), np.nan)
     gc.disable()
     for r in range(rounds):
@@ -98,9 +99,9 @@ class Table:
         self.lines += [head, "-" * len(head)]
         print("\n".join(self.lines), flush=True)
 
-    def add(self, name, ours, theirs, rounds, *more):
+    def add(self, name, ours, theirs, rounds, *more, calls=None):
         """Time a pair of functions and add its row; `more` fills the further columns. Returns the median ratio."""
-        a, b = alternate(ours, theirs, rounds)
+        a, b = alternate(ours, theirs, rounds, calls)
         ratio = a / b
         low, high = np.nanpercentile(ratio, (25, 75)) if theirs else (np.nan, np.nan)
         line = f"{name:34}{unit(np.median(a)):>12}"

@@ -4,7 +4,8 @@ A message is a run of bytes: the number of arrays, int64; for each array its dty
 axes and its shape, int64; then the numbers of each array. `unpack` checks all of it before it makes an array, so that
 a message that is damaged, or not one of ours, is refused where it arrives.
 
-`MPIWires` sends such runs through mpi4py: buffers of MPI.BYTE, by Isend, Probe and Recv.
+`MPIWires` sends such runs through mpi4py: buffers of MPI.BYTE, by Isend, Probe and Recv. Where both sides know what
+comes, `swap` sends the numbers alone.
 """
 
 import json
@@ -18,7 +19,7 @@ from npopt.optional import optional
 
 import numpy as np
 
-MESSAGE, SHOWN, RUN = 1, 2, 3  # tags
+MESSAGE, SHOWN, RUN, SLICE = 1, 2, 3, 4  # tags
 AXES = 8
 SPIN, NAP = 200, 5e-5  # looks for a message without a pause, and seconds between two looks after that
 
@@ -110,6 +111,17 @@ class MPIWires:
         data = np.empty(status.Get_count(self.MPI.BYTE), np.uint8)
         self.comm.Recv([data, self.MPI.BYTE], source=source, tag=tag)
         return data
+
+    def swap(self, out, into):
+        """Send an array to each of some ranks and take one of each, {rank: array}: numbers alone, of sizes that both
+        sides know, straight from one memory into the other."""
+        calls, looks = [(self.comm.Irecv, into), (self.comm.Isend, out)], 0
+        requests = [
+            call([array.view(np.uint8), self.MPI.BYTE], j, SLICE) for call, some in calls for j, array in some.items()
+        ]
+        while not self.MPI.Request.Testall(requests):
+            looks += 1
+            time.sleep(0 if looks < SPIN else NAP)
 
     def finish(self):
         """Wait until all that was posted has been taken."""

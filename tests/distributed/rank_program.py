@@ -21,6 +21,7 @@ from npopt.distributed import (
     Scaffold,
     TopK,
     exponential,
+    ranks,
     ring,
 )
 from npopt.distributed.ranks import on_ranks
@@ -70,6 +71,8 @@ def main(folder, how):
         if wires.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         on_ranks(EXTRA(0.1), problem(wires.rank), 10**9, graph=ring(wires.size), wires=wires)
+    if how == "slices":
+        ranks.SLICED = 1
     for name in CASES:
         run = part(name, wires)
         if wires.rank == 0:

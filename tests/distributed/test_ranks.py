@@ -10,9 +10,11 @@ import threading
 import time
 from pathlib import Path
 
-from npopt.distributed import EXTRA, FedAvg, ring, simulate
+from npopt.distributed import EXTRA, FedAvg, ranks, ring, simulate
 from npopt.distributed import wire as wires_of
+from npopt.distributed.base import Algorithm
 from npopt.distributed.ranks import on_ranks
+from npopt.distributed.simulation import History
 from npopt.distributed.wire import MPIWires, pack, pack_tree, unpack, unpack_tree
 from npopt.errors import UserError
 from problems.quadratic import Quadratic
@@ -47,6 +49,12 @@ class Threads:
             raise InterruptedError
         return np.frombuffer(data, np.uint8)
 
+    def swap(self, out, into):
+        for j, array in out.items():
+            self.post(j, wires_of.SLICE, array.view(np.uint8))
+        for j, array in into.items():
+            array[...] = self.take(j, wires_of.SLICE).view(array.dtype)
+
     def finish(self):
         pass
 
@@ -57,7 +65,7 @@ class Threads:
 
 def together(size, body):
     """[body(wires)] of so many ranks; an exception stands for itself."""
-    boxes = {(i, j, tag): queue.Queue() for i in range(size) for j in range(size) for tag in (1, 2)}
+    boxes = {(i, j, tag): queue.Queue() for i in range(size) for j in range(size) for tag in (1, 2, 4)}
     found = [None] * size
 
     def run(rank):
@@ -74,9 +82,12 @@ def together(size, body):
     return found
 
 
+@pytest.mark.parametrize("way", ["by rank 0", "by slices"])
 @pytest.mark.parametrize("count", [2, 5])
 @pytest.mark.parametrize("name", rank_program.CASES)
-def test_threads_as_ranks_give_the_bits_of_the_simulation(name, count):
+def test_threads_as_ranks_give_the_bits_of_the_simulation(name, count, way, monkeypatch):
+    """The simulation adds whole vectors. A rank adds a slice of long ones: here of all."""
+    monkeypatch.setattr(ranks, "SLICED", 1 if way == "by slices" else 1 << 60)
     expected = simulated(name, count)
     found = together(count, lambda wires: rank_program.part(name, wires))
     assert not [f for f in found if isinstance(f, Exception)], found
@@ -103,6 +114,30 @@ def test_a_problem_of_another_size_is_refused_where_it_arrives(capsys):
     )
     assert isinstance(found[1], UserError) and "expected (6,)" in str(found[1])
     assert "npopt: rank 1: start: rank 2 sent shape (5,)" in capsys.readouterr().err
+
+
+class Sum(Algorithm):
+    """All nodes add the vectors of their problems, once a round."""
+
+    def program(self, me):
+        while True:
+            total = yield me.all_reduce(me.problem.diagonal)
+            yield me.show(total)
+
+
+@pytest.mark.parametrize("far", [np.ones(300_001), np.ones((2, 150_000)), np.ones(300_000, "f4")], ids=str)
+def test_a_long_vector_of_another_shape_is_refused_where_it_arrives(far, capsys):
+    """It would be cut into other slices."""
+
+    def body(wires):
+        problem = Quadratic(np.ones(3))
+        problem.diagonal = far if wires.rank == 1 else np.ones(300_000)
+        return on_ranks(Sum(), problem, 2, wires=wires)
+
+    found = together(3, body)
+    assert any(isinstance(f, UserError) and "all_reduce: rank" in str(f) for f in found), found
+    assert not any(isinstance(f, History) for f in found)
+    assert "npopt: rank" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------------------- messages
@@ -193,9 +228,9 @@ def start(count, tmp_path, how):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
-def test_ranks_of_mpi_give_the_bits_of_the_simulation(count, tmp_path):
-    done = start(count, tmp_path, "all")
+@pytest.mark.parametrize("count, how", [(2, "all"), (2, "slices"), (4, "all"), (4, "slices")])
+def test_ranks_of_mpi_give_the_bits_of_the_simulation(count, how, tmp_path):
+    done = start(count, tmp_path, how)
     assert done.returncode == 0, done.stderr
     for name in rank_program.CASES:
         expected, found = simulated(name, count), np.load(tmp_path / f"{name}.npz")
