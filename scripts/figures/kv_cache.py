@@ -1,7 +1,7 @@
 """Figures of kv_cache: loss by position, shares of attention, codes, bytes and time."""
 
 from lab import Album
-from lab.figures import COLOURS, below, look, named, panels
+from lab.figures import COLOURS, below, look, mark, named, panels
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def attention_figure(results):
     for i, (column, text) in enumerate((("first", "the first word"), ("four", "the first four"))):
         shares = 100 * np.array([run.columns[column] for run in runs])
         left.bar(layers + 0.4 * i - 0.2, shares.mean(0), 0.38, color=COLOURS[i], label=text)
-    left.axhline(100 / 96, color="#333333", ls=":", lw=1.2)
+    mark(left, 100 / 96, "an even share of one word", 0.02)
     left.set(xlabel="layer", ylabel="share of attention [%]", xticks=layers)
     left.set_ylim(0, 1.3 * left.get_ylim()[1])
     left.legend(loc="upper right", ncols=2)
@@ -75,7 +75,8 @@ def attention_figure(results):
 
 @album.figure(
     "codes.png",
-    caption="What codes add to the loss, within the length of training (points: streams; bars: mean), on a log axis.",
+    caption="What codes add to the loss, within the length of training (points: streams; bars: mean). Left of 0 a "
+    "stream is read better than with the full cache.",
 )
 def codes_figure(results):
     figure, ax = panels(1, 1, (9, 4.8))
@@ -83,17 +84,19 @@ def codes_figure(results):
     names = list(dict.fromkeys(run.tags["cache"] for run in results.select("k") if run.tags["cache"] != "full"))
     for i, name in enumerate(names):
         more = np.array([np.mean(run.columns["loss"]) for run in results.select("k", cache=name)]) - base
-        ax.plot(np.maximum(more, 1e-6), [i] * len(more), "o", ms=6, alpha=0.5, color=COLOURS[0])
-        ax.plot([max(more.mean(), 1e-6)], [i], "|", ms=20, mew=2.5, color=COLOURS[0])
+        ax.plot(1e3 * more, [i] * len(more), "o", ms=6, alpha=0.5, color=COLOURS[0])
+        ax.plot([1e3 * more.mean()], [i], "|", ms=20, mew=2.5, color=COLOURS[0])
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
-    ax.set(xscale="log", xlabel="loss above that of the full cache [nats]")
+    ax.axvline(0, color="#888888", lw=1, ls=":")
+    ax.set(xlabel="loss above that of the full cache [0.001 nats]")
     return figure
 
 
 @album.figure(
     "growth.png",
-    caption="Bytes of a cache and time of a word, one thread, against the length of the text.",
+    caption="Bytes of a cache and time of a word, one thread, against the length of the text. Words behind a full "
+    "cache are compiled; groups of 16 numbers are not, nor what leaves words out.",
 )
 def growth_figure(results):
     figure, (left, right) = panels(1, 2)
