@@ -5,12 +5,12 @@ They are twice as fast.
 
 from problems.linear.passes import slope_of_one
 from problems.linear.prefetch import prefetch, prefetch_range
-from problems.linear.steps import finish, inlined, output, soft, square, start
+from problems.linear.steps import finish, joined, output, soft, square, start
 
 import numpy as np
 
 
-@inlined
+@joined
 def move(values, indices, span, cells, clock, l1, change, shift):
     """Make the step of the row's columns: v moves by -change a and by the parts of m and l1; then m += shift a."""
     (first, last), (t, d_t, then) = span, clock

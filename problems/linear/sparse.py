@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from problems.linear.passes import slope
 from problems.linear.prefetch import prefetch, prefetch_range
-from problems.linear.steps import add_row, finish, inlined, mean_weight, output, settle, square, start
+from problems.linear.steps import add_row, finish, inlined, joined, mean_weight, output, settle, square, start
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def read(loss, data, batches, table, state, t, S, l1, start_loss):
     return total / size
 
 
-@inlined
+@joined
 def move(data, batches, state, t, d_t, l1, rate):
     """Make the step of the columns of batch t, and of the intercept where its rate is not 0."""
     values, indices, indptr, d, _ = data
@@ -71,7 +71,7 @@ def move(data, batches, state, t, d_t, l1, rate):
             settle(indices, indptr[i], indptr[i + 1], np.uintp(k * d), cells, C, t, l1)
 
 
-@inlined
+@joined
 def remember(data, batches, table, state, t):
     """SAGA's table and mean after batch t: a row that comes twice in it counts once."""
     values, indices, indptr, d, _ = data

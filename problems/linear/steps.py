@@ -32,7 +32,9 @@ from problems.loops import OPTIONS
 import numba
 import numpy as np
 
-inlined = numba.njit(inline="always", **{name: OPTIONS[name] for name in ("error_model", "fastmath")})
+SOME = {name: OPTIONS[name] for name in ("error_model", "fastmath")}
+inlined = numba.njit(inline="always", **SOME)
+joined = numba.njit(forceinline=True, **SOME)  # LLVM puts it into its caller: typed once for all losses
 
 
 class Sparse(NamedTuple):
@@ -80,12 +82,12 @@ class Memory(NamedTuple):
     buffer: np.ndarray
 
 
-@inlined
+@joined
 def soft(v, t):
     return max(v - t, 0.0) - max(-v - t, 0.0)
 
 
-@inlined
+@joined
 def caught_up(v, m, C, a, b, l1):
     """v after the steps a..b-1 of v <- S_{d_t l1}(v - d_t m), with C[t] = d_0 + ... + d_{t-1} and every d_t > 0."""
     if l1 == 0.0:
@@ -112,7 +114,7 @@ def caught_up(v, m, C, a, b, l1):
     return v
 
 
-@inlined
+@joined
 def output(values, indices, first, last, column, cells, C, t, l1):
     """v . a_i at step t over one output's columns; with l1 the columns are caught up and stored on the way."""
     z = 0.0
@@ -129,7 +131,7 @@ def output(values, indices, first, last, column, cells, C, t, l1):
     return z
 
 
-@inlined
+@joined
 def mean_weight(weights, t, size):
     """The mean weight of the rows of batch t; empty weights are ones."""
     total = 0.0
@@ -138,7 +140,7 @@ def mean_weight(weights, t, size):
     return total / size if weights.size else 1.0
 
 
-@inlined
+@joined
 def square(x, weighted):
     total = 0.0
     for j in range(weighted):
@@ -146,7 +148,7 @@ def square(x, weighted):
     return total
 
 
-@inlined
+@joined
 def start(x, mean, reduced, weighted):
     """(weighted, 3): v, m, and the clock, which is C at the last touch (without l1) or the step after it."""
     cells = np.zeros((weighted, 3))
@@ -157,7 +159,7 @@ def start(x, mean, reduced, weighted):
     return cells
 
 
-@inlined
+@joined
 def finish(cells, C, S, steps, l1, x, mean, moves):
     """Catch every column up with the last step, and write x and, where it moves, the mean."""
     for j in range(cells.shape[0]):
@@ -170,7 +172,7 @@ def finish(cells, C, S, steps, l1, x, mean, moves):
             mean[j] = cells[j, 1]
 
 
-@inlined
+@joined
 def settle(indices, first, last, column, cells, C, t, l1):
     """The rest of the step of a batch's columns, each once, after all its rows were subtracted."""
     d_t, then = C[t + 1] - C[t], C[t + 1]
@@ -184,7 +186,7 @@ def settle(indices, first, last, column, cells, C, t, l1):
             cells[j, 2] = t + 1
 
 
-@inlined
+@joined
 def add_row(values, indices, first, last, column, cells, place, factor):
     """cells[:, place] += factor a_i"""
     for p in range(first, last):
