@@ -254,7 +254,7 @@ def w_collapse(results, args):
 @experiment.claim(
     "q-caches",
     "caches answer as the full one does",
-    expected="accuracy within 3 points of the full cache's, each, by likelihood and by likelihood a byte (chance: 25 %)",
+    expected="accuracy within 3 points of the full cache's, each, by likelihood and by likelihood a byte; chance is 25",
     source="differences of losses in part w",
 )
 def q_caches(results):
