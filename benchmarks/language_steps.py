@@ -13,9 +13,10 @@ processor's time is taken, best with --threads 1, where others use the machine, 
 """
 
 import pairs  # isort: skip (before NumPy)
-from pairs import Table, alternate, arguments, torch  # isort: skip
+from pairs import Table, arguments, beside_compiled, torch  # isort: skip
 from peaks import added, peak  # isort: skip
 
+import functools
 import time
 
 import nn
@@ -158,15 +159,6 @@ def alone(side, case, rows):
     return theirs(case, problem, problem.x0(backend.generator(0, "x0")), rows)
 
 
-def beside_compiled(mine, other, rounds):
-    """The median ratio of our step to that of torch.compile, as text; or why it does not compile here."""
-    try:
-        a, b = alternate(mine, other, rounds)
-    except Exception as error:
-        return type(error).__name__
-    return f"{np.median(a / b):.2f}"
-
-
 def main():
     p = arguments(__doc__, rounds=7)
     p.add_argument("--peak", nargs=2, metavar=("SIDE", "CASE"), help="print one side's peak memory, in bytes")
@@ -196,7 +188,8 @@ def main():
                 raise SystemExit(f"{case}: the losses of two steps are {losses[0]} and {losses[1]}")
         peaks = [peak(__file__, args.threads, s, case) if torch or s == "ours" else None for s in ("ours", "theirs")]
         memory = [f"{b / 2**20:.0f} MiB" if b else "-" for b in peaks]
-        compiled = beside_compiled(mine, theirs(case, problem, x, rows, True), args.rounds) if torch else "-"
+        made = functools.partial(theirs, case, problem, x, rows, True)
+        compiled = beside_compiled(mine, made, args.rounds) if torch else "-"
         found = table.add(f"{case}, {rows}x{length}", mine, other, args.rounds, *memory, compiled)
         if torch:
             share = f"{peaks[0] / peaks[1]:.2f}" if all(peaks) else "not known"

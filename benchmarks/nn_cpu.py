@@ -8,13 +8,13 @@ memory is what three steps add to the resident set of a process. This process ha
 libraries and compiled code are there already. The number is the median of three such processes.
 """
 
-from pairs import Table, alternate, arguments, repeat, timed, torch  # isort: skip (before NumPy)
+from pairs import Table, arguments, beside_compiled, repeat, timed, torch  # isort: skip (before NumPy)
 from peaks import added, peak  # isort: skip
 from steps import ours, theirs  # isort: skip
 
-from npopt import backend
+import functools
 
-import numpy as np
+from npopt import backend
 
 CASES = {
     "LeNet-5, batch 64": ("lenet", 64),
@@ -36,15 +36,6 @@ TARGETS = {
     "ResNet-18 of width 16, batch 128": 0.5,
     "ResNet-18 of width 32, batch 128": 0.45,
 }
-
-
-def beside_compiled(mine, case, size, channels_last, rounds):
-    """The median ratio of our step to torch.compile's, as text. If it does not compile here, the text says why."""
-    try:
-        a, b = alternate(mine, theirs(case, size, channels_last, compiled=True), rounds)
-    except Exception as error:  # no compiler for it, or one that it does not know
-        return type(error).__name__
-    return f"{np.median(a / b):.2f}"
 
 
 def main():
@@ -83,7 +74,8 @@ def main():
         peaks = [peak(__file__, args.threads, s, case, size) if torch or s == "ours" else None for s in sides]
         rounds = args.rounds if case in ("lenet", "mlp") else max(3, args.rounds // 2)
         memory = [f"{b / 2**20:.0f} MiB" if b else "-" for b in peaks]
-        compiled = beside_compiled(mine, case, size, layout == "channels last", rounds) if torch else "-"
+        made = functools.partial(theirs, case, size, layout == "channels last", compiled=True)
+        compiled = beside_compiled(mine, made, rounds) if torch else "-"
         found = table.add(name, mine, other, rounds, layout, *memory, compiled)
         if torch:
             notes.append(f"{name}: {found:.2f} (target {TARGETS[name]}), memory {peaks[0] / peaks[1]:.2f}")

@@ -71,6 +71,16 @@ def alternate(ours, theirs, rounds, calls=None):
     return times
 
 
+def beside_compiled(mine, make, rounds):
+    """The median ratio of our step to that of make(), which torch.compile has compiled, as text. If it does not compile
+    here, the text says why."""
+    try:
+        a, b = alternate(mine, make(), rounds)
+    except Exception as error:  # no compiler for it, or one that it does not know
+        return type(error).__name__
+    return f"{np.median(a / b):.2f}"
+
+
 def unit(seconds):
     for factor, name in ((1, "s"), (1e3, "ms"), (1e6, "us")):
         if seconds * factor >= 1 or name == "us":
