@@ -58,16 +58,16 @@ def method_of(name, lr):
 
 @experiment.runs
 def runs(args, found=None):
-    test = args.pick(None, 2000)
+    test, few = args.pick(None, 2000), args.pick({}, {"rows": 600})
     for data in args.data_of("a"):
         for method, base in BASES.items():
             for lr in finer([base * factor for factor in args.pick(FACTORS, FACTORS[1:2])], found, "a", method=method):
                 optimizer, l2 = method_of(method, lr)
-                problem = Recipe(lenet, data=data, validation=1 / 12, test_rows=test, l2=l2)
-                tags, some = dict(method=method, lr=lr), dict(stop=Stop(epochs=args.budget(EPOCHS, 3)), metrics=1)
+                problem = Recipe(lenet, data=data, validation=1 / 12, test_rows=test, l2=l2, **few)
+                tags, some = dict(method=method, lr=lr), dict(stop=Stop(epochs=args.budget(EPOCHS, 2)), metrics=1)
                 yield Entry("a", problem, optimizer, RandomReshuffling(64), Cosine(lr), **tags, **some)
     for data in args.data_of("b"):
-        problem, epochs = Recipe(lenet, data=data, rows=args.pick(6000, None), test_rows=test), args.budget(10, 2)
+        problem, epochs = Recipe(lenet, data=data, rows=args.pick(6000, 600), test_rows=test), args.budget(10, 2)
         some = dict(stop=Stop(epochs=epochs), metrics=epochs)
         for b1 in args.pick(B1, B1[:2]):
             for b2 in args.pick(B2, B2[::2]):
@@ -77,7 +77,7 @@ def runs(args, found=None):
     for data in args.data_of("c"):
         epochs = args.budget(15, 3)
         some = dict(stop=Stop(epochs=epochs), metrics=epochs, keep=True)
-        for lr, decay, kind in itertools.product(args.pick(RATES, RATES[:2]), args.pick(DECAYS, DECAYS[::2]), KINDS):
+        for lr, decay, kind in itertools.product(args.pick(RATES, RATES[:2]), args.pick(DECAYS, DECAYS[::3]), KINDS):
             l2, optimizer = (decay, Adam()) if kind == "L2" else (0.0, AdamW(weight_decay=decay / lr))
             problem = Recipe(lenet, data=data, rows=args.pick(3000, 600), validation=1 / 3, test_rows=test, l2=l2)
             tags = dict(method=kind, lr=lr, decay=decay)
@@ -100,7 +100,7 @@ experiment.claim(
     source="customary results for LeNet-5",
 )
 def a_accuracy(results, args):
-    if args.data_of("a") != ["mnist"] or args.quick or args.budget(EPOCHS, 3) != EPOCHS:
+    if args.data_of("a") != ["mnist"] or args.quick or args.budget(EPOCHS, 2) != EPOCHS:
         raise Undecided(f"it speaks of {EPOCHS} epochs on MNIST")
     ends = {m: 100 * t.runs.final("test_accuracy") for m, t in results.select("a").tuned(by=BY).items()}
     return decided(spreads(ends), *(within(v, 98.9) for v in ends.values()))

@@ -144,7 +144,7 @@ def runs(args):
     for data in args.data_of("a"):
         size = args.pick(dict(size=2000, length=24, features=96, layers=2, heads=4, passes=0.2),
                          dict(size=400, length=16, features=32, layers=1, heads=2, rate=3e-3, passes=1))  # fmt: skip
-        size |= dict(rows=args.pick(1600, 200), held=args.pick(400, 100), test_rows=args.pick(1000, 100))
+        size |= dict(rows=args.pick(1600, 100), held=args.pick(400, 100), test_rows=args.pick(1000, 100))
         problem = Recipe(finetuned, data=data, beside=BESIDE.get(data, data), start="learned", **size)
         epochs = args.budget(3, 1)
         steps = round(epochs * -(-size["rows"] // BATCH))
@@ -162,13 +162,13 @@ def runs(args):
                 arm, more = ("32 bits", {}) if method == STABLE[0] else ("blocks of 256", dict(whole=("embedding",)))
             small = {"smallest": args.pick(4096, 512)} if ARMS[arm] else {}
             problem = Recipe(gpt, data=data, **size, **(dict(stable=True, tied=False) if method in STABLE else {}))
-            some = dict(stop=Stop(steps=args.pick(600, 40)), metrics=args.pick(60, 10), per="step", method=method)
+            some = dict(stop=Stop(steps=args.pick(600, 20)), metrics=args.pick(60, 10), per="step", method=method)
             optimizer = kept(AdamW(weight_decay=0.0), arm, **small, **more)
             lr = RATE["stable" if method in STABLE else "b"]
             yield Entry("b", problem, optimizer, RandomReshuffling(16), Cosine(lr), **some)
     for (kind, block), outliers in ((pair, n) for n in (True, False) for pair in PREDICTED):
         run = Recipe(planted, kind=kind, block=block, outliers=outliers)
-        yield Entry("c", run=run, seeds=DRAWS, kind=kind, block=block or "all", outliers=outliers)
+        yield Entry("c", run=run, seeds=args.pick(DRAWS, DRAWS[:3]), kind=kind, block=block or "all", outliers=outliers)
     for data in args.data_of("n"):
         size = dict(length=64, features=64, layers=args.pick(2, 1), heads=4, held=0)
         run = Recipe(natural, data=data, steps=args.pick(600, 20), every=args.pick(50, 10), **size)

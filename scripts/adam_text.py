@@ -52,7 +52,7 @@ RATES = {  # a factor 3 apart; a mean over 28 outputs has smaller gradients
     ("b", "momentum SGD"): (0.1, 0.3, 1.0, 3.0),
 }
 ADAM = {LEARNED: (1e-4, 3e-4, 1e-3, 3e-3), SCRATCH: (3e-4, 1e-3, 3e-3)}
-ROWS = 1600, 800  # training texts with labels, and of --quick
+ROWS = 1600, 240  # training texts with labels, and of --quick
 L2, MIDDLE = (1e-5, 1e-4, 1e-3), 1e-3  # of part d
 BESIDE = {"sst2-socher": "goemotions", "goemotions": "sst2-socher", "opinions": "moods", "moods": "opinions"}
 
@@ -61,7 +61,7 @@ BESIDE = {"sst2-socher": "goemotions", "goemotions": "sst2-socher", "opinions": 
 def size_of(data, args):
     """What the encoder is, and how long it fills gaps."""
     if args.quick:
-        return dict(size=400, length=16, features=32, layers=1, heads=2, rate=3e-3, passes=3)
+        return dict(size=400, length=16, features=32, layers=1, heads=2, rate=3e-3, passes=1)
     return dict(size=2000, length=24, features=96, layers=2, heads=4, rate=1e-3, passes=1)
 
 

@@ -32,7 +32,7 @@ experiment = Experiment(
         "b": Part("seven trainings at eps 0.3", "digits", "mnist"),
     },
     seeds=3,
-    quick_seeds=2,
+    quick_seeds=1,
     figures=album,
 )
 
@@ -64,8 +64,8 @@ def triangle(epochs, steps):
 
 @experiment.runs
 def runs(args):
-    rows, batch = args.pick(None, 500), args.pick(BATCH, 50)
-    size = dict(rows=rows, test_rows=args.pick(TESTED, 30))
+    rows, batch = args.pick(None, 250), args.pick(BATCH, 50)
+    size = dict(rows=rows, test_rows=args.pick(TESTED, 20))
     for data in args.data_of("a"):
         steps = -(-min(rows_of(data), rows or 10**9) // batch)
         for network in NETWORKS:

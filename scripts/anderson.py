@@ -59,6 +59,8 @@ experiment = Experiment(
 FULL = RandomReshuffling(None)
 LONGEST = 5000  # steps
 UNTIL = Stop(steps=LONGEST, target=("gap", TARGET))
+SOON = Stop(steps=2200, target=("gap", TARGET))  # of --quick
+TIMED = ("Nesterov", "Anderson 10", "L-BFGS")  # what claims about seconds compare; seeds are repetitions
 KINDS = {"a": "linear regression", "l": "wide least squares", "b": "logistic regression"}
 
 
@@ -108,8 +110,9 @@ def comparison(part, args):
         for name, optimizer, lr in methods(problem.smoothness(), problem.strong_convexity()):
             slow = name == "gradient descent"  # for which one repetition has to do
             often = 10 if slow else 5 if problem.n > 5000 and not isinstance(optimizer, Anderson) else 1
-            seeds = args.seeds[: 1 if slow else 3 if problem.n > 5000 else None]
-            how = dict(stop=UNTIL, metrics=often, per="step", seeds=seeds)
+            once = slow or args.quick and name not in TIMED
+            seeds = args.seeds[: 1 if once else 3 if problem.n > 5000 else None]
+            how = dict(stop=args.pick(UNTIL, SOON), metrics=often, per="step", seeds=seeds)
             yield Entry(part, recipe, narrow(optimizer, problem.dim), FULL, lr, **how, data=data, method=name)
         yield Entry(part, run=Recipe(lbfgs, **tags), data=data, method="L-BFGS")
 
@@ -297,19 +300,17 @@ def clock_figure(results):
 )
 def predicted_figure(results):
     figure, ax = panels()
+    sets = [(p, d, r) for p in KINDS if p in results.parts for d, r in results.select(p).groups("data")]
+    found = [(part, predicted(data, runs, part)) for part, data, runs in sets]
     for i, name in enumerate(("gradient descent", "heavy ball", "Nesterov")):
-        for part in KINDS:
-            if part not in results.parts:
-                continue
-            rows = [predicted(data, runs, part)[name] for data, runs in results.select(part).groups("data")]
-            for least, most, seen in rows:
-                if np.isfinite(seen):
-                    colour, fill = look(i)["color"], "none" if part == "b" else "full"
-                    if part != "b" and least > 1:
-                        ax.plot([least, most], [seen, seen], color=colour, lw=2)
-                    elif part != "b":
-                        ax.plot([0.75 * most], [seen], "<", color=colour, ms=6)
-                    ax.plot([most], [seen], MARKERS[i], color=colour, ms=7, fillstyle=fill)
+        for part, (least, most, seen) in ((part, counts[name]) for part, counts in found):
+            if np.isfinite(seen):
+                colour, fill = look(i)["color"], "none" if part == "b" else "full"
+                if part != "b" and least > 1:
+                    ax.plot([least, most], [seen, seen], color=colour, lw=2)
+                elif part != "b":
+                    ax.plot([0.75 * most], [seen], "<", color=colour, ms=6)
+                ax.plot([most], [seen], MARKERS[i], color=colour, ms=7, fillstyle=fill)
         ax.plot([], [], MARKERS[i], color=look(i)["color"], label=name)
     ends = [max(a, b) for a, b in zip(ax.get_xlim(), ax.get_ylim(), strict=True)]
     ax.plot([5, ends[1]], [5, ends[1]], color="#888888", lw=1, ls=":")

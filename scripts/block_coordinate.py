@@ -57,7 +57,7 @@ HEAD = ["pooler", "head"]  # begins with random numbers, and is always moved
 def size_of(args):
     """What the encoder is, and how long it fills gaps."""
     if args.quick:
-        return dict(size=400, length=16, features=32, layers=3, heads=2, rate=3e-3, passes=3)
+        return dict(size=400, length=16, features=32, layers=2, heads=2, rate=3e-3, passes=1)
     return dict(size=2000, length=32, features=64, layers=6, heads=4, rate=1e-3, passes=1)
 
 
@@ -66,13 +66,13 @@ def options_of(data, args, method=None):
     if data not in BESIDE:
         raise UserError(f"block_coordinate: --data is one of {', '.join(BESIDE)}; got {data!r}")
     start = weights_in(args.weights) if args.weights else "learned"
-    some = dict(rows=args.pick(1000, 160), held=args.pick(400, 60), test_rows=args.pick(1000, 60), moved=True)
+    some = dict(rows=args.pick(1000, 96), held=args.pick(400, 40), test_rows=args.pick(1000, 40), moved=True)
     some |= dict(adapters=(LoRA, {"rank": 8, "alpha": 16.0}), alone=True) if method == "LoRA" else {}
     return dict(data=data, beside=BESIDE[data], start=start) | some | size_of(args)
 
 
 def layers_of(args):
-    return [f"encoder.layer{i}" for i in range(1, (3 if args.quick else 6) + 1)]
+    return [f"encoder.layer{i}" for i in range(1, (2 if args.quick else 6) + 1)]
 
 
 def estimator_of(method, args, period=PERIOD, order="random", **more):
@@ -91,11 +91,11 @@ def optimizer_of(method):
 
 
 def entry(part, data, args, method, lr, estimator, **tags):
-    steps = args.pick(120, 30)
+    steps = args.pick(120, 12)
     problem = Recipe(finetuned, **options_of(data, args, method))
     return Entry(part, problem, optimizer_of(method), RandomReshuffling(BATCH),
                  WithWarmup(Linear(lr), steps // 10), estimator=estimator, stop=Stop(steps=steps),
-                 metrics=args.pick(30, 15), per="step", keep=False, method=method, lr=lr, **tags)  # fmt: skip
+                 metrics=args.pick(30, 6), per="step", keep=False, method=method, lr=lr, **tags)  # fmt: skip
 
 
 def best_rate(found, args, part="a", **tags):

@@ -139,7 +139,7 @@ def runs(args):
         problem = Recipe(perceptron, data=data, hidden=(512, 64), rows=args.pick(None, 800), pixels=pixels)
         for form, (optimizer, lr) in FORMS.items():
             yield Entry("a", problem, optimizer, sampler, lr, stop=Stop(epochs=1), metrics=0.125, form=form)
-    few, stop, rows = args.seeds[:5], Stop(epochs=args.budget(6, 4)), args.pick(10_000, 600)
+    few, stop, rows = args.seeds[:5], Stop(epochs=args.budget(6, 3)), args.pick(10_000, 400)
     for data in args.data_of("b"):
         problem = Recipe(perceptron, data=data, hidden=WIDE, activation=GELU, rows=rows, pixels=pixels)
         for method, (optimizer, lr) in METHODS.items():

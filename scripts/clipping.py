@@ -44,7 +44,7 @@ experiment = Experiment(
         "p": Part("perplexity of an LSTM", "chain", "ptb"),
     },
     seeds=3,
-    quick_seeds=2,
+    quick_seeds=1,
     figures=album,
 )
 
@@ -88,6 +88,7 @@ def best_rate(found, method):
 def runs(args, found=None):
     for M in args.pick(MS, MS[::2][:3]):
         for name, (optimizer, estimator, rates) in TOY.items():
+            rates = args.pick(rates, rates[:150])
             run = Recipe(iterations, optimizer=optimizer, estimator=estimator, M=M, rates=rates, eps=EPS)
             yield Entry("t", run=run, seeds=args.seeds[:1], method=name, M=M)
     run = Recipe(walk, estimator=Clipped(1.0), M=MS[-1], lr=0.1, steps=120)
@@ -100,13 +101,13 @@ def runs(args, found=None):
             yield Entry("l", problem, optimizer, Sequential(16), lr, **how, method=name)
     for data in args.data_of("r"):
         sizes, batch = args.pick(dict(width=4, rows=64), dict(width=2, rows=32)), RandomReshuffling(args.pick(64, 32))
-        problem, stop = Recipe(followed_resnet, data=data, every=EVERY, **sizes), Stop(steps=args.pick(200, 20))
+        problem, stop = Recipe(followed_resnet, data=data, every=EVERY, **sizes), Stop(steps=args.pick(200, 10))
         for name, (optimizer, estimator, lr) in PATHS["r"].items():
             how = dict(estimator=estimator, stop=stop, metrics=EVERY, per="step")
             yield Entry("r", problem, optimizer, batch, lr, **how, method=name)
     for data in args.data_of("p"):
-        problem = Recipe(language, data=data, units=args.pick(100, 16), held=args.pick(8000, 2000))
-        short, long = args.pick((STEPS, LONG), (20, 40))
+        problem = Recipe(language, data=data, units=args.pick(100, 16), held=args.pick(8000, 1000))
+        short, long = args.pick((STEPS, LONG), (12, 24))
         for name, (optimizer, estimator, rates) in METHODS.items():
             stages = [(lr, "all rates", short, short // 4) for lr in args.pick(rates, rates[1:2])]
             chosen = rates[1] if args.quick else best_rate(found, name)

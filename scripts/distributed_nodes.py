@@ -90,14 +90,14 @@ def entry(args, part, name, method, scale, rounds, *, data, split, graph=None, c
     """One line of the grid. With --ranks each rank is a node, and a server takes one of them."""
     nodes = NODES if args.ranks is None else args.ranks - int(method.federated)
     some = dict(data=data, nodes=nodes, split=split, l2=L2[data], method=method, scale=scale, given=given)
-    more = dict(rounds=rounds, every=max(1, rounds // 100), graph=graph, clock=clock, faults=faults)
+    more = dict(rounds=rounds, every=max(1, rounds // args.pick(100, 25)), graph=graph, clock=clock, faults=faults)
     run = Recipe(trained, **some, **more)
     return Entry(part, run=run, seeds=seeds, data=data, split=split, method=name, scale=scale)
 
 
 @experiment.runs
 def runs(args):
-    add, far, near = partial(entry, args), args.pick(4000, 400), args.pick(2000, 200)
+    add, far, near = partial(entry, args), args.pick(4000, 150), args.pick(2000, 100)
     for data in args.data_of("a"):
         for split in ("random", "label"):
             same = dict(data=data, split=split, graph=ring, seeds=ONE)
@@ -120,13 +120,13 @@ def runs(args):
     for data in args.data_of("h"):
         for alpha in args.pick(ALPHAS, (0.1, 10.0)):
             for name, (method, scale, rounds, given) in SPREAD.items():
-                rounds *= args.pick(100, 10)
+                rounds *= args.pick(100, 5)
                 yield add("h", name, method, scale, rounds, data=data, split=alpha, seeds=args.seeds[:3], **given)
 
 
 def away(args, add, data):
     """Part c. Ranks of MPI lose nothing, and have no clock: there only the first half is run."""
-    same, few, far = dict(data=data, split="label"), args.pick(2000, 100), args.pick(4000, 400)
+    same, few, far = dict(data=data, split="label"), args.pick(2000, 40), args.pick(4000, 150)
     for steps in AT_HOME:
         yield add("c", AT_HOME[steps], FedAvg, 0.5, few, steps=steps, seeds=ONE, **same)
     yield add("c", "SCAFFOLD, 5 steps", Scaffold, 0.5, few, steps=5, seeds=ONE, **same)

@@ -57,10 +57,11 @@ def walks(part, build, lr, steps, count, sampler=None, estimator=None, given=Non
 
 @experiment.runs
 def runs(args):
-    count, few = args.pick(200, 4), args.pick(20, 3)
+    count, few = args.pick(200, 3), args.pick(20, 2)
     for lr in STEEP:
-        yield walks("a", two_basins, lr, 1000, 1, given=dict(rows=1, start=(1.001, 1.0)), method="GD")
-        yield walks("a", two_basins, lr, 1000, 1, given=dict(start=(1.001, 1.0)), method="GD, cloud")
+        steps = args.pick(1000, 500)
+        yield walks("a", two_basins, lr, steps, 1, given=dict(rows=1, start=(1.001, 1.0)), method="GD")
+        yield walks("a", two_basins, lr, steps, 1, given=dict(start=(1.001, 1.0)), method="GD, cloud")
     for batch in args.pick((1, 5, 20), (1,)):
         for lr in args.pick((0.003, 0.0095), (0.0095,)):
             yield walks("a", two_basins, lr, args.pick(2000, 200), few, WithReplacement(batch), method="SGD", B=batch)

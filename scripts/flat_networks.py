@@ -37,7 +37,7 @@ experiment = Experiment(
         "w": Part("one after the other, with a sixth of the labels drawn anew", "digits", "fashion-mnist"),
     },
     seeds=5,
-    quick_seeds=2,
+    quick_seeds=1,
     figures=album,
 )
 
@@ -56,7 +56,7 @@ def runs(args):
         problem = dict(rows=args.pick(1000, 100), hidden=args.pick((64, 32), (16,)), test_rows=args.pick(None, 300))
         for lr in args.pick(RATES, RATES[-1:]):
             for batch in args.pick(BATCHES, (0, 25, 4)):
-                steps = args.pick(round(TIME[batch] / lr), 300)
+                steps = args.pick(round(TIME[batch] / lr), 160)
                 some = dict(data=data, problem=problem, batch=batch, lr=lr, steps=steps, piece=1000, look=look)
                 rows = dict(metrics=max(1, steps // 40), per="step")
                 yield Entry("g", run=Recipe(stopped, **some), batch=batch, lr=lr, n=problem["rows"], **rows)
@@ -64,7 +64,7 @@ def runs(args):
         problem = dict(rows=args.pick(1200, 120), hidden=args.pick((64, 32), (16,)), test_rows=args.pick(None, 300))
         problem |= dict(noise=1 / 6)
         for order, batches in args.pick(ORDERS, dict(list(ORDERS.items())[:2])).items():
-            steps = [args.pick(round(TIME[batch] / SWITCH), 300) for batch in batches]
+            steps = [args.pick(round(TIME[batch] / SWITCH), 160) for batch in batches]
             some = dict(data=data, problem=problem, batches=batches, lr=SWITCH, steps=steps, piece=1200, look=look)
             rows = dict(metrics=args.pick(250, 20), per="step")
             yield Entry("w", run=Recipe(switched, **some), order=order, n=problem["rows"], **rows)

@@ -99,7 +99,7 @@ def entries(part, data, lengths, args):
     elif part == "b":
         recipe = Recipe(logistic, **some)
         for rule, sampler in RULES.items():
-            for k in range(*args.pick((-4, 9), (-1, 4))):
+            for k in range(*args.pick((-4, 9), (0, 3))):
                 how = dict(stop=Stop(epochs=args.pick(5, 2)), metrics=1)
                 yield Entry("b", recipe, SGD(), sampler, 2.0**k / L, **how, rule=rule, c=2.0**k, **tags)
     elif lengths == "log-normal":

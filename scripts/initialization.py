@@ -60,8 +60,8 @@ RATES = (1e-2, 3e-2, 1e-1)  # of part c, before the finer grid
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args, found=None):
-    rows, few, sampler = args.pick(None, 1200), args.seeds[:5], RandomReshuffling(128)
-    three, ten = (Stop(epochs=args.budget(*epochs)) for epochs in ((3, 6), (10, 4)))
+    rows, few, sampler = args.pick(None, 600), args.seeds[:5], RandomReshuffling(128)
+    three, ten = (Stop(epochs=args.budget(*epochs)) for epochs in ((3, 4), (10, 3)))
     for start in STARTS:
         yield Entry("a", run=Recipe(spectra, start=STARTS[start]), start=start)
     for data in args.data_of("b"):

@@ -54,7 +54,7 @@ AT_ZERO = ("rastrigin", "ackley")
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args, found=None):
-    rows, epochs = args.pick(ROWS, 600), args.budget(8, 3)
+    rows, epochs = args.pick(ROWS, 300), args.budget(8, 3)
     for function in (spike, counterexample, rectifier):
         yield Entry("b", run=Recipe(function), seeds=[0], of=function.__name__)
     for data in args.data_of("w"):
@@ -82,7 +82,7 @@ def runs(args, found=None):
     for method in args.pick(list(methods(STEPS)), ("SGD", "Adam", "Adafactor")):
         if method not in ("LARS", "LAMB"):  # two numbers have no layers
             rates = [10 ** (k / 2) for k in range(-10, 3, args.pick(1, 4))]
-            some = dict(method=method, rates=rates, steps=args.pick(STEPS, 100))
+            some = dict(method=method, rates=rates, steps=args.pick(STEPS, 60))
             yield Entry("e", run=Recipe(on_surfaces, **some), seeds=starts, method=method, moved=True)
             if method in ("Adafactor", "Adam"):
                 run = Recipe(on_surfaces, **some, names=AT_ZERO, shift=(0.0, 0.0))

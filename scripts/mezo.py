@@ -39,7 +39,7 @@ experiment = Experiment(
         "c": Part("ResNet-20 that has learned a task nearby", "digits", "cifar-10-jpeg"),
     },
     seeds=3,
-    quick_seeds=2,
+    quick_seeds=1,
     figures=album,
 )
 
@@ -77,13 +77,13 @@ def estimators(part):
 def steps_of(method, part, args):
     """(steps, steps between two rows of columns)"""
     full = {"SGD": 100, "DeepZero": 40} if part != "c" else {"SGD": 60, "DeepZero": 4}
-    others = args.pick(250, 40) if part == "c" else args.pick(2000, 80)
-    steps = args.pick(full, {"SGD": 40, "DeepZero": 5}).get(method, others)
+    others = args.pick(250, 12) if part == "c" else args.pick(2000, 40)
+    steps = args.pick(full, {"SGD": 12, "DeepZero": 2}).get(method, others)
     return steps, max(1, steps // (6 if part == "c" else args.pick(50, 10)))
 
 
 def problem_of(part, data, args):
-    size = dict(rows=args.pick(2000, 600), before=args.pick(10_000, 1400), epochs=args.pick(3, 10), test_rows=1000)
+    size = dict(rows=args.pick(2000, 200), before=args.pick(10_000, 600), epochs=3, test_rows=args.pick(1000, 100))
     if part == "c":
         size |= {} if args.quick else dict(before=20_000, epochs=3)
         return Recipe(adapted, data=data, network="resnet20", width=args.pick(16, 4), **size)
@@ -111,7 +111,7 @@ def runs(args):
         given = (HeavyBall(0.0), MIDDLE, GaussianSmoothing(), steps_of("ZO-SGD", "a", args))
         yield entry("a", data, args, *given, method="ZO-SGD", lr=MIDDLE)
     for data in args.data_of("r"):
-        lengths = args.pick((1000, 100), (60, 30))
+        lengths = args.pick((1000, 100), (30, 15))
         for radius in args.pick(RADII, RADII[1::2]):
             yield entry("r", data, args, SGD(), MIDDLE, MeZO(radius), lengths, radius=radius)
     for data, start in itertools.product(args.data_of("e"), ("learned", "scratch")):

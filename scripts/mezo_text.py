@@ -83,7 +83,7 @@ WIDTHS = (64, 128, 256, 384)
 # ------------------------------------------------------------------------------------------------------------- grid
 def problem_of(data, args, k, lora=False):
     size = dict(size=2000, length=24, features=96, layers=2, heads=4, rate=1e-3, passes=1)
-    size = args.pick(size, dict(size=400, length=20, features=32, layers=2, heads=2, rate=3e-3, passes=3))
+    size = args.pick(size, dict(size=400, length=20, features=32, layers=2, heads=2, rate=3e-3, passes=1))
     some = dict(k=args.pick(k, min(k, 8)), test_rows=args.pick(1000, 60), moved=True)
     some |= dict(adapters=(LoRA, {"rank": 8, "alpha": 16.0})) if lora else {}
     return Recipe(prompts, data=data, beside=BESIDE[data], **some, **size)
@@ -101,7 +101,7 @@ def method_of(method):
 
 
 def steps_of(method, args):
-    return args.pick(100, 20) if method in WAY_BACK else args.pick(2000, 60)
+    return args.pick(100, 8) if method in WAY_BACK else args.pick(2000, 20)
 
 
 def few(part, data, args, method, lr, k, **tags):
@@ -162,14 +162,14 @@ def runs(args, found=None):
     for data, (method, estimator) in itertools.product(args.data_of("v"), REDUCED.items()):
         for lr in args.pick((1e-4, 3e-4, 1e-3), (3e-4,)):
             yield Entry("v", problem_of(data, args, 64), SGD(), RandomReshuffling(16), lr, estimator=estimator,
-                        stop=Stop(evaluations=args.pick(40_000, 1600)), metrics=args.pick(200, 10), per="step",
+                        stop=Stop(evaluations=args.pick(40_000, 640)), metrics=args.pick(200, 4), per="step",
                         seeds=args.seeds[:3], keep=False, method=method, lr=lr)  # fmt: skip
     for data, radius, lr in itertools.product(args.data_of("r"), args.pick(RADII, RADII[2:4]), (1e-4, 1e-3)):
         sampler = RandomReshuffling(args.pick(32, 16))
         yield Entry("r", problem_of(data, args, 16), SGD(), sampler, lr, estimator=MeZO(radius),
-                    stop=Stop(steps=args.pick(500, 30)), metrics=100, per="step", seeds=args.seeds[:3], keep=False,
+                    stop=Stop(steps=args.pick(500, 10)), metrics=100, per="step", seeds=args.seeds[:3], keep=False,
                     radius=radius, lr=lr)  # fmt: skip
-    for data, features in itertools.product(args.data_of("g"), args.pick(WIDTHS, WIDTHS[:2])):
+    for data, features in itertools.product(args.data_of("g"), args.pick(WIDTHS, (32, 64))):
         for method in ("Adam", "MeZO"):
             run = Recipe(grown, data=data, features=features, method=method)
             yield Entry("g", run=run, seeds=[0], method=method, features=features)

@@ -60,8 +60,8 @@ def method_of(name):
 
 def images(data, args, network, name, **more):
     compute, estimator = method_of(name)
-    size = dict(rows=args.pick(None, 400), test_rows=args.pick(2000, 100))
-    size |= dict(rows=args.pick(10_000, 400), width=args.pick(8, 4)) if network == "ResNet-18" else {}
+    size = dict(rows=args.pick(None, 200), test_rows=args.pick(2000, 100))
+    size |= dict(rows=args.pick(10_000, 200), width=args.pick(8, 4)) if network == "ResNet-18" else {}
     return Recipe(pictures, data=data, network=network, compute=compute, **size, **more), estimator
 
 
@@ -84,7 +84,7 @@ def training(args):
         yield trained("r", problem, estimator, args.pick(120, 4), args.pick(64, 32), 0.05, looks=2, format=name)
     for data, name in itertools.product(args.data_of("t"), FORMATS[:4]):
         compute, estimator = method_of(name)
-        size = dict(length=64, features=64, layers=2, heads=4, held=args.pick(16_384, 512))
+        size = dict(length=args.pick(64, 32), features=64, layers=args.pick(2, 1), heads=4, held=args.pick(16_384, 256))
         problem = Recipe(text, data=data, compute=compute, **size, tokens=args.pick(None, 4000))
         yield trained("t", problem, estimator, args.pick(300, 4), 16, 2e-3, AdamW(), format=name)
 
@@ -114,7 +114,7 @@ def weighed(args):
     """Parts m and b."""
     for data, network in itertools.product(args.data_of("m"), ("LeNet-5", "CNN")):
         for batch, compute in itertools.product(args.pick(BATCHES, (32,)), (None, "float16", "bfloat16")):
-            given = dict(data=data, network=network, compute=compute, rows=args.pick(4000, 400))
+            given = dict(data=data, network=network, compute=compute, rows=args.pick(4000, 200))
             run = Recipe(memory, build=pictures, arguments=given, optimizer=AdamW(), batch=batch, lr=1e-3, steps=3)
             yield Entry("m", run=run, seeds=[0], network=network, batch=batch, format=compute or "float32")
     for data in args.data_of("b"):

@@ -56,7 +56,7 @@ def runs(args):
             B = n if own == "n" else own
             if own == 1 and args.quick or B > n:
                 continue
-            length = dict(stop=Stop(epochs=args.budget(most, min(most, 10))), metrics=2 if own == "n" else 0.125)
+            length = dict(stop=Stop(epochs=args.budget(most, min(most, 5))), metrics=2 if own == "n" else 0.125)
             tags, seeds = dict(study="own rate", B=own), args.seeds[: 3 if own in (1, "n") else 5]
             yield Entry("b", problem(data), SGD(), RandomReshuffling(B), lr, seeds=seeds, **tags, **length)
         for B in args.pick(tuple(PRINTED), (64, 128)):
@@ -65,13 +65,13 @@ def runs(args):
         starts, sizes = args.pick(list(STARTS), ["Xavier"]), args.pick(SIZES, SIZES[:2])
         few = dict(seeds=args.seeds[:3], stop=Stop(epochs=args.budget(3, 2)))
         for (method, (optimizer, lr)), start, B in itertools.product(CUSTOMARY.items(), starts, sizes):
-            crossed, tags = problem(data, start, args.pick(10_000, 1200)), dict(method=method, start=start, B=B)
+            crossed, tags = problem(data, start, args.pick(10_000, 600)), dict(method=method, start=start, B=B)
             yield Entry("b", crossed, optimizer, RandomReshuffling(B), lr, **tags, **few)
-    sizes, at_least = args.pick(SPEEDS, SPEEDS[:5]), args.pick(0.1, 0.02)
+    sizes, at_least = args.pick(SPEEDS, SPEEDS[2:5]), args.pick(0.1, 0.01)
     for data in args.data_of("t"):
         for cores in (1, 2):
             run = Recipe(throughput, data=data, rows=rows, sizes=sizes, threads=cores, at_least=at_least)
-            yield Entry("t", run=run, cores=cores, seeds=args.seeds[:4])
+            yield Entry("t", run=run, cores=cores, seeds=args.seeds[: args.pick(4, 1)])
 
 
 # ----------------------------------------------------------------------------------------------------------- claims

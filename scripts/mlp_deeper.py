@@ -51,7 +51,7 @@ def runs(args, found=None):
         ("g", METHODS, DEEPER, (1 / 3, 1, 3), 6000, 256, 8),
         ("l", DEEP, DEEPEST, (1 / 25, 1 / 5, 1, 5), 12_000, 128, 4),
     ):
-        common = dict(rows=args.pick(rows, 600), validation=1 / 6, hidden=hidden, pixels=(0, 1), init=xavier)
+        common = dict(rows=args.pick(rows, 400), validation=1 / 6, hidden=hidden, pixels=(0, 1), init=xavier)
         sampler, stop = RandomReshuffling(args.pick(batch, 64)), Stop(epochs=args.budget(epochs, 2))
         for data in args.data_of(part):
             for method, (optimizer, lr) in methods.items():

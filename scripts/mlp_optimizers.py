@@ -61,7 +61,7 @@ class Unbounded(HeavyBall):
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args, found=None):
-    rows, fewer, three = args.pick(None, 1200), args.pick(10_000, 1200), args.seeds[:3]
+    rows, fewer, three = args.pick(None, 400), args.pick(10_000, 400), args.seeds[:3]
     sampler, xavier = RandomReshuffling(args.pick(256, 64)), init.XavierUniform()
     few, lengths = args.seeds[:5], ((3, 2), (5, 3), (10, 4))
     brief, short, whole = (dict(stop=Stop(epochs=args.budget(*epochs))) for epochs in lengths)
@@ -78,7 +78,7 @@ def runs(args, found=None):
             yield Entry("d", problem(data, l2=decay), HeavyBall(0.9), sampler, 0.02, method="decay", l2=decay, **short)
         told, tags = problem(data, None, l2=1e-3, rows=rows), REPORT | {"l2": 1e-3}
         yield Entry("d", told, HeavyBall(0.9), sampler, 0.1, seeds=three, **tags, **whole)
-        for lr in (1e-1, 1e-2, 1e-3, 1e-4):
+        for lr in args.pick((1e-1, 1e-2, 1e-3, 1e-4), (1e-1, 1e-3)):
             yield Entry("d", problem(data), Unbounded(1.5), sampler, lr, method="beta 1.5", lr=lr, seeds=few, **short)
     for data in args.data_of("e"):
         for lr in finer(args.pick(RATES, RATES[1:2]), found, "e", study="rate"):

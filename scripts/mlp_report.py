@@ -62,9 +62,9 @@ def plans(lr, epoch, epochs):
 
 @experiment.runs
 def runs(args):
-    epochs, rows, fewer = args.budget(10, 4), args.pick(None, 1200), args.pick(10_000, 1200)
+    epochs, rows, fewer = args.budget(10, 3), args.pick(None, 600), args.pick(10_000, 400)
     sampler, some = RandomReshuffling(args.pick(256, 64)), dict(stop=Stop(epochs=epochs))
-    short, watching = args.budget(5, 4), Stop(epochs=args.budget(10, 5))
+    short, watching = args.budget(5, 3), Stop(epochs=args.budget(10, 5))
 
     def problem(data, start="Xavier", rows=rows):
         return Recipe(perceptron, data=data, rows=rows, pixels=(0, 1), init=STARTS[start])
@@ -81,7 +81,7 @@ def runs(args):
                 yield Entry("c", few_rows, optimizer, sampler, schedule, stop=Stop(epochs=short), **tags)
     for data in args.data_of("f"):
         for start in args.pick(("N(0, 0.01²)", "Xavier"), ("Xavier",)):
-            recipe = Recipe(watched, data=data, init=STARTS[start], looks=LOOKS, rows=rows)
+            recipe = Recipe(watched, data=data, init=STARTS[start], looks=LOOKS, rows=args.pick(None, 300))
             yield Entry("f", recipe, SGD(), RandomReshuffling(256), 0.1, stop=watching, start=start)
 
 

@@ -92,11 +92,11 @@ def runs(args):
         recipe = Recipe(regression, data=data, logs=LOGS, test=True)
         still = Recipe(regression, data=data, logs=LOGS, test=True, at_minimum=True)
         for size in BATCHES:
-            how = dict(stop=Stop(steps=args.pick(4000, 1000)), metrics=20, per="step")
+            how = dict(stop=Stop(steps=args.pick(4000, 400)), metrics=20, per="step")
             for name, optimizer, lr in methods(rate * (1 - args.beta), args.beta):
                 yield Entry("a", recipe, optimizer, WithReplacement(size), lr, data=data, B=size, method=name, **how)
-        for k in HALVINGS:
-            steps = int(args.pick(4, 0.5) * k * slow)
+        for k in args.pick(HALVINGS, HALVINGS[:3]):
+            steps = int(args.pick(4, 0.25) * k * slow)
             how = dict(stop=Stop(steps=steps), metrics=max(1, steps // 150), per="step", seeds=few)
             for name, optimizer, lr in methods(rate / k * (1 - args.beta), args.beta)[:2]:
                 yield Entry("a", still, optimizer, WithReplacement(1), lr, data=data, divisor=k, method=name, **how)
@@ -105,20 +105,20 @@ def runs(args):
         return Recipe(build, data=data, test_rows=args.pick(None, 2000), **more)
 
     for data in args.data_of("b"):
-        epochs = args.budget(*((30, 5) if data == "digits" else (10, 2)))
-        problem, how = network(data, rows=args.pick(None, 2000)), dict(stop=Stop(epochs=epochs), seeds=few)
+        epochs = args.budget(*((30, 3) if data == "digits" else (10, 2)))
+        problem, how = network(data, rows=args.pick(None, 800)), dict(stop=Stop(epochs=epochs), seeds=few)
         for name, optimizer, lr in methods(0.005, args.beta):
             yield Entry("b", problem, optimizer, RandomReshuffling(64), lr, method=name, **how)
     for data in args.data_of("c"):
-        small = dict(width=args.width or args.pick(8, 4), rows=args.rows or args.pick(4096, 384), l2=5e-4)
-        epochs = args.budget(15, 3 if data == "digits" else 2)
+        small = dict(width=args.width or args.pick(8, 4), rows=args.rows or args.pick(4096, 192), l2=5e-4)
+        epochs = args.budget(15, 2)
         problem, how = network(data, resnet, **small), dict(stop=Stop(epochs=epochs), seeds=few)
         for name, optimizer, lr in methods(0.002, args.beta):  # constant and small: the theorem's setting
             yield Entry("c", problem, optimizer, RandomReshuffling(128), lr, method=name, **how)
     for beta in args.pick(BETAS, BETAS[::2]):
         for scale in args.pick(SCALES, SCALES[1::2]):
             tags = dict(beta=beta, scale=scale)
-            yield Entry("p", run=Recipe(phase, **tags, steps=args.pick(2000, 600)), seeds=few, **tags)
+            yield Entry("p", run=Recipe(phase, **tags, steps=args.pick(2000, 300)), seeds=few, **tags)
 
 
 # ----------------------------------------------------------------------------------------------------------- claims

@@ -46,6 +46,7 @@ CLOCK = Clock(latency=1e-3, bandwidth=12.5e6, row_seconds=1e-4)
 LRS, MIXES = (0.03, 0.1), ("random", 1.0, 0.1)
 RATES, WAYS = (0.1, 0.3), ("random", "passages")  # of part t
 SIZE = dict(length=32, features=64, layers=2, heads=4)
+SMALL = dict(length=16, features=32, layers=1, heads=4)  # of --quick
 FEW = {"a": TopK(617), "t": TopK(1067)}  # 1 % of the numbers for MNIST and for Shakespeare
 METHODS = {  # name: (method, gradients of a node in a round, arguments)
     "D-SGD, ring": (DSGD, 1, dict(graph=ring)),
@@ -72,7 +73,7 @@ def runs(args):
 def entry(args, part, name, method, gradients, *, data, split, lr, graph=None, **given):
     """One line of the grid. With --ranks each rank is a node, and a server takes one of them."""
     nodes = NODES if args.ranks is None else args.ranks - int(method.federated)
-    rounds = args.pick(600, 20) // gradients
+    rounds = args.pick(600, 10) // gradients
     if method is EF21SGDM:
         given |= {"compressor": FEW[part]}
     some = dict(data=data, nodes=nodes, split=split, method=method, lr=lr, given=given | {"batch": BATCH}, graph=graph)
@@ -80,7 +81,7 @@ def entry(args, part, name, method, gradients, *, data, split, lr, graph=None, *
     if part == "a":
         run = Recipe(taught, test_rows=2000, **some)
     else:
-        run = Recipe(spoken, size=args.pick(SIZE, SIZE | {"layers": 1}), held=args.pick(20_000, 2_000), **some)
+        run = Recipe(spoken, size=args.pick(SIZE, SMALL), held=args.pick(20_000, 500), **some)
     return Entry(part, run=run, data=data, split=split, method=name, lr=lr)
 
 

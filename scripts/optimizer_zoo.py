@@ -56,7 +56,7 @@ FAMILIES = {
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args, found=None):
-    rows, epochs = args.pick(6000, 800), args.budget(8, 4)
+    rows, epochs = args.pick(6000, 400), args.budget(8, 4)
     sampler, some = RandomReshuffling(BATCH), dict(stop=Stop(epochs=epochs), metrics=2)
     for data in args.data_of("a"):
         problem = Recipe(perceptron, data=data, rows=rows, validation=HELD, test_rows=args.pick(5000, None))
@@ -79,7 +79,7 @@ def runs(args, found=None):
         for method in ("HeavyBall", "Adam"):
             for factor in args.pick((1, 3), (1,)):
                 lr = methods(1)[method][1] * factor
-                run = Recipe(sharpness, data=data, rows=rows, method=method, lr=lr, **given)
+                run = Recipe(sharpness, data=data, rows=args.pick(rows, 200), method=method, lr=lr, **given)
                 yield Entry("d", run=run, method=method, lr=lr)
 
 

@@ -40,7 +40,7 @@ experiment = Experiment(
         "r": Part("ResNet-18 of width 16, batch norm", "digits", "cifar-10-jpeg"),
         "t": Part("within the epochs, class by class", "digits", "mnist"),
     },
-    quick_seeds=2,
+    quick_seeds=1,
     figures=album,
 )
 
@@ -119,7 +119,7 @@ def runs(args):
                         lr=lr,
                     )
     for data in args.data_of("t"):
-        rows = args.pick(20_000, 600)
+        rows = args.pick(20_000, 300)
         problem = Recipe(network, data=data, kind="lenet", test_rows=300, rows=rows)
         for order in ("by class", "reshuffling"):
             yield Entry(
@@ -129,7 +129,7 @@ def runs(args):
                 ORDERS[order](args.pick(64, 16)),
                 0.01,
                 stop=Stop(epochs=2),
-                metrics=0.01,
+                metrics=args.pick(0.01, 0.05),
                 data=data,
                 order=order,
                 rows=rows,

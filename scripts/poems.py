@@ -47,12 +47,12 @@ experiment = Experiment(
         "p": Part("tones and rhymes", "couplets", "tang-poems"),
     },
     seeds=3,
-    quick_seeds=2,
+    quick_seeds=1,
     figures=album,
 )
 
 RATES = (2e-3, 4e-3, 8e-3)
-STEPS = {"a": (3000, 60), "v": (900, 25), "w": (300, 12)}  # real, quick
+STEPS = {"a": (3000, 20), "v": (900, 10), "w": (300, 6)}  # real, quick
 DEEP_RATE = 2e-3  # of part w
 DEPTHS = (1, 2, 4, 8)
 ADAM = Adam(0.9, 0.98)
@@ -61,7 +61,7 @@ ADAM = Adam(0.9, 0.98)
 # ------------------------------------------------------------------------------------------------------------- grid
 def sizes(args):
     """What real runs and quick ones share with the n-grams, and the sizes of networks."""
-    shared = args.pick(dict(rows=None, least=10), dict(rows=None, least=1))
+    shared = args.pick(dict(rows=None, least=10), dict(rows=250, least=1))
     return shared, args.pick(dict(features=96, heads=4), dict(features=32, heads=2))
 
 
@@ -85,7 +85,7 @@ def entry(part, args, problem, *, seeds=None, share=1, **tags):
 @experiment.runs
 def runs(args, found=None):
     shared, size = sizes(args)
-    size |= dict(layers=args.pick(2, 1), held=args.pick(2000, 500))
+    size |= dict(layers=args.pick(2, 1), held=args.pick(2000, 100))
     for data in args.data_of("a"):
         for kind in KINDS:
             tags, rates = dict(method=kind), args.pick(RATES, ())
@@ -94,7 +94,7 @@ def runs(args, found=None):
                 yield entry("a", args, short, seeds=args.seeds[:1], share=5, lr=lr, stage="grid", **tags)
             best = RATES[0] if args.quick else best_rate(found, "a", kind)
             if best:
-                problem = Recipe(verse, data=data, kind=kind, drawn=args.pick(500, 50), **shared, **size)
+                problem = Recipe(verse, data=data, kind=kind, drawn=args.pick(500, 20), **shared, **size)
                 yield entry("a", args, problem, lr=best, stage="chosen", **tags)
     for data in args.data_of("v"):
         for lr in args.pick(RATES, ()):

@@ -41,7 +41,7 @@ STUCK = 2.2  # ln 10 = 2.303 is the loss of a uniform guess
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args):
-    rows, test_rows = args.pick(None, 2000), args.pick(None, 1000)
+    rows, test_rows = args.pick(None, 1100), args.pick(None, 200)
     for data in args.data_of("a"):
         problem = Recipe(lenet, data=data, rows=rows, test_rows=test_rows)
         for lr in args.pick(RATES, RATES[::2]):
@@ -52,12 +52,12 @@ def runs(args):
             for equal, lr in (("epochs", BASE), ("scaled", BASE * B / 64)) if B > 1 else ():
                 yield Entry("b", problem, SGD(), RandomReshuffling(B), lr, equal=equal, B=B, stop=stop, metrics=0.5)
             if B < SIZES[-1]:
-                how = dict(stop=Stop(steps=args.pick(STEPS, 40)), metrics=args.pick(20, 10), per="step")
+                how = dict(stop=Stop(steps=args.pick(STEPS, 12)), metrics=args.pick(20, 6), per="step")
                 yield Entry("b", problem, SGD(), RandomReshuffling(B), FAST, equal="steps", B=B, **how)
 
 
 def epochs_of(args, data):
-    return Stop(epochs=args.budget(*((10, 3) if data == "digits" else (3, 1))))
+    return Stop(epochs=args.budget(*((10, 2) if data == "digits" else (3, 1))))
 
 
 # ----------------------------------------------------------------------------------------------------------- claims

@@ -49,7 +49,7 @@ experiment = Experiment(
         "r": Part("ResNet-18 of width 16", "digits", "cifar-10-jpeg"),
     },
     seeds=10,
-    quick_seeds=2,
+    quick_seeds=1,
     figures=album,
 )
 
@@ -76,14 +76,14 @@ def runs(args, found=None):
     one = [0]
     for toy in ("two bowls", "wells"):
         for lr in LRS[toy]:
-            some = dict(name=toy, lr=lr, steps=args.pick(4000, 1000), halvings=args.pick(9, 6))
+            some = dict(name=toy, lr=lr, steps=args.pick(4000, 500), halvings=args.pick(9, 5))
             yield Entry("h", run=Recipe(threshold, **some), seeds=one, toy=toy, lr=lr)
     for width, table in ((0.15, SHARES), (0.25, WIDER)):
         for rho in table:
-            some = dict(rho=rho, width=width, lr=0.01, steps=args.pick(6000, 1000), side=args.pick(SIDE, 8))
+            some = dict(rho=rho, width=width, lr=0.01, steps=args.pick(6000, 500), side=args.pick(SIDE, 6))
             yield Entry("s", run=Recipe(ends, **some), seeds=one, width=width, rho=rho)
     for rho in (0.0, 0.3, 0.5):
-        some = dict(start=START, rho=rho, lr=0.02, steps=args.pick(1500, 500))
+        some = dict(start=START, rho=rho, lr=0.02, steps=args.pick(1500, 300))
         yield Entry("w", run=Recipe(in_turn, **some, metrics=args.pick(15, 50)), seeds=one, rho=rho)
     for data in args.data_of("l"):
         for method in ("SGD", *METHODS):
@@ -100,9 +100,9 @@ def network(part, args, data, method, rho, lr, *, m=0, more=1, seeds=None, noise
     """A run of the small network. m: the rows of a ball, 0: those of a batch; more: times as many epochs."""
     estimator = METHODS[method](rho) if method in METHODS else Minibatch()
     estimator = Accumulated(m, estimator) if m else estimator
-    given = dict(rows=args.pick(10_000, 300), validation=1 / 6, noise=noise, test_rows=args.pick(None, 300))
+    given = dict(rows=args.pick(10_000, 180), validation=1 / 6, noise=noise, test_rows=args.pick(None, 300))
     some = dict(optimizer=HeavyBall(0.9), estimator=estimator, sampler=RandomReshuffling(BATCH), schedule=Cosine(lr))
-    epochs = more * args.budget(EPOCHS, 4)
+    epochs = more * args.budget(EPOCHS, 2)
     run = Recipe(
         trained, build=small, arguments=given, data=data, look=args.pick((1000, 20), (20, 4)), epochs=epochs, **some
     )
@@ -135,7 +135,7 @@ def rates_of(found):
 
 
 def large(args, data):
-    width, rows, epochs = args.pick((16, None, 10), (2, 200, 1))
+    width, rows, epochs = args.pick((16, None, 10), (2, 160, 1))
     given = dict(width=width, rows=rows, test_rows=args.pick(None, 200), l2=DECAY, validation=1 / 10)
     methods = (("SGD", 0.0, 1), ("SGD", 0.0, 2), ("SAM", 0.1, 1), ("SAM", 0.05, 1), ("ASAM", 1.0, 1))
     for method, rho, more in args.pick(methods, methods[:3]):

@@ -67,13 +67,13 @@ def halvings(low, high=0.5, ratio=2):
     return [float(f"{high / ratio**k:.6g}") for k in range(int(np.log(high / low) / np.log(ratio) + 1e-9) + 1)]
 
 
-def floor_entries(part, build, n, steps, orders, data, optimizer=FREE, seeds=None, **tags):
-    """From the minimum on, over four times what the step remembers; the second half is the floor."""
+def floor_entries(part, build, n, steps, orders, data, optimizer=FREE, seeds=None, times=4, **tags):
+    """From the minimum on, over so many times what the step remembers; the second half is the floor."""
     more = {"kappa": KAPPA} if build is logistic else {}
     L, memory = constants(build, data=data, rows=n, **more)
     problem = Recipe(build, data=data, rows=n, at_minimum=True, **more)
     for order, c in itertools.product(orders, steps):
-        epochs = int(np.ceil(max(20, 4 * memory / c / n)))
+        epochs = int(np.ceil(max(20, times * memory / c / n)))
         length = dict(stop=Stop(epochs=epochs), metrics=max(1, epochs // 100))
         named = dict(data=data, n=n, order=order, c=c)
         yield Entry(part, problem, optimizer, ORDERS[order], c / L, seeds=seeds, **named, **tags, **length)
@@ -89,16 +89,17 @@ def runs(args):
             yield from floor_entries("a", logistic, n, some, shuffled, data)
             yield from floor_entries("a", logistic, n, [c for c in some if 4 * c * n > 0.99], independent, data)
     few = args.seeds[:5]
+    brief = dict(seeds=few, times=args.pick(4, 1))
     for data in args.data_of("b"):
         some = halvings(args.pick(1 / 128, 1 / 4))
         for prox, every in EVERY.items():
-            yield from floor_entries("b", lasso, ROWS, some, shuffled, data, Proximal(SGD(), every), few, prox=prox)
+            yield from floor_entries("b", lasso, ROWS, some, shuffled, data, Proximal(SGD(), every), prox=prox, **brief)
         some = halvings(args.pick(1 / 32, 1 / 4))
-        yield from floor_entries("b", lasso, ROWS, some, independent, data, Proximal(SGD()), few, prox="every step")
+        yield from floor_entries("b", lasso, ROWS, some, independent, data, Proximal(SGD()), prox="every step", **brief)
     for data in args.data_of("p"):
         build, optimizer = (logistic, SGD()) if data in WITH_CLASSES else (lasso, Proximal(SGD()))
         problem, (L, _) = Recipe(build, data=data), constants(build, data=data)
-        some, length = halvings(args.pick(1 / 512, 1 / 16), 1, args.pick(2, 4)), Stop(epochs=args.pick(EPOCHS, 3))
+        some, length = halvings(args.pick(1 / 512, 1 / 4), 1, args.pick(2, 4)), Stop(epochs=args.pick(EPOCHS, 3))
         for (order, sampler), c in itertools.product(ORDERS.items(), some):
             tags = dict(data=data, order=order, c=c)
             yield Entry("p", problem, optimizer, sampler, c / L, stop=length, seeds=few, **tags)

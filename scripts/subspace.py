@@ -13,7 +13,7 @@ the noise's for ever, and it stays where it is; GoLore and full batches converge
 directions, Stein's identity says that GaLore loses nothing: as much more noise as comes in, as much faster the
 gradient's part shrinks, so its plateau is SGD's, lr sigma^2 k^2 / (2 (2 - lr)) in f. Part d fine-tunes an encoder.
 
-Run time on one core: --quick about 15 seconds; --data real --jobs 1 --threads 1 about 25 minutes.
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about 25 minutes.
 """
 
 import itertools
@@ -80,7 +80,7 @@ def fine(part, data, method, lr, args, seeds=None):
     """An entry of parts e and d: an encoder that has filled gaps learns labels."""
     large = dict(size=2000, length=24, features=96, layers=2, heads=4, rate=1e-3, passes=1)
     small = dict(size=400, length=16, features=32, layers=1, heads=2, rate=3e-3, passes=1)
-    rank, rows = args.pick(SMALL, 4), args.pick(1600, 200)
+    rank, rows = args.pick(SMALL, 4), args.pick(1600, 100)
     layer, options = Scale(0, rank, 0, 0).adapters(method)
     held = ("encoder.",) if layer or method == "head alone" else ()
     build = dict(rows=rows, held=args.pick(400, 100), test_rows=args.pick(1000, 100))
@@ -129,7 +129,7 @@ def swept(data, lr, args):
 
 def limits(args):
     """The entries of part c."""
-    steps = args.pick(2000, 800)
+    steps = args.pick(2000, 400)
     block, iso = Recipe(bowl, kind="block", sigma=SIGMA, k=K, r=R), Recipe(bowl, kind="isotropic", r=R, **ISO)
     more = dict(per="step", seeds=range(args.pick(10, 3)))
     for one in (GaLore(R, 10, 1.0, SGD()), GoLore(R, 10, 1.0, steps // 4, SGD())):

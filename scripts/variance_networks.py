@@ -44,7 +44,7 @@ experiment = Experiment(
         "v": Part("variance within stages, small CNN", "digits", "fashion-mnist"),
         "r": Part("variance within stages, ResNet-18 of width 16", "digits", "cifar-10-jpeg"),
     },
-    quick_seeds=2,
+    quick_seeds=1,
 )
 
 METHODS = {"SGD": Minibatch(), "SVRG": SVRG(1), "SAGA": SAGA("gradients")}
@@ -98,7 +98,7 @@ def watched(part, build, data, args):
     if part == "v":
         given, most = args.pick(dict(size=100, sampled=60), dict(size=25, rows=600, sampled=4)), args.pick(8, 2)
     else:
-        given, most = args.pick(dict(size=128, width=16, sampled=40), dict(size=32, width=2, rows=192, sampled=4)), 3
+        given, most = args.pick(dict(size=128, width=16, sampled=40), dict(size=32, width=2, rows=128, sampled=2)), 3
     problem = Recipe(build, data=data, test_rows=args.pick(2000, 100), plain=True, **given)
     K = batches(data, given["size"], given.get("rows"))
     rates = args.pick(STEPS[part], STEPS[part][-3:-1] or STEPS[part])

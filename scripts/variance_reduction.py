@@ -51,7 +51,7 @@ STRENGTHS = (0.1, 1e-2, 1e-3)  # part h: l2 n, beside L
 # ------------------------------------------------------------------------------------------------------------- grid
 @experiment.runs
 def runs(args):
-    passes, few = args.passes or args.pick(60, 40), args.seeds[:5]
+    passes, few = args.passes or args.pick(60, 20), args.seeds[:5]
     for part in ("a", "b"):
         for data in args.data_of(part):
             recipe = Recipe(linear, data=data, logs=("sigma",))
@@ -65,7 +65,7 @@ def runs(args):
             recipe = Recipe(linear, data=data, at_minimum=True, logs=("sigma",))
             L = recipe().row_smoothness().max()
             for k in HALVINGS:
-                how = dict(stop=Stop(epochs=args.pick(40, 20) * k), metrics=k, seeds=few)
+                how = dict(stop=Stop(epochs=args.pick(40, 10) * k), metrics=k, seeds=few)
                 yield Entry(part, recipe, SGD(), ROW, 1 / (3 * L * k), **how, data=data, divisor=k)
     for data in args.data_of("h"):
         for strength in (None, *STRENGTHS):

@@ -92,7 +92,7 @@ def runs(args):
     kinds = args.pick(tuple(METHODS), ("sphere",))
     for data, kind, difference in itertools.product(args.data_of("b"), kinds, ("forward", "central")):
         lr, memory = theory(data).step(kind), int(theory(data).memory(kind))
-        more = dict(stop=Stop(steps=args.pick(10, 8) * memory), metrics=max(1, memory // 20), per="step")
+        more = dict(stop=Stop(steps=args.pick(10, 4) * memory), metrics=max(1, memory // 20), per="step")
         more |= dict(seeds=args.seeds[:3], data=data, method=kind, difference=difference)
         for radius in args.pick(RADII, (1e-11, 1e-7, 1e-5, 1e-3)):
             rule = estimator(kind, radius, 1, difference)
@@ -102,7 +102,7 @@ def runs(args):
             yield to_the_end("c", data, "sphere", theory(data).step("sphere", own), q, seeds=some, rule=rule)
     for data, q in itertools.product(args.data_of("d"), args.pick(SHARES, SHARES[::2])):
         rule, lr, rows = SphereSmoothing(1e-4, q), SLOW * theory(data).step("sphere"), CELLS // q
-        steps = int(args.pick(6, 3) * theory(data).memory("sphere") / SLOW)
+        steps = int(args.pick(6, 0.5) * theory(data).memory("sphere") / SLOW)
         more = dict(stop=Stop(steps=steps), metrics=max(1, steps // 200), per="step")
         more |= dict(seeds=args.seeds[: args.pick(10, 3)], data=data, q=q, rows=rows)
         yield Entry("d", problem(data), SGD(), WithReplacement(rows), lr, estimator=rule, **more)

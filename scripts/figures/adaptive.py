@@ -46,7 +46,9 @@ for number, names in enumerate(PAGES, 1):
         "minimum, which is white. Below: that height by step. Formulas: problems/landscapes.py.",
     )
     def surfaces_figure(results, names=names):
-        figure, grid = panels(2, 4, size=(13, 7.3))
+        there = results.select("a").values("surface")
+        names = [name for name in names if name in there]
+        figure, grid = panels(2, len(names), size=(min(13, 1.5 + 3.5 * len(names)), 7.3), squeeze=False)
         for (top, bottom), name in zip(grid.T, names, strict=True):
             runs = first(results, "a", surface=name)
             map_of(top, EVERY[name], start_of(runs))
@@ -61,7 +63,7 @@ for number, names in enumerate(PAGES, 1):
             else:
                 bottom.set(ylim=(-3, 0.5), ylabel="f")
             bottom.set(xlabel="step")
-        return below(figure, grid[0, 0], 7)
+        return below(figure, grid[0, 0], 7 if len(names) > 2 else 3)
 
 
 @album.figure("views.png", caption="Four surfaces in relief, with the ways of the five methods. Cross: start.")
@@ -105,12 +107,18 @@ for name in ANIMATED:
         return moving(lambda ax: map_of(ax, EVERY[name], start_of(runs)), runs, frames(runs, args))
 
 
-def moons_map(ax):
-    """Contours of the objective in the plane of the two weights, in the greys of the landscapes."""
+@functools.cache
+def moons_land():
+    """(x, y, height of the objective above its minimum) in the plane of the two weights, each (120, 120)."""
     problem = moons()
     x, y = np.meshgrid(np.linspace(-1.8, 2.6, 120), np.linspace(-3.2, 1.2, 120))
     margins = problem.signs * (np.stack([x, y], 2) @ problem.points.T)
-    height = np.logaddexp(0, -margins).mean(2) + 0.005 * (x**2 + y**2) - problem.least
+    return x, y, np.logaddexp(0, -margins).mean(2) + 0.005 * (x**2 + y**2) - problem.least
+
+
+def moons_map(ax):
+    """Contours of the objective in the plane of the two weights, in the greys of the landscapes."""
+    problem, (x, y, height) = moons(), moons_land()
     ax.contourf(x, y, np.sqrt(height), 12, colors=[str(0.97 - 0.35 * k / 12) for k in range(13)])
     ax.plot(*problem.best, "*", color="black", ms=13, label="minimum", zorder=5)
     ax.plot(*problem.start, "X", color="black", ms=9, label="start", zorder=5)

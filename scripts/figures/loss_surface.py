@@ -119,7 +119,8 @@ def paths_animation(results, args):
         contours(ax, surface, scale_of([surface]), words, middle=False, grey=True)
         return span
 
-    for figure in moving(draw, runs, range(len(losses[0])), "loss", every=run.columns["every"][0]):
+    last = len(losses[0]) - 1
+    for figure in moving(draw, runs, range(0, last + 1, args.pick(1, last)), "loss", every=run.columns["every"][0]):
         figure.axes[1].set_ylabel("log10 of the training loss")
         yield figure
 

@@ -110,7 +110,12 @@ def animation(results, args):
         map_of(ax, land(Wells(), "two wells", START))
         return span
 
-    return moving(draw, runs, range(0, count, args.pick(2, 4)), "f", every=args.pick(15, 50))
+    return moving(draw, runs, range(0, count, args.pick(2, count - 1)), "f", every=args.pick(15, 50))
+
+
+def error_of(values):
+    """The standard error of their mean; 0 of a single value."""
+    return values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
 def by_radius(ax, results, part, column, scale=1.0, flip=False):
@@ -129,7 +134,7 @@ def by_radius(ax, results, part, column, scale=1.0, flip=False):
         if groups:
             at, found = zip(*groups, strict=True)
             style = look(COLOURS[method]) | dict(marker="os"[COLOURS[method] - 1], capsize=3, label=method)
-            ax.errorbar(at, [v.mean() for v in found], [v.std(ddof=1) / len(v) ** 0.5 for v in found], **style)
+            ax.errorbar(at, [v.mean() for v in found], [error_of(v) for v in found], **style)
     for more, name in ((1, "SGD"), (2, "SGD, twice the epochs")):
         mark(ax, values(results.select(part, method="SGD", more=more)).mean(), name, 0.02)
     ax.set(xscale="log", xlabel="rho")
@@ -192,7 +197,7 @@ def m_figure(results):
         found = sorted((rho, 100 * (1 - r.final("test_accuracy"))) for rho, r in runs.groups("rho"))
         at, values = zip(*found, strict=True)
         style = look(i) | dict(marker="osD"[i], capsize=3, label=f"m = {m or 128}")
-        ax.errorbar(at, [v.mean() for v in values], [v.std(ddof=1) / len(v) ** 0.5 for v in values], **style)
+        ax.errorbar(at, [v.mean() for v in values], [error_of(v) for v in values], **style)
     ax.set(xscale="log", xlabel="rho", ylabel="test error [%]")
     ax.legend()
     return figure

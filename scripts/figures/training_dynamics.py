@@ -305,4 +305,4 @@ def catapult_animation(results, args):
         ax.set(xlabel="u", ylabel="v")
 
     rows = len(next(iter(runs.values())).columns["f"])
-    return moving(draw, runs, [t for t in range(rows) for _ in range(args.pick(3, 1))][:: args.pick(1, 8)])
+    return moving(draw, runs, [t for t in range(rows) for _ in range(args.pick(3, 1))][:: args.pick(1, rows - 1)])
