@@ -270,8 +270,9 @@ class KIVIMemory:
             flat.append((codes, low.view(np.uint16), step.view(np.uint16)))
             sizes += [part.units, *part.room[0].shape[-1 if part is keys else -2 :], part.first, part.there]
         fresh = (part.fresh.reshape(B, G, -1) for part in (keys, values))
-        attend, arrays = kernels.packed.attend_of(self.cache.bits), (flat[0], next(fresh), flat[1], next(fresh))
-        attend(q.reshape(y.shape), *arrays, tuple(sizes), np.float32(scale), kernels.packed.HALF, y)
+        packed, arrays = kernels.packed, (flat[0], next(fresh), flat[1], next(fresh))
+        how = np.float32(scale), packed.HALF, packed.PLACES[self.cache.bits]
+        packed.attend(q.reshape(y.shape), *arrays, tuple(sizes), how, y)
         return y.reshape(q.shape)
 
     def rollback(self, length):
