@@ -265,7 +265,7 @@ class Experiment:
                 shown = given(function, results, args=args)
                 if some := turn.surfaces(shown):
                     turned, shown = turn.payload(some), turn.picture(some)
-                pictures.save(shown, folder / name, shaded=turned is not None)
+                pictures.save(shown, folder / name, shaded=turned is not None, sketch=args.quick)
         except MissingRuns as error:
             reason = f"not drawn: {error}"
         except Unwritable:

@@ -11,15 +11,16 @@ import numpy as np
 from PIL import Image, ImageColor
 
 
-def save(figure, path, shaded=False):
+def save(figure, path, shaded=False, sketch=False):
     """Write a Figure (PNG, 256 colours: a third of the bytes) or an animation (GIF), whole or not at all. shaded: it
-    has no areas of one colour, and a pixel near the colour of a line may be part of something else."""
+    has no areas of one colour, and a pixel near the colour of a line may be part of something else. sketch: with fewer
+    pixels, in half the time."""
     with style():
         if hasattr(figure, "savefig"):
-            picture = drawn(figure)
+            picture = drawn(figure, SKETCH if sketch else STYLE["savefig.dpi"])
             plt.close(figure)
             picture = paletted(picture, palette(picture, 256), near=0 if shaded else 16)
-            checkpoint.replace(path, lambda file: picture.save(file, format="png", optimize=True))
+            checkpoint.replace(path, lambda file: picture.save(file, format="png", optimize=not sketch))
         else:
             first, *rest = animate(figure)
             times = [*[FRAME] * len(rest), HOLD]
@@ -28,6 +29,7 @@ def save(figure, path, shaded=False):
 
 
 FRAME, HOLD = 80, 2000  # ms; the last frame of an animation stays
+SKETCH = 80  # pixels to an inch
 LINES = [ImageColor.getrgb(colour) for colour in ("white", *COLOURS)]
 
 
@@ -66,7 +68,7 @@ def paletted(picture, colours, near=16):
     return out
 
 
-def drawn(figure, dpi=STYLE["savefig.dpi"]):
+def drawn(figure, dpi):
     """The figure as an RGB picture; it is not closed."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="rgba", dpi=dpi)  # the bytes as they are: no PNG to pack and unpack

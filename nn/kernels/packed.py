@@ -65,8 +65,8 @@ def attend(q, keys, fresh_keys, values, fresh_values, sizes, how, y):
     steps are bits of float16. fresh_keys, fresh_values: words that are not rounded, (B, G, ...), flat, too.
 
     sizes: of keys (groups of words in use, bytes of one, where fresh ones begin, how many there are), of values
-    (words in use, groups of channels, bytes of one, where fresh ones begin, how many there are). All is seen. how: (scale, HALF, PLACES of
-    the bits)"""
+    (words in use, groups of channels, bytes of one, where fresh ones begin, how many there are). All is seen.
+    how: (scale, HALF, PLACES of the bits)"""
     scale, table, places = how
     (B, G, R, d), (units, size, first, new, words, groups, width, begin, more) = q.shape, sizes
     parts = len(places)
