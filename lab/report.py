@@ -6,6 +6,7 @@ The report is one file with its pictures and its style inside; it opens from dis
 import base64
 import collections
 import csv
+import functools
 import io
 import itertools
 import json
@@ -123,7 +124,9 @@ def arguments(args):
     return {name: value for name, value in vars(args).items() if name not in hidden}
 
 
+@functools.cache
 def versions():
+    """{package: version}, read once: whoever changes it copies it first."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -199,7 +202,9 @@ def claims_text(claims):
 
 
 # --------------------------------------------------------------------------------------------------------------- HTML
+@functools.cache
 def environment():
+    """What knows our templates; it keeps what it has translated of them."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     room = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     room.filters["show"] = show

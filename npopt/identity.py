@@ -42,12 +42,14 @@ def parts(thing):
     return arguments_of(thing) | more
 
 
-def members(thing, above=()):
-    """The thing, and all that it is made of."""
-    yield thing
-    if id(thing) not in above:
+def members(thing, seen=None):
+    """The thing, and all that it is made of, each once."""
+    seen = {} if seen is None else seen
+    if id(thing) not in seen:
+        seen[id(thing)] = thing  # it stays alive, so that no other has its id
+        yield thing
         for value in (parts(thing) or {}).values():
-            yield from members(value, (*above, id(thing)))
+            yield from members(value, seen)
 
 
 def roots(*things):
@@ -56,15 +58,31 @@ def roots(*things):
     return list(dict.fromkeys(found))
 
 
-def described(thing, above=()):
+def described(thing):
     """The thing as text: calls of constructors with all that they are made of, and arrays as a hash of their bytes."""
-    inside = None if id(thing) in above else parts(thing)
+    return _described(thing, (), {})[0]
+
+
+def _described(thing, above, known):
+    """(the text, whether it is the same wherever the thing stands: nothing in it leads back to what is above it).
+
+    known    {id: (a thing, its text)}: layers are arguments and children, so that the way to a deep one forks
+             at each level
+    """
+    if id(thing) in known:
+        return known[id(thing)][1], True
+    inside, fixed = None if id(thing) in above else parts(thing), id(thing) not in above
     if inside is not None:
-        words = (f"{name}={described(value, (*above, id(thing)))}" for name, value in inside.items())
-        return f"{type(thing).__name__}({', '.join(words)})"
-    if getattr(thing, "shape", None) is not None and hasattr(thing, "dtype"):
-        return printed(backend.to_host(thing))
-    return type(thing).__name__ if type(thing).__repr__ is object.__repr__ else printed(thing)
+        found = {name: _described(value, (*above, id(thing)), known) for name, value in inside.items()}
+        fixed = all(same for _, same in found.values())
+        text = f"{type(thing).__name__}({', '.join(f'{name}={words}' for name, (words, _) in found.items())})"
+    elif getattr(thing, "shape", None) is not None and hasattr(thing, "dtype"):
+        text = printed(backend.to_host(thing))
+    else:
+        text = type(thing).__name__ if type(thing).__repr__ is object.__repr__ else printed(thing)
+    if fixed:
+        known[id(thing)] = thing, text  # it stays alive, so that no other has its id
+    return text, fixed
 
 
 def of_problem(problem):

@@ -1,6 +1,7 @@
 """Values: objects that are what their constructor was given. So they can be printed, compared, copied and hashed."""
 
 import dataclasses
+import functools
 import inspect
 import math
 
@@ -22,7 +23,7 @@ class Value:
         found = {}
         if type(self).__init__ is object.__init__:
             return found
-        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
+        for name, parameter in parameters(type(self).__init__).items():
             if name == "self":
                 continue
             if parameter.kind is parameter.VAR_POSITIONAL:
@@ -42,12 +43,18 @@ class Value:
         return hash(repr(self))
 
 
+@functools.cache
+def parameters(function):
+    """{name: inspect.Parameter} of a function; a network asks for those of one constructor thousands of times."""
+    return inspect.signature(function).parameters
+
+
 def arguments_of(thing):
     """{name: value} of the arguments of an object's constructors that it keeps under their own names."""
     names = {}
     for kind in type(thing).__mro__[:-1]:
         if "__init__" in vars(kind):
-            names |= dict.fromkeys(inspect.signature(kind.__init__).parameters)
+            names |= dict.fromkeys(parameters(kind.__init__))
     return {name: vars(thing)[name] for name in names if name in vars(thing)}
 
 

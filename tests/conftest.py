@@ -49,10 +49,12 @@ def device(request):
 
 
 @pytest.fixture(autouse=True)
-def _two_threads():
-    """Results must not depend on what an earlier test set."""
+def _threads(request):
+    """Results must not depend on what an earlier test set. Two threads, or what a file's THREADS says: where loops take
+    a microsecond, to wake a second thread for each takes most of the time. The tests of the loops themselves, such as
+    tests/nn/test_layers.py, run on two."""
     backend.use("cpu")
-    backend.threads(min(2, backend.cores()))
+    backend.threads(min(getattr(request.module, "THREADS", 2), backend.cores()))
     yield
 
 

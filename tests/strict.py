@@ -11,10 +11,14 @@ import strict_rules as rules
 from strict_moves import called, note
 from strict_rules import Missing, Refused
 
+PLAIN = {int, float, bool, str, slice, type(None), type(...), type}
+
 
 def unwrap(value):
     if isinstance(value, StrictArray):
         return value.inner
+    if type(value) in PLAIN:
+        return value
     if isinstance(value, np.ndarray):
         raise Refused(f"a NumPy array of shape {value.shape} met a device array; move it with backend.asarray")
     if isinstance(value, np.generic) and not isinstance(value, (np.bool_, np.dtype)):
@@ -127,14 +131,18 @@ class StrictArray:
 
 
 def _operator(name):
+    method, in_place = getattr(np.ndarray, name), name.startswith("__i") and name != "__invert__"
+
     def binary(self, *others):
         called()
-        if any(isinstance(other, (list, tuple)) for other in others):
-            raise Refused(f"{name} of a device array and a {type(others[0]).__name__}; move it with backend.asarray")
-        if any(getattr(other, "__array_ufunc__", 0) is None and not isinstance(other, StrictArray) for other in others):
-            return NotImplemented  # a type of ours, such as a sparse matrix, takes over
-        result = getattr(self.inner, name)(*[unwrap(o) for o in others])
-        if name.startswith("__i") and name not in ("__invert__",):
+        for other in others:
+            if isinstance(other, (list, tuple)):
+                kind = type(other).__name__
+                raise Refused(f"{name} of a device array and a {kind}; move it with backend.asarray")
+            if getattr(other, "__array_ufunc__", 0) is None and not isinstance(other, StrictArray):
+                return NotImplemented  # a type of ours, such as a sparse matrix, takes over
+        result = method(self.inner, *map(unwrap, others))
+        if in_place:
             return self
         return result if result is NotImplemented else wrap(result, name)
 

@@ -30,6 +30,8 @@ import numpy as np
 import pytest
 import written_out as slow
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 ROWS, EPS, STEP = np.array([3, 7, 0, 12, 5]), 0.13, 0.041
 
 

@@ -36,6 +36,8 @@ from problems.tokens import Windows
 import numpy as np
 import pytest
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 
 def pictures(build, size=8, channels=1, **more):
     rng = np.random.default_rng(4)

@@ -36,6 +36,8 @@ import numpy as np
 import pytest
 from methods import BY_SEGMENT, FOUND, ORACLE, SUBSPACE, TABLE, short
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 
 def start(rng):
     x = rng.standard_normal(TABLE.dim)

@@ -2,9 +2,11 @@
 
 import ast
 import builtins
+import functools
 import pathlib
 
 import pytest
+from trees import BODIES
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = [path for room in ("npopt", "nn", "problems", "lab") for path in sorted((ROOT / room).rglob("*.py"))]
@@ -43,27 +45,27 @@ def others(node, function=""):
         function = node.name
     if isinstance(node, ast.Raise) and raised(node):
         yield function, node.lineno, raised(node)
-    for field, value in ast.iter_fields(node):
+    for field in BODIES:
         caught = [ast.unparse(h.type) for h in node.handlers] if isinstance(node, ast.Try) and field == "body" else []
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST):
-                found = others(child, function)
-                yield from (row for row in found if not any(row[2] in types for types in caught))
+        for child in getattr(node, field, []):
+            found = others(child, function)
+            yield from (row for row in found if not any(row[2] in types for types in caught))
+
+
+@functools.cache
+def found_in(path):
+    """{(file, function): (line, exception)} of a file."""
+    name = str(path.relative_to(ROOT))
+    return {(name, function): (line, kind) for function, line, kind in others(ast.parse(path.read_text()))}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_users_errors_are_of_one_type(path):
-    name = str(path.relative_to(ROOT))
-    found = {(name, function): (line, kind) for function, line, kind in others(ast.parse(path.read_text()))}
-    assert not set(found) - set(OTHERS), found
+    assert not set(found_in(path)) - set(OTHERS), found_in(path)
 
 
 def test_every_line_of_the_list_is_needed():
-    found = set()
-    for path in FILES:
-        name = str(path.relative_to(ROOT))
-        found |= {(name, function) for function, _, _ in others(ast.parse(path.read_text()))}
-    assert set(OTHERS) <= found
+    assert set(OTHERS) <= {place for path in FILES for place in found_in(path)}
 
 
 def test_what_the_same_function_catches_is_no_other_error():

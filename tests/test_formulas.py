@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 import shutil
 import subprocess
 
@@ -357,27 +358,58 @@ def test_every_formula_of_the_packages_is_in_the_list():
     assert len(found) >= 12 and not [name for key, name in found.items() if key not in known]
 
 
+def compiled_by_nvcc(text, folder):
+    """What nvcc says of a CUDA text, and the code for the GPU that it made of it."""
+    source, made = folder / "kernels.cu", folder / "kernels.ptx"
+    source.write_text(text)
+    done = subprocess.run(["nvcc", "-ptx", "-o", made, source], capture_output=True, text=True)
+    return done.stderr, made.read_text() if done.returncode == 0 else ""
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """(what nvcc says of all formulas at once, the code it made) for each dtype: starting nvcc takes longer than a
+    formula. Each is in a namespace of its own, so that it has to bring all it needs; an error names it in place of a
+    file."""
+
+    def text(i, formula, arrays, dtype):
+        name, source = formula.name, formula.cuda_source(arrays, dtype)
+        assert source.count(f" void {name}(") == 1
+        source = source.replace(f" void {name}(", f" void {name}_{i}(")
+        return f'#line 1 "{name} of {" ".join(arrays)}"\nnamespace of_{i} {{\n{source}\n}}\n'
+
+    return {
+        dtype: compiled_by_nvcc(
+            "".join(text(i, *entry, dtype) for i, entry in enumerate(COMPILED)), tmp_path_factory.mktemp(dtype)
+        )
+        for dtype in ("float32", "float64")
+    }
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")
-@pytest.mark.parametrize("formula, arrays", COMPILED, ids=lambda v: getattr(v, "name", None) or "-".join(v))
-def test_the_cuda_form_compiles(formula, arrays, tmp_path):
-    for dtype in ("float32", "float64"):
-        source = tmp_path / f"{dtype}.cu"
-        source.write_text(formula.cuda_source(arrays, dtype))
-        command = ["nvcc", "-ptx", "-o", source.with_suffix(".ptx"), source]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        if dtype == "float32" and formula is adamw:  # scalars are prepared before the loop, in double
-            text = source.read_text()
-            assert text.index("1.0 - ((double)b2)") < text.index("for (")
-            assert "double" not in text[text.index("for (") :]
+@pytest.mark.parametrize(
+    "number", range(len(COMPILED)), ids=lambda i: f"{COMPILED[i][0].name}-{'-'.join(COMPILED[i][1])}"
+)
+def test_the_cuda_form_compiles(number, together):
+    formula, arrays = COMPILED[number]
+    for said, made in together.values():
+        assert re.search(rf"\.entry {formula.name}_{number}\b", made), said
+    if formula is adamw:  # scalars are prepared before the loop, in double
+        text = formula.cuda_source(arrays, "float32")
+        assert text.index("1.0 - ((double)b2)") < text.index("for (")
+        assert "double" not in text[text.index("for (") :]
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")
 def test_the_cuda_kernels_compile(tmp_path):
-    source = tmp_path / "kernel.cu"
-    source.write_text(noise._row_uniforms.gpu)
-    done = subprocess.run(["nvcc", "-ptx", "-o", tmp_path / "kernel.ptx", source], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    said, made = compiled_by_nvcc(noise._row_uniforms.gpu, tmp_path)
+    assert ".entry" in made, said
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")
+def test_what_is_no_cuda_does_not_compile(tmp_path):
+    said, made = compiled_by_nvcc('#line 1 "the wrong one"\n__global__ void f(float* x) { x[0] = y; }\n', tmp_path)
+    assert "the wrong one" in said and made == ""
 
 
 def test_nested_minima_and_signs_are_computed_once():

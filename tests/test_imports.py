@@ -6,16 +6,17 @@ import pathlib
 import tomllib
 
 import pytest
+from trees import statements
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = ["npopt", "nn", "problems", "lab", "scripts"]  # from the ground up
 FILES = [path for room in FLOORS for path in sorted((ROOT / room).rglob("*.py"))]
 
 
-def rooms_imported(tree):
-    """{room: line} of our own rooms that a syntax tree imports, at any depth (inside functions too)."""
-    found = {}
-    for node in ast.walk(tree):
+def rooms_imported(text):
+    """{room: line} of our own rooms that a file's text imports, at any depth (inside functions too)."""
+    found, tree = {}, ast.parse(text)
+    for node in ast.walk(tree) if "import_module" in text else statements(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -31,15 +32,16 @@ def rooms_imported(tree):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_file_imports_a_room_above_its_own(path):
     here = FLOORS.index(path.relative_to(ROOT).parts[0])
-    above = {
-        room: line for room, line in rooms_imported(ast.parse(path.read_text())).items() if FLOORS.index(room) > here
-    }
+    above = {room: line for room, line in rooms_imported(path.read_text()).items() if FLOORS.index(room) > here}
     assert not above, f"{path.relative_to(ROOT)} imports upward: {above}"
 
 
 def test_an_import_is_seen_wherever_it_stands():
     text = "import numpy\ndef f():\n    from lab.figures import panels\n    import nn.core, problems\n"
-    assert rooms_imported(ast.parse(text)) == {"lab": 3, "nn": 4, "problems": 4}
+    assert rooms_imported(text) == {"lab": 3, "nn": 4, "problems": 4}
+    text = "try:\n    pass\nexcept OSError:\n    import npopt\nelse:\n    y = [import_module('scripts.adam')]\n"
+    assert rooms_imported(text) == {"npopt": 4}
+    assert rooms_imported(text.replace("import_module", "importlib.import_module")) == {"npopt": 4, "scripts": 6}
 
 
 def test_every_package_is_installed_where_the_installation_is_not_editable():
@@ -51,7 +53,7 @@ def test_every_package_is_installed_where_the_installation_is_not_editable():
 def modules_imported(tree, known):
     """The modules among `known` that a syntax tree imports, at any depth; `from a import b` is a.b if it is one."""
     found = set()
-    for node in ast.walk(tree):
+    for node in statements(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:

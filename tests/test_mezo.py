@@ -34,6 +34,8 @@ import numpy as np
 import pytest
 from test_zeroth_order import matrices
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 ROWS = np.arange(3, 19)
 
 

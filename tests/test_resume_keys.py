@@ -144,3 +144,31 @@ def test_a_text_is_known_by_its_numbers():
     text = np.arange(60) % 7
     one, same, other = (identity.described(Windows(t, 5)) for t in (text, text.copy(), text[::-1].copy()))
     assert one == same != other
+
+
+class Ring:
+    def __init__(self, other=None):
+        self.other = other
+
+
+def test_what_is_reached_twice_is_seen_once_and_the_text_is_that_of_the_plain_recursion():
+    """Layers are arguments and children: a way to a deep one forks at each level, and there are 2^levels of them."""
+
+    def slow(thing):
+        inside = identity.parts(thing)
+        if inside is None:
+            return identity.described(thing)
+        return f"{type(thing).__name__}({', '.join(f'{name}={slow(value)}' for name, value in inside.items())})"
+
+    problem = network()
+    assert identity.described(problem) == slow(problem)
+    deep = [A, 3]
+    for _ in range(200):
+        deep = [deep, deep]
+    assert len(list(identity.members(deep))) == 203
+    assert identity.roots(deep) == [list, np.ndarray, int]
+    one, two = Ring(), Ring()
+    one.other, two.other = two, one  # where a ring is cut depends on where it is entered: no text to keep
+    assert identity.described([one, two, one]) == "list({})".format(
+        ", ".join(f"{i}=Ring(other=Ring(other=Ring))" for i in range(3))
+    )

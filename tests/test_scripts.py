@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
 OPTIONAL = ("dask", "distributed", "cupy", "cupyx", "mpi4py", "gudhi", "pywt", "torch", "celer")
 SCRIPTS = sorted((pathlib.Path(__file__).parents[1] / "scripts").glob("[!_]*.py"))
 

@@ -39,6 +39,26 @@ def test_the_table_is_read_as_python_reads_parameters():
     assert cupy_table.short(rules.signature("a, *, d=2").parameters.values()) == "a, *, d=0"
 
 
+def tried(function, args, named):
+    try:
+        return function(*args, **named)
+    except TypeError:
+        return None
+
+
+def test_the_quick_way_to_bind_takes_what_python_s_own_takes():
+    calls, taken = [(range(n), {}) for n in range(9)], 0
+    calls += [((1,), {"axis": 2}), ((1, 2), {"axis": 3}), ((1,), {"out": 2}), ((1, 2), {"nothing": 3}), ((), {"a": 1})]
+    for parameters in (*rules.TABLE["functions"].values(), *rules.TABLE["methods"].values()):
+        for args, named in calls:
+            quick = tried(rules.binder(parameters), args, named)
+            slow = tried(rules.signature(parameters).bind, args, named)
+            assert (quick is None) == (slow is None), (parameters, args, named)
+            assert slow is None or quick.items() >= slow.arguments.items()
+            taken += slow is not None
+    assert taken > 1000
+
+
 @pytest.mark.parametrize(
     "wrong, says",
     [

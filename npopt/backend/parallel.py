@@ -29,6 +29,17 @@ def cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+_found = 0, None  # how many modules there were, and what of BLAS was loaded then
+
+
+def _libraries():
+    """threadpoolctl's controller of what is loaded. It takes a millisecond to look, so we look when modules came."""
+    global _found
+    if _found[0] != len(sys.modules):
+        _found = len(sys.modules), threadpoolctl.ThreadpoolController()
+    return _found[1]
+
+
 def threads(n=None):
     """Set the number of threads of BLAS and of numba together; without n, read it.
 
@@ -38,7 +49,7 @@ def threads(n=None):
         if int(n) != n or n < 1:
             raise UserError(f"threads must be a whole number of at least 1, got {n!r}")
         numba.set_num_threads(min(int(n), numba.config.NUMBA_NUM_THREADS))
-        threadpoolctl.threadpool_limits(1 if SPINS else int(n), user_api="blas")
+        _libraries().limit(limits=1 if SPINS else int(n), user_api="blas")
     return numba.get_num_threads()
 
 

@@ -14,6 +14,8 @@ import pytest
 import rank_program
 from test_ranks import COUNTED, mpiexec, together
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 
 def simulated(name, count):
     algorithm, make = parts_program.CASES[name]

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from test_engine import reachable
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 KINDS = [GPipe, PipeDreamFlush]
 IDEAL = Clock(latency=0, bandwidth=1e30, row_seconds=12.0)
 TEXTS = ["gpt2", "llama"]

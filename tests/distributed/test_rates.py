@@ -113,7 +113,7 @@ def test_fedvarp_takes_out_the_variance_of_who_takes_part():
 def test_one_bit_adam_goes_on_where_adam_warmed_up():
     """Without compression the second phase is momentum SGD with the scales that v had; with signs it comes as near."""
     for compressor, near in ((Identity(), 1e-9), (Sign(), 0.05)):
-        X = trajectory(OneBitAdam(0.02, 20, 0.9, 0.99, 1e-8, None, compressor), rounds=3000)[:, 0]
+        X = trajectory(OneBitAdam(0.02, 20, 0.9, 0.99, 1e-8, None, compressor), rounds=2000)[:, 0]
         end = np.linalg.norm(X[-300:] - MINIMUM, axis=1).mean()
         assert end < near < 0.1 < np.linalg.norm(X[19] - MINIMUM)
 
@@ -223,7 +223,7 @@ def test_the_rates_of_ef21(k):
 
 def test_naive_top_1_stops_where_ef21_goes_on():
     naive, memory, ef21 = (
-        np.array([value(x[0]) for x in trajectory(algorithm, rounds=4000, every=100)])
+        np.array([value(x[0]) for x in trajectory(algorithm, rounds=1500, every=100)])
         for algorithm in (CompressedSGD(0.05, TopK(1), False), CompressedSGD(0.05, TopK(1)), EF21(0.05, TopK(1)))
     )
     assert ef21[-1] < 1e-20

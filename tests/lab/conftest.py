@@ -54,7 +54,7 @@ def descends(results):
 
 @experiment.figure("gap.png", caption="The gap <over> steps.")
 def gap(results):
-    figure, ax = panels()
+    figure, ax = panels(size=(4, 3))
     curves(ax, results, y="gap", x="step", logy=True)
     return figure
 

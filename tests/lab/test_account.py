@@ -21,7 +21,7 @@ def model():
 
 
 def account(optimizer, estimator=None):
-    return account_of(model, optimizer, RandomReshuffling(32), estimator, 1e-4)
+    return account_of(model, optimizer, RandomReshuffling(8), estimator, 1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def experiment():
 
     @made.figure("gap.png", caption="The gap & the <epochs>.")
     def gap(results):
-        figure, ax = panels()
+        figure, ax = panels(size=(4, 3))
         curves(ax, results.select("a"), y="gap", logy=True)
         return figure
 
@@ -104,6 +104,7 @@ def summary(folder):
 
 
 def test_a_script_leaves_all_its_files(experiment, here, capsys):
+    experiment.figure("usual.png")(lambda results: panels()[0])
     experiment.main(["--threads", "1"], script="toy")
     facts = summary(here)
     assert (facts["script"], facts["task"], facts["source"]) == ("toy", "T1", "a paper")
@@ -126,7 +127,7 @@ def test_a_script_leaves_all_its_files(experiment, here, capsys):
     assert [float(row["epoch"]) for row in first] == [0, 1, 2]
     assert float(first[-1]["gap"]) == facts["runs"][0]["final"]["gap"]  # every digit is there
 
-    assert Image.open(here / "gap.png").size[0] > 900
+    assert [Image.open(here / name).size for name in ("gap.png", "usual.png")] == [(520, 390), (1040, 624)]  # 130 dpi
     assert (here.parent / "index.html").read_text().count("toy/report.html") == 1
     said = capsys.readouterr().out
     assert "4 runs, 0 stored, 4 to make" in said and "HOLDS" in said and "Down: True, with rate 0.1." in said

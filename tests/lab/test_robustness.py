@@ -8,6 +8,8 @@ from problems.attacks import FGSM, PGD, attacked
 import numpy as np
 import pytest
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 GIVEN = dict(data="digits", network="strided", rows=300, test_rows=40)
 
 

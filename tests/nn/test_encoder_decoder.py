@@ -10,6 +10,8 @@ from problems.tokens import Pairs
 import numpy as np
 import pytest
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 RUN = nn.Run(training=True, backward=True, seed=3)
 KEEP = np.arange(5) < np.array([[3], [5], [4]])
 VARIANTS = {
@@ -39,11 +41,29 @@ def made(seed=0, dtype="float64", hidden=6, **options):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_gradients(name, path, rng):
+def test_gradients(name, rng):
     network = transformer(11, 5, 4, 4, 2, 2, 6, **VARIANTS[name])
     inputs = rng.integers(0, 11, (3, 5)), KEEP, rng.integers(0, 11, (3, 4))
     report = nn.gradcheck_layer(network, network.input_shape, batch=3, inputs=inputs)
     assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("path", ["fast"], indirect=True)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_reference_has_the_same_values_and_gradients_in_every_number(name, path, rng):
+    """So that differences of one of them are a proof for both."""
+    c, found = rng.standard_normal((3, 4, 11)), []
+    for which in (path, "reference"):
+        nn.kernels.use(which)
+        network, _, g, inputs = made(**VARIANTS[name])
+        y, saved = network.forward(inputs, RUN)
+        y = y.copy()
+        network.backward(c.copy(), saved, RUN)
+        found.append((y, g))
+    (y, g), (slow_y, slow_g) = found
+    np.testing.assert_allclose(y, slow_y, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(g, slow_g, rtol=1e-10, atol=1e-12)
+    assert np.abs(g).max() > 0.1
 
 
 @pytest.mark.parametrize("place", ["pre", "post"])

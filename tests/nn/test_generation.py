@@ -19,6 +19,8 @@ import pytest
 from scipy import stats
 from test_decoding import T, Translator, parameters
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 WEIGHTS = pathlib.Path(os.environ.get("NPOPT_DATA", "data")) / "weights"
 V = 5
 

@@ -25,6 +25,8 @@ from npopt.errors import UserError
 import numpy as np
 import pytest
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 V, D, T = 6, 16, 48
 
 

@@ -6,6 +6,8 @@ from npopt import backend
 import numpy as np
 import pytest
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 RUN = nn.Run(training=True, dx=True, seed=7)
 KEEP = np.array([[True, True, True, False], [True] * 4])
 VARIANTS = {

@@ -18,6 +18,8 @@ from problems.vocabulary import Pieces, Scored
 import numpy as np
 import pytest
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 WEIGHTS = pathlib.Path(os.environ.get("NPOPT_DATA", "data")) / "weights"
 
 

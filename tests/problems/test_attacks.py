@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import written_out as slow
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 ROWS = np.array([3, 7, 0, 12, 5, 9])
 LOSSES = {
     "own": (None, slow.cross_entropy),

@@ -12,6 +12,8 @@ from problems.prompts import FewShot, label_words, prompts
 import numpy as np
 import pytest
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 SIZE = dict(size=400, length=20, features=16, layers=2, heads=2, rate=3e-3, passes=1)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import test_linear
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 
 def columns(product, dim):
     """The matrix behind a product."""

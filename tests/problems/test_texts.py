@@ -14,6 +14,8 @@ from problems.tokens import Windows
 import numpy as np
 import pytest
 
+THREADS = 1  # layers of a few numbers: tests/conftest.py
+
 TEXT = np.random.default_rng(0).integers(0, 7, 130)
 
 
