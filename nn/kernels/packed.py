@@ -26,9 +26,9 @@ I8, I32 = ir.IntType(8), ir.IntType(32)
 
 
 @intrinsic
-def weigh(typing, codes, at, stride, a, count, out, to, jump, places):
+def weigh(typing, codes, at, stride, a, count, out, where, places):
     """out[to + p jump + j] += sum_i a[i] (part p of codes[at + i stride + j]), i < count, j < 8, p one of the places,
-    as many as a byte has parts."""
+    as many as a byte has parts. where: (to, jump)"""
     parts = places.count
     bits = 8 // parts
     number = types.int64
@@ -37,7 +37,8 @@ def weigh(typing, codes, at, stride, a, count, out, to, jump, places):
         if scalar(signature.args[3]) is not F32:
             raise TypeError("weigh is for float32")
         codes, a, out = (data(context, builder, signature.args[i], arguments[i]) for i in (0, 3, 5))
-        at, stride, count, to, jump = (arguments[i] for i in (1, 2, 4, 6, 7))
+        at, stride, count = (arguments[i] for i in (1, 2, 4))
+        to, jump = cgutils.unpack_tuple(builder, arguments[6], 2)
         e, wide, bytes_ = Emitter(builder, F32, LANES), ir.VectorType(I32, LANES), ir.VectorType(I8, LANES)
         constant = lambda value: ir.Constant(wide, [I32(value)] * LANES)  # noqa: E731
         sums = [cgutils.alloca_once(builder, e.type) for _ in range(parts)]
@@ -56,7 +57,7 @@ def weigh(typing, codes, at, stride, a, count, out, to, jump, places):
             e.store(out, here, e.load(out, here) + Lanes(e, builder.load(place)))
         return context.get_dummy_value()
 
-    return types.void(codes, number, number, a, number, out, number, number, places), emit
+    return types.void(codes, number, number, a, number, out, types.UniTuple(number, 2), places), emit
 
 
 @inside
@@ -88,7 +89,7 @@ def attend(q, keys, fresh_keys, values, fresh_values, sizes, how, y):
                     for t in range(u * group, (u + 1) * group):
                         scores[t] = base
                     for j in range(0, size, LANES):
-                        weigh(codes, u * d * size + j, size, a, d, scores, u * group + j, size, places)
+                        weigh(codes, u * d * size + j, size, a, d, scores, (u * group + j, size), places)
                 dots(latest, first * d, d, one, d, scores, old, new)
                 total = exponentials(both, 0, old + new, scale, scale * largest(scores, 0, old + new))
                 for k in range(groups):
@@ -100,7 +101,7 @@ def attend(q, keys, fresh_keys, values, fresh_values, sizes, how, y):
                     for c in range(start, start + width * parts):
                         out[c] = base
                     for j in range(0, width, LANES):
-                        weigh(told, k * width + j, groups * width, a, words, out, start + j, width, places)
+                        weigh(told, k * width + j, groups * width, a, words, out, (start + j, width), places)
                 for t in range(more):
                     for c in range(d):
                         out[c] += scores[words + t] * later[(begin + t) * d + c]
