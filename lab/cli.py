@@ -286,14 +286,16 @@ def quietly(path, words, warm):
     output, before = folder_of(words) / path.stem / "output.txt", time.monotonic()
     checkpoint.writable(output)
     home = warm.get()
-    process = home.run(path, words, output)
-    RUNNING.add(process)
-    if ENDING.is_set():
-        process.terminate()
     try:
-        return process.wait(), time.monotonic() - before
-    finally:
-        RUNNING.discard(process)
+        process = home.run(path, words, output)
+        RUNNING.add(process)
+        if ENDING.is_set():
+            process.terminate()
+        try:
+            return process.wait(), time.monotonic() - before
+        finally:
+            RUNNING.discard(process)
+    finally:  # another thread waits for it
         warm.put(home)
 
 

@@ -8,6 +8,7 @@ from npopt import checkpoint
 from npopt.errors import UserError
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image, ImageColor
 
 
@@ -70,10 +71,11 @@ def paletted(picture, colours, near=16):
 
 def drawn(figure, dpi):
     """The figure as an RGB picture; it is not closed."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="rgba", dpi=dpi)  # the bytes as they are: no PNG to pack and unpack
-    size = [int(inches * dpi) for inches in figure.get_size_inches()]
-    return Image.frombuffer("RGBA", size, buffer.getvalue()).convert("RGB")
+    if not isinstance(figure.canvas, FigureCanvasAgg):
+        FigureCanvasAgg(figure)  # a figure that pyplot has not made has no place to be drawn
+    figure.savefig(io.BytesIO(), format="rgba", dpi=dpi)  # no PNG to pack and unpack
+    pixels = np.asarray(figure.canvas.renderer.buffer_rgba())  # as many as there are: 4.1 inches are 409.99... dots
+    return Image.fromarray(pixels).convert("RGB")
 
 
 def step(animation, data):

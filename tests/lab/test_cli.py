@@ -1,7 +1,9 @@
 """The command npopt: scripts are found without being run, and one that fails does not stop the others."""
 
+import errno
 import json
 import os
+import queue
 import subprocess
 import sys
 import time
@@ -202,3 +204,17 @@ def test_scripts_that_begin_together_are_not_neighbours(count, jobs):
     if count > 2 * jobs > 2:
         first = sorted(order.index(name) for name in found[:jobs])
         assert min(b - a for a, b in zip(first, first[1:], strict=False)) == -(-count // jobs)
+
+
+def test_a_script_that_cannot_be_started_keeps_no_other_waiting(folder):
+    """Its warm process goes back to where other threads take theirs."""
+
+    class Full:
+        def run(self, path, words, output):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    homes = queue.SimpleQueue()
+    homes.put(home := Full())
+    with pytest.raises(OSError, match="No space"):
+        cli.quietly(folder / "broken.py", [], homes)
+    assert homes.get_nowait() is home

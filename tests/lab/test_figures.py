@@ -5,7 +5,7 @@ import itertools
 from lab import Results, charts
 from lab.charts import tuned
 from lab.figures import COLOURS, by_row, closer, curves, each, fitted, halved, heat, named, panels, said
-from lab.pictures import save
+from lab.pictures import drawn, save
 from lab.results import Finished
 from lab.surfaces import map_of, moving, on_relief, relief
 from npopt.analysis import RangeTest
@@ -14,6 +14,7 @@ from problems.landscapes import EVERY
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.patches import Rectangle
 from PIL import Image, ImageColor
 
 
@@ -101,6 +102,16 @@ def test_tuned_draws_each_method_at_its_best_rate():
     np.testing.assert_allclose(middle.lines[0].get_ydata(), [30, 10])
     assert list(right.lines[0].get_xdata()) == [0.1, 1] and list(right.lines[1].get_xdata()) == [1]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["A", "B"]
+
+
+def test_a_picture_has_as_many_dots_as_were_drawn():
+    """4.1 inches are 409.99... dots in floating point, and matplotlib draws 410: a row more or less is a skewed one."""
+    figure = plt.figure(figsize=(7.2, 4.1), facecolor="white")
+    figure.add_artist(Rectangle((0.5, 0), 0.5, 1, color="black"))
+    picture = drawn(figure, 100)
+    assert picture.size == (720, 410)
+    dark = np.asarray(picture.convert("L")) < 128
+    assert dark[:, 370].all() and not dark[:, 350].any(), "the edge is upright"
 
 
 def test_the_colours_of_thin_lines_survive_the_palette(tmp_path):
