@@ -72,9 +72,8 @@ def main():
         table = Table(title, "npopt", "rival")
         ratio = table.add("beside a copy by shared memory", ours, copy, args.rounds, calls=3)
         table.add("beside MPI's Allreduce", ours, theirs, args.rounds, calls=3)
-        table.note(
-            f"Beside the copy: {ratio:.2f} (target at most {TARGET:.2f}). {wires.MPI.Get_library_version()[:40]}"
-        )
+        name = " ".join(wires.MPI.Get_library_version().splitlines()[0].split())
+        table.note(f"Beside the copy: {ratio:.2f} (target at most {TARGET:.2f}). {name}.")
         if args.write and rank == 0:
             table.write("all_reduce.txt")
     kept.Free()

@@ -19,6 +19,7 @@ OTHERS = {
     ("npopt/backend/graphs.py", "_done"): "a status of NVIDIA's library; a pass that cannot be recorded is not",
     ("npopt/backend/graphs.py", "_library"): "the same",
     ("problems/linear/formula.py", "refuse"): "the loss then has no CUDA source, and steps are launched one by one",
+    ("npopt/backend/once.py", "rebuild"): "cache.py catches it, and the caller is compiled again",
     ("npopt/backend/once.py", "pointer"): "while a kernel is compiled, where only a bug leads",
     ("nn/kernels/packed.py", "emit"): "while a kernel is compiled, where only a bug leads",
     ("nn/kernels/simd.py", "scalar"): "while a kernel is compiled, where only a bug leads",

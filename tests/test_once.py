@@ -94,21 +94,35 @@ def outer(a):
 """
 
 
+def run(folder):
+    """What PROGRAM prints in a process of its own: the result, and which of the two were compiled."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), os.getcwd()])
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
 def test_another_process_finds_both_in_the_cache_or_makes_what_is_missing(tmp_path):
     (tmp_path / "loops.py").write_text(LOOPS)
-    cache = tmp_path / "cache"
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
-    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), os.getcwd()])
-
-    def run():
-        done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split()
-
-    assert run() == ["14.0", "outer", "part"]
-    assert run() == ["14.0"]
-    for path in cache.rglob("loops.part*"):
+    assert run(tmp_path) == ["14.0", "outer", "part"]
+    assert run(tmp_path) == ["14.0"]
+    for path in (tmp_path / "cache").rglob("loops.part*"):
         path.unlink()
-    assert run() == ["14.0", "part"]
+    assert run(tmp_path) == ["14.0", "part"]
     (tmp_path / "loops.py").write_text(LOOPS.replace("sum() + 1", "sum() - 1"))  # its caller is as it was
-    assert run() == ["10.0", "outer", "part"]
+    assert run(tmp_path) == ["10.0", "outer", "part"]
+
+
+def test_a_caller_of_what_changed_in_another_folder_is_compiled_again(tmp_path):
+    """The caller's own folder is as it was, so its entry is found; what it calls has another symbol now."""
+    (tmp_path / "elsewhere").mkdir()
+    part, outer = LOOPS.split("@inside")
+    (tmp_path / "elsewhere" / "parts.py").write_text(part)
+    (tmp_path / "loops.py").write_text(
+        "from npopt.backend.once import inside\nfrom elsewhere.parts import part\n@inside" + outer
+    )
+    assert run(tmp_path) == ["14.0", "outer", "part"]
+    assert run(tmp_path) == ["14.0"]
+    (tmp_path / "elsewhere" / "parts.py").write_text(part.replace("+ 1", "- 1"))
+    assert run(tmp_path) == ["10.0", "outer", "part"]

@@ -38,6 +38,17 @@ def gather(turned, values, places, first, last, base, out):
         p += 1
 
 
+@inside
+def add_turned(sums, back, out, width):
+    """out += sums', without the columns of sums that are beyond the rows of out. back: memory"""
+    count, size = out.shape
+    transpose_part(sums.reshape(-1), 0, WIDE, back, 0, size, size, count, width)
+    for k in range(count):
+        row, more = out[k], back[k * size : (k + 1) * size]
+        for i in range(size):
+            row[i] += more[i]
+
+
 @once(**loose)
 def linear_block(first, mine, x, values, places, starts, y, width):
     """WIDE rows from `first` on. mine: memory"""
@@ -49,11 +60,7 @@ def linear_block(first, mine, x, values, places, starts, y, width):
     transpose_part(x.reshape(-1), first * inputs, inputs, mine, 0, WIDE, count, inputs, width)
     for i in range(outputs):
         gather(turned, values, places, starts[i], starts[i + 1], i * inputs, sums[i])
-    transpose_part(sums.reshape(-1), 0, WIDE, back, 0, outputs, outputs, count, width)
-    for k in range(count):
-        row, more = y[first + k], back[k * outputs : (k + 1) * outputs]
-        for i in range(outputs):
-            row[i] += more[i]
+    add_turned(sums, back, y[first : first + count], width)
 
 
 @spread
@@ -78,11 +85,7 @@ def inputs_block(first, mine, dy, values, places, starts, dx, width):
             a, out = values[p], sums[places[p] - i * inputs]
             for k in range(WIDE):
                 out[k] += a * row[k]
-    transpose_part(sums.reshape(-1), 0, WIDE, back, 0, inputs, inputs, count, width)
-    for k in range(count):
-        row, more = dx[first + k], back[k * inputs : (k + 1) * inputs]
-        for i in range(inputs):
-            row[i] += more[i]
+    add_turned(sums, back, dx[first : first + count], width)
 
 
 @spread

@@ -28,12 +28,13 @@ class Entries(caching.CompileResultCacheImpl):
 
     def reduce(self, compiled):
         named = [f.name for f in compiled.library._final_module.functions if f.name.startswith(PREFIX)]
-        return [PLACED[name][:2] for name in named], super().reduce(compiled)
+        return [(symbol, *PLACED[symbol][:2]) for symbol in named], super().reduce(compiled)
 
     def rebuild(self, context, kept):
         called, rest = kept
-        for name, arguments in called:
-            KNOWN[name](arguments)
+        for symbol, name, arguments in called:
+            if KNOWN[name](arguments)[0] != symbol:  # it stands in a folder that has changed: cache.py drops the caller
+                raise LookupError(name)
         return super().rebuild(context, rest)
 
 
@@ -69,7 +70,7 @@ def compiled(**options):
 
 
 jit, inside = compiled(parallel=True), compiled()
-spread = compiled(forceinline=True)  # part of the loop that calls it: constants in a Product stay constants
+spread = compiled(forceinline=True)  # part of the loop that calls it: constants that it is given stay constants
 
 
 def once(function=None, *, bare=False, **options):
