@@ -185,6 +185,21 @@ def prompted(network, mask, words):
     return Network(Sequential(**body), network.input_shape, network.name, share=network.share)
 
 
+def likened(network, classes, length=None):
+    """An encoder without a head that is asked which of C sentences a text is like: (words, keep) -> (B, C), logits
+    z = W y / rms(y), y (D,) the mean of the vectors of the words that are there. The layers of `network` become the new
+    network's. With rows w_c = s y_c / (|y_c| D^(1/2)) of C sentences' y_c, z_c is s times the cosine of y and y_c.
+
+    length   of a row; None: the encoder's
+    """
+    (found,), _ = network.input_shape
+    features, length = network.output_shape[-1], found if length is None else length
+    encoder = Averaged(dict(network.layer.children())["encoder"])
+    head = Linear(features, whole("likened", "classes", classes), bias=False)
+    body = Sequential(encoder=encoder, norm=RMSNorm(features, eps=1e-12), head=head)
+    return Network(body, ((length,), (length,)), network.name)
+
+
 WITHIN = {"rotary": Rotary, "relative": lambda: Relative(16), "alibi": Alibi}  # positions that attention itself knows
 ADDED = ("sinusoidal", "learned", None)
 

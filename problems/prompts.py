@@ -3,22 +3,25 @@
 The protocol of Gao, Fisch & Chen, ACL 2021, arXiv:2012.15723, which MeZO follows (Malladi et al., NeurIPS 2023,
 appendix E): k texts of each class to train, k more to choose rates by, other texts to test; which ones they are depends
 on the seed. Each class has a word, and the loss is the cross-entropy over the logits of these words at the gap. So a
-model that has filled gaps needs no new parameters.
+model that has filled gaps needs no new parameters. A sentence encoder has not filled gaps: there each class has a
+sentence, and the logits are cosines.
 """
 
+from nn import Run
 from nn.adapters import adapted, free
-from nn.language import bert, prompted
+from nn.language import bert, likened, prompted
 from npopt import backend
 from npopt.errors import UserError
 from npopt.values import whole
 from problems.datasets import shared
-from problems.encoded import Labelled
-from problems.encoders import MASK, START, Encoded, learned, spelled, start_of, vocabulary
+from problems.encoded import Labelled, rows_of
+from problems.encoders import MASK, START, Encoded, body_of, learned, spelled, start_of, vocabulary
 
 import numpy as np
 
 TEMPLATE = " it was", " ."  # around the gap, behind the text
 WORDS = ((" terrible", " great"), (" bad", " good"), ("bad", "good"))  # the first pair that are words of the model
+SCALE = 20.0  # of cosines, as in the loss with which sentence-transformers' models learn (MultipleNegativesRankingLoss)
 
 
 def label_words(words, classes):
@@ -62,37 +65,63 @@ class FewShot(Encoded):
         return super().ingredients() | {"texts": self.texts, "y": self.y, "test": self.test}
 
 
+def by_gap(data, beside, start, rate, passes, dropout, options):
+    """(network, {segment: its first values} or None, spell): which of two words fills the gap behind a text?"""
+    corpus, words = shared(data), vocabulary(data, beside, options["size"])
+    shape = {name: value for name, value in options.items() if name not in ("size", "length")}
+    length, labels, first = options["length"], label_words(words, len(corpus.classes)), None
+    network = bert(words.size, length, **shape, head="words", dropout=dropout, init=start_of(shape["features"]))
+    behind = (*words.encode(TEMPLATE[0]), MASK, *words.encode(TEMPLATE[1]))
+
+    def spell(texts):
+        cut = length - 1 - len(behind)
+        return [np.array([START, *text[:cut], *behind], np.int64) for text in spelled(texts, words, ((), ()))]
+
+    if start == "learned":
+        run, of = learned(data, beside, rate, passes, tuple(sorted(options.items())))
+        x = backend.to_host(run.x)
+        first = {name: of.segments.view(x, name) for name in of.segments.names}
+    return prompted(network, MASK, labels), first, spell
+
+
+def by_likeness(data, beside, start, options):
+    """The same of a published sentence encoder: which of two sentences, one a class, is a text like?"""
+    classes = shared(data).classes
+    if len(classes) != len(WORDS[0]):
+        raise UserError(f"prompts: two classes are wanted, {data} has {len(classes)}")
+    encoder, first, words, around = body_of(start, data, beside, options, None, None, 0.0)
+    sentences = spelled([f"{TEMPLATE[0]}{word}{TEMPLATE[1]}".strip() for word in WORDS[0]], words, around)
+    ids, keep = rows_of("prompts", sentences, options["length"], 0)
+    encoder.bind(backend.asarray(np.concatenate([first[name].reshape(-1) for name in encoder.segments.names])))
+    vectors = backend.to_host(encoder.layer.forward((backend.asarray(ids), backend.asarray(keep)), Run())[0])
+    means = (vectors * keep[..., None]).sum(1) / keep.sum(1, keepdims=True)
+    rows = SCALE / means.shape[1] ** 0.5 * means / np.linalg.norm(means, axis=1, keepdims=True)
+    network = likened(encoder, len(classes), options["length"])
+    return network, first | {"head.W": rows}, lambda texts: spelled(texts, words, around)
+
+
 def prompts(data, beside, k=16, *, test_rows=None, rate=1e-3, passes=1, moved=False, dropout=0.1, start="learned",
             dtype="float32", adapters=None, **options):  # fmt: skip
     """A corpus of two classes as prompts for the encoder that has filled gaps in its texts and in those of `beside`
     (problems/encoders.py; rate, passes and options as there).
 
     k            texts of each class        test_rows: the first so many of the test part; None: all
-    start        "learned", or "scratch": random weights
+    start        "learned"; "scratch": random weights; or the path of the *.safetensors of a published BertModel, as in
+                 `finetuned`, that is a sentence encoder (all-MiniLM-L6-v2): no gap then, a text is compared with "it
+                 was terrible ." and "it was great ." (nn.language.likened)
     adapters     (layer, options) of nn.adapted, in the place of the encoder's maps: then these alone move, from values
                  that do not depend on the seed
     """
-    corpus, words = shared(data), vocabulary(data, beside, options["size"])
-    shape = {name: value for name, value in options.items() if name not in ("size", "length")}
-    length, labels = options["length"], label_words(words, len(corpus.classes))
-    network = bert(words.size, length, **shape, head="words", dropout=dropout, init=start_of(shape["features"]))
-    behind = (*words.encode(TEMPLATE[0]), MASK, *words.encode(TEMPLATE[1]))
-
-    network = prompted(network, MASK, labels)
+    corpus = shared(data)
+    if start in ("learned", "scratch"):
+        network, first, spell = by_gap(data, beside, start, rate, passes, dropout, options)
+    else:
+        network, first, spell = by_likeness(data, beside, start, options)
     if adapters is not None:
         network = adapted(network, adapters[0], ("attention", "feed"), **adapters[1])
-
-    def spell(texts):
-        cut = length - 1 - len(behind)
-        return [np.array([START, *text[:cut], *behind], np.int64) for text in spelled(texts, words, ((), ()))]
-
     test = spell(corpus.test[:test_rows]), np.asarray(corpus.y_test[:test_rows])
-    problem = FewShot(network, spell(corpus.train), corpus.y_train, test, length, k, dtype=dtype)
-    problem.moved, problem.name = moved, f"{k} prompts a class of {corpus.name}"
-    if start == "learned":
-        run, of = learned(data, beside, rate, passes, tuple(sorted(options.items())))
-        x = backend.to_host(run.x)
-        problem.first = {name: of.segments.view(x, name) for name in of.segments.names}
+    problem = FewShot(network, spell(corpus.train), corpus.y_train, test, options["length"], k, dtype=dtype)
+    problem.first, problem.moved, problem.name = first, moved, f"{k} prompts a class of {corpus.name}"
     if adapters is None:
         return problem
     return problem.restrict(problem.x0(backend.generator(0, "x0")), free(problem.network, problem.segments.names))

@@ -1,25 +1,27 @@
 """Can a language model be fine-tuned by inference alone, from 16 texts of each class?   Course tasks A6 a, b and B4 b.
 
 Prompts, as in MeZO (Malladi et al., NeurIPS 2023): "<text> it was <mask> .", the classes being two words at the gap; k
-texts a class to train and k to choose rates by, drawn by the seed; five seeds; up to 1,000 texts to test. The paper has
-RoBERTa-large: 79.0 % untrained, MeZO 90.5 %, fine-tuning 91.9 % on SST-2 at k = 16, after 100,000 steps. No weights of
-its kind are at hand, and so the model is this project's encoder that has filled gaps in 50,330 texts (`adam_text`): two
-layers of 96. What can be looked at here is the order of the methods and what they cost, not these numbers.
+texts a class to train and k to choose rates by, drawn by the seed; five seeds; the same texts to test. The paper has
+RoBERTa-large: 79.0 % untrained, MeZO 90.5 %, fine-tuning 91.9 % on SST-2 at k = 16, after 100,000 steps. --weights
+FOLDER takes a published sentence encoder in its place, all-MiniLM-L6-v2 of 22.6 million numbers: the classes are two
+sentences, "it was terrible ." and "it was great .", and 7 of 10 texts are sorted without training. Without it the model
+is this project's, two layers of 96 that have filled gaps in 50,330 texts (`adam_text`), and guesses. What can be looked
+at is the order of the methods and what they cost, not the paper's numbers.
 
-Adam takes the gradient, of all weights, of the head alone (dense map, norm, logits) and of LoRA's matrices; MeZO, also
-on these, MeZO with Adam, LOZO and
-LOZO-M two losses a step. Part v compares MeZO, MeZO-SVRG and LOZO at equal texts forward, in batches of 16 of 128.
-Part r sweeps radius and rate. Part g measures memory and time of a step, of MeZO and of Adam with the way back, as the
-model grows: MeZO's paper says up to 12 times less memory.
+Adam takes the gradient, of all weights, of the head alone (all behind the encoder) and of LoRA's matrices; MeZO, also
+on these, MeZO with Adam, LOZO and LOZO-M two losses a step. Part v compares MeZO, MeZO-SVRG and LOZO at equal texts
+forward, in batches of 16 of 128. Part r sweeps radius and rate. Part g measures memory and time of a step, of MeZO and
+of Adam with the way back, as a model grows: MeZO's paper says up to 12 times less memory.
 
-Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 about half an hour.
+Run time on one core: --quick about 10 seconds; --data real --jobs 1 --threads 1 --weights FOLDER about two hours for
+part a, one each for b and v, half an hour for r, five minutes for g.
 """
 
 import itertools
 import time
 
 from figures.mezo_text import album
-from lab import Entry, Experiment, MissingRuns, Part, Recipe
+from lab import Entry, Experiment, MissingRuns, Option, Part, Recipe
 from lab.account import KINDS, account_of
 from lab.claims import decided, inside, listed, spread, spreads
 from lab.verdicts import Undecided, close, lower, within
@@ -38,6 +40,7 @@ from npopt import (
     Stop,
     minimize,
 )
+from problems.encoders import weights_in
 from problems.language import gpt
 from problems.prompts import prompts
 
@@ -54,14 +57,14 @@ experiment = Experiment(
         "r": Part("radius and rate", "opinions", "sst2-socher"),
         "g": Part("memory and time of a step by size", "chain", "tinyshakespeare"),
     },
+    options=[Option("--weights", metavar="FOLDER", help="of a published sentence encoder, in place of ours")],
     seeds=5,
     quick_seeds=1,
     figures=album,
 )
 
 BESIDE = {"sst2-socher": "goemotions", "opinions": "moods"}
-HEAD = ["dense", "norm", "head"]  # blocks behind the encoder; the table of words is the encoder's
-BODY = ["encoder", "encoder.layer1", "encoder.layer2"]
+HEAD = ["dense", "norm", "head"]  # blocks behind the encoder, those that there are; words' table is the encoder's
 SLOW = {"MeZO": (SGD(), MeZO()), "MeZO-Adam": (Adam(), MeZO()), "LOZO": (SGD(), LOZO(4, 50)),
         "LOZO-M": (SGD(), LOZO(4, 50, momentum=0.9))}  # fmt: skip
 RATES = {
@@ -74,6 +77,8 @@ RATES = {
     "LOZO-M": (1e-4, 3e-4, 1e-3, 3e-3),
     "MeZO-LoRA": (1e-3, 1e-2, 1e-1, 1.0),
 }
+PUBLISHED = RATES | dict.fromkeys(SLOW, (3e-5, 1e-4, 3e-4, 1e-3))  # with --weights
+PUBLISHED |= {"Adam": (3e-6, 1e-5, 3e-5, 1e-4), "LoRA": (1e-4, 3e-4, 1e-3, 3e-3)}
 WAY_BACK = ("Adam", "head", "LoRA")  # methods with gradients
 REDUCED = {"MeZO": MeZO(), "MeZO-SVRG": MeZOSVRG(5), "LOZO": LOZO(4, 50)}
 RADII = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -81,37 +86,45 @@ WIDTHS = (64, 128, 256, 384)
 
 
 # ------------------------------------------------------------------------------------------------------------- grid
+def sized(args, published, learned, quick):
+    """A number of the grid, for each of the three models."""
+    return quick if args.quick else published if args.weights else learned
+
+
 def problem_of(data, args, k, lora=False):
     size = dict(size=2000, length=24, features=96, layers=2, heads=4, rate=1e-3, passes=1)
     size = args.pick(size, dict(size=400, length=20, features=32, layers=2, heads=2, rate=3e-3, passes=1))
-    some = dict(k=args.pick(k, min(k, 8)), test_rows=args.pick(1000, 60), moved=True)
+    size |= dict(length=32, start=weights_in(args.weights)) if args.weights else {}
+    some = dict(k=args.pick(k, min(k, 8)), test_rows=sized(args, 400, 1000, 60), moved=True)
     some |= dict(adapters=(LoRA, {"rank": 8, "alpha": 16.0})) if lora else {}
     return Recipe(prompts, data=data, beside=BESIDE[data], **some, **size)
 
 
-def method_of(method):
+def method_of(method, args):
     """(optimizer, estimator)"""
     if method in ("Adam", "LoRA"):
         return Adam(), None
     if method == "MeZO-LoRA":
         return SLOW["MeZO"]
     if method == "head":
-        return Blockwise(Adam()), BlockGradient(1, size=0, always=HEAD, never=BODY)
+        layers, head = 6 if args.weights else 2, HEAD[bool(args.weights) :]
+        body = ["encoder", *(f"encoder.layer{i}" for i in range(1, layers + 1))]
+        return Blockwise(Adam()), BlockGradient(1, size=0, always=head, never=body)
     return SLOW[method]
 
 
 def steps_of(method, args):
-    return args.pick(100, 8) if method in WAY_BACK else args.pick(2000, 20)
+    return sized(args, 32, 100, 8) if method in WAY_BACK else sized(args, 200, 2000, 20)
 
 
 def few(part, data, args, method, lr, k, **tags):
     """A run of part a or b."""
-    (optimizer, estimator), steps = method_of(method), steps_of(method, args)
+    (optimizer, estimator), steps = method_of(method, args), steps_of(method, args)
     sampler = RandomReshuffling(min(2 * args.pick(k, min(k, 8)), 64))
     schedule = Linear(lr) if method in WAY_BACK else lr
     return Entry(part, problem_of(data, args, k, "LoRA" in method), optimizer, sampler, schedule, estimator=estimator,
-                 stop=Stop(steps=steps), metrics=max(1, steps // 10), per="step", keep=False, method=method, lr=lr,
-                 **tags)  # fmt: skip
+                 stop=Stop(steps=steps), metrics=max(1, steps // sized(args, 4, 10, 10)), per="step", keep=False,
+                 method=method, lr=lr, **tags)  # fmt: skip
 
 
 def best_rate(found, part, **tags):
@@ -123,10 +136,11 @@ def best_rate(found, part, **tags):
 
 
 def staged(part, args, found, method, make):
-    """A grid of rates with two seeds, and the best of them with all."""
-    for lr in args.pick(RATES[method], ()):
-        yield make(lr, seeds=args.seeds[:2], stage="grid")
-    best = RATES[method][2] if args.quick else best_rate(found, part, method=method)
+    """A grid of rates with two seeds (with --weights: one), and the best of them with all."""
+    rates = (PUBLISHED if args.weights else RATES)[method]
+    for lr in args.pick(rates, ()):
+        yield make(lr, seeds=args.seeds[: sized(args, 1, 2, 1)], stage="grid")
+    best = rates[2] if args.quick else best_rate(found, part, method=method)
     if best:
         yield make(best, stage="chosen")
 
@@ -162,13 +176,13 @@ def runs(args, found=None):
     for data, (method, estimator) in itertools.product(args.data_of("v"), REDUCED.items()):
         for lr in args.pick((1e-4, 3e-4, 1e-3), (3e-4,)):
             yield Entry("v", problem_of(data, args, 64), SGD(), RandomReshuffling(16), lr, estimator=estimator,
-                        stop=Stop(evaluations=args.pick(40_000, 640)), metrics=args.pick(200, 4), per="step",
-                        seeds=args.seeds[:3], keep=False, method=method, lr=lr)  # fmt: skip
+                        stop=Stop(evaluations=sized(args, 6400, 40_000, 640)), metrics=sized(args, 100, 200, 4),
+                        per="step", seeds=args.seeds[:3], keep=False, method=method, lr=lr)  # fmt: skip
     for data, radius, lr in itertools.product(args.data_of("r"), args.pick(RADII, RADII[2:4]), (1e-4, 1e-3)):
         sampler = RandomReshuffling(args.pick(32, 16))
         yield Entry("r", problem_of(data, args, 16), SGD(), sampler, lr, estimator=MeZO(radius),
-                    stop=Stop(steps=args.pick(500, 10)), metrics=100, per="step", seeds=args.seeds[:3], keep=False,
-                    radius=radius, lr=lr)  # fmt: skip
+                    stop=Stop(steps=sized(args, 50, 500, 10)), metrics=100, per="step", seeds=args.seeds[:3],
+                    keep=False, radius=radius, lr=lr)  # fmt: skip
     for data, features in itertools.product(args.data_of("g"), args.pick(WIDTHS, (32, 64))):
         for method in ("Adam", "MeZO"):
             run = Recipe(grown, data=data, features=features, method=method)
@@ -198,11 +212,11 @@ def a_edge(results):
 @experiment.claim(
     "a-zero",
     "the model knows something before it has seen a label",
-    expected="without training at least two standard errors of that many texts above a half: 53.2 % of 1,000",
+    expected="without training at least two standard errors above a half: 53.2 % of 1,000 test texts, 55 % of 400",
     source="Malladi et al., Table 18: 79.0 % of SST-2 for RoBERTa-large",
 )
 def a_zero(results, args):
-    start, texts = float(best(results, "a", "Adam").at("test_accuracy", 0)[0]), args.pick(1000, 60)
+    start, texts = float(best(results, "a", "Adam").at("test_accuracy", 0)[0]), sized(args, 400, 1000, 60)
     return f"{100 * start:.1f} %", start >= 0.5 + 1 / texts**0.5
 
 

@@ -155,3 +155,15 @@ def test_adapters_alone_move_and_begin_as_the_model_without_them():
     assert found["train_loss"] < 0.9 * part.metrics(y)["train_loss"]
     ways = {name: value for name, value in found.items() if name.startswith("moved")}
     assert {name for name, value in ways.items() if value > 0} == {"moved layer1", "moved layer2"}
+
+
+def published(folder, rng):
+    """A BertModel of one layer of 8 in a folder, with words of its own; the path of its weights."""
+    numpy = pytest.importorskip("safetensors.numpy")
+    words = pieces(load("opinions").train, 280, ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"))
+    encoder = bert(words.size, 20, 8, 1, 2, 12)
+    x = rng.standard_normal(encoder.dim).astype("f4")
+    config = dict(architectures=["BertModel"], vocab_size=words.size, max_position_embeddings=20, hidden_size=8,
+                  num_hidden_layers=1, num_attention_heads=2, intermediate_size=12)  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text(words.text)
