@@ -92,7 +92,7 @@ def by_likeness(data, beside, start, options):
     encoder, first, words, around = body_of(start, data, beside, options, None, None, 0.0)
     sentences = spelled([f"{TEMPLATE[0]}{word}{TEMPLATE[1]}".strip() for word in WORDS[0]], words, around)
     ids, keep = rows_of("prompts", sentences, options["length"], 0)
-    encoder.bind(backend.asarray(np.concatenate([first[name].reshape(-1) for name in encoder.segments.names])))
+    encoder.bind(backend.xp().concatenate([first[name].reshape(-1) for name in encoder.segments.names]))
     vectors = backend.to_host(encoder.layer.forward((backend.asarray(ids), backend.asarray(keep)), Run())[0])
     means = (vectors * keep[..., None]).sum(1) / keep.sum(1, keepdims=True)
     rows = SCALE / means.shape[1] ** 0.5 * means / np.linalg.norm(means, axis=1, keepdims=True)

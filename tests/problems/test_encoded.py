@@ -1,7 +1,6 @@
 """Texts with labels and texts with gaps as feeds, drawn corpora, and an encoder that learns from both."""
 
 import collections
-import json
 import re
 
 import nn
@@ -11,7 +10,6 @@ from npopt.identity import of_problem
 from problems import drawn, encoders, files, load
 from problems.encoded import Labelled, Masked
 from problems.neural import Neural
-from problems.vocabulary import pieces
 
 import numpy as np
 import pytest
@@ -261,24 +259,9 @@ def test_nothing_but_decay_moves_idle_words():
     np.testing.assert_allclose(tables[0], tables[1] * (1 - 0.2 * 0.1) ** 3, rtol=1e-5)
 
 
-def test_a_published_encoder_with_a_new_head(tmp_path, rng):
-    numpy = pytest.importorskip("safetensors.numpy")
-    words = pieces(load("opinions").train, 280, ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"))
-    shapes = {f"embeddings.{n}_embeddings.weight": (rows, 8) for n, rows in
-              (("word", words.size), ("position", 20), ("token_type", 2))}  # fmt: skip
-    norms = ("embeddings.LayerNorm", "encoder.layer.0.attention.output.LayerNorm", "encoder.layer.0.output.LayerNorm")
-    maps = {f"attention.self.{n}": (8, 8) for n in ("query", "key", "value")}
-    maps |= {"attention.output.dense": (8, 8), "intermediate.dense": (12, 8), "output.dense": (8, 12)}
-    for name, shape in maps.items():
-        shapes |= {f"encoder.layer.0.{name}.weight": shape, f"encoder.layer.0.{name}.bias": shape[:1]}
-    shapes |= {f"{norm}.{end}": (8,) for norm in norms for end in ("weight", "bias")}
-    arrays = {name: rng.standard_normal(shape).astype("f4") for name, shape in shapes.items()}
-    numpy.save_file(arrays, tmp_path / "model.safetensors")
-    config = dict(architectures=["BertModel"], vocab_size=words.size, max_position_embeddings=20, hidden_size=8,
-                  num_hidden_layers=1, num_attention_heads=2, intermediate_size=12)  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "tokenizer.json").write_text(words.text)
-    problem = tiny(start=str(tmp_path / "model.safetensors"))
+def test_a_published_encoder_with_a_new_head(published):
+    path, arrays, words = published
+    problem = tiny(start=path)
     x = problem.x0(backend.generator(0, "x0"))
     for name, ours in (("word", "embed"), ("position", "positions")):
         table = problem.segments.view(x, f"encoder.{ours}.W")

@@ -1,10 +1,12 @@
 """Prompts: logits at a gap are those of the masked model; few texts are drawn by the seed; gradients by differences."""
 
-from nn import LoRA, Run
+import pathlib
+
+from nn import LoRA, Run, weights
 from nn.encoder import AtGap, Chosen
 from nn.language import bert, gpt2, prompted
 from nn.losses import SoftmaxCrossEntropy
-from npopt import Adam, Events, MeZO, RandomReshuffling, Stop, backend, minimize
+from npopt import Adam, Events, MeZO, RandomReshuffling, Stop, backend, gradcheck, minimize
 from npopt.errors import UserError
 from problems.encoders import MASK
 from problems.prompts import FewShot, label_words, prompts
@@ -157,13 +159,42 @@ def test_adapters_alone_move_and_begin_as_the_model_without_them():
     assert {name for name, value in ways.items() if value > 0} == {"moved layer1", "moved layer2"}
 
 
-def published(folder, rng):
-    """A BertModel of one layer of 8 in a folder, with words of its own; the path of its weights."""
-    numpy = pytest.importorskip("safetensors.numpy")
-    words = pieces(load("opinions").train, 280, ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"))
-    encoder = bert(words.size, 20, 8, 1, 2, 12)
-    x = rng.standard_normal(encoder.dim).astype("f4")
-    config = dict(architectures=["BertModel"], vocab_size=words.size, max_position_embeddings=20, hidden_size=8,
-                  num_hidden_layers=1, num_attention_heads=2, intermediate_size=12)  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer.json").write_text(words.text)
+def test_a_sentence_encoder_is_asked_which_sentence_a_text_is_like(published, device):
+    """Logits are 20 cosines of the mean vectors; a text that is the sentence of a class has a cosine of 1."""
+    path, arrays, words = published
+    problem = prompts("opinions", "moods", 5, test_rows=30, start=path, **SIZE | dict(length=16))
+    x = problem.x0(backend.generator(0, "x0"))
+    body = {name: backend.to_host(problem.segments.view(x, name)) for name in problem.segments.names}
+    np.testing.assert_array_equal(body["encoder.embed.W"], arrays["embeddings.word_embeddings.weight"])
+    encoder, first = weights.hub(pathlib.Path(path).parent)
+    encoder.bind(backend.asarray(first))
+
+    def vector(row):  # one text alone, no padding
+        row = np.array(row)[None]
+        found = encoder.layer.forward((backend.asarray(row), backend.asarray(np.ones(row.shape, bool))), Run())[0]
+        mean = backend.to_host(found)[0].mean(0)
+        return mean / np.linalg.norm(mean)
+
+    def row(text):
+        return [words.special["[CLS]"], *words.encode(text), words.special["[SEP]"]]
+
+    classes = [vector(row(f"it was {word} .")) for word in ("terrible", "great")]
+    ids, keep, _ = problem.feed.tables["test"]
+    expected = [[20 * float(vector(ids[b][keep[b]]) @ c) for c in classes] for b in range(30)]
+    np.testing.assert_allclose(problem.outputs(x), expected, rtol=2e-4, atol=2e-4)
+    own = np.array([row("it was terrible .")]), np.ones((1, len(row("it was terrible ."))), bool)
+    problem.network.bind(x)
+    z = problem.network.layer.forward(tuple(backend.asarray(part) for part in own), Run())[0]
+    np.testing.assert_allclose(backend.to_host(z)[0], [20, 20 * classes[0] @ classes[1]], rtol=1e-4)
+
+
+def test_gradients_of_likeness(published):
+    problem = prompts("opinions", "moods", 5, test_rows=30, start=published[0], dtype="float64", **SIZE)
+    x = problem.x0(backend.generator(0, "x0"))
+    rng = np.random.default_rng(3)
+    assert gradcheck(problem, x + 0.05 * rng.standard_normal(x.size)).worst < 1e-7
+
+
+def test_a_sentence_encoder_wants_two_classes(published):
+    with pytest.raises(UserError, match="prompts: two classes are wanted, moods has 6"):
+        prompts("moods", "opinions", 5, start=published[0], **SIZE)
