@@ -10,6 +10,7 @@ import dataclasses
 import math
 import os
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,10 +96,11 @@ def made(job, store, settings, wait, ship):
             return Outcome(job, "done", run=store.load(job.key) if ship else None)
         settings.apply()
         Interrupts.due()
+        began = time.perf_counter()
         run = perform(job, store, settings, lock.note)
         if run.reason == "interrupted":
             return Outcome(job, "interrupted")
-        tree = record(job, run)
+        tree = record(job, run, time.perf_counter() - began, settings.ranks)
         store.save(job.key, tree)
         return Outcome(job, "done", run=tree if ship else None)
 
@@ -170,9 +172,11 @@ def whole_or_aside(store, path):
         store.set_aside(path, error)
 
 
-def record(job, run):
-    """A finished run as the store keeps it: a dict of arrays and plain values."""
+def record(job, run, took, ranks=None):
+    """A finished run as the store keeps it: a dict of arrays and plain values. Its seconds are those of the steps; of an
+    entry's own function that does not say them, or says those of a simulated clock, what this process took."""
     columns = {name: as_array(values) for name, values in run.columns.items()}
+    said = "seconds" in columns and (ranks or not job.entry.takes_wires)
     tree = {
         "method": job.printed,
         "seed": job.seed,
@@ -180,7 +184,7 @@ def record(job, run):
         "columns": columns,
         "reason": run.reason,
         "loop": run.loop,
-        "seconds": float(columns["seconds"][-1]) if "seconds" in columns else 0.0,
+        "seconds": float(columns["seconds"][-1]) if said else took,
         "memory": backend.memory(),
     }
     if run.x is not None and (run.x.size <= KEPT if job.entry.keep is None else job.entry.keep):

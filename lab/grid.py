@@ -1,6 +1,7 @@
 """What a script asks for: parts, recipes for problems, and the entries of the grid. Nothing here runs anything."""
 
 import dataclasses
+import inspect
 from typing import Any
 
 from lab import ingredients
@@ -139,6 +140,11 @@ class Entry:
     @property
     def recipe(self):
         return self.run or self.problem
+
+    @property
+    def takes_wires(self):
+        """Whether its runs are of nodes: in a simulation, whose clock is its own, or ranks over wires."""
+        return self.run is not None and "wires" in inspect.signature(self.run.function).parameters
 
     def printed(self):
         """The call that the entry stands for, without part and tags: the main ingredient of the key."""

@@ -39,11 +39,11 @@ def head(facts):
 
 
 def scale(facts):
-    """'210 runs (a: 120, b: 90), 12 min 3 s of steps'"""
+    """'210 runs (a: 120, b: 90), 12 min 3 s of steps'; without the time where none was taken"""
     counts = collections.Counter(run["part"] for run in facts["runs"])
     parts = f" ({', '.join(f'{part}: {n}' for part, n in counts.items())})" if len(counts) > 1 else ""
     seconds = sum(run.get("seconds") or 0 for run in facts["runs"])
-    return f"{len(facts['runs'])} runs{parts}, {duration(seconds)} of steps"
+    return f"{len(facts['runs'])} runs{parts}" + f", {duration(seconds)} of steps" * (seconds > 0)
 
 
 def manner(facts):

@@ -9,7 +9,6 @@ that started it, whose end mpiexec answers by ending the others.
 """
 
 import contextlib
-import inspect
 import os
 import sys
 import time
@@ -75,8 +74,7 @@ def ingredients(args):
 
 def check_entry(entry, args):
     """Refuse for this engine an entry whose function does not take `wires`."""
-    takes = entry.run is not None and "wires" in inspect.signature(entry.run.function).parameters
-    if args.engine == "mpi" and not takes:
+    if args.engine == "mpi" and not entry.takes_wires:
         raise UserError(f"--engine mpi: part {entry.part}, {entry.name} is not for ranks; --parts leaves it out")
 
 

@@ -174,3 +174,15 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path):
         outcome = engine.execute(job, store, engine.Settings())
     assert outcome.status == "done" and len(store.load(job.key)["columns"]["error"]) == 5
     assert [path.name for path in tmp_path.glob("*.damaged")] == [f"{job.key}.checkpoint.npz.damaged"]
+
+
+def test_seconds_of_a_simulated_clock_are_not_time_that_a_run_took(tmp_path):
+    """The column has the clock's seconds; the run's own are what this process took."""
+    clock = Clock(latency=1e4)
+    some = dict(data="breast_cancer", nodes=3, l2=0.5, every=1, split="random", method=EXTRA, scale=0.5, given={})
+    entry = Entry("a", run=Recipe(trained, rounds=3, graph=ring, clock=clock, **some))
+    job = engine.Job("k" * 32, entry, 0, entry.printed())
+    assert engine.execute(job, Store(tmp_path), engine.Settings()).status == "done"
+    stored = Store(tmp_path).load(job.key)
+    assert stored["columns"]["seconds"][-1] > 1e4 and 0 < stored["seconds"] < 600
+    assert not Entry("a", run=Recipe(node)).takes_wires and entry.takes_wires
