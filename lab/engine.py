@@ -173,8 +173,8 @@ def whole_or_aside(store, path):
 
 
 def record(job, run, took, ranks=None):
-    """A finished run as the store keeps it: a dict of arrays and plain values. Its seconds are those of the steps; of an
-    entry's own function that does not say them, or says those of a simulated clock, what this process took."""
+    """A finished run as the store keeps it: a dict of arrays and plain values. Its seconds are those of the steps; of
+    an entry's own function that does not say them, or says those of a simulated clock, what this process took."""
     columns = {name: as_array(values) for name, values in run.columns.items()}
     said = "seconds" in columns and (ranks or not job.entry.takes_wires)
     tree = {
