@@ -216,13 +216,11 @@ layer_norm = either(reference_rows.layer_norm, cpu=rows.layer_norm)
 layer_norm_backward = either(reference_rows.layer_norm_backward, cpu=rows.layer_norm_backward)
 rms_norm = either(reference_rows.rms_norm, cpu=rows.rms_norm)
 rms_norm_backward = either(reference_rows.rms_norm_backward, cpu=rows.rms_norm_backward)
-attention = either(
-    reference_attention.attention, cpu=attention_blocks.attention, gpu=reference_attention.attention_in_blocks
-)
+attention = either(reference_attention.attention, cpu=attention_blocks.attention, gpu=gpu.attention.attention)
 attention_backward = either(
     reference_attention.attention_backward,
     cpu=attention_blocks.attention_backward,
-    gpu=reference_attention.attention_in_blocks_backward,
+    gpu=gpu.attention.attention_backward,
 )
 rotate = either(reference_rows.rotate, cpu=rows.rotate)
 sparse_linear = either(reference_sparse.sparse_linear, cpu=sparse.sparse_linear)
