@@ -28,7 +28,7 @@ struct Plain {
     __device__ static void scores(Scores& s, Tile& tile, int rows, int columns, int d) {
 #pragma unroll
         for (int n = 0; n < R * C; n++) s[n / C][n % C] = 0;
-#pragma unroll 2
+#pragma unroll 1
         for (int chunk = 0; chunk < d / PIECE; chunk++) {
             Chunk a[R], b[C];
 #pragma unroll
@@ -54,7 +54,7 @@ struct Plain {
             tile[spare + row(r) * 8 + (threadIdx.x % 8 ^ (row(r) & 7))] = p;
         }
         __syncthreads();
-#pragma unroll 2
+#pragma unroll 1
         for (int four = 0; four < COLS / 4; four++) {
             Chunk p[R];
 #pragma unroll
@@ -76,42 +76,42 @@ struct Plain {
 };
 
 
-extern "C" __global__ void __launch_bounds__(128) attention_64(FORWARD) {
+extern "C" __global__ void __launch_bounds__(128, 4) attention_64(FORWARD) {
     constexpr int SIZE = Layout<Plain<64>, 2, false>::SIZE;
     SHARED(tile, SIZE);
     if (memory == SIZE)
         forward<Plain<64>>(tile, q, k, v, o, lse, OPTED);
 }
 
-extern "C" __global__ void __launch_bounds__(128) attention_128(FORWARD) {
+extern "C" __global__ void __launch_bounds__(128, 2) attention_128(FORWARD) {
     constexpr int SIZE = Layout<Plain<128>, 2, false>::SIZE;
     SHARED(tile, SIZE);
     if (memory == SIZE)
         forward<Plain<128>>(tile, q, k, v, o, lse, OPTED);
 }
 
-extern "C" __global__ void __launch_bounds__(128) attention_queries_64(BACKWARD) {
+extern "C" __global__ void __launch_bounds__(128, 3) attention_queries_64(BACKWARD) {
     constexpr int SIZE = Layout<Plain<64>, 2, true>::SIZE;
     SHARED(tile, SIZE);
     if (memory == SIZE)
         backward<Plain<64>, false, 2>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
 }
 
-extern "C" __global__ void __launch_bounds__(128) attention_keys_64(BACKWARD) {
+extern "C" __global__ void __launch_bounds__(128, 3) attention_keys_64(BACKWARD) {
     constexpr int SIZE = Layout<Plain<64>, 2, true>::SIZE;
     SHARED(tile, SIZE);
     if (memory == SIZE)
         backward<Plain<64>, true, 2>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
 }
 
-extern "C" __global__ void __launch_bounds__(128) attention_queries_128(BACKWARD) {
+extern "C" __global__ void __launch_bounds__(128, 2) attention_queries_128(BACKWARD) {
     constexpr int SIZE = Layout<Plain<128>, 1, true>::SIZE;
     SHARED(tile, SIZE);
     if (memory == SIZE)
         backward<Plain<128>, false, 1>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
 }
 
-extern "C" __global__ void __launch_bounds__(128) attention_keys_128(BACKWARD) {
+extern "C" __global__ void __launch_bounds__(128, 2) attention_keys_128(BACKWARD) {
     constexpr int SIZE = Layout<Plain<128>, 1, true>::SIZE;
     SHARED(tile, SIZE);
     if (memory == SIZE)

@@ -39,11 +39,10 @@ __device__ inline float infinite() { return float_of(0x7f800000u); }
 __device__ inline int least_of(int a, int b) { return a < b ? a : b; }
 __device__ inline int most_of(int a, int b) { return a > b ? a : b; }
 
-// Whether the query at position i may see key j; keep: of this row of the batch.
+// Whether pattern and keep let the query at position i see key j, j < S; keep: of this row of the batch.
 __device__ inline bool sees(const Options& how, const bool* keep, int i, int j) {
-    const int far = i - j, apart = far < 0 ? -far : far;
-    if (j >= how.keys || (how.causal && far < 0) || (how.window && apart >= how.window)) return false;
-    if (how.kind == 1 && apart >= how.length && far % how.length) return false;
+    const int apart = i < j ? j - i : i - j;
+    if (how.kind == 1 && apart >= how.length && apart % how.length) return false;
     if (how.kind == 2 && i / how.length != j / how.length && j % how.length < how.length - how.columns) return false;
     return !keep || keep[j];
 }
@@ -68,30 +67,53 @@ __device__ inline Span queries_of(const Options& how, int first, int last) {
     return found;
 }
 
+// A bit for each of a thread's pairs (r, c), number C r + c: what costs much is asked in a loop, of one pair at a time.
+template <typename Way, typename Test>
+__device__ inline unsigned long long bits(Test test) {
+    static_assert(Way::R * Way::C <= 64);
+    unsigned long long found = 0;
+#pragma unroll 1
+    for (int n = 0; n < Way::R * Way::C; n++) found |= (unsigned long long)test(Way::row(n / Way::C), Way::col(n % Way::C)) << n;
+    return found;
+}
+
 // Scores in units of log2(e), those of pairs that may not see each other at -inf. i0: the position of the tile's first
 // query, j0: its first key. TURNED: rows are keys.
 template <typename Way, bool TURNED>
 __device__ inline void limit(typename Way::Scores& s, const Options& how, const bool* keep, float slope, int i0, int j0) {
     constexpr int TALL = TURNED ? Way::COLS : Way::ROWS, LONG = TURNED ? Way::ROWS : Way::COLS;
-    const int i1 = i0 + TALL - 1, j1 = j0 + LONG - 1;
-    const bool all = !keep && !how.kind && j1 < how.keys && (!how.causal || j1 <= i0) &&
-                     (!how.window || (i1 - j0 < how.window && j1 - i0 < how.window));
+    constexpr int FAR = 1 << 30;
+    const int low = how.causal ? 0 : how.window ? 1 - how.window : -FAR, high = how.window ? how.window : FAR;
+    const int far = i0 - j0;                                // low <= i - j < high, or the query sees nothing
+    const bool all = j0 + LONG <= how.keys && far - LONG + 1 >= low && far + TALL - 1 < high;
+    unsigned long long seen = ~0ULL;
+    if (how.kind || keep)
+        seen = bits<Way>([&](int row, int col) {
+            const int i = i0 + (TURNED ? col : row), j = j0 + (TURNED ? row : col);
+            return j < how.keys && sees(how, keep, i, j);
+        });
     const float factor = how.scale * LOG2E;
 #pragma unroll
     for (int r = 0; r < Way::R; r++)
 #pragma unroll
         for (int c = 0; c < Way::C; c++) {
-            const int i = i0 + (TURNED ? Way::col(c) : Way::row(r)), j = j0 + (TURNED ? Way::row(r) : Way::col(c));
+            const int i = TURNED ? Way::col(c) : Way::row(r), j = TURNED ? Way::row(r) : Way::col(c), by = far + i - j;
             float& v = Way::of(s, r, c);
             v *= factor;
-            if (slope != 0) v -= slope * (i < j ? j - i : i - j);
-            if (!all && !sees(how, keep, i, j)) v = -infinite();
+            if (slope != 0) v -= slope * (by < 0 ? -by : by);
+            if (!all && (by < low || by >= high || j0 + j >= how.keys)) v = -infinite();
+            if (!(seen >> (r * Way::C + c) & 1)) v = -infinite();
         }
 }
 
-// M of dropout for the pair whose draw has this number: 0 or 1/(1 - rate).
-__device__ inline float kept(const Options& how, unsigned long long number) {
-    return mix64(how.key + (number + 1) * 0x9E3779B97F4A7C15ULL) >> 41 >= how.least ? how.share : 0.0f;
+// Dropout: a bit for each pair that stays. start: the number of the first query's draw of its first key.
+template <typename Way, bool TURNED>
+__device__ inline unsigned long long stays(const Options& how, unsigned long long start) {
+    if (how.share == 0) return ~0ULL;
+    return bits<Way>([&](int row, int col) {
+        const unsigned long long number = start + (unsigned long long)(TURNED ? col : row) * how.keys + (TURNED ? row : col);
+        return mix64(how.key + (number + 1) * 0x9E3779B97F4A7C15ULL) >> 41 >= how.least;
+    });
 }
 
 // Rows from `start` on of a matrix, `step` numbers apart, to `tile` at `base`; zeros behind the last and behind d, up to
@@ -159,7 +181,7 @@ __device__ inline void forward(Tile& tile, const Stored* q, const Stored* k, con
     const long long mine = ((long long)b * how.queries * how.heads + h) * d;
     const long long theirs = ((long long)b * how.keys * how.groups + g) * d;
     const float slope = how.slopes ? how.slopes[h] * LOG2E : 0;
-    const unsigned long long draw = ((how.rows ? how.rows[b] : b) * how.heads + h) * how.queries + i0;
+    const unsigned long long draw = (((how.rows ? how.rows[b] : b) * how.heads + h) * how.queries + i0) * how.keys;
     const Span span = keys_of(how, how.first + i0, how.first + least_of(i0 + Way::ROWS, how.queries) - 1);
     auto load = [&](int j0, int stage) {
         const int base = At::TILES + stage * 2 * At::COLS;
@@ -186,6 +208,7 @@ __device__ inline void forward(Tile& tile, const Stored* q, const Stored* k, con
         typename Way::Scores s;
         Way::scores(s, tile, 0, base, d);
         limit<Way, false>(s, how, keep, slope, how.first + i0, j0);
+        const unsigned long long stay = stays<Way, false>(how, draw + j0);
 #pragma unroll
         for (int r = 0; r < Way::R; r++) {
             float high = top[r];
@@ -199,7 +222,7 @@ __device__ inline void forward(Tile& tile, const Stored* q, const Stored* k, con
                 float& p = Way::of(s, r, c);
                 p = exp2f(p - middle);
                 total[r] += p;
-                if (how.share != 0) p *= kept(how, (draw + Way::row(r)) * how.keys + j0 + Way::col(c));
+                if (how.share != 0) p *= stay >> (r * Way::C + c) & 1 ? how.share : 0.0f;
             }
 #pragma unroll
             for (int c = 0; c < Way::OUT; c++) Way::of(out, r, c) *= shrink;
@@ -292,19 +315,20 @@ __device__ inline void backward(Tile& tile, const Stored* q, const Stored* k, co
         if (STAGES == 2 && step + 1 < steps) load(step + 1, 1 - stage);
         const int base = At::TILES + stage * 2 * At::COLS;
         const float slope = how.slopes ? how.slopes[h] * LOG2E : 0;
-        const unsigned long long draw = ((how.rows ? how.rows[b] : b) * how.heads + h) * how.queries + i0;
+        const unsigned long long draw = (((how.rows ? how.rows[b] : b) * how.heads + h) * how.queries + i0) * how.keys + j0;
         typename Way::Scores s, ds;
         Way::scores(s, tile, 0, base, d);
         Way::scores(ds, tile, At::ROWS, base + At::COLS, d);
         limit<Way, KEYS>(s, how, keep, slope, how.first + i0, j0);
+        const unsigned long long stay = stays<Way, KEYS>(how, draw);
 #pragma unroll
         for (int r = 0; r < Way::R; r++)
 #pragma unroll
             for (int c = 0; c < Way::C; c++) {
-                const int n = KEYS ? c : r, i = KEYS ? Way::col(c) : Way::row(r), j = KEYS ? Way::row(r) : Way::col(c);
-                float &p = Way::of(s, r, c), &dp = Way::of(ds, r, c), m = 1;
+                const int n = KEYS ? c : r;
+                const float m = how.share == 0 ? 1.0f : stay >> (r * Way::C + c) & 1 ? how.share : 0.0f;
+                float &p = Way::of(s, r, c), &dp = Way::of(ds, r, c);
                 p = exp2f(p - low[n]);
-                if (how.share != 0) m = kept(how, (draw + i) * how.keys + j0 + j);
                 dp = p * (m * dp - dot[n]);
                 p *= m;
             }
