@@ -13,7 +13,7 @@ from unittest import mock
 import nn
 from nn import kernels
 from nn.kernels import gpu, reference
-from nn.kernels.gpu import convolutions, tensor, winograd
+from nn.kernels.gpu import attention, convolutions, row_norms, tensor, winograd
 from npopt import backend
 from npopt.backend import cuda
 from problems.linear import gpu as stretches
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 ROOT = pathlib.Path(nn.__file__).parent.parent
 DTYPES = ("float32", "float64")
 HALVES = {"float16": 2.0**-11, "bfloat16": 2.0**-8}  # numbers of two bytes, and their rounding
+OTHERS = (attention.program, attention.tensor_program, row_norms.program)  # test_cuda_attention.py, test_cuda_rows.py
 NEAR = {"float32": 2e-6, "float64": 1e-14}  # rounding of numbers of size 1; sums take more, by their size
 
 WINDOWS = [  # image, kernel, stride, padding, channels, outputs
@@ -45,12 +46,14 @@ WINDOWS = [  # image, kernel, stride, padding, channels, outputs
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled():
-    cudashim.build([(p.source(), cuda.options(dtype)) for p in gpu.PROGRAMS for dtype in kinds(p)])
+    cudashim.build([(p.source(), cuda.options(dtype)) for p in gpu.PROGRAMS if p not in OTHERS for dtype in kinds(p)])
 
 
 def kinds(program):
     """The types of numbers that a program is compiled for."""
-    if program is tensor.program:
+    if program is attention.program:
+        return ("float32",)
+    if program in (tensor.program, attention.tensor_program):
         return ("float32", *HALVES)
     return DTYPES if program is winograd.program else (*DTYPES, *HALVES)
 
@@ -302,7 +305,7 @@ RUNS = {
 ALL = [
     (name, dtype)
     for p in gpu.PROGRAMS
-    if p is not tensor.program
+    if p is not tensor.program and p not in OTHERS
     for name in cudashim.names(p.source())
     for dtype in kinds(p)
 ]

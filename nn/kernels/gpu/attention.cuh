@@ -346,7 +346,7 @@ __device__ inline void backward(Tile& tile, const Stored* q, const Stored* k, co
     wait_for_copies<0>();
 }
 
-#define FORWARD const Stored *q, const Stored *k, const Stored *v, Stored *o, float *lse, OPTIONS
-#define BACKWARD                                                                                                 \
+#define ATTENTION const Stored *q, const Stored *k, const Stored *v, Stored *o, float *lse, OPTIONS
+#define ATTENTION_BACKWARD                                                                                                 \
     const Stored *q, const Stored *k, const Stored *v, const Stored *o, const Stored *dy, const float *lse,      \
         float *dots, Stored *first_out, Stored *second_out, OPTIONS

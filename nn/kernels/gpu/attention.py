@@ -1,9 +1,9 @@
 """Attention in one launch forward and two backward, scores in registers: attention.cuh has the way they go.
 
 With N pairs that may see each other (B H T S, half of it under a causal mask) and heads of D numbers, operations are
-4 N D forward and 14 N D backward. Memory is read and written for q, k, v, o, do and the gradients alone, and for lse and
-do . o, one number each for a query and head. float32 numbers are multiplied in float32 (attention.cu), or on tensor
-cores if backend.precision("tf32") is set; float16 and bfloat16 on tensor cores (attention_tensor.cu).
+4 N D forward and 14 N D backward. Memory is read and written for q, k, v, o, do and the gradients alone, and for lse
+and do . o, one number each for a query and head. float32 numbers are multiplied in float32 (attention.cu), or on
+tensor cores if backend.precision("tf32") is set; float16 and bfloat16 on tensor cores (attention_tensor.cu).
 
 These go the way of array code, in blocks: float64, relative positions (tables), heads of more than 128 numbers or of
 numbers that do not fill 16 bytes, and arrays that do not begin at a multiple of 16 bytes.

@@ -101,46 +101,46 @@ struct Tensor {
     }
 };
 
-constexpr bool SHORT = sizeof(Stored) == 2;                 // tiles of floats are twice as large: fewer rows and columns
+constexpr bool HALVES = sizeof(Stored) == 2;                 // tiles of floats are twice as large: fewer rows and columns
 
-extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_64(FORWARD) {
-    using Way = Tensor<2, SHORT ? 64 : 32, 64>;
+extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_64(ATTENTION) {
+    using Way = Tensor<2, HALVES ? 64 : 32, 64>;
     constexpr int SIZE = Layout<Way, 2, false>::SIZE;
     SHARED(tile, SIZE);
     if (memory == SIZE) forward<Way>(tile, q, k, v, o, lse, OPTED);
 }
 
-extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_128(FORWARD) {
-    using Way = Tensor<SHORT ? 2 : 1, SHORT ? 64 : 32, 128>;
+extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_128(ATTENTION) {
+    using Way = Tensor<HALVES ? 2 : 1, HALVES ? 64 : 32, 128>;
     constexpr int SIZE = Layout<Way, 2, false>::SIZE;
     SHARED(tile, SIZE);
     if (memory == SIZE) forward<Way>(tile, q, k, v, o, lse, OPTED);
 }
 
-extern "C" __global__ void __launch_bounds__(128, 3) attention_mma_queries_64(BACKWARD) {
-    using Way = Tensor<1, SHORT ? 64 : 32, 64>;
+extern "C" __global__ void __launch_bounds__(128, 3) attention_mma_queries_64(ATTENTION_BACKWARD) {
+    using Way = Tensor<1, HALVES ? 64 : 32, 64>;
     constexpr int SIZE = Layout<Way, 2, true>::SIZE;
     SHARED(tile, SIZE);
     if (memory == SIZE) backward<Way, false, 2>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
 }
 
-extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_queries_128(BACKWARD) {
-    using Way = Tensor<1, SHORT ? 64 : 32, 128>;
-    constexpr int SIZE = Layout<Way, SHORT ? 2 : 1, true>::SIZE;
+extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_queries_128(ATTENTION_BACKWARD) {
+    using Way = Tensor<1, HALVES ? 64 : 32, 128>;
+    constexpr int SIZE = Layout<Way, HALVES ? 2 : 1, true>::SIZE;
     SHARED(tile, SIZE);
-    if (memory == SIZE) backward<Way, false, SHORT ? 2 : 1>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
+    if (memory == SIZE) backward<Way, false, HALVES ? 2 : 1>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
 }
 
-extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_keys_64(BACKWARD) {
-    using Way = Tensor<1, SHORT ? 64 : 32, 64>;
+extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_keys_64(ATTENTION_BACKWARD) {
+    using Way = Tensor<1, HALVES ? 64 : 32, 64>;
     constexpr int SIZE = Layout<Way, 2, true>::SIZE;
     SHARED(tile, SIZE);
     if (memory == SIZE) backward<Way, true, 2>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
 }
 
-extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_keys_128(BACKWARD) {
+extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_keys_128(ATTENTION_BACKWARD) {
     using Way = Tensor<1, 32, 128>;
-    constexpr int SIZE = Layout<Way, SHORT ? 2 : 1, true>::SIZE;
+    constexpr int SIZE = Layout<Way, HALVES ? 2 : 1, true>::SIZE;
     SHARED(tile, SIZE);
-    if (memory == SIZE) backward<Way, true, SHORT ? 2 : 1>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
+    if (memory == SIZE) backward<Way, true, HALVES ? 2 : 1>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
 }
