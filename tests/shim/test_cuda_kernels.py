@@ -444,11 +444,17 @@ def apart(i, program, dtype):
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")
-@pytest.mark.parametrize("dtype", (*DTYPES, "float16"))
-def test_nvcc_compiles_them_without_spilling(dtype, tmp_path):
+@pytest.mark.parametrize(
+    "dtype, long",
+    [
+        *((dtype, False) for dtype in (*DTYPES, "float16")),
+        *(pytest.param(dtype, True, marks=pytest.mark.slow) for dtype in ("float32", "float16")),
+    ],
+)
+def test_nvcc_compiles_them_without_spilling(dtype, long, tmp_path):
     """For sm_90; a local array that is not held in registers would show as bytes of stack frame or spills. All programs
-    of a dtype at once: each nvcc takes a third of a second to start."""
-    programs = [program for program, kind in NVCC if kind == dtype]
+    of a dtype at once: each nvcc takes a third of a second to start. Attention takes long."""
+    programs = [program for program, kind in NVCC if kind == dtype and (program in OTHERS[:2]) == long]
     source, out = tmp_path / "k.cu", tmp_path / "k.cubin"
     source.write_text("\n".join(apart(i, program, dtype) for i, program in enumerate(programs)))
     flags = [option for option in cuda.options(dtype) if not option.startswith("-D")]
