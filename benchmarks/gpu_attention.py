@@ -39,13 +39,11 @@ def label(sizes, causal):
 
 
 def computed(report):
-    """What published figures of an H100 allow: the longer of bytes and operations, by which it is."""
+    """What published figures of an H100 allow: the longer of the times that bytes and that operations take."""
     report.add(
         "", f"Figures: {MEMORY / 1e12:.2f} TB/s; " + ", ".join(f"{k} {v / 1e12:.0f}T" for k, v in SPEEDS.items())
     )
-    report.heading(
-        "Attention, computed", "", "pass", "GFLOP", *(f"{kind}{more}" for kind in SPEEDS for more in ("", ", by"))
-    )
+    report.heading("Attention, computed", "", "pass", "GFLOP", *SPEEDS)
     for sizes in SIZES:
         for causal in (False, True):
             for name in ("forward", "backward"):
@@ -53,13 +51,11 @@ def computed(report):
                 for kind, speed in SPEEDS.items():
                     work, size = counts(sizes, causal, 2 if kind == "float16" else 4)[name]
                     reached = speed if kind == "float32" else speed * USUAL
-                    cells += [
-                        unit(max(work / reached, size / MEMORY)),
-                        "products" if work / reached > size / MEMORY else "bytes",
-                    ]
+                    by_bytes = size / MEMORY > work / reached
+                    cells.append(unit(max(work / reached, size / MEMORY)) + "*" * by_bytes)
                 work = counts(sizes, causal, 4)[name][0]
                 report.row(label(sizes, causal), name, f"{work / 1e9:.1f}", *cells)
-    report.add("", f"TF32 and float16 at {USUAL:.0%} of the figures, which is FlashAttention-2's share.")
+    report.add("", f"TF32 and float16 at {USUAL:.0%} of the figures, FlashAttention-2's share. *: bytes take longer.")
     report.heading("Layer norm, computed", "", "pass", "float32", "float16")
     for n, d in ROWS:
         for name, arrays in (("forward", 2), ("backward", 3)):
@@ -88,7 +84,7 @@ def attention(report):
 def ours(sizes, causal, kind):
     """{part: function} of the kernels."""
     dtype = "float16" if kind == "float16" else "float32"
-    (batch, tokens, heads, width), how = sizes, How(sizes[3] ** -0.5, causal)
+    (batch, tokens, heads, _), how = sizes, How(sizes[3] ** -0.5, causal)
     q, k, v, do = (noise(*sizes).astype(dtype) for _ in range(4))
     o, *grads = (backend.empty(sizes, dtype) for _ in range(4))
     lse = backend.empty((batch, heads, tokens), "float32")
