@@ -19,7 +19,7 @@ KEEP = np.random.default_rng(0).random((2, 75)) > np.array([[0.5], [1]])  # no k
 CASES = {  # T, S, H, G, D and what else: tiles that end early, heads of every width, tiles that nobody sees into
     "grouped": (70, 75, 4, 2, 16, {}),
     "keys that are there": (20, 75, 2, 1, 24, dict(keep=KEEP)),
-    "causal, wide": (70, 70, 1, 1, 128, dict(causal=True)),
+    "causal, wide": (70, 71, 1, 1, 128, dict(causal=True, first=1)),  # the last query of a tile sees the next keys
     "window": (9, 140, 1, 1, 80, dict(window=9, first=70)),
     "strided": (33, 33, 2, 1, 8, dict(causal=True, pattern=("strided", 4))),
     "dropout, slopes": (20, 40, 2, 1, 40, dict(dropout=DRAWS, slopes=(0.5, 0.25))),
@@ -27,6 +27,7 @@ CASES = {  # T, S, H, G, D and what else: tiles that end early, heads of every w
     "fixed": (33, 33, 1, 1, 8, dict(causal=True, pattern=("fixed", 8, 2))),
     "the end of a sequence": (4, 130, 2, 2, 8, dict(causal=True, first=126, slopes=(0.5, 0.25))),
     "causal window": (140, 140, 1, 1, 64, dict(causal=True, window=9)),
+    "a wide window": (100, 100, 1, 1, 16, dict(window=18, first=16)),  # all spans end one behind or before a tile's edge
     "rows of a batch in order": (20, 30, 2, 1, 8, dict(dropout=(*DRAWS[:2], None))),
     "more queries than keys": (90, 20, 1, 1, 32, dict(causal=True, first=0, window=30)),
 }
