@@ -27,7 +27,14 @@ CASES = {  # T, S, H, G, D and what else: tiles that end early, heads of every w
     "fixed": (33, 33, 1, 1, 8, dict(causal=True, pattern=("fixed", 8, 2))),
     "the end of a sequence": (4, 130, 2, 2, 8, dict(causal=True, first=126, slopes=(0.5, 0.25))),
     "causal window": (140, 140, 1, 1, 64, dict(causal=True, window=9)),
-    "a wide window": (100, 100, 1, 1, 16, dict(window=18, first=16)),  # all spans end one behind or before a tile's edge
+    "a wide window": (
+        100,
+        100,
+        1,
+        1,
+        16,
+        dict(window=18, first=16),
+    ),  # all spans end one behind or before a tile's edge
     "rows of a batch in order": (20, 30, 2, 1, 8, dict(dropout=(*DRAWS[:2], None))),
     "more queries than keys": (90, 20, 1, 1, 32, dict(causal=True, first=0, window=30)),
 }

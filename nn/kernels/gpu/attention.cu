@@ -3,7 +3,8 @@
 // A block has 64 rows and tiles of 32 columns; its 128 threads stand 16 x 8. A warp is 4 x 8 of them, so that for four
 // terms it reads 4 chunks of rows and 4 of columns for each thread's 64 multiply-adds: 8 accesses without conflicts of
 // banks beside 16 cycles of the four schedulers. For results it is 12 beside 32 at a width of 64. So FFMA sets the time.
-// Registers about 130 and 210 of a thread; shared memory 56 to 72 KB (width 64), 104 KB (128): 2 to 4 blocks at a time.
+// At a width of 64 a thread has 128 or 168 registers and a block 56 or 72 KB of shared memory: 4 blocks of a forward
+// pass, 3 of a backward one on a multiprocessor. At 128 it is 250 registers and 104 KB: 2 blocks.
 
 template <int WIDTH>
 struct Plain {

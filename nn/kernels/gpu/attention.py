@@ -45,16 +45,15 @@ def chunks(name, itemsize):
     return ((rows if name.count("_") == 1 + (name in TENSOR) else 2 * rows) + 2 * stages * columns) * of_row + spare
 
 
+PARTS = "tensor.cuh", "attention.cuh", "attention_passes.cuh"
 program = Program(
-    "tensor.cuh",
-    "attention.cuh",
+    *PARTS,
     "attention.cu",
     before=CUDA_DRAWS,
     shared={name: 16 * chunks(name, 4) for name in SHAPES},
 )
 tensor_program = Program(
-    "tensor.cuh",
-    "attention.cuh",
+    *PARTS,
     "attention_tensor.cu",
     before=CUDA_DRAWS,
     shared={name: 16 * max(chunks(name, 2), chunks(name, 4)) for name in TENSOR},
