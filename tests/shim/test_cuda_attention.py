@@ -1,15 +1,18 @@
 """Attention's CUDA kernels, run on the CPU, against all T x S probabilities at once in float64."""
 
+import nn
 from nn import kernels
 from nn.kernels import gpu, reference_attention
 from nn.kernels.gpu import attention
 from nn.kernels.reference_attention import How
+from nn.losses import SoftmaxCrossEntropy
 from npopt import backend
 from npopt.backend import cuda
 
 import cudashim
 import numpy as np
 import pytest
+from test_cuda_networks import compare
 from test_tensor import CUT, TYPES, rounded
 
 pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
@@ -162,6 +165,20 @@ def test_what_goes_as_array_code(case, rng, shim):
     assert not {name for name, _ in cudashim.EXECUTED if name.startswith("attention")}
     for a, b in zip(fast, slow, strict=True):
         np.testing.assert_allclose(backend.to_host(a), b, rtol=1e-4, atol=1e-5)
+
+
+def decoder():
+    """A norm, attention with everything that a decoder's has, and a map to three classes."""
+    options = dict(kv_heads=2, causal=True, positions=nn.Rotary(), dropout=0.2)
+    layers = dict(norm=nn.RMSNorm(32), attention=nn.MultiHeadAttention(32, 4, **options), flat=nn.Flatten())
+    return nn.Network(nn.Sequential(**layers, fc=nn.Linear(9 * 32, 3)), (9, 32), "decoder")
+
+
+def test_a_layer_runs_through_them(rng):
+    cudashim.EXECUTED.clear()
+    compare(decoder, SoftmaxCrossEntropy(), "float32", rng, 1e-5)
+    ran = {name for name, _ in cudashim.EXECUTED}
+    assert {"attention_64", "attention_queries_64", "attention_keys_64", "rotate", "rms_norm_backward_wide"} <= ran
 
 
 def test_shared_memory_is_what_a_card_has():
