@@ -5,7 +5,8 @@
 // number. Sums are in Real.
 //
 // Backward a block has some rows, 8 at a time: first a warp a row for the two means along it, then a thread a column for
-// dx and for its terms of da and db. The second reading finds the 8 rows in the caches: 64 KB for 1024 floats.
+// dx and for its terms of da and db. The second reading finds the 8 rows in the caches: 64 KB for 1024 floats. Where
+// rows are short, `teams` of threads share the 8 rows, each with sums of its own.
 
 enum { HELD = 8, ROWS = 8, COLUMNS = 4096 };                // COLUMNS: the widest row of a backward pass
 
@@ -87,16 +88,17 @@ extern "C" __global__ void __launch_bounds__(256, 3) rms_norm_wide(NORM) {
 }
 
 // With xh = (x - m) r and h = a dy:  dx = r (h - mean h - xh mean(h xh)), without mean h unless CENTRED. dx may be dy, or
-// null. parts: (P, 2, D): sums over a part's rows of dy xh and of dy, or null.   work: (3, ROWS)
+// null. parts: (P teams, 2, D): sums over a team's rows of dy xh and of dy, or null.   work: (3, ROWS)
 template <int W, bool CENTRED, typename Work>
 __device__ inline void norm_backward_of(Work& work, const Stored* __restrict__ x, const Real* __restrict__ a,
                                         const Real* __restrict__ m, const Real* __restrict__ r, const Stored* dy,
-                                        Stored* dx, double* __restrict__ parts, long long n, int d) {
+                                        Stored* dx, double* __restrict__ parts, int teams, long long n, int d) {
     constexpr int GROUPS = COLUMNS / 256 / W;
     Real product[GROUPS][W], total[GROUPS][W];
 #pragma unroll
     for (int k = 0; k < GROUPS * W; k++) product[k / W][k % W] = total[k / W][k % W] = 0;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int wide = 256 / teams, team = threadIdx.x / wide, place = threadIdx.x % wide;
     const long long last = n * (blockIdx.x + 1) / gridDim.x;
     for (long long first = n * blockIdx.x / gridDim.x; first < last; first += ROWS) {
         const long long i = first + warp;
@@ -122,14 +124,14 @@ __device__ inline void norm_backward_of(Work& work, const Stored* __restrict__ x
         const int rows = last - first < ROWS ? (int)(last - first) : ROWS;
 #pragma unroll
         for (int k = 0; k < GROUPS; k++) {
-            const int j = (k * 256 + threadIdx.x) * W;
+            const int j = (k * wide + place) * W;
             if (j >= d) continue;
             const Reals<W> factor = *(const Reals<W>*)(a + j);
             Real p[W], s[W];
 #pragma unroll
             for (int e = 0; e < W; e++) p[e] = s[e] = 0;
 #pragma unroll 2
-            for (int row = 0; row < rows; row++) {
+            for (int row = team; row < rows; row += teams) {
                 const long long at = (first + row) * d + j;
                 const Pack<W> v = *(const Pack<W>*)(x + at);
                 Pack<W> g = *(const Pack<W>*)(dy + at);
@@ -151,35 +153,37 @@ __device__ inline void norm_backward_of(Work& work, const Stored* __restrict__ x
     if (!parts) return;
 #pragma unroll
     for (int k = 0; k < GROUPS * W; k++) {
-        const int j = (k / W * 256 + threadIdx.x) * W + k % W;
+        const int j = (k / W * wide + place) * W + k % W;
         if (j >= d) continue;
-        parts[2 * blockIdx.x * (long long)d + j] = product[k / W][k % W];
-        parts[(2 * blockIdx.x + 1) * (long long)d + j] = total[k / W][k % W];
+        const long long part = blockIdx.x * (long long)teams + team;
+        parts[2 * part * d + j] = product[k / W][k % W];
+        parts[(2 * part + 1) * d + j] = total[k / W][k % W];
     }
 }
 
 #define NORM_BACKWARD                                                                                             \
     const Stored *__restrict__ x, const Real *__restrict__ a, const Real *__restrict__ m,                         \
-        const Real *__restrict__ r, const Stored *dy, Stored *dx, double *__restrict__ parts, long long n, long long d
+        const Real *__restrict__ r, const Stored *dy, Stored *dx, double *__restrict__ parts, long long teams,        \
+        long long n, long long d
 
 extern "C" __global__ void __launch_bounds__(256, 1) layer_norm_backward(NORM_BACKWARD) {
     __shared__ Real work[24];
-    norm_backward_of<1, true>(work, x, a, m, r, dy, dx, parts, n, (int)d);
+    norm_backward_of<1, true>(work, x, a, m, r, dy, dx, parts, (int)teams, n, (int)d);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 1) layer_norm_backward_wide(NORM_BACKWARD) {
     __shared__ Real work[24];
-    norm_backward_of<WIDE, true>(work, x, a, m, r, dy, dx, parts, n, (int)d);
+    norm_backward_of<WIDE, true>(work, x, a, m, r, dy, dx, parts, (int)teams, n, (int)d);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 1) rms_norm_backward(NORM_BACKWARD) {
     __shared__ Real work[24];
-    norm_backward_of<1, false>(work, x, a, m, r, dy, dx, parts, n, (int)d);
+    norm_backward_of<1, false>(work, x, a, m, r, dy, dx, parts, (int)teams, n, (int)d);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 1) rms_norm_backward_wide(NORM_BACKWARD) {
     __shared__ Real work[24];
-    norm_backward_of<WIDE, false>(work, x, a, m, r, dy, dx, parts, n, (int)d);
+    norm_backward_of<WIDE, false>(work, x, a, m, r, dy, dx, parts, (int)teams, n, (int)d);
 }
 
 // Pairs of x, (B, T, H, D), in place: (u, v) -> (u cos - v sin, u sin + v cos), a thread a pair, a block a piece of (b, t).

@@ -17,7 +17,7 @@ from .launch import Program, blocks
 
 program = Program("row_norms.cu")
 ROWS, LONGEST = 8, 4096  # rows of a block forward; numbers of a row backward
-PART, PARTS = 64, 1024  # rows of a part of a sum, at least; and how many parts there are at most
+PART, PARTS = 64, 2112  # rows of a block backward, at least; and how many sums are joined at most
 
 
 def layer_norm(x, a, b, eps, y, m, r):
@@ -62,13 +62,15 @@ def _backward(name, x, a, m, r, dy, dx, da, db):
     (n, d), wanted = x.shape, da is not None or db is not None
     if not wanted and dx is None:
         return
-    parts = min(blocks(n, PART), PARTS)
-    sums = backend.workspace((parts, 2, d), "float64") if wanted else None
-    kernel = program(name + _how((x, dy, dx), (a,)), x)
-    kernel((parts,), (256,), (x, a, m, r, dy, dx, sums, n, d))
+    how = _how((x, dy, dx), (a,))
+    threads = blocks(d, 16 // x.itemsize if how else 1)  # of a row
+    teams = max(g for g in (1, 2, 4, ROWS) if g == 1 or g * threads <= 256)
+    parts = min(blocks(n, PART), PARTS // teams)
+    sums = backend.workspace((parts * teams, 2, d), "float64") if wanted else None
+    program(name + how, x)((parts,), (256,), (x, a, m, r, dy, dx, sums, teams, n, d))
     if wanted:
         da, db = (backend.workspace(a.shape, a.dtype) if v is None else v for v in (da, db))
-        norms.program("join_sums", x)((2, blocks(d, 32)), norms.JOIN, (sums, None, da, db, parts, d))
+        norms.program("join_sums", x)((2, blocks(d, 32)), norms.JOIN, (sums, None, da, db, parts * teams, d))
 
 
 def _how(matrices, vectors):
