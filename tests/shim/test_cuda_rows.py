@@ -14,8 +14,8 @@ import pytest
 pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 TYPES = {"float32": "f4", "float64": "f8", "float16": "f2", "bfloat16": ml_dtypes.bfloat16}
 CUT = {"float32": 2.0**-24, "float64": 2.0**-53, "float16": 2.0**-11, "bfloat16": 2.0**-8}  # rounding of a result
-# one number; a warp's lanes and more; what registers hold and more, of single numbers and of 16 bytes; parts and teams
 WANTED = [("dy", ()), ("dx", ("db",)), ("dy", ("da", "db")), (None, ()), (None, ("da", "db"))]  # dx, and what is not
+# one number; a warp's lanes and more; what registers hold and more, of single numbers and of 16 bytes; parts and teams
 SIZES = [(1, 1), (9, 3), (3, 40), (2, 301), (70, 8), (12, 500), (2, 1040), (1, 2056)]
 
 
