@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 from unittest import mock
 
 import nn
@@ -23,6 +24,7 @@ import ml_dtypes  # noqa: F401 (NumPy knows bfloat16 by it)
 import numpy as np
 import pytest
 import scipy.special
+from test_cuda_codes import COMPILE as coded_formulas
 from test_cuda_stretches import LOSSES, STORAGES
 
 pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
@@ -444,7 +446,7 @@ def test_every_cuda_source_is_one_that_tests_run():
         for p in (ROOT / folder).rglob("*.py")
         if "__global__" in p.read_text()
     }
-    assert found == {f"npopt/backend/{name}.py" for name in ("formulas", "noise", "sparse")}
+    assert found == {f"npopt/backend/{name}.py" for name in ("codes_on_gpu", "formulas", "noise", "sparse")}
 
 
 def test_reference_values_of_erf_are_those_of_scipy(rng, shim):
@@ -457,6 +459,7 @@ NVCC = [(p, d) for p in gpu.PROGRAMS for d in kinds(p) if d != "bfloat16"] + [
     (stretches.program(LOSSES[loss], storage), dtype)
     for loss, storage, dtype in itertools.product(("binary", "classes"), STORAGES, DTYPES)
 ]
+NVCC += [(SimpleNamespace(source=lambda text=text: text, file="codes.cuh"), "float32") for text in coded_formulas]
 
 
 def apart(i, program, dtype):
