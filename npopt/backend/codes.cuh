@@ -7,13 +7,15 @@ __device__ inline unsigned bits_of(float v) { return __float_as_uint(v); }
 __device__ inline float float_of(unsigned bits) { return __uint_as_float(bits); }
 #endif
 
+struct alignas(16) Line {                                   // level = slope q + shift, at most last
+    float slope, shift, last, none;
+};
+
+namespace codes {                                           // a formula's names hide none of these
+
 template <typename T>
 struct alignas(4 * sizeof(T)) Four {                        // moved by one instruction, or two
     T v[4];
-};
-
-struct alignas(16) Line {                                   // level = slope q + shift, at most last
-    float slope, shift, last, none;
 };
 
 template <typename T>
@@ -162,3 +164,5 @@ __device__ inline unsigned joined(Tops& tops, int warp) {
     for (int w = first; w < first + many; w++) top = max(top, (unsigned)tops[w]);
     return top;
 }
+
+}  // namespace codes

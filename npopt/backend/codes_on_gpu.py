@@ -8,8 +8,8 @@ bit for bit, but for formulas with functions that round otherwise there, such as
 AdamW with m and v in 8 bits moves 16 bytes a number: x, g and both codes read, x and codes written, and 16 / block for
 scales. Of 11.2 million parameters that is 180 MB, 43 us at 4.2 TB/s. Beside it are about 120 instructions a number (of
 those that nvcc makes), 47 us on 132 multiprocessors that issue 4 warps' instructions a clock of 1.7 GHz, and 6 reads of
-shared memory. So a step takes about as long as one of 32 bits, which moves 28 bytes; in array code it is 61 launches.
-(Times are computed, not measured.)
+shared memory: 47 us where all of it overlaps, 90 where nothing does. (Computed, not measured. A step of 32 bits, which
+moves 28 bytes, was measured at 100 us.) In array code a step is 61 launches.
 """
 
 import functools
@@ -49,13 +49,9 @@ def tree(bounds):
 def lines(table):
     """A table of sixteen.py as a kernel takes it: for each two octaves the lines of both their pieces, (16, 2, 4), then
     thresholds and bounds."""
-    piece, three = (
-        table.view(np.int32)[sixteen.PIECE : sixteen.PIECE + 16],
-        (sixteen.SLOPE, sixteen.SHIFT, sixteen.LAST),
-    )
-    out = np.zeros((16, 2, 4), np.float32)
+    piece, out = table.view(np.int32)[sixteen.PIECE : sixteen.PIECE + 16], np.zeros((16, 2, 4), np.float32)
     for beyond in (0, 1):
-        for j, place in enumerate(three):
+        for j, place in enumerate((sixteen.SLOPE, sixteen.SHIFT, sixteen.LAST)):
             out[:, beyond, j] = table[place + np.minimum(piece + beyond, 15)]
     thresholds = table[sixteen.THRESHOLD : sixteen.THRESHOLD + 16]
     return np.concatenate([out.reshape(-1), thresholds, table[sixteen.BOUND : sixteen.LEAST]])
@@ -76,26 +72,24 @@ def source(formula, arrays, coded, dtype, block, scalars=()):
     t = Translation(formula, (*arrays, *coded), dtype, Cuda(), text)
     kept, c, strip = [name for name in coded if name in formula.written], Cuda.C[dtype], max(STRIP, block)
     lines = tables(coded, kept, block, strip // 256)
-    even = [f"wide({name}_p_, {4 * np.dtype(dtype).itemsize})" for name in arrays]
-    even += [f"wide({name}_p_, {bits // 2})" for name, (bits, *_) in coded.items()]
+    even = [f"codes::wide({name}_p_, {4 * np.dtype(dtype).itemsize})" for name in arrays]
+    even += [f"codes::wide({name}_p_, {bits // 2})" for name, (bits, *_) in coded.items()]
     lines += [f"const bool wide_ = {' && '.join(even)};"] + [f"const {c} {name} = {code};" for name, code in t.hoisted]
     lines += [f"for (long long strip_ = blockIdx.x; strip_ * {strip} < n; strip_ += gridDim.x) {{"]
-    lines += [
-        f"const long long at_ = strip_ * {strip} + threadIdx.x / 32 * 256 + threadIdx.x % 32 * 4, far_ = n - at_;"
-    ]
-    lines += ["const int left_ = (int)(far_ < 132 ? far_ : 132);", "const bool whole_ = wide_ && left_ == 132;"]
+    lines += [f"const long long at_ = strip_ * {strip} + threadIdx.x / 32 * 256 + threadIdx.x % 32 * 4;"]
+    lines += ["const int left_ = (int)(n - at_ < 132 ? n - at_ : 132);", "const bool whole_ = wide_ && left_ == 132;"]
     for name in arrays:
-        lines += [f"{c} {name}_r_[8];", f"take({name}_p_ + at_, whole_, left_, {name}_r_);"]
+        lines += [f"{c} {name}_r_[8];", f"codes::take({name}_p_ + at_, whole_, left_, {name}_r_);"]
     for name, (bits, *_) in coded.items():
         given = f"{places(name, bits)}, {name}_values_, {name}_s_ + at_ / {block}, {block}"
-        lines += [f"float {name}_r_[8];", f"decode<{bits}>({given}, whole_, left_, {name}_r_);"]
+        lines += [f"float {name}_r_[8];", f"codes::decode<{bits}>({given}, whole_, left_, {name}_r_);"]
     lines += [f"unsigned {name}_top_[2] = {{0, 0}};" for name in kept]
     lines += body(formula, t, arrays, coded, kept, c)
-    lines += [f"give({name}_p_ + at_, whole_, left_, {name}_r_);" for name in arrays if name in formula.written]
+    lines += [f"codes::give({name}_p_ + at_, whole_, left_, {name}_r_);" for name in arrays if name in formula.written]
     lines += tops(kept, block)
     for name in kept:
         lines += encoding(name, coded[name], block)
-    head = f'extern "C" __global__ void __launch_bounds__({strip // 8}) {formula.name}('
+    head = f'extern "C" __global__ void __launch_bounds__({strip // 8}) npopt_{formula.name}('
     parameters = parameters_of(formula, arrays, coded, kept, c, scalars)
     return before() + head + ", ".join(parameters) + ") {\n" + "\n".join([*lines, "}", "}"]) + "\n"
 
@@ -122,14 +116,18 @@ def parameters_of(formula, arrays, coded, kept, c, scalars):
 
 def tables(coded, kept, block, warps):
     """Shared memory, filled."""
+
+    def table(name, start, size):
+        return [f"__shared__ float {name}[{size}];", f"codes::fill({name}, {start}, {size});"]
+
     lines = []
     for name, (bits, draw, *_) in coded.items():
-        lines += [f"__shared__ float {name}_values_[{2**bits}];", f"fill({name}_values_, {name}_v_, {2**bits});"]
+        lines += table(f"{name}_values_", f"{name}_v_", 2**bits)
         if name in kept and bits == 8 and not draw:
-            lines += [f"__shared__ Line {name}_lines_[32];", f"fill_lines({name}_lines_, {name}_t_);"]
-            lines += [f"__shared__ float {name}_table_[{BESIDE}];", f"fill({name}_table_, {name}_t_ + 128, {BESIDE});"]
+            lines += [f"__shared__ Line {name}_lines_[32];", f"codes::fill_lines({name}_lines_, {name}_t_);"]
+            lines += table(f"{name}_table_", f"{name}_t_ + 128", BESIDE)
         elif name in kept:
-            lines += [f"__shared__ float {name}_table_[{2**bits}];", f"fill({name}_table_, {name}_t_, {2**bits});"]
+            lines += table(f"{name}_table_", f"{name}_t_", 2**bits)
     if block > 256:
         lines += [f"__shared__ unsigned {name}_tops_[{warps}];" for name in kept]
     return [*lines, "__syncthreads();"]
@@ -156,13 +154,12 @@ def body(formula, t, arrays, coded, kept, c):
 
 def tops(kept, block):
     """The largest magnitudes of blocks, from those of lanes."""
-    lines = [f"join<{block}>({name}_top_);" for name in kept]
+    lines = [f"codes::join<{block}>({name}_top_);" for name in kept]
     if block > 256 and kept:
         lines += ["if (threadIdx.x % 32 == 0) {"]
         lines += [f"{name}_tops_[threadIdx.x / 32] = {name}_top_[0];" for name in kept] + ["}", "__syncthreads();"]
-        lines += [
-            f"{name}_top_[0] = {name}_top_[1] = joined<{block}>({name}_tops_, threadIdx.x / 32);" for name in kept
-        ]
+        found = [f"codes::joined<{block}>({name}_tops_, threadIdx.x / 32)" for name in kept]
+        lines += [f"{name}_top_[0] = {name}_top_[1] = {top};" for name, top in zip(kept, found, strict=True)]
         lines += ["__syncthreads();"]  # all have read before the next strip's are written
     return lines
 
@@ -171,11 +168,11 @@ def encoding(name, pattern, block):
     """Scales and codes of one array."""
     bits, draw, signed, minus, zero = pattern
     given = f"{name}_table_, {name}_r_[4 * k_ + j_], over_"
-    how = f"by_search<{bits}, {int(minus)}>({given}, {zero})"
+    how = f"codes::by_search<{bits}, {int(minus)}>({given}, {zero})"
     if draw:
-        how = f"drawn<{bits}>({name}_values_, {given}, {name}_key_, first_ + at_ + 128 * k_ + j_)"
+        how = f"codes::drawn<{bits}>({name}_values_, {given}, {name}_key_, first_ + at_ + 128 * k_ + j_)"
     elif bits == 8:
-        how = f"by_lines<{str(signed).lower()}, {int(minus)}>({name}_lines_, {given}, {zero})"
+        how = f"codes::by_lines<{str(signed).lower()}, {int(minus)}>({name}_lines_, {given}, {zero})"
     return [
         "#pragma unroll",
         "for (int k_ = 0; k_ < 2; k_++) {",
@@ -184,7 +181,7 @@ def encoding(name, pattern, block):
         "unsigned word_ = 0;",
         "#pragma unroll",
         f"for (int j_ = 0; j_ < 4; j_++) word_ |= (unsigned)({how}) << {bits} * j_;",
-        f"put<{bits}>({places(name, bits)}, k_, whole_, left_, zeros_, {zero}, word_);",
+        f"codes::put<{bits}>({places(name, bits)}, k_, whole_, left_, zeros_, {zero}, word_);",
         f"if ((at_ + 128 * k_) % {block} == 0 && 128 * k_ < left_) {name}_s_[(at_ + 128 * k_) / {block}] = scale_;",
         "}",
     ]
@@ -203,7 +200,8 @@ def run(formula, args, offset):
     m, size = xp(some.codes), max(STRIP, some.block)
     key = formula, m, *pattern(formula, named, m.ndarray)
     if key not in compiled:
-        compiled[key] = m.RawModule(code=source(formula, *key[2:]), options=OPTIONS).get_function(formula.name)
+        module = m.RawModule(code=source(formula, *key[2:]), options=OPTIONS)
+        compiled[key] = module.get_function(f"npopt_{formula.name}")
     given = []
     for name, a in named.items():
         if name in coded:

@@ -33,6 +33,12 @@ def keep(m, a):
     return m
 
 
+@elementwise
+def put(codes, take, put, decode):
+    codes = take + put * decode
+    return codes
+
+
 SEGMENTS = Segments.of(("a", (70, 61), "matrix", "a"), ("b", (12,), "bias", "a"), ("c", (300, 3), "matrix", "c"))
 
 
@@ -68,7 +74,7 @@ def written(formula, args, offset=0):
     """The kernels of codes that ran in a call."""
     cudashim.EXECUTED.clear()
     formula(*args, offset=offset)
-    return {name for name, options in cudashim.EXECUTED if options == OPTIONS}
+    return {name.removeprefix("npopt_") for name, options in cudashim.EXECUTED if options == OPTIONS}
 
 
 def same(ours, theirs):
@@ -170,6 +176,14 @@ def test_other_blocks_are_array_code(rng, shim):
         backend.use("cpu")
         same(m, Code().quantise(backend.to_host(g), block))
         backend.use("shim")
+
+
+def test_a_formula_may_have_any_names(rng, shim):
+    """Those that the kernel's own functions have, too."""
+    m, a = Coded.zeros(300, Code(), 256), rng.standard_normal(300).astype("f4")
+    assert written(put, (m, backend.asarray(a), 0.5, 2.0)) == {"put"}
+    backend.use("cpu")
+    same(m, Code().quantise(a + np.float32(1), 256))
 
 
 def test_arrays_that_do_not_fit_are_refused(shim):
