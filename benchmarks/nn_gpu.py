@@ -129,6 +129,7 @@ def main(argv=None):
     rate, speeds = pieces.limits(report)
     steps(report, args, start + args.seconds)
     pieces.passes(report, rate)
+    pieces.recurrent_layers(report)
     pieces.convolution_kernels(report)
     pieces.convolution_products(report, speeds)
     report.add("", f"The whole took {time.perf_counter() - start:.0f} s.")

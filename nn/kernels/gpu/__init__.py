@@ -1,16 +1,16 @@
 """CUDA C++ behind the layers' pieces: the functions of reference.py for CuPy arrays, one launch or two each.
 
 The sources are the .cu files of this folder; CuPy compiles them when they are first used. `convolutions`, `winograd`,
-`tensor`, `norms` and `pixels` call them and count their bytes and operations. Nothing uses atomics, and the order of
-every sum depends on shapes alone. So a step gives the same bits again. Matrix products are cuBLAS's, float32 in full
-unless backend.precision("tf32") is set. Activations may be float16 or bfloat16: parameters, their gradients,
+`tensor`, `norms`, `pixels` and `recurrent` call them and count their bytes and operations. Nothing uses atomics. The
+order of every sum depends on shapes alone. So a step gives the same bits again. Matrix products are cuBLAS's, float32
+in full unless backend.precision("tf32") is set. Activations may be float16 or bfloat16: parameters, their gradients,
 statistics and sums stay float32.
 """
 
-from . import convolutions, gates, norms, pixels, tensor, winograd
+from . import convolutions, gates, norms, pixels, recurrent, tensor, winograd
 from .launch import takes
 
-__all__ = ["PROGRAMS", "convolutions", "gates", "norms", "pixels", "takes", "tensor", "winograd"]
+__all__ = ["PROGRAMS", "convolutions", "gates", "norms", "pixels", "recurrent", "takes", "tensor", "winograd"]
 
 PROGRAMS = (
     convolutions.program,
@@ -19,4 +19,5 @@ PROGRAMS = (
     norms.program,
     pixels.rows_program,
     pixels.pools_program,
+    recurrent.program,
 )
