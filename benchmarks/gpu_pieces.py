@@ -1,16 +1,20 @@
-"""The pieces of a step on a GPU, each beside the card's limits or cuDNN: passes over memory, convolutions, products."""
+"""The pieces of a step on a GPU, each beside the card's limits or cuDNN: passes over memory, recurrent layers,
+convolutions, products."""
 
 import gpu_tools as tools
 from gpu_tools import noise, products
 
 from pairs import torch, unit  # isort: skip (before NumPy)
 
+import nn
+from nn import kernels
 from nn.kernels.gpu import convolutions, norms, winograd
-from npopt import AdamW, backend
+from npopt import AdamW, Quantised, backend
 
 import numpy as np
 
 PARAMETERS, COPY, SQUARE, PASSES = 11_173_962, 1 << 28, 8192, 128
+STREAMS, TIMES, UNITS = 20, 35, 650  # of the medium model of Zaremba, Sutskever & Vinyals, arXiv:1409.2329
 IMAGES, ONE = ((32, 64), (16, 128), (8, 256), (4, 512)), (1, 1)  # sides and channels of ResNet-18's convolutions
 
 
@@ -85,9 +89,46 @@ def passes(report, rate):
             3 * n * c,
             lambda a=(x, v[0], v[1], dy, v[2], v[3], dx): norms.normalise_backward(*a),
         )
-    x, g, optimizer = noise(PARAMETERS), noise(PARAMETERS), AdamW()
-    optimizer.start(x)
-    row(f"AdamW, {PARAMETERS / 1e6:.1f} M parameters", 7 * PARAMETERS, lambda: optimizer.step(x, g, 1e-4))
+    x, g, count = noise(PARAMETERS), noise(PARAMETERS), f"{PARAMETERS / 1e6:.1f} M parameters"
+    optimizer, eight = AdamW(), Quantised(AdamW(), 256, smallest=0, whole=())
+    for one in (optimizer, eight):
+        one.start(x)
+    row(f"AdamW, {count}", 7 * PARAMETERS, lambda: optimizer.step(x, g, 1e-4))
+    row(f"AdamW in 8 bits, {count}", PARAMETERS * (4 + 4 / 256), lambda: eight.step(x, g, 1e-4))
+
+
+def recurrent_layers(report):
+    """A layer forward and backward, launch by launch, as one recorded graph, in array code, and by cuDNN."""
+    title = f"Recurrent layers, batch {STREAMS}, {TIMES} times, {UNITS} units, float32, both ways"
+    report.heading(title, "", "npopt", "in a graph", "array code", "cuDNN")
+    for kind in ("LSTM", "GRU"):
+        network, run = nn.Network(nn.Sequential(getattr(nn, kind)(UNITS, UNITS)), (TIMES, UNITS)), nn.Run(True, dx=True)
+        x = network.x0(np.random.default_rng(0))
+        network.bind(x, backend.zeros(x.shape, x.dtype))
+        a, dy = (noise(STREAMS, TIMES, UNITS) for _ in "ad")
+
+        def step(network=network, run=run, a=a, dy=dy):
+            _, saved = network.forward(a, run)
+            network.backward(dy.copy(), saved, run)
+
+        times = [tools.best(step), tools.best(backend.owner(x).recorded(step))]
+        kernels.use("reference")
+        times.append(tools.best(step))
+        kernels.use("fast")
+        cudnn = unit(tools.best(rivals_layer(kind))) if torch and torch.cuda.is_available() else "-"
+        report.row(kind, *(unit(seconds) for seconds in times), cudnn)
+
+
+def rivals_layer(kind):
+    rnn = getattr(torch.nn, kind)(UNITS, UNITS, batch_first=True).cuda()
+    x, dy = (torch.randn(STREAMS, TIMES, UNITS, device="cuda", requires_grad=k == "x") for k in ("x", "d"))
+
+    def step():
+        rnn.zero_grad()
+        x.grad = None
+        rnn(x)[0].backward(dy)
+
+    return step
 
 
 def convolution_products(report, speeds):

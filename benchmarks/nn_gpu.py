@@ -130,6 +130,7 @@ def main(argv=None):
     rate, speeds = pieces.limits(report)
     steps(report, args, start + args.seconds)
     pieces.passes(report, rate)
+    pieces.recurrent_layers(report)
     pieces.convolution_kernels(report)
     pieces.convolution_products(report, speeds)
     gpu_attention.attention(report)

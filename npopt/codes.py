@@ -8,7 +8,7 @@ import functools
 import math
 
 from npopt import backend
-from npopt.backend import coding, formulas_on_codes, sixteen
+from npopt.backend import codes_on_gpu, coding, formulas_on_codes, sixteen
 from npopt.errors import UserError
 from npopt.state import Stateful
 from npopt.values import Value, whole
@@ -78,10 +78,8 @@ def bounds_of(kind, signed, bits, draw):
 
 
 @functools.cache
-def lanes_of(kind, signed, bits, signs):
-    """The tables of npopt/backend/sixteen.py, (420,) float32; none where they do not apply."""
-    if bits != 8 or not sixteen.THERE:
-        return np.zeros(0, np.float32)
+def lines_of(kind, signed, bits, signs):
+    """The tables of npopt/backend/sixteen.py for a map of 8 bits, (420,) float32."""
     out = np.zeros(420, np.float32)
     first, unit, value = (np.array(column) for column in zip(*pieces_of(kind, signed, bits), strict=True))
     slots = np.array([(32 - int(j).bit_length()) % 16 for j in first])  # by leading zeros
@@ -146,12 +144,14 @@ class Code(Value):
 
     @property
     def lanes(self):
-        """The tables of npopt/backend/sixteen.py."""
-        return lanes_of(self.kind, self.signed, self.bits, self.signs)
+        """The tables of npopt/backend/sixteen.py; none where they do not apply."""
+        if self.bits != 8 or not sixteen.THERE:
+            return np.zeros(0, np.float32)
+        return lines_of(self.kind, self.signed, self.bits, self.signs)
 
     def there(self, draw=False):
-        """(values, bounds) on the device in use."""
-        return on_device(backend.device(), self.kind, self.signed, self.bits, draw)
+        """(values, bounds, the table of npopt/backend/codes_on_gpu.py) on the device in use."""
+        return on_device(backend.device(), self.kind, self.signed, self.bits, self.signs, draw)
 
     def quantise(self, a, block=256, key=None):
         """A flat array as a Coded one; see there."""
@@ -162,8 +162,11 @@ class Code(Value):
 
 
 @functools.cache
-def on_device(device, kind, signed, bits, draw):
-    return backend.asarray(values_of(kind, signed, bits)), backend.asarray(bounds_of(kind, signed, bits, draw))
+def on_device(device, kind, signed, bits, signs, draw):
+    bounds = bounds_of(kind, signed, bits, draw)
+    lines = bits == 8 and not draw
+    table = codes_on_gpu.lines(lines_of(kind, signed, bits, signs)) if lines else codes_on_gpu.tree(bounds)
+    return tuple(backend.asarray(a) for a in (values_of(kind, signed, bits), bounds, table))
 
 
 class Coded(Stateful):
@@ -175,9 +178,10 @@ class Coded(Stateful):
             the draws. None: to the nearest. first: the index of number 0 in the draws
 
     A formula (npopt.elementwise) takes it in place of a flat array. On a CPU that is one compiled pass over the blocks,
-    in which no more than a block of numbers is ever decoded; on a GPU it is array code, in parts of some million
-    numbers. Where what a formula gives is not finite, all coded numbers of that element are 0 afterwards, and the other
-    arrays keep what they had. Everything else goes by read and write.
+    in which no more than a block of numbers is ever decoded; on a GPU it is one kernel where blocks are powers of two
+    from 4 to 4096, else array code, in parts of some million numbers. Where what a formula gives is not finite, all
+    coded numbers of that element are 0 afterwards, and the other arrays keep what they had. Everything else goes by
+    read and write.
     """
 
     __array_ufunc__ = None
@@ -267,7 +271,7 @@ class Coded(Stateful):
 
     def drawn(self, q):
         """Codes of q, each of one of its two neighbours, by array code."""
-        m, (values, bounds) = backend.xp(q), self.code.there(draw=True)
+        m, (values, bounds, _) = backend.xp(q), self.code.there(draw=True)
         below = m.searchsorted(bounds, q)
         above = m.minimum(below + 1, len(values) - 1)
         u = backend.uniforms(self.key, backend.empty(q.shape, np.float32), self.first)
@@ -279,6 +283,8 @@ class Coded(Stateful):
         first = next(a for a in args if isinstance(a, Coded))
         if backend.owner(first.codes).name == "cpu":
             formulas_on_codes.run(formula, args, offset)
+        elif codes_on_gpu.takes(first.codes, first.block):
+            codes_on_gpu.run(formula, args, offset)
         else:
             by_arrays(formula, args, offset)
 

@@ -15,7 +15,7 @@ from Dirichlet(alpha K p), p the K classes' parts of all rows. Networks on nodes
     mpiexec -n 4 npopt run distributed_nodes --quick --engine mpi       real ranks, a node each, without the faults
     npopt run distributed_nodes --quick --ranks 4 --threads 1           the same in simulation: the same bits
 
-Run time on one core: --quick about 10 seconds; --data real about 20 minutes, computed from a round's.
+Run time on one core: --quick about 10 seconds; --data real about half an hour.
 """
 
 from functools import partial
@@ -50,8 +50,8 @@ experiment = Experiment(
     task="B9",
     source="Shi et al., SIAM J. Optim. 2015; Richtarik et al., NeurIPS 2021; Karimireddy et al., ICML 2020",
     parts={
-        "a": Part("neighbours on a ring", ("breast_cancer",), ("a9a",)),
-        "b": Part("short messages to a server", ("breast_cancer",), ("a9a",)),
+        "a": Part("neighbours on a ring", ("breast_cancer",), ("a9a", "w8a")),
+        "b": Part("short messages to a server", ("breast_cancer",), ("a9a", "w8a")),
         "c": Part("local steps, absent clients and stragglers", ("breast_cancer",), ("a9a",)),
         "h": Part("from nodes of one class to nodes alike", ("breast_cancer",), ("a9a",)),
     },
@@ -60,11 +60,11 @@ experiment = Experiment(
     seeds=5,
 )
 
-NODES, L2 = 10, {"breast_cancer": 0.5, "a9a": 0.05}
+NODES, L2 = 10, {"breast_cancer": 0.5, "a9a": 0.05, "w8a": 0.05}
 CLOCK = Clock(latency=1e-3, bandwidth=12.5e6, row_seconds=1e-6)
 SLOW = Clock(latency=1e-3, bandwidth=12.5e6, row_seconds=1e-5, stragglers=0.1, slowdown=20.0)
 PATIENCE = {"waits 10 ms": 0.01, "waits 100 ms": 0.1}  # 5 ms a round without stragglers, 53 ms with one
-KEPT = (3, 12)  # numbers of top-k, of 30 (breast_cancer) or 123 (a9a)
+KEPT = (3, 12)  # numbers of top-k, of 30 (breast_cancer), 123 (a9a) or 300 (w8a)
 RATES = (0.25, 1.0)  # times 1/L, part b
 EVEN = Clock(latency=1e-3, bandwidth=12.5e6, row_seconds=1e-5)
 WAITS = {  # what an all-reduce waits for, part c
@@ -147,72 +147,68 @@ def error(results, part, **tags):
     return results.select(part, **tags).final("error")
 
 
-def on_data(results, part, judged):
-    """One verdict over all data sets of a part."""
-    found = {data: judged(runs) for data, runs in results.select(part).groups("data")}
-    return decided(listed({data: text for data, (text, _) in found.items()}), *(v for _, verdicts in found.values()
-                                                                               for v in verdicts))  # fmt: skip
+def claim(id, statement, **about):
+    """A claim about the data sets of a part, the first letter of its id: judged(runs, args), the runs of one set, gives
+    (text, verdicts)."""
+
+    def add(judged):
+        def over_all(results, args):
+            found = {data: judged(runs, args) for data, runs in results.select(id[0]).groups("data")}
+            verdicts = [verdict for _, some in found.values() for verdict in some]
+            return decided(listed({data: text for data, (text, _) in found.items()}), *verdicts)
+
+        return experiment.claim(id, statement, **about)(over_all)
+
+    return add
 
 
-@experiment.claim(
+@claim(
     "a-exact",
     "EXTRA and gradient tracking pass the point where D-SGD stops, with rows sorted by label",
     expected="last error of both below 1/100 of D-SGD's at the rate 0.5/L",
     source="linear convergence: Shi et al., section 3; Nedic et al.",
 )
-def exact(results):
-    def judged(runs):
-        stop = error(runs, "a", split="label", method="D-SGD", scale=0.5)[0]
-        ends = {name: error(runs, "a", split="label", method=name)[0] for name in ("EXTRA", "tracking")}
-        text = listed({"D-SGD": f"{stop:.2g}"} | {name: f"{end:.2g}" for name, end in ends.items()})
-        return text, [bool(end < stop / 100) for end in ends.values()]
-
-    return on_data(results, "a", judged)
+def exact(runs, args):
+    stop = error(runs, "a", split="label", method="D-SGD", scale=0.5)[0]
+    ends = {name: error(runs, "a", split="label", method=name)[0] for name in ("EXTRA", "tracking")}
+    text = listed({"D-SGD": f"{stop:.2g}"} | {name: f"{end:.2g}" for name, end in ends.items()})
+    return text, [bool(end < stop / 100) for end in ends.values()]
 
 
-@experiment.claim(
+@claim(
     "a-order",
     "half the rate halves the distance at which D-SGD stops",
     expected="ratio of the last errors at 0.5/L and 0.25/L within 1.5 to 2.2, rows by label",
     source="its fixed point is the minimum of sum f_i + x'(I - W)x / (2 lr)",
 )
-def order(results):
-    def judged(runs):
-        far, near = (error(runs, "a", split="label", method="D-SGD", scale=s)[0] for s in (0.5, 0.25))
-        return f"{far / near:.2f}", [bool(1.5 <= far / near <= 2.2)]
-
-    return on_data(results, "a", judged)
+def order(runs, args):
+    far, near = (error(runs, "a", split="label", method="D-SGD", scale=s)[0] for s in (0.5, 0.25))
+    return f"{far / near:.2f}", [bool(1.5 <= far / near <= 2.2)]
 
 
-@experiment.claim(
+@claim(
     "a-alike",
     "D-SGD's bias is that of nodes that differ",
     expected="with rows at random it stops at most 1/3 as far away as with rows by label, rate 0.5/L",
 )
-def alike(results):
-    def judged(runs):
-        ends = {s: error(runs, "a", split=s, method="D-SGD", scale=0.5)[0] for s in ("random", "label")}
-        return listed({s: f"{e:.2g}" for s, e in ends.items()}), [bool(ends["random"] <= ends["label"] / 3)]
-
-    return on_data(results, "a", judged)
+def alike(runs, args):
+    ends = {s: error(runs, "a", split=s, method="D-SGD", scale=0.5)[0] for s in ("random", "label")}
+    return listed({s: f"{e:.2g}" for s, e in ends.items()}), [bool(ends["random"] <= ends["label"] / 3)]
 
 
-@experiment.claim(
+@claim(
     "b-ef21",
     "EF21 goes on where top-k alone stops",
     expected="k = 3 and 12, rate 0.25/L: its last error below 1/10 of that of top-k alone",
     source="Richtarik et al., Theorem 2",
 )
-def ef21(results):
-    def judged(runs):
-        pairs = {}
-        for k in KEPT:
-            names = (f"EF21, top-{k}", f"top-{k} alone")
-            pairs[k] = [error(runs, "b", method=name, scale=0.25)[0] for name in names]
-        text = listed({f"k = {k}": f"{a:.2g} against {b:.2g}" for k, (a, b) in pairs.items()})
-        return text, [bool(a < b / 10) for a, b in pairs.values()]
-
-    return on_data(results, "b", judged)
+def ef21(runs, args):
+    pairs = {}
+    for k in KEPT:
+        names = (f"EF21, top-{k}", f"top-{k} alone")
+        pairs[k] = [error(runs, "b", method=name, scale=0.25)[0] for name in names]
+    text = listed({f"k = {k}": f"{a:.2g} against {b:.2g}" for k, (a, b) in pairs.items()})
+    return text, [bool(a < b / 10) for a, b in pairs.values()]
 
 
 def bytes_to(run, level):
@@ -222,49 +218,40 @@ def bytes_to(run, level):
     return run.columns["bytes"][later] if later < run.rows else np.inf
 
 
-@experiment.claim(
+@claim(
     "b-bytes",
     "EF21 needs fewer bytes than gradient descent",
     expected="to the relative error 1e-2, top-12, each at the better of both rates: fewer than gradient descent",
     source="k / d of the numbers, up; x goes down whole",
 )
-def fewer(results):
-    def judged(runs):
-        whole = min(bytes_to(run, 1e-2) for run in runs.select("b", method="all numbers"))
-        short = min(bytes_to(run, 1e-2) for run in runs.select("b", method="EF21, top-12"))
-        return f"{short:.3g} against {whole:.3g} bytes", [bool(short < whole)]
-
-    return on_data(results, "b", judged)
+def fewer(runs, args):
+    whole = min(bytes_to(run, 1e-2) for run in runs.select("b", method="all numbers"))
+    short = min(bytes_to(run, 1e-2) for run in runs.select("b", method="EF21, top-12"))
+    return f"{short:.3g} against {whole:.3g} bytes", [bool(short < whole)]
 
 
-@experiment.claim(
+@claim(
     "c-drift",
     "more local steps stop farther away, and SCAFFOLD does not stop there",
     expected="last errors rise from 1 to 5 to 20 steps; SCAFFOLD with 5 below 1/100 of FedAvg with 5",
     source="Karimireddy et al., ICML 2020, sections 3 and 5",
 )
-def drift(results):
-    def judged(runs):
-        ends = [error(runs, "c", method=name)[0] for name in AT_HOME.values()]
-        other = error(runs, "c", method="SCAFFOLD, 5 steps")[0]
-        text = f"{', '.join(f'{e:.2g}' for e in ends)}; SCAFFOLD {other:.2g}"
-        return text, [bool(ends[0] < ends[1] < ends[2]), bool(other < ends[1] / 100)]
-
-    return on_data(results, "c", judged)
+def drift(runs, args):
+    ends = [error(runs, "c", method=name)[0] for name in AT_HOME.values()]
+    other = error(runs, "c", method="SCAFFOLD, 5 steps")[0]
+    text = f"{', '.join(f'{e:.2g}' for e in ends)}; SCAFFOLD {other:.2g}"
+    return text, [bool(ends[0] < ends[1] < ends[2]), bool(other < ends[1] / 100)]
 
 
-@experiment.claim(
+@claim(
     "c-who",
     "FedVARP is nearer than FedAvg where three of ten clients take part",
     expected="logarithm of the error, mean of the last half, lower (95 %, paired over seeds)",
     source="Jhunjhunwala et al., UAI 2022",
 )
-def who(results):
-    def judged(runs):
-        late = [np.log(runs.select("c", method=f"{name}, 3 of 10").late("error")) for name in ("FedVARP", "FedAvg")]
-        return f"{shown(np.exp(late[0]))} against {shown(np.exp(late[1]))}", [lower(*late)]
-
-    return on_data(results, "c", judged)
+def who(runs, args):
+    late = [np.log(runs.select("c", method=f"{name}, 3 of 10").late("error")) for name in ("FedVARP", "FedAvg")]
+    return f"{shown(np.exp(late[0]))} against {shown(np.exp(late[1]))}", [lower(*late)]
 
 
 def first_below(run, column, level):
@@ -273,63 +260,54 @@ def first_below(run, column, level):
     return float(run.columns[column][below[0]]) if len(below) else np.inf
 
 
-@experiment.claim(
+@claim(
     "c-all",
     "an all-reduce waits for the slowest node, and a lost message goes again",
     expected="stragglers add 19 (1 - 0.9^nodes) times the 0.5 ms of a gradient to a round, within 10 %; 1 / 0.95 "
     "as many messages, within 2 % (95 %)",
     source="one of n nodes is slow with probability 1 - 0.9^n; a message is sent 1 / (1 - loss) times on average",
 )
-def all_wait(results, args):
-    def judged(runs):
-        plain, slow, lost = (runs.select("c", method=f"all-reduce, {name}") for name in WAITS)
-        rounds, seconds = slow.final("round"), slow.final("seconds") - plain.final("seconds")
-        times = seconds / rounds / (50 * SLOW.row_seconds)
-        predicted, again = 19 * (1 - 0.9 ** (args.ranks or NODES)), lost.final("messages") / plain.final("messages")
-        text = f"{shown(times)} times against {predicted:.1f}; {shown(again, digits=4)} against {1 / 0.95:.4f}"
-        return text, [within(times / predicted, 0.9, 1.1), within(again * 0.95, 0.98, 1.02)]
-
-    return on_data(results, "c", judged)
+def all_wait(runs, args):
+    plain, slow, lost = (runs.select("c", method=f"all-reduce, {name}") for name in WAITS)
+    rounds, seconds = slow.final("round"), slow.final("seconds") - plain.final("seconds")
+    times = seconds / rounds / (50 * SLOW.row_seconds)
+    predicted, again = 19 * (1 - 0.9 ** (args.ranks or NODES)), lost.final("messages") / plain.final("messages")
+    text = f"{shown(times)} times against {predicted:.1f}; {shown(again, digits=4)} against {1 / 0.95:.4f}"
+    return text, [within(times / predicted, 0.9, 1.1), within(again * 0.95, 0.98, 1.02)]
 
 
-@experiment.claim(
+@claim(
     "c-patience",
     "a server that waits 10 ms is sooner near the minimum than one that waits for stragglers",
     expected="seconds to the relative error 0.2 at most half (mean over seeds)",
 )
-def patience(results):
-    def judged(runs):
-        short, long = (runs.select("c", method=name) for name in PATIENCE)
-        seconds = [float(np.mean([first_below(run, "seconds", 0.2) for run in some])) for some in (short, long)]
-        ends = [float(np.mean(some.final("error"))) for some in (short, long)]
-        text = f"{seconds[0]:.3g} and {seconds[1]:.3g} s (in the end {ends[0]:.2g} and {ends[1]:.2g})"
-        return text, [bool(seconds[0] <= seconds[1] / 2)]
-
-    return on_data(results, "c", judged)
+def patience(runs, args):
+    short, long = (runs.select("c", method=name) for name in PATIENCE)
+    seconds = [float(np.mean([first_below(run, "seconds", 0.2) for run in some])) for some in (short, long)]
+    ends = [float(np.mean(some.final("error"))) for some in (short, long)]
+    text = f"{seconds[0]:.3g} and {seconds[1]:.3g} s (in the end {ends[0]:.2g} and {ends[1]:.2g})"
+    return text, [bool(seconds[0] <= seconds[1] / 2)]
 
 
-@experiment.claim(
+@claim(
     "h-bias",
     "how far D-SGD and FedAvg stop is a matter of how nodes differ; EXTRA and SCAFFOLD do not stop there",
     expected="last errors of the first two at alpha 0.1 above those at 10, and above 100 times those of the others "
     "at 0.1 (95 %, paired over seeds, logarithms)",
     source="Karimireddy et al., ICML 2020; Shi et al., 2015",
 )
-def bias(results):
-    def judged(runs):
-        def ends(name, alpha):
-            return np.log(error(runs, "h", method=name, split=alpha))
+def bias(runs, args):
+    def ends(name, alpha):
+        return np.log(error(runs, "h", method=name, split=alpha))
 
-        found, verdicts = {}, []
-        for name, other in (("D-SGD", "EXTRA"), ("FedAvg, 5 steps", "SCAFFOLD, 5 steps")):
-            found[name] = f"{shown(np.exp(ends(name, 0.1)))}, at 10 {shown(np.exp(ends(name, 10.0)))}"
-            verdicts += [
-                lower(ends(name, 10.0), ends(name, 0.1)),
-                lower(ends(other, 0.1) + np.log(100), ends(name, 0.1)),
-            ]
-        return listed(found), verdicts
-
-    return on_data(results, "h", judged)
+    found, verdicts = {}, []
+    for name, other in (("D-SGD", "EXTRA"), ("FedAvg, 5 steps", "SCAFFOLD, 5 steps")):
+        found[name] = f"{shown(np.exp(ends(name, 0.1)))}, at 10 {shown(np.exp(ends(name, 10.0)))}"
+        verdicts += [
+            lower(ends(name, 10.0), ends(name, 0.1)),
+            lower(ends(other, 0.1) + np.log(100), ends(name, 0.1)),
+        ]
+    return listed(found), verdicts
 
 
 if __name__ == "__main__":

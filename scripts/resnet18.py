@@ -109,7 +109,7 @@ def runs(args, found=None):
         for data, steps, method in itertools.product(args.data_of(part), budgets, methods):
             optimizer, base, l2 = methods[method]
             problem = Recipe(resnet, data=data, width=width, rows=rows, validation=1 / 10, l2=l2, **more)
-            length = dict(stop=Stop(steps=steps), metrics=args.pick(steps // 12, steps), per="step")
+            length = dict(stop=Stop(steps=steps), metrics=args.pick(steps // 6, steps), per="step")
             factors = args.pick(FACTORS[: 4 if steps == budgets[-1] else 5], (1,))
             best = base if args.quick else best_rate(found, method, steps)
             for lr, stage in [(base * factor, "grid") for factor in factors] + [(best, "chosen")] * bool(best):

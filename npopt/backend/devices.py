@@ -152,8 +152,9 @@ class Gpu:
         """`function`, which takes nothing and works on the same arrays each time, as one launch: see graphs.py."""
         return graphs.Recorded(self, function)
 
-    def products(self, a, b, out, turn_a=False, turn_b=False):
-        """out[p] = a[p] b[p] in one call, a[p] or b[p] transposed on request; all (P, rows, columns), contiguous.
+    def products(self, a, b, out, turn_a=False, turn_b=False, add=False):
+        """out[p] = a[p] b[p], or that added to out[p], in one call, a[p] or b[p] transposed on request; all (P, rows,
+        columns), contiguous but for rows, which may lie apart, as those of one time of a sequence do.
 
         CuPy's matmul would copy what it transposes, and leaves TF32 out. cuBLAS counts by columns: it sees each matrix
         transposed, and makes out' = b' a'. Factors of two bytes a number are summed in float32. Then out has their
@@ -168,10 +169,12 @@ class Gpu:
         if sums.char == "f":
             fast = a.dtype == sums and self.products_in == "tf32"
             compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if fast else cublas.CUBLAS_COMPUTE_32F
+        apart = [max(v.shape[2], v.strides[1] // v.itemsize) for v in (b, a, out)]
         first, second, result = (
-            (v.data.ptr, KINDS[v.dtype.name], v.shape[2], v.shape[1] * v.shape[2]) for v in (b, a, out)
+            (v.data.ptr, KINDS[v.dtype.name], step, v.shape[1] * step)
+            for v, step in zip((b, a, out), apart, strict=True)
         )
-        numbers = coefficients, coefficients + sums.itemsize
+        numbers = coefficients, coefficients + (0 if add else sums.itemsize)
         sizes = (*turns, k, m, n, numbers[0], *first, *second, numbers[1], *result, parts)
         cublas.gemmStridedBatchedEx(handle, *sizes, compute, cublas.CUBLAS_GEMM_DEFAULT)
 

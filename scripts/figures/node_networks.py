@@ -7,6 +7,7 @@ from lab.figures import below, each, look, panels, plain, ranged
 import numpy as np
 
 album = Album()
+SHOWN = {0.03: "-", 0.1: "--"}  # rates at which distances are drawn
 
 
 def titled(split):
@@ -15,7 +16,7 @@ def titled(split):
 
 def chosen(results, split):
     """[(name, runs at the rate that held-out rows choose)] on one mix."""
-    return [(name, found.runs) for name, found in results.select("a", split=split).tuned().items()]
+    return results.select(split=split, stage="chosen").groups("method")
 
 
 def middle(runs, column):
@@ -24,15 +25,16 @@ def middle(runs, column):
 
 def accuracies(results, xs, xlabel, xscale="linear"):
     """A panel for each mix: the accuracy over xs(run), a line a method."""
+    some = results.select("a")
 
     def draw(ax, split):
-        for k, (name, runs) in enumerate(chosen(results, split)):
+        for k, (name, runs) in enumerate(chosen(some, split)):
             ax.plot(xs(runs[0]), 100 * middle(runs, "test_accuracy"), label=name, **look(k))
         ax.set(xlabel=xlabel, ylabel="test accuracy, %", xscale=xscale)
         if xscale == "log":
             plain(ax.xaxis)
 
-    return each(results.select("a").values("split"), draw, columns=3, legend=4, titles=titled)
+    return each(some.values("split"), draw, columns=3, legend=4, titles=titled)
 
 
 @album.figure(
@@ -68,10 +70,12 @@ def distances(results):
     left.set_xticks(xs, [*(f"{a:g}" for a in alphas), "random"])
     left.minorticks_off()
     ring = some.select(method="D-SGD, ring")
-    dashes = ["-", "--"]
+    ring = ring.select(stage="grid") if "grid" in ring.values("stage") else ring
     for k, split in enumerate(some.values("split")):
-        for lr, dash in zip(sorted(ring.values("lr")), dashes, strict=False):
+        for lr, dash in SHOWN.items():
             runs = ring.select(split=split, lr=lr)
+            if not len(runs):
+                continue
             style = dict(color=look(k)["color"], ls=dash, lw=1.6)
             right.plot(runs[0].columns["round"], middle(runs, "apart"), label=f"{titled(split)}, lr {lr:g}", **style)
     right.set(xlabel="rounds", ylabel="distance from the mean", yscale="log")
@@ -92,8 +96,8 @@ def words(results):
     some = results.select("t")
     figure, axes = panels(2, len(ways := some.values("split")), sharey=True, squeeze=False)
     for (over, sent), split in zip(axes.T, ways, strict=True):
-        for k, (name, found) in enumerate(some.select(split=split).tuned().items()):
-            run, loss = found.runs[0], middle(found.runs, "test_loss")
+        for k, (name, runs) in enumerate(chosen(some, split)):
+            run, loss = runs[0], middle(runs, "test_loss")
             over.plot(run.columns["round"] / run.columns["round"][-1], loss, label=name, **look(k))
             sent.plot(run.columns["bytes"] / 1e6, loss, label=name, **look(k))
         over.set(

@@ -218,8 +218,8 @@ SIZES = [
 ]  # batch, times, units: blocks of units and rows that end early
 
 
-def passes(gates, sizes, dtype, masked):
-    """All that the recurrent kernels write, on the path and the threads that are set."""
+def passes(gates, sizes, dtype, masked, there=np.asarray):
+    """All that the recurrent kernels write, on the path and the threads that are set; `there` moves arrays."""
     (batch, times, units), rng = sizes, np.random.default_rng(sum(sizes))
 
     def noise(*shape):
@@ -235,12 +235,14 @@ def passes(gates, sizes, dtype, masked):
     y, q, da, db = (np.full((batch, times, n * units), np.nan, dtype) for n in (1, 1, gates, gates))
     dy, dh, dc = noise(batch, times, units), *noise(2, batch, units)
     u *= 1 / np.sqrt(units)
+    a, u, h, c, bias, y, q, da, db, dy, dh, dc = map(there, (a, u, h, c, bias, y, q, da, db, dy, dh, dc))
+    mask = None if mask is None else there(mask)
     if gates == 4:
         kernels.lstm(a, u, mask, h, c, y, q)
         kernels.lstm_backward(a, q, c, u, mask, dy, da, dh, dc)
         return a, y, q, da, dh, dc
     kernels.gru(a, u, bias, mask, h, y, q)
-    before = np.concatenate([h[:, None], y[:, :-1]], axis=1)
+    before = there(np.concatenate([h[:, None], y[:, :-1]], axis=1))
     kernels.gru_backward(a, q, before, u, mask, dy, da, db, dh)
     return a, y, q, da, db, dh
 

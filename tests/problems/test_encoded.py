@@ -259,6 +259,18 @@ def test_nothing_but_decay_moves_idle_words():
     np.testing.assert_allclose(tables[0], tables[1] * (1 - 0.2 * 0.1) ** 3, rtol=1e-5)
 
 
+@pytest.mark.parametrize("start", ["scratch", "learned"])
+def test_rare_labels_begin_at_the_log_odds_of_their_share(start):
+    """(s + 1) / (n + 2) of n texts with s of a label; the first loss is near the labels' entropy, not at log 2."""
+    problem = tiny("moods", start)
+    y = problem.feed.tables["train"][2]
+    share = (y.sum(0) + 1) / (len(y) + 2)
+    x = problem.x0(backend.generator(1, "x0"))
+    np.testing.assert_allclose(problem.segments.view(x, "head.b"), np.log(share / (1 - share)), rtol=1e-6)
+    entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share)).mean()
+    assert abs(problem.metrics(x)["train_loss"] - entropy) < 0.1 * entropy < 0.07
+
+
 def test_a_published_encoder_with_a_new_head(published):
     path, arrays, words = published
     problem = tiny(start=path)

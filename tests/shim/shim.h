@@ -36,6 +36,8 @@ inline double cospi(double x) {
     return (k + 1) & 2 ? -y : y;
 }
 
+inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
+
 namespace shim {
 
 struct Dim {

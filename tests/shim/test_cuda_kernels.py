@@ -8,11 +8,12 @@ import pathlib
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 from unittest import mock
 
 import nn
 from nn import kernels
-from nn.kernels import gpu, reference
+from nn.kernels import gpu, reference, reference_recurrent
 from nn.kernels.gpu import attention, convolutions, row_norms, tensor, winograd
 from npopt import backend
 from npopt.backend import cuda
@@ -23,6 +24,7 @@ import ml_dtypes  # noqa: F401 (NumPy knows bfloat16 by it)
 import numpy as np
 import pytest
 import scipy.special
+from test_cuda_codes import COMPILE as coded_formulas
 from test_cuda_stretches import LOSSES, STORAGES
 
 pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
@@ -55,14 +57,14 @@ def kinds(program):
         return ("float32",)
     if program in (tensor.program, attention.tensor_program):
         return ("float32", *HALVES)
-    return DTYPES if program is winograd.program else (*DTYPES, *HALVES)
+    return DTYPES if program in (winograd.program, gpu.recurrent.program) else (*DTYPES, *HALVES)
 
 
 def counts(size, kernel, stride, padding):
     return tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True))
 
 
-def both(name, arrays, dtype, given, near):
+def both(name, arrays, dtype, given, near, plain=reference):
     """Run a piece on the stand-in in dtype and as the reference in float64; compare all arrays.
 
     arrays: {name: NumPy array or None}, floats cast to dtype; given(arrays) the arguments. near: {array name: what
@@ -80,7 +82,7 @@ def both(name, arrays, dtype, given, near):
     held = {k: own(k, a) for k, a in arrays.items()}
     slow = {k: cast(a, "float64") for k, a in held.items()}
     fast = {k: None if a is None else backend.asarray(a) for k, a in held.items()}
-    getattr(reference, name)(*given(slow))
+    getattr(plain, name)(*given(slow))
     getattr(kernels, name)(*given(fast))
     for k, a in fast.items():
         if a is not None:
@@ -262,6 +264,30 @@ def tiles(name, dtype, rng, batch=3):
         windows(name, dtype, rng, TILES, batch, 10)
 
 
+def recurrent(name, dtype, rng):
+    """Sequences of one time and more, from a state, blocks that end early. What comes back adds up over times."""
+    gates, loss = 4 if name.startswith("lstm") else 3, 40
+    for batch, times, width in ((1, 1, 1), (3, 4, 5), (20, 3, 37)):
+        wide, narrow = (batch, times, gates * width), (batch, times, width)
+        state = {k: rng.standard_normal((batch, width)) for k in ("h", "c", "dh", "dc")}
+        out = {k: np.zeros(s) for k, s in dict(y=narrow, q=narrow, da=wide, db=wide).items()}
+        arrays = dict(a=rng.standard_normal(wide), u=rng.standard_normal((gates * width, width)) / width**0.5)
+        arrays |= dict(bias=rng.standard_normal(width), dy=rng.standard_normal(narrow), **state, **out)
+        for mask in (None, (rng.random((batch, width)) > 0.4) / 0.6):
+            if name.endswith("backward"):
+                more = dict(
+                    a=rng.random(wide), q=rng.standard_normal(narrow), before=rng.standard_normal(narrow), mask=mask
+                )
+                order = "a q c u mask dy da dh dc" if gates == 4 else "a q before u mask dy da db dh"
+                near = dict(da=loss, db=loss, dh=loss, dc=loss)
+            else:
+                more, near = dict(mask=mask), dict(a=loss, y=loss, q=loss)
+                order = "a u mask h c y q" if gates == 4 else "a u bias mask h y q"
+            near = {k: v for k, v in near.items() if k in order.split()}
+            given = lambda a, order=order: [a[k] for k in order.split()]  # noqa: E731
+            both(name, arrays | more, dtype, given, near, reference_recurrent)
+
+
 def columns(name, dtype, rng, cases=WINDOWS, batch=3):
     with mock.patch.object(convolutions, "_by_winograd", lambda *_: False):
         windows(name, dtype, rng, cases, batch)
@@ -297,6 +323,10 @@ RUNS = {
     "erf_in_place": lambda *a: numbers("erf", *a),
     "softmax": lambda *a: softmax("softmax", *a),
     "sum_words": words,
+    "lstm_cell": lambda *a: recurrent("lstm", *a),
+    "lstm_cell_backward": lambda *a: recurrent("lstm_backward", *a),
+    "gru_cell": lambda *a: recurrent("gru", *a),
+    "gru_cell_backward": lambda *a: recurrent("gru_backward", *a),
     "gather_images": lambda *a: images(None, *a),
     "gather_bytes": lambda *a: images("uint8", *a),
 }
@@ -419,7 +449,7 @@ def test_every_cuda_source_is_one_that_tests_run():
         for p in (ROOT / folder).rglob("*.py")
         if "__global__" in p.read_text()
     }
-    assert found == {f"npopt/backend/{name}.py" for name in ("formulas", "noise", "sparse")}
+    assert found == {f"npopt/backend/{name}.py" for name in ("codes_on_gpu", "formulas", "noise", "sparse")}
 
 
 def test_reference_values_of_erf_are_those_of_scipy(rng, shim):
@@ -432,6 +462,7 @@ NVCC = [(p, d) for p in gpu.PROGRAMS for d in kinds(p) if d != "bfloat16"] + [
     (stretches.program(LOSSES[loss], storage), dtype)
     for loss, storage, dtype in itertools.product(("binary", "classes"), STORAGES, DTYPES)
 ]
+NVCC += [(SimpleNamespace(source=lambda text=text: text, file="codes.cuh"), "float32") for text in coded_formulas]
 
 
 def apart(i, program, dtype):

@@ -31,7 +31,7 @@ def test_the_benchmark_runs(monkeypatch, tmp_path, capsys, shim):
     once = dict(best=lambda function, rounds=1: gpu_tools.sample(function, 1), calls_of=lambda function: 1)
     for name, value in once.items():
         monkeypatch.setattr(gpu_tools, name, value)
-    sizes = dict(COPY=64, SQUARE=8, PASSES=1, PARAMETERS=100, IMAGES=((4, 32), (4, 64)))
+    sizes = dict(COPY=64, SQUARE=8, PASSES=1, PARAMETERS=100, IMAGES=((4, 32), (4, 64)), STREAMS=2, TIMES=2, UNITS=3)
     for name, value in sizes.items():
         monkeypatch.setattr(gpu_pieces, name, value)
     monkeypatch.setattr(gpu_attention, "SIZES", ((1, 9, 1, 8),))
@@ -46,7 +46,9 @@ def test_the_benchmark_runs(monkeypatch, tmp_path, capsys, shim):
         "batch 64, npopt, bfloat16",
         "columns summed, 4x4x32",
         "dW, 4x4x64",
-        "AdamW",
+        "AdamW, 0.0 M",
+        "AdamW in 8 bits",
+        "GRU",
         "dW, in",
         "1 x 9 tokens, 1 x 8, causal, float16",
         "3 x 8, backward",

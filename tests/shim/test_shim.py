@@ -130,6 +130,16 @@ def test_products_count_by_columns_as_cublas_does(rng, shim):
             np.testing.assert_allclose(backend.to_host(out), a @ b, atol=near)
 
 
+def test_rows_of_factors_and_of_a_product_may_lie_apart_and_products_be_added(rng, shim):
+    """Those of one time of sequences, (B, T, n); a batch of one has no second row."""
+    for batch in (1, 3):
+        a, b, out = (rng.standard_normal(shape) for shape in ((batch, 4, 7), (5, 7), (batch, 4, 5)))
+        moved, factor, sums = (backend.asarray(v) for v in (a, b, out))
+        backend.owner(sums).products(moved[:, 2][None], factor[None], sums[:, 1][None], turn_b=True, add=True)
+        out[:, 1] += a[:, 2] @ b.T
+        np.testing.assert_allclose(backend.to_host(sums), out, rtol=1e-13)
+
+
 def test_precision_chooses_how_products_are_taken(shim):
     a, out = backend.zeros((2, 4, 4), "f4"), backend.empty((2, 4, 4), "f4")
     for name, compute in (("tf32", 77), ("float32", 68)):

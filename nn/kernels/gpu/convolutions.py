@@ -93,10 +93,10 @@ def convolve_weights(x, dy, dw, stride, padding):
     _sum_products([(part.stop - part.start) * prod(count) for part in chunks], pairs, dw.reshape(o, -1))
 
 
-def product(a, b, out, turn_a=False, turn_b=False):
-    """out = a b, matrices; a or b transposed on request."""
-    one = (v.reshape(1, *v.shape) for v in (a, b, out))
-    backend.owner(a).products(*one, turn_a, turn_b)
+def product(a, b, out, turn_a=False, turn_b=False, add=False):
+    """out = a b, or that added to out, matrices; a or b transposed on request."""
+    one = (v[None] for v in (a, b, out))
+    backend.owner(a).products(*one, turn_a, turn_b, add)
 
 
 def gather_windows(x, out, stride, before):
