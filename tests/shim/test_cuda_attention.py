@@ -147,9 +147,13 @@ def test_scores_of_hundreds(shim):
         np.testing.assert_allclose(fast[1], slow[1], rtol=4e-7)
 
 
-@pytest.mark.parametrize("case", ["float64", "a wide head", "6 numbers", "tables", "an odd address"])
-def test_what_goes_as_array_code(case, rng, shim):
-    D, dtype = {"a wide head": 132, "6 numbers": 6}.get(case, 8), "float64" if case == "float64" else "float32"
+@pytest.mark.parametrize(
+    "case", ["float64", "a wide head", "6 numbers", "tables", "an odd address", "a small card", "an old card"]
+)
+def test_what_goes_as_array_code(case, rng, shim, monkeypatch):
+    D, dtype = {"a wide head": 132, "6 numbers": 6, "a small card": 68}.get(case, 8), "float32"
+    dtype = "float64" if case == "float64" else dtype
+    monkeypatch.setattr(cudashim.Shim, "block_memory", {"a small card": 99, "an old card": 96}.get(case, 227) << 10)
     given = [rng.standard_normal((2, 5, 2, D)).astype(dtype) for _ in range(4)]
     how, moved = How(0.3), [backend.asarray(a) for a in given]
     if case == "tables":

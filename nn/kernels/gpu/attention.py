@@ -6,7 +6,8 @@ and do . o, one number each for a query and head. float32 numbers are multiplied
 tensor cores if backend.precision("tf32") is set; float16 and bfloat16 on tensor cores (attention_tensor.cu).
 
 These go the way of array code, in blocks: float64, relative positions (tables), heads of more than 128 numbers or of
-numbers that do not fill 16 bytes, and arrays that do not begin at a multiple of 16 bytes.
+numbers that do not fill 16 bytes, and arrays that do not begin at a multiple of 16 bytes. So do cards before compute
+capability 8.0, and heads of more than 64 numbers where a block may have less than 104 KB of shared memory.
 """
 
 from npopt import backend
@@ -35,6 +36,7 @@ TENSOR = {  # of numbers of four bytes and of two
     "attention_mma_keys_128": ((64, 32, 1), (64, 32, 2)),
 }
 THREADS = 128
+LEAST = 99 << 10  # bytes of shared memory of a block, on cards since 2020: older ones know no copies on their way to it
 
 
 def chunks(name, itemsize):
@@ -64,7 +66,7 @@ def attention(q, k, v, o, lse, how):
     if not takes(how, lse, (q, k, v, o)):
         reference_attention.attention_in_blocks(q, k, v, o, lse, how)
         return
-    _run("", q, k, how, q.shape[:3], (q, k, v, o, lse))
+    _run(0, q, k, how, q.shape[:3], (q, k, v, o, lse))
 
 
 def attention_backward(q, k, v, o, lse, do, grads, how):
@@ -73,8 +75,8 @@ def attention_backward(q, k, v, o, lse, do, grads, how):
         reference_attention.attention_in_blocks_backward(q, k, v, o, lse, do, grads, how)
         return
     dots = backend.workspace(lse.shape, "float32")  # do . o, which the first launch leaves for the second
-    _run("queries_", q, k, how, q.shape[:3], (q, k, v, o, do, lse, dots, dq, None))
-    _run("keys_", q, k, how, k.shape[:3], (q, k, v, o, do, lse, dots, dk, dv))
+    _run(1, q, k, how, q.shape[:3], (q, k, v, o, do, lse, dots, dq, None))
+    _run(2, q, k, how, k.shape[:3], (q, k, v, o, do, lse, dots, dk, dv))
 
 
 def takes(how, lse, arrays):
@@ -84,17 +86,23 @@ def takes(how, lse, arrays):
         how.tables is None
         and d <= WIDEST
         and not d * item % 16
+        and max(LEAST, *(16 * chunks(name, item) for name in names(arrays[0]))) <= backend.owner(arrays[0]).block_memory
         and lse.dtype.name == "float32"
         and all(a.dtype == arrays[0].dtype and a.flags.c_contiguous and not a.data.ptr % 16 for a in arrays)
     )
 
 
-def _run(part, q, k, how, heads, arrays):
-    """Launch a block for some rows of each head; heads: (B, queries or keys, heads)."""
+def names(q):
+    """The kernels for queries like q: forward, for dq, for dk and dv."""
     exact = q.dtype.name == "float32" and backend.owner(q).products_in == "float32"
     width = 64 if q.shape[3] <= 64 else WIDEST
-    name = f"attention_{part}{width}" if exact else f"attention_mma_{part}{width}"
-    size, (batch, length, count) = chunks(name, q.itemsize), heads
+    return [f"attention_{'' if exact else 'mma_'}{part}{width}" for part in ("", "queries_", "keys_")]
+
+
+def _run(part, q, k, how, heads, arrays):
+    """Launch a block for some rows of each head; part: which of `names`; heads: (B, queries or keys, heads)."""
+    name, (batch, length, count) = names(q)[part], heads
+    size, exact = chunks(name, q.itemsize), name in SHAPES
     rows = (SHAPES[name] if exact else TENSOR[name][q.itemsize == 2])[0]
     grid, which = (batch * count * blocks(length, rows),), program if exact else tensor_program
     which(name, q)(grid, (THREADS,), (*arrays, *options(q, k, how), size), shared_mem=16 * size)
