@@ -10,6 +10,8 @@ numbers that do not fill 16 bytes, and arrays that do not begin at a multiple of
 capability 8.0, and heads of more than 64 numbers where a block may have less than 104 KB of shared memory.
 """
 
+import functools
+
 from npopt import backend
 from npopt.backend.draws import CUDA_DRAWS
 
@@ -39,6 +41,7 @@ THREADS = 128
 LEAST = 99 << 10  # bytes of shared memory of a block, on cards since 2020: older ones know no copies on their way to it
 
 
+@functools.cache
 def chunks(name, itemsize):
     """The pieces of 16 bytes of shared memory that a block of this kernel has."""
     rows, columns, stages = SHAPES[name] if name in SHAPES else TENSOR[name][itemsize == 2]
