@@ -16,6 +16,7 @@ once, its operations two for each product of a sum.
 import gc
 import time
 
+import gpu_attention
 import gpu_pieces as pieces
 import gpu_tools as tools
 from gpu_tools import Report, products
@@ -132,6 +133,8 @@ def main(argv=None):
     pieces.recurrent_layers(report)
     pieces.convolution_kernels(report)
     pieces.convolution_products(report, speeds)
+    gpu_attention.attention(report)
+    gpu_attention.layer_norms(report, rate)
     report.add("", f"The whole took {time.perf_counter() - start:.0f} s.")
     if args.write:
         (RESULTS / "nn_gpu.txt").write_text("\n".join(report.lines) + "\n")

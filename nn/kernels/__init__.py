@@ -212,19 +212,21 @@ activate_backward = either(
 )
 gate = either(reference_gates.gate, cpu=gates.gate, gpu=gpu.gates.gate)
 gate_backward = either(reference_gates.gate_backward, cpu=gates.gate_backward, gpu=gpu.gates.gate_backward)
-layer_norm = either(reference_rows.layer_norm, cpu=rows.layer_norm)
-layer_norm_backward = either(reference_rows.layer_norm_backward, cpu=rows.layer_norm_backward)
-rms_norm = either(reference_rows.rms_norm, cpu=rows.rms_norm)
-rms_norm_backward = either(reference_rows.rms_norm_backward, cpu=rows.rms_norm_backward)
-attention = either(
-    reference_attention.attention, cpu=attention_blocks.attention, gpu=reference_attention.attention_in_blocks
+layer_norm = either(reference_rows.layer_norm, cpu=rows.layer_norm, gpu=gpu.row_norms.layer_norm)
+layer_norm_backward = either(
+    reference_rows.layer_norm_backward, cpu=rows.layer_norm_backward, gpu=gpu.row_norms.layer_norm_backward
 )
+rms_norm = either(reference_rows.rms_norm, cpu=rows.rms_norm, gpu=gpu.row_norms.rms_norm)
+rms_norm_backward = either(
+    reference_rows.rms_norm_backward, cpu=rows.rms_norm_backward, gpu=gpu.row_norms.rms_norm_backward
+)
+attention = either(reference_attention.attention, cpu=attention_blocks.attention, gpu=gpu.attention.attention)
 attention_backward = either(
     reference_attention.attention_backward,
     cpu=attention_blocks.attention_backward,
-    gpu=reference_attention.attention_in_blocks_backward,
+    gpu=gpu.attention.attention_backward,
 )
-rotate = either(reference_rows.rotate, cpu=rows.rotate)
+rotate = either(reference_rows.rotate, cpu=rows.rotate, gpu=gpu.row_norms.rotate)
 sparse_linear = either(reference_sparse.sparse_linear, cpu=sparse.sparse_linear)
 sparse_inputs = either(reference_sparse.sparse_inputs, cpu=sparse.sparse_inputs)
 sparse_values = either(reference_sparse.sparse_values, cpu=sparse.sparse_values)

@@ -1,5 +1,6 @@
 """Devices: what an array is, where a new one is made, how it comes back to the host. CuPy is imported here alone."""
 
+import functools
 import os
 import pathlib
 import weakref
@@ -136,6 +137,12 @@ class Gpu:
         self.products_in = name
         way = products.COMPUTE_TYPE_TF32 if name == "tf32" else products.COMPUTE_TYPE_DEFAULT
         products.set_compute_type("float32", way)
+
+    @functools.cached_property
+    def block_memory(self):
+        """Bytes of shared memory that a block of threads may ask for."""
+        runtime = self.module.cuda.runtime
+        return runtime.deviceGetAttribute(97, runtime.getDevice())  # cudaDevAttrMaxSharedMemoryPerBlockOptin
 
     def cublas(self):
         """cuBLAS of CuPy and the handle of this device. While a graph is recorded, our own Cublas and its handle."""

@@ -26,6 +26,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).parent
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 WHY = "no C++ compiler here to run CUDA sources with"
+ROOM = 227 << 10  # bytes of shared memory that a block may have
 GUARD = 256  # bytes on either side of an array, and its alignment
 SANITIZE = os.environ.get("SHIM_SANITIZE")  # "undefined" or "address": see test_sanitizers.py
 POISON = ctypes.CDLL(None).__asan_poison_memory_region if SANITIZE == "address" else None
@@ -162,7 +163,7 @@ class Kernel:
     max_dynamic_shared_size_bytes = 49152
 
     def __call__(self, grid, block, args, shared_mem=0):
-        if shared_mem > min(self.max_dynamic_shared_size_bytes, 227 << 10):
+        if shared_mem > min(self.max_dynamic_shared_size_bytes, ROOM):
             raise ValueError(f"{self.name}: {shared_mem} bytes of shared memory were not allowed for")
         if self.found is None:
             build([(self.code, self.options)])
@@ -418,7 +419,7 @@ class Recorded:
 class Shim(devices.Gpu):
     """npopt's own GPU device over the stand-in."""
 
-    name = "shim"
+    name, block_memory = "shim", ROOM
 
     def __init__(self):
         self.module, self.array_type, self.products_in = Module(), Array, "float32"

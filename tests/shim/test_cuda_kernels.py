@@ -14,7 +14,7 @@ from unittest import mock
 import nn
 from nn import kernels
 from nn.kernels import gpu, reference, reference_recurrent
-from nn.kernels.gpu import convolutions, tensor, winograd
+from nn.kernels.gpu import attention, convolutions, row_norms, tensor, winograd
 from npopt import backend
 from npopt.backend import cuda
 from problems.linear import gpu as stretches
@@ -31,6 +31,7 @@ pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 ROOT = pathlib.Path(nn.__file__).parent.parent
 DTYPES = ("float32", "float64")
 HALVES = {"float16": 2.0**-11, "bfloat16": 2.0**-8}  # numbers of two bytes, and their rounding
+OTHERS = (attention.program, attention.tensor_program, row_norms.program)  # test_cuda_attention.py, test_cuda_rows.py
 NEAR = {"float32": 2e-6, "float64": 1e-14}  # rounding of numbers of size 1; sums take more, by their size
 
 WINDOWS = [  # image, kernel, stride, padding, channels, outputs
@@ -47,12 +48,14 @@ WINDOWS = [  # image, kernel, stride, padding, channels, outputs
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled():
-    cudashim.build([(p.source(), cuda.options(dtype)) for p in gpu.PROGRAMS for dtype in kinds(p)])
+    cudashim.build([(p.source(), cuda.options(dtype)) for p in gpu.PROGRAMS if p not in OTHERS for dtype in kinds(p)])
 
 
 def kinds(program):
     """The types of numbers that a program is compiled for."""
-    if program is tensor.program:
+    if program is attention.program:
+        return ("float32",)
+    if program in (tensor.program, attention.tensor_program):
         return ("float32", *HALVES)
     return DTYPES if program in (winograd.program, gpu.recurrent.program) else (*DTYPES, *HALVES)
 
@@ -332,7 +335,7 @@ RUNS = {
 ALL = [
     (name, dtype)
     for p in gpu.PROGRAMS
-    if p is not tensor.program
+    if p is not tensor.program and p not in OTHERS
     for name in cudashim.names(p.source())
     for dtype in kinds(p)
 ]
@@ -472,11 +475,17 @@ def apart(i, program, dtype):
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler here")
-@pytest.mark.parametrize("dtype", (*DTYPES, "float16"))
-def test_nvcc_compiles_them_without_spilling(dtype, tmp_path):
+@pytest.mark.parametrize(
+    "dtype, long",
+    [
+        *((dtype, False) for dtype in (*DTYPES, "float16")),
+        *(pytest.param(dtype, True, marks=pytest.mark.slow) for dtype in ("float32", "float16")),
+    ],
+)
+def test_nvcc_compiles_them_without_spilling(dtype, long, tmp_path):
     """For sm_90; a local array that is not held in registers would show as bytes of stack frame or spills. All programs
-    of a dtype at once: each nvcc takes a third of a second to start."""
-    programs = [program for program, kind in NVCC if kind == dtype]
+    of a dtype at once: each nvcc takes a third of a second to start. Attention takes long."""
+    programs = [program for program, kind in NVCC if kind == dtype and (program in OTHERS[:2]) == long]
     source, out = tmp_path / "k.cu", tmp_path / "k.cubin"
     source.write_text("\n".join(apart(i, program, dtype) for i, program in enumerate(programs)))
     flags = [option for option in cuda.options(dtype) if not option.startswith("-D")]

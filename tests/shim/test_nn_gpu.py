@@ -13,8 +13,9 @@ pytestmark = pytest.mark.skipif(cudashim.COMPILER is None, reason=cudashim.WHY)
 @pytest.mark.slow
 def test_the_benchmark_runs(monkeypatch, tmp_path, capsys, shim):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("pairs", "steps", "gpu_tools", "gpu_pieces", "nn_gpu"):
+    for name in ("pairs", "steps", "gpu_tools", "gpu_pieces", "gpu_attention", "nn_gpu"):
         monkeypatch.delitem(sys.modules, name, raising=False)
+    import gpu_attention
     import gpu_pieces
     import gpu_tools
     import nn_gpu
@@ -33,6 +34,8 @@ def test_the_benchmark_runs(monkeypatch, tmp_path, capsys, shim):
     sizes = dict(COPY=64, SQUARE=8, PASSES=1, PARAMETERS=100, IMAGES=((4, 32), (4, 64)), STREAMS=2, TIMES=2, UNITS=3)
     for name, value in sizes.items():
         monkeypatch.setattr(gpu_pieces, name, value)
+    monkeypatch.setattr(gpu_attention, "SIZES", ((1, 9, 1, 8),))
+    monkeypatch.setattr(gpu_attention, "ROWS", ((3, 8),))
     monkeypatch.setitem(steps.SHAPES, "resnet", (8, 8, 3))
     nn_gpu.main(["--device", "shim", "--rounds", "2", "--write"])
     text = (tmp_path / "nn_gpu.txt").read_text()
@@ -47,6 +50,8 @@ def test_the_benchmark_runs(monkeypatch, tmp_path, capsys, shim):
         "AdamW in 8 bits",
         "GRU",
         "dW, in",
+        "1 x 9 tokens, 1 x 8, causal, float16",
+        "3 x 8, backward",
     ):
         assert words in text
     nn_gpu.main(["--device", "shim", "--rounds", "2", "--seconds", "0"])

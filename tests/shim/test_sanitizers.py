@@ -19,8 +19,8 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 MODULES = (
-    *("cuda_kernels", "cuda_formulas", "cuda_codes", "cuda_recurrent", "cuda_sparse", "cuda_stretches"),
-    *("cuda_networks", "half", "tensor"),
+    *("cuda_kernels", "cuda_attention", "cuda_rows", "cuda_formulas", "cuda_codes", "cuda_recurrent", "cuda_sparse"),
+    *("cuda_stretches", "cuda_networks", "half", "tensor"),
 )
 OTHERS = {"shim", "sanitizers", "nn_gpu", "recorded", "cuda_attacks"}  # faults on purpose, the same kernels again
 CODE = """

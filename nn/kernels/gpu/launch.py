@@ -11,8 +11,8 @@ THREADS = 256  # of every block; blocks that join sums have 1024
 class Program(cuda.Program):
     """The kernels of some CUDA files of this folder, with common.cuh before them."""
 
-    def __init__(self, *files, shared=None):
-        super().__init__(*(HERE / file for file in ("common.cuh", *files)), shared=shared)
+    def __init__(self, *files, shared=None, before=""):
+        super().__init__(*(HERE / file for file in ("common.cuh", *files)), shared=shared, before=before)
 
     def each(self, name, n, *arguments, like=None):
         """Launch a thread for each of n numbers, in the kernel for arrays like `like`, or like the first argument."""
