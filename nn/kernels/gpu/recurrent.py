@@ -45,9 +45,10 @@ def lstm(a, u, mask, h0, c0, y, c):
         return
     times, width = y.shape[1:]
     sees, seen = first(h0, mask)
+    arrays = (a, c0, mask, c, y, seen)
     for t in range(times):
         product(sees, u, a[:, t], turn_b=True, add=True)
-        program.each("lstm_cell", h0.size, a, c0, mask, c, y, seen, t, times, width)
+        program.each("lstm_cell", h0.size, *arrays, t, times, width)
         sees = y[:, t] if seen is None else seen
 
 
@@ -58,7 +59,8 @@ def lstm_backward(gates, c, c0, u, mask, dy, da, dh, dc):
     times, width = c.shape[1:]
     for t in range(times - 1, -1, -1):
         here = None if t == times - 1 else mask  # dh of the end has been through no U
-        program.each("lstm_cell_backward", dh.size, gates, c, c0, here, dy, dh, dc, da, t, times, width)
+        arrays = (gates, c, c0, here, dy, dh, dc, da)
+        program.each("lstm_cell_backward", dh.size, *arrays, t, times, width)
         product(da[:, t], u, dh)
     if mask is not None:
         dh *= mask
@@ -71,9 +73,10 @@ def gru(a, u, bias, mask, h0, y, q):
     times, width = y.shape[1:]
     sums = backend.workspace((h0.shape[0], 3 * width), h0.dtype)
     sees, seen = first(h0, mask)
+    arrays = (a, sums, bias, h0, mask, q, y, seen)
     for t in range(times):
         product(sees, u, sums, turn_b=True)
-        program.each("gru_cell", h0.size, a, sums, bias, h0, mask, q, y, seen, t, times, width)
+        program.each("gru_cell", h0.size, *arrays, t, times, width)
         sees = y[:, t] if seen is None else seen
 
 
@@ -85,6 +88,7 @@ def gru_backward(gates, q, before, u, mask, dy, da, db, dh):
     through = backend.workspace(dh.shape, dh.dtype)
     for t in range(times - 1, -1, -1):
         back = None if t == times - 1 else through
-        program.each("gru_cell_backward", dh.size, gates, q, before, mask, dy, back, dh, da, db, t, times, width)
+        arrays = (gates, q, before, mask, dy, back, dh, da, db)
+        program.each("gru_cell_backward", dh.size, *arrays, t, times, width)
         product(db[:, t], u, through)
     dh += through if mask is None else through * mask
