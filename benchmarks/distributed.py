@@ -109,7 +109,7 @@ def main():
         "EXTRA, ring": (simulated(EXTRA(LR), problems, ring(NODES)), exact(problems, ring(NODES).W)),
     }
     title = f"A round, {NODES} nodes, a9a, float64, {args.threads} threads each, alternated"
-    table, found = Table(title, "simulated", "arithmetic alone"), {}
+    table, found = Table(title, "simulated", "the arithmetic"), {}
     for name, (ours, alone) in cases.items():
         found[name] = table.add(name, ours, alone, args.rounds)
     table.note(f"Ratios (target at most {TARGET}): {'; '.join(f'{k}: {v:.2f}' for k, v in found.items())}.")
