@@ -7,7 +7,7 @@ from lab.node_networks import parted, pieces, spoken, taught, worded
 from lab.nodes import clients, node, run_of, shares, trained
 from lab.store import Store
 from npopt import Events, backend
-from npopt.distributed import DSGD, EXTRA, Clock, Faults, FedAvg, ring
+from npopt.distributed import DSGD, EXTRA, Clock, Faults, FedAvg, Scaffold, ring
 from npopt.errors import UserError
 from problems import Logistic
 from problems.datasets import shared
@@ -110,9 +110,12 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("method, given", [(DSGD, dict(batch=8)), (FedAvg, dict(batch=8, steps=2))])
+@pytest.mark.parametrize(
+    "method, given", [(DSGD, dict(batch=8)), (FedAvg, dict(batch=8, steps=2)), (Scaffold, dict(batch=8, steps=2))]
+)
 def test_networks_on_nodes_are_the_slow_loop(method, given, network):
-    """Rows of each node, one start, gradients of the drawn rows; judged at the mean of all x."""
+    """Rows of each node, one start, gradients of the drawn rows; judged at the mean of all x. SCAFFOLD's correction of
+    a node, by option 2, is the mean of the gradients that it took in the round before."""
     recipe, more, made = NETWORKS[network]
     graph = None if method.federated else ring
     columns = recipe(1, None, nodes=3, method=method, lr=0.1, given=given, rounds=4, every=2, graph=graph, **more)
@@ -121,15 +124,17 @@ def test_networks_on_nodes_are_the_slow_loop(method, given, network):
     start = judge.x0(backend.generator(1, "start"))
     X, g, sizes = [start.copy() for _ in range(3)], np.empty_like(start), [problem.n for problem in problems]
     assert len(set(sizes)) == 1
+    taken = [np.zeros_like(start) for _ in range(3)]  # of each node, in the round before
     for t in range(4):
-        new = []
+        new, corrections = [], [sum(taken) / 3 - one if method is Scaffold else 0 for one in taken]
         for k, problem in enumerate(problems):
-            x = X[k].copy()
+            x, taken[k] = X[k].copy(), np.zeros_like(start)
             for step in range(given.get("steps", 1)):
                 rank, draw = k + method.federated, t * given.get("steps", 1) + step + 1
                 rows = backend.generator(1, f"rows of {rank}", draw).integers(problem.n, size=8)
                 problem.value_and_gradient(x, rows, None, out=g)
-                x = x - np.float32(0.1) * g
+                x = x - np.float32(0.1) * (g + corrections[k])
+                taken[k] += g / given.get("steps", 1)
             new.append(x)
         mean = sum(new) / 3
         if method.federated:

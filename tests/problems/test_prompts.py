@@ -188,6 +188,15 @@ def test_a_sentence_encoder_is_asked_which_sentence_a_text_is_like(published, de
     np.testing.assert_allclose(backend.to_host(z)[0], [20, 20 * classes[0] @ classes[1]], rtol=1e-4)
 
 
+def test_adapters_of_a_sentence_encoder_begin_as_it_is(published):
+    plain, part = (prompts("opinions", "moods", 5, test_rows=30, start=published[0], **more, **SIZE)
+                   for more in ({}, dict(adapters=(LoRA, {"rank": 3}))))  # fmt: skip
+    assert {name.rpartition(".")[2] for name in part.segments.names} == {"A", "B"}
+    assert part.dim == 3 * (4 * 2 * 8 + 2 * (8 + 12))  # one layer: four maps of 8, two of 8 and 12
+    ends = [problem.metrics(problem.x0(backend.generator(0, "x0")))["test_loss"] for problem in (plain, part)]
+    assert ends[0] == pytest.approx(ends[1], rel=1e-6)
+
+
 def test_gradients_of_likeness(published):
     problem = prompts("opinions", "moods", 5, test_rows=30, start=published[0], dtype="float64", **SIZE)
     x = problem.x0(backend.generator(0, "x0"))
