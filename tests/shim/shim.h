@@ -218,6 +218,7 @@ struct Shared {
 #define gridDim shim::grid_size
 
 inline void __syncthreads() { shim::leave(shim::AT_BARRIER); }
+inline void __trap() { shim::fail("a trap"); }
 
 // The value of thread `from` of the same warp.
 template <typename T>

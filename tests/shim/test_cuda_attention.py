@@ -192,3 +192,12 @@ def test_shared_memory_is_what_a_card_has():
         assert set(program.shared) == set(cudashim.names(program.source()))
         assert max(program.shared.values()) + 1024 <= 228 * 1024 // 2
     assert all(gpu.PROGRAMS.count(p) == 1 for p in (attention.program, attention.tensor_program))
+
+
+@pytest.mark.parametrize("way", ["plain", "float32"])
+def test_a_kernel_with_other_shared_memory_than_its_tiles_want_ends(way, shim, monkeypatch):
+    given, how = arrays(way, "one query, one key")
+    size = attention.chunks
+    monkeypatch.setattr(attention, "chunks", lambda *args: size(*args) - 1)
+    with pytest.raises(RuntimeError, match="a trap"):
+        run(way, given, how)

@@ -46,6 +46,10 @@ extern "C" __global__ void half_a_warp(float* y) {
     if (threadIdx.x < 16) v += __shfl_xor_sync(0xffffffffu, v, 1);
     y[threadIdx.x] = v;
 }
+extern "C" __global__ void trapped(float* y) {
+    if (threadIdx.x == 3) __trap();
+    y[threadIdx.x] = 1.0f;
+}
 extern "C" __global__ void sum_of_a_warp(float* y) {
     float v = threadIdx.x;
     for (int far = 16; far > 0; far /= 2) v += __shfl_xor_sync(0xffffffffu, v, far);
@@ -80,6 +84,7 @@ def test_barriers_order_what_threads_share(shim):
         ("unwritten", (), "read before it is written"),
         ("split", (), "a barrier that not all reach"),
         ("half_a_warp", (), "a barrier that not all reach"),
+        ("trapped", (), "a trap"),
     ],
 )
 def test_races_and_lost_barriers_are_errors(name, args, message, shim):

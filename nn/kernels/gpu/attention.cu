@@ -80,41 +80,41 @@ struct Plain {
 extern "C" __global__ void __launch_bounds__(128, 4) attention_64(ATTENTION) {
     constexpr int SIZE = Layout<Plain<64>, 2, false>::SIZE;
     SHARED(tile, SIZE);
-    if (memory == SIZE)
-        forward<Plain<64>>(tile, q, k, v, o, lse, OPTED);
+    if (memory != SIZE) __trap();
+    forward<Plain<64>>(tile, q, k, v, o, lse, OPTED);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2) attention_128(ATTENTION) {
     constexpr int SIZE = Layout<Plain<128>, 2, false>::SIZE;
     SHARED(tile, SIZE);
-    if (memory == SIZE)
-        forward<Plain<128>>(tile, q, k, v, o, lse, OPTED);
+    if (memory != SIZE) __trap();
+    forward<Plain<128>>(tile, q, k, v, o, lse, OPTED);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3) attention_queries_64(ATTENTION_BACKWARD) {
     constexpr int SIZE = Layout<Plain<64>, 2, true>::SIZE;
     SHARED(tile, SIZE);
-    if (memory == SIZE)
-        backward<Plain<64>, false, 2>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
+    if (memory != SIZE) __trap();
+    backward<Plain<64>, false, 2>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3) attention_keys_64(ATTENTION_BACKWARD) {
     constexpr int SIZE = Layout<Plain<64>, 2, true>::SIZE;
     SHARED(tile, SIZE);
-    if (memory == SIZE)
-        backward<Plain<64>, true, 2>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
+    if (memory != SIZE) __trap();
+    backward<Plain<64>, true, 2>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2) attention_queries_128(ATTENTION_BACKWARD) {
     constexpr int SIZE = Layout<Plain<128>, 1, true>::SIZE;
     SHARED(tile, SIZE);
-    if (memory == SIZE)
-        backward<Plain<128>, false, 1>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
+    if (memory != SIZE) __trap();
+    backward<Plain<128>, false, 1>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2) attention_keys_128(ATTENTION_BACKWARD) {
     constexpr int SIZE = Layout<Plain<128>, 1, true>::SIZE;
     SHARED(tile, SIZE);
-    if (memory == SIZE)
-        backward<Plain<128>, true, 1>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
+    if (memory != SIZE) __trap();
+    backward<Plain<128>, true, 1>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
 }

@@ -108,40 +108,46 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_64(ATTENTION)
     using Way = Tensor<2, HALVES ? 64 : 32, 64>;
     constexpr int SIZE = Layout<Way, 2, false>::SIZE;
     SHARED(tile, SIZE);
-    if (memory == SIZE) forward<Way>(tile, q, k, v, o, lse, OPTED);
+    if (memory != SIZE) __trap();
+    forward<Way>(tile, q, k, v, o, lse, OPTED);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_128(ATTENTION) {
     using Way = Tensor<HALVES ? 2 : 1, HALVES ? 64 : 32, 128>;
     constexpr int SIZE = Layout<Way, 2, false>::SIZE;
     SHARED(tile, SIZE);
-    if (memory == SIZE) forward<Way>(tile, q, k, v, o, lse, OPTED);
+    if (memory != SIZE) __trap();
+    forward<Way>(tile, q, k, v, o, lse, OPTED);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3) attention_mma_queries_64(ATTENTION_BACKWARD) {
     using Way = Tensor<1, HALVES ? 64 : 32, 64>;
     constexpr int SIZE = Layout<Way, 2, true>::SIZE;
     SHARED(tile, SIZE);
-    if (memory == SIZE) backward<Way, false, 2>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
+    if (memory != SIZE) __trap();
+    backward<Way, false, 2>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_queries_128(ATTENTION_BACKWARD) {
     using Way = Tensor<1, HALVES ? 64 : 32, 128>;
     constexpr int SIZE = Layout<Way, HALVES ? 2 : 1, true>::SIZE;
     SHARED(tile, SIZE);
-    if (memory == SIZE) backward<Way, false, HALVES ? 2 : 1>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
+    if (memory != SIZE) __trap();
+    backward<Way, false, HALVES ? 2 : 1>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_keys_64(ATTENTION_BACKWARD) {
     using Way = Tensor<1, HALVES ? 64 : 32, 64>;
     constexpr int SIZE = Layout<Way, 2, true>::SIZE;
     SHARED(tile, SIZE);
-    if (memory == SIZE) backward<Way, true, 2>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
+    if (memory != SIZE) __trap();
+    backward<Way, true, 2>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_keys_128(ATTENTION_BACKWARD) {
     using Way = Tensor<1, 32, 128>;
     constexpr int SIZE = Layout<Way, HALVES ? 2 : 1, true>::SIZE;
     SHARED(tile, SIZE);
-    if (memory == SIZE) backward<Way, true, HALVES ? 2 : 1>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
+    if (memory != SIZE) __trap();
+    backward<Way, true, HALVES ? 2 : 1>(tile, q, k, v, o, dy, lse, dots, first_out, second_out, OPTED);
 }
